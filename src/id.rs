@@ -1,0 +1,225 @@
+//! The identifiers of the protocol, as types that only hold well-formed values.
+//!
+//! [`Parse::parse`] is the only way in, so whatever holds one of these need not check it again.
+
+use std::fmt;
+
+use md5::{Digest, Md5};
+use rand::Rng;
+use rand::distr::{Alphanumeric, SampleString};
+
+use crate::keys::os_random;
+
+/// A value that is read from text: a header, a field of a request, an argument or a column.
+pub trait Parse: Sized {
+    /// What well-formed text looks like, to complete the sentence "… must be".
+    const EXPECTED: &'static str;
+
+    /// The value, or `None` where the text is not well-formed.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+/// `N` lower-case hexadecimal characters, kept as the text they are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> Hex<N> {
+    fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; N] = text.as_bytes().try_into().ok()?;
+        let well_formed = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        bytes.iter().all(well_formed).then_some(Self(bytes))
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        let mut text = [0; N];
+        hex::encode_to_slice(bytes, &mut text).expect("two characters for each byte");
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal characters are ASCII")
+    }
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $length:literal, $expected:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Hex<$length>);
+
+        impl $name {
+            /// The text as it stands on the wire.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+        }
+
+        impl Parse for $name {
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(text: &str) -> Option<Self> {
+                Hex::parse(text).map(Self)
+            }
+        }
+    };
+}
+
+macro_rules! shown {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )*};
+}
+
+macro_rules! secret {
+    ($($name:ident),*) => {$(
+        /// Never shows the value: it is a secret.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    )*};
+}
+
+hex_id! {
+    /// A user: `md5(e-mail)` (protocol, section 1).
+    UserId, 32, "32 lower-case hexadecimal characters"
+}
+hex_id! {
+    /// A conversation: one-to-one, the MD5 of both user ids (protocol, section 3).
+    ConversationId, 32, "32 lower-case hexadecimal characters"
+}
+hex_id! {
+    /// A device of a user. A secret: it is neither logged nor shown to others (protocol, section 1).
+    StationId, 32, "32 lower-case hexadecimal characters"
+}
+hex_id! {
+    /// An HMAC-SHA256 as the header `Ozeki-Signature` carries it.
+    Signature, 64, "64 lower-case hexadecimal characters"
+}
+hex_id! {
+    /// What a user logs in and signs with: 256 random bits.
+    ApiKey, 64, "64 lower-case hexadecimal characters"
+}
+
+shown!(UserId, ConversationId, Email, MessageId, Instance);
+secret!(StationId, Signature, ApiKey);
+
+impl UserId {
+    /// The id of the user with this address.
+    #[must_use]
+    pub fn of(email: &Email) -> Self {
+        Self(Hex::of(&Md5::digest(email.as_str())))
+    }
+}
+
+impl ConversationId {
+    /// The one conversation of these two users, whichever is named first.
+    #[must_use]
+    pub fn one_to_one(one: UserId, other: UserId) -> Self {
+        let (smaller, larger) = (one.min(other), one.max(other));
+        Self(Hex::of(&Md5::digest(format!("{smaller};{larger}"))))
+    }
+}
+
+impl ApiKey {
+    /// A new key from the operating system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut bytes = [0; 32];
+        os_random().fill_bytes(&mut bytes);
+        Self(Hex::of(&bytes))
+    }
+}
+
+/// A user's e-mail address, trimmed and ASCII-lower-cased: ASCII, at most 254 bytes, one `@` with
+/// something on both sides (protocol, section 3).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Email(String);
+
+impl Email {
+    /// The address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Parse for Email {
+    const EXPECTED: &'static str =
+        "an e-mail address: ASCII, at most 254 bytes, one @ with something on both sides";
+
+    fn parse(text: &str) -> Option<Self> {
+        let email = text.trim().to_ascii_lowercase();
+        let (local, domain) = email.split_once('@')?;
+        let well_formed = email.len() <= 254
+            && email.bytes().all(|byte| byte.is_ascii_graphic())
+            && !local.is_empty()
+            && !domain.is_empty()
+            && !domain.contains('@');
+        well_formed.then_some(Self(email))
+    }
+}
+
+/// The ID that a client gives its message: 1 to 64 of `[A-Za-z0-9-]` (protocol, section 3).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct MessageId(String);
+
+impl MessageId {
+    /// The ID as it came.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Parse for MessageId {
+    const EXPECTED: &'static str = "1 to 64 characters of A-Z, a-z, 0-9 and -";
+
+    fn parse(text: &str) -> Option<Self> {
+        let well_formed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        ((1..=64).contains(&text.len()) && text.bytes().all(well_formed))
+            .then(|| Self(text.to_owned()))
+    }
+}
+
+/// The generation of a conversation, new at every clear: 10 of `[A-Za-z0-9]` (protocol, section 3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Instance([u8; Self::LENGTH]);
+
+impl Instance {
+    const LENGTH: usize = 10;
+
+    /// A new, random instance.
+    #[must_use]
+    pub fn generate() -> Self {
+        let text = Alphanumeric.sample_string(&mut os_random(), Self::LENGTH);
+        Self::parse(&text).expect("ten alphanumeric characters")
+    }
+
+    /// The text as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("alphanumeric characters are ASCII")
+    }
+}
+
+impl Parse for Instance {
+    const EXPECTED: &'static str = "10 characters of A-Z, a-z and 0-9";
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; Self::LENGTH] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
+    }
+}

@@ -1,0 +1,235 @@
+//! Key material: RSA pairs, the encrypted PEM of a private key, and wrapping for a user.
+//!
+//! The server keeps nothing that opens what it stores: private keys are encrypted under a password that
+//! is never stored, conversation secrets are wrapped for the participants and then forgotten.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aes::cipher::KeyIvInit;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rsa::{
+    KeySize, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PrivateDecryptingKey,
+    PublicEncryptingKey,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use md5::{Digest, Md5};
+use pkcs8::PrivateKeyInfoRef;
+use rand::Rng;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::id::Parse;
+
+/// Randomness from the operating system; every secret of the server comes from here. A system that
+/// has none must not go on with guessable keys, so its refusal is a panic.
+#[must_use]
+pub fn os_random() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+/// Key material that can't be used.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The text is not the key that it should be.
+    #[error("the key is not an RSA-2048 key in the form that is stored")]
+    Malformed,
+    /// OAEP under RSA-2048 with SHA-256 holds at most 190 bytes.
+    #[error("{0} bytes are too many to wrap: 190 are the most")]
+    TooLong(usize),
+}
+
+/// Where new RSA pairs come from. Tests put in a pool of ready-made ones.
+#[derive(Clone)]
+pub struct KeySource(Arc<dyn Fn() -> KeyPair + Send + Sync>);
+
+impl KeySource {
+    /// Makes a new pair each time, in about a tenth of a second.
+    #[must_use]
+    pub fn generated() -> Self {
+        Self::from_fn(KeyPair::generate)
+    }
+
+    /// Hands out what the function returns.
+    pub fn from_fn(next: impl Fn() -> KeyPair + Send + Sync + 'static) -> Self {
+        Self(Arc::new(next))
+    }
+
+    /// The next pair, made on a thread that may block.
+    pub async fn key_pair(&self) -> KeyPair {
+        let source = Arc::clone(&self.0);
+        let made = tokio::task::spawn_blocking(move || source());
+        made.await.expect("making a key pair does not panic")
+    }
+}
+
+/// A user's RSA-2048 pair, e = 65537.
+#[derive(Clone)]
+pub struct KeyPair {
+    /// The private key as PKCS#1 DER (RFC 8017, A.1.2).
+    private: Zeroizing<Vec<u8>>,
+    public: PublicKey,
+}
+
+impl KeyPair {
+    /// A new pair.
+    #[must_use]
+    pub fn generate() -> Self {
+        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("RSA-2048 is supported");
+        let der = AsDer::<Pkcs8V1Der<'static>>::as_der(&key).expect("a new key has a DER form");
+        Self::from_pkcs8(der.as_ref()).expect("a new key is well-formed")
+    }
+
+    /// The pair whose private key this is, in PKCS#8 DER (RFC 5208).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] where it is not an RSA private key of 2,048 bits.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, Error> {
+        let key = PrivateDecryptingKey::from_pkcs8(der).map_err(|_| Error::Malformed)?;
+        if key.key_size_bits() != 2048 {
+            return Err(Error::Malformed);
+        }
+        let info = PrivateKeyInfoRef::try_from(der).map_err(|_| Error::Malformed)?;
+        let public = AsDer::<PublicKeyX509Der<'static>>::as_der(&key.public_key());
+        let public = public.map_err(|_| Error::Malformed)?;
+        Ok(Self {
+            private: Zeroizing::new(info.private_key.as_bytes().to_vec()),
+            public: PublicKey(BASE64.encode(public.as_ref())),
+        })
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The private key in the traditional encrypted PEM form, lines ended by CR LF (protocol, section 2.1).
+    #[must_use]
+    pub fn encrypted_pem(&self, password: &EncryptionPassword) -> String {
+        let mut iv = [0; 16];
+        os_random().fill_bytes(&mut iv);
+        let mut body = self.private.to_vec();
+        let key = traditional_pem_key(password, &iv);
+        cfb_mode::Encryptor::<aes::Aes256>::new(&(*key).into(), &iv.into()).encrypt(&mut body);
+
+        let mut pem = String::from("-----BEGIN RSA PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\n");
+        pem += "DEK-Info: AES-256-CFB,";
+        pem += &hex::encode_upper(iv);
+        pem += "\r\n\r\n";
+        let body = BASE64.encode(body);
+        for start in (0..body.len()).step_by(64) {
+            pem += &body[start..body.len().min(start + 64)];
+            pem += "\r\n";
+        }
+        pem + "-----END RSA PRIVATE KEY-----\r\n"
+    }
+}
+
+/// OpenSSL's `EVP_BytesToKey` with MD5, one round and the first 8 bytes of the IV as salt: two
+/// digests make the 32 bytes of an AES-256 key.
+fn traditional_pem_key(password: &EncryptionPassword, iv: &[u8; 16]) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    let (first, second) = key.split_at_mut(16);
+    let salted = || Md5::new_with_prefix(password.0.as_bytes()).chain_update(&iv[..8]);
+    first.copy_from_slice(&salted().finalize());
+    let chained = Md5::new_with_prefix(&*first).chain_update(password.0.as_bytes());
+    second.copy_from_slice(&chained.chain_update(&iv[..8]).finalize());
+    key
+}
+
+/// A user's RSA public key: base64 of the DER `SubjectPublicKeyInfo`, no armour (protocol, section 2.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey(String);
+
+impl PublicKey {
+    /// The key as it was stored.
+    #[must_use]
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Encrypts for the owner of the key: base64 of RSA-OAEP with SHA-256 and MGF1 with SHA-256, no
+    /// label (protocol, section 3).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`] above 190 bytes, [`Error::Malformed`] where this is no RSA key.
+    pub fn wrap(&self, plain: &[u8]) -> Result<String, Error> {
+        let der = BASE64.decode(&self.0).map_err(|_| Error::Malformed)?;
+        let key = PublicEncryptingKey::from_der(&der).map_err(|_| Error::Malformed)?;
+        let key = OaepPublicEncryptingKey::new(key).map_err(|_| Error::Malformed)?;
+        let mut wrapped = vec![0; key.ciphertext_size()];
+        let wrapped = key
+            .encrypt(&OAEP_SHA256_MGF1SHA256, plain, &mut wrapped, None)
+            .map_err(|_| Error::TooLong(plain.len()))?;
+        Ok(BASE64.encode(wrapped))
+    }
+}
+
+/// The 256-bit key of a conversation, which the server makes, wraps for each participant and forgets.
+pub struct ConversationSecret(Zeroizing<[u8; 32]>);
+
+impl ConversationSecret {
+    /// A new, random secret.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        os_random().fill_bytes(&mut *bytes);
+        Self(bytes)
+    }
+
+    /// The key itself.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// What opens a user's private key. Never stored.
+#[derive(Clone)]
+pub struct EncryptionPassword(Zeroizing<String>);
+
+impl EncryptionPassword {
+    /// A new password of 256 random bits, as hexadecimal text. The derivation of the PEM key is weak,
+    /// so the password has to carry the strength.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        os_random().fill_bytes(&mut *bytes);
+        Self(Zeroizing::new(hex::encode(*bytes)))
+    }
+
+    /// The password itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Parse for EncryptionPassword {
+    /// OpenSSL reads at most 1,023 bytes of a pass phrase, and one line.
+    const EXPECTED: &'static str = "4 to 1023 bytes on one line";
+
+    fn parse(text: &str) -> Option<Self> {
+        let well_formed = (4..=1023).contains(&text.len()) && !text.chars().any(char::is_control);
+        well_formed.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+/// Never shows the password.
+impl fmt::Debug for EncryptionPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EncryptionPassword(…)")
+    }
+}

@@ -1,0 +1,318 @@
+//! Conversations as their participants see them, and the changes of what one participant sees.
+
+use sqlx::SqliteConnection;
+
+use super::error::Doing as _;
+use super::writer::Change;
+use super::{Error, Replay, Store, WireText};
+use crate::id::{ConversationId, Instance, UserId};
+
+/// The conversation object of the protocol (section 3) for participant `p` of conversation `c`. All
+/// that is not quoted here is hexadecimal, base64, alphanumeric or a colour, and needs no escape.
+macro_rules! conversation_object {
+    () => {
+        r#" '{"id":"' || c.id || '","isgroup":false,"participantids":['
+        || (SELECT string_agg('"' || o.user_id || '"', ',' ORDER BY o.user_id)
+            FROM participants o WHERE o.conversation_id = c.id)
+        || '],"participants":['
+        || (SELECT string_agg('{"userid":"' || o.user_id || '","username":' || json_quote(u.nick) || '}',
+                              ',' ORDER BY o.user_id)
+            FROM participants o JOIN users u ON u.id = o.user_id WHERE o.conversation_id = c.id)
+        || '],"displayname":"' || p.display_name
+        || '","lastmessageid":"' || c.last_message_id
+        || '","lastreportid":"","lastaccess":' || c.last_access
+        || ',"secret":"' || p.secret
+        || '","instance":"' || c.instance
+        || '","mutedby":[' || CASE WHEN p.is_muted THEN '"' || p.user_id || '"' ELSE '' END
+        || '],"favoriteby":[' || CASE WHEN p.is_favorite THEN '"' || p.user_id || '"' ELSE '' END
+        || '],"hiddenby":[' || CASE WHEN p.is_hidden THEN '"' || p.user_id || '"' ELSE '' END
+        || '],"properties":[{"userid":"' || p.user_id
+        || '","ismuted":' || CASE WHEN p.is_muted THEN 'true' ELSE 'false' END
+        || ',"isfavorite":' || CASE WHEN p.is_favorite THEN 'true' ELSE 'false' END
+        || ',"hideid":' || json_quote(p.hide_id)
+        || ',"listitembackgroundcolor":"' || p.background_color || '"}]}' "#
+    };
+}
+
+const CONVERSATION: &str = concat!(
+    "SELECT",
+    conversation_object!(),
+    "FROM participants p JOIN conversations c ON c.id = p.conversation_id
+     WHERE p.conversation_id = $1 AND p.user_id = $2"
+);
+
+const CONVERSATIONS: &str = concat!(
+    "SELECT coalesce(string_agg(object, ',' ORDER BY last_access DESC, id), '') FROM (
+     SELECT c.id, c.last_access,",
+    conversation_object!(),
+    "AS object FROM participants p JOIN conversations c ON c.id = p.conversation_id
+     WHERE p.user_id = $1) AS mine"
+);
+
+/// Instance, generation, next place and friendship, for a participant.
+const STANDING: &str = "
+    SELECT c.instance, c.generation, c.next_seq, EXISTS (
+        SELECT 1 FROM participants o
+        JOIN friends f ON f.user_id = p.user_id AND f.friend_id = o.user_id
+        WHERE o.conversation_id = c.id)
+    FROM participants p JOIN conversations c ON c.id = p.conversation_id
+    WHERE p.conversation_id = $1 AND p.user_id = $2";
+
+const CLEAR: &str = "
+    UPDATE conversations
+    SET generation = generation + 1, instance = $2, next_seq = 1, last_message_id = ''
+    WHERE id = $1";
+
+const PURGE_LATER: &str = "INSERT INTO purges (conversation_id, generation) VALUES ($1, $2)";
+
+const NEXT_PURGE: &str =
+    "SELECT conversation_id, generation FROM purges ORDER BY conversation_id, generation LIMIT 1";
+
+const PURGE: &str = "
+    DELETE FROM messages WHERE conversation_id = $1 AND generation = $2 AND seq IN (
+        SELECT seq FROM messages WHERE conversation_id = $1 AND generation = $2
+        ORDER BY seq LIMIT $3)";
+
+const PURGED: &str = "DELETE FROM purges WHERE conversation_id = $1 AND generation = $2";
+
+const SET_MUTED: &str =
+    "UPDATE participants SET is_muted = $3 WHERE conversation_id = $1 AND user_id = $2";
+
+const SET_FAVORITE: &str =
+    "UPDATE participants SET is_favorite = $3 WHERE conversation_id = $1 AND user_id = $2";
+
+const SET_BACKGROUND_COLOR: &str =
+    "UPDATE participants SET background_color = $3 WHERE conversation_id = $1 AND user_id = $2";
+
+const SET_HIDDEN: &str = "
+    UPDATE participants SET is_hidden = $3, hide_id = $4
+    WHERE conversation_id = $1 AND user_id = $2";
+
+/// The most messages that one step of a purge removes: it holds the writer for milliseconds.
+const PURGE_STEP: i64 = 1000;
+
+impl Store {
+    /// All conversations of a user, newest `lastaccess` first: conversation objects, separated by commas.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn conversations(&self, user: UserId) -> Result<WireText, Error> {
+        let all = sqlx::query_scalar(CONVERSATIONS).bind(user.as_str().to_owned());
+        all.fetch_one(&self.reads).await.doing("listing conversations")
+    }
+
+    /// One conversation object, where the user takes part in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn conversation(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Option<WireText>, Error> {
+        let mut reads = self.reads.acquire().await.doing("reading a conversation")?;
+        object(&mut reads, conversation, user).await
+    }
+
+    /// Removes one step of the messages that a clear has left behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be removed.
+    pub async fn purge(&self) -> Result<Purged, Error> {
+        let next = sqlx::query_as(NEXT_PURGE).fetch_optional(&self.reads).await;
+        match next.doing("looking for cleared messages")? {
+            Some((conversation, generation)) => {
+                self.change(Purge { conversation, generation }).await
+            }
+            None => Ok(Purged::NothingLeft),
+        }
+    }
+}
+
+async fn object(
+    on: &mut SqliteConnection,
+    conversation: ConversationId,
+    user: UserId,
+) -> Result<Option<WireText>, Error> {
+    let one = sqlx::query_scalar(CONVERSATION)
+        .bind(conversation.as_str().to_owned())
+        .bind(user.as_str().to_owned());
+    one.fetch_optional(on).await.doing("reading a conversation")
+}
+
+/// Something of a conversation that is one participant's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// `mute`, `unmute`.
+    Muted(bool),
+    /// `favorite`, `unfavorite`.
+    Favorite(bool),
+    /// `setlistitembackgroundcolor`: `#rrggbb`, lower-case.
+    BackgroundColor(String),
+    /// `hide` with a marker.
+    HideId(String),
+    /// `hide` without one: for good.
+    Hidden,
+    /// `unhide`: ends both.
+    Shown,
+}
+
+/// A change of what one participant sees of a conversation.
+#[derive(Clone, Debug)]
+pub struct ChangeProperty {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The new value.
+    pub property: Property,
+    /// Who changes it, and the signature that may not do so again.
+    pub replay: Replay,
+}
+
+/// What became of a change of a property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PropertyChanged {
+    /// It is made: the conversation as it now stands.
+    Changed(WireText),
+    /// It was made before; the conversation as it now stands, if it is the caller's.
+    Replayed(Option<WireText>),
+    /// The user has no such conversation.
+    NotFound,
+}
+
+impl Change for ChangeProperty {
+    type Outcome = PropertyChanged;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<PropertyChanged, Error> {
+        let user = self.replay.user;
+        if self.replay.is_known(on).await? {
+            let object = object(on, self.conversation, user).await?;
+            return Ok(PropertyChanged::Replayed(object));
+        }
+        let set = match &self.property {
+            Property::Muted(muted) => self.set(SET_MUTED).bind(*muted),
+            Property::Favorite(favorite) => self.set(SET_FAVORITE).bind(*favorite),
+            Property::BackgroundColor(color) => self.set(SET_BACKGROUND_COLOR).bind(color.clone()),
+            Property::HideId(hide_id) => self.set(SET_HIDDEN).bind(false).bind(hide_id.clone()),
+            Property::Hidden => self.set(SET_HIDDEN).bind(true).bind(""),
+            Property::Shown => self.set(SET_HIDDEN).bind(false).bind(""),
+        };
+        set.execute(&mut *on).await.doing("changing a property")?;
+        match object(on, self.conversation, user).await? {
+            Some(object) => {
+                self.replay.record(on).await?;
+                Ok(PropertyChanged::Changed(object))
+            }
+            None => Ok(PropertyChanged::NotFound),
+        }
+    }
+}
+
+impl ChangeProperty {
+    fn set(
+        &self,
+        statement: &'static str,
+    ) -> sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
+        sqlx::query(statement)
+            .bind(self.conversation.as_str().to_owned())
+            .bind(self.replay.user.as_str().to_owned())
+    }
+}
+
+/// Ends a generation of a conversation.
+#[derive(Clone, Debug)]
+pub struct Clear {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// Who clears it.
+    pub user: UserId,
+    /// The instance that is to be cleared.
+    pub instance: Instance,
+    /// The instance that follows.
+    pub next: Instance,
+}
+
+/// What became of a clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cleared {
+    /// It is made: the conversation as it now stands.
+    Cleared(WireText),
+    /// The user has no such conversation.
+    NotFound,
+    /// The conversation was cleared before: as it now stands.
+    InstanceChanged(WireText),
+    /// The two are not friends.
+    NotFriends,
+}
+
+impl Change for Clear {
+    type Outcome = Cleared;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<Cleared, Error> {
+        let standing =
+            sqlx::query_as(STANDING).bind(self.conversation.as_str()).bind(self.user.as_str());
+        let standing: Option<(String, i64, i64, bool)> =
+            standing.fetch_optional(&mut *on).await.doing("judging a clear")?;
+        let Some((instance, generation, next_seq, friends)) = standing else {
+            return Ok(Cleared::NotFound);
+        };
+        if instance != self.instance.as_str() {
+            let object = object(on, self.conversation, self.user).await?;
+            return Ok(object.map_or(Cleared::NotFound, Cleared::InstanceChanged));
+        }
+        if !friends {
+            return Ok(Cleared::NotFriends);
+        }
+        self.begin_generation(on, generation, next_seq > 1).await?;
+        let object = object(on, self.conversation, self.user).await?;
+        Ok(object.map_or(Cleared::NotFound, Cleared::Cleared))
+    }
+}
+
+impl Clear {
+    async fn begin_generation(
+        &self,
+        on: &mut SqliteConnection,
+        ended: i64,
+        has_messages: bool,
+    ) -> Result<(), Error> {
+        let clear = sqlx::query(CLEAR).bind(self.conversation.as_str()).bind(self.next.as_str());
+        clear.execute(&mut *on).await.doing("clearing a conversation")?;
+        if has_messages {
+            let later = sqlx::query(PURGE_LATER).bind(self.conversation.as_str()).bind(ended);
+            later.execute(on).await.doing("noting cleared messages")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a step of the purge has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// There may be more to remove.
+    Step,
+    /// No cleared message is left.
+    NothingLeft,
+}
+
+struct Purge {
+    conversation: String,
+    generation: i64,
+}
+
+impl Change for Purge {
+    type Outcome = Purged;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<Purged, Error> {
+        let purge =
+            sqlx::query(PURGE).bind(&self.conversation).bind(self.generation).bind(PURGE_STEP);
+        let removed = purge.execute(&mut *on).await.doing("removing cleared messages")?;
+        if removed.rows_affected() < PURGE_STEP.unsigned_abs() {
+            let done = sqlx::query(PURGED).bind(&self.conversation).bind(self.generation);
+            done.execute(on).await.doing("ending a purge")?;
+        }
+        Ok(Purged::Step)
+    }
+}

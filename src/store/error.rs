@@ -1,0 +1,95 @@
+//! What can go wrong in the store.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// A read or a change that did not happen. Nothing of a change that fails is kept.
+#[derive(Clone, Debug, Error)]
+pub enum Error {
+    /// The writer's queue is full: the caller may try again later.
+    #[error("the queue of the writer is full")]
+    QueueFull,
+    /// The store is shutting down, or its writer has ended.
+    #[error("the writer has stopped")]
+    Closed,
+    /// The database refused or failed.
+    #[error("the database failed while {doing}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
+}
+
+/// Says what was being done when a statement failed.
+pub(super) trait Doing<T> {
+    /// The result, with the words "while {doing}" in its error.
+    fn doing(self, doing: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, sqlx::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Database { doing, source: Arc::new(source) })
+    }
+}
+
+/// Why a database could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The URL names no SQLite file.
+    #[error("database.url: {url:?} must be sqlite:// followed by the path of a file")]
+    Url {
+        /// The URL as it was given.
+        url: String,
+    },
+    /// The file could not be created.
+    #[error("the database file {path} can't be created")]
+    Create {
+        /// The path of the file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no database, or SQLite could not open it.
+    #[error("the database {path} can't be opened")]
+    Open {
+        /// The path of the file.
+        path: String,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The schema is one of an earlier version of this program.
+    #[error(
+        "the database {path} has an older schema ({found} of {known} migrations): run `chatserver migrate`"
+    )]
+    OlderSchema {
+        /// The path of the file.
+        path: String,
+        /// How many migrations the database has.
+        found: usize,
+        /// How many migrations this program has.
+        known: usize,
+    },
+    /// The schema is not one that this program knows.
+    #[error(
+        "the database {path} has a newer or a foreign schema: use the version of chatserver that made it"
+    )]
+    UnknownSchema {
+        /// The path of the file.
+        path: String,
+    },
+    /// A migration failed; none of it was kept.
+    #[error("the database {path} can't be migrated")]
+    Migrate {
+        /// The path of the file.
+        path: String,
+        /// Why.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+}

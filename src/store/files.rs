@@ -1,0 +1,84 @@
+//! The database file and the three kinds of connections to it.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
+
+use super::{BUSY_TIMEOUT, OpenError};
+
+/// The write-ahead log is emptied before it grows beyond this many bytes: 64 MiB.
+pub(super) const WAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Where an SQLite database stands.
+#[derive(Clone, Debug)]
+pub struct DatabaseFile {
+    path: PathBuf,
+}
+
+impl DatabaseFile {
+    /// Reads a URL such as `sqlite://chatserver.db` or `sqlite:///var/lib/chatserver/chatserver.db`.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Url`] where it names no file.
+    pub fn parse(url: &str) -> Result<Self, OpenError> {
+        let path = url.strip_prefix("sqlite://").unwrap_or_default();
+        if path.is_empty() || path.starts_with(':') || path.contains(['?', '#', '\0']) {
+            return Err(OpenError::Url { url: url.to_owned() });
+        }
+        Ok(Self { path: path.into() })
+    }
+
+    /// The path of the file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Creates the file, readable for its owner alone; SQLite gives `-wal` and `-shm` the same mode.
+    pub(super) fn create(&self) -> Result<(), OpenError> {
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).mode(0o600);
+        let opened = options.open(&self.path).map(drop);
+        opened.map_err(|source| OpenError::Create { path: self.path.display().to_string(), source })
+    }
+
+    /// A connection that may write. Its log is checkpointed by the store's own task, never by a commit.
+    pub(super) async fn connect_writer(&self) -> Result<SqliteConnection, OpenError> {
+        let options = self.options().pragma("wal_autocheckpoint", "0");
+        options.connect().await.map_err(|source| self.failed(source))
+    }
+
+    /// Connections that only read, twice as many as cores, but at least four.
+    pub(super) async fn connect_readers(&self) -> Result<SqlitePool, OpenError> {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let readers = u32::try_from((2 * cores).clamp(4, 64)).unwrap_or(4);
+        let pool = SqlitePoolOptions::new()
+            .min_connections(readers)
+            .max_connections(readers)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false);
+        let options = self.options().pragma("query_only", "1");
+        pool.connect_with(options).await.map_err(|source| self.failed(source))
+    }
+
+    fn options(&self) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(&self.path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("journal_size_limit", WAL_BYTES.to_string())
+            .disable_statement_logging()
+    }
+
+    pub(super) fn failed(&self, source: sqlx::Error) -> OpenError {
+        OpenError::Open { path: self.path.display().to_string(), source }
+    }
+}

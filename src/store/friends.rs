@@ -1,0 +1,194 @@
+//! Friendships, and the one-to-one conversation that comes with the first one.
+
+use sqlx::SqliteConnection;
+
+use super::error::Doing as _;
+use super::writer::Change;
+use super::{Error, Store, stored};
+use crate::id::{ConversationId, Email, Instance, UserId};
+use crate::keys::PublicKey;
+
+const FRIENDS: &str = "
+    SELECT f.friend_id, u.nick, u.public_key
+    FROM friends f JOIN users u ON u.id = f.friend_id
+    WHERE f.user_id = $1 ORDER BY f.friend_id";
+
+const FRIENDSHIPS: &str = "
+    SELECT one.email, other.email, f.user_id, f.friend_id
+    FROM friends f JOIN users one ON one.id = f.user_id JOIN users other ON other.id = f.friend_id
+    WHERE f.user_id < f.friend_id ORDER BY one.email, other.email";
+
+const BEFRIEND: &str =
+    "INSERT INTO friends (user_id, friend_id) VALUES ($1, $2), ($2, $1) ON CONFLICT DO NOTHING";
+
+const UNFRIEND: &str = "
+    DELETE FROM friends
+    WHERE (user_id = $1 AND friend_id = $2) OR (user_id = $2 AND friend_id = $1)";
+
+const NICK: &str = "SELECT nick FROM users WHERE id = $1";
+
+const ADD_CONVERSATION: &str = "
+    INSERT INTO conversations (id, generation, instance, next_seq, last_message_id, last_access)
+    VALUES ($1, 1, $2, 1, '', 0) ON CONFLICT (id) DO NOTHING";
+
+const ADD_PARTICIPANT: &str = "
+    INSERT INTO participants (conversation_id, user_id, secret, display_name)
+    VALUES ($1, $2, $3, $4)";
+
+/// A friend of somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Friend {
+    /// The friend's id.
+    pub id: UserId,
+    /// What others call the friend.
+    pub nick: String,
+    /// The friend's public key.
+    pub public_key: PublicKey,
+}
+
+/// Two friends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Friendship {
+    /// The addresses of the two.
+    pub emails: [Email; 2],
+    /// Their one-to-one conversation.
+    pub conversation: ConversationId,
+}
+
+impl Store {
+    /// The friends of a user, in ascending order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
+        let rows: Vec<(String, String, String)> = sqlx::query_as(FRIENDS)
+            .bind(user.as_str())
+            .fetch_all(&self.reads)
+            .await
+            .doing("listing friends")?;
+        let friend = |(id, nick, public_key): (String, String, String)| {
+            let public_key = PublicKey::from_stored(public_key);
+            Ok(Friend { id: stored(&id)?, nick, public_key })
+        };
+        rows.into_iter().map(friend).collect()
+    }
+
+    /// All friendships, each once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn friendships(&self) -> Result<Vec<Friendship>, Error> {
+        let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDSHIPS)
+            .fetch_all(&self.reads)
+            .await
+            .doing("listing friendships")?;
+        let friendship = |(one, other, one_id, other_id): (String, String, String, String)| {
+            Ok(Friendship {
+                emails: [stored(&one)?, stored(&other)?],
+                conversation: ConversationId::one_to_one(stored(&one_id)?, stored(&other_id)?),
+            })
+        };
+        rows.into_iter().map(friendship).collect()
+    }
+
+    /// Ends a friendship; whether there was one. The conversation stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not ended.
+    pub async fn unfriend(&self, one: UserId, other: UserId) -> Result<bool, Error> {
+        self.change(Unfriend(one, other)).await
+    }
+}
+
+/// What one of two new friends needs for their conversation.
+#[derive(Clone, Debug)]
+pub struct Wrapping {
+    /// Who it is.
+    pub user: UserId,
+    /// The user's nick, as the other's display name has it.
+    pub nick: String,
+    /// The conversation's secret, wrapped for the user.
+    pub secret: String,
+    /// The other's nick, wrapped for the user.
+    pub display_name: String,
+}
+
+/// Makes two users friends, and their conversation where there is none.
+#[derive(Clone, Debug)]
+pub struct Befriend {
+    /// The two.
+    pub wrappings: [Wrapping; 2],
+    /// The first instance of the conversation.
+    pub instance: Instance,
+}
+
+/// What became of a new friendship.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Befriended {
+    /// They are friends: now, or they were already.
+    Friends,
+    /// One of the nicks is another by now: wrap again.
+    NickChanged,
+}
+
+impl Change for Befriend {
+    type Outcome = Befriended;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<Befriended, Error> {
+        for wrapping in &self.wrappings {
+            let nick = sqlx::query_scalar(NICK).bind(wrapping.user.as_str());
+            let nick: Option<String> =
+                nick.fetch_optional(&mut *on).await.doing("reading a nick")?;
+            if nick.as_ref() != Some(&wrapping.nick) {
+                return Ok(Befriended::NickChanged);
+            }
+        }
+        let [one, other] = &self.wrappings;
+        let befriend = sqlx::query(BEFRIEND).bind(one.user.as_str()).bind(other.user.as_str());
+        befriend.execute(&mut *on).await.doing("making friends")?;
+        self.add_conversation(on, ConversationId::one_to_one(one.user, other.user)).await?;
+        Ok(Befriended::Friends)
+    }
+}
+
+impl Befriend {
+    async fn add_conversation(
+        &self,
+        on: &mut SqliteConnection,
+        conversation: ConversationId,
+    ) -> Result<(), Error> {
+        let added = sqlx::query(ADD_CONVERSATION)
+            .bind(conversation.as_str())
+            .bind(self.instance.as_str())
+            .execute(&mut *on)
+            .await
+            .doing("adding a conversation")?;
+        if added.rows_affected() == 0 {
+            return Ok(());
+        }
+        for wrapping in &self.wrappings {
+            let participant = sqlx::query(ADD_PARTICIPANT)
+                .bind(conversation.as_str())
+                .bind(wrapping.user.as_str())
+                .bind(&wrapping.secret)
+                .bind(&wrapping.display_name);
+            participant.execute(&mut *on).await.doing("adding a participant")?;
+        }
+        Ok(())
+    }
+}
+
+struct Unfriend(UserId, UserId);
+
+impl Change for Unfriend {
+    type Outcome = bool;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+        let unfriend = sqlx::query(UNFRIEND).bind(self.0.as_str()).bind(self.1.as_str());
+        let unfriend = unfriend.execute(on).await.doing("ending a friendship")?;
+        Ok(unfriend.rows_affected() > 0)
+    }
+}

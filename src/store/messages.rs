@@ -1,0 +1,281 @@
+//! Messages: many are judged and stored by one statement each.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use sqlx::SqliteConnection;
+
+use super::error::Doing as _;
+use super::values::ManyRows;
+use super::writer::WaitingMessage;
+use super::{Error, Store};
+use crate::clock::Timestamp;
+use crate::id::{ConversationId, Instance, MessageId, UserId};
+
+/// What decides about each message, as one row: `[instance, generation, next_seq, last_access,
+/// is_friend, the message that has its ID already]`, with `null` for a conversation that is not the sender's.
+static JUDGE: ManyRows = ManyRows::new(
+    "WITH incoming (place, conversation_id, sender_id, id) AS (VALUES {rows})
+     SELECT json_group_array(json_array(
+         c.instance, c.generation, c.next_seq, c.last_access, f.friend_id IS NOT NULL,
+         CASE WHEN m.id IS NOT NULL
+              THEN json_array(m.sender_id, m.type, m.created, m.valid_until, m.data) END
+     ) ORDER BY i.place)
+     FROM incoming i
+     LEFT JOIN participants p ON p.conversation_id = i.conversation_id AND p.user_id = i.sender_id
+     LEFT JOIN conversations c ON c.id = p.conversation_id
+     LEFT JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
+     LEFT JOIN friends f ON f.user_id = p.user_id AND f.friend_id = o.user_id
+     LEFT JOIN messages m
+         ON m.conversation_id = c.id AND m.generation = c.generation AND m.id = i.id
+     WHERE i.place IS NOT NULL",
+    4,
+);
+
+static INSERT: ManyRows = ManyRows::new(
+    "INSERT INTO messages (conversation_id, generation, seq, id, sender_id, type, created,
+                           valid_until, accepted_at, data)
+     SELECT * FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
+    10,
+);
+
+static ADVANCE: ManyRows = ManyRows::new(
+    "WITH changed (id, next_seq, last_message_id, last_access) AS (VALUES {rows})
+     UPDATE conversations
+     SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
+         last_access = changed.last_access
+     FROM changed WHERE conversations.id = changed.id",
+    4,
+);
+
+/// A message as its sender made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The ID that the sender gave it.
+    pub id: MessageId,
+    /// Its type, 1 to 32 characters.
+    pub kind: String,
+    /// When the sender says it was made: a date.
+    pub created: String,
+    /// A date or the empty string.
+    pub valid_until: String,
+    /// The encrypted payload: the very text that came.
+    pub data: String,
+}
+
+/// A message to be added.
+#[derive(Clone, Debug)]
+pub struct AddMessage {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// Who sends it.
+    pub sender: UserId,
+    /// The instance that the sender believes to be the current one.
+    pub instance: Instance,
+    /// The message.
+    pub message: Message,
+    /// The server's second, which becomes the message's second of acceptance.
+    pub now: Timestamp,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is stored: now, or it was already.
+    Stored,
+    /// The sender has no such conversation.
+    NotFound,
+    /// The conversation has been cleared since.
+    InstanceChanged,
+    /// Another message has this ID.
+    Conflict,
+    /// The two are not friends.
+    NotFriends,
+}
+
+impl Store {
+    /// Stores a message, once, however often it is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not stored.
+    pub async fn add_message(&self, message: AddMessage) -> Result<Added, Error> {
+        self.writer.add(message).await
+    }
+}
+
+/// One row of [`JUDGE`].
+#[derive(Deserialize)]
+struct Standing(Option<String>, Option<i64>, Option<i64>, Option<i64>, u8, Option<Stored>);
+
+/// The message that has the ID already: sender, type, created, valid until, data.
+#[derive(Deserialize)]
+struct Stored(String, String, String, String, String);
+
+impl Stored {
+    fn is(&self, add: &AddMessage) -> bool {
+        let AddMessage { sender, message, .. } = add;
+        self.0 == sender.as_str()
+            && self.1 == message.kind
+            && self.2 == message.created
+            && self.3 == message.valid_until
+            && self.4 == message.data
+    }
+}
+
+/// A conversation as this run leaves it.
+struct Head {
+    generation: i64,
+    next_seq: i64,
+    last_access: i64,
+    /// Places in the run of the messages that this run stores.
+    stored: Vec<usize>,
+}
+
+/// A message that gets a place in its conversation.
+struct Row {
+    place: usize,
+    generation: i64,
+    seq: i64,
+    accepted_at: i64,
+}
+
+/// Judges and stores a run of messages in their order. A refused one takes no place in its conversation.
+pub(super) async fn add_all(
+    on: &mut SqliteConnection,
+    run: &mut [&mut WaitingMessage],
+) -> Result<(), Error> {
+    let standings = judge(on, run).await?;
+    let mut heads = HashMap::new();
+    let mut rows = Vec::with_capacity(run.len());
+    for (place, standing) in standings.into_iter().enumerate() {
+        let outcome = place_message(run, place, standing, &mut heads, &mut rows);
+        run[place].outcome = Some(outcome);
+    }
+    if !rows.is_empty() {
+        insert(on, run, &rows).await?;
+        advance(on, run, &heads).await?;
+    }
+    Ok(())
+}
+
+/// Decides about one message; where it is to be stored, gives it the next place.
+fn place_message(
+    run: &[&mut WaitingMessage],
+    place: usize,
+    standing: Standing,
+    heads: &mut HashMap<ConversationId, Head>,
+    rows: &mut Vec<Row>,
+) -> Added {
+    let add = &run[place].message;
+    let Standing(
+        Some(instance),
+        Some(generation),
+        Some(next_seq),
+        Some(last_access),
+        friends,
+        stored,
+    ) = standing
+    else {
+        return Added::NotFound;
+    };
+    if instance != add.instance.as_str() {
+        return Added::InstanceChanged;
+    }
+    let head = heads.entry(add.conversation).or_insert(Head {
+        generation,
+        next_seq,
+        last_access,
+        stored: Vec::new(),
+    });
+    let same_id = |&earlier: &usize| run[earlier].message.message.id == add.message.id;
+    let earlier = head.stored.iter().copied().find(same_id).map(|earlier| &run[earlier].message);
+    let repeated = match (&stored, earlier) {
+        (Some(stored), _) => Some(stored.is(add)),
+        (None, Some(earlier)) => {
+            Some(earlier.sender == add.sender && earlier.message == add.message)
+        }
+        (None, None) => None,
+    };
+    match repeated {
+        Some(true) => return Added::Stored,
+        Some(false) => return Added::Conflict,
+        None if friends == 0 => return Added::NotFriends,
+        None => {}
+    }
+    // A clock that was set back must not break the order of the seconds of acceptance.
+    head.last_access = head.last_access.max(add.now.unix());
+    rows.push(Row {
+        place,
+        generation: head.generation,
+        seq: head.next_seq,
+        accepted_at: head.last_access,
+    });
+    head.stored.push(place);
+    head.next_seq += 1;
+    Added::Stored
+}
+
+async fn judge(
+    on: &mut SqliteConnection,
+    run: &[&mut WaitingMessage],
+) -> Result<Vec<Standing>, Error> {
+    let mut query = sqlx::query_scalar::<_, String>(JUDGE.text(run.len()));
+    for place in 0..ManyRows::padded(run.len()) {
+        let add = run.get(place).map(|waiting| &waiting.message);
+        query = query
+            .bind(add.and(i64::try_from(place).ok()))
+            .bind(add.map(|add| add.conversation.as_str()))
+            .bind(add.map(|add| add.sender.as_str()))
+            .bind(add.map(|add| add.message.id.as_str()));
+    }
+    let judged = query.fetch_one(on).await;
+    let judged = judged.and_then(|rows| {
+        serde_json::from_str(&rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    });
+    judged.doing("judging messages")
+}
+
+async fn insert(
+    on: &mut SqliteConnection,
+    run: &[&mut WaitingMessage],
+    rows: &[Row],
+) -> Result<(), Error> {
+    let mut query = sqlx::query(INSERT.text(rows.len()));
+    for index in 0..ManyRows::padded(rows.len()) {
+        let row = rows.get(index);
+        let add = row.map(|row| &run[row.place].message);
+        let message = add.map(|add| &add.message);
+        query = query
+            .bind(add.map(|add| add.conversation.as_str()))
+            .bind(row.map(|row| row.generation))
+            .bind(row.map(|row| row.seq))
+            .bind(message.map(|message| message.id.as_str()))
+            .bind(add.map(|add| add.sender.as_str()))
+            .bind(message.map(|message| message.kind.as_str()))
+            .bind(message.map(|message| message.created.as_str()))
+            .bind(message.map(|message| message.valid_until.as_str()))
+            .bind(row.map(|row| row.accepted_at))
+            .bind(message.map(|message| message.data.as_str()));
+    }
+    query.execute(on).await.map(drop).doing("storing messages")
+}
+
+async fn advance(
+    on: &mut SqliteConnection,
+    run: &[&mut WaitingMessage],
+    heads: &HashMap<ConversationId, Head>,
+) -> Result<(), Error> {
+    let changed: Vec<_> =
+        heads.iter().filter_map(|(id, head)| Some((id, head, *head.stored.last()?))).collect();
+    let mut query = sqlx::query(ADVANCE.text(changed.len()));
+    for index in 0..ManyRows::padded(changed.len()) {
+        let changed = changed.get(index);
+        query = query
+            .bind(changed.map(|(id, ..)| id.as_str()))
+            .bind(changed.map(|(_, head, _)| head.next_seq))
+            .bind(changed.map(|(.., last)| run[*last].message.message.id.as_str()))
+            .bind(changed.map(|(_, head, _)| head.last_access));
+    }
+    query.execute(on).await.map(drop).doing("moving conversations on")
+}

@@ -1,0 +1,114 @@
+//! The truth, on disk: SQLite with one writer, which commits for many callers at once, and a pool of readers.
+//!
+//! Only this folder knows SQL. Every statement is a constant in the dialect that SQLite and PostgreSQL share
+//! (`$n`, `CAST`, explicit `ORDER BY`); where a reply is one row for the wire, the statement writes the wire text.
+
+mod conversations;
+mod error;
+mod files;
+mod friends;
+mod messages;
+mod pages;
+mod replays;
+mod schema;
+mod users;
+mod values;
+mod writer;
+
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use tokio_util::task::TaskTracker;
+
+use crate::id::Parse;
+
+pub use conversations::{ChangeProperty, Clear, Cleared, Property, PropertyChanged, Purged};
+use error::Doing as _;
+pub use error::{Error, OpenError};
+pub use files::DatabaseFile;
+pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
+pub use messages::{AddMessage, Added, Message};
+pub use pages::{Cursor, Download, DownloadPartial, Page};
+pub use replays::Replay;
+pub use schema::Schema;
+pub use users::{AddUser, Login, RenameUser, Renamed, User};
+pub use writer::Change;
+use writer::Writer;
+
+/// Text of the wire that a statement has written: JSON, ready to be sent.
+pub type WireText = String;
+
+/// The database.
+pub struct Store {
+    reads: SqlitePool,
+    writer: Writer,
+}
+
+impl Store {
+    /// Opens the database, creates it where there is none, and starts its writer.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is wrong with the URL, the file or its schema.
+    pub async fn open(url: &str, schema: Schema, tasks: &TaskTracker) -> Result<Self, OpenError> {
+        let file = DatabaseFile::parse(url)?;
+        file.create()?;
+        schema::prepare(&file, schema).await?;
+        let writer = file.connect_writer().await?;
+        let checkpointer = file.connect_writer().await?;
+        let reads = file.connect_readers().await?;
+        let writer = Writer::start(file, writer, checkpointer, tasks);
+        Ok(Self { reads, writer })
+    }
+
+    /// Whether the database answers and changes are still accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they are not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        if self.writer.has_ended() {
+            return Err(Error::Closed);
+        }
+        let one = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.reads);
+        one.await.map(drop).doing("looking whether the database answers")
+    }
+
+    /// Makes one change, durably, in its own place in the order of all changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not made.
+    pub async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
+        self.writer.change(change).await
+    }
+
+    /// How many changes wait for the writer.
+    #[must_use]
+    pub fn queue_depth(&self) -> usize {
+        self.writer.queue_depth()
+    }
+
+    /// Returns when the writer has ended, which it does by itself only when it panicked.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
+    /// Refuses further changes, waits for those that are queued, and closes the files.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.reads.close().await;
+    }
+}
+
+/// How long a statement waits for another process to let go of the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a column holds, as the type that it was written from.
+fn stored<T: Parse>(text: &str) -> Result<T, Error> {
+    let value = T::parse(text).ok_or_else(|| {
+        let expected = format!("a column holds something else than {}", T::EXPECTED);
+        sqlx::Error::Decode(expected.into())
+    });
+    value.doing("reading what was stored")
+}

@@ -1,0 +1,78 @@
+//! Signatures of changes that were carried out, so that the same bytes change nothing again.
+
+use sqlx::SqliteConnection;
+
+use super::error::Doing as _;
+use super::writer::Change;
+use super::{Error, Store};
+use crate::clock::Timestamp;
+use crate::id::{Signature, UserId};
+
+const IS_KNOWN: &str =
+    "SELECT EXISTS (SELECT 1 FROM replays WHERE user_id = $1 AND signature = $2)";
+
+const RECORD: &str = "INSERT INTO replays (user_id, signature, expires_at) VALUES ($1, $2, $3)";
+
+const EXPIRE: &str = "
+    DELETE FROM replays WHERE (user_id, signature) IN (
+        SELECT user_id, signature FROM replays WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)";
+
+const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at < $1)";
+
+/// The most records that one step of expiry removes: it holds the writer for milliseconds.
+const STEP: i64 = 1000;
+
+/// What is kept of a signed change.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// Who signed.
+    pub user: UserId,
+    /// The signature.
+    pub signature: Signature,
+    /// Until when the signed timestamp would be accepted.
+    pub expires_at: Timestamp,
+}
+
+impl Replay {
+    pub(super) async fn is_known(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+        let known =
+            sqlx::query_scalar(IS_KNOWN).bind(self.user.as_str()).bind(self.signature.as_str());
+        known.fetch_one(on).await.doing("looking for a replay")
+    }
+
+    pub(super) async fn record(&self, on: &mut SqliteConnection) -> Result<(), Error> {
+        let record = sqlx::query(RECORD)
+            .bind(self.user.as_str())
+            .bind(self.signature.as_str())
+            .bind(self.expires_at.unix());
+        record.execute(on).await.map(drop).doing("recording a signature")
+    }
+}
+
+struct Expire(Timestamp);
+
+impl Change for Expire {
+    type Outcome = ();
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<(), Error> {
+        let expire = sqlx::query(EXPIRE).bind(self.0.unix()).bind(STEP);
+        expire.execute(on).await.map(drop).doing("removing expired signatures")
+    }
+}
+
+impl Store {
+    /// Removes one step of the signatures that expired before this moment, and says whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be removed.
+    pub async fn expire_replays(&self, now: Timestamp) -> Result<bool, Error> {
+        let any = sqlx::query_scalar(ANY_EXPIRED).bind(now.unix());
+        let any = any.fetch_one(&self.reads).await;
+        let any = any.doing("looking for expired signatures")?;
+        if any {
+            self.change(Expire(now)).await?;
+        }
+        Ok(any)
+    }
+}

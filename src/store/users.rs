@@ -1,0 +1,349 @@
+//! Users, and the keys of which the store knows only what it must.
+
+use std::collections::HashMap;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::{FromRow, SqliteConnection};
+
+use super::error::Doing as _;
+use super::writer::Change;
+use super::{Error, Store, stored};
+use crate::id::{ApiKey, Email, UserId};
+use crate::keys::PublicKey;
+
+const ADD: &str = "
+    INSERT INTO users (id, email, nick, full_name, api_key, api_key_digest, private_key, public_key)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (id) DO NOTHING";
+
+const EMAIL: &str = "SELECT email FROM users WHERE id = $1";
+
+const USER: &str = "
+    SELECT id, email, nick, full_name, is_disabled, public_key FROM users WHERE id = $1";
+
+const USERS: &str = "
+    SELECT id, email, nick, full_name, is_disabled, public_key FROM users ORDER BY email";
+
+const LOGIN: &str = "
+    SELECT id, nick, full_name, private_key FROM users
+    WHERE api_key_digest = $1 AND NOT is_disabled";
+
+const SIGNING_KEY: &str = "SELECT api_key FROM users WHERE id = $1 AND NOT is_disabled";
+
+const SET_NICK: &str = "UPDATE users SET nick = $2 WHERE id = $1";
+
+const SET_FULL_NAME: &str = "UPDATE users SET full_name = $2 WHERE id = $1";
+
+const SET_DISABLED: &str = "UPDATE users SET is_disabled = $2 WHERE id = $1";
+
+const SET_API_KEY: &str = "UPDATE users SET api_key = $2, api_key_digest = $3 WHERE id = $1";
+
+/// Who takes part in the user's conversations, besides the user.
+const PARTNERS: &str = "
+    SELECT o.user_id, u.public_key
+    FROM participants p
+    JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
+    JOIN users u ON u.id = o.user_id
+    WHERE p.user_id = $1 ORDER BY o.user_id";
+
+/// What the partner calls the conversation with the user.
+const SET_DISPLAY_NAME: &str = "
+    UPDATE participants SET display_name = $3
+    WHERE user_id = $2 AND conversation_id IN (
+        SELECT conversation_id FROM participants WHERE user_id = $1)";
+
+/// A user as the command line shows one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's id.
+    pub id: UserId,
+    /// The address of which the id is the MD5.
+    pub email: Email,
+    /// What others call the user.
+    pub nick: String,
+    /// The full name; may be empty.
+    pub full_name: String,
+    /// A disabled user can neither log in nor sign.
+    pub is_disabled: bool,
+    /// The key that secrets are wrapped under.
+    pub public_key: PublicKey,
+}
+
+#[derive(FromRow)]
+struct UserRow {
+    id: String,
+    email: String,
+    nick: String,
+    full_name: String,
+    is_disabled: bool,
+    public_key: String,
+}
+
+impl UserRow {
+    fn user(self) -> Result<User, Error> {
+        Ok(User {
+            id: stored(&self.id)?,
+            email: stored(&self.email)?,
+            nick: self.nick,
+            full_name: self.full_name,
+            is_disabled: self.is_disabled,
+            public_key: PublicKey::from_stored(self.public_key),
+        })
+    }
+}
+
+/// What a user gets who logs in.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The user's id.
+    pub user: UserId,
+    /// What others call the user.
+    pub nick: String,
+    /// The full name; may be empty.
+    pub full_name: String,
+    /// The private key: PEM, encrypted under the user's encryption password.
+    pub private_key: String,
+}
+
+impl Store {
+    /// The user with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
+        let row: Option<UserRow> = sqlx::query_as(USER)
+            .bind(user.as_str())
+            .fetch_optional(&self.reads)
+            .await
+            .doing("reading a user")?;
+        row.map(UserRow::user).transpose()
+    }
+
+    /// All users, by address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn users(&self) -> Result<Vec<User>, Error> {
+        let rows: Vec<UserRow> =
+            sqlx::query_as(USERS).fetch_all(&self.reads).await.doing("listing users")?;
+        rows.into_iter().map(UserRow::user).collect()
+    }
+
+    /// The enabled user whose API key this is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn login(&self, api_key: &ApiKey) -> Result<Option<Login>, Error> {
+        let row: Option<(String, String, String, String)> = sqlx::query_as(LOGIN)
+            .bind(digest(api_key))
+            .fetch_optional(&self.reads)
+            .await
+            .doing("looking an API key up")?;
+        row.map(|(id, nick, full_name, private_key)| {
+            Ok(Login { user: stored(&id)?, nick, full_name, private_key })
+        })
+        .transpose()
+    }
+
+    /// The key with which this user signs, unless the user is unknown or disabled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
+        let key: Option<String> = sqlx::query_scalar(SIGNING_KEY)
+            .bind(user.as_str())
+            .fetch_optional(&self.reads)
+            .await
+            .doing("reading a signing key")?;
+        key.map(|key| stored(&key)).transpose()
+    }
+
+    /// The public keys of all who share a conversation with this user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn partners(&self, user: UserId) -> Result<Vec<(UserId, PublicKey)>, Error> {
+        let mut reads = self.reads.acquire().await.doing("listing partners")?;
+        partners(&mut reads, user).await
+    }
+
+    /// Disables or enables a user; whether there is such a user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not changed.
+    pub async fn set_disabled(&self, user: UserId, is_disabled: bool) -> Result<bool, Error> {
+        self.change(SetDisabled { user, is_disabled }).await
+    }
+
+    /// Gives a user a new API key; whether there is such a user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not changed.
+    pub async fn set_api_key(&self, user: UserId, api_key: ApiKey) -> Result<bool, Error> {
+        self.change(SetApiKey { user, api_key }).await
+    }
+}
+
+fn digest(api_key: &ApiKey) -> String {
+    hex::encode(Sha256::digest(api_key.as_str()))
+}
+
+async fn partners(
+    on: &mut SqliteConnection,
+    user: UserId,
+) -> Result<Vec<(UserId, PublicKey)>, Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(PARTNERS)
+        .bind(user.as_str())
+        .fetch_all(on)
+        .await
+        .doing("listing partners")?;
+    let partner = |(id, key): (String, String)| Ok((stored(&id)?, PublicKey::from_stored(key)));
+    rows.into_iter().map(partner).collect()
+}
+
+/// A new user.
+#[derive(Clone, Debug)]
+pub struct AddUser {
+    /// The address.
+    pub email: Email,
+    /// What others call the user.
+    pub nick: String,
+    /// The full name; may be empty.
+    pub full_name: String,
+    /// What the user logs in and signs with.
+    pub api_key: ApiKey,
+    /// The private key: PEM, encrypted under the user's encryption password.
+    pub private_key: String,
+    /// The public key.
+    pub public_key: PublicKey,
+}
+
+impl Change for AddUser {
+    /// The address that has the id already, if one has: then nothing was added.
+    type Outcome = Option<String>;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<Option<String>, Error> {
+        let id = UserId::of(&self.email);
+        let added = sqlx::query(ADD)
+            .bind(id.as_str())
+            .bind(self.email.as_str())
+            .bind(&self.nick)
+            .bind(&self.full_name)
+            .bind(self.api_key.as_str())
+            .bind(digest(&self.api_key))
+            .bind(&self.private_key)
+            .bind(self.public_key.as_str())
+            .execute(&mut *on)
+            .await
+            .doing("adding a user")?;
+        if added.rows_affected() > 0 {
+            return Ok(None);
+        }
+        let holder = sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(on).await;
+        holder.map(Some).doing("reading the address that has an id")
+    }
+}
+
+/// New names for a user, and the new nick wrapped for everybody who sees it as a display name.
+#[derive(Clone, Debug)]
+pub struct RenameUser {
+    /// The user.
+    pub user: UserId,
+    /// The new nick, if it changes.
+    pub nick: Option<String>,
+    /// The new full name, if it changes.
+    pub full_name: Option<String>,
+    /// The nick, wrapped for each partner.
+    pub display_names: HashMap<UserId, String>,
+}
+
+/// What became of new names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renamed {
+    /// They are in force.
+    Renamed,
+    /// There is no such user.
+    NotFound,
+    /// Somebody has become a partner since the nick was wrapped: wrap again.
+    PartnersChanged,
+}
+
+impl Change for RenameUser {
+    type Outcome = Renamed;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<Renamed, Error> {
+        if let Some(nick) = &self.nick {
+            let partners = partners(&mut *on, self.user).await?;
+            if partners.iter().any(|(partner, _)| !self.display_names.contains_key(partner)) {
+                return Ok(Renamed::PartnersChanged);
+            }
+            if !set(&mut *on, SET_NICK, self.user, nick).await? {
+                return Ok(Renamed::NotFound);
+            }
+            for (partner, display_name) in &self.display_names {
+                let renamed = sqlx::query(SET_DISPLAY_NAME)
+                    .bind(self.user.as_str())
+                    .bind(partner.as_str())
+                    .bind(display_name);
+                renamed.execute(&mut *on).await.doing("changing a display name")?;
+            }
+        }
+        if let Some(full_name) = &self.full_name
+            && !set(on, SET_FULL_NAME, self.user, full_name).await?
+        {
+            return Ok(Renamed::NotFound);
+        }
+        Ok(Renamed::Renamed)
+    }
+}
+
+async fn set(
+    on: &mut SqliteConnection,
+    statement: &'static str,
+    user: UserId,
+    value: &str,
+) -> Result<bool, Error> {
+    let set = sqlx::query(statement).bind(user.as_str()).bind(value);
+    let set = set.execute(on).await.doing("changing a user")?;
+    Ok(set.rows_affected() > 0)
+}
+
+struct SetDisabled {
+    user: UserId,
+    is_disabled: bool,
+}
+
+impl Change for SetDisabled {
+    type Outcome = bool;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+        let set = sqlx::query(SET_DISABLED).bind(self.user.as_str()).bind(self.is_disabled);
+        let set = set.execute(on).await.doing("disabling or enabling a user")?;
+        Ok(set.rows_affected() > 0)
+    }
+}
+
+struct SetApiKey {
+    user: UserId,
+    api_key: ApiKey,
+}
+
+impl Change for SetApiKey {
+    type Outcome = bool;
+
+    async fn apply(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+        let set = sqlx::query(SET_API_KEY)
+            .bind(self.user.as_str())
+            .bind(self.api_key.as_str())
+            .bind(digest(&self.api_key));
+        let set = set.execute(on).await.doing("rotating an API key")?;
+        Ok(set.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,370 @@
+//! The one task that writes: it commits for many callers at once.
+//!
+//! The first change that waits begins a transaction, whatever has arrived by then joins it, and one
+//! commit makes all of it durable before anybody is answered. Nothing is delayed on purpose: the next
+//! batch is what arrived during this commit. Changes take effect in the order of the queue; runs of
+//! `add` become one multi-row statement. Should a batch fail, it is rolled back and its changes are
+//! applied one by one, so that none fails for a neighbour. Between transactions nothing is remembered:
+//! other processes write to the same file.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::Doing as _;
+use super::files::WAL_BYTES;
+use super::messages::{self, AddMessage, Added};
+use super::values::ROWS;
+use super::{DatabaseFile, Error};
+
+/// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
+const QUEUE: usize = 4096;
+
+/// A batch takes no further change once its messages carry this many bytes: it bounds the time that
+/// one commit takes.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often the log is checkpointed while there are commits.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A change of the database that is applied within a transaction, where a refusal writes nothing.
+pub trait Change: Send + Sync + 'static {
+    /// What became of it, refusals that were expected included.
+    type Outcome: Send + 'static;
+
+    /// Applies it. It may be called again after a rollback.
+    fn apply<'a>(
+        &'a self,
+        on: &'a mut SqliteConnection,
+    ) -> impl Future<Output = Result<Self::Outcome, Error>> + Send + 'a;
+}
+
+/// A change in the queue, whatever its type.
+trait Queued: Send {
+    /// Applies the change and keeps its outcome back until the commit.
+    fn apply<'a>(&'a mut self, on: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Tells the caller what became of it: the outcome, unless the transaction failed.
+    fn settle(self: Box<Self>, committed: Result<(), Error>);
+}
+
+struct Waiting<C: Change> {
+    change: C,
+    outcome: Option<C::Outcome>,
+    caller: oneshot::Sender<Result<C::Outcome, Error>>,
+}
+
+impl<C: Change> Queued for Waiting<C> {
+    fn apply<'a>(&'a mut self, on: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.outcome = Some(self.change.apply(on).await?);
+            Ok(())
+        })
+    }
+
+    fn settle(self: Box<Self>, committed: Result<(), Error>) {
+        settle(self.caller, self.outcome, committed);
+    }
+}
+
+/// A message in the queue.
+pub(super) struct WaitingMessage {
+    pub(super) message: AddMessage,
+    pub(super) outcome: Option<Added>,
+    caller: oneshot::Sender<Result<Added, Error>>,
+}
+
+fn settle<T>(
+    caller: oneshot::Sender<Result<T, Error>>,
+    outcome: Option<T>,
+    committed: Result<(), Error>,
+) {
+    let result = committed.and_then(|()| outcome.ok_or(Error::Closed));
+    // A caller that went away has given up its answer, not the change.
+    drop(caller.send(result));
+}
+
+enum Item {
+    Add(Box<WaitingMessage>),
+    Change(Box<dyn Queued>),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Add(waiting) => waiting.message.message.data.len(),
+            Self::Change(_) => 0,
+        }
+    }
+
+    fn settle(self, committed: Result<(), Error>) {
+        match self {
+            Self::Add(waiting) => settle(waiting.caller, waiting.outcome, committed),
+            Self::Change(waiting) => waiting.settle(committed),
+        }
+    }
+}
+
+/// The queue's end in the hands of the store.
+pub(super) struct Writer {
+    queue: mpsc::Sender<Item>,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Writer {
+    /// Starts the writer and the task that checkpoints the log.
+    pub(super) fn start(
+        file: DatabaseFile,
+        connection: SqliteConnection,
+        checkpointer: SqliteConnection,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (queue, changes) = mpsc::channel(QUEUE);
+        let closing = CancellationToken::new();
+        let ended = CancellationToken::new();
+        let log = Arc::new(Log::default());
+        let task =
+            WriterTask { file, connection: Some(connection), changes, log: Arc::clone(&log) };
+        tasks.spawn(task.run(closing.clone(), ended.clone().drop_guard()));
+        tasks.spawn(checkpoint(checkpointer, log, ended.clone()));
+        Self { queue, closing, ended }
+    }
+
+    pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
+        self.submit(|caller| Item::Add(Box::new(WaitingMessage { message, outcome: None, caller })))
+            .await
+    }
+
+    pub(super) async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
+        self.submit(|caller| Item::Change(Box::new(Waiting { change, outcome: None, caller })))
+            .await
+    }
+
+    async fn submit<T>(
+        &self,
+        item: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Item,
+    ) -> Result<T, Error> {
+        let (caller, outcome) = oneshot::channel();
+        self.queue.try_send(item(caller)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => Error::Closed,
+        })?;
+        outcome.await.unwrap_or(Err(Error::Closed))
+    }
+
+    pub(super) fn queue_depth(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.closing.is_cancelled() || self.ended.is_cancelled()
+    }
+
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.ended().await;
+    }
+}
+
+/// What the writer and the checkpointer tell each other about the write-ahead log.
+#[derive(Default)]
+struct Log {
+    /// A commit has added to the log.
+    grown: Notify,
+    /// The log is beyond its bound. Only between two transactions of the writer can a checkpoint
+    /// reach its end, after which it is written from the start again.
+    too_long: AtomicBool,
+}
+
+struct WriterTask {
+    file: DatabaseFile,
+    /// `None` after a failure that may have left it in an unknown state.
+    connection: Option<SqliteConnection>,
+    changes: mpsc::Receiver<Item>,
+    log: Arc<Log>,
+}
+
+impl WriterTask {
+    async fn run(mut self, closing: CancellationToken, _ended: tokio_util::sync::DropGuard) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = self.changes.recv() => first,
+                () = closing.cancelled(), if !self.changes.is_closed() => {
+                    self.changes.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { break };
+            self.write(first).await;
+            if self.log.too_long.load(Ordering::Relaxed) {
+                self.empty_log().await;
+            }
+        }
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "closing the writing connection failed");
+        }
+    }
+
+    /// One batch: from the first change that waited to the answers.
+    async fn write(&mut self, first: Item) {
+        let started = Instant::now();
+        let mut batch = vec![first];
+        let begun = self.begin().await;
+        self.gather(&mut batch);
+        if begun.is_err() {
+            settle_all(batch, &begun);
+            return;
+        }
+        let written = self.apply_and_commit(&mut batch).await;
+        histogram!("chatserver_store_batch_changes").record(number(batch.len()));
+        histogram!("chatserver_store_commit_seconds").record(started.elapsed());
+        match &written {
+            Err(error) if batch.len() > 1 => {
+                tracing::warn!(%error, changes = batch.len(), "a batch failed, its changes follow one by one");
+                counter!("chatserver_store_failed_batches_total").increment(1);
+                self.write_one_by_one(batch).await;
+            }
+            _ => settle_all(batch, &written),
+        }
+        self.log.grown.notify_one();
+    }
+
+    async fn write_one_by_one(&mut self, batch: Vec<Item>) {
+        for item in batch {
+            let mut alone = vec![item];
+            let written = match self.begin().await {
+                Ok(()) => self.apply_and_commit(&mut alone).await,
+                refused => refused,
+            };
+            settle_all(alone, &written);
+        }
+    }
+
+    /// Begins a transaction that holds the right to write, and waits for it where another process has it.
+    async fn begin(&mut self) -> Result<(), Error> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => {
+                let opened = self.file.connect_writer().await;
+                none.insert(opened.map_err(|error| {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the database can't be opened again"
+                    );
+                    Error::Closed
+                })?)
+            }
+        };
+        let begun = execute(connection, "BEGIN IMMEDIATE").await;
+        begun.doing("beginning a transaction")
+    }
+
+    /// Takes what else has arrived into the batch.
+    fn gather(&mut self, batch: &mut Vec<Item>) {
+        let mut bytes: usize = batch.iter().map(Item::bytes).sum();
+        while batch.len() < ROWS && bytes < BATCH_BYTES {
+            let Ok(item) = self.changes.try_recv() else { break };
+            bytes += item.bytes();
+            batch.push(item);
+        }
+    }
+
+    async fn apply_and_commit(&mut self, batch: &mut [Item]) -> Result<(), Error> {
+        let connection = self.connection.as_mut().ok_or(Error::Closed)?;
+        let mut written = apply(connection, batch).await;
+        if written.is_ok() {
+            written = execute(connection, "COMMIT").await.doing("committing a batch");
+        }
+        if written.is_err() && execute(connection, "ROLLBACK").await.is_err() {
+            // SQLite rolls back by itself after some errors and then refuses to do it again. A new
+            // connection is in a known state in any case.
+            self.connection = None;
+        }
+        written
+    }
+
+    /// Checkpoints the whole log while nobody writes, so that the next transaction starts it anew.
+    async fn empty_log(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Err(error) = checkpoint_once(connection).await {
+            tracing::warn!(%error, "checkpointing the write-ahead log failed");
+        }
+        self.log.too_long.store(false, Ordering::Relaxed);
+    }
+}
+
+fn settle_all(batch: Vec<Item>, written: &Result<(), Error>) {
+    for item in batch {
+        item.settle(written.clone());
+    }
+}
+
+async fn apply(on: &mut SqliteConnection, batch: &mut [Item]) -> Result<(), Error> {
+    let both_add = |one: &Item, next: &Item| matches!((one, next), (Item::Add(_), Item::Add(_)));
+    for run in batch.chunk_by_mut(both_add) {
+        let mut messages = Vec::with_capacity(run.len());
+        for item in run {
+            match item {
+                Item::Add(waiting) => messages.push(&mut **waiting),
+                Item::Change(waiting) => waiting.apply(&mut *on).await?,
+            }
+        }
+        if !messages.is_empty() {
+            messages::add_all(on, &mut messages).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn execute(on: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(on).await.map(drop)
+}
+
+/// Moves the log into the database every now and then, so that no commit has to.
+async fn checkpoint(mut connection: SqliteConnection, log: Arc<Log>, ended: CancellationToken) {
+    let growth = async || {
+        log.grown.notified().await;
+        sleep(CHECKPOINT_EVERY).await;
+    };
+    while ended.run_until_cancelled(growth()).await.is_some() {
+        match checkpoint_once(&mut connection).await {
+            Ok(bytes) if bytes > WAL_BYTES / 2 => log.too_long.store(true, Ordering::Relaxed),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "closing the checkpointing connection failed");
+    }
+}
+
+/// Moves what it can of the log into the database and returns how long the log is, in bytes.
+async fn checkpoint_once(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    const FRAME_BYTES: u64 = 4096 + 24;
+    let (_busy, frames, _moved): (i64, i64, i64) =
+        sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?;
+    Ok(u64::try_from(frames).unwrap_or(0) * FRAME_BYTES)
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
