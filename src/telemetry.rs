@@ -1,0 +1,124 @@
+//! The log and the metrics.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use thiserror::Error;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+use crate::config::{Log, LogFormat};
+
+/// The most lines that wait to be written. Further ones are dropped and counted: a slow disk or
+/// terminal must not slow a request down.
+const LINES: usize = 65_536;
+
+/// Telemetry that could not be set up.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The process logs already.
+    #[error("the log can't be set up")]
+    Log(#[from] TryInitError),
+    /// The process keeps metrics already.
+    #[error("the metrics can't be set up")]
+    Metrics(#[from] BuildError),
+}
+
+/// The log. What is still waiting is written when this is dropped.
+pub struct Logging {
+    dropped: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+impl Logging {
+    /// Starts to log to stderr.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] where the process logs already.
+    pub fn start(log: &Log) -> Result<Self, Error> {
+        let (lines, writer) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(LINES)
+            .thread_name("log")
+            .finish(std::io::stderr());
+        let dropped = lines.error_counter();
+        let layer = fmt::layer().with_writer(lines).with_ansi(false);
+        let layer = match log.format {
+            LogFormat::Text => layer.boxed(),
+            LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        };
+        let filter = log.filter.env_filter();
+        tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
+        Ok(Self { dropped, _writer: writer })
+    }
+
+    /// How many lines were dropped because too many waited.
+    #[must_use]
+    pub fn dropped_lines(&self) -> u64 {
+        u64::try_from(self.dropped.dropped_lines()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The metrics of this process.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+/// Upper bounds of the latency buckets, in seconds: from a tenth of a commit to a slow request.
+const SECONDS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Upper bounds of the buckets of changes that one commit makes durable.
+const CHANGES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+impl Metrics {
+    /// Starts to keep metrics, for the whole process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Metrics`] where the process keeps metrics already.
+    pub fn start() -> Result<Self, Error> {
+        let seconds = Matcher::Suffix("_seconds".to_owned());
+        let changes = Matcher::Suffix("_changes".to_owned());
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(seconds, &SECONDS)?
+            .set_buckets_for_metric(changes, &CHANGES)?
+            .install_recorder()?;
+        describe();
+        Ok(Self(handle))
+    }
+
+    /// All metrics in Prometheus' text form.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
+
+fn describe() {
+    describe_counter!("chatserver_requests_total", "Requests by API, action and outcome");
+    describe_histogram!("chatserver_request_seconds", Unit::Seconds, "From the head to the answer");
+    describe_histogram!("chatserver_store_batch_changes", "Changes of one commit");
+    describe_histogram!("chatserver_store_commit_seconds", Unit::Seconds, "Time of one commit");
+    describe_counter!("chatserver_store_failed_batches_total", "Batches that were rolled back");
+    describe_gauge!("chatserver_store_queue_depth", "Changes that wait for the writer");
+    describe_gauge!("chatserver_connections", "Open HTTP connections");
+    describe_counter!("chatserver_log_lines_dropped_total", "Lines that the log dropped");
+}
+
+/// Counts one request.
+pub fn count_request(
+    api: &'static str,
+    action: &'static str,
+    outcome: &'static str,
+    took: Duration,
+) {
+    counter!("chatserver_requests_total", "api" => api, "action" => action, "outcome" => outcome)
+        .increment(1);
+    histogram!("chatserver_request_seconds", "api" => api, "action" => action).record(took);
+}
