@@ -1,0 +1,114 @@
+//! Who calls: the three headers, the signature, the rates, the freshness.
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+
+use super::fields::Fields;
+use super::observe::Seen;
+use super::{Api, client};
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::id::{Parse, Signature, StationId, UserId};
+use crate::limits::failure_network;
+use crate::signature::Signed;
+use crate::users::Caller;
+
+pub const STATION: HeaderName = HeaderName::from_static("ozeki-station");
+pub const USER: HeaderName = HeaderName::from_static("ozeki-user");
+pub const SIGNATURE: HeaderName = HeaderName::from_static("ozeki-signature");
+
+/// The station that a login names. It is read like a field: there is no signature that it could spoil.
+pub fn station_of_login(headers: &HeaderMap) -> Result<StationId, Error> {
+    header(headers, &STATION)
+        .map_err(|problem| Error::InvalidField { field: "Ozeki-Station".to_owned(), problem })
+}
+
+/// Who has signed a request, whose timestamp is still to be looked at.
+pub struct Signer {
+    user: UserId,
+    signature: Signature,
+}
+
+/// Verifies the signature of a request and counts it against its user; a failure, against its address.
+pub async fn verify(
+    app: &App,
+    head: &Parts,
+    api: Api,
+    body: &[u8],
+    seen: &mut Seen,
+) -> Result<Signer, Error> {
+    match verified(app, &head.headers, api, body).await {
+        Ok(signer) => {
+            seen.user = Some(signer.user);
+            let rate = app.rates.count(&signer.user);
+            rate.map_err(|retry_after| Error::RateLimited { retry_after })?;
+            Ok(signer)
+        }
+        Err(error) => Err(count_failure(app, head, error)),
+    }
+}
+
+async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Result<Signer, Error> {
+    let station = signed_header(headers, &STATION, "Ozeki-Station")?;
+    let user = signed_header(headers, &USER, "Ozeki-User")?;
+    let signature = signed_header(headers, &SIGNATURE, "Ozeki-Signature")?;
+    let signed = Signed { srv: api.srv, api: api.name, user, station: Some(station), body };
+    if app.verifier.verify(&app.store, &signed, &signature).await? {
+        Ok(Signer { user, signature })
+    } else {
+        let sentence =
+            "the signature is not the one of an enabled user's API key over this request";
+        Err(Error::InvalidSignature(sentence.to_owned()))
+    }
+}
+
+/// A failure to show who one is: told as it is, or as too many of them.
+pub fn count_failure(app: &App, head: &Parts, error: Error) -> Error {
+    if !matches!(error, Error::InvalidSignature(_) | Error::InvalidCredentials) {
+        return error;
+    }
+    let Some(address) = client::address(head, &app.config.http.trusted_proxies.0) else {
+        return error;
+    };
+    match app.failures.count(&failure_network(address)) {
+        Ok(()) => error,
+        Err(retry_after) => Error::RateLimited { retry_after },
+    }
+}
+
+fn signed_header<T: Parse>(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    shown: &str,
+) -> Result<T, Error> {
+    let invalid = |problem| Error::InvalidSignature(format!("{shown} {problem}"));
+    header(headers, name).map_err(invalid)
+}
+
+/// A header that must be there once and well-formed, or what is wrong with it.
+fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Err(format!("is missing, it must be {}", T::EXPECTED));
+    };
+    let value = value.to_str().ok().filter(|_| values.next().is_none());
+    value.and_then(T::parse).ok_or_else(|| format!("must be {}", T::EXPECTED))
+}
+
+impl Signer {
+    /// The caller, if the request is fresh.
+    pub fn at(self, app: &App, fields: &Fields<'_>) -> Result<Caller, Error> {
+        let timestamp: Timestamp = fields.required("timestamp")?;
+        let now = app.clock.now();
+        let skew = u64::from(app.config.auth.clock_skew_seconds.get());
+        if timestamp.distance(now) > skew {
+            return Err(Error::TimestampOutOfRange { server_time: now });
+        }
+        Ok(Caller {
+            user: self.user,
+            signature: self.signature,
+            expires_at: timestamp.plus_seconds(skew),
+        })
+    }
+}

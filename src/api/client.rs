@@ -1,0 +1,36 @@
+//! The address of the client, behind proxies or not.
+
+use std::net::IpAddr;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+
+use super::server::Connection;
+use crate::config::Network;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address that a request comes from. Only trusted proxies are believed in what they add to
+/// `X-Forwarded-For`: the client is the last address in it that is not such a proxy.
+pub fn address(head: &Parts, trusted: &[Network]) -> Option<IpAddr> {
+    let peer = head.extensions.get::<Connection>()?.peer.ip().to_canonical();
+    Some(behind_proxies(peer, &head.headers, trusted))
+}
+
+fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.0.contains(address));
+    let mut named = Vec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        named.extend(value.to_str().unwrap_or_default().split(',').map(str::trim));
+    }
+    let mut client = peer;
+    for name in named.iter().rev() {
+        if !is_trusted(&client) {
+            break;
+        }
+        // What is no address was not added by a proxy that knows what it does.
+        let Ok(address) = name.parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+    }
+    client
+}

@@ -1,0 +1,164 @@
+//! `chatconversation` (protocol, section 4).
+
+use serde::Serialize;
+
+use super::envelope::Reply;
+use super::fields::Fields;
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::conversations::{self, Color, HideId};
+use crate::error::Error;
+use crate::id::{ConversationId, Instance, MessageId, Parse};
+use crate::messages::{self, Data, Downloaded, Kind};
+use crate::store::{Cursor, Download, DownloadPartial, Message, Property};
+use crate::users::Caller;
+
+/// How many entries `downloadpartial` returns unless it is told, and at most.
+const LIMIT: u32 = 50;
+const LARGEST_LIMIT: u32 = 500;
+
+pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
+    let conversations = app.store.conversations(caller.user).await?;
+    Ok(Reply::ok().with_entries("conversations", &conversations))
+}
+
+pub async fn download(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let asked = Download {
+        conversation: fields.required("conversationid")?,
+        user: caller.user,
+        instance: fields.optional("instance")?,
+        cursor: cursor(fields, "firstmessageid", "firstmessagedate")?,
+        messages: app.config.limits.download_messages.get(),
+        bytes: app.config.limits.download_bytes.get(),
+    };
+    cursor(fields, "firstreportid", "firstreportdate")?;
+    let downloaded = messages::download(&app.store, caller, &asked).await?;
+    Ok(page(&downloaded))
+}
+
+pub async fn download_partial(
+    app: &App,
+    caller: &Caller,
+    fields: &Fields<'_>,
+) -> Result<Reply, Error> {
+    let limit = fields.count("limit")?;
+    let limit = limit.map_or(LIMIT, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+    let asked = DownloadPartial {
+        conversation: fields.required("conversationid")?,
+        user: caller.user,
+        instance: fields.optional("instance")?,
+        cursor: cursor(fields, "lastmessageid", "lastmessagedate")?,
+        limit: limit.min(LARGEST_LIMIT),
+        bytes: app.config.limits.download_bytes.get(),
+    };
+    cursor(fields, "lastreportid", "lastreportdate")?;
+    let downloaded = messages::download_partial(&app.store, caller, &asked).await?;
+    Ok(page(&downloaded))
+}
+
+fn cursor(fields: &Fields<'_>, id: &'static str, date: &'static str) -> Result<Cursor, Error> {
+    Ok(Cursor { id: fields.optional(id)?, date: fields.optional(date)? })
+}
+
+/// A page. Nothing makes reports yet, so there are none to return.
+fn page(downloaded: &Downloaded) -> Reply {
+    let reports: [(); 0] = [];
+    let reply =
+        Reply::ok().with_entries("messages", &downloaded.messages).with("reports", &reports);
+    if downloaded.more { reply.with("more", &true) } else { reply }
+}
+
+/// What the sender of a message is told of it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Accepted<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    r#type: &'a str,
+    created: &'a str,
+    valid_until: &'a str,
+}
+
+pub async fn add(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let conversation: ConversationId = fields.required("conversationid")?;
+    let instance: Instance = fields.required("instance")?;
+    let most = app.config.limits.message_bytes.size();
+    let message = fields.object("message", "message.", |fields| message(&fields, most))?;
+    let reply = Reply::ok().with(
+        "message",
+        &Accepted {
+            id: message.id.as_str(),
+            r#type: &message.kind,
+            created: &message.created,
+            valid_until: &message.valid_until,
+        },
+    );
+    let now = app.clock.now();
+    messages::add(&app.store, caller, conversation, instance, message, now).await?;
+    Ok(reply)
+}
+
+/// Reads the five fields of a message, all of them strings and required (section 4.3).
+fn message(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
+    let id: MessageId = fields.required("ID")?;
+    let kind: Kind = fields.required("Type")?;
+    let created: Timestamp = fields.required("Created")?;
+    let valid_until: Until = fields.present("ValidUntil")?;
+    let data: Data = fields.present("Data")?;
+    let data = data.into_string();
+    if data.len() > most {
+        return Err(Error::TooLarge { what: "message.Data", limit: most });
+    }
+    Ok(Message {
+        id,
+        kind: kind.into_string(),
+        created: created.to_string(),
+        valid_until: valid_until.0,
+        data,
+    })
+}
+
+/// A date or the empty string.
+struct Until(String);
+
+impl Parse for Until {
+    const EXPECTED: &'static str = "a date such as 2024-03-08 14:12:48 (UTC) or the empty string";
+
+    fn parse(text: &str) -> Option<Self> {
+        let well_formed = text.is_empty() || Timestamp::parse(text).is_some();
+        well_formed.then(|| Self(text.to_owned()))
+    }
+}
+
+pub async fn clear(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let conversation: ConversationId = fields.required("conversationid")?;
+    let instance: Instance = fields.required("instance")?;
+    let cleared = conversations::clear(&app.store, caller, conversation, instance).await?;
+    Ok(Reply::ok().with_written("conversation", &cleared))
+}
+
+pub async fn change(
+    app: &App,
+    caller: &Caller,
+    fields: &Fields<'_>,
+    property: Property,
+) -> Result<Reply, Error> {
+    let conversation: ConversationId = fields.required("conversationid")?;
+    let changed = conversations::change(&app.store, caller, conversation, property).await?;
+    Ok(Reply::ok().with_written("conversation", &changed))
+}
+
+pub async fn set_background_color(
+    app: &App,
+    caller: &Caller,
+    fields: &Fields<'_>,
+) -> Result<Reply, Error> {
+    let color: Color = fields.required("color")?;
+    change(app, caller, fields, color.into_property()).await
+}
+
+pub async fn hide(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let hide_id: Option<HideId> = fields.optional("hideid")?;
+    let property = hide_id.map_or(Property::Hidden, HideId::into_property);
+    change(app, caller, fields, property).await
+}

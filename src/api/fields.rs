@@ -1,0 +1,149 @@
+//! The fields of a JSON object, read one by one, so that every refusal names its field.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::error::Error;
+use crate::id::Parse;
+
+/// A JSON object in which no key occurs twice. Fields that nobody asks for are ignored.
+pub struct Fields<'a> {
+    /// Put before the names in refusals: `message.` for the fields of a message.
+    prefix: &'static str,
+    fields: HashMap<Cow<'a, str>, &'a RawValue>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads the body of a request.
+    pub fn of_body(body: &'a [u8]) -> Result<Self, Error> {
+        let not_text = Error::BadRequest("the body is not valid UTF-8");
+        let text = std::str::from_utf8(body).map_err(|_| not_text)?;
+        Self::read(text, "", "the body must be one JSON object in which no key occurs twice")
+    }
+
+    fn read(text: &'a str, prefix: &'static str, expected: &'static str) -> Result<Self, Error> {
+        let object: Object<'a> =
+            serde_json::from_str(text).map_err(|_| Error::BadRequest(expected))?;
+        Ok(Self { prefix, fields: object.0 })
+    }
+
+    /// A field that must be there.
+    pub fn required<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
+        let missing = || Error::missing(self.full(name), T::EXPECTED);
+        self.optional(name)?.ok_or_else(missing)
+    }
+
+    /// A field that may be absent, `null` or empty, which all mean the same.
+    pub fn optional<T: Parse>(&self, name: &'static str) -> Result<Option<T>, Error> {
+        let text = self.text(name, T::EXPECTED)?.filter(|text| !text.is_empty());
+        text.map(|text| self.parse(name, &text)).transpose()
+    }
+
+    /// A field that must be there, but may be empty.
+    pub fn present<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
+        let missing = || Error::missing(self.full(name), T::EXPECTED);
+        let text = self.text(name, T::EXPECTED)?.ok_or_else(missing)?;
+        self.parse(name, &text)
+    }
+
+    /// A whole number of at least 1, as large as it may be.
+    pub fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        let digits = value.get();
+        let is_count = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits != "0";
+        // A number too large for the type is still a large number.
+        let count = || digits.parse().unwrap_or(u64::MAX);
+        let malformed = || Error::malformed(self.full(name), "a whole number of at least 1");
+        is_count.then(count).ok_or_else(malformed).map(Some)
+    }
+
+    /// An object, either plain or as a string that contains its JSON.
+    pub fn object<T>(
+        &self,
+        name: &'static str,
+        prefix: &'static str,
+        read: impl FnOnce(Fields<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        const EXPECTED: &str = "a JSON object or a string that contains one";
+        const TWICE: &str = "message must be one JSON object in which no key occurs twice";
+        let value = self.value(name);
+        let value = value.ok_or_else(|| Error::missing(self.full(name), EXPECTED))?;
+        match value.get().as_bytes().first() {
+            Some(b'{') => read(Fields::read(value.get(), prefix, TWICE)?),
+            Some(b'"') => {
+                let text: Cow<'_, str> = self.string(name, value, EXPECTED)?;
+                read(Fields::read(&text, prefix, TWICE)?)
+            }
+            _ => Err(Error::malformed(self.full(name), EXPECTED)),
+        }
+    }
+
+    fn text(&self, name: &'static str, expected: &str) -> Result<Option<Cow<'a, str>>, Error> {
+        let value = self.value(name);
+        value.map(|value| self.string(name, value, expected)).transpose()
+    }
+
+    fn string(
+        &self,
+        name: &'static str,
+        value: &'a RawValue,
+        expected: &str,
+    ) -> Result<Cow<'a, str>, Error> {
+        let text: Result<Text<'a>, _> = serde_json::from_str(value.get());
+        let malformed = |_| Error::malformed(self.full(name), &format!("a string: {expected}"));
+        text.map(|text| text.0).map_err(malformed)
+    }
+
+    /// The value of a field that is neither absent nor `null`.
+    fn value(&self, name: &str) -> Option<&'a RawValue> {
+        let value = self.fields.get(name).copied();
+        value.filter(|value| value.get() != "null")
+    }
+
+    fn parse<T: Parse>(&self, name: &'static str, text: &str) -> Result<T, Error> {
+        T::parse(text).ok_or_else(|| Error::malformed(self.full(name), T::EXPECTED))
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+/// A string, borrowed where it holds no escape.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+struct Object<'a>(HashMap<Cow<'a, str>, &'a RawValue>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EachKeyOnce)
+    }
+}
+
+struct EachKeyOnce;
+
+impl<'de> Visitor<'de> for EachKeyOnce {
+    type Value = Object<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object in which no key occurs twice")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut fields = HashMap::new();
+        while let Some((name, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+            if fields.insert(name.0, value).is_some() {
+                return Err(serde::de::Error::custom("a key occurs twice"));
+            }
+        }
+        Ok(Object(fields))
+    }
+}

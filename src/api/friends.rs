@@ -1,0 +1,40 @@
+//! `chatfriends` (protocol, section 2.3).
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::envelope::Reply;
+use crate::app::App;
+use crate::error::Error;
+use crate::store::Friend;
+use crate::users::Caller;
+
+/// An entry of `availabilities`: a friend and what a client needs to write to one.
+#[derive(Serialize)]
+struct Entry<'a> {
+    friendid: &'a str,
+    friendname: &'a str,
+    publickey: &'a str,
+    availability: &'static str,
+}
+
+impl<'a> Entry<'a> {
+    fn of(friend: &'a Friend) -> Self {
+        Self {
+            friendid: friend.id.as_str(),
+            friendname: &friend.nick,
+            publickey: friend.public_key.as_str(),
+            // Before the first choice the state is offline, and there is no call to choose one yet.
+            availability: "offline",
+        }
+    }
+}
+
+pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
+    let friends = app.store.friends(caller.user).await?;
+    let nicks: BTreeMap<_, _> =
+        friends.iter().map(|friend| (friend.id.as_str(), friend.nick.as_str())).collect();
+    let availabilities: Vec<_> = friends.iter().map(Entry::of).collect();
+    Ok(Reply::ok().with("friends", &nicks).with("availabilities", &availabilities))
+}

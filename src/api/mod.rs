@@ -1,0 +1,279 @@
+//! The HTTP edge: every path, and every action of every API, in one readable table.
+
+mod body;
+mod caller;
+mod client;
+mod conversation;
+mod envelope;
+mod fields;
+mod friends;
+mod health;
+mod login;
+mod observe;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, Response};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
+use url::form_urlencoded;
+
+use crate::app::App;
+use crate::config::{AllowedOrigin, ErrorStatus};
+use crate::error::Error;
+use crate::id::Parse;
+use crate::store::Property;
+use crate::users::Caller;
+use envelope::Reply;
+use fields::Fields;
+use observe::Seen;
+
+pub use health::serve_metrics;
+pub use server::{Unfinished, serve};
+
+/// The service and the name of an API, as the query of a request carries them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// `srv`
+    pub srv: &'static str,
+    /// `api`
+    pub name: &'static str,
+}
+
+const LOGIN: Api = Api { srv: "chatserver", name: "chatlogin" };
+const FRIENDS: Api = Api { srv: "chatserver", name: "chatfriends" };
+const CONVERSATION: Api = Api { srv: "chatserver", name: "chatconversation" };
+
+/// One action of an API.
+#[derive(Clone, Copy, Debug)]
+pub struct Action {
+    /// The API.
+    pub api: Api,
+    /// `action`, in the body.
+    pub name: &'static str,
+    does: Does,
+}
+
+/// What an action does, by what a request must show first.
+#[derive(Clone, Copy, Debug)]
+enum Does {
+    /// The API key itself.
+    Login,
+    /// A signature.
+    Signed(Act),
+}
+
+/// What a signed action does: each has its arm in [`perform`].
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    ListFriends,
+    List,
+    Download,
+    DownloadPartial,
+    Add,
+    Clear,
+    Favorite(bool),
+    Mute(bool),
+    SetListItemBackgroundColor,
+    Hide,
+    Unhide,
+}
+
+/// Every action that the server speaks. There is no other way to reach a handler.
+pub const ACTIONS: &[Action] = &[
+    Action { api: LOGIN, name: "login", does: Does::Login },
+    signed(FRIENDS, "list", Act::ListFriends),
+    signed(CONVERSATION, "list", Act::List),
+    signed(CONVERSATION, "download", Act::Download),
+    signed(CONVERSATION, "downloadpartial", Act::DownloadPartial),
+    signed(CONVERSATION, "add", Act::Add),
+    signed(CONVERSATION, "clear", Act::Clear),
+    signed(CONVERSATION, "favorite", Act::Favorite(true)),
+    signed(CONVERSATION, "unfavorite", Act::Favorite(false)),
+    signed(CONVERSATION, "mute", Act::Mute(true)),
+    signed(CONVERSATION, "unmute", Act::Mute(false)),
+    signed(CONVERSATION, "setlistitembackgroundcolor", Act::SetListItemBackgroundColor),
+    signed(CONVERSATION, "hide", Act::Hide),
+    signed(CONVERSATION, "unhide", Act::Unhide),
+];
+
+const fn signed(api: Api, name: &'static str, act: Act) -> Action {
+    Action { api, name, does: Does::Signed(act) }
+}
+
+async fn perform(
+    act: Act,
+    app: &App,
+    caller: &Caller,
+    fields: &Fields<'_>,
+) -> Result<Reply, Error> {
+    let change = |property| conversation::change(app, caller, fields, property);
+    match act {
+        Act::ListFriends => friends::list(app, caller).await,
+        Act::List => conversation::list(app, caller).await,
+        Act::Download => conversation::download(app, caller, fields).await,
+        Act::DownloadPartial => conversation::download_partial(app, caller, fields).await,
+        Act::Add => conversation::add(app, caller, fields).await,
+        Act::Clear => conversation::clear(app, caller, fields).await,
+        Act::Favorite(favorite) => change(Property::Favorite(favorite)).await,
+        Act::Mute(muted) => change(Property::Muted(muted)).await,
+        Act::SetListItemBackgroundColor => {
+            conversation::set_background_color(app, caller, fields).await
+        }
+        Act::Hide => conversation::hide(app, caller, fields).await,
+        Act::Unhide => change(Property::Shown).await,
+    }
+}
+
+/// All routes of the server.
+pub fn router(app: &Arc<App>) -> Router {
+    let mut router = Router::new();
+    for path in ["/", "/index.php", "/ozeki/", "/ozeki/index.php"] {
+        router = router.route(path, any(call));
+    }
+    let router = router
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            tracing::error!("a request was ended by a panic");
+            envelope::refusal(&Error::Internal, ErrorStatus::Real)
+        }))
+        .layer(from_fn_with_state(Arc::clone(app), observe::observe))
+        .with_state(Arc::clone(app));
+    let origins = &app.config.http.cors_origins.0;
+    if origins.is_empty() { router } else { router.layer(cors(origins)) }
+}
+
+/// What browser clients of these origins may do.
+fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
+    let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(&origin.0).ok());
+    CorsLayer::new()
+        .allow_origin(origins.collect::<Vec<_>>())
+        .allow_methods([Method::POST])
+        .allow_headers([CONTENT_TYPE, caller::STATION, caller::USER, caller::SIGNATURE])
+        .expose_headers([observe::REQUEST_ID, RETRY_AFTER])
+        .max_age(Duration::from_hours(1))
+}
+
+/// Any request to a path of the API.
+async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    let error_status = app.config.http.error_status;
+    let (head, body) = request.into_parts();
+    let mut seen = Seen::default();
+    let api = admit(&app, &head).inspect(|api| seen.api = api.name);
+    let answered = match body::receive(&app, &head, body, api).await {
+        Ok((api, body)) => {
+            let limit = app.config.http.request_timeout_seconds.duration();
+            let answer = answer(&app, &head, api, &body, &mut seen);
+            let answered = tokio::time::timeout(limit, answer).await;
+            answered.unwrap_or(Err(Error::TimedOut))
+        }
+        Err(body::Unreceived::Refused(error)) => Err(error),
+        Err(body::Unreceived::Late) => return seen.on(body::late()),
+    };
+    let response = match answered {
+        Ok(reply) => reply.into_response(),
+        Err(error) => {
+            seen.refused(&error);
+            envelope::refusal(&error, error_status)
+        }
+    };
+    seen.on(response)
+}
+
+/// Everything that can be said of a request before its body is read.
+fn admit(app: &App, head: &Parts) -> Result<Api, Error> {
+    if head.method != Method::POST {
+        return Err(Error::MethodNotAllowed);
+    }
+    let api = api_of(head).ok_or(Error::UnknownApi)?;
+    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
+        return Err(Error::UnsupportedMediaType);
+    }
+    body::refuse_announced(app, &head.headers)?;
+    Ok(api)
+}
+
+fn api_of(head: &Parts) -> Option<Api> {
+    let query = head.uri.query().unwrap_or_default();
+    let first = |name: &str| {
+        let mut parameters = form_urlencoded::parse(query.as_bytes());
+        parameters.find(|(key, _)| key == name).map(|(_, value)| value)
+    };
+    let (srv, name) = (first("srv")?, first("api")?);
+    let mut apis = ACTIONS.iter().map(|action| action.api);
+    apis.find(|api| api.srv == srv && api.name == name)
+}
+
+/// Looks at a request in the order of section 1 of the protocol, and does what it asks for.
+async fn answer(
+    app: &App,
+    head: &Parts,
+    api: Api,
+    body: &[u8],
+    seen: &mut Seen,
+) -> Result<Reply, Error> {
+    let signer = if api == LOGIN {
+        caller::station_of_login(&head.headers)?;
+        None
+    } else {
+        Some(caller::verify(app, head, api, body, seen).await?)
+    };
+    let fields = Fields::of_body(body)?;
+    let action = action_of(api, &fields)?;
+    seen.action = action.name;
+    let (Does::Signed(act), Some(signer)) = (action.does, signer) else {
+        return login::login(app, head, &fields, seen).await;
+    };
+    let caller = signer.at(app, &fields)?;
+    perform(act, app, &caller, &fields).await
+}
+
+fn action_of(api: Api, fields: &Fields<'_>) -> Result<&'static Action, Error> {
+    let name: ActionName = fields.required("action")?;
+    let mut actions = ACTIONS.iter().filter(|action| action.api == api);
+    let action = actions.find(|action| action.name == name.0);
+    action.ok_or(Error::UnknownAction(name.0))
+}
+
+struct ActionName(String);
+
+impl Parse for ActionName {
+    const EXPECTED: &'static str = "the name of an action of this API";
+
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+}
+
+async fn no_such_path(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    refuse_unread(&app, request, Error::UnknownApi).await
+}
+
+async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    refuse_unread(&app, request, Error::MethodNotAllowed).await
+}
+
+/// Refuses what is no call of the API, whose refusals alone `http.error_status` concerns.
+async fn refuse_unread(app: &App, request: Request<Body>, error: Error) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let mut seen = Seen::default();
+    seen.refused(&error);
+    seen.on(match body::receive::<()>(app, &head, body, Err(error)).await {
+        Err(body::Unreceived::Refused(error)) => envelope::refusal(&error, ErrorStatus::Real),
+        _ => body::late(),
+    })
+}

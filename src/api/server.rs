@@ -1,0 +1,184 @@
+//! Connections: accepting them, bounding them, and letting them end in peace.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::Request;
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::gauge;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service as _;
+
+use crate::app::App;
+use crate::shutdown::{CUT_AFTER, GIVE_UP_AFTER};
+
+/// The most bytes of the head of a request. Our heads take about 400.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// How long to wait after an accept that failed, commonly because there are too many open files.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Connections that were still busy when the time for closing them was over.
+#[derive(Debug, Error)]
+#[error("{connections} connections were still busy after {} s", GIVE_UP_AFTER.as_secs())]
+pub struct Unfinished {
+    connections: usize,
+}
+
+/// What a request knows of its connection.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
+    /// Whether the request that is being answered has arrived whole.
+    received: Arc<AtomicBool>,
+}
+
+impl Connection {
+    pub(super) fn received(&self) {
+        self.received.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Serves until the shutdown says to close. Then requests that have arrived are answered, and those
+/// that have arrived in part are cut when their time is over.
+///
+/// # Errors
+///
+/// [`Unfinished`] where connections were still busy in the end.
+pub async fn serve(listener: TcpListener, app: Arc<App>) -> Result<(), Unfinished> {
+    let server = Arc::new(Server {
+        router: super::router(&app),
+        http: http(&app),
+        write_timeout: app.config.http.write_timeout_seconds.duration(),
+        cut: CancellationToken::new(),
+        app: Arc::clone(&app),
+    });
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(app.config.limits.connections.size()));
+    let accepting = accept_all(&listener, &server, &connections, &places);
+    tokio::select! {
+        () = accepting => {}
+        () = app.shutdown.closing() => {}
+    }
+    // Clients in the backlog are connected already, as far as they know.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        connections.spawn(Arc::clone(&server).connection(stream, peer, None));
+    }
+    drop(listener);
+    connections.close();
+    let cut = async {
+        sleep(CUT_AFTER).await;
+        server.cut.cancel();
+        std::future::pending::<()>().await;
+    };
+    let finished = async {
+        tokio::select! {
+            () = connections.wait() => {}
+            () = cut => {}
+        }
+    };
+    let finished = timeout(GIVE_UP_AFTER, finished).await;
+    finished.map_err(|_| Unfinished { connections: connections.len() })
+}
+
+async fn accept_all(
+    listener: &TcpListener,
+    server: &Arc<Server>,
+    connections: &TaskTracker,
+    places: &Arc<Semaphore>,
+) {
+    while let Ok(place) = Arc::clone(places).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let connection = Arc::clone(server).connection(stream, peer, Some(place));
+                connections.spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+fn http(app: &App) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(app.config.http.header_timeout_seconds.duration())
+        .max_buf_size(HEAD_BYTES)
+        .pipeline_flush(true);
+    http
+}
+
+struct Server {
+    router: Router,
+    http: http1::Builder,
+    write_timeout: Duration,
+    /// Cancelled when requests that have not arrived whole are given up.
+    cut: CancellationToken,
+    app: Arc<App>,
+}
+
+impl Server {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _place: Option<OwnedSemaphorePermit>,
+    ) {
+        let open = gauge!("chatserver_connections");
+        open.increment(1);
+        self.serve(stream, peer).await;
+        open.decrement(1);
+    }
+
+    async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are written whole: waiting for more to send would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection was gone before it was served");
+            return;
+        }
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.write_timeout));
+        let received = Arc::new(AtomicBool::new(false));
+        let connection = Connection { peer, received: Arc::clone(&received) };
+        let service = service_fn(|mut request: Request<Incoming>| {
+            received.store(false, Ordering::Relaxed);
+            request.extensions_mut().insert(connection.clone());
+            self.router.clone().call(request)
+        });
+        let mut http = pin!(self.http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let served = tokio::select! {
+            served = &mut http => served,
+            () = self.app.shutdown.closing() => {
+                http.as_mut().graceful_shutdown();
+                tokio::select! {
+                    served = &mut http => served,
+                    () = self.cut.cancelled() => {
+                        if !received.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        http.await
+                    }
+                }
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, %peer, "a connection ended early");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The server as a whole: what it is built of, and how it runs.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::api::{self, Unfinished};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::id::UserId;
+use crate::jobs;
+use crate::limits::Rates;
+use crate::shutdown::Shutdown;
+use crate::signature::Verifier;
+use crate::store::{OpenError, Schema, Store};
+use crate::telemetry::{Logging, Metrics};
+
+/// Why the server did not start, or did not stop in order.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// An address can't be listened on.
+    #[error("{setting} = {address}: can't listen there")]
+    Listen {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Requests were still being answered when the time was over.
+    #[error(transparent)]
+    Unfinished(#[from] Unfinished),
+    /// The task that writes has ended, so that no change can be made.
+    #[error("the writer of the store has ended unexpectedly")]
+    WriterEnded,
+}
+
+/// What requests are answered with.
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The database.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+    /// The URL by which clients reach the server.
+    pub public_url: Url,
+    /// Says whether signatures are right.
+    pub verifier: Verifier,
+    /// Signed requests of each user.
+    pub rates: Rates<UserId>,
+    /// Failures of each client address to show who it is.
+    pub failures: Rates<IpAddr>,
+    /// The way down.
+    pub shutdown: Shutdown,
+}
+
+/// A server that listens and is about to run.
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Opens the database, migrates it where it must, and listens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where the database or the address can't be used.
+    pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
+        let tasks = TaskTracker::new();
+        let listener = listen("http.listen", config.http.listen).await?;
+        let address = listener.local_addr().unwrap_or(config.http.listen);
+        let store = Store::open(&config.database.url, Schema::Migrate, &tasks).await?;
+        let limits = &config.limits;
+        let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
+        let app = App {
+            store,
+            clock,
+            public_url: config.http.public_url.or_listening_on(address),
+            verifier: Verifier::default(),
+            rates: Rates::per_second(rate, burst),
+            failures: Rates::per_minute(limits.failures_per_minute.get()),
+            shutdown: Shutdown::default(),
+            config,
+        };
+        Ok(Self { app: Arc::new(app), listener, tasks })
+    }
+
+    /// What the server answers requests with.
+    #[must_use]
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    ///
+    /// Where the operating system can't tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves the metrics too, for as long as the server runs.
+    pub fn serve_metrics(&self, listener: TcpListener, metrics: Metrics, logging: Arc<Logging>) {
+        let serving = api::serve_metrics(listener, Arc::clone(&self.app), metrics, logging);
+        self.tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the metrics are no longer served");
+            }
+        });
+    }
+
+    /// Runs until the shutdown has begun and everything that was accepted is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it ended in another way.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self { app, listener, tasks } = self;
+        tasks.spawn(jobs::run(Arc::clone(&app)));
+        let served = tokio::select! {
+            served = api::serve(listener, Arc::clone(&app)) => served.map_err(Error::from),
+            () = app.store.ended() => Err(Error::WriterEnded),
+        };
+        app.store.close().await;
+        tasks.close();
+        if served.is_ok() {
+            tasks.wait().await;
+        }
+        served
+    }
+}
+
+/// Listens on the address of a setting.
+///
+/// # Errors
+///
+/// [`Error::Listen`] names both.
+pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| Error::Listen { setting, address, source })
+}

@@ -1,0 +1,134 @@
+//! The refusals of the protocol (section 6): what a client is told when a request is not carried out.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::clock::Timestamp;
+use crate::store::{self, WireText};
+
+/// A refusal. Its text is the one sentence that the client reads; nothing of an inner cause leaks into it.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The body is not what every request must be.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// The API has no such action.
+    #[error("action {0:?} is not one of this API")]
+    UnknownAction(String),
+    /// A field or header is missing or malformed.
+    #[error("{field} {problem}")]
+    InvalidField {
+        /// Its name.
+        field: String,
+        /// What is wrong with it and what was expected, to follow the name.
+        problem: String,
+    },
+    /// No enabled user has this API key.
+    #[error("the API key is not one of an enabled user")]
+    InvalidCredentials,
+    /// The signature is not the right one, or a header of it is missing or malformed.
+    #[error("{0}")]
+    InvalidSignature(String),
+    /// The timestamp is too far from the server's clock.
+    #[error("timestamp is too far from the server's clock, see servertime")]
+    TimestampOutOfRange {
+        /// The server's clock.
+        server_time: Timestamp,
+    },
+    /// The other participant is no friend.
+    #[error("you and the other participant are not friends")]
+    NotFriends,
+    /// The caller has no such conversation.
+    #[error("there is no such conversation")]
+    ConversationNotFound,
+    /// No service has this path, `srv` and `api`.
+    #[error("there is no such API: srv, api or the path is wrong")]
+    UnknownApi,
+    /// The service takes POST alone.
+    #[error("the method must be POST")]
+    MethodNotAllowed,
+    /// Something is larger than its limit.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The body is declared as something else than JSON.
+    #[error("Content-Type must be application/json")]
+    UnsupportedMediaType,
+    /// The conversation has been cleared since.
+    #[error("instance is not the current one: the conversation has been cleared")]
+    InstanceChanged {
+        /// The conversation as it now stands.
+        conversation: WireText,
+    },
+    /// Another message has this ID.
+    #[error("another message of this conversation has this ID")]
+    MessageConflict,
+    /// The same signed bytes were carried out before.
+    #[error("this very request was carried out before")]
+    Replayed {
+        /// The conversation as it now stands, if it is the caller's.
+        conversation: Option<WireText>,
+    },
+    /// Too much at once.
+    #[error("too many requests, see Retry-After")]
+    RateLimited {
+        /// After which time it is worth trying again.
+        retry_after: Duration,
+    },
+    /// A defect of the server.
+    #[error("the server failed")]
+    Internal,
+    /// The work took longer than it may. A change may still be made; sending it again is harmless.
+    #[error("the server did not finish in time, try again")]
+    TimedOut,
+    /// The store refused or failed; nothing was changed.
+    #[error("the server can't do this at the moment, try again")]
+    Unavailable(#[from] store::Error),
+}
+
+impl Error {
+    /// The `errorcode` of the envelope.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::UnknownAction(_) => "unknown_action",
+            Self::InvalidField { .. } => "invalid_field",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::InvalidSignature(_) => "invalid_signature",
+            Self::TimestampOutOfRange { .. } => "timestamp_out_of_range",
+            Self::NotFriends => "not_friends",
+            Self::ConversationNotFound => "conversation_not_found",
+            Self::UnknownApi => "unknown_api",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge { .. } => "too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::InstanceChanged { .. } => "instance_changed",
+            Self::MessageConflict => "message_conflict",
+            Self::Replayed { .. } => "replayed",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Internal => "internal",
+            Self::TimedOut | Self::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// A field that is there but malformed.
+    #[must_use]
+    pub fn malformed(field: impl Into<String>, expected: &str) -> Self {
+        Self::InvalidField { field: field.into(), problem: format!("must be {expected}") }
+    }
+
+    /// A field that is not there.
+    #[must_use]
+    pub fn missing(field: impl Into<String>, expected: &str) -> Self {
+        Self::InvalidField {
+            field: field.into(),
+            problem: format!("is missing, it must be {expected}"),
+        }
+    }
+}

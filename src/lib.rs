@@ -1,0 +1,39 @@
+//! A chat server that speaks the Ozeki Chat Client API.
+//!
+//! Six things stay true, whatever is built on top:
+//!
+//! 1. **An answer is a promise.** What was answered OK is on disk. `kill -9` at any instant loses nothing
+//!    that was acknowledged and leaves nothing half done.
+//! 2. **Doing it twice is doing it once.** A client may send every change again; at worst it is told that
+//!    it was done.
+//! 3. **The server's order rules.** Each conversation has one sequence, assigned by the store; clocks of
+//!    clients order nothing.
+//! 4. **What you may not see does not exist**: same answer, same shape, as for what never was.
+//! 5. **Everything has a bound** with a name and a reason: bodies, pages, queues, connections, time.
+//! 6. **The store is the truth.** Caches spare lookups but decide nothing; what decides about a change is
+//!    checked inside the transaction that makes it. The one permitted staleness: a key that another process
+//!    took away may pass for up to 5 s.
+//!
+//! Dependencies point one way: [`api`] is the HTTP edge and the only place that knows axum; it calls the
+//! nouns ([`users`], [`friends`], [`conversations`], [`messages`]), which hold the rules and call the
+//! [`store`], the only place that knows SQL. [`app`] builds it all and runs it; [`commands`] is the
+//! command line.
+
+pub mod api;
+pub mod app;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod conversations;
+pub mod error;
+pub mod friends;
+pub mod id;
+pub mod jobs;
+pub mod keys;
+pub mod limits;
+pub mod messages;
+pub mod shutdown;
+pub mod signature;
+pub mod store;
+pub mod telemetry;
+pub mod users;

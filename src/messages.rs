@@ -1,0 +1,130 @@
+//! Messages: adding them and downloading them. The server never reads their payload.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::clock::Timestamp;
+use crate::conversations;
+use crate::error::Error;
+use crate::id::{ConversationId, Instance, Parse};
+use crate::store::{AddMessage, Added, Download, DownloadPartial, Message, Page, Store, WireText};
+use crate::users::Caller;
+
+/// The type of a message: 1 to 32 characters (section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kind(String);
+
+impl Kind {
+    /// The type as it came.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl Parse for Kind {
+    const EXPECTED: &'static str = "1 to 32 characters, none a control character";
+
+    fn parse(text: &str) -> Option<Self> {
+        let length = text.chars().count();
+        let well_formed = (1..=32).contains(&length) && !text.chars().any(char::is_control);
+        well_formed.then(|| Self(text.to_owned()))
+    }
+}
+
+/// The encrypted payload: padded standard base64 (RFC 4648, section 4), kept as the very text that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data(String);
+
+impl Data {
+    /// The text as it came.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl Parse for Data {
+    const EXPECTED: &'static str = "padded standard base64 (RFC 4648, section 4)";
+
+    fn parse(text: &str) -> Option<Self> {
+        BASE64.decode(text).is_ok().then(|| Self(text.to_owned()))
+    }
+}
+
+/// Adds a message to a conversation of the caller. When this returns it is on disk.
+///
+/// # Errors
+///
+/// The refusals of section 4.3; then it was not stored.
+pub async fn add(
+    store: &Store,
+    caller: &Caller,
+    conversation: ConversationId,
+    instance: Instance,
+    message: Message,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let add = AddMessage { conversation, sender: caller.user, instance, message, now };
+    match store.add_message(add).await? {
+        Added::Stored => Ok(()),
+        Added::NotFound => Err(Error::ConversationNotFound),
+        Added::InstanceChanged => {
+            let conversation = conversations::show(store, caller, conversation).await?;
+            Err(Error::InstanceChanged { conversation })
+        }
+        Added::Conflict => Err(Error::MessageConflict),
+        Added::NotFriends => Err(Error::NotFriends),
+    }
+}
+
+/// Message objects from old to new, and whether the page was cut.
+pub struct Downloaded {
+    /// The objects, separated by commas.
+    pub messages: WireText,
+    /// Whether the page was cut before it had all that was asked for.
+    pub more: bool,
+}
+
+/// Everything from a cursor on (section 4.2).
+///
+/// # Errors
+///
+/// [`Error::ConversationNotFound`], [`Error::InstanceChanged`].
+pub async fn download(
+    store: &Store,
+    caller: &Caller,
+    asked: &Download,
+) -> Result<Downloaded, Error> {
+    let page = store.download(asked).await?;
+    of_instance(store, caller, asked.conversation, asked.instance, page).await
+}
+
+/// What stands just before a cursor (section 4.2).
+///
+/// # Errors
+///
+/// [`Error::ConversationNotFound`], [`Error::InstanceChanged`].
+pub async fn download_partial(
+    store: &Store,
+    caller: &Caller,
+    asked: &DownloadPartial,
+) -> Result<Downloaded, Error> {
+    let page = store.download_partial(asked).await?;
+    of_instance(store, caller, asked.conversation, asked.instance, page).await
+}
+
+async fn of_instance(
+    store: &Store,
+    caller: &Caller,
+    conversation: ConversationId,
+    instance: Option<Instance>,
+    page: Option<Page>,
+) -> Result<Downloaded, Error> {
+    let page = page.ok_or(Error::ConversationNotFound)?;
+    if instance.is_some_and(|instance| instance != page.instance) {
+        let conversation = conversations::show(store, caller, conversation).await?;
+        return Err(Error::InstanceChanged { conversation });
+    }
+    Ok(Downloaded { messages: page.messages, more: page.more })
+}

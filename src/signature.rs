@@ -1,0 +1,124 @@
+//! Signatures of requests: the canonical string, the HMAC, and whether one is right.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use quick_cache::sync::Cache;
+use sha2::Sha256;
+use tokio::time::Instant;
+
+use crate::id::{ApiKey, Parse as _, Signature, StationId, UserId};
+use crate::store::{self, Store};
+
+/// How long a key may be used without looking whether it is still the user's. A key that another
+/// process took away may pass for this long.
+const KEY_TTL: Duration = Duration::from_secs(5);
+
+/// The most keys that are held. An evicted one costs a read.
+const KEYS: usize = 16_384;
+
+/// What a signature covers (protocol, section 1).
+#[derive(Clone, Copy, Debug)]
+pub struct Signed<'a> {
+    /// The service, from the query.
+    pub srv: &'a str,
+    /// The API, from the query.
+    pub api: &'a str,
+    /// Who signs.
+    pub user: UserId,
+    /// The station; an absent one is signed as the empty string.
+    pub station: Option<StationId>,
+    /// Every byte of the body.
+    pub body: &'a [u8],
+}
+
+/// An API key, ready to sign.
+#[derive(Clone)]
+pub struct SigningKey(Hmac<Sha256>);
+
+impl SigningKey {
+    /// The key as it signs: its ASCII text is the key of the HMAC.
+    #[must_use]
+    pub fn new(api_key: &ApiKey) -> Self {
+        let mac = Hmac::new_from_slice(api_key.as_str().as_bytes());
+        Self(mac.expect("an HMAC takes keys of any length"))
+    }
+
+    /// The signature: `hex(HMAC-SHA256(key, srv LF api LF userid LF stationid LF body))`.
+    #[must_use]
+    pub fn sign(&self, signed: &Signed<'_>) -> Signature {
+        let mac = self.mac(signed).finalize().into_bytes();
+        Signature::parse(&hex::encode(mac)).expect("32 bytes are 64 hexadecimal characters")
+    }
+
+    /// Whether the signature is right, in a time that does not depend on where it is wrong.
+    fn verifies(&self, signed: &Signed<'_>, signature: &Signature) -> bool {
+        let mut bytes = [0; 32];
+        let decoded = hex::decode_to_slice(signature.as_str(), &mut bytes).is_ok();
+        self.mac(signed).verify_slice(&bytes).is_ok() && decoded
+    }
+
+    fn mac(&self, signed: &Signed<'_>) -> Hmac<Sha256> {
+        let station = signed.station.as_ref().map_or("", StationId::as_str);
+        let mut mac = self.0.clone();
+        for line in [signed.srv, signed.api, signed.user.as_str(), station] {
+            mac.update(line.as_bytes());
+            mac.update(b"\n");
+        }
+        mac.update(signed.body);
+        mac
+    }
+}
+
+/// Says whether signatures are right, with keys that it looks up in the store at most every 5 s.
+pub struct Verifier {
+    keys: Cache<UserId, Known>,
+    /// Stands in for the key of a user who is unknown or disabled, so that both take the same time.
+    dummy: SigningKey,
+}
+
+#[derive(Clone)]
+struct Known {
+    key: Arc<SigningKey>,
+    read_at: Instant,
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        Self { keys: Cache::new(KEYS), dummy: SigningKey::new(&ApiKey::generate()) }
+    }
+}
+
+impl Verifier {
+    /// Whether the user is known and enabled and the signature is right. One that fails against a
+    /// held key is checked once more against the store, so that a rotated key works at once.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`] where the key could not be read.
+    pub async fn verify(
+        &self,
+        store: &Store,
+        signed: &Signed<'_>,
+        signature: &Signature,
+    ) -> Result<bool, store::Error> {
+        let known = self.keys.get(&signed.user);
+        let known = known.filter(|known| known.read_at.elapsed() < KEY_TTL);
+        let is_known = known.is_some();
+        let key = known.as_ref().map_or(&self.dummy, |known| &*known.key);
+        if key.verifies(signed, signature) && is_known {
+            return Ok(true);
+        }
+        let read_at = Instant::now();
+        let stored = store.signing_key(signed.user).await?;
+        let stored = stored.map(|key| Arc::new(SigningKey::new(&key)));
+        let key = stored.as_deref().unwrap_or(&self.dummy);
+        let verifies = key.verifies(signed, signature) && stored.is_some();
+        match stored {
+            Some(key) => self.keys.insert(signed.user, Known { key, read_at }),
+            None => drop(self.keys.remove(&signed.user)),
+        }
+        Ok(verifies)
+    }
+}

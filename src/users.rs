@@ -1,0 +1,199 @@
+//! Users: who they are, how they are added, renamed, disabled, and log in.
+
+use std::collections::HashMap;
+
+use thiserror::Error;
+use unicode_normalization::UnicodeNormalization as _;
+
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::id::{ApiKey, Email, Parse, Signature, UserId};
+use crate::keys::{self, EncryptionPassword, KeySource};
+use crate::store::{self, AddUser, Login, RenameUser, Renamed, Store, User};
+
+/// Who a request comes from whose signature has been found right. There is no other way to make one
+/// than to verify a request, so whoever holds one need not check it again.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The user.
+    pub user: UserId,
+    /// The signature of the request.
+    pub signature: Signature,
+    /// Until when the request would be fresh: its timestamp and the skew.
+    pub expires_at: Timestamp,
+}
+
+/// What others call a user: 1 to 64 characters, at most 190 bytes (protocol, section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nick(String);
+
+impl Nick {
+    /// The nick, trimmed and in normalization form C.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Parse for Nick {
+    const EXPECTED: &'static str =
+        "1 to 64 characters, at most 190 bytes, none a control or direction override";
+
+    fn parse(text: &str) -> Option<Self> {
+        let nick = normalized_name(text)?;
+        let well_formed = (1..=64).contains(&nick.chars().count()) && nick.len() <= 190;
+        well_formed.then_some(Self(nick))
+    }
+}
+
+/// A full name: at most 256 bytes, perhaps empty (protocol, section 3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FullName(String);
+
+impl FullName {
+    /// The name, trimmed and in normalization form C.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Parse for FullName {
+    const EXPECTED: &'static str =
+        "at most 256 bytes, no character a control or direction override";
+
+    fn parse(text: &str) -> Option<Self> {
+        let name = normalized_name(text)?;
+        (name.len() <= 256).then_some(Self(name))
+    }
+}
+
+/// The name in the form that is stored, unless it holds what would deceive a reader.
+fn normalized_name(text: &str) -> Option<String> {
+    let is_override = |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let name: String = text.trim().nfc().collect();
+    let deceives = name.chars().any(|c| c.is_control() || is_override(c));
+    (!deceives).then_some(name)
+}
+
+/// A command about users that was not carried out.
+#[derive(Debug, Error)]
+pub enum UserError {
+    /// Nobody has this address or id.
+    #[error("there is no user {0}")]
+    NotFound(String),
+    /// The address is taken.
+    #[error("there is a user {0} already")]
+    EmailTaken(String),
+    /// Another address has the same MD5.
+    #[error("the address can't be used: {0} has the same user id")]
+    IdTaken(String),
+    /// Nobody befriends oneself.
+    #[error("a friendship takes two different users")]
+    SameUser,
+    /// Key material can't be used.
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
+    /// The store refused or failed.
+    #[error("the store failed")]
+    Store(#[from] store::Error),
+}
+
+/// What a new user must be told: the server keeps no copy of the password.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    /// The user's id.
+    pub id: UserId,
+    /// The address.
+    pub email: Email,
+    /// What the user logs in and signs with.
+    pub api_key: ApiKey,
+    /// What opens the user's private key.
+    pub encryption_password: EncryptionPassword,
+}
+
+/// Adds a user with a new API key and a new RSA pair.
+///
+/// # Errors
+///
+/// [`UserError`] where nobody was added.
+pub async fn add(
+    store: &Store,
+    keys: &KeySource,
+    email: Email,
+    nick: Nick,
+    full_name: FullName,
+    encryption_password: EncryptionPassword,
+) -> Result<NewUser, UserError> {
+    let pair = keys.key_pair().await;
+    let api_key = ApiKey::generate();
+    let add = AddUser {
+        email: email.clone(),
+        nick: nick.0,
+        full_name: full_name.0,
+        api_key,
+        private_key: pair.encrypted_pem(&encryption_password),
+        public_key: pair.public().clone(),
+    };
+    match store.change(add).await? {
+        None => Ok(NewUser { id: UserId::of(&email), email, api_key, encryption_password }),
+        Some(holder) if holder == email.as_str() => Err(UserError::EmailTaken(holder)),
+        Some(holder) => Err(UserError::IdTaken(holder)),
+    }
+}
+
+/// Finds the user whom an address or a user id names.
+///
+/// # Errors
+///
+/// [`UserError::NotFound`] where nobody is named so.
+pub async fn find(store: &Store, name: &str) -> Result<User, UserError> {
+    let id = UserId::parse(name).or_else(|| Email::parse(name).as_ref().map(UserId::of));
+    let not_found = || UserError::NotFound(name.to_owned());
+    let id = id.ok_or_else(not_found)?;
+    store.user(id).await?.ok_or_else(not_found)
+}
+
+/// Gives a user new names. The display names of the user's conversations follow the nick.
+///
+/// # Errors
+///
+/// [`UserError`] where nothing was changed.
+pub async fn rename(
+    store: &Store,
+    user: UserId,
+    nick: Option<Nick>,
+    full_name: Option<FullName>,
+) -> Result<(), UserError> {
+    loop {
+        let mut display_names = HashMap::new();
+        if let Some(nick) = &nick {
+            for (partner, key) in store.partners(user).await? {
+                display_names.insert(partner, key.wrap(nick.0.as_bytes())?);
+            }
+        }
+        let rename = RenameUser {
+            user,
+            nick: nick.as_ref().map(|nick| nick.0.clone()),
+            full_name: full_name.as_ref().map(|name| name.0.clone()),
+            display_names,
+        };
+        match store.change(rename).await? {
+            Renamed::Renamed => return Ok(()),
+            Renamed::NotFound => return Err(UserError::NotFound(user.to_string())),
+            Renamed::PartnersChanged => {}
+        }
+    }
+}
+
+/// Logs the user in whose API key this is.
+///
+/// # Errors
+///
+/// [`Error::InvalidCredentials`] where it is nobody's, or a disabled user's.
+pub async fn login(store: &Store, api_key: &str) -> Result<Login, Error> {
+    // A key that can't be one is looked up all the same: the answer takes the same time.
+    let key = ApiKey::parse(api_key);
+    let login = store.login(&key.unwrap_or_else(ApiKey::generate)).await?;
+    login.ok_or(Error::InvalidCredentials)
+}
