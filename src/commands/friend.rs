@@ -1,0 +1,112 @@
+//! `chatserver friend`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::Output;
+use super::{Failed, Settings};
+use crate::friends;
+use crate::id::Email;
+use crate::keys::ConversationSecret;
+use crate::users;
+
+#[derive(Subcommand)]
+pub enum Friend {
+    /// Make two users friends, and their conversation
+    #[command(after_help = "\
+Example:
+  chatserver friend add alice@example.com bob@example.com")]
+    Add(Pair),
+    /// List friendships
+    #[command(after_help = "\
+Example:
+  chatserver friend list alice@example.com")]
+    List(List),
+    /// End a friendship; the conversation stays readable
+    #[command(after_help = "\
+Example:
+  chatserver friend remove alice@example.com bob@example.com")]
+    Remove(Pair),
+}
+
+#[derive(Args)]
+pub struct Pair {
+    /// An e-mail address or a user id
+    one: String,
+    /// The other one's
+    other: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Args)]
+pub struct List {
+    /// Whose friendships: an e-mail address or a user id. Everybody's without it
+    user: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Friend {
+    pub async fn run(self) -> Result<(), Failed> {
+        match self {
+            Self::Add(pair) => pair.add().await,
+            Self::List(list) => list.run().await,
+            Self::Remove(pair) => pair.remove().await,
+        }
+    }
+}
+
+impl Pair {
+    async fn add(self) -> Result<(), Failed> {
+        let database = self.settings.open().await?;
+        let secret = ConversationSecret::generate();
+        let added = friends::befriend(&database.store, &self.one, &self.other, &secret).await;
+        database.close().await;
+        let conversation = added?;
+        let json = json!({ "conversationid": conversation.as_str() });
+        Output::new(format!("conversation {conversation}"), json).print(self.settings.json)
+    }
+
+    async fn remove(self) -> Result<(), Failed> {
+        let database = self.settings.open().await?;
+        let removed = friends::unfriend(&database.store, &self.one, &self.other).await;
+        database.close().await;
+        let removed = removed?;
+        let text = if removed { "they are no longer friends" } else { "they were not friends" };
+        Output::new(text, json!({ "removed": removed })).print(self.settings.json)
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), Failed> {
+        let database = self.settings.open().await?;
+        let listed = async {
+            let user = match &self.user {
+                Some(user) => Some(users::find(&database.store, user).await?),
+                None => None,
+            };
+            let mut friendships = database.store.friendships().await?;
+            if let Some(user) = user {
+                friendships.retain(|friendship| friendship.emails.contains(&user.email));
+            }
+            Ok::<_, Failed>(friendships)
+        };
+        let listed = listed.await;
+        database.close().await;
+        let listed = listed?;
+        let lines = listed.iter().map(|friendship| {
+            let [one, other] = &friendship.emails;
+            format!("{one} {other} {}", friendship.conversation)
+        });
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let friendships: Vec<_> = listed
+            .iter()
+            .map(|friendship| {
+                let emails = friendship.emails.each_ref().map(Email::as_str);
+                json!({ "emails": emails, "conversationid": friendship.conversation.as_str() })
+            })
+            .collect();
+        Output::new(text, json!({ "friendships": friendships })).print(self.settings.json)
+    }
+}

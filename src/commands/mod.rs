@@ -1,0 +1,182 @@
+//! The command line: what operators and people who try the server type.
+
+mod demo;
+mod friend;
+mod output;
+mod serve;
+mod sign;
+mod user;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{self, Config};
+use crate::store::{OpenError, Schema, Store};
+use output::Output;
+
+/// A command that was not carried out. Its text and the texts of its sources are shown.
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// A chat server that speaks the Ozeki Chat Client API.
+#[derive(Parser)]
+#[command(
+    name = "chatserver",
+    version,
+    after_help = "\
+Example:
+  chatserver demo                      try it: a server with two users and ready-to-paste commands
+  chatserver serve --config chat.toml  run it"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server until SIGTERM or SIGINT
+    #[command(after_help = "\
+Example:
+  chatserver serve --listen 127.0.0.1:8080 --database-url sqlite:///var/lib/chatserver/chatserver.db")]
+    Serve(serve::Serve),
+    /// Run a server with two users, and print commands to try it with
+    #[command(after_help = "\
+Example:
+  chatserver demo --data ./demo   keeps its database, keys and passwords in ./demo")]
+    Demo(demo::Demo),
+    /// Add, change and show users
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver user add alice@example.com --nick Alice"
+    )]
+    User(user::User),
+    /// Make and end friendships
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver friend add alice@example.com bob@example.com"
+    )]
+    Friend(friend::Friend),
+    /// Print the signature of a request whose body is on stdin; the API key is in `CHATSERVER_APIKEY`
+    #[command(after_help = "\
+Example:
+  printf '%s' \"$BODY\" | chatserver sign --user alice@example.com --station \"$STATION\" --api chatconversation")]
+    Sign(sign::Sign),
+    /// Bring the schema of the database up to date
+    #[command(after_help = "\
+Example:
+  chatserver migrate --database-url sqlite:///var/lib/chatserver/chatserver.db")]
+    Migrate(Settings),
+    /// Check the settings of all layers without starting anything
+    #[command(
+        name = "check-config",
+        after_help = "\
+Example:
+  chatserver check-config --config chat.toml"
+    )]
+    CheckConfig(Settings),
+}
+
+/// Where a command finds its settings, and how it prints its result.
+#[derive(Args)]
+struct Settings {
+    /// A TOML file with settings, see config/default.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The database: sqlite:// and the path of a file
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl Settings {
+    fn load(&self, flags: &[(&str, &str)]) -> Result<Config, config::Error> {
+        let mut flags = flags.to_vec();
+        if let Some(url) = &self.database_url {
+            flags.push(("database.url", url));
+        }
+        Config::load(self.config.as_deref(), std::env::vars(), &flags)
+    }
+
+    async fn open(&self) -> Result<Database, Failed> {
+        let config = self.load(&[])?;
+        Ok(Database::open(&config.database.url, Schema::MustBeCurrent).await?)
+    }
+}
+
+/// The database, opened for one command.
+struct Database {
+    store: Store,
+    tasks: TaskTracker,
+}
+
+impl Database {
+    async fn open(url: &str, schema: Schema) -> Result<Self, OpenError> {
+        let tasks = TaskTracker::new();
+        let store = Store::open(url, schema, &tasks).await?;
+        Ok(Self { store, tasks })
+    }
+
+    async fn close(self) {
+        self.store.close().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Carries out the command of this process. A failure is told on stderr; its exit code is 1.
+pub async fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked_for_help = !error.use_stderr();
+            return match error.print() {
+                Ok(()) if asked_for_help => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(serve) => serve.run().await,
+        Command::Demo(demo) => demo.run().await,
+        Command::User(user) => user.run().await,
+        Command::Friend(friend) => friend.run().await,
+        Command::Sign(sign) => sign.run(),
+        Command::Migrate(settings) => migrate(&settings).await,
+        Command::CheckConfig(settings) => check_config(&settings),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            output::failure(failed.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn migrate(settings: &Settings) -> Result<(), Failed> {
+    let config = settings.load(&[])?;
+    Database::open(&config.database.url, Schema::Migrate).await?.close().await;
+    let url = config.database.url;
+    Output::new(format!("{url} has the newest schema"), json!({ "url": url })).print(settings.json)
+}
+
+fn check_config(settings: &Settings) -> Result<(), Failed> {
+    let config = settings.load(&[])?;
+    let text = format!(
+        "the settings are valid: listen on {}, keep the data in {}",
+        config.http.listen, config.database.url
+    );
+    let json = json!({ "listen": config.http.listen, "url": config.database.url });
+    Output::new(text, json).print(settings.json)
+}

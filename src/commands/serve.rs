@@ -1,0 +1,82 @@
+//! `chatserver serve`.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{Failed, Settings};
+use crate::app::{self, App, Server};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::shutdown::Signals;
+use crate::telemetry::{Logging, Metrics};
+
+#[derive(Args)]
+pub struct Serve {
+    /// The address to listen on
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Serve {
+    pub async fn run(self) -> Result<(), Failed> {
+        let flags = self.listen.as_deref().map(|listen| ("http.listen", listen));
+        let config = self.settings.load(flags.as_slice())?;
+        let logging = Arc::new(Logging::start(&config.log)?);
+        run(config, &logging, async |_| Ok(())).await
+    }
+}
+
+/// Runs a server until a signal ends it. `ready` is called once it listens and before it answers.
+pub async fn run(
+    config: Config,
+    logging: &Arc<Logging>,
+    ready: impl AsyncFnOnce(&App) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let signals = Signals::listen()?;
+    let metrics_listen = config.http.metrics_listen.0;
+    let server = Server::bind(config, Clock::system()).await?;
+    if let Some(address) = metrics_listen {
+        let listener = app::listen("http.metrics_listen", address).await?;
+        tracing::info!(address = %listener.local_addr()?, "serving metrics");
+        let metrics = Metrics::start()?;
+        server.serve_metrics(listener, metrics, Arc::clone(logging));
+    }
+    let app = Arc::clone(server.app());
+    ready(&app).await?;
+    announce(&server)?;
+    tokio::select! {
+        stopped = server.run() => stopped?,
+        signal = stop_at_signals(signals, &app) => {
+            tracing::warn!(signal, "exiting at once");
+            return Err("stopped by a second signal".into());
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(server: &Server) -> Result<(), Failed> {
+    let address = server.address()?;
+    let public_url = &server.app().public_url;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, %public_url, "listening");
+    if !address.ip().is_loopback() && public_url.scheme() != "https" {
+        tracing::warn!(
+            %address,
+            "listening beyond loopback without TLS: whoever is on the way can read and change requests. \
+             Put a proxy with TLS in front and set http.public_url to its https URL"
+        );
+    }
+    Ok(())
+}
+
+/// The first signal begins the shutdown; returns at the second one.
+async fn stop_at_signals(mut signals: Signals, app: &App) -> &'static str {
+    let signal = signals.next().await;
+    let drain = app.config.http.drain_seconds.duration();
+    tracing::info!(signal, drain_seconds = drain.as_secs(), "stopping");
+    let ((), signal) = tokio::join!(app.shutdown.begin(drain), signals.next());
+    signal
+}

@@ -1,0 +1,59 @@
+//! `chatserver sign`.
+
+use std::io::Read as _;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Failed;
+use super::output::Output;
+use crate::id::{ApiKey, Email, Parse, StationId, UserId};
+use crate::signature::{Signed, SigningKey};
+
+/// Where the key is read from: an argument would be visible to every process.
+const KEY: &str = "CHATSERVER_APIKEY";
+
+#[derive(Args)]
+pub struct Sign {
+    /// Who signs: an e-mail address or a user id
+    #[arg(long, value_name = "USER")]
+    user: String,
+    /// The value of Ozeki-Station; without it, the request has none
+    #[arg(long, value_name = "ID")]
+    station: Option<String>,
+    /// The value of api in the query
+    #[arg(long, value_name = "NAME")]
+    api: String,
+    /// The value of srv in the query
+    #[arg(long, value_name = "SRV", default_value = "chatserver")]
+    srv: String,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl Sign {
+    pub fn run(self) -> Result<(), Failed> {
+        let user = UserId::parse(&self.user)
+            .or_else(|| Email::parse(&self.user).as_ref().map(UserId::of))
+            .ok_or("--user must be an e-mail address or a user id")?;
+        let station = self.station.as_deref().map(|station| {
+            StationId::parse(station)
+                .ok_or_else(|| format!("--station must be {}", StationId::EXPECTED))
+        });
+        let key = std::env::var(KEY).map_err(|_| format!("{KEY} must hold the API key"))?;
+        let key =
+            ApiKey::parse(&key).ok_or_else(|| format!("{KEY} must be {}", ApiKey::EXPECTED))?;
+        let mut body = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut body)?;
+        let signature = SigningKey::new(&key).sign(&Signed {
+            srv: &self.srv,
+            api: &self.api,
+            user,
+            station: station.transpose()?,
+            body: &body,
+        });
+        let json = json!({ "signature": signature.as_str() });
+        Output::new(signature.as_str(), json).print(self.json)
+    }
+}

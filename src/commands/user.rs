@@ -1,0 +1,247 @@
+//! `chatserver user`.
+
+use std::io::Read as _;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::output::Output;
+use super::{Failed, Settings};
+use crate::id::{ApiKey, Email, Parse};
+use crate::keys::{EncryptionPassword, KeySource};
+use crate::store;
+use crate::users::{self, FullName, Nick};
+
+#[derive(Subcommand)]
+pub enum User {
+    /// Add a user with a new API key and a new RSA key pair
+    #[command(after_help = "\
+Example:
+  chatserver user add alice@example.com --nick Alice --fullname 'Alice Example'
+The encryption password is generated unless a file gives it; it is stored nowhere.")]
+    Add(Add),
+    /// Change the names of a user; the display names of conversations follow the nick
+    #[command(after_help = "\
+Example:
+  chatserver user set alice@example.com --nick Ally")]
+    Set(Set),
+    /// List all users
+    #[command(after_help = "\
+Example:
+  chatserver user list --json")]
+    List(Settings),
+    /// Show a user
+    #[command(after_help = "\
+Example:
+  chatserver user show alice@example.com")]
+    Show(One),
+    /// Refuse a user's logins and signatures
+    #[command(after_help = "\
+Example:
+  chatserver user disable alice@example.com")]
+    Disable(One),
+    /// Accept a disabled user's logins and signatures again
+    #[command(after_help = "\
+Example:
+  chatserver user enable alice@example.com")]
+    Enable(One),
+    /// Give a user a new API key; the RSA key pair and its password stay
+    #[command(
+        name = "rotate-key",
+        after_help = "\
+Example:
+  chatserver user rotate-key alice@example.com"
+    )]
+    RotateKey(One),
+}
+
+#[derive(Args)]
+pub struct Add {
+    /// The e-mail address
+    email: String,
+    /// What others call the user
+    #[arg(long)]
+    nick: String,
+    /// The full name
+    #[arg(long, value_name = "NAME", default_value = "")]
+    fullname: String,
+    /// A file whose first line is the encryption password; - is stdin
+    #[arg(long, value_name = "FILE")]
+    encryption_password_file: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Args)]
+pub struct Set {
+    /// An e-mail address or a user id
+    user: String,
+    /// What others call the user from now on
+    #[arg(long, required_unless_present = "fullname")]
+    nick: Option<String>,
+    /// The full name from now on
+    #[arg(long, value_name = "NAME")]
+    fullname: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Args)]
+pub struct One {
+    /// An e-mail address or a user id
+    user: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl User {
+    pub async fn run(self) -> Result<(), Failed> {
+        match self {
+            Self::Add(add) => add.run().await,
+            Self::Set(set) => set.run().await,
+            Self::List(settings) => list(settings).await,
+            Self::Show(one) => one.show().await,
+            Self::Disable(one) => one.set_disabled(true).await,
+            Self::Enable(one) => one.set_disabled(false).await,
+            Self::RotateKey(one) => one.rotate_key().await,
+        }
+    }
+}
+
+/// Reads an argument as the type that it must be.
+fn argument<T: Parse>(name: &str, text: &str) -> Result<T, Failed> {
+    T::parse(text).ok_or_else(|| format!("{name} must be {}", T::EXPECTED).into())
+}
+
+impl Add {
+    async fn run(self) -> Result<(), Failed> {
+        let email: Email = argument("EMAIL", &self.email)?;
+        let nick: Nick = argument("--nick", &self.nick)?;
+        let full_name: FullName = argument("--fullname", &self.fullname)?;
+        let password = match &self.encryption_password_file {
+            Some(file) => read_password(file)?,
+            None => EncryptionPassword::generate(),
+        };
+        let database = self.settings.open().await?;
+        let keys = KeySource::generated();
+        let added = users::add(&database.store, &keys, email, nick, full_name, password).await;
+        database.close().await;
+        let added = added?;
+        let (id, email) = (added.id.as_str(), added.email.as_str());
+        let (key, password) = (added.api_key.as_str(), added.encryption_password.as_str());
+        let text = format!(
+            "userid             {id}\nemail              {email}\napikey             {key}\n\
+             encryptionpassword {password}\n\nThe password is stored nowhere: keep it."
+        );
+        let json = json!({
+            "userid": id, "email": email, "apikey": key, "encryptionpassword": password,
+        });
+        Output::new(text, json).print(self.settings.json)
+    }
+}
+
+fn read_password(file: &str) -> Result<EncryptionPassword, Failed> {
+    let mut text = Zeroizing::new(String::new());
+    let read = if file == "-" {
+        std::io::stdin().lock().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    read.map_err(|error| format!("--encryption-password-file {file}: {error}"))?;
+    argument("the encryption password", text.trim_end_matches(['\r', '\n']))
+}
+
+impl Set {
+    async fn run(self) -> Result<(), Failed> {
+        let nick: Option<Nick> =
+            self.nick.as_deref().map(|nick| argument("--nick", nick)).transpose()?;
+        let full_name: Option<FullName> =
+            self.fullname.as_deref().map(|name| argument("--fullname", name)).transpose()?;
+        let database = self.settings.open().await?;
+        let set = async {
+            let user = users::find(&database.store, &self.user).await?;
+            users::rename(&database.store, user.id, nick, full_name).await?;
+            users::find(&database.store, &self.user).await
+        };
+        let set = set.await;
+        database.close().await;
+        print(&set?, &self.settings)
+    }
+}
+
+async fn list(settings: Settings) -> Result<(), Failed> {
+    let database = settings.open().await?;
+    let users = database.store.users().await;
+    database.close().await;
+    let users = users?;
+    let lines = users.iter().map(|user| {
+        let disabled = if user.is_disabled { " (disabled)" } else { "" };
+        format!("{} {} {}{disabled}", user.id, user.email, user.nick)
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let users: Vec<_> = users.iter().map(shown).collect();
+    Output::new(text, json!({ "users": users })).print(settings.json)
+}
+
+impl One {
+    async fn show(self) -> Result<(), Failed> {
+        let database = self.settings.open().await?;
+        let user = users::find(&database.store, &self.user).await;
+        database.close().await;
+        print(&user?, &self.settings)
+    }
+
+    async fn set_disabled(self, disabled: bool) -> Result<(), Failed> {
+        let database = self.settings.open().await?;
+        let set = async {
+            let user = users::find(&database.store, &self.user).await?;
+            database.store.set_disabled(user.id, disabled).await?;
+            users::find(&database.store, &self.user).await
+        };
+        let set = set.await;
+        database.close().await;
+        print(&set?, &self.settings)
+    }
+
+    async fn rotate_key(self) -> Result<(), Failed> {
+        let api_key = ApiKey::generate();
+        let database = self.settings.open().await?;
+        let rotated = async {
+            let user = users::find(&database.store, &self.user).await?;
+            database.store.set_api_key(user.id, api_key).await?;
+            Ok::<_, users::UserError>(user)
+        };
+        let rotated = rotated.await;
+        database.close().await;
+        let user = rotated?;
+        let (id, email, key) = (user.id.as_str(), user.email.as_str(), api_key.as_str());
+        let text = format!("userid {id}\nemail  {email}\napikey {key}");
+        let json = json!({ "userid": id, "email": email, "apikey": key });
+        Output::new(text, json).print(self.settings.json)
+    }
+}
+
+fn shown(user: &store::User) -> Value {
+    json!({
+        "userid": user.id.as_str(),
+        "email": user.email.as_str(),
+        "nick": user.nick,
+        "fullname": user.full_name,
+        "disabled": user.is_disabled,
+        "publickey": user.public_key.as_str(),
+    })
+}
+
+fn print(user: &store::User, settings: &Settings) -> Result<(), Failed> {
+    let text = format!(
+        "userid    {}\nemail     {}\nnick      {}\nfullname  {}\ndisabled  {}\npublickey {}",
+        user.id,
+        user.email,
+        user.nick,
+        user.full_name,
+        user.is_disabled,
+        user.public_key.as_str()
+    );
+    Output::new(text, shown(user)).print(settings.json)
+}
