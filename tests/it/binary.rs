@@ -1,0 +1,141 @@
+//! The binary itself, as an operator starts it.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::world::{PATIENCE, until};
+
+/// A folder in which the binary is run.
+pub struct Workplace {
+    pub folder: TempDir,
+}
+
+impl Workplace {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The command with these arguments, in this folder and with no settings from outside.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chatserver"));
+        command.args(arguments).current_dir(self.path()).env_clear();
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn runs(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a command to its end with this text on stdin.
+    pub fn runs_with(
+        &self,
+        arguments: &[&str],
+        stdin: &str,
+        environment: &[(&str, &str)],
+    ) -> Output {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs a command that must succeed, with `--json`, and returns the object that it prints.
+    #[track_caller]
+    pub fn tells(&self, arguments: &[&str]) -> Value {
+        let output = self.runs(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with exit code 1, and returns what it says on stderr.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.runs(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Starts a server and waits until it is ready. It logs to `log.txt` in this folder.
+    pub async fn serves(&self, settings: &[(&str, &str)]) -> Process {
+        self.starts(&["serve"], settings).await
+    }
+
+    /// Starts a command that serves, and waits until it is ready.
+    pub async fn starts(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Process {
+        let log = std::fs::File::create(self.path().join("log.txt")).unwrap();
+        let address = free_address();
+        let mut command = self.command(arguments);
+        command.args(["--listen", &address.to_string()]);
+        command.env("CHATSERVER_HTTP__METRICS_LISTEN", free_address().to_string());
+        command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
+        command.envs(settings.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut process = Process { child: command.spawn().unwrap(), address };
+        let ready = format!("http://{address}/readyz");
+        until("the server is ready", async || {
+            assert!(process.child.try_wait().unwrap().is_none(), "{}", self.log());
+            reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+        process
+    }
+
+    /// What the server that was started last has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("log.txt")).unwrap()
+    }
+}
+
+/// An address of loopback that nobody listens on.
+pub fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A process that serves. It is killed when it is dropped.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Process {
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until the process has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(since.elapsed() < PATIENCE, "the process does not end");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

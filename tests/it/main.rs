@@ -1,0 +1,6 @@
+//! The tests: people who talk to a real server on a real socket, with a database of their own.
+
+mod binary;
+mod conformance;
+mod tidy;
+mod world;

@@ -1,0 +1,91 @@
+//! The walls of the house, held by a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most lines of a file.
+const LINES: usize = 550;
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} has sources");
+    found
+}
+
+/// Asserts that a crate is named in one folder alone.
+fn only_in(folder: &str, crates: &[&str]) {
+    for (path, text) in sources("src") {
+        for name in crates {
+            let named =
+                text.contains(&format!("{name}::")) || text.contains(&format!("use {name}"));
+            assert!(!named || path.starts_with(folder), "{} names {name}", path.display());
+        }
+    }
+}
+
+#[test]
+fn sql_stays_in_the_store() {
+    only_in("src/store", &["sqlx"]);
+}
+
+#[test]
+fn http_stays_in_the_api() {
+    only_in("src/api", &["axum", "hyper", "hyper_util", "tower", "tower_http", "http_body_util"]);
+}
+
+#[test]
+fn the_store_knows_neither_the_nouns_nor_the_api() {
+    let above = ["api", "app", "users", "friends", "conversations", "messages", "jobs", "commands"];
+    for (path, text) in sources("src/store") {
+        for module in above {
+            let named = text.contains(&format!("crate::{module}"));
+            assert!(!named, "{} names crate::{module}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_nouns_do_not_know_the_api() {
+    for noun in ["users", "friends", "conversations", "messages"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{noun}.rs"));
+        let text = fs::read_to_string(path).unwrap();
+        assert!(!text.contains("crate::api") && !text.contains("crate::app"), "{noun}");
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        let lines = text.lines().count();
+        assert!(lines <= LINES, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn no_drawer_for_everything() {
+    for (path, _) in sources("src").into_iter().chain(sources("tests")) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(!["utils", "util", "helpers", "common", "types", "misc"].contains(&name.as_str()));
+    }
+}
+
+#[test]
+fn no_test_is_switched_off() {
+    for (path, text) in sources("tests") {
+        let switched_off = concat!("#[", "ignore");
+        assert!(!text.contains(switched_off), "{}", path.display());
+    }
+}

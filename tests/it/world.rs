@@ -1,0 +1,423 @@
+//! A server with a database of its own, and the people who use it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chatserver::app::{App, Server};
+use chatserver::clock::{Clock, Timestamp};
+use chatserver::config::Config;
+use chatserver::friends;
+use chatserver::id::{ApiKey, Parse, StationId, UserId};
+use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
+use chatserver::signature::{Signed, SigningKey};
+use chatserver::users::{self, FullName, Nick};
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// How long anything may take before a test gives up waiting for it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long to wait between two looks at a condition.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// RSA pairs that were made once: making one takes a tenth of a second.
+static KEY_PAIRS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
+    let keys = include_str!("keys.txt").lines();
+    keys.map(|key| KeyPair::from_pkcs8(&BASE64.decode(key).unwrap()).unwrap()).collect()
+});
+
+/// Where the people of the tests get their RSA pairs from.
+pub fn ready_made_keys() -> KeySource {
+    let next = AtomicUsize::new(0);
+    KeySource::from_fn(move || {
+        KEY_PAIRS[next.fetch_add(1, Ordering::Relaxed) % KEY_PAIRS.len()].clone()
+    })
+}
+
+/// Looks until the condition holds.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !holds().await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let held = tokio::time::timeout(PATIENCE, looking).await;
+    assert!(held.is_ok(), "waited in vain until {what}");
+}
+
+/// A clock that the test sets.
+#[derive(Clone)]
+pub struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    /// Shows this date from now on, until it is set again.
+    pub fn shows(&self, date: &str) {
+        self.0.store(Timestamp::parse(date).unwrap().unix(), Ordering::SeqCst);
+    }
+
+    /// Goes on by so many seconds.
+    pub fn advances(&self, seconds: i64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// The present date.
+    pub fn date(&self) -> String {
+        self.now().to_string()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+}
+
+/// A running server and all that belongs to it.
+pub struct World {
+    pub clock: TestClock,
+    pub address: SocketAddr,
+    app: Arc<App>,
+    running: JoinHandle<Result<(), chatserver::app::Error>>,
+    keys: KeySource,
+    folder: TempDir,
+}
+
+impl World {
+    /// A server with the default settings, but for the rate of requests.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A server with some settings of its own.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("chat.db").display());
+        let mut all = vec![
+            ("http.listen", "127.0.0.1:0"),
+            ("database.url", url.as_str()),
+            ("limits.requests_per_second", "0"),
+        ];
+        all.extend_from_slice(settings);
+        let config = Config::load(None, [], &all).unwrap();
+        let clock = TestClock(Arc::new(AtomicI64::new(0)));
+        clock.shows("2024-03-08 12:00:00");
+        let shown = clock.clone();
+        let server = Server::bind(config, Clock::from_fn(move || shown.now())).await.unwrap();
+        let address = server.address().unwrap();
+        let app = Arc::clone(server.app());
+        let running = tokio::spawn(server.run());
+        Self { clock, address, app, running, keys: ready_made_keys(), folder }
+    }
+
+    /// The file of the database.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("chat.db")
+    }
+
+    /// What the server answers with.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Adds a user whose address begins with the nick in lower case.
+    pub async fn person(&self, nick: &str) -> Person {
+        self.person_at(&format!("{}@example.com", nick.to_lowercase()), nick).await
+    }
+
+    /// Adds a user.
+    pub async fn person_at(&self, email: &str, nick: &str) -> Person {
+        let password = EncryptionPassword::generate();
+        let user = users::add(
+            &self.app.store,
+            &self.keys,
+            Parse::parse(email).unwrap(),
+            Nick::parse(nick).unwrap(),
+            FullName::parse(&format!("Ozeki {nick}")).unwrap(),
+            password.clone(),
+        );
+        let user = user.await.unwrap();
+        let station = StationId::parse(&Uuid::new_v4().simple().to_string()).unwrap();
+        Person {
+            email: email.to_owned(),
+            user: user.id,
+            station,
+            api_key: user.api_key,
+            password,
+            address: self.address,
+            clock: self.clock.clone(),
+            http: reqwest::Client::new(),
+            conversation: String::new(),
+        }
+    }
+
+    /// Alice and Bob, who are friends.
+    pub async fn alice_and_bob(&self) -> (Person, Person) {
+        let mut alice = self.person("Alice").await;
+        let mut bob = self.person("Bob").await;
+        self.befriends(&mut alice, &mut bob).await;
+        (alice, bob)
+    }
+
+    /// Makes two people friends; from then on they talk in their conversation.
+    pub async fn befriends(&self, one: &mut Person, other: &mut Person) {
+        let secret = ConversationSecret::generate();
+        let id =
+            friends::befriend(&self.app.store, &one.email, &other.email, &secret).await.unwrap();
+        one.conversation = id.to_string();
+        other.conversation = id.to_string();
+    }
+
+    /// Ends the friendship of two people.
+    pub async fn parts(&self, one: &Person, other: &Person) {
+        assert!(friends::unfriend(&self.app.store, &one.email, &other.email).await.unwrap());
+    }
+
+    /// Begins the shutdown.
+    pub async fn stops(&self) {
+        self.app.shutdown.begin(Duration::ZERO).await;
+    }
+
+    /// Stops the server and waits until it has ended in order.
+    pub async fn ends(self) {
+        self.stops().await;
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+/// A user with a client.
+#[derive(Clone)]
+pub struct Person {
+    pub email: String,
+    pub user: UserId,
+    pub station: StationId,
+    pub api_key: ApiKey,
+    pub password: EncryptionPassword,
+    /// The conversation that this person talks in.
+    pub conversation: String,
+    address: SocketAddr,
+    clock: TestClock,
+    http: reqwest::Client,
+}
+
+/// What a request was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { status, headers, text: response.text().await.unwrap() }
+    }
+
+    /// The envelope.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The envelope of a success.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        let json = self.json();
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        assert_eq!(
+            (&json["status"], &json["errormessage"]),
+            (&json!("OK"), &json!("")),
+            "{self:?}"
+        );
+        json
+    }
+
+    /// The envelope of a refusal, which must have this status and code.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) -> Value {
+        let json = self.json();
+        assert_eq!((self.status.as_u16(), &json["errorcode"]), (status, &json!(code)), "{self:?}");
+        assert_eq!(json["status"], "ERROR", "{self:?}");
+        assert!(json["errormessage"].as_str().is_some_and(|text| !text.is_empty()), "{self:?}");
+        json
+    }
+
+    /// The conversation of an envelope, whether of a success or of a refusal.
+    pub fn conversation(&self) -> Value {
+        self.json()["conversation"].clone()
+    }
+
+    /// The IDs of the messages of a page.
+    #[track_caller]
+    pub fn message_ids(&self) -> Vec<String> {
+        let page = self.ok();
+        let messages = page["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["ID"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// A request that is about to be sent, so that a test can spoil any part of it.
+#[derive(Clone)]
+pub struct Prepared {
+    pub url: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    http: reqwest::Client,
+}
+
+impl Prepared {
+    /// The same request with another value of a header.
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(name, HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    /// The same request without a header.
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.headers.remove(name);
+        self
+    }
+
+    pub async fn sent(&self) -> Answer {
+        let request = self.http.post(&self.url).headers(self.headers.clone());
+        Answer::of(request.body(self.body.clone()).send().await.unwrap()).await
+    }
+}
+
+/// A message with a fresh ID.
+pub fn message(text: &str, date: &str) -> Value {
+    message_with_id(&Uuid::new_v4().to_string(), text, date)
+}
+
+/// A message with an ID of the test's choice.
+pub fn message_with_id(id: &str, text: &str, date: &str) -> Value {
+    json!({
+        "ID": id, "Type": "Message", "Created": date, "ValidUntil": "", "Data": BASE64.encode(text),
+    })
+}
+
+impl Person {
+    /// The same person on another device.
+    pub fn elsewhere(&self) -> Self {
+        let station = StationId::parse(&Uuid::new_v4().simple().to_string()).unwrap();
+        Self { station, ..self.clone() }
+    }
+
+    /// The URL of an API.
+    pub fn url(&self, api: &str) -> String {
+        format!("http://{}/?srv=chatserver&api={api}", self.address)
+    }
+
+    /// A signed request with exactly this body.
+    pub fn prepares_bytes(&self, api: &str, body: Vec<u8>) -> Prepared {
+        let signature = SigningKey::new(&self.api_key).sign(&Signed {
+            srv: "chatserver",
+            api,
+            user: self.user,
+            station: Some(self.station),
+            body: &body,
+        });
+        let prepared = Prepared {
+            url: self.url(api),
+            headers: HeaderMap::new(),
+            body,
+            http: self.http.clone(),
+        };
+        prepared
+            .with_header("content-type", "application/json")
+            .with_header("ozeki-station", self.station.as_str())
+            .with_header("ozeki-user", self.user.as_str())
+            .with_header("ozeki-signature", signature.as_str())
+    }
+
+    /// A signed and stamped request for an action, with a nonce, as of one who means it anew.
+    pub fn prepares(&self, api: &str, action: &str, fields: &Value) -> Prepared {
+        let mut body = json!({ "action": action });
+        let all = body.as_object_mut().unwrap();
+        all.extend(fields.as_object().unwrap().clone());
+        all.entry("clientversioncode").or_insert(json!(3));
+        all.entry("timestamp").or_insert(json!(self.clock.date()));
+        all.entry("nonce").or_insert(json!(Uuid::new_v4().to_string()));
+        self.prepares_bytes(api, body.to_string().into_bytes())
+    }
+
+    /// Asks for an action of `chatconversation`.
+    pub async fn asks(&self, action: &str, fields: Value) -> Answer {
+        self.prepares("chatconversation", action, &fields).sent().await
+    }
+
+    /// Asks for an action on the conversation that this person talks in.
+    pub async fn does(&self, action: &str, mut fields: Value) -> Answer {
+        let all = fields.as_object_mut().unwrap();
+        all.entry("conversationid").or_insert(json!(self.conversation));
+        self.asks(action, fields).await
+    }
+
+    pub async fn logs_in(&self) -> Answer {
+        let login = Prepared {
+            url: self.url("chatlogin"),
+            headers: HeaderMap::new(),
+            body: json!({ "action": "login", "apikey": self.api_key.as_str() }).to_string().into(),
+            http: self.http.clone(),
+        };
+        let login = login.with_header("content-type", "application/json");
+        login.with_header("ozeki-station", self.station.as_str()).sent().await
+    }
+
+    /// The conversations that this person sees.
+    pub async fn lists(&self) -> Vec<Value> {
+        let listed = self.asks("list", json!({})).await.ok();
+        listed["conversations"].as_array().unwrap().clone()
+    }
+
+    /// The conversation that this person talks in, as the person sees it.
+    pub async fn sees(&self) -> Value {
+        let listed = self.lists().await;
+        let mine = listed.into_iter().find(|one| one["id"] == self.conversation);
+        mine.expect("the conversation is listed")
+    }
+
+    pub async fn instance(&self) -> String {
+        self.sees().await["instance"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a message and returns its ID.
+    pub async fn sends(&self, text: &str) -> String {
+        let message = message(text, &self.clock.date());
+        self.adds(&message).await.ok();
+        message["ID"].as_str().unwrap().to_owned()
+    }
+
+    /// Adds this very message to the current instance.
+    pub async fn adds(&self, message: &Value) -> Answer {
+        let instance = self.instance().await;
+        self.does("add", json!({ "instance": instance, "message": message })).await
+    }
+
+    /// Clears the current instance.
+    pub async fn clears(&self) -> Answer {
+        let instance = self.instance().await;
+        self.does("clear", json!({ "instance": instance })).await
+    }
+
+    /// Downloads from the very first message on.
+    pub async fn downloads(&self) -> Answer {
+        self.does("download", json!({})).await
+    }
+
+    /// What was said, from the first to the newest message.
+    pub async fn reads(&self) -> Vec<String> {
+        let page = self.downloads().await.ok();
+        let text = |message: &Value| {
+            let data = BASE64.decode(message["Data"].as_str().unwrap()).unwrap();
+            String::from_utf8(data).unwrap()
+        };
+        page["messages"].as_array().unwrap().iter().map(text).collect()
+    }
+}
