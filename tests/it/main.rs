@@ -1,6 +1,8 @@
 //! The tests: people who talk to a real server on a real socket, with a database of their own.
 
+mod authorization;
 mod binary;
 mod conformance;
+mod signatures;
 mod tidy;
 mod world;

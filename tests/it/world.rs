@@ -97,7 +97,17 @@ impl World {
 
     /// A server with some settings of its own.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let clock = TestClock(Arc::new(AtomicI64::new(0)));
+        clock.shows("2024-03-08 12:00:00");
+        Self::on(tempfile::tempdir().unwrap(), clock, ready_made_keys(), settings).await
+    }
+
+    async fn on(
+        folder: TempDir,
+        clock: TestClock,
+        keys: KeySource,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let url = format!("sqlite://{}", folder.path().join("chat.db").display());
         let mut all = vec![
             ("http.listen", "127.0.0.1:0"),
@@ -106,14 +116,12 @@ impl World {
         ];
         all.extend_from_slice(settings);
         let config = Config::load(None, [], &all).unwrap();
-        let clock = TestClock(Arc::new(AtomicI64::new(0)));
-        clock.shows("2024-03-08 12:00:00");
         let shown = clock.clone();
         let server = Server::bind(config, Clock::from_fn(move || shown.now())).await.unwrap();
         let address = server.address().unwrap();
         let app = Arc::clone(server.app());
         let running = tokio::spawn(server.run());
-        Self { clock, address, app, running, keys: ready_made_keys(), folder }
+        Self { clock, address, app, running, keys, folder }
     }
 
     /// The file of the database.
@@ -177,6 +185,20 @@ impl World {
     /// Ends the friendship of two people.
     pub async fn parts(&self, one: &Person, other: &Person) {
         assert!(friends::unfriend(&self.app.store, &one.email, &other.email).await.unwrap());
+    }
+
+    /// Refuses a person from now on.
+    pub async fn disables(&self, person: &Person) {
+        assert!(self.app.store.set_disabled(person.user, true).await.unwrap());
+    }
+
+    /// Ends the server in order and starts another one on the same database, with the default settings.
+    pub async fn restarts(self) -> Self {
+        let Self { clock, app, running, keys, folder, .. } = self;
+        app.shutdown.begin(Duration::ZERO).await;
+        drop(app);
+        running.await.unwrap().unwrap();
+        Self::on(folder, clock, keys, &[]).await
     }
 
     /// Begins the shutdown.
@@ -307,6 +329,26 @@ impl Person {
     pub fn elsewhere(&self) -> Self {
         let station = StationId::parse(&Uuid::new_v4().simple().to_string()).unwrap();
         Self { station, ..self.clone() }
+    }
+
+    /// The same person with another API key.
+    pub fn with_key(&self, api_key: ApiKey) -> Self {
+        Self { api_key, ..self.clone() }
+    }
+
+    /// The same person, who says to be somebody else.
+    pub fn posing_as(&self, user: UserId) -> Self {
+        Self { user, ..self.clone() }
+    }
+
+    /// The same person at another server.
+    pub fn moves_to(&self, world: &World) -> Self {
+        Self { address: world.address, clock: world.clock.clone(), ..self.clone() }
+    }
+
+    /// The very same request again, sent to the server that this person uses now.
+    pub fn repeats(&self, earlier: &Prepared) -> Prepared {
+        Prepared { url: self.url("chatconversation"), ..earlier.clone() }
     }
 
     /// The URL of an API.

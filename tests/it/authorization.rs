@@ -1,0 +1,154 @@
+//! Every action of the dispatch table, asked for by everybody who might ask.
+
+use chatserver::api::{ACTIONS, Action};
+use chatserver::id::{ApiKey, Email, Parse as _, UserId};
+use serde_json::{Value, json};
+
+use crate::world::{Answer, Person, World, message};
+
+/// What a stranger is told.
+#[derive(Clone, Copy, PartialEq)]
+enum Stranger {
+    /// It names no conversation: the stranger gets an answer about nothing but the stranger.
+    IsServed,
+    /// It names a conversation, which does not exist for the stranger.
+    FindsNothing,
+}
+
+/// The row of an action: what it takes to be carried out, and what a stranger is told. An action
+/// without a row fails the test.
+fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
+    let id = &conversation["id"];
+    let instance = &conversation["instance"];
+    match (action.api.name, action.name) {
+        ("chatfriends" | "chatconversation", "list") => (json!({}), Stranger::IsServed),
+        ("chatconversation", "add") => {
+            let message = message("hi", date);
+            let fields = json!({ "conversationid": id, "instance": instance, "message": message });
+            (fields, Stranger::FindsNothing)
+        }
+        ("chatconversation", "clear" | "download" | "downloadpartial") => {
+            (json!({ "conversationid": id, "instance": instance }), Stranger::FindsNothing)
+        }
+        ("chatconversation", "setlistitembackgroundcolor") => {
+            (json!({ "conversationid": id, "color": "#bae1ff" }), Stranger::FindsNothing)
+        }
+        ("chatconversation", "favorite" | "unfavorite" | "mute" | "unmute" | "hide" | "unhide") => {
+            (json!({ "conversationid": id }), Stranger::FindsNothing)
+        }
+        (api, name) => panic!("{api} {name} has no row in the matrix"),
+    }
+}
+
+fn signed_actions() -> impl Iterator<Item = &'static Action> {
+    ACTIONS.iter().filter(|action| action.api.name != "chatlogin")
+}
+
+/// Asks for an action as somebody else signs it.
+async fn asks(person: &Person, action: &Action, fields: &Value) -> Answer {
+    person.prepares(action.api.name, action.name, fields).sent().await
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_right_signature() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let nobody = Email::parse("nobody@example.com").unwrap();
+    let ghost = alice.posing_as(UserId::of(&nobody));
+    let forger = alice.with_key(ApiKey::generate());
+    let eve = world.person("Eve").await;
+    world.disables(&eve).await;
+    for action in signed_actions() {
+        let (fields, _) = row(action, &alice.sees().await, &world.clock.date());
+        let before = alice.downloads().await.text;
+        let signed = alice.prepares(action.api.name, action.name, &fields);
+        for header in ["ozeki-station", "ozeki-user", "ozeki-signature"] {
+            let refused = signed.clone().without_header(header).sent().await;
+            refused.refused(401, "invalid_signature");
+        }
+        let forged = asks(&forger, action, &fields).await;
+        forged.refused(401, "invalid_signature");
+        let unknown = asks(&ghost, action, &fields).await;
+        let disabled = asks(&eve, action, &fields).await;
+        for other in [unknown, disabled] {
+            assert_eq!((forged.status, &forged.text), (other.status, &other.text), "{action:?}");
+            let names = |answer: &Answer| {
+                answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            assert_eq!(names(&forged), names(&other), "{action:?}");
+        }
+        assert_eq!(before, alice.downloads().await.text, "{action:?} changed something");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_of_others_is_one_that_never_was() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.sends("for Bob alone").await;
+    let stranger = world.person("Stranger").await;
+    for action in signed_actions() {
+        let conversation = alice.sees().await;
+        let (fields, told) = row(action, &conversation, &world.clock.date());
+        let before = (alice.downloads().await.text, alice.sees().await, bob.sees().await);
+        let answer = asks(&stranger, action, &fields).await;
+        if told == Stranger::IsServed {
+            let reply = answer.ok();
+            let mut values = reply.as_object().unwrap().iter().skip(2);
+            assert!(values.all(|(_, value)| *value == json!([]) || *value == json!({})), "{reply}");
+            continue;
+        }
+        answer.refused(404, "conversation_not_found");
+        let mut nowhere = fields.clone();
+        nowhere["conversationid"] = json!("00000000000000000000000000000000");
+        let never_was = asks(&stranger, action, &nowhere).await;
+        assert_eq!(
+            (answer.status, &answer.text),
+            (never_was.status, &never_was.text),
+            "{action:?}"
+        );
+        // A guessed instance tells the stranger nothing either.
+        nowhere["instance"] = json!("0123456789");
+        assert_eq!(answer.text, asks(&stranger, action, &nowhere).await.text, "{action:?}");
+        let after = (alice.downloads().await.text, alice.sees().await, bob.sees().await);
+        assert_eq!(before, after, "{action:?} changed something");
+    }
+}
+
+#[tokio::test]
+async fn a_participant_is_served() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    for action in signed_actions() {
+        let (fields, _) = row(action, &alice.sees().await, &world.clock.date());
+        asks(&alice, action, &fields).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn only_the_right_key_of_an_enabled_user_logs_in() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let alice = world.person("Alice").await;
+    alice.logs_in().await.ok();
+    let wrong = alice.with_key(ApiKey::generate()).logs_in().await;
+    wrong.refused(401, "invalid_credentials");
+    world.disables(&alice).await;
+    let disabled = alice.logs_in().await;
+    assert_eq!((wrong.status, wrong.text), (disabled.status, disabled.text));
+}
+
+#[tokio::test]
+async fn what_one_sees_of_a_conversation_is_ones_own() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let before = bob.sees().await;
+    alice.does("mute", json!({})).await.ok();
+    alice.does("favorite", json!({})).await.ok();
+    alice.does("setlistitembackgroundcolor", json!({ "color": "#BAE1FF" })).await.ok();
+    alice.does("hide", json!({})).await.ok();
+    let me = json!([alice.user.as_str()]);
+    let seen = alice.sees().await;
+    assert_eq!((&seen["mutedby"], &seen["favoriteby"], &seen["hiddenby"]), (&me, &me, &me));
+    assert_eq!(seen["properties"][0]["listitembackgroundcolor"], "#bae1ff");
+    assert_eq!(before, bob.sees().await);
+}

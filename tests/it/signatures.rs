@@ -1,0 +1,163 @@
+//! Signatures: what they cover, how fresh they must be, and that the same bytes act once.
+
+use chatserver::id::ApiKey;
+use serde_json::json;
+
+use crate::world::{World, message_with_id};
+
+#[tokio::test]
+async fn a_signature_covers_every_part_of_the_request() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let signed = alice.prepares("chatconversation", "list", &json!({}));
+    signed.sent().await.ok();
+
+    let mut other_api = signed.clone();
+    other_api.url = alice.url("chatfriends");
+    other_api.sent().await.refused(401, "invalid_signature");
+    let other_user = signed.clone().with_header("ozeki-user", bob.user.as_str());
+    other_user.sent().await.refused(401, "invalid_signature");
+    let other_station = signed.clone().with_header("ozeki-station", bob.station.as_str());
+    other_station.sent().await.refused(401, "invalid_signature");
+    let mut other_body = signed.clone();
+    other_body.body.push(b' ');
+    other_body.sent().await.refused(401, "invalid_signature");
+    let signature = signed.headers["ozeki-signature"].to_str().unwrap().to_uppercase();
+    let upper_case = signed.with_header("ozeki-signature", &signature);
+    upper_case.sent().await.refused(401, "invalid_signature");
+}
+
+#[tokio::test]
+async fn a_request_must_be_fresh() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    world.clock.shows("2024-03-08 12:00:00");
+    for (timestamp, is_fresh) in [
+        ("2024-03-08 12:00:00", true),
+        ("2024-03-08 11:55:00", true),
+        ("2024-03-08 12:05:00", true),
+        ("2024-03-08 11:54:59", false),
+        ("2024-03-08 12:05:01", false),
+    ] {
+        let answer = alice.asks("list", json!({ "timestamp": timestamp })).await;
+        if is_fresh {
+            answer.ok();
+        } else {
+            let refusal = answer.refused(401, "timestamp_out_of_range");
+            assert_eq!(refusal["servertime"], "2024-03-08 12:00:00");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_bytes_change_something_once() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mute = alice.prepares(
+        "chatconversation",
+        "mute",
+        &json!({ "conversationid": alice.conversation }),
+    );
+    mute.sent().await.ok();
+    let replayed = mute.sent().await;
+    replayed.refused(409, "replayed");
+    assert_eq!(replayed.conversation(), alice.sees().await);
+
+    alice.does("unmute", json!({})).await.ok();
+    let replayed = mute.sent().await;
+    replayed.refused(409, "replayed");
+    assert_eq!(replayed.conversation()["mutedby"], json!([]));
+    assert_eq!(alice.sees().await["mutedby"], json!([]), "the replay changed nothing");
+
+    // What was not carried out does not count as done.
+    let nowhere = "00000000000000000000000000000000";
+    let lost = bob.prepares("chatconversation", "mute", &json!({ "conversationid": nowhere }));
+    lost.sent().await.refused(404, "conversation_not_found");
+    lost.sent().await.refused(404, "conversation_not_found");
+}
+
+#[tokio::test]
+async fn a_recorded_signature_outlives_a_restart_and_ends_with_its_freshness() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let favorite = alice.prepares(
+        "chatconversation",
+        "favorite",
+        &json!({ "conversationid": alice.conversation }),
+    );
+    favorite.sent().await.ok();
+    let world = world.restarts().await;
+    let again = alice.moves_to(&world).repeats(&favorite);
+    again.sent().await.refused(409, "replayed");
+
+    world.clock.advances(300);
+    again.sent().await.refused(409, "replayed");
+    world.clock.advances(1);
+    again.sent().await.refused(401, "timestamp_out_of_range");
+    while world
+        .app()
+        .store
+        .expire_replays(chatserver::clock::Timestamp::from_unix(i64::from(u32::MAX)).unwrap())
+        .await
+        .unwrap()
+    {}
+    again.sent().await.refused(401, "timestamp_out_of_range");
+}
+
+#[tokio::test]
+async fn reads_and_adds_and_clears_are_never_replays() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    for (action, fields) in
+        [("list", json!({})), ("download", json!({ "conversationid": alice.conversation }))]
+    {
+        let read = alice.prepares("chatconversation", action, &fields);
+        assert_eq!(read.sent().await.ok(), read.sent().await.ok());
+    }
+    let instance = alice.instance().await;
+    let message = message_with_id("m-1", "hi", &world.clock.date());
+    let fields =
+        json!({ "conversationid": alice.conversation, "instance": instance, "message": message });
+    let add = alice.prepares("chatconversation", "add", &fields);
+    assert_eq!(add.sent().await.ok(), add.sent().await.ok());
+    assert_eq!(alice.reads().await, ["hi"]);
+    let clear = alice.prepares(
+        "chatconversation",
+        "clear",
+        &json!({ "conversationid": alice.conversation, "instance": instance }),
+    );
+    let cleared = clear.sent().await;
+    cleared.ok();
+    let again = clear.sent().await;
+    again.refused(409, "instance_changed");
+    assert_eq!(cleared.conversation(), again.conversation());
+}
+
+#[tokio::test]
+async fn a_rotated_key_works_at_once_and_the_old_one_ends_soon() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    alice.asks("list", json!({})).await.ok();
+    let rotated = alice.with_key(ApiKey::generate());
+    assert!(world.app().store.set_api_key(alice.user, rotated.api_key).await.unwrap());
+    rotated.asks("list", json!({})).await.ok();
+    alice.asks("list", json!({})).await.refused(401, "invalid_signature");
+    alice.logs_in().await.refused(401, "invalid_credentials");
+    rotated.logs_in().await.ok();
+}
+
+#[tokio::test]
+async fn a_disabled_user_is_refused_within_the_time_that_keys_are_held() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    alice.asks("list", json!({})).await.ok();
+    world.disables(&alice).await;
+    let disabled = std::time::Instant::now();
+    crate::world::until("the held key is given up", async || {
+        alice.asks("list", json!({})).await.status == 401
+    })
+    .await;
+    assert!(disabled.elapsed().as_secs() <= 6, "it took {:?}", disabled.elapsed());
+    world.app().store.set_disabled(alice.user, false).await.unwrap();
+    alice.asks("list", json!({})).await.ok();
+}
