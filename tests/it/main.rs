@@ -1,6 +1,7 @@
 //! The tests: people who talk to a real server on a real socket, with a database of their own.
 
 mod authorization;
+mod batches;
 mod binary;
 mod conformance;
 mod signatures;

@@ -1,0 +1,285 @@
+//! Many changes in one commit: each caller gets its own right answer.
+
+use std::pin::Pin;
+use std::task::Poll;
+
+use chatserver::clock::Timestamp;
+use chatserver::id::{ConversationId, Instance, MessageId, Parse as _, Signature};
+use chatserver::store::{
+    AddMessage, Added, ChangeProperty, Clear, Cleared, Error, Message, Property, PropertyChanged,
+    Replay, Store,
+};
+use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+
+use crate::world::{Person, World, until};
+
+/// Another process that holds the right to write, so that changes gather behind it.
+struct Lock(SqliteConnection);
+
+impl Lock {
+    async fn take(world: &World) -> Self {
+        let mut connection = connect(world).await;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+        Self(connection)
+    }
+
+    async fn release(mut self) {
+        sqlx::query("ROLLBACK").execute(&mut self.0).await.unwrap();
+        self.0.close().await.unwrap();
+    }
+}
+
+async fn connect(world: &World) -> SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
+    options.connect().await.unwrap()
+}
+
+type Answers<'a, T> = Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
+
+/// Puts the changes into the queue, in this order, and lets them be made at once.
+async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
+    let lock = Lock::take(world).await;
+    for change in &mut changes {
+        let polled =
+            std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context))).await;
+        assert!(polled.is_pending(), "a change waits for the commit");
+    }
+    // The writer has taken the first one out of the queue and waits for the lock.
+    let waiting = changes.len() - 1;
+    until("the changes are queued", async || world.app().store.queue_depth() == waiting).await;
+    lock.release().await;
+    let mut answers = Vec::new();
+    for change in changes {
+        answers.push(change.await);
+    }
+    answers
+}
+
+/// What became of any of the changes.
+#[derive(Debug, PartialEq)]
+enum Became {
+    Added(Added),
+    Cleared,
+    ClearRefused,
+    Changed,
+    Replayed,
+    Failed,
+    QueueFull,
+}
+
+struct Changes<'a> {
+    store: &'a Store,
+    conversation: ConversationId,
+    all: Answers<'a, Became>,
+}
+
+impl<'a> Changes<'a> {
+    fn of(world: &'a World, person: &Person) -> Self {
+        let conversation = ConversationId::parse(&person.conversation).unwrap();
+        Self { store: &world.app().store, conversation, all: Vec::new() }
+    }
+
+    fn add(&mut self, sender: &Person, instance: Instance, id: &str, text: &str) {
+        self.add_of_type(sender, instance, id, text, "Message");
+    }
+
+    fn add_of_type(
+        &mut self,
+        sender: &Person,
+        instance: Instance,
+        id: &str,
+        text: &str,
+        kind: &str,
+    ) {
+        let add = AddMessage {
+            conversation: self.conversation,
+            sender: sender.user,
+            instance,
+            message: Message {
+                id: MessageId::parse(id).unwrap(),
+                kind: kind.to_owned(),
+                created: "2024-03-08 12:00:00".to_owned(),
+                valid_until: String::new(),
+                data: text.to_owned(),
+            },
+            now: Timestamp::parse("2024-03-08 12:00:00").unwrap(),
+        };
+        let store = self.store;
+        self.all.push(Box::pin(async move {
+            match store.add_message(add).await {
+                Ok(added) => Became::Added(added),
+                Err(Error::Database { .. }) => Became::Failed,
+                Err(Error::QueueFull) => Became::QueueFull,
+                Err(error) => panic!("{error}"),
+            }
+        }));
+    }
+
+    fn clear(&mut self, person: &Person, instance: Instance, next: Instance) {
+        let clear = Clear { conversation: self.conversation, user: person.user, instance, next };
+        let store = self.store;
+        self.all.push(Box::pin(async move {
+            match store.change(clear).await.unwrap() {
+                Cleared::Cleared(_) => Became::Cleared,
+                _ => Became::ClearRefused,
+            }
+        }));
+    }
+
+    fn mute(&mut self, person: &Person, signature: &str) {
+        let change = ChangeProperty {
+            conversation: self.conversation,
+            property: Property::Muted(true),
+            replay: Replay {
+                user: person.user,
+                signature: Signature::parse(&signature.repeat(64)).unwrap(),
+                expires_at: Timestamp::parse("2024-03-08 12:05:00").unwrap(),
+            },
+        };
+        let store = self.store;
+        self.all.push(Box::pin(async move {
+            match store.change(change).await.unwrap() {
+                PropertyChanged::Changed(_) => Became::Changed,
+                PropertyChanged::Replayed(_) => Became::Replayed,
+                PropertyChanged::NotFound => panic!("the conversation is there"),
+            }
+        }));
+    }
+}
+
+async fn current(person: &Person) -> Instance {
+    Instance::parse(&person.instance().await).unwrap()
+}
+
+#[tokio::test]
+async fn each_caller_of_a_batch_gets_its_own_answer() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let stranger = world.person("Stranger").await;
+    let (first, second) = (current(&alice).await, Instance::generate());
+    let mut changes = Changes::of(&world, &alice);
+    changes.add(&alice, first, "a-1", "aaaa");
+    changes.add(&alice, first, "a-1", "aaaa");
+    changes.add(&bob, first, "a-1", "aaaa");
+    changes.add(&alice, first, "a-1", "bbbb");
+    changes.add(&alice, second, "a-2", "aaaa");
+    changes.add(&stranger, first, "a-3", "aaaa");
+    changes.mute(&bob, "0");
+    changes.mute(&bob, "0");
+    changes.clear(&bob, first, second);
+    changes.clear(&alice, first, Instance::generate());
+    changes.add(&alice, first, "a-4", "aaaa");
+    changes.add(&alice, second, "a-1", "bbbb");
+    changes.add(&bob, second, "b-1", "cccc");
+    let answers = in_one_batch(&world, changes.all).await;
+    use Added::{Conflict, InstanceChanged, NotFound, Stored};
+    use Became::{Added as A, Changed, ClearRefused, Cleared, Replayed};
+    let expected = [
+        A(Stored),
+        A(Stored),
+        A(Conflict),
+        A(Conflict),
+        A(InstanceChanged),
+        A(NotFound),
+        Changed,
+        Replayed,
+        Cleared,
+        ClearRefused,
+        A(InstanceChanged),
+        A(Stored),
+        A(Stored),
+    ];
+    assert_eq!(answers, expected);
+    assert_eq!(alice.downloads().await.message_ids(), ["a-1", "b-1"]);
+    let seen = bob.sees().await;
+    assert_eq!(
+        (&seen["lastmessageid"], &seen["instance"]),
+        (&json!("b-1"), &json!(second.as_str()))
+    );
+    assert_eq!(seen["mutedby"], json!([bob.user.as_str()]));
+}
+
+#[tokio::test]
+async fn nobody_fails_for_a_neighbour() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut database = connect(&world).await;
+    let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages WHEN NEW.type = 'Boom'
+                   BEGIN SELECT RAISE(ABORT, 'boom'); END";
+    sqlx::query(trigger).execute(&mut database).await.unwrap();
+    let (first, second) = (current(&alice).await, Instance::generate());
+    let mut changes = Changes::of(&world, &alice);
+    changes.add(&alice, first, "a-1", "aaaa");
+    changes.add_of_type(&alice, first, "a-2", "aaaa", "Boom");
+    changes.clear(&bob, first, second);
+    changes.add(&bob, second, "b-1", "bbbb");
+    changes.add_of_type(&bob, second, "b-2", "bbbb", "Boom");
+    changes.add(&bob, second, "b-1", "bbbb");
+    changes.mute(&alice, "1");
+    changes.add(&alice, second, "a-3", "cccc");
+    let answers = in_one_batch(&world, changes.all).await;
+    use Added::Stored;
+    use Became::{Added as A, Changed, Cleared, Failed};
+    let expected = [A(Stored), Failed, Cleared, A(Stored), Failed, A(Stored), Changed, A(Stored)];
+    assert_eq!(answers, expected);
+    assert_eq!(bob.downloads().await.message_ids(), ["b-1", "a-3"]);
+
+    // A refused row takes no place: the messages stand one after another.
+    let places: Vec<i64> =
+        sqlx::query_scalar("SELECT seq FROM messages WHERE generation = 2 ORDER BY seq")
+            .fetch_all(&mut database)
+            .await
+            .unwrap();
+    assert_eq!(places, [1, 2]);
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_change_is_a_503_that_leaks_nothing_and_can_be_sent_again() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut database = connect(&world).await;
+    let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages
+                   BEGIN SELECT RAISE(ABORT, 'a secret of the database'); END";
+    sqlx::query(trigger).execute(&mut database).await.unwrap();
+    let message = crate::world::message("hi", &world.clock.date());
+    let failed = alice.adds(&message).await;
+    failed.refused(503, "unavailable");
+    assert_eq!(failed.headers["retry-after"], "1");
+    assert!(!failed.text.contains("secret") && !failed.text.contains("boom"), "{failed:?}");
+    assert_eq!(bob.reads().await, Vec::<String>::new());
+    sqlx::query("DROP TRIGGER boom").execute(&mut database).await.unwrap();
+    alice.adds(&message).await.ok();
+    assert_eq!(bob.reads().await, ["hi"]);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_loses_nothing() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let instance = current(&alice).await;
+    let lock = Lock::take(&world).await;
+    let mut changes = Changes::of(&world, &alice);
+    for n in 0..5000 {
+        changes.add(&alice, instance, &format!("m-{n}"), "");
+    }
+    let mut refused = 0;
+    let mut waiting = Vec::new();
+    for mut change in changes.all {
+        match std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context))).await {
+            Poll::Pending => waiting.push(change),
+            Poll::Ready(answer) => {
+                assert_eq!(answer, Became::QueueFull);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && waiting.len() >= 4096, "{refused} refused, {} waiting", waiting.len());
+    lock.release().await;
+    let stored = waiting.len();
+    for change in waiting {
+        assert_eq!(change.await, Became::Added(Added::Stored));
+    }
+    assert_eq!(alice.downloads().await.message_ids().len(), stored);
+}
