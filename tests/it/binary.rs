@@ -94,6 +94,21 @@ impl Workplace {
         process
     }
 
+    /// What a server has logged by the time that it listens on this address.
+    pub async fn log_of_start(&self, listen: &str, public_url: &str) -> String {
+        let log = std::fs::File::create(self.path().join("log.txt")).unwrap();
+        let mut command = self.command(&["serve", "--listen", listen]);
+        command.env("CHATSERVER_HTTP__METRICS_LISTEN", "");
+        command.env("CHATSERVER_HTTP__PUBLIC_URL", public_url);
+        command.stdin(Stdio::null()).stderr(log);
+        let address = listen.parse().unwrap();
+        let mut process = Process { child: command.spawn().unwrap(), address };
+        until("the server listens", async || self.log().contains("listening")).await;
+        process.signal("TERM");
+        assert!(process.ended().await.success());
+        self.log()
+    }
+
     /// What the server that was started last has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("log.txt")).unwrap()

@@ -1,0 +1,116 @@
+//! Rates: of a user, of a client address that fails, and whom a proxy may name.
+
+use chatserver::id::ApiKey;
+use serde_json::json;
+
+use crate::world::{Answer, Person, World};
+
+/// Asks with a wrong key, as the client at this address behind a proxy.
+async fn fails(person: &Person, address: &str) -> Answer {
+    let forger = person.with_key(ApiKey::generate());
+    let forged = forger.prepares("chatconversation", "list", &json!({}));
+    forged.with_header("x-forwarded-for", address).sent().await
+}
+
+#[tokio::test]
+async fn a_user_has_a_rate_and_others_are_not_touched() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "5")];
+    let world = World::with(&limits).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    for _ in 0..5 {
+        alice.asks("list", json!({})).await.ok();
+    }
+    let shed = alice.asks("list", json!({})).await;
+    shed.refused(429, "rate_limited");
+    assert_eq!(shed.headers["retry-after"], "1");
+    alice.elsewhere().asks("list", json!({})).await.refused(429, "rate_limited");
+    bob.asks("list", json!({})).await.ok();
+    alice.logs_in().await.ok();
+}
+
+#[tokio::test]
+async fn who_fails_too_often_is_told_so_and_whoever_verifies_is_served() {
+    let world = World::with(&[("limits.failures_per_minute", "3")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let forger = alice.with_key(ApiKey::generate());
+    forger.asks("list", json!({})).await.refused(401, "invalid_signature");
+    forger.logs_in().await.refused(401, "invalid_credentials");
+    forger.asks("list", json!({})).await.refused(401, "invalid_signature");
+    let shed = forger.asks("list", json!({})).await;
+    shed.refused(429, "rate_limited");
+    let seconds: u64 = shed.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=20).contains(&seconds), "{seconds}");
+    forger.logs_in().await.refused(429, "rate_limited");
+    alice.asks("list", json!({})).await.ok();
+    alice.logs_in().await.ok();
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_names_the_client() {
+    let limits =
+        [("limits.failures_per_minute", "1"), ("http.trusted_proxies", "127.0.0.1, 10.0.0.0/8")];
+    let world = World::with(&limits).await;
+    let alice = world.person("Alice").await;
+    fails(&alice, "192.0.2.1").await.refused(401, "invalid_signature");
+    fails(&alice, "192.0.2.1").await.refused(429, "rate_limited");
+    fails(&alice, "192.0.2.2").await.refused(401, "invalid_signature");
+    // What the client itself has put in front of the proxies' entries is not believed.
+    fails(&alice, "198.51.100.7, 192.0.2.1, 10.1.2.3").await.refused(429, "rate_limited");
+    // A subscriber of IPv6 has a whole /64.
+    fails(&alice, "2001:db8:0:1::1").await.refused(401, "invalid_signature");
+    fails(&alice, "2001:db8:0:1:ffff::2").await.refused(429, "rate_limited");
+    fails(&alice, "2001:db8:0:2::1").await.refused(401, "invalid_signature");
+
+    let world = World::with(&[("limits.failures_per_minute", "1")]).await;
+    let alice = world.person("Alice").await;
+    fails(&alice, "192.0.2.1").await.refused(401, "invalid_signature");
+    fails(&alice, "192.0.2.2").await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn refusals_can_all_be_200() {
+    let world = World::with(&[("http.error_status", "always_200")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    alice.does("clear", json!({ "instance": "0123456789" })).await.refused(200, "instance_changed");
+    let nothing = alice.prepares_bytes("chatconversation", b"{".to_vec()).sent().await;
+    nothing.refused(200, "bad_request");
+    let forger = alice.with_key(ApiKey::generate());
+    forger.logs_in().await.refused(200, "invalid_credentials");
+    // What is no call of the API keeps its status.
+    let http = reqwest::Client::new();
+    let elsewhere = http.post(format!("http://{}/elsewhere", world.address)).send().await.unwrap();
+    Answer::of(elsewhere).await.refused(404, "unknown_api");
+}
+
+#[tokio::test]
+async fn every_alias_of_the_path_serves_and_no_other() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let at = |path: &str| {
+        let mut request = alice.prepares("chatconversation", "list", &json!({}));
+        request.url = format!("http://{}{path}", world.address);
+        request
+    };
+    let query = "srv=chatserver&api=chatconversation";
+    for path in ["/", "/index.php", "/ozeki/", "/ozeki/index.php"] {
+        at(&format!("{path}?{query}")).sent().await.ok();
+    }
+    for served in [
+        "/?api=chatconversation&srv=chatserver",
+        "/?%73rv=chat%73erver&api=chatconversation&x=1",
+        "/?srv=chatserver&srv=other&api=chatconversation&api=chatlogin",
+    ] {
+        at(served).sent().await.ok();
+    }
+    for unknown in [
+        "/?srv=ChatServer&api=chatconversation",
+        "/?srv=chatserver&api=Chatconversation",
+        "/?srv=other&srv=chatserver&api=chatconversation",
+        "/?srv=chatserver",
+        "/",
+        "/ozeki?srv=chatserver&api=chatconversation",
+        "/index.html?srv=chatserver&api=chatconversation",
+    ] {
+        at(unknown).sent().await.refused(404, "unknown_api");
+    }
+}

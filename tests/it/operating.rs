@@ -1,0 +1,207 @@
+//! What operators and browsers see: health, metrics, the log, time-outs, CORS.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::binary::{Workplace, free_address};
+use crate::world::{PATIENCE, World, until};
+
+async fn get(url: &str) -> (u16, String) {
+    let answer = reqwest::get(url).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn it_is_ready_until_it_stops() {
+    let world = World::with(&[("http.drain_seconds", "3600")]).await;
+    let at = |path: &str| format!("http://{}{path}", world.address);
+    assert_eq!(get(&at("/healthz")).await, (200, "OK\n".to_owned()));
+    assert_eq!(get(&at("/readyz")).await, (200, "OK\n".to_owned()));
+    let posted = reqwest::Client::new().post(at("/healthz")).send().await.unwrap();
+    assert_eq!(posted.status(), 405);
+    let drain = world.app().shutdown.begin(Duration::from_hours(1));
+    let looks = until("it is no longer ready", async || get(&at("/readyz")).await.0 == 503);
+    tokio::select! {
+        () = drain => panic!("the drain is over"),
+        () = looks => {}
+    }
+    assert_eq!(get(&at("/healthz")).await.0, 200);
+}
+
+#[tokio::test]
+async fn metrics_count_by_api_action_and_outcome() {
+    let workplace = Workplace::new();
+    let metrics = free_address();
+    let server =
+        workplace.serves(&[("CHATSERVER_HTTP__METRICS_LISTEN", &metrics.to_string())]).await;
+    let api = format!("http://{}/?srv=chatserver&api=chatconversation", server.address);
+    let http = reqwest::Client::new();
+    for _ in 0..3 {
+        let body = r#"{"action":"surprise-label"}"#;
+        let request = http.post(&api).header("content-type", "application/json").body(body);
+        assert_eq!(request.send().await.unwrap().status(), 401);
+    }
+    let (status, text) = get(&format!("http://{metrics}/metrics")).await;
+    assert_eq!(status, 200);
+    let counted = r#"chatserver_requests_total{api="chatconversation",action="other",outcome="invalid_signature"} 3"#;
+    assert!(text.contains(counted), "{text}");
+    for name in [
+        "chatserver_request_seconds_bucket{",
+        "chatserver_connections ",
+        "chatserver_store_queue_depth 0",
+        "chatserver_log_lines_dropped_total 0",
+    ] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    assert!(!text.contains("surprise"), "{text}");
+    let behind_the_proxy = format!("http://{}/metrics", server.address);
+    assert_eq!(get(&behind_the_proxy).await.0, 404);
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_that_the_log_line_has_too() {
+    let workplace = Workplace::new();
+    let server = workplace.serves(&[("CHATSERVER_LOG__FORMAT", "json")]).await;
+    let login = format!("http://{}/?srv=chatserver&api=chatlogin", server.address);
+    let (station, key) = ("0123456789abcdef".repeat(2), "fedcba9876543210".repeat(4));
+    let request = reqwest::Client::new()
+        .post(login)
+        .header("content-type", "application/json")
+        .header("ozeki-station", &station)
+        .body(json!({ "action": "login", "apikey": key }).to_string());
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    let id = answer.headers()["x-request-id"].to_str().unwrap();
+    until("the line is written", async || workplace.log().contains(id)).await;
+    let log = workplace.log();
+    let line = log.lines().find(|line| line.contains(id)).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    for (field, value) in [
+        ("request", json!(id)),
+        ("api", json!("chatlogin")),
+        ("action", json!("login")),
+        ("outcome", json!("invalid_credentials")),
+        ("status", json!(401)),
+        ("client", json!("127.0.0.1")),
+    ] {
+        assert_eq!(line[field], value, "{field} in {line}");
+    }
+    assert!(line["micros"].as_u64().is_some_and(|micros| micros > 0), "{line}");
+    assert!(!log.contains(&station) && !log.contains(&key), "{log}");
+}
+
+#[tokio::test]
+async fn it_warns_when_it_listens_beyond_loopback_without_tls() {
+    let workplace = Workplace::new();
+    let port = free_address().port();
+    let beyond = format!("0.0.0.0:{port}");
+    let warns = async |url: &str| {
+        let log = workplace.log_of_start(&beyond, url).await;
+        log.contains("without TLS")
+    };
+    assert!(warns("").await);
+    assert!(!warns("https://chat.example.com/").await);
+}
+
+/// Sends these bytes and reads until the connection is closed.
+async fn exchange(world: &World, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    read.expect("the connection is closed").unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn slow_senders_are_let_go() {
+    let world =
+        World::with(&[("http.header_timeout_seconds", "1"), ("http.body_timeout_seconds", "1")])
+            .await;
+    assert_eq!(exchange(&world, b"").await, "");
+    let half_a_head = exchange(&world, b"POST / HTTP/1.1\r\nHost: chat\r\n").await;
+    assert!(half_a_head.is_empty() || half_a_head.starts_with("HTTP/1.1 408"), "{half_a_head}");
+    let head = "POST /?srv=chatserver&api=chatlogin HTTP/1.1\r\nHost: chat\r\n\
+                Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    let half_a_body = exchange(&world, head.as_bytes()).await;
+    assert!(half_a_body.starts_with("HTTP/1.1 408"), "{half_a_body}");
+    assert!(half_a_body.contains("x-request-id: "), "{half_a_body}");
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.sends("still here").await;
+    assert_eq!(bob.reads().await, ["still here"]);
+}
+
+#[tokio::test]
+async fn requests_may_follow_one_another_on_a_connection_without_waiting() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let mut bytes = Vec::new();
+    for last in [false, false, true] {
+        let request = alice.prepares("chatconversation", "list", &json!({}));
+        let path = request.url.split_once(&world.address.to_string()).unwrap().1;
+        let mut head = format!("POST {path} HTTP/1.1\r\nHost: chat\r\n");
+        for (name, value) in &request.headers {
+            head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+        }
+        head += &format!("Content-Length: {}\r\n", request.body.len());
+        head += if last { "Connection: close\r\n\r\n" } else { "\r\n" };
+        bytes.extend_from_slice(head.as_bytes());
+        bytes.extend_from_slice(&request.body);
+    }
+    let answers = exchange(&world, &bytes).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
+    assert_eq!(answers.matches(&alice.conversation).count(), 3, "{answers}");
+}
+
+#[tokio::test]
+async fn a_bounded_number_of_connections_is_open_at_a_time() {
+    let world =
+        World::with(&[("limits.connections", "2"), ("http.header_timeout_seconds", "1")]).await;
+    let idle = TcpStream::connect(world.address).await.unwrap();
+    let other = TcpStream::connect(world.address).await.unwrap();
+    let mut third = TcpStream::connect(world.address).await.unwrap();
+    third
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: chat\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    // It is served once the idle ones have been let go.
+    let read = tokio::time::timeout(PATIENCE, third.read_to_string(&mut answer)).await;
+    read.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    drop((idle, other));
+}
+
+#[tokio::test]
+async fn browsers_of_allowed_origins_may_call() {
+    let allowed = "https://chat.example.com";
+    let world = World::with(&[("http.cors_origins", allowed)]).await;
+    let closed = World::start().await;
+    let preflight = async |world: &World, origin: &str| {
+        let url = format!("http://{}/?srv=chatserver&api=chatconversation", world.address);
+        let request = reqwest::Client::new()
+            .request(reqwest::Method::OPTIONS, url)
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "content-type,ozeki-signature");
+        let answer = request.send().await.unwrap();
+        answer
+            .headers()
+            .get("access-control-allow-origin")
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(preflight(&world, allowed).await.as_deref(), Some(allowed));
+    assert_eq!(preflight(&world, "https://evil.example.com").await, None);
+    assert_eq!(preflight(&closed, allowed).await, None);
+    let (alice, _bob) = world.alice_and_bob().await;
+    let list = alice.prepares("chatconversation", "list", &json!({}));
+    let answer = list.with_header("origin", allowed).sent().await;
+    answer.ok();
+    assert_eq!(answer.headers["access-control-allow-origin"], allowed);
+    assert!(
+        answer.headers["access-control-expose-headers"].to_str().unwrap().contains("x-request-id")
+    );
+}
