@@ -55,7 +55,7 @@ async fn nobody_gets_in_without_a_right_signature() {
     let (alice, _bob) = world.alice_and_bob().await;
     let nobody = Email::parse("nobody@example.com").unwrap();
     let ghost = alice.posing_as(UserId::of(&nobody));
-    let forger = alice.with_key(ApiKey::generate());
+    let mallory = alice.with_key(ApiKey::generate());
     let eve = world.person("Eve").await;
     world.disables(&eve).await;
     for action in signed_actions() {
@@ -66,16 +66,16 @@ async fn nobody_gets_in_without_a_right_signature() {
             let refused = signed.clone().without_header(header).sent().await;
             refused.refused(401, "invalid_signature");
         }
-        let forged = asks(&forger, action, &fields).await;
-        forged.refused(401, "invalid_signature");
+        let forgery = asks(&mallory, action, &fields).await;
+        forgery.refused(401, "invalid_signature");
         let unknown = asks(&ghost, action, &fields).await;
         let disabled = asks(&eve, action, &fields).await;
         for other in [unknown, disabled] {
-            assert_eq!((forged.status, &forged.text), (other.status, &other.text), "{action:?}");
+            assert_eq!((forgery.status, &forgery.text), (other.status, &other.text), "{action:?}");
             let names = |answer: &Answer| {
                 answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>()
             };
-            assert_eq!(names(&forged), names(&other), "{action:?}");
+            assert_eq!(names(&forgery), names(&other), "{action:?}");
         }
         assert_eq!(before, alice.downloads().await.text, "{action:?} changed something");
     }

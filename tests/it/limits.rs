@@ -7,9 +7,9 @@ use crate::world::{Answer, Person, World};
 
 /// Asks with a wrong key, as the client at this address behind a proxy.
 async fn fails(person: &Person, address: &str) -> Answer {
-    let forger = person.with_key(ApiKey::generate());
-    let forged = forger.prepares("chatconversation", "list", &json!({}));
-    forged.with_header("x-forwarded-for", address).sent().await
+    let mallory = person.with_key(ApiKey::generate());
+    let forgery = mallory.prepares("chatconversation", "list", &json!({}));
+    forgery.with_header("x-forwarded-for", address).sent().await
 }
 
 #[tokio::test]
@@ -32,15 +32,15 @@ async fn a_user_has_a_rate_and_others_are_not_touched() {
 async fn who_fails_too_often_is_told_so_and_whoever_verifies_is_served() {
     let world = World::with(&[("limits.failures_per_minute", "3")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
-    let forger = alice.with_key(ApiKey::generate());
-    forger.asks("list", json!({})).await.refused(401, "invalid_signature");
-    forger.logs_in().await.refused(401, "invalid_credentials");
-    forger.asks("list", json!({})).await.refused(401, "invalid_signature");
-    let shed = forger.asks("list", json!({})).await;
+    let mallory = alice.with_key(ApiKey::generate());
+    mallory.asks("list", json!({})).await.refused(401, "invalid_signature");
+    mallory.logs_in().await.refused(401, "invalid_credentials");
+    mallory.asks("list", json!({})).await.refused(401, "invalid_signature");
+    let shed = mallory.asks("list", json!({})).await;
     shed.refused(429, "rate_limited");
     let seconds: u64 = shed.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=20).contains(&seconds), "{seconds}");
-    forger.logs_in().await.refused(429, "rate_limited");
+    mallory.logs_in().await.refused(429, "rate_limited");
     alice.asks("list", json!({})).await.ok();
     alice.logs_in().await.ok();
 }
@@ -74,8 +74,8 @@ async fn refusals_can_all_be_200() {
     alice.does("clear", json!({ "instance": "0123456789" })).await.refused(200, "instance_changed");
     let nothing = alice.prepares_bytes("chatconversation", b"{".to_vec()).sent().await;
     nothing.refused(200, "bad_request");
-    let forger = alice.with_key(ApiKey::generate());
-    forger.logs_in().await.refused(200, "invalid_credentials");
+    let mallory = alice.with_key(ApiKey::generate());
+    mallory.logs_in().await.refused(200, "invalid_credentials");
     // What is no call of the API keeps its status.
     let http = reqwest::Client::new();
     let elsewhere = http.post(format!("http://{}/elsewhere", world.address)).send().await.unwrap();

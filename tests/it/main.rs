@@ -1,9 +1,12 @@
 //! The tests: people who talk to a real server on a real socket, with a database of their own.
 
+#![expect(clippy::unwrap_used, reason = "in a test a failed expectation is the point")]
+
 mod authorization;
 mod batches;
 mod binary;
 mod conformance;
+mod conversations;
 mod keys;
 mod limits;
 mod operating;

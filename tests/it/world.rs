@@ -200,17 +200,6 @@ impl World {
         running.await.unwrap().unwrap();
         Self::on(folder, clock, keys, &[]).await
     }
-
-    /// Begins the shutdown.
-    pub async fn stops(&self) {
-        self.app.shutdown.begin(Duration::ZERO).await;
-    }
-
-    /// Stops the server and waits until it has ended in order.
-    pub async fn ends(self) {
-        self.stops().await;
-        self.running.await.unwrap().unwrap();
-    }
 }
 
 /// A user with a client.
