@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::api::{self, Unfinished};
+use crate::api;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::id::UserId;
 use crate::jobs;
 use crate::limits::Rates;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{GIVE_UP_AFTER, Shutdown};
 use crate::signature::Verifier;
 use crate::store::{OpenError, Schema, Store};
 use crate::telemetry::{Logging, Metrics};
@@ -37,9 +38,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Requests were still being answered when the time was over.
-    #[error(transparent)]
-    Unfinished(#[from] Unfinished),
+    /// Something was still being done when the time for stopping was over.
+    #[error("the server was not done {} s after it stopped accepting", GIVE_UP_AFTER.as_secs())]
+    Unfinished,
     /// The task that writes has ended, so that no change can be made.
     #[error("the writer of the store has ended unexpectedly")]
     WriterEnded,
@@ -131,16 +132,24 @@ impl Server {
     pub async fn run(self) -> Result<(), Error> {
         let Self { app, listener, tasks } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
-        let served = tokio::select! {
-            served = api::serve(listener, Arc::clone(&app)) => served.map_err(Error::from),
-            () = app.store.ended() => Err(Error::WriterEnded),
-        };
-        app.store.close().await;
-        tasks.close();
-        if served.is_ok() {
+        let to_the_end = async {
+            tokio::select! {
+                () = api::serve(listener, Arc::clone(&app)) => {}
+                () = app.store.ended() => return Err(Error::WriterEnded),
+            }
+            app.store.close().await;
+            tasks.close();
             tasks.wait().await;
+            Ok(())
+        };
+        let too_long = async {
+            app.shutdown.closing().await;
+            sleep(GIVE_UP_AFTER).await;
+        };
+        tokio::select! {
+            ended = to_the_end => ended,
+            () = too_long => Err(Error::Unfinished),
         }
-        served
     }
 }
 

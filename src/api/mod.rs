@@ -38,7 +38,7 @@ use fields::Fields;
 use observe::Seen;
 
 pub use health::serve_metrics;
-pub use server::{Unfinished, serve};
+pub use server::serve;
 
 /// The service and the name of an API, as the query of a request carries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,8 @@ pub fn router(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             tracing::error!("a request was ended by a panic");
-            envelope::refusal(&Error::Internal, ErrorStatus::Real)
+            let seen = Seen::default().refused(&Error::Internal);
+            seen.on(envelope::refusal(&Error::Internal, ErrorStatus::Real))
         }))
         .layer(from_fn_with_state(Arc::clone(app), observe::observe))
         .with_state(Arc::clone(app));
@@ -180,12 +181,12 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
             answered.unwrap_or(Err(Error::TimedOut))
         }
         Err(body::Unreceived::Refused(error)) => Err(error),
-        Err(body::Unreceived::Late) => return seen.on(body::late()),
+        Err(body::Unreceived::Late) => return seen.late().on(body::late()),
     };
     let response = match answered {
         Ok(reply) => reply.into_response(),
         Err(error) => {
-            seen.refused(&error);
+            seen = seen.refused(&error);
             envelope::refusal(&error, error_status)
         }
     };
@@ -270,10 +271,11 @@ async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Re
 /// Refuses what is no call of the API, whose refusals alone `http.error_status` concerns.
 async fn refuse_unread(app: &App, request: Request<Body>, error: Error) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let mut seen = Seen::default();
-    seen.refused(&error);
-    seen.on(match body::receive::<()>(app, &head, body, Err(error)).await {
-        Err(body::Unreceived::Refused(error)) => envelope::refusal(&error, ErrorStatus::Real),
-        _ => body::late(),
-    })
+    let seen = Seen::default().refused(&error);
+    match body::receive::<()>(app, &head, body, Err(error)).await {
+        Err(body::Unreceived::Refused(error)) => {
+            seen.on(envelope::refusal(&error, ErrorStatus::Real))
+        }
+        _ => seen.late().on(body::late()),
+    }
 }

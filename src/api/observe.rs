@@ -41,12 +41,20 @@ impl Default for Seen {
 }
 
 impl Seen {
-    pub fn refused(&mut self, error: &Error) {
+    /// The request was refused, or failed.
+    pub fn refused(mut self, error: &Error) -> Self {
         self.outcome = error.code();
         self.cause = error.source().map(|source| {
             let deeper = source.source().map(|deeper| format!(": {deeper}"));
             format!("{source}{}", deeper.unwrap_or_default())
         });
+        self
+    }
+
+    /// The request did not arrive in time.
+    pub fn late(mut self) -> Self {
+        self.outcome = "late";
+        self
     }
 
     /// Leaves it on the answer, where [`observe`] finds it.

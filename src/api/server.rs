@@ -14,7 +14,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::gauge;
-use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -24,20 +23,13 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::app::App;
-use crate::shutdown::{CUT_AFTER, GIVE_UP_AFTER};
+use crate::shutdown::CUT_AFTER;
 
 /// The most bytes of the head of a request. Our heads take about 400.
 const HEAD_BYTES: usize = 16 * 1024;
 
 /// How long to wait after an accept that failed, commonly because there are too many open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
-
-/// Connections that were still busy when the time for closing them was over.
-#[derive(Debug, Error)]
-#[error("{connections} connections were still busy after {} s", GIVE_UP_AFTER.as_secs())]
-pub struct Unfinished {
-    connections: usize,
-}
 
 /// What a request knows of its connection.
 #[derive(Clone)]
@@ -55,11 +47,7 @@ impl Connection {
 
 /// Serves until the shutdown says to close. Then requests that have arrived are answered, and those
 /// that have arrived in part are cut when their time is over.
-///
-/// # Errors
-///
-/// [`Unfinished`] where connections were still busy in the end.
-pub async fn serve(listener: TcpListener, app: Arc<App>) -> Result<(), Unfinished> {
+pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let server = Arc::new(Server {
         router: super::router(&app),
         http: http(&app),
@@ -80,19 +68,10 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) -> Result<(), Unfinishe
     }
     drop(listener);
     connections.close();
-    let cut = async {
-        sleep(CUT_AFTER).await;
+    if timeout(CUT_AFTER, connections.wait()).await.is_err() {
         server.cut.cancel();
-        std::future::pending::<()>().await;
-    };
-    let finished = async {
-        tokio::select! {
-            () = connections.wait() => {}
-            () = cut => {}
-        }
-    };
-    let finished = timeout(GIVE_UP_AFTER, finished).await;
-    finished.map_err(|_| Unfinished { connections: connections.len() })
+        connections.wait().await;
+    }
 }
 
 async fn accept_all(

@@ -26,6 +26,19 @@ use crate::users::{self, FullName, Nick};
 /// The shell functions and commands, with the places of what is different each time.
 const SHELL: &str = include_str!("demo.sh");
 
+/// What the shell functions do. It stands before them: not every shell takes comments when typing.
+const GUIDE: &str = "\
+# Paste what follows into another shell. It needs curl and openssl, and defines a function for each command:
+#   chat_as_alice, chat_as_bob   who you are from then on
+#   chat_login                   log in; chat_key opens the private key that comes with it
+#   chat_list, chat_download     what the server says; chat_read opens the messages
+#   chat_add TEXT, chat_clear    say something, remove everything
+#   chat_call API FIELDS         stamp, sign and send any request
+# The server never reads Data. These people write IV:CIPHERTEXT, AES-256-CFB under the conversation's
+# secret, which chat_secret opens. The commands at the end work in any order, as often as you like.
+# Ctrl-C here ends the demo.
+";
+
 /// What Alice and Bob have said before anybody joins them.
 const TALK: [(usize, &str); 3] = [
     (0, "Hi Bob, have you seen the new server?"),
@@ -205,7 +218,7 @@ fn print(cast: &Cast, app: &App) -> Result<(), Failed> {
         writeln!(stdout, "#     API key             {}", person.apikey)?;
         writeln!(stdout, "#     encryption password {}", person.encryptionpassword)?;
     }
-    writeln!(stdout, "# They are friends, and their conversation is {}.\n", cast.conversationid)?;
-    writeln!(stdout, "{shell}\n# Ctrl-C ends the demo.")?;
+    writeln!(stdout, "# They are friends, and their conversation is {}.", cast.conversationid)?;
+    writeln!(stdout, "{GUIDE}\n{shell}")?;
     Ok(stdout.flush()?)
 }

@@ -1,4 +1,3 @@
-# Paste this into a shell. It needs curl and openssl, and defines one function for each command below.
 CHAT_URL='{{url}}'
 CHAT_CONVERSATION='{{conversation}}'
 chat_as_alice() {
@@ -9,7 +8,6 @@ chat_as_bob() {
   CHAT_USER='{{bob.userid}}' CHAT_STATION='{{bob.stationid}}'
   CHAT_APIKEY='{{bob.apikey}}' CHAT_PASSWORD='{{bob.encryptionpassword}}'
 }
-# chat_call API FIELDS: stamps, signs and sends a request.
 chat_call() {
   CHAT_BODY="{$2,\"clientversioncode\":3,\"timestamp\":\"$(date -u '+%Y-%m-%d %H:%M:%S')\"}"
   CHAT_SIGNATURE=$(printf 'chatserver\n%s\n%s\n%s\n%s' "$1" "$CHAT_USER" "$CHAT_STATION" "$CHAT_BODY" |
@@ -18,7 +16,6 @@ chat_call() {
     -H "Ozeki-Station: $CHAT_STATION" -H "Ozeki-User: $CHAT_USER" \
     -H "Ozeki-Signature: $CHAT_SIGNATURE" --data-binary "$CHAT_BODY" && echo
 }
-# chat_field NAME: the value of a string in the JSON on stdin.
 chat_field() { sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p'; }
 chat_login() {
   curl -sS "$CHAT_URL?srv=chatserver&api=chatlogin" -H 'Content-Type: application/json' \
@@ -26,16 +23,21 @@ chat_login() {
 }
 chat_list() { chat_call chatconversation '"action":"list"'; }
 chat_instance() { chat_list | chat_field instance; }
-# chat_secret: the conversation's key in hexadecimal, opened with the private key that login returns.
+chat_pem() { printf '%b' "$(chat_login | chat_field rsakey)"; }
+chat_key() {
+  CHAT_PEM=$(mktemp)
+  chat_pem >"$CHAT_PEM"
+  openssl rsa -in "$CHAT_PEM" -passin "pass:$CHAT_PASSWORD" -check -noout
+  rm -f "$CHAT_PEM"
+}
 chat_secret() {
   CHAT_PEM=$(mktemp)
-  printf '%b' "$(chat_login | chat_field rsakey)" >"$CHAT_PEM"
+  chat_pem >"$CHAT_PEM"
   chat_list | chat_field secret | openssl base64 -d -A |
     openssl pkeyutl -decrypt -inkey "$CHAT_PEM" -passin "pass:$CHAT_PASSWORD" -pkeyopt rsa_padding_mode:oaep \
       -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256 | od -An -v -tx1 | tr -d ' \n'
   rm -f "$CHAT_PEM"
 }
-# The server never reads Data. This demo writes IV:CIPHERTEXT, AES-256-CFB under the conversation's key.
 chat_seal() {
   CHAT_IV=$(openssl rand -hex 16)
   printf '%s:%s' "$CHAT_IV" "$(printf '%s' "$1" |
@@ -49,7 +51,6 @@ chat_add() {
 chat_download() {
   chat_call chatconversation "\"action\":\"download\",\"conversationid\":\"$CHAT_CONVERSATION\",\"instance\":\"$(chat_instance)\""
 }
-# chat_read: the messages of a download, opened.
 chat_read() {
   CHAT_KEY=$(chat_secret)
   chat_download | tr '{' '\n' | chat_field Data | while read -r CHAT_DATA; do
@@ -61,10 +62,10 @@ chat_read() {
 chat_clear() {
   chat_call chatconversation "\"action\":\"clear\",\"conversationid\":\"$CHAT_CONVERSATION\",\"instance\":\"$(chat_instance)\""
 }
-chat_as_alice
 
-# Then any of these, in any order, as often as you like:
+chat_as_alice
 chat_login
+chat_key
 chat_list
 chat_add 'Hello from the shell'
 chat_download
