@@ -1,52 +1,18 @@
-//! The server as a whole: what it is built of, and how it runs.
+//! What requests are answered with.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use thiserror::Error;
-use tokio::net::TcpListener;
-use tokio::time::sleep;
-use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::api;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::id::UserId;
-use crate::jobs;
 use crate::limits::Rates;
-use crate::shutdown::{GIVE_UP_AFTER, Shutdown};
+use crate::shutdown::Shutdown;
 use crate::signature::Verifier;
-use crate::store::{OpenError, Schema, Store};
-use crate::telemetry::{Logging, Metrics};
+use crate::store::Store;
 
-/// Why the server did not start, or did not stop in order.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// The database can't be used.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// An address can't be listened on.
-    #[error("{setting} = {address}: can't listen there")]
-    Listen {
-        /// The setting.
-        setting: &'static str,
-        /// Its value.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Something was still being done when the time for stopping was over.
-    #[error("the server was not done {} s after it stopped accepting", GIVE_UP_AFTER.as_secs())]
-    Unfinished,
-    /// The task that writes has ended, so that no change can be made.
-    #[error("the writer of the store has ended unexpectedly")]
-    WriterEnded,
-}
-
-/// What requests are answered with.
+/// Everything that a request needs, put together once.
 pub struct App {
     /// The settings.
     pub config: Config,
@@ -66,27 +32,13 @@ pub struct App {
     pub shutdown: Shutdown,
 }
 
-/// A server that listens and is about to run.
-pub struct Server {
-    app: Arc<App>,
-    listener: TcpListener,
-    tasks: TaskTracker,
-}
-
-impl Server {
-    /// Opens the database, migrates it where it must, and listens.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the database or the address can't be used.
-    pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
-        let tasks = TaskTracker::new();
-        let listener = listen("http.listen", config.http.listen).await?;
-        let address = listener.local_addr().unwrap_or(config.http.listen);
-        let store = Store::open(&config.database.url, Schema::Migrate, &tasks).await?;
+impl App {
+    /// Puts it together for a server that listens on this address.
+    #[must_use]
+    pub fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
         let limits = &config.limits;
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
-        let app = App {
+        Self {
             store,
             clock,
             public_url: config.http.public_url.or_listening_on(address),
@@ -95,70 +47,6 @@ impl Server {
             failures: Rates::per_minute(limits.failures_per_minute.get()),
             shutdown: Shutdown::default(),
             config,
-        };
-        Ok(Self { app: Arc::new(app), listener, tasks })
-    }
-
-    /// What the server answers requests with.
-    #[must_use]
-    pub fn app(&self) -> &Arc<App> {
-        &self.app
-    }
-
-    /// The address that it listens on.
-    ///
-    /// # Errors
-    ///
-    /// Where the operating system can't tell.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Serves the metrics too, for as long as the server runs.
-    pub fn serve_metrics(&self, listener: TcpListener, metrics: Metrics, logging: Arc<Logging>) {
-        let serving = api::serve_metrics(listener, Arc::clone(&self.app), metrics, logging);
-        self.tasks.spawn(async move {
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the metrics are no longer served");
-            }
-        });
-    }
-
-    /// Runs until the shutdown has begun and everything that was accepted is done.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where it ended in another way.
-    pub async fn run(self) -> Result<(), Error> {
-        let Self { app, listener, tasks } = self;
-        tasks.spawn(jobs::run(Arc::clone(&app)));
-        let to_the_end = async {
-            tokio::select! {
-                () = api::serve(listener, Arc::clone(&app)) => {}
-                () = app.store.ended() => return Err(Error::WriterEnded),
-            }
-            app.store.close().await;
-            tasks.close();
-            tasks.wait().await;
-            Ok(())
-        };
-        let too_long = async {
-            app.shutdown.closing().await;
-            sleep(GIVE_UP_AFTER).await;
-        };
-        tokio::select! {
-            ended = to_the_end => ended,
-            () = too_long => Err(Error::Unfinished),
         }
     }
-}
-
-/// Listens on the address of a setting.
-///
-/// # Errors
-///
-/// [`Error::Listen`] names both.
-pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| Error::Listen { setting, address, source })
 }

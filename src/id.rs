@@ -8,7 +8,7 @@ use md5::{Digest, Md5};
 use rand::Rng;
 use rand::distr::{Alphanumeric, SampleString};
 
-use crate::keys::os_random;
+use crate::random::os_random;
 
 /// A value that is read from text: a header, a field of a request, an argument or a column.
 pub trait Parse: Sized {

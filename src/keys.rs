@@ -17,19 +17,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 use pkcs8::PrivateKeyInfoRef;
 use rand::Rng;
-use rand::rand_core::UnwrapErr;
-use rand::rngs::SysRng;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::id::Parse;
-
-/// Randomness from the operating system; every secret of the server comes from here. A system that
-/// has none must not go on with guessable keys, so its refusal is a panic.
-#[must_use]
-pub fn os_random() -> UnwrapErr<SysRng> {
-    UnwrapErr(SysRng)
-}
+use crate::random::os_random;
 
 /// Key material that can't be used.
 #[derive(Debug, Error)]

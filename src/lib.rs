@@ -16,7 +16,8 @@
 //!
 //! Dependencies point one way: [`api`] is the HTTP edge and the only place that knows axum; it calls the
 //! nouns ([`users`], [`friends`], [`conversations`], [`messages`]), which hold the rules and call the
-//! [`store`], the only place that knows SQL. [`app`] builds it all and runs it; [`commands`] is the
+//! [`store`], the only place that knows SQL. [`app`] is what requests are
+//! answered with, [`server`] runs it; [`commands`] is the
 //! command line.
 
 pub mod api;
@@ -32,6 +33,8 @@ pub mod jobs;
 pub mod keys;
 pub mod limits;
 pub mod messages;
+pub mod random;
+pub mod server;
 pub mod shutdown;
 pub mod signature;
 pub mod store;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{Failed, Settings};
-use crate::app::{self, App, Server};
+use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::server::{self, Server};
 use crate::shutdown::Signals;
 use crate::telemetry::{Logging, Metrics};
 
@@ -39,7 +40,7 @@ pub async fn run(
     let metrics_listen = config.http.metrics_listen.0;
     let server = Server::bind(config, Clock::system()).await?;
     if let Some(address) = metrics_listen {
-        let listener = app::listen("http.metrics_listen", address).await?;
+        let listener = server::listen("http.metrics_listen", address).await?;
         tracing::info!(address = %listener.local_addr()?, "serving metrics");
         let metrics = Metrics::start()?;
         server.serve_metrics(listener, metrics, Arc::clone(logging));

@@ -7,7 +7,6 @@ use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
 use super::values::ManyRows;
-use super::writer::WaitingMessage;
 use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
@@ -143,31 +142,31 @@ struct Row {
 /// Judges and stores a run of messages in their order. A refused one takes no place in its conversation.
 pub(super) async fn add_all(
     on: &mut SqliteConnection,
-    run: &mut [&mut WaitingMessage],
-) -> Result<(), Error> {
+    run: &[&AddMessage],
+) -> Result<Vec<Added>, Error> {
     let standings = judge(on, run).await?;
     let mut heads = HashMap::new();
     let mut rows = Vec::with_capacity(run.len());
+    let mut outcomes = Vec::with_capacity(run.len());
     for (place, standing) in standings.into_iter().enumerate() {
-        let outcome = place_message(run, place, standing, &mut heads, &mut rows);
-        run[place].outcome = Some(outcome);
+        outcomes.push(place_message(run, place, standing, &mut heads, &mut rows));
     }
     if !rows.is_empty() {
         insert(on, run, &rows).await?;
         advance(on, run, &heads).await?;
     }
-    Ok(())
+    Ok(outcomes)
 }
 
 /// Decides about one message; where it is to be stored, gives it the next place.
 fn place_message(
-    run: &[&mut WaitingMessage],
+    run: &[&AddMessage],
     place: usize,
     standing: Standing,
     heads: &mut HashMap<ConversationId, Head>,
     rows: &mut Vec<Row>,
 ) -> Added {
-    let add = &run[place].message;
+    let add = run[place];
     let Standing(
         Some(instance),
         Some(generation),
@@ -188,8 +187,8 @@ fn place_message(
         last_access,
         stored: Vec::new(),
     });
-    let same_id = |&earlier: &usize| run[earlier].message.message.id == add.message.id;
-    let earlier = head.stored.iter().copied().find(same_id).map(|earlier| &run[earlier].message);
+    let same_id = |&earlier: &usize| run[earlier].message.id == add.message.id;
+    let earlier = head.stored.iter().copied().find(same_id).map(|earlier| run[earlier]);
     let repeated = match (&stored, earlier) {
         (Some(stored), _) => Some(stored.is(add)),
         (None, Some(earlier)) => {
@@ -216,13 +215,10 @@ fn place_message(
     Added::Stored
 }
 
-async fn judge(
-    on: &mut SqliteConnection,
-    run: &[&mut WaitingMessage],
-) -> Result<Vec<Standing>, Error> {
+async fn judge(on: &mut SqliteConnection, run: &[&AddMessage]) -> Result<Vec<Standing>, Error> {
     let mut query = sqlx::query_scalar::<_, String>(JUDGE.text(run.len()));
     for place in 0..ManyRows::padded(run.len()) {
-        let add = run.get(place).map(|waiting| &waiting.message);
+        let add = run.get(place);
         query = query
             .bind(add.and(i64::try_from(place).ok()))
             .bind(add.map(|add| add.conversation.as_str()))
@@ -236,15 +232,11 @@ async fn judge(
     judged.doing("judging messages")
 }
 
-async fn insert(
-    on: &mut SqliteConnection,
-    run: &[&mut WaitingMessage],
-    rows: &[Row],
-) -> Result<(), Error> {
+async fn insert(on: &mut SqliteConnection, run: &[&AddMessage], rows: &[Row]) -> Result<(), Error> {
     let mut query = sqlx::query(INSERT.text(rows.len()));
     for index in 0..ManyRows::padded(rows.len()) {
         let row = rows.get(index);
-        let add = row.map(|row| &run[row.place].message);
+        let add = row.map(|row| run[row.place]);
         let message = add.map(|add| &add.message);
         query = query
             .bind(add.map(|add| add.conversation.as_str()))
@@ -263,7 +255,7 @@ async fn insert(
 
 async fn advance(
     on: &mut SqliteConnection,
-    run: &[&mut WaitingMessage],
+    run: &[&AddMessage],
     heads: &HashMap<ConversationId, Head>,
 ) -> Result<(), Error> {
     let changed: Vec<_> =
@@ -274,7 +266,7 @@ async fn advance(
         query = query
             .bind(changed.map(|(id, ..)| id.as_str()))
             .bind(changed.map(|(_, head, _)| head.next_seq))
-            .bind(changed.map(|(.., last)| run[*last].message.message.id.as_str()))
+            .bind(changed.map(|(.., last)| run[*last].message.id.as_str()))
             .bind(changed.map(|(_, head, _)| head.last_access));
     }
     query.execute(on).await.map(drop).doing("moving conversations on")

@@ -79,9 +79,9 @@ impl<C: Change> Queued for Waiting<C> {
 }
 
 /// A message in the queue.
-pub(super) struct WaitingMessage {
-    pub(super) message: AddMessage,
-    pub(super) outcome: Option<Added>,
+struct WaitingMessage {
+    message: AddMessage,
+    outcome: Option<Added>,
     caller: oneshot::Sender<Result<Added, Error>>,
 }
 
@@ -321,15 +321,19 @@ fn settle_all(batch: Vec<Item>, written: &Result<(), Error>) {
 async fn apply(on: &mut SqliteConnection, batch: &mut [Item]) -> Result<(), Error> {
     let both_add = |one: &Item, next: &Item| matches!((one, next), (Item::Add(_), Item::Add(_)));
     for run in batch.chunk_by_mut(both_add) {
-        let mut messages = Vec::with_capacity(run.len());
+        let mut waiting = Vec::with_capacity(run.len());
         for item in run {
             match item {
-                Item::Add(waiting) => messages.push(&mut **waiting),
-                Item::Change(waiting) => waiting.apply(&mut *on).await?,
+                Item::Add(message) => waiting.push(message),
+                Item::Change(change) => change.apply(&mut *on).await?,
             }
         }
-        if !messages.is_empty() {
-            messages::add_all(on, &mut messages).await?;
+        if !waiting.is_empty() {
+            let messages: Vec<_> = waiting.iter().map(|waiting| &waiting.message).collect();
+            let outcomes = messages::add_all(on, &messages).await?;
+            for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
+                waiting.outcome = Some(outcome);
+            }
         }
     }
     Ok(())

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chatserver::app::{App, Server};
+use chatserver::app::App;
 use chatserver::clock::{Clock, Timestamp};
 use chatserver::config::Config;
 use chatserver::friends;
 use chatserver::id::{ApiKey, Parse, StationId, UserId};
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
+use chatserver::server::{self, Server};
 use chatserver::signature::{Signed, SigningKey};
 use chatserver::users::{self, FullName, Nick};
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -84,7 +85,7 @@ pub struct World {
     pub clock: TestClock,
     pub address: SocketAddr,
     app: Arc<App>,
-    running: JoinHandle<Result<(), chatserver::app::Error>>,
+    running: JoinHandle<Result<(), server::Error>>,
     keys: KeySource,
     folder: TempDir,
 }
