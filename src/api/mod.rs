@@ -172,7 +172,7 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
     let mut seen = Seen::default();
-    let api = admit(&app, &head).inspect(|api| seen.api = api.name);
+    let api = admit(&app, &head, &mut seen);
     let answered = match body::receive(&app, &head, body, api).await {
         Ok((api, body)) => {
             let limit = app.config.http.request_timeout_seconds.duration();
@@ -194,11 +194,12 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
 }
 
 /// Everything that can be said of a request before its body is read.
-fn admit(app: &App, head: &Parts) -> Result<Api, Error> {
+fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
     if head.method != Method::POST {
         return Err(Error::MethodNotAllowed);
     }
     let api = api_of(head).ok_or(Error::UnknownApi)?;
+    seen.api = api.name;
     let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
