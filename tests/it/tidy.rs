@@ -89,3 +89,16 @@ fn no_test_is_switched_off() {
         assert!(!text.contains(switched_off), "{}", path.display());
     }
 }
+
+#[test]
+fn the_gate_runs_the_tests_as_the_readme_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let has_line = |file: &str, line: &str| {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        text.lines().any(|one| one.trim() == line)
+    };
+    for file in ["README.md", ".ci/run"] {
+        assert!(has_line(file, "cargo test"), "{file}");
+    }
+    assert!(has_line(".github/workflows/ci.yml", "- run: .ci/run"));
+}
