@@ -4,12 +4,13 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{PATIENCE, until};
+use crate::world::{PATIENCE, Person, until};
 
 /// A folder in which the binary is run.
 pub struct Workplace {
@@ -69,6 +70,28 @@ impl Workplace {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// Adds a user on the command line, who is a client of this process.
+    pub fn adds(&self, process: &Process, nick: &str) -> Person {
+        let email = format!("{}@example.com", nick.to_lowercase());
+        let told = self.tells(&["user", "add", &email, "--nick", nick]);
+        Person::added(&told, process.address)
+    }
+
+    /// Makes two people friends on the command line; from then on they talk in their conversation.
+    pub fn befriends(&self, one: &mut Person, other: &mut Person) {
+        let told = self.tells(&["friend", "add", &one.email, &other.email]);
+        told["conversationid"].as_str().unwrap().clone_into(&mut one.conversation);
+        other.conversation.clone_from(&one.conversation);
+    }
+
+    /// Alice and Bob, who are friends and clients of this process.
+    pub fn alice_and_bob(&self, process: &Process) -> (Person, Person) {
+        let mut alice = self.adds(process, "Alice");
+        let mut bob = self.adds(process, "Bob");
+        self.befriends(&mut alice, &mut bob);
+        (alice, bob)
+    }
+
     /// Starts a server and waits until it is ready. It logs to `log.txt` in this folder.
     pub async fn serves(&self, settings: &[(&str, &str)]) -> Process {
         self.starts(&["serve"], settings).await
@@ -76,14 +99,24 @@ impl Workplace {
 
     /// Starts a command that serves, and waits until it is ready.
     pub async fn starts(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Process {
-        let log = std::fs::File::create(self.path().join("log.txt")).unwrap();
-        let address = free_address();
+        self.starts_at(free_address(), arguments, settings).await
+    }
+
+    /// Starts a command that serves at this address, and waits until it is ready.
+    pub async fn starts_at(
+        &self,
+        address: SocketAddr,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Process {
+        let create = |name| std::fs::File::create(self.path().join(name)).unwrap();
+        let (log, printed) = (create("log.txt"), create("printed.txt"));
         let mut command = self.command(arguments);
         command.args(["--listen", &address.to_string()]);
         command.env("CHATSERVER_HTTP__METRICS_LISTEN", free_address().to_string());
         command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
         command.envs(settings.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.stdin(Stdio::null()).stdout(printed).stderr(log);
         let mut process = Process { child: command.spawn().unwrap(), address };
         let ready = format!("http://{address}/readyz");
         until("the server is ready", async || {
@@ -113,11 +146,25 @@ impl Workplace {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("log.txt")).unwrap()
     }
+
+    /// What the command that was started last has printed.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(self.path().join("printed.txt")).unwrap()
+    }
 }
 
-/// An address of loopback that nobody listens on.
+/// An address of loopback that nobody listens on, and that stays free until it is used: connections
+/// to others begin at ports above these, and each test gets one of its own.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        // Other runs of the tests, with other process ids, begin elsewhere.
+        let offset = std::process::id() * 97 + u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + u16::try_from(offset % 20_000).unwrap();
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 /// A process that serves. It is killed when it is dropped.

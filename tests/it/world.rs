@@ -75,6 +75,12 @@ impl TestClock {
         self.now().to_string()
     }
 
+    /// This clock, as servers and people look at it.
+    fn clock(&self) -> Clock {
+        let shown = self.clone();
+        Clock::from_fn(move || shown.now())
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp::from_unix(self.0.load(Ordering::SeqCst)).unwrap()
     }
@@ -117,8 +123,7 @@ impl World {
         ];
         all.extend_from_slice(settings);
         let config = Config::load(None, [], &all).unwrap();
-        let shown = clock.clone();
-        let server = Server::bind(config, Clock::from_fn(move || shown.now())).await.unwrap();
+        let server = Server::bind(config, clock.clock()).await.unwrap();
         let address = server.address().unwrap();
         let app = Arc::clone(server.app());
         let running = tokio::spawn(server.run());
@@ -152,15 +157,14 @@ impl World {
             password.clone(),
         );
         let user = user.await.unwrap();
-        let station = StationId::parse(&Uuid::new_v4().simple().to_string()).unwrap();
         Person {
             email: email.to_owned(),
             user: user.id,
-            station,
+            station: new_station(),
             api_key: user.api_key,
             password,
             address: self.address,
-            clock: self.clock.clone(),
+            clock: self.clock.clock(),
             http: reqwest::Client::new(),
             conversation: String::new(),
         }
@@ -214,7 +218,8 @@ pub struct Person {
     /// The conversation that this person talks in.
     pub conversation: String,
     address: SocketAddr,
-    clock: TestClock,
+    /// What this person dates by: the server's test clock, or the system's for a process.
+    clock: Clock,
     http: reqwest::Client,
 }
 
@@ -228,8 +233,12 @@ pub struct Answer {
 
 impl Answer {
     pub async fn of(response: Response) -> Self {
+        Self::received(response).await.unwrap()
+    }
+
+    async fn received(response: Response) -> reqwest::Result<Self> {
         let (status, headers) = (response.status(), response.headers().clone());
-        Self { status, headers, text: response.text().await.unwrap() }
+        Ok(Self { status, headers, text: response.text().await? })
     }
 
     /// The envelope.
@@ -297,9 +306,18 @@ impl Prepared {
     }
 
     pub async fn sent(&self) -> Answer {
-        let request = self.http.post(&self.url).headers(self.headers.clone());
-        Answer::of(request.body(self.body.clone()).send().await.unwrap()).await
+        self.tried().await.unwrap()
     }
+
+    /// The answer, or why there is none: the server may be gone.
+    pub async fn tried(&self) -> reqwest::Result<Answer> {
+        let request = self.http.post(&self.url).headers(self.headers.clone());
+        Answer::received(request.body(self.body.clone()).send().await?).await
+    }
+}
+
+fn new_station() -> StationId {
+    StationId::parse(&Uuid::new_v4().simple().to_string()).unwrap()
 }
 
 /// A message with a fresh ID.
@@ -315,10 +333,30 @@ pub fn message_with_id(id: &str, text: &str, date: &str) -> Value {
 }
 
 impl Person {
+    /// Somebody whom the command line has added, as a client of the process at this address.
+    pub fn added(told: &Value, address: SocketAddr) -> Self {
+        let told = |name: &str| told[name].as_str().unwrap();
+        Self {
+            email: told("email").to_owned(),
+            user: Parse::parse(told("userid")).unwrap(),
+            station: new_station(),
+            api_key: Parse::parse(told("apikey")).unwrap(),
+            password: Parse::parse(told("encryptionpassword")).unwrap(),
+            conversation: String::new(),
+            address,
+            clock: Clock::system(),
+            http: reqwest::Client::new(),
+        }
+    }
+
     /// The same person on another device.
     pub fn elsewhere(&self) -> Self {
-        let station = StationId::parse(&Uuid::new_v4().simple().to_string()).unwrap();
-        Self { station, ..self.clone() }
+        Self { station: new_station(), ..self.clone() }
+    }
+
+    /// The date, as this person's clock shows it.
+    pub fn date(&self) -> String {
+        self.clock.now().to_string()
     }
 
     /// The same person with another API key.
@@ -333,7 +371,7 @@ impl Person {
 
     /// The same person at another server.
     pub fn moves_to(&self, world: &World) -> Self {
-        Self { address: world.address, clock: world.clock.clone(), ..self.clone() }
+        Self { address: world.address, clock: world.clock.clock(), ..self.clone() }
     }
 
     /// The very same request again, sent to the server that this person uses now.
@@ -374,7 +412,7 @@ impl Person {
         let all = body.as_object_mut().unwrap();
         all.extend(fields.as_object().unwrap().clone());
         all.entry("clientversioncode").or_insert(json!(3));
-        all.entry("timestamp").or_insert(json!(self.clock.date()));
+        all.entry("timestamp").or_insert(json!(self.date()));
         all.entry("nonce").or_insert(json!(Uuid::new_v4().to_string()));
         self.prepares_bytes(api, body.to_string().into_bytes())
     }
@@ -421,7 +459,7 @@ impl Person {
 
     /// Sends a message and returns its ID.
     pub async fn sends(&self, text: &str) -> String {
-        let message = message(text, &self.clock.date());
+        let message = message(text, &self.date());
         self.adds(&message).await.ok();
         message["ID"].as_str().unwrap().to_owned()
     }
