@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +17,10 @@ use crate::jobs;
 use crate::shutdown::GIVE_UP_AFTER;
 use crate::store::{OpenError, Schema, Store};
 use crate::telemetry::{Logging, Metrics};
+
+/// How many clients may wait to be accepted, as far as the operating system lets them: after a restart, all
+/// come back at once.
+const BACKLOG: u32 = 4096;
 
 /// Why the server did not start, or did not stop in order.
 #[derive(Debug, Error)]
@@ -58,7 +62,7 @@ impl Server {
     /// [`Error`] where the database or the address can't be used.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
         let tasks = TaskTracker::new();
-        let listener = listen("http.listen", config.http.listen).await?;
+        let listener = listen("http.listen", config.http.listen)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
         let store = Store::open(&config.database.url, Schema::Migrate, &tasks).await?;
         let app = App::new(config, clock, store, address);
@@ -124,7 +128,13 @@ impl Server {
 /// # Errors
 ///
 /// [`Error::Listen`] names both.
-pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| Error::Listen { setting, address, source })
+pub fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    let listening = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A server that comes back at once finds its address free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listening().map_err(|source| Error::Listen { setting, address, source })
 }

@@ -1,5 +1,6 @@
 //! Connections: accepting them, bounding them, and letting them end in peace.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,7 +9,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::Request;
-use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -51,6 +51,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let server = Arc::new(Server {
         router: super::router(&app),
         http: http(&app),
+        header_timeout: app.config.http.header_timeout_seconds.duration(),
         write_timeout: app.config.http.write_timeout_seconds.duration(),
         cut: CancellationToken::new(),
         app: Arc::clone(&app),
@@ -62,16 +63,32 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
         () = accepting => {}
         () = app.shutdown.closing() => {}
     }
-    // Clients in the backlog are connected already, as far as they know.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+    for (stream, peer) in backlog(listener) {
         connections.spawn(Arc::clone(&server).connection(stream, peer, None));
     }
-    drop(listener);
     connections.close();
     if timeout(CUT_AFTER, connections.wait()).await.is_err() {
         server.cut.cancel();
         connections.wait().await;
     }
+}
+
+/// Clients that are connected, as far as they know, but not accepted yet. The operating system is asked
+/// itself: the runtime may not have heard of them, and makes a task pause that accepts many.
+fn backlog(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let listener = listener.into_std().ok();
+    std::iter::from_fn(move || {
+        loop {
+            match listener.as_ref()?.accept() {
+                Ok((stream, peer)) => {
+                    stream.set_nonblocking(true).ok()?;
+                    return Some((TcpStream::from_std(stream).ok()?, peer));
+                }
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(_) => return None,
+            }
+        }
+    })
 }
 
 async fn accept_all(
@@ -106,6 +123,7 @@ fn http(app: &App) -> http1::Builder {
 struct Server {
     router: Router,
     http: http1::Builder,
+    header_timeout: Duration,
     write_timeout: Duration,
     /// Cancelled when requests that have not arrived whole are given up.
     cut: CancellationToken,
@@ -131,6 +149,9 @@ impl Server {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
         }
+        if !self.speaks(&stream).await {
+            return;
+        }
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write_timeout));
         let received = Arc::new(AtomicBool::new(false));
@@ -142,6 +163,8 @@ impl Server {
         });
         let mut http = pin!(self.http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         let served = tokio::select! {
+            // A request that has come before the end is begun before the end.
+            biased;
             served = &mut http => served,
             () = self.app.shutdown.closing() => {
                 http.as_mut().graceful_shutdown();
@@ -158,6 +181,16 @@ impl Server {
         };
         if let Err(error) = served {
             tracing::debug!(%error, %peer, "a connection ended early");
+        }
+    }
+
+    /// Waits for the first byte. hyper must not be asked to end a connection of which it has read
+    /// nothing: it closes it at once, with the request that is already there.
+    async fn speaks(&self, stream: &TcpStream) -> bool {
+        let first_byte = timeout(self.header_timeout, async { stream.peek(&mut [0]).await });
+        tokio::select! {
+            first_byte = first_byte => matches!(first_byte, Ok(Ok(1))),
+            () = self.cut.cancelled() => false,
         }
     }
 }

@@ -40,7 +40,7 @@ pub async fn run(
     let metrics_listen = config.http.metrics_listen.0;
     let server = Server::bind(config, Clock::system()).await?;
     if let Some(address) = metrics_listen {
-        let listener = server::listen("http.metrics_listen", address).await?;
+        let listener = server::listen("http.metrics_listen", address)?;
         tracing::info!(address = %listener.local_addr()?, "serving metrics");
         let metrics = Metrics::start()?;
         server.serve_metrics(listener, metrics, Arc::clone(logging));
@@ -78,6 +78,8 @@ async fn stop_at_signals(mut signals: Signals, app: &App) -> &'static str {
     let signal = signals.next().await;
     let drain = app.config.http.drain_seconds.duration();
     tracing::info!(signal, drain_seconds = drain.as_secs(), "stopping");
-    let ((), signal) = tokio::join!(app.shutdown.begin(drain), signals.next());
-    signal
+    tokio::select! {
+        () = app.shutdown.begin(drain) => signals.next().await,
+        signal = signals.next() => signal,
+    }
 }

@@ -10,6 +10,7 @@ mod conversations;
 mod keys;
 mod limits;
 mod operating;
+mod shutdown;
 mod signatures;
 mod tidy;
 mod world;

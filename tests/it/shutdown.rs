@@ -1,0 +1,321 @@
+//! The way down: what was asked is answered, what never ends is cut, and the exit code tells.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::binary::{Process, Workplace};
+use crate::world::{Person, Prepared, message, until};
+
+/// More than the runtime lets one task accept without a pause, which is 128.
+const REQUESTS: usize = 300;
+
+/// The very bytes of a request, so that a test decides when each of them is sent.
+fn bytes_of(prepared: &Prepared) -> Vec<u8> {
+    let (host, path) = prepared.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut text = format!("POST /{path} HTTP/1.1\r\nhost: {host}\r\n");
+    for (name, value) in &prepared.headers {
+        text += &format!("{name}: {}\r\n", value.to_str().unwrap());
+    }
+    text += &format!("content-length: {}\r\n\r\n", prepared.body.len());
+    [text.as_bytes(), &prepared.body].concat()
+}
+
+fn add(person: &Person, instance: &str, message: &Value) -> Prepared {
+    let fields = json!({
+        "conversationid": person.conversation, "instance": instance, "message": message,
+    });
+    person.prepares("chatconversation", "add", &fields)
+}
+
+/// A connection with these bytes on it.
+async fn connected(server: &Process, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(bytes).await.unwrap();
+    socket
+}
+
+/// Everything that comes until the server closes.
+async fn rest_of(mut socket: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A connection that is cut may end as a reset one.
+    drop(socket.read_to_end(&mut bytes).await);
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A connection on which this request has been answered, and which waits for the next.
+async fn kept_alive(server: &Process, request: &[u8]) -> TcpStream {
+    let mut socket = connected(server, request).await;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"]}") {
+        assert_ne!(socket.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    socket
+}
+
+/// Sends requests on connections of their own, then at once the signal, and counts the answers.
+async fn every_request_is_answered(signal: &str, settings: &[(&str, &str)]) {
+    let place = Workplace::new();
+    let mut server = place.serves(settings).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    let mut waiting = Vec::new();
+    let mut ids = HashSet::new();
+    for number in 0..REQUESTS {
+        let message = message(&format!("message {number}"), &alice.date());
+        let sender = if number % 2 == 0 { &alice } else { &bob };
+        let request =
+            bytes_of(&add(sender, &instance, &message).with_header("connection", "close"));
+        let (last, most) = request.split_last().unwrap();
+        waiting.push((connected(&server, most).await, *last));
+        ids.insert(message["ID"].as_str().unwrap().to_owned());
+    }
+    for (socket, last) in &mut waiting {
+        socket.write_all(&[*last]).await.unwrap();
+    }
+    server.signal(signal);
+    let mut answered = 0;
+    for (socket, _) in waiting {
+        answered += usize::from(rest_of(socket).await.contains(r#"{"status":"OK""#));
+    }
+    assert_eq!(answered, REQUESTS);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+
+    let again = place.starts_at(server.address, &["serve"], &[]).await;
+    let stored = alice.downloads().await.message_ids();
+    assert_eq!(stored.len(), REQUESTS);
+    assert_eq!(stored.into_iter().collect::<HashSet<_>>(), ids);
+    drop(again);
+}
+
+#[tokio::test]
+async fn sigterm_leaves_no_request_without_an_answer() {
+    every_request_is_answered("TERM", &[]).await;
+}
+
+#[tokio::test]
+async fn sigint_leaves_no_request_without_an_answer() {
+    every_request_is_answered("INT", &[]).await;
+}
+
+#[tokio::test]
+async fn clients_that_wait_for_a_place_are_answered_too() {
+    // Alice's idle connection holds the only place, so all others wait to be accepted.
+    let settings = [("CHATSERVER_LIMITS__CONNECTIONS", "1")];
+    every_request_is_answered("TERM", &settings).await;
+}
+
+#[tokio::test]
+async fn a_further_request_on_an_open_connection_is_answered_too() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let alice = place.adds(&server, "Alice");
+    let list = bytes_of(&alice.prepares("chatconversation", "list", &json!({})));
+    let mut open = Vec::new();
+    for _ in 0..REQUESTS {
+        open.push(kept_alive(&server, &list).await);
+    }
+    for socket in &mut open {
+        socket.write_all(&list).await.unwrap();
+    }
+    server.signal("TERM");
+    let mut answered = 0;
+    for socket in open {
+        answered += usize::from(rest_of(socket).await.contains(r#"{"status":"OK""#));
+    }
+    assert_eq!(answered, REQUESTS);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+}
+
+#[tokio::test]
+async fn what_was_answered_on_the_way_down_is_there_afterwards() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let (alice, _) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    let (answered, mut news) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..8 {
+        let (device, instance, answered) = (alice.elsewhere(), instance.clone(), answered.clone());
+        tokio::spawn(async move {
+            loop {
+                let message = message("one more", &device.date());
+                // Between two requests, a connection may find itself closed.
+                let Ok(answer) = add(&device, &instance, &message).tried().await else { return };
+                answer.ok();
+                answered.send(message["ID"].as_str().unwrap().to_owned()).unwrap();
+            }
+        });
+    }
+    drop(answered);
+    let mut ids = HashSet::new();
+    while ids.len() < 100 {
+        ids.insert(news.recv().await.unwrap());
+    }
+    server.signal("TERM");
+    while let Some(id) = news.recv().await {
+        ids.insert(id);
+    }
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    let _again = place.starts_at(server.address, &["serve"], &[]).await;
+    let stored: HashSet<_> = alice.downloads().await.message_ids().into_iter().collect();
+    assert!(stored.is_superset(&ids), "{} of {}", stored.len(), ids.len());
+}
+
+async fn status_of(server: &Process, path: &str) -> u16 {
+    let url = format!("http://{}{path}", server.address);
+    reqwest::get(url).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn requests_pass_while_load_balancers_take_notice() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "2")]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    assert_eq!(status_of(&server, "/readyz").await, 200);
+    let signalled = Instant::now();
+    server.signal("TERM");
+    until("it says that it is not ready", async || status_of(&server, "/readyz").await == 503)
+        .await;
+    assert!(signalled.elapsed() < Duration::from_secs(1), "{:?}", signalled.elapsed());
+    assert_eq!(status_of(&server, "/healthz").await, 200);
+    for number in 0..5 {
+        let message = message(&number.to_string(), &bob.date());
+        // A connection that is new, not one from before the signal.
+        add(&bob, &instance, &message).with_header("connection", "close").sent().await.ok();
+    }
+    assert_eq!(alice.reads().await, ["0", "1", "2", "3", "4"]);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    assert!(signalled.elapsed() >= Duration::from_secs(2), "{:?}", signalled.elapsed());
+}
+
+#[tokio::test]
+async fn idle_connections_delay_nothing() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let alice = place.adds(&server, "Alice");
+    let list = bytes_of(&alice.prepares("chatconversation", "list", &json!({})));
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(kept_alive(&server, &list).await);
+    }
+    let signalled = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
+    for socket in idle {
+        assert_eq!(rest_of(socket).await, "");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_do_not_arrive_whole_are_cut() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let (alice, _) = place.alice_and_bob(&server);
+    let list = bytes_of(&alice.prepares("chatconversation", "list", &json!({})));
+    let instance = alice.instance().await;
+    let sent = message("just in time", &alice.date());
+    let request = bytes_of(&add(&alice, &instance, &sent).with_header("connection", "close"));
+    let half_a_body = &request[..request.len() - 20];
+    let half_a_head = &request[..40];
+
+    let mut in_time = connected(&server, half_a_body).await;
+    let mut cut = vec![
+        connected(&server, b"").await,
+        connected(&server, half_a_head).await,
+        connected(&server, half_a_body).await,
+    ];
+    for half in [half_a_head, half_a_body] {
+        let mut second = kept_alive(&server, &list).await;
+        second.write_all(half).await.unwrap();
+        cut.push(second);
+    }
+    let signalled = Instant::now();
+    server.signal("TERM");
+    until("it has closed", async || TcpStream::connect(server.address).await.is_err()).await;
+    in_time.write_all(&request[request.len() - 20..]).await.unwrap();
+    let answer = rest_of(in_time).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
+
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    let took = signalled.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    for socket in cut {
+        assert_eq!(rest_of(socket).await, "");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT")] {
+        let place = Workplace::new();
+        let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "600")]).await;
+        server.signal(first);
+        until("it is stopping", async || status_of(&server, "/readyz").await == 503).await;
+        let signalled = Instant::now();
+        server.signal(second);
+        assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
+        assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_log_knows_no_secret() {
+    for format in ["text", "json"] {
+        let place = Workplace::new();
+        let settings = [("CHATSERVER_LOG__FILTER", "trace"), ("CHATSERVER_LOG__FORMAT", format)];
+        let mut server = place.serves(&settings).await;
+        let (alice, bob) = place.alice_and_bob(&server);
+        let instance = alice.instance().await;
+        let sent = message("the text of a message", &alice.date());
+        let request = add(&alice, &instance, &sent);
+        let login = alice.logs_in().await.ok();
+        let answered = request.sent().await;
+        answered.ok();
+        bob.reads().await;
+        // Refusals name what was wrong, but not its value.
+        let stolen = bob.prepares("chatconversation", "list", &json!({}));
+        let signature = request.headers["ozeki-signature"].to_str().unwrap();
+        stolen
+            .clone()
+            .with_header("ozeki-signature", signature)
+            .sent()
+            .await
+            .refused(401, "invalid_signature");
+        let mut lost = stolen.clone();
+        lost.url = lost.url.replace("/?", &format!("/nowhere?key={}&", bob.api_key.as_str()));
+        lost.sent().await.refused(404, "unknown_api");
+        let mut spoilt = sent.clone();
+        spoilt["Data"] = json!(format!("{}!", sent["Data"].as_str().unwrap()));
+        add(&alice, &instance, &spoilt).sent().await.refused(400, "invalid_field");
+        server.signal("TERM");
+        assert_eq!(server.ended().await.code(), Some(0));
+
+        let log = place.log();
+        let id = answered.headers["x-request-id"].to_str().unwrap();
+        assert!(log.contains(id) && log.contains(alice.user.as_str()), "the log is a log");
+        let mut secrets = vec![
+            signature,
+            stolen.headers["ozeki-signature"].to_str().unwrap(),
+            sent["Data"].as_str().unwrap(),
+            "the text of a message",
+            login["rsakey"].as_str().unwrap().lines().nth(6).unwrap(),
+        ];
+        for person in [&alice, &bob] {
+            secrets.extend([
+                person.api_key.as_str(),
+                person.station.as_str(),
+                person.password.as_str(),
+            ]);
+        }
+        for secret in secrets {
+            assert!(!log.contains(secret), "{secret} is in the log");
+        }
+    }
+}
