@@ -7,6 +7,7 @@ mod batches;
 mod binary;
 mod conformance;
 mod conversations;
+mod durability;
 mod keys;
 mod limits;
 mod operating;

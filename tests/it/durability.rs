@@ -1,0 +1,149 @@
+//! `kill -9` at any instant: nothing that was acknowledged is lost, and nothing is there twice.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::json;
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::task::LocalSet;
+
+use crate::binary::{Process, Workplace, free_address};
+use crate::world::{Person, message, until};
+
+/// How often the server is killed while people send.
+const KILLS: usize = 4;
+
+/// How many messages are acknowledged between two kills.
+const BETWEEN_KILLS: usize = 200;
+
+/// A server that comes back at the same address, as its clients expect it to.
+struct Mortal {
+    place: Workplace,
+    address: SocketAddr,
+    server: Process,
+}
+
+impl Mortal {
+    async fn starts() -> Self {
+        let (place, address) = (Workplace::new(), free_address());
+        let server = place.starts_at(address, &["serve"], &[]).await;
+        Self { place, address, server }
+    }
+
+    async fn is_killed_and_comes_back(&mut self) {
+        self.server.signal("KILL");
+        assert_eq!(self.server.ended().await.code(), None, "it did not end by itself");
+        self.server = self.place.starts_at(self.address, &["serve"], &[]).await;
+    }
+}
+
+/// What all senders know of each other.
+#[derive(Default)]
+struct Tally {
+    acknowledged: AtomicUsize,
+    /// Requests that were on their way when the server died.
+    cut_off: AtomicUsize,
+    enough: AtomicBool,
+}
+
+/// Sends one message after another, each until it is acknowledged. Returns their IDs.
+async fn keeps_sending(person: Person, tally: Arc<Tally>) -> Vec<String> {
+    let instance = person.instance().await;
+    let mut sent = Vec::new();
+    while !tally.enough.load(Ordering::SeqCst) {
+        let message = message(&format!("{} {}", person.email, sent.len()), &person.date());
+        let fields = json!({
+            "conversationid": person.conversation, "instance": instance, "message": message,
+        });
+        until("the message is acknowledged", async || {
+            match person.prepares("chatconversation", "add", &fields).tried().await {
+                Ok(answer) => answer.ok() != json!(null),
+                Err(error) => {
+                    tally.cut_off.fetch_add(usize::from(!error.is_connect()), Ordering::SeqCst);
+                    false
+                }
+            }
+        })
+        .await;
+        tally.acknowledged.fetch_add(1, Ordering::SeqCst);
+        sent.push(message["ID"].as_str().unwrap().to_owned());
+    }
+    sent
+}
+
+#[tokio::test]
+async fn a_kill_loses_no_acknowledged_message_and_doubles_none() {
+    let mut mortal = Mortal::starts().await;
+    let tally = Arc::new(Tally::default());
+    let mut people = Vec::new();
+    for pair in 0..8 {
+        let mut one = mortal.place.adds(&mortal.server, &format!("One-{pair}"));
+        let mut other = mortal.place.adds(&mortal.server, &format!("Other-{pair}"));
+        mortal.place.befriends(&mut one, &mut other);
+        people.extend([one, other]);
+    }
+    let sending = |person: &Person| keeps_sending(person.clone(), Arc::clone(&tally));
+    let together = LocalSet::new();
+    let senders: Vec<_> =
+        people.iter().map(|person| together.spawn_local(sending(person))).collect();
+    let sent = together.run_until(async {
+        for _ in 0..KILLS {
+            let before = tally.acknowledged.load(Ordering::SeqCst);
+            until("messages are acknowledged", async || {
+                tally.acknowledged.load(Ordering::SeqCst) >= before + BETWEEN_KILLS
+            })
+            .await;
+            mortal.is_killed_and_comes_back().await;
+        }
+        tally.enough.store(true, Ordering::SeqCst);
+        let mut sent = Vec::new();
+        for sender in senders {
+            sent.push(sender.await.unwrap());
+        }
+        sent
+    });
+    let sent = sent.await;
+    assert!(tally.cut_off.load(Ordering::SeqCst) > 0, "no request was cut off by a kill");
+    mortal.is_killed_and_comes_back().await;
+
+    for (pair, sent) in people.chunks(2).zip(sent.chunks(2)) {
+        let page = pair[0].downloads().await;
+        assert_eq!(page.text, pair[1].downloads().await.text, "both participants agree");
+        assert_eq!(page.text, pair[0].downloads().await.text, "two downloads agree");
+        assert!(page.json().get("more").is_none(), "the page is whole");
+        let stored = page.message_ids();
+        for sent in sent {
+            let mine: HashSet<_> = sent.iter().collect();
+            let found: Vec<_> = stored.iter().filter(|id| mine.contains(id)).collect();
+            assert_eq!(found, sent.iter().collect::<Vec<_>>(), "each once, in the sender's order");
+        }
+        assert_eq!(stored.len(), sent[0].len() + sent[1].len(), "nothing else is there");
+    }
+}
+
+#[tokio::test]
+async fn a_kill_brings_nothing_back_that_was_cleared() {
+    let mut mortal = Mortal::starts().await;
+    let (alice, bob) = mortal.place.alice_and_bob(&mortal.server);
+    for round in 0..3 {
+        for number in 0..5 {
+            alice.sends(&format!("{round} {number}")).await;
+        }
+        let cleared = bob.clears().await.conversation();
+        mortal.is_killed_and_comes_back().await;
+        assert!(alice.reads().await.is_empty());
+        assert_eq!(bob.sees().await, cleared);
+        assert_eq!(alice.instance().await, cleared["instance"]);
+        bob.sends("anew").await;
+        assert_eq!(alice.reads().await, ["anew"]);
+    }
+    let url = format!("sqlite://{}", mortal.place.path().join("chatserver.db").display());
+    let mut database = SqliteConnection::connect(&url).await.unwrap();
+    let rows = "SELECT count(*) FROM messages";
+    until("the cleared messages are removed from the disk", async || {
+        sqlx::query_scalar::<_, i64>(rows).fetch_one(&mut database).await.unwrap() == 1
+    })
+    .await;
+}
