@@ -14,8 +14,11 @@ pub enum Error {
     #[error("{0}")]
     BadRequest(&'static str),
     /// The API has no such action.
-    #[error("action {0:?} is not one of this API")]
-    UnknownAction(String),
+    #[error("action must be one of this API's: {known}")]
+    UnknownAction {
+        /// The actions of the API, separated by commas.
+        known: String,
+    },
     /// A field or header is missing or malformed.
     #[error("{field} {problem}")]
     InvalidField {
@@ -45,9 +48,12 @@ pub enum Error {
     /// No service has this path, `srv` and `api`.
     #[error("there is no such API: srv, api or the path is wrong")]
     UnknownApi,
-    /// The service takes POST alone.
-    #[error("the method must be POST")]
-    MethodNotAllowed,
+    /// The path takes another method.
+    #[error("the method must be {allowed}")]
+    MethodNotAllowed {
+        /// The method that it takes.
+        allowed: &'static str,
+    },
     /// Something is larger than its limit.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
@@ -97,7 +103,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
-            Self::UnknownAction(_) => "unknown_action",
+            Self::UnknownAction { .. } => "unknown_action",
             Self::InvalidField { .. } => "invalid_field",
             Self::InvalidCredentials => "invalid_credentials",
             Self::InvalidSignature(_) => "invalid_signature",
@@ -105,7 +111,7 @@ impl Error {
             Self::NotFriends => "not_friends",
             Self::ConversationNotFound => "conversation_not_found",
             Self::UnknownApi => "unknown_api",
-            Self::MethodNotAllowed => "method_not_allowed",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::TooLarge { .. } => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::InstanceChanged { .. } => "instance_changed",

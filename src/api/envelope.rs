@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -75,6 +75,9 @@ pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
     if error_status == ErrorStatus::Real {
         *response.status_mut() = status(error);
     }
+    if let Error::MethodNotAllowed { allowed } = error {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    }
     if let Some(after) = retry_after(error) {
         // A fraction of a second is rounded up, or the client would come too early.
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
@@ -93,7 +96,7 @@ struct Head<'a> {
 /// The HTTP status of a refusal (protocol, section 6).
 pub fn status(error: &Error) -> StatusCode {
     match error {
-        Error::BadRequest(_) | Error::UnknownAction(_) | Error::InvalidField { .. } => {
+        Error::BadRequest(_) | Error::UnknownAction { .. } | Error::InvalidField { .. } => {
             StatusCode::BAD_REQUEST
         }
         Error::InvalidCredentials
@@ -101,7 +104,7 @@ pub fn status(error: &Error) -> StatusCode {
         | Error::TimestampOutOfRange { .. } => StatusCode::UNAUTHORIZED,
         Error::NotFriends => StatusCode::FORBIDDEN,
         Error::ConversationNotFound | Error::UnknownApi => StatusCode::NOT_FOUND,
-        Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::InstanceChanged { .. } | Error::MessageConflict | Error::Replayed { .. } => {

@@ -136,6 +136,7 @@ async fn perform(
 
 /// All routes of the server.
 pub fn router(app: &Arc<App>) -> Router {
+    let error_status = app.config.http.error_status;
     let mut router = Router::new();
     for path in ["/", "/index.php", "/ozeki/", "/ozeki/index.php"] {
         router = router.route(path, any(call));
@@ -145,15 +146,14 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+        .layer(CatchPanicLayer::custom(move |_: Box<dyn std::any::Any + Send>| {
             tracing::error!("a request was ended by a panic");
             let seen = Seen::default().refused(&Error::Internal);
-            seen.on(envelope::refusal(&Error::Internal, ErrorStatus::Real))
-        }))
-        .layer(from_fn_with_state(Arc::clone(app), observe::observe))
-        .with_state(Arc::clone(app));
+            seen.on(envelope::refusal(&Error::Internal, error_status))
+        }));
     let origins = &app.config.http.cors_origins.0;
-    if origins.is_empty() { router } else { router.layer(cors(origins)) }
+    let router = if origins.is_empty() { router } else { router.layer(cors(origins)) };
+    router.layer(from_fn_with_state(Arc::clone(app), observe::observe)).with_state(Arc::clone(app))
 }
 
 /// What browser clients of these origins may do.
@@ -196,7 +196,7 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
 /// Everything that can be said of a request before its body is read.
 fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
     if head.method != Method::POST {
-        return Err(Error::MethodNotAllowed);
+        return Err(Error::MethodNotAllowed { allowed: "POST" });
     }
     let api = api_of(head).ok_or(Error::UnknownApi)?;
     seen.api = api.name;
@@ -246,9 +246,12 @@ async fn answer(
 
 fn action_of(api: Api, fields: &Fields<'_>) -> Result<&'static Action, Error> {
     let name: ActionName = fields.required("action")?;
-    let mut actions = ACTIONS.iter().filter(|action| action.api == api);
-    let action = actions.find(|action| action.name == name.0);
-    action.ok_or(Error::UnknownAction(name.0))
+    let actions = || ACTIONS.iter().filter(|action| action.api == api);
+    let action = actions().find(|action| action.name == name.0);
+    action.ok_or_else(|| {
+        let known: Vec<_> = actions().map(|action| action.name).collect();
+        Error::UnknownAction { known: known.join(", ") }
+    })
 }
 
 struct ActionName(String);
@@ -266,7 +269,7 @@ async fn no_such_path(State(app): State<Arc<App>>, request: Request<Body>) -> Re
 }
 
 async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
-    refuse_unread(&app, request, Error::MethodNotAllowed).await
+    refuse_unread(&app, request, Error::MethodNotAllowed { allowed: "GET" }).await
 }
 
 /// Refuses what is no call of the API, whose refusals alone `http.error_status` concerns.

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binary::{Workplace, free_address};
-use crate::world::{PATIENCE, World, until};
+use crate::world::{Answer, PATIENCE, World, until};
 
 async fn get(url: &str) -> (u16, String) {
     let answer = reqwest::get(url).await.unwrap();
@@ -154,6 +154,49 @@ async fn requests_may_follow_one_another_on_a_connection_without_waiting() {
     let answers = exchange(&world, &bytes).await;
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
     assert_eq!(answers.matches(&alice.conversation).count(), 3, "{answers}");
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_what_may_follow_its_request() {
+    let world = World::start().await;
+    for stray in ["\r\n", "POST /?srv=chat"] {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: chat\r\n\r\n{stray}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 1024];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await;
+        let read = read.expect("the answer comes").unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"), "{stray:?}");
+    }
+}
+
+#[tokio::test]
+async fn broken_http_is_told_so() {
+    let world = World::start().await;
+    let long = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(100_000));
+    for (request, status) in [("nonsense\r\n\r\n", "400"), (long.as_str(), "431")] {
+        let answer = exchange(&world, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_method_is_told_the_right_one() {
+    let world = World::start().await;
+    for (method, path, allowed) in [
+        ("GET", "/?srv=chatserver&api=chatlogin", "POST"),
+        ("PUT", "/", "POST"),
+        ("POST", "/healthz", "GET"),
+    ] {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let url = format!("http://{}{path}", world.address);
+        let answer = reqwest::Client::new().request(method, url).send().await.unwrap();
+        let answer = Answer::of(answer).await;
+        let refusal = answer.refused(405, "method_not_allowed");
+        assert_eq!(refusal["errormessage"], format!("the method must be {allowed}"));
+        let allow = answer.headers["allow"].to_str().unwrap();
+        assert!(allow.split(',').any(|one| one == allowed), "{allow}");
+    }
 }
 
 #[tokio::test]
