@@ -10,9 +10,10 @@ use crate::id::{ConversationId, Instance, MessageId, UserId};
 ///
 /// `head` is the conversation, if it is the caller's. `search` halves the places until it finds the first
 /// message accepted at the date or later: the seconds of acceptance never fall within a generation.
-/// `page` are the rows in reach, `kept` those that fit into the bytes: always the nearest one.
+/// `page` are the rows in reach, `kept` those that fit into the bytes: always the nearest one, and where
+/// `$second` holds the next one too.
 macro_rules! page {
-    ($default:literal, $side:literal, $nearest:literal) => {
+    ($default:literal, $side:literal, $nearest:literal, $second:literal) => {
         concat!(
             r#"
 WITH RECURSIVE
@@ -34,10 +35,13 @@ search (low, high) AS (
                 THEN high ELSE (low + high) / 2 END
     FROM search, head WHERE low < high
 ),
+known AS (
+    SELECT m.seq FROM head, messages m
+    WHERE m.conversation_id = head.id AND m.generation = head.generation AND m.id = $4
+),
 cursor AS (
     SELECT coalesce(
-        (SELECT m.seq FROM messages m
-         WHERE m.conversation_id = head.id AND m.generation = head.generation AND m.id = $4),
+        (SELECT seq FROM known),
         (SELECT low FROM search WHERE low >= high),
         "#,
             $default,
@@ -65,7 +69,10 @@ sized AS (
     FROM page AS m
 ),
 kept AS (
-    SELECT seq FROM sized WHERE place = 1 OR (place <= $7 AND bytes <= $8)
+    SELECT seq FROM sized
+    WHERE place = 1 OR (place <= $7 AND bytes <= $8) OR (place = 2 AND "#,
+            $second,
+            r#")
 )
 SELECT head.instance,
        coalesce((
@@ -80,11 +87,12 @@ FROM head"#
     };
 }
 
-/// From the cursor on, its own entry included, old to new.
-const DOWNLOAD: &str = page!("1", "m.seq >= cursor.seq", "m.seq");
+/// From the cursor on, its own entry included, old to new. Behind a known cursor there is always a second
+/// entry: a client that goes on from the last entry of a page must get further, however large it is.
+const DOWNLOAD: &str = page!("1", "m.seq >= cursor.seq", "m.seq", "EXISTS (SELECT 1 FROM known)");
 
 /// What stands just before the cursor.
-const DOWNLOAD_PARTIAL: &str = page!("head.next_seq", "m.seq < cursor.seq", "m.seq DESC");
+const DOWNLOAD_PARTIAL: &str = page!("head.next_seq", "m.seq < cursor.seq", "m.seq DESC", "1 = 0");
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -282,6 +282,9 @@ async fn a_page_ends_at_its_bytes_but_is_never_empty() {
     assert_eq!((page.message_ids(), &page.json()["more"]), (ids(0..1), &json!(true)));
     let page = alice.does("download", json!({ "firstmessageid": "m-1" })).await;
     assert_eq!((page.message_ids(), &page.json()["more"]), (ids(1..3), &json!(true)));
+    // Who goes on from the last entry of a page gets further, however large that one is.
+    let page = alice.does("download", json!({ "firstmessageid": "m-0" })).await;
+    assert_eq!((page.message_ids(), &page.json()["more"]), (ids(0..2), &json!(true)));
     let page = alice.does("downloadpartial", json!({})).await;
     assert_eq!((page.message_ids(), &page.json()["more"]), (ids(2..4), &json!(true)));
     let page = alice.does("downloadpartial", json!({ "lastmessageid": "m-1" })).await;
