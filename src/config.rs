@@ -13,6 +13,9 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use url::{Origin, Url};
 
+use crate::id::Parse as _;
+use crate::store::DatabaseFile;
+
 /// Every setting, with a comment and its default.
 pub const DEFAULT: &str = include_str!("../config/default.toml");
 
@@ -98,7 +101,7 @@ pub struct Http {
 #[serde(deny_unknown_fields)]
 pub struct Database {
     /// `sqlite://` and the path of a file.
-    pub url: String,
+    pub url: DatabaseUrl,
 }
 
 /// `[auth]`
@@ -341,6 +344,28 @@ impl<'de> Deserialize<'de> for PublicUrl {
         let expected =
             "empty or an http or https URL without query, such as https://chat.example.com/";
         url.map(|url| Self(Some(url))).ok_or_else(|| wrong(expected))
+    }
+}
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for DatabaseUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let url = String::deserialize(deserializer)?;
+        match DatabaseFile::parse(&url) {
+            Some(_) => Ok(Self(url)),
+            None => Err(wrong(DatabaseFile::EXPECTED)),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let listener = listen("http.listen", config.http.listen)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
-        let store = Store::open(&config.database.url, Schema::Migrate, &tasks).await?;
+        let store = Store::open(config.database.url.as_str(), Schema::Migrate, &tasks).await?;
         let app = App::new(config, clock, store, address);
         Ok(Self { app: Arc::new(app), listener, tasks })
     }

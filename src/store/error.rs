@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::DatabaseFile;
+use crate::id::Parse as _;
+
 /// A read or a change that did not happen. Nothing of a change that fails is kept.
 #[derive(Clone, Debug, Error)]
 pub enum Error {
@@ -40,7 +43,7 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The URL names no SQLite file.
-    #[error("database.url: {url:?} must be sqlite:// followed by the path of a file")]
+    #[error("{url:?} must be {}", DatabaseFile::EXPECTED)]
     Url {
         /// The URL as it was given.
         url: String,

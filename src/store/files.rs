@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 
 use super::{BUSY_TIMEOUT, OpenError};
+use crate::id::Parse;
 
 /// The write-ahead log is emptied before it grows beyond this many bytes: 64 MiB.
 pub(super) const WAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -19,20 +20,19 @@ pub struct DatabaseFile {
     path: PathBuf,
 }
 
-impl DatabaseFile {
-    /// Reads a URL such as `sqlite://chatserver.db` or `sqlite:///var/lib/chatserver/chatserver.db`.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError::Url`] where it names no file.
-    pub fn parse(url: &str) -> Result<Self, OpenError> {
-        let path = url.strip_prefix("sqlite://").unwrap_or_default();
-        if path.is_empty() || path.starts_with(':') || path.contains(['?', '#', '\0']) {
-            return Err(OpenError::Url { url: url.to_owned() });
-        }
-        Ok(Self { path: path.into() })
-    }
+impl Parse for DatabaseFile {
+    const EXPECTED: &'static str =
+        "sqlite:// and the path of a file, such as sqlite://chatserver.db";
 
+    fn parse(url: &str) -> Option<Self> {
+        let path = url.strip_prefix("sqlite://")?;
+        let well_formed =
+            !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#', '\0']);
+        well_formed.then(|| Self { path: path.into() })
+    }
+}
+
+impl DatabaseFile {
     /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -45,6 +45,15 @@ impl DatabaseFile {
         options.create(true).append(true).mode(0o600);
         let opened = options.open(&self.path).map(drop);
         opened.map_err(|source| OpenError::Create { path: self.path.display().to_string(), source })
+    }
+
+    /// A connection that leaves the file as it is as long as it only reads.
+    pub(super) async fn connect_onlooker(&self) -> Result<SqliteConnection, OpenError> {
+        let options = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        options.connect().await.map_err(|source| self.failed(source))
     }
 
     /// A connection that may write. Its log is checkpointed by the store's own task, never by a commit.

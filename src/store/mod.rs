@@ -51,7 +51,8 @@ impl Store {
     ///
     /// [`OpenError`] says what is wrong with the URL, the file or its schema.
     pub async fn open(url: &str, schema: Schema, tasks: &TaskTracker) -> Result<Self, OpenError> {
-        let file = DatabaseFile::parse(url)?;
+        let refused = || OpenError::Url { url: url.to_owned() };
+        let file = DatabaseFile::parse(url).ok_or_else(refused)?;
         file.create()?;
         schema::prepare(&file, schema).await?;
         let writer = file.connect_writer().await?;

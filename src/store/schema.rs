@@ -29,23 +29,26 @@ enum Found {
 
 /// Leaves the database with the newest schema, or says why it can't.
 pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<(), OpenError> {
-    let mut connection = file.connect_writer().await?;
     let failed = |source| file.failed(source);
-    let found = look(&mut connection).await.map_err(failed)?;
+    let mut onlooker = file.connect_onlooker().await?;
+    let found = look(&mut onlooker).await.map_err(failed)?;
+    onlooker.close().await.map_err(failed)?;
     refuse(file, &found, schema)?;
-    if found != Found::Current {
-        // Another process may be doing the same: the second waits here and then finds it done.
-        let begun = connection.begin_with("BEGIN IMMEDIATE").await;
-        let mut transaction = begun.map_err(failed)?;
-        let found = look(&mut transaction).await.map_err(failed)?;
-        refuse(file, &found, schema)?;
-        let migrated = MIGRATIONS.run_direct(None, &mut *transaction, false).await;
-        migrated.map_err(|source| OpenError::Migrate {
-            path: file.path().display().to_string(),
-            source,
-        })?;
-        transaction.commit().await.map_err(failed)?;
-    }
+    if found == Found::Current { Ok(()) } else { migrate(file, schema).await }
+}
+
+async fn migrate(file: &DatabaseFile, schema: Schema) -> Result<(), OpenError> {
+    let failed = |source| file.failed(source);
+    let mut connection = file.connect_writer().await?;
+    // Another process may be doing the same: the second waits here and then finds it done.
+    let begun = connection.begin_with("BEGIN IMMEDIATE").await;
+    let mut transaction = begun.map_err(failed)?;
+    let found = look(&mut transaction).await.map_err(failed)?;
+    refuse(file, &found, schema)?;
+    let migrated = MIGRATIONS.run_direct(None, &mut *transaction, false).await;
+    migrated
+        .map_err(|source| OpenError::Migrate { path: file.path().display().to_string(), source })?;
+    transaction.commit().await.map_err(failed)?;
     connection.close().await.map_err(failed)
 }
 
