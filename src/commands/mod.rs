@@ -1,5 +1,6 @@
 //! The command line: what operators and people who try the server type.
 
+mod cast;
 mod demo;
 mod friend;
 mod output;
@@ -105,12 +106,16 @@ impl Settings {
         if let Some(url) = &self.database_url {
             flags.push(("database.url", url));
         }
-        Config::load(self.config.as_deref(), std::env::vars(), &flags)
+        // A name that is not text is none of ours; a value that is not text is refused as what it looks like.
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        });
+        Config::load(self.config.as_deref(), environment, &flags)
     }
 
     async fn open(&self) -> Result<Database, Failed> {
         let config = self.load(&[])?;
-        Ok(Database::open(&config.database.url, Schema::MustBeCurrent).await?)
+        Ok(Database::open(config.database.url.as_str(), Schema::MustBeCurrent).await?)
     }
 }
 
@@ -166,8 +171,8 @@ pub async fn run() -> ExitCode {
 
 async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
-    Database::open(&config.database.url, Schema::Migrate).await?.close().await;
-    let url = config.database.url;
+    Database::open(config.database.url.as_str(), Schema::Migrate).await?.close().await;
+    let url = config.database.url.as_str();
     Output::new(format!("{url} has the newest schema"), json!({ "url": url })).print(settings.json)
 }
 
@@ -175,8 +180,9 @@ fn check_config(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
     let text = format!(
         "the settings are valid: listen on {}, keep the data in {}",
-        config.http.listen, config.database.url
+        config.http.listen,
+        config.database.url.as_str()
     );
-    let json = json!({ "listen": config.http.listen, "url": config.database.url });
+    let json = json!({ "listen": config.http.listen, "url": config.database.url.as_str() });
     Output::new(text, json).print(settings.json)
 }

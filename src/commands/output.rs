@@ -23,7 +23,9 @@ impl Output {
     pub fn print(self, as_json: bool) -> Result<(), Failed> {
         let text = if as_json { self.json.to_string() } else { self.text };
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}")?;
+        if !text.is_empty() {
+            writeln!(stdout, "{text}")?;
+        }
         Ok(stdout.flush()?)
     }
 }

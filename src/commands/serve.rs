@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 
+use super::output::Output;
 use super::{Failed, Settings};
 use crate::app::App;
 use crate::clock::Clock;
@@ -26,7 +28,16 @@ impl Serve {
         let flags = self.listen.as_deref().map(|listen| ("http.listen", listen));
         let config = self.settings.load(flags.as_slice())?;
         let logging = Arc::new(Logging::start(&config.log)?);
-        run(config, &logging, async |_| Ok(())).await
+        run(config, &logging, |server| self.tell(server)).await
+    }
+
+    /// Tells a program where the server is, which it can't know where the port is 0.
+    fn tell(&self, server: &Server) -> Result<(), Failed> {
+        if !self.settings.json {
+            return Ok(());
+        }
+        let url = server.app().public_url.as_str();
+        Output::new("", json!({ "listen": server.address()?, "publicurl": url })).print(true)
     }
 }
 
@@ -34,7 +45,7 @@ impl Serve {
 pub async fn run(
     config: Config,
     logging: &Arc<Logging>,
-    ready: impl AsyncFnOnce(&App) -> Result<(), Failed>,
+    ready: impl FnOnce(&Server) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
     let signals = Signals::listen()?;
     let metrics_listen = config.http.metrics_listen.0;
@@ -45,9 +56,9 @@ pub async fn run(
         let metrics = Metrics::start()?;
         server.serve_metrics(listener, metrics, Arc::clone(logging));
     }
-    let app = Arc::clone(server.app());
-    ready(&app).await?;
+    ready(&server)?;
     announce(&server)?;
+    let app = Arc::clone(server.app());
     tokio::select! {
         stopped = server.run() => stopped?,
         signal = stop_at_signals(signals, &app) => {
@@ -69,6 +80,9 @@ fn announce(server: &Server) -> Result<(), Failed> {
             "listening beyond loopback without TLS: whoever is on the way can read and change requests. \
              Put a proxy with TLS in front and set http.public_url to its https URL"
         );
+    }
+    if address.ip().is_unspecified() && public_url.host_str() == Some(&address.ip().to_string()) {
+        tracing::warn!(%public_url, "no client can connect to the announced URL: set http.public_url");
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ pub struct Add {
     /// The full name
     #[arg(long, value_name = "NAME", default_value = "")]
     fullname: String,
-    /// A file whose first line is the encryption password; - is stdin
+    /// A file that holds the encryption password and nothing else; - is stdin
     #[arg(long, value_name = "FILE")]
     encryption_password_file: Option<String>,
     #[command(flatten)]

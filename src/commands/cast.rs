@@ -1,0 +1,169 @@
+//! The two people of a demo, their keys, and what they have said.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aes::cipher::KeyIvInit as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+
+use super::{Database, Failed};
+use crate::clock::Clock;
+use crate::friends;
+use crate::id::{ConversationId, Instance, MessageId, Parse, UserId};
+use crate::keys::{ConversationSecret, EncryptionPassword, KeySource};
+use crate::random::os_random;
+use crate::store::{AddMessage, Message, Schema, Store};
+use crate::users::{self, FullName, Nick};
+
+/// What Alice and Bob have said before anybody joins them.
+const TALK: [(usize, &str); 3] = [
+    (0, "Hi Bob, have you seen the new server?"),
+    (1, "I am typing on it!"),
+    (0, "Then everything works."),
+];
+
+/// Who takes part, with everything that opens it. It is kept beside the database with `--data`.
+#[derive(Serialize, Deserialize)]
+pub struct Cast {
+    pub conversationid: String,
+    pub alice: Person,
+    pub bob: Person,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Person {
+    pub email: String,
+    pub userid: String,
+    pub apikey: String,
+    pub encryptionpassword: String,
+    pub stationid: String,
+}
+
+/// The files of a demo.
+struct Files {
+    database: PathBuf,
+    /// The database under another name until it is whole, so that a demo which ends in its first moments
+    /// leaves nothing behind that a later one would take for its own.
+    unfinished: PathBuf,
+    memory: PathBuf,
+}
+
+/// The URL of the database in the folder of a demo.
+pub fn database_url(folder: &Path) -> String {
+    format!("sqlite://{}", folder.join("chatserver.db").display())
+}
+
+impl Cast {
+    /// The cast of an earlier demo in this folder, or a new one with a new database.
+    pub async fn of(folder: &Path) -> Result<Self, Failed> {
+        let files = Files {
+            database: folder.join("chatserver.db"),
+            unfinished: folder.join("unfinished.db"),
+            memory: folder.join("demo.json"),
+        };
+        if files.database.exists() { files.kept() } else { files.new_cast().await }
+    }
+}
+
+impl Files {
+    fn kept(&self) -> Result<Cast, Failed> {
+        let kept = fs::read(&self.memory).map_err(|error| {
+            let (memory, database) = (self.memory.display(), self.database.display());
+            format!("{memory}: {error}; without it, {database} is not the database of a demo")
+        })?;
+        Ok(serde_json::from_slice(&kept)?)
+    }
+
+    async fn new_cast(&self) -> Result<Cast, Failed> {
+        for leftover in [&self.unfinished, &self.memory] {
+            if leftover.exists() {
+                fs::remove_file(leftover)?;
+            }
+        }
+        let url = format!("sqlite://{}", self.unfinished.display());
+        let database = Database::open(&url, Schema::Migrate).await?;
+        let cast = make(&database.store).await;
+        database.close().await;
+        let cast = cast?;
+        let mut memory =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.memory)?;
+        memory.write_all(&serde_json::to_vec_pretty(&cast)?)?;
+        memory.sync_all()?;
+        fs::rename(&self.unfinished, &self.database)?;
+        Ok(cast)
+    }
+}
+
+async fn make(store: &Store) -> Result<Cast, Failed> {
+    let alice = add(store, "alice@example.com", "Alice").await?;
+    let bob = add(store, "bob@example.com", "Bob").await?;
+    let secret = ConversationSecret::generate();
+    let conversation = friends::befriend(store, &alice.email, &bob.email, &secret).await?;
+    let people = [&alice, &bob];
+    for (who, text) in TALK {
+        say(store, conversation, people[who], &seal(&secret, text)).await?;
+    }
+    Ok(Cast { conversationid: conversation.to_string(), alice, bob })
+}
+
+async fn add(store: &Store, email: &str, nick: &str) -> Result<Person, Failed> {
+    let email = Parse::parse(email).ok_or("the address of the demo is malformed")?;
+    let nick = Nick::parse(nick).ok_or("the nick of the demo is malformed")?;
+    let password = EncryptionPassword::generate();
+    let keys = KeySource::generated();
+    let user = users::add(store, &keys, email, nick, FullName::default(), password).await?;
+    let mut station = [0; 16];
+    os_random().fill_bytes(&mut station);
+    Ok(Person {
+        email: user.email.to_string(),
+        userid: user.id.to_string(),
+        apikey: user.api_key.as_str().to_owned(),
+        encryptionpassword: user.encryption_password.as_str().to_owned(),
+        stationid: hex::encode(station),
+    })
+}
+
+/// Encrypts as the shell functions do: `IV:CIPHERTEXT` under AES-256-CFB.
+fn seal(secret: &ConversationSecret, text: &str) -> String {
+    let mut iv = [0; 16];
+    os_random().fill_bytes(&mut iv);
+    let mut sealed = text.as_bytes().to_vec();
+    let key = (*secret.as_bytes()).into();
+    cfb_mode::Encryptor::<aes::Aes256>::new(&key, &iv.into()).encrypt(&mut sealed);
+    BASE64.encode(format!("{}:{}", hex::encode(iv), BASE64.encode(sealed)))
+}
+
+async fn say(
+    store: &Store,
+    conversation: ConversationId,
+    sender: &Person,
+    data: &str,
+) -> Result<(), Failed> {
+    let sender = UserId::parse(&sender.userid).ok_or("the user id of the demo is malformed")?;
+    let shown = store.conversation(conversation, sender).await?;
+    let shown: Shown = serde_json::from_str(&shown.unwrap_or_default())?;
+    let now = Clock::system().now();
+    let id = uuid::Uuid::new_v4().to_string();
+    let message = Message {
+        id: MessageId::parse(&id).ok_or("the message ID of the demo is malformed")?,
+        kind: "Message".to_owned(),
+        created: now.to_string(),
+        valid_until: String::new(),
+        data: data.to_owned(),
+    };
+    let instance = Instance::parse(&shown.instance).ok_or("the instance is malformed")?;
+    let add = AddMessage { conversation, sender, instance, message, now };
+    store.add_message(add).await?;
+    Ok(())
+}
+
+/// What `say` needs of a conversation.
+#[derive(Deserialize)]
+struct Shown {
+    instance: String,
+}
