@@ -1,0 +1,125 @@
+//! `chatserver demo`, tried the way people try it: what it prints is pasted into a shell.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::binary::{Process, Workplace};
+use crate::openssl::SealedKey;
+use crate::world::Person;
+
+/// What `demo.json` tells.
+fn cast(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("demo.json")).unwrap()).unwrap()
+}
+
+/// Pastes a text into a shell, and returns the lines that come out.
+fn pasted(shell: &str, text: &str) -> Vec<String> {
+    let mut command = Command::new(shell);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+async fn ends_at_ctrl_c(mut demo: Process) {
+    demo.signal("INT");
+    assert_eq!(demo.ended().await.code(), Some(0));
+}
+
+/// Pastes all that a demo prints, twice.
+async fn everything_works_in(shell: &str) {
+    let place = Workplace::new();
+    let demo = place.starts(&["demo"], &[]).await;
+    let printed = place.printed();
+    let lines = pasted(shell, &printed.repeat(2));
+    let (envelopes, others): (Vec<_>, Vec<_>) =
+        lines.iter().map(String::as_str).partition(|line| line.starts_with('{'));
+    assert_eq!(envelopes.len(), 12, "login, list, add, download, add and clear: {envelopes:?}");
+    for envelope in envelopes {
+        assert!(envelope.starts_with(r#"{"status":"OK","errormessage":"""#), "{envelope}");
+    }
+    let talk =
+        ["Hi Bob, have you seen the new server?", "I am typing on it!", "Then everything works."];
+    let (hello, reply, key) = ("Hello from the shell", "Hello, Alice", "RSA key ok");
+    let first = [&[key][..], &talk, &[hello], &talk, &[hello, reply]].concat();
+    // The first round ends with a clear.
+    let second = [key, hello, hello, reply];
+    assert_eq!(others, [&first[..], &second].concat());
+    ends_at_ctrl_c(demo).await;
+}
+
+#[tokio::test]
+async fn what_it_prints_works_in_sh() {
+    everything_works_in("sh").await;
+}
+
+#[tokio::test]
+async fn what_it_prints_works_in_bash() {
+    everything_works_in("bash").await;
+}
+
+#[tokio::test]
+async fn it_tells_who_takes_part_and_keeps_them_in_a_folder() {
+    let place = Workplace::new();
+    let folder = place.path().join("kept");
+    let demo = place.starts(&["demo", "--data", "kept"], &[]).await;
+    let told = cast(&folder);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    assert_eq!(mode(&folder.join("demo.json")), 0o600);
+    assert_eq!(mode(&folder.join("chatserver.db")), 0o600);
+    let printed = place.printed();
+    for name in ["alice", "bob"] {
+        for field in ["email", "userid", "apikey", "encryptionpassword"] {
+            let value = told[name][field].as_str().unwrap();
+            assert!(printed.contains(value), "{name}'s {field}");
+        }
+        let person = Person::added(&told[name], demo.address);
+        let key = SealedKey::of(&person.logs_in().await.ok(), person.password.as_str());
+        assert!(key.public().is_some(), "the printed password opens {name}'s key");
+    }
+    let mut alice = Person::added(&told["alice"], demo.address);
+    told["conversationid"].as_str().unwrap().clone_into(&mut alice.conversation);
+    alice.sends("one more").await;
+    let before = alice.reads().await;
+    assert_eq!(before.len(), 4);
+    ends_at_ctrl_c(demo).await;
+
+    let demo = place.starts(&["demo", "--data", "kept"], &[]).await;
+    assert_eq!(cast(&folder), told);
+    let again = place.printed();
+    assert!(again.contains(told["bob"]["apikey"].as_str().unwrap()));
+    let mut alice = Person::added(&told["alice"], demo.address);
+    told["conversationid"].as_str().unwrap().clone_into(&mut alice.conversation);
+    assert_eq!(alice.reads().await, before);
+    ends_at_ctrl_c(demo).await;
+}
+
+#[tokio::test]
+async fn without_a_folder_it_leaves_nothing_behind() {
+    let place = Workplace::new();
+    let temporary = place.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let demo = place.starts(&["demo"], &[("TMPDIR", temporary.to_str().unwrap())]).await;
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1, "its folder is there");
+    ends_at_ctrl_c(demo).await;
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    assert!(!place.path().join("chatserver.db").exists());
+}
+
+#[tokio::test]
+async fn it_leaves_the_database_of_others_alone() {
+    let place = Workplace::new();
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    let refused = place.fails(&["demo", "--data", ".", "--listen", "127.0.0.1:0"]);
+    assert!(refused.contains("demo.json"), "{refused}");
+    let users = place.tells(&["user", "list"])["users"].as_array().unwrap().len();
+    assert_eq!(users, 1);
+}

@@ -1,0 +1,54 @@
+//! The real `openssl`, which stands for every client that is not of this crate.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+/// Runs `openssl` with this on stdin; what it prints, unless it fails.
+pub fn openssl(arguments: &[&str], stdin: &[u8]) -> Option<Vec<u8>> {
+    let mut command = Command::new("openssl");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // One that refuses its arguments does not read.
+    drop(child.stdin.take().unwrap().write_all(stdin));
+    let output = child.wait_with_output().unwrap();
+    output.status.success().then_some(output.stdout)
+}
+
+/// A private key as login returns it, in a file, and the password that should open it.
+pub struct SealedKey {
+    file: NamedTempFile,
+    password: String,
+}
+
+impl SealedKey {
+    pub fn of(login: &Value, password: &str) -> Self {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(login["rsakey"].as_str().unwrap().as_bytes()).unwrap();
+        Self { file, password: format!("pass:{password}") }
+    }
+
+    fn path(&self) -> &str {
+        self.file.path().to_str().unwrap()
+    }
+
+    /// The public half in the form of the wire, unless the password does not open the key.
+    pub fn public(&self) -> Option<String> {
+        let arguments = ["rsa", "-in", self.path(), "-passin", &self.password];
+        let der = openssl(&[&arguments[..], &["-pubout", "-outform", "DER"]].concat(), b"")?;
+        Some(BASE64.encode(der))
+    }
+
+    /// What was wrapped for the owner of the key.
+    pub fn unwraps(&self, wrapped: &Value) -> Vec<u8> {
+        let arguments = ["pkeyutl", "-decrypt", "-inkey", self.path(), "-passin", &self.password];
+        let oaep = ["rsa_padding_mode:oaep", "rsa_oaep_md:sha256", "rsa_mgf1_md:sha256"];
+        let oaep = oaep.iter().flat_map(|option| ["-pkeyopt", option]);
+        let arguments: Vec<_> = arguments.into_iter().chain(oaep).collect();
+        openssl(&arguments, &BASE64.decode(wrapped.as_str().unwrap()).unwrap()).unwrap()
+    }
+}
