@@ -47,11 +47,12 @@ impl DatabaseFile {
         opened.map_err(|source| OpenError::Create { path: self.path.display().to_string(), source })
     }
 
-    /// A connection that leaves the file as it is as long as it only reads.
-    pub(super) async fn connect_onlooker(&self) -> Result<SqliteConnection, OpenError> {
+    /// A connection that leaves the file as it is: it may turn out to be somebody else's.
+    pub(super) async fn connect_to_look(&self) -> Result<SqliteConnection, OpenError> {
         let options = SqliteConnectOptions::new()
             .filename(&self.path)
             .busy_timeout(BUSY_TIMEOUT)
+            .pragma("query_only", "1")
             .disable_statement_logging();
         options.connect().await.map_err(|source| self.failed(source))
     }

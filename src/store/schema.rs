@@ -30,15 +30,14 @@ enum Found {
 /// Leaves the database with the newest schema, or says why it can't.
 pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<(), OpenError> {
     let failed = |source| file.failed(source);
-    let mut onlooker = file.connect_onlooker().await?;
-    let found = look(&mut onlooker).await.map_err(failed)?;
-    onlooker.close().await.map_err(failed)?;
+    let mut looking = file.connect_to_look().await?;
+    let found = look(&mut looking).await;
+    looking.close().await.map_err(failed)?;
+    let found = found.map_err(failed)?;
     refuse(file, &found, schema)?;
-    if found == Found::Current { Ok(()) } else { migrate(file, schema).await }
-}
-
-async fn migrate(file: &DatabaseFile, schema: Schema) -> Result<(), OpenError> {
-    let failed = |source| file.failed(source);
+    if found == Found::Current {
+        return Ok(());
+    }
     let mut connection = file.connect_writer().await?;
     // Another process may be doing the same: the second waits here and then finds it done.
     let begun = connection.begin_with("BEGIN IMMEDIATE").await;

@@ -7,6 +7,7 @@ mod batches;
 mod binary;
 mod conformance;
 mod conversations;
+mod database_file;
 mod demo;
 mod durability;
 mod keys;

@@ -1,0 +1,199 @@
+//! The database as a file that operators own: how it comes into being, and which files are refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::binary::Workplace;
+
+/// Runs a statement on a file, as somebody who has other tools.
+async fn tampers(file: &Path, statement: &'static str) {
+    let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+fn mode(file: &Path) -> u32 {
+    fs::metadata(file).unwrap().permissions().mode() & 0o777
+}
+
+/// Every command that opens a database.
+const OPENING: [&[&str]; 9] = [
+    &["user", "list"],
+    &["user", "show", "alice@example.com"],
+    &["user", "set", "alice@example.com", "--nick", "A"],
+    &["user", "add", "alice@example.com", "--nick", "A"],
+    &["user", "disable", "alice@example.com"],
+    &["user", "rotate-key", "alice@example.com"],
+    &["friend", "list"],
+    &["friend", "add", "alice@example.com", "bob@example.com"],
+    &["friend", "remove", "alice@example.com", "bob@example.com"],
+];
+
+#[tokio::test]
+async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
+    for command in [&["migrate"][..], &["user", "list"], &["friend", "list"]] {
+        let place = Workplace::new();
+        place.tells(&[command, &["--database-url", "sqlite://here.db"]].concat());
+        assert_eq!(mode(&place.path().join("here.db")), 0o600, "{command:?}");
+        assert!(!place.path().join("chatserver.db").exists());
+    }
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    place.adds(&server, "Alice").asks("list", json!({})).await.ok();
+    for file in ["chatserver.db", "chatserver.db-wal", "chatserver.db-shm"] {
+        assert_eq!(mode(&place.path().join(file)), 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn migrate_may_be_repeated_even_beside_a_server() {
+    let place = Workplace::new();
+    let url = json!({ "url": "sqlite://chatserver.db" });
+    assert_eq!(place.tells(&["migrate"]), url);
+    assert_eq!(place.tells(&["migrate"]), url);
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    alice.sends("before").await;
+    assert_eq!(place.tells(&["migrate"]), url);
+    alice.sends("after").await;
+    assert_eq!(bob.reads().await, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn another_schema_is_refused_with_what_to_do() {
+    let cases = [
+        (
+            "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+            "chatserver migrate",
+        ),
+        (
+            "INSERT INTO _sqlx_migrations SELECT version + 1, 'later', installed_on, success, checksum, \
+          execution_time FROM _sqlx_migrations ORDER BY version DESC LIMIT 1",
+            "newer",
+        ),
+        ("UPDATE _sqlx_migrations SET checksum = x'00'", "foreign"),
+    ];
+    for (statement, told) in cases {
+        let place = Workplace::new();
+        place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+        let file = place.path().join("chatserver.db");
+        tampers(&file, statement).await;
+        for command in OPENING {
+            let error = place.fails(command);
+            assert!(
+                error.contains(told) && error.contains("chatserver.db"),
+                "{command:?}: {error}"
+            );
+            assert_eq!(error.trim_end().lines().count(), 1, "one sentence: {error}");
+        }
+        if told != "chatserver migrate" {
+            for command in [&["migrate"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+                assert!(place.fails(command).contains(told), "{command:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_somebody_else_is_refused_and_left_as_it_is() {
+    let place = Workplace::new();
+    let foreign = place.path().join("foreign.db");
+    tampers(&foreign, "CREATE TABLE recipes (name TEXT); INSERT INTO recipes VALUES ('soup')")
+        .await;
+    let text = place.path().join("letter.txt");
+    fs::write(&text, "Dear Alice, this is no database. ".repeat(100)).unwrap();
+    fs::create_dir(place.path().join("folder")).unwrap();
+    let commands = [OPENING[0], OPENING[3], &["migrate"], &["serve", "--listen", "127.0.0.1:0"]];
+    for (file, told) in [(&foreign, "foreign"), (&text, "not a database")] {
+        let before = fs::read(file).unwrap();
+        let url = format!("sqlite://{}", file.display());
+        for command in commands {
+            let error = place.fails(&[command, &["--database-url", &url]].concat());
+            assert!(error.contains(told) && error.contains(file.to_str().unwrap()), "{error}");
+            assert!(
+                fs::read(file).unwrap() == before,
+                "{command:?} has changed {}",
+                file.display()
+            );
+        }
+    }
+    for (url, told) in [
+        ("sqlite://nowhere/chat.db", "nowhere/chat.db"),
+        ("sqlite://folder", "folder"),
+        ("sqlite://", "sqlite://"),
+        ("sqlite://:memory:", ":memory:"),
+        ("postgres://localhost/chat", "postgres://localhost/chat"),
+    ] {
+        for command in commands {
+            let error = place.fails(&[command, &["--database-url", url]].concat());
+            assert!(error.contains(told), "{command:?} {url}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn commands_and_a_server_share_a_database() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    for number in 0..5 {
+        alice.sends(&number.to_string()).await;
+        let nick = format!("Friend-{number}");
+        place.adds(&server, &nick);
+        let email = format!("friend-{number}@example.com");
+        place.tells(&["friend", "add", &alice.email, &email]);
+        assert_eq!(alice.lists().await.len(), number + 2);
+    }
+    assert_eq!(bob.reads().await, ["0", "1", "2", "3", "4"]);
+}
+
+/// Runs these commands at the same instant; what each has printed, unless it failed.
+fn at_once(place: &Workplace, commands: &[Vec<String>]) -> Vec<Result<String, String>> {
+    let start = |arguments: &Vec<String>| {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let mut command = place.command(&arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let children: Vec<_> = commands.iter().map(start).collect();
+    let outcome = |child: std::process::Child| {
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    };
+    children.into_iter().map(outcome).collect()
+}
+
+fn add(email: &str) -> Vec<String> {
+    ["user", "add", email, "--nick", "Nick", "--json"].map(str::to_owned).to_vec()
+}
+
+#[test]
+fn many_may_make_the_same_database_at_the_same_instant() {
+    for _ in 0..3 {
+        let place = Workplace::new();
+        let commands: Vec<_> = (0..6).map(|number| add(&format!("user-{number}@b.c"))).collect();
+        for outcome in at_once(&place, &commands) {
+            assert!(outcome.is_ok(), "{outcome:?}");
+        }
+        let users = place.tells(&["user", "list"]);
+        assert_eq!(users["users"].as_array().unwrap().len(), 6);
+    }
+}
+
+#[test]
+fn an_address_is_given_once_even_at_the_same_instant() {
+    let place = Workplace::new();
+    let outcomes = at_once(&place, &vec![add("alice@example.com"); 4]);
+    let refused: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert_eq!(refused.len(), 3, "{outcomes:?}");
+    assert!(refused.iter().all(|error| error.contains("alice@example.com")), "{refused:?}");
+    assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 1);
+}
