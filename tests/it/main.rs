@@ -5,6 +5,7 @@
 mod authorization;
 mod batches;
 mod binary;
+mod command_line;
 mod conformance;
 mod conversations;
 mod database_file;
