@@ -96,3 +96,16 @@ pub enum OpenError {
         source: sqlx::migrate::MigrateError,
     },
 }
+
+impl OpenError {
+    /// Whether another connection was in the way, so that it is worth trying again.
+    pub(super) fn is_busy(&self) -> bool {
+        const SQLITE_BUSY: i32 = 5;
+        let Self::Open { source: sqlx::Error::Database(error), .. } = self else {
+            return false;
+        };
+        // The low byte of SQLite's extended codes is the kind of the error.
+        let code = error.code().and_then(|code| code.parse::<i32>().ok());
+        code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
+    }
+}

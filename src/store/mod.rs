@@ -17,7 +17,8 @@ mod writer;
 
 use std::time::Duration;
 
-use sqlx::SqlitePool;
+use sqlx::{SqliteConnection, SqlitePool};
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::id::Parse;
@@ -54,10 +55,16 @@ impl Store {
         let refused = || OpenError::Url { url: url.to_owned() };
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
         file.create()?;
-        schema::prepare(&file, schema).await?;
-        let writer = file.connect_writer().await?;
-        let checkpointer = file.connect_writer().await?;
-        let reads = file.connect_readers().await?;
+        let since = Instant::now();
+        let (writer, checkpointer, reads) = loop {
+            match connect(&file, schema).await {
+                // SQLite does not wait for others who make the same new database at this moment.
+                Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
+                    sleep(OPEN_AGAIN).await;
+                }
+                connected => break connected?,
+            }
+        };
         let writer = Writer::start(file, writer, checkpointer, tasks);
         Ok(Self { reads, writer })
     }
@@ -101,6 +108,18 @@ impl Store {
         self.reads.close().await;
     }
 }
+
+/// The connections of the writer, of its checkpointer and of the readers.
+async fn connect(
+    file: &DatabaseFile,
+    schema: Schema,
+) -> Result<(SqliteConnection, SqliteConnection, SqlitePool), OpenError> {
+    schema::prepare(file, schema).await?;
+    Ok((file.connect_writer().await?, file.connect_writer().await?, file.connect_readers().await?))
+}
+
+/// How long to wait before a database that is busy is opened again.
+const OPEN_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a statement waits for another process to let go of the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
