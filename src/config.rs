@@ -162,6 +162,15 @@ impl Config {
             name.strip_prefix(PREFIX).is_some_and(|rest| rest.contains(LEVEL))
         };
         let environment: HashMap<_, _> = environment.into_iter().filter(is_setting).collect();
+        let known = Known::read()?;
+        // Before the layers read a name: to them a[9] is a path, and makes a list of that length.
+        for (name, value) in &environment {
+            let rest = name.strip_prefix(PREFIX).unwrap_or_default();
+            known.refuse_other(&rest.to_lowercase().replace(LEVEL, "."), value)?;
+        }
+        for (name, value) in flags {
+            known.refuse_other(name, value)?;
+        }
         let environment = Environment::with_prefix(PREFIX.trim_end_matches('_'))
             .prefix_separator("_")
             .separator(LEVEL)
@@ -176,7 +185,7 @@ impl Config {
             layers = layers.set_override(*name, *value).map_err(Error::Unreadable)?;
         }
         let layers = layers.build().map_err(Error::Unreadable)?;
-        refuse_unknown(&layers)?;
+        known.refuse_others(&layers)?;
         serde_path_to_error::deserialize(layers.clone()).map_err(|error| {
             let name = error.path().to_string();
             Error::Wrong {
@@ -188,17 +197,31 @@ impl Config {
     }
 }
 
-/// A name that the defaults do not have is no setting.
-fn refuse_unknown(layers: &config::Config) -> Result<(), Error> {
-    let defaults = config::Config::builder()
-        .add_source(File::from_str(DEFAULT, FileFormat::Toml))
-        .build()
-        .map_err(Error::Unreadable)?;
-    let known: Vec<_> = settings(&defaults).collect();
-    let unknown = settings(layers).find(|(name, _)| !known.iter().any(|(known, _)| known == name));
-    match unknown {
-        Some((name, value)) => Err(Error::Unknown { value: quoted(&value), name }),
-        None => Ok(()),
+/// The names that the defaults have. Any other is no setting.
+struct Known(Vec<String>);
+
+impl Known {
+    fn read() -> Result<Self, Error> {
+        let defaults = config::Config::builder()
+            .add_source(File::from_str(DEFAULT, FileFormat::Toml))
+            .build()
+            .map_err(Error::Unreadable)?;
+        Ok(Self(settings(&defaults).map(|(name, _)| name).collect()))
+    }
+
+    fn refuse_other(&self, name: &str, value: &str) -> Result<(), Error> {
+        if self.0.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        Err(Error::Unknown { name: name.to_owned(), value: format!("{value:?}") })
+    }
+
+    fn refuse_others(&self, layers: &config::Config) -> Result<(), Error> {
+        let unknown = settings(layers).find(|(name, _)| !self.0.contains(name));
+        match unknown {
+            Some((name, value)) => Err(Error::Unknown { value: quoted(&value), name }),
+            None => Ok(()),
+        }
     }
 }
 
