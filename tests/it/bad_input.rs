@@ -1,0 +1,190 @@
+//! Bad input never harms: whatever is sent, the answer is a refusal of the protocol, nothing hangs,
+//! and nobody's data changes.
+
+mod bodies;
+mod fields;
+mod garbage;
+mod headers;
+mod order;
+mod parsers;
+mod settings;
+mod wire;
+
+use chatserver::api::Action;
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+use tokio::runtime::Builder;
+
+use crate::world::{Answer, Person, Prepared, World, message_with_id};
+
+/// The refusals that a client may be to blame for (protocol, section 6).
+const REFUSALS: &[(u16, &str)] = &[
+    (400, "bad_request"),
+    (400, "unknown_action"),
+    (400, "invalid_field"),
+    (401, "invalid_credentials"),
+    (401, "invalid_signature"),
+    (401, "timestamp_out_of_range"),
+    (403, "not_friends"),
+    (404, "conversation_not_found"),
+    (404, "unknown_api"),
+    (405, "method_not_allowed"),
+    (409, "instance_changed"),
+    (409, "message_conflict"),
+    (409, "replayed"),
+    (413, "too_large"),
+    (415, "unsupported_media_type"),
+];
+
+/// How a property is run: with so many cases, unless `PROPTEST_CASES` says otherwise. What fails is
+/// printed and kept nowhere, so that a run leaves no files behind.
+pub fn cases(number: u32) -> Config {
+    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    let config = Config { failure_persistence: None, ..Config::default() };
+    if told { config } else { Config { cases: number, ..config } }
+}
+
+/// Asserts that this is a refusal of the protocol in its envelope, and returns its code.
+#[track_caller]
+fn refusal(status: u16, request_id: Option<&str>, text: &str) -> String {
+    let shown = || format!("{status}: {}", text.chars().take(300).collect::<String>());
+    assert!(text.starts_with(r#"{"status":"ERROR","errormessage":"#), "{}", shown());
+    let json: Value = serde_json::from_str(text).unwrap();
+    let code = json["errorcode"].as_str().unwrap();
+    assert!(REFUSALS.contains(&(status, code)), "{}", shown());
+    // One clear sentence, however long the request was.
+    assert!((1..500).contains(&json["errormessage"].as_str().unwrap().len()), "{}", shown());
+    assert!(request_id.is_some_and(|id| uuid::Uuid::parse_str(id).is_ok()), "{}", shown());
+    code.to_owned()
+}
+
+/// What became of a request: `None` for a success, else the code of the refusal.
+#[track_caller]
+fn outcome(answer: &Answer) -> Option<String> {
+    if answer.status.is_success() {
+        answer.ok();
+        return None;
+    }
+    let id = answer.headers.get("x-request-id").map(|id| id.to_str().unwrap());
+    Some(refusal(answer.status.as_u16(), id, &answer.text))
+}
+
+/// Alice and Bob, who have something to lose.
+struct Stage {
+    world: World,
+    alice: Person,
+    bob: Person,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(settings: &[(&str, &str)]) -> Self {
+        // Every wrong signature is to be told as such, not as one of too many.
+        let mut all = vec![("limits.failures_per_minute", "0")];
+        all.extend_from_slice(settings);
+        let world = World::with(&all).await;
+        let (alice, bob) = world.alice_and_bob().await;
+        alice.sends("hello").await;
+        bob.sends("hi").await;
+        Self { world, alice, bob }
+    }
+
+    /// All that Alice and Bob can see, byte for byte.
+    async fn everything(&self) -> String {
+        let mut all = String::new();
+        for person in [&self.alice, &self.bob] {
+            all += &person.asks("list", json!({})).await.text;
+            all += &person.downloads().await.text;
+        }
+        all
+    }
+
+    /// Asserts that nothing was changed since.
+    #[track_caller]
+    fn assert_unchanged(before: &str, after: &str, why: &str) {
+        assert!(before == after, "{why} changed the data\nfrom {before}\nto   {after}");
+    }
+
+    /// A body of Alice's for this action to which nothing is to be objected.
+    async fn right(&self, action: &Action) -> Value {
+        let mut body = json!({ "action": action.name, "clientversioncode": 3 });
+        let fields = body.as_object_mut().unwrap();
+        if action.name == "login" {
+            fields.insert("apikey".to_owned(), json!(self.alice.api_key.as_str()));
+            return body;
+        }
+        let date = self.world.clock.date();
+        fields.insert("timestamp".to_owned(), json!(date));
+        fields.insert("nonce".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+        let id = uuid::Uuid::new_v4().to_string();
+        for name in fields_of(action.name) {
+            let value = match *name {
+                "conversationid" => json!(self.alice.conversation),
+                "instance" => json!(self.alice.instance().await),
+                "message" => message_with_id(&id, "again", &date),
+                "color" => json!("#bae1ff"),
+                "hideid" => json!("a;b"),
+                "limit" => json!(10),
+                name if name.ends_with("date") => json!(date),
+                _ => json!(id),
+            };
+            fields.insert((*name).to_owned(), value);
+        }
+        body
+    }
+
+    fn prepares(&self, action: &Action, body: impl Into<Vec<u8>>) -> Prepared {
+        self.alice.prepares_bytes(action.api.name, body.into())
+    }
+}
+
+/// The fields of an action beside those that every action has (protocol, section 4).
+fn fields_of(action: &str) -> &'static [&'static str] {
+    match action {
+        "add" => &["conversationid", "instance", "message"],
+        "clear" => &["conversationid", "instance"],
+        "download" => &[
+            "conversationid",
+            "instance",
+            "firstmessagedate",
+            "firstmessageid",
+            "firstreportdate",
+            "firstreportid",
+        ],
+        "downloadpartial" => &[
+            "conversationid",
+            "instance",
+            "lastmessagedate",
+            "lastmessageid",
+            "lastreportdate",
+            "lastreportid",
+            "limit",
+        ],
+        "setlistitembackgroundcolor" => &["conversationid", "color"],
+        "hide" => &["conversationid", "hideid"],
+        "list" | "login" => &[],
+        _ => &["conversationid"],
+    }
+}
+
+/// Runs a property against one stage: a server for each case would take most of the time.
+fn for_all<S: Strategy>(
+    number: u32,
+    settings: &[(&str, &str)],
+    strategy: &S,
+    property: &impl AsyncFn(&Stage, S::Value),
+) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let stage = runtime.block_on(Stage::with(settings));
+    let held = TestRunner::new(cases(number)).run(strategy, |value| {
+        runtime.block_on(property(&stage, value));
+        Ok(())
+    });
+    if let Err(error) = held {
+        panic!("{error}");
+    }
+}

@@ -1,0 +1,299 @@
+//! Bodies that are correctly signed and wrong in themselves.
+
+use chatserver::api::{ACTIONS, Action};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Value, json};
+
+use super::{Stage, fields_of, for_all, outcome};
+
+/// Deeper than any stack would bear that was used for each level.
+const LEVELS: usize = 100_000;
+
+fn nested_array() -> String {
+    "[".repeat(LEVELS) + &"]".repeat(LEVELS)
+}
+
+/// A JSON object of these fields, whose values are raw, in this order.
+fn object<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let fields = fields.into_iter().map(|(name, value)| format!("{}:{value}", json!(name)));
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+}
+
+fn raw_fields(body: &Value) -> Vec<(&str, String)> {
+    let fields = body.as_object().unwrap().iter();
+    fields.map(|(name, value)| (name.as_str(), value.to_string())).collect()
+}
+
+/// The body with another raw value of one field, or without it.
+fn with_value(body: &Value, field: &str, value: Option<&str>) -> String {
+    let mut fields = raw_fields(body);
+    match value {
+        Some(value) => fields.iter_mut().filter(|(name, _)| *name == field).for_each(|one| {
+            value.clone_into(&mut one.1);
+        }),
+        None => fields.retain(|(name, _)| *name != field),
+    }
+    object(fields)
+}
+
+/// Raw values, one of each kind of wrong.
+fn values() -> Vec<String> {
+    let plain = [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "1.5",
+        "1e999",
+        "-1e-999",
+        "99999999999999999999",
+        "[]",
+        "{}",
+        r#"["x"]"#,
+        r#"{"a":{"a":1}}"#,
+        r#""""#,
+        r#"" ""#,
+        r#""\u0000""#,
+        r#""\ud800""#,
+        r#""\udc00\ud800""#,
+        r#""{""#,
+        r#""[]""#,
+        r#""null""#,
+        r#""é""#,
+    ];
+    let mut values: Vec<_> = plain.map(str::to_owned).to_vec();
+    // Of a length that base64 can't have.
+    values.push(format!("\"{}\"", "x".repeat(100_001)));
+    values.push("9".repeat(100_000));
+    values.push(nested_array());
+    values.push(format!("{}1{}", r#"{"a":"#.repeat(10_000), "}".repeat(10_000)));
+    values
+}
+
+fn is_cursor(field: &str) -> bool {
+    field.starts_with("first") || field.starts_with("last")
+}
+
+/// What may be said of such a value of this field: `None` is nothing.
+fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [&'static str]> {
+    const REFUSED: &[&str] = &["invalid_field", "unknown_action", "bad_request"];
+    let is_empty = matches!(value, None | Some("null" | "\"\""));
+    let is_text = value.is_some_and(|value| value.starts_with('"') && !value.contains("\\ud800"));
+    match field {
+        "clientversioncode" | "nonce" => None,
+        "limit" if matches!(value, None | Some("null")) => None,
+        // A number that is too large for any type is still a large number.
+        "limit" if value.is_some_and(|value| value.starts_with('9')) => None,
+        "hideid"
+            if is_empty
+                || matches!(
+                    value,
+                    Some(r#"" ""# | r#""{""# | r#""[]""# | r#""null""# | r#""é""#)
+                ) =>
+        {
+            None
+        }
+        "instance" if is_empty && action.starts_with("download") => None,
+        // Any text of its characters is an ID, if one that nobody knows.
+        name if is_cursor(name) && name.ends_with("id") && value == Some(r#""null""#) => None,
+        name if is_cursor(name) && is_empty => None,
+        "apikey" if is_text && !is_empty => Some(&["invalid_credentials"]),
+        _ => Some(REFUSED),
+    }
+}
+
+#[tokio::test]
+async fn the_right_requests_of_these_tests_are_right() {
+    let stage = Stage::set().await;
+    for action in ACTIONS {
+        let body = stage.right(action).await;
+        for field in fields_of(action.name) {
+            assert!(body.get(*field).is_some(), "{} {field}", action.name);
+        }
+        stage.prepares(action, body.to_string()).sent().await.ok();
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_every_action_with_every_kind_of_wrong_value() {
+    let stage = Stage::set().await;
+    let values = values();
+    for action in ACTIONS {
+        let mut before = stage.everything().await;
+        let mut body = stage.right(action).await;
+        for field in raw_fields(&body.clone()).into_iter().map(|(name, _)| name) {
+            for value in values.iter().map(|value| Some(value.as_str())).chain([None]) {
+                let what = format!(
+                    "{} with {field} = {:.60}",
+                    action.name,
+                    value.unwrap_or("nothing at all")
+                );
+                if field == "nonce" || field == "clientversioncode" {
+                    // What is ignored must differ elsewhere, or the second would be a replay.
+                    body["other"] = json!(uuid::Uuid::new_v4().to_string());
+                }
+                if body.get("instance").is_some() {
+                    body["instance"] = json!(stage.alice.instance().await);
+                }
+                let sent = stage.prepares(action, with_value(&body, field, value)).sent().await;
+                let said = outcome(&sent);
+                match (expected(action.name, field, value), said) {
+                    (None, None) => before = stage.everything().await,
+                    (Some(expected), Some(said)) => {
+                        assert!(expected.contains(&said.as_str()), "{what}: {sent:?}");
+                        let sentence = sent.json()["errormessage"].as_str().unwrap().to_owned();
+                        let is_named = sentence.starts_with(field) || said == "invalid_credentials";
+                        assert!(is_named, "{what}: {sentence:.300}");
+                    }
+                    (_, said) => panic!("{what}: {said:?}"),
+                }
+            }
+            Stage::assert_unchanged(&before, &stage.everything().await, field);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_a_message_with_every_kind_of_wrong_value() {
+    let stage = Stage::set().await;
+    let add = ACTIONS.iter().find(|action| action.name == "add").unwrap();
+    let right = stage.right(add).await;
+    let before = stage.everything().await;
+    for field in ["ID", "Type", "Created", "ValidUntil", "Data"] {
+        for value in values().iter().map(|value| Some(value.as_str())).chain([None]) {
+            let is_right = match (field, value) {
+                ("ID" | "Data", Some("\"null\"")) | ("ValidUntil" | "Data", Some("\"\"")) => true,
+                ("Type", Some(value)) => {
+                    value.starts_with('"')
+                        && (3..20).contains(&value.len())
+                        && !value.contains("\\u")
+                }
+                _ => false,
+            };
+            if is_right {
+                continue;
+            }
+            let message = with_value(&right["message"], field, value);
+            for message in [message.clone(), json!(message).to_string()] {
+                let body = with_value(&right, "message", Some(&message));
+                let sent = stage.prepares(add, body).sent().await;
+                let what = format!("message.{field} = {:.60}", value.unwrap_or("nothing at all"));
+                let said = outcome(&sent).expect(&what);
+                assert!(said == "invalid_field" || said == "bad_request", "{what}: {sent:?}");
+                let sentence = sent.json()["errormessage"].as_str().unwrap().to_owned();
+                assert!(
+                    sentence.starts_with(&format!("message.{field} ")),
+                    "{what}: {sentence:.300}"
+                );
+            }
+        }
+    }
+    Stage::assert_unchanged(&before, &stage.everything().await, "a wrong message");
+}
+
+#[tokio::test]
+async fn keys_that_occur_twice() {
+    let stage = Stage::set().await;
+    for action in ACTIONS {
+        let body = stage.right(action).await;
+        let before = stage.everything().await;
+        let fields = raw_fields(&body);
+        let text = object(fields.clone());
+        for (name, value) in fields.iter().chain(&[("unknown", "1".to_owned())]) {
+            let escaped: Vec<_> =
+                name.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            let escaped = escaped.concat();
+            let begin = text.strip_suffix('}').unwrap();
+            let own =
+                if body.get(name).is_none() { format!(",\"{name}\":1") } else { String::new() };
+            for twice in [
+                format!("{begin}{own},\"{name}\":{value}}}"),
+                format!("{begin}{own},\"{escaped}\":null}}"),
+            ] {
+                let refused =
+                    stage.prepares(action, twice).sent().await.refused(400, "bad_request");
+                let sentence = "the body must be one JSON object in which no key occurs twice";
+                assert_eq!(refused["errormessage"], sentence);
+            }
+        }
+        if let Some(message) = body.get("message") {
+            for (name, value) in raw_fields(message) {
+                let twice = message.to_string().replace('{', &format!("{{\"{name}\":{value},"));
+                for message in [twice.clone(), json!(twice).to_string()] {
+                    let body = with_value(&body, "message", Some(&message));
+                    let sent = stage.prepares(action, body).sent().await;
+                    let sentence = "message must be one JSON object in which no key occurs twice";
+                    assert_eq!(sent.refused(400, "bad_request")["errormessage"], sentence);
+                }
+            }
+        }
+        Stage::assert_unchanged(&before, &stage.everything().await, action.name);
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_object() {
+    let stage = Stage::set().await;
+    for action in ACTIONS {
+        let right = stage.right(action).await.to_string();
+        let before = stage.everything().await;
+        let mut bodies: Vec<Vec<u8>> = values().into_iter().map(String::into_bytes).collect();
+        // Objects are of the right kind, and have no action.
+        bodies.retain(|body| body[0] != b'{');
+        for wrong in ["", " ", "{", "}", "[", "\u{feff}{}", "{\"a\"}", "{a:1}", "{'a':1}", "{,}"] {
+            bodies.push(wrong.into());
+        }
+        for tail in ["}", "x", ",", "{}", "\0", "\u{a0}", "//", &nested_array()] {
+            bodies.push(format!("{right}{tail}").into());
+        }
+        bodies.push(right.replace('"', "'").into());
+        bodies.push([right.as_bytes(), b"\xff"].concat());
+        bodies.push(
+            right.replacen('"', "\"\u{e9}", 1).encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        );
+        bodies.push([b"{\"\xc3\x28\":1,", &right.as_bytes()[1..]].concat());
+        for body in bodies {
+            let shown = body[..body.len().min(80)].escape_ascii().to_string();
+            let sent = stage.prepares(action, body).sent().await;
+            let said = outcome(&sent);
+            assert_eq!(said.as_deref(), Some("bad_request"), "{} {shown}", action.name);
+        }
+        Stage::assert_unchanged(&before, &stage.everything().await, action.name);
+    }
+}
+
+/// A piece of a body, to be put in the place of another.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        any::<Vec<u8>>(),
+        any::<u8>().prop_map(|byte| vec![byte]),
+        select(values().into_iter().filter(|value| value.len() < 100).collect::<Vec<_>>())
+            .prop_map(String::into_bytes),
+        Just(Vec::new()),
+        Just(b",\"timestamp\":\"2024-03-08 12:00:00\"".to_vec()),
+    ]
+}
+
+#[test]
+fn bodies_of_any_bytes_and_right_ones_with_pieces_replaced() {
+    let slips = prop::collection::vec((any::<Index>(), 0..6_usize, piece()), 1..4);
+    let anything = prop_oneof![9 => Just(None), 1 => any::<Vec<u8>>().prop_map(Some)];
+    let strategy = (select(ACTIONS), anything, slips);
+    for_all(1000, &[], &strategy, &async |stage, (action, anything, slips): (Action, _, _)| {
+        let mut body = stage.right(&action).await.to_string().into_bytes();
+        for (at, length, piece) in slips {
+            let from = at.index(body.len() + 1);
+            let to = body.len().min(from + length);
+            body.splice(from..to, piece);
+        }
+        let before = stage.everything().await;
+        let body = anything.unwrap_or(body);
+        let shown = body.escape_ascii().to_string();
+        // A slip may leave a body right, and then it does what it says.
+        if outcome(&stage.prepares(&action, body).sent().await).is_some() {
+            Stage::assert_unchanged(&before, &stage.everything().await, &shown);
+        }
+    });
+}

@@ -1,0 +1,162 @@
+//! The sentence of a refusal names the field and says what was expected of it.
+
+use chatserver::api::ACTIONS;
+use serde_json::{Value, json};
+
+use super::Stage;
+
+/// What a field must be, and a value of the right type that it can't have.
+struct Field {
+    name: &'static str,
+    expected: &'static str,
+    wrong: &'static str,
+    actions: &'static [&'static str],
+    is_required: bool,
+}
+
+const HEX: &str = "32 lower-case hexadecimal characters";
+const DATE: &str = "a date such as 2024-03-08 14:12:48 (UTC)";
+const MESSAGE_ID: &str = "1 to 64 characters of A-Z, a-z, 0-9 and -";
+const INSTANCE: &str = "10 characters of A-Z, a-z and 0-9";
+const WITH_CONVERSATION: &[&str] = &[
+    "download",
+    "downloadpartial",
+    "add",
+    "clear",
+    "favorite",
+    "unfavorite",
+    "mute",
+    "unmute",
+    "setlistitembackgroundcolor",
+    "hide",
+    "unhide",
+];
+
+const fn required(
+    name: &'static str,
+    expected: &'static str,
+    wrong: &'static str,
+    actions: &'static [&'static str],
+) -> Field {
+    Field { name, expected, wrong, actions, is_required: true }
+}
+
+const fn optional(
+    name: &'static str,
+    expected: &'static str,
+    wrong: &'static str,
+    actions: &'static [&'static str],
+) -> Field {
+    Field { name, expected, wrong, actions, is_required: false }
+}
+
+const FIELDS: &[Field] = &[
+    required("conversationid", HEX, "8CA16186C36A4E0A1EF2096E6C60B613", WITH_CONVERSATION),
+    required("instance", INSTANCE, "PqjfKSn7V", &["add", "clear"]),
+    optional("instance", INSTANCE, "PqjfKSn7V88", &["download", "downloadpartial"]),
+    required("color", "a colour such as #bae1ff", "bae1ff", &["setlistitembackgroundcolor"]),
+    optional("hideid", "at most 256 bytes without control characters", "a\nb", &["hide"]),
+    optional("firstmessageid", MESSAGE_ID, "a b", &["download"]),
+    optional("firstmessagedate", DATE, "2024-03-08", &["download"]),
+    optional("firstreportid", MESSAGE_ID, "a_b", &["download"]),
+    optional("firstreportdate", DATE, "2024-03-08T14:12:48", &["download"]),
+    optional("lastmessageid", MESSAGE_ID, "é", &["downloadpartial"]),
+    optional("lastmessagedate", DATE, "2024-02-30 00:00:00", &["downloadpartial"]),
+    optional("lastreportid", MESSAGE_ID, "{}", &["downloadpartial"]),
+    optional("lastreportdate", DATE, "2024-03-08 24:00:00", &["downloadpartial"]),
+    required("message.ID", MESSAGE_ID, "", &["add"]),
+    required("message.Type", "1 to 32 characters, none a control character", "\u{7f}", &["add"]),
+    required("message.Created", DATE, "+10000-01-01 00:00:00", &["add"]),
+    required(
+        "message.ValidUntil",
+        "a date such as 2024-03-08 14:12:48 (UTC) or the empty string",
+        " ",
+        &["add"],
+    ),
+    required("message.Data", "padded standard base64 (RFC 4648, section 4)", "AAE", &["add"]),
+];
+
+/// Puts a value in the place of a field, or takes the field away.
+fn put(body: &mut Value, name: &str, value: Option<Value>) {
+    let (object, name) = match name.split_once('.') {
+        Some((outer, name)) => (&mut body[outer], name),
+        None => (body, name),
+    };
+    match value {
+        Some(value) => object[name] = value,
+        None => drop(object.as_object_mut().unwrap().remove(name)),
+    }
+}
+
+async fn said(stage: &Stage, action: &str, name: &str, value: Option<Value>) -> Value {
+    let mut actions = ACTIONS.iter().filter(|one| one.api.name != "chatfriends");
+    let action = actions.find(|one| one.name == action).unwrap();
+    let mut body = stage.right(action).await;
+    put(&mut body, name, value);
+    let refused =
+        stage.prepares(action, body.to_string()).sent().await.refused(400, "invalid_field");
+    refused["errormessage"].clone()
+}
+
+#[tokio::test]
+async fn each_field_of_each_action_is_named_with_what_it_must_be() {
+    let stage = Stage::set().await;
+    let before = stage.everything().await;
+    for Field { name, expected, wrong, actions, is_required } in FIELDS {
+        for action in *actions {
+            let missing = format!("{name} is missing, it must be {expected}");
+            let malformed = format!("{name} must be {expected}");
+            let of_another_type = format!("{name} must be a string: {expected}");
+            if *is_required {
+                assert_eq!(said(&stage, action, name, None).await, missing);
+                assert_eq!(said(&stage, action, name, Some(Value::Null)).await, missing);
+            }
+            let is_missing = wrong.is_empty();
+            let expected = if is_missing { &missing } else { &malformed };
+            assert_eq!(said(&stage, action, name, Some(json!(wrong))).await, *expected);
+            for value in [json!(1), json!(true), json!([]), json!({})] {
+                assert_eq!(said(&stage, action, name, Some(value)).await, of_another_type);
+            }
+        }
+    }
+    Stage::assert_unchanged(&before, &stage.everything().await, "a wrong field");
+}
+
+#[tokio::test]
+async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be() {
+    let stage = Stage::set().await;
+    let count = "a whole number of at least 1";
+    let object = "a JSON object or a string that contains one";
+    let key = "the API key, 64 lower-case hexadecimal characters";
+    for (action, name, value, sentence) in [
+        ("list", "action", None, "is missing, it must be the name of an action of this API"),
+        (
+            "list",
+            "action",
+            Some(json!("")),
+            "is missing, it must be the name of an action of this API",
+        ),
+        ("list", "action", Some(json!(1)), "must be a string: the name of an action of this API"),
+        // A name that is no name is not repeated: it may be as long as a body.
+        (
+            "list",
+            "action",
+            Some(json!("x".repeat(65))),
+            "must be the name of an action of this API",
+        ),
+        ("list", "timestamp", None, &format!("is missing, it must be {DATE}")),
+        ("list", "timestamp", Some(json!("now")), &format!("must be {DATE}")),
+        ("list", "timestamp", Some(json!(1_709_907_168)), &format!("must be a string: {DATE}")),
+        ("add", "message", None, &format!("is missing, it must be {object}")),
+        ("add", "message", Some(json!([])), &format!("must be {object}")),
+        ("add", "message", Some(json!(1)), &format!("must be {object}")),
+        ("downloadpartial", "limit", Some(json!(0)), &format!("must be {count}")),
+        ("downloadpartial", "limit", Some(json!(-1)), &format!("must be {count}")),
+        ("downloadpartial", "limit", Some(json!(2.0)), &format!("must be {count}")),
+        ("downloadpartial", "limit", Some(json!("50")), &format!("must be {count}")),
+        ("login", "apikey", None, &format!("is missing, it must be {key}")),
+        ("login", "apikey", Some(json!({})), &format!("must be a string: {key}")),
+    ] {
+        assert_eq!(said(&stage, action, name, value).await, format!("{name} {sentence}"));
+    }
+}

@@ -1,0 +1,185 @@
+//! Bytes that are no request: an answer or a closed connection within a bound, and never a 5xx.
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::wire::{GRACE, IMPATIENT, Then, Written, hears};
+use super::{Stage, for_all};
+use crate::world::PATIENCE;
+
+/// A right request of Alice's that changes something.
+fn clears(stage: &Stage, instance: &str) -> Vec<u8> {
+    let fields = json!({ "conversationid": stage.alice.conversation, "instance": instance });
+    Written::of(&stage.alice.prepares("chatconversation", "clear", &fields)).bytes()
+}
+
+/// Sends the bytes. Whatever is answered is no failure of the server.
+async fn bears(stage: &Stage, bytes: &[u8], then: Then) -> Option<u16> {
+    let heard = hears(&stage.world, bytes, then).await;
+    if let Some(heard) = &heard {
+        let shown = bytes[..bytes.len().min(300)].escape_ascii();
+        assert!((200..500).contains(&heard.status), "{shown}: {heard:?}");
+    }
+    heard.map(|heard| heard.status)
+}
+
+#[tokio::test]
+async fn broken_framing() {
+    let stage = Stage::with(IMPATIENT).await;
+    let before = stage.everything().await;
+    let start = "POST /?srv=chatserver&api=chatconversation HTTP/1.1\r\n";
+    let typed = format!("{start}content-type: application/json\r\n");
+    let many: Vec<_> = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
+    let many = many.concat();
+    let begun = [
+        String::new(),
+        "\r\n\r\n\r\n\r\n".to_owned(),
+        "GET".to_owned(),
+        "GET /\r\n\r\n".to_owned(),
+        "GET / HTTP/9.9\r\n\r\n".to_owned(),
+        "GET / HTTP/0.9\r\n\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}".to_owned(),
+        "CONNECT chat.example.com:443 HTTP/1.1\r\n\r\n".to_owned(),
+        "OPTIONS * HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(),
+        "POST http://[::1 HTTP/1.1\r\n\r\n".to_owned(),
+        "POST http://other.example/?srv=chatserver HTTP/1.1\r\nconnection: close\r\n\r\n"
+            .to_owned(),
+        "POST /\u{0} HTTP/1.1\r\n\r\n".to_owned(),
+        "POST nowhere HTTP/1.1\r\n\r\n".to_owned(),
+        // Without a Host, which HTTP/1.1 demands.
+        format!("{start}connection: close\r\n\r\n"),
+        format!("{start}host: a\r\nhost: b\r\nconnection: close\r\n\r\n"),
+        format!("{start}no colon\r\n\r\n"),
+        format!("{start} folded: x\r\n y\r\n\r\n"),
+        format!("{start}x: a\rb\r\n\r\n"),
+        format!("{start}x: a\0b\r\n\r\n"),
+        format!("{start}: nameless\r\n\r\n"),
+        format!("{start}{many}\r\n"),
+        format!("{start}x: {}\r\n\r\n", "y".repeat(20_000)),
+        format!("{start}x: {}", "y".repeat(1_000_000)),
+        format!("POST /{} HTTP/1.1\r\n\r\n", "y".repeat(100_000)),
+        "A".repeat(100_000),
+        format!("{typed}content-length: -1\r\n\r\n{{}}"),
+        format!("{typed}content-length: x\r\n\r\n{{}}"),
+        format!("{typed}content-length: 99999999999999999999999\r\n\r\n{{}}"),
+        format!("{typed}content-length: 18446744073709551615\r\n\r\n{{}}"),
+        format!("{typed}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}"),
+        format!("{typed}content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{{}}"),
+        format!("{typed}transfer-encoding: gzip\r\n\r\n{{}}"),
+        format!("{typed}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+        format!("{typed}transfer-encoding: chunked\r\n\r\nzz\r\n{{}}\r\n0\r\n\r\n"),
+        format!("{typed}transfer-encoding: chunked\r\n\r\n-2\r\n{{}}\r\n0\r\n\r\n"),
+        format!("{typed}transfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n{{}}\r\n"),
+        format!("{typed}transfer-encoding: chunked\r\n\r\n2;{}\r\n{{}}", "x".repeat(100_000)),
+        format!("{typed}expect: everything\r\ncontent-length: 2\r\n\r\n{{}}"),
+        format!("{typed}upgrade: websocket\r\nconnection: upgrade\r\n\r\n"),
+        // A body that never comes to its end.
+        format!("{typed}content-length: 10\r\n\r\n{{}}"),
+        format!("{typed}transfer-encoding: chunked\r\n\r\n9\r\n{{}}"),
+    ];
+    let bear = begun.iter().flat_map(|bytes| {
+        [Then::Closes, Then::Waits].map(|then| {
+            let stage = &stage;
+            async move {
+                let started = Instant::now();
+                bears(stage, bytes.as_bytes(), then).await;
+                let shown = bytes.chars().take(200).collect::<String>();
+                let took = started.elapsed();
+                assert!(took < 3 * GRACE, "{took:?} for {then:?} after {shown:?}");
+            }
+        })
+    });
+    // Side by side: those who fall silent are waited for.
+    futures_util::future::join_all(bear).await;
+    Stage::assert_unchanged(&before, &stage.everything().await, "no request at all");
+}
+
+#[tokio::test]
+async fn requests_that_follow_one_another_without_waiting_are_answered_each() {
+    let stage = Stage::with(IMPATIENT).await;
+    let asked = stage.alice.prepares("chatconversation", "list", &json!({}));
+    let bytes = Written::of(&asked).bytes();
+    let kept = String::from_utf8(bytes.clone()).unwrap().replace("connection: close\r\n", "");
+    let all = [kept.repeat(20).into_bytes(), bytes].concat();
+    let heard = timeout(PATIENCE, hears(&stage.world, &all, Then::Waits)).await.unwrap().unwrap();
+    assert_eq!(heard.status, 200);
+    assert_eq!(heard.body.matches("HTTP/1.1 200 OK").count(), 20);
+}
+
+#[test]
+fn any_bytes() {
+    let word = select(vec![
+        "POST ",
+        "GET ",
+        "/",
+        "?srv=chatserver",
+        "&api=chatconversation",
+        " HTTP/1.1",
+        " HTTP/1.0",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        ": ",
+        "content-length",
+        "transfer-encoding",
+        "chunked",
+        "0\r\n",
+        "5",
+        "host",
+        "expect",
+        "100-continue",
+        "connection",
+        "upgrade",
+        "close",
+        "{}",
+        "\0",
+        "%",
+        "\u{e9}",
+    ]);
+    let piece = prop_oneof![4 => word.prop_map(Vec::from), 1 => any::<Vec<u8>>()];
+    let strategy = prop::collection::vec(piece, 0..30);
+    for_all(800, IMPATIENT, &strategy, &async |stage, pieces| {
+        bears(stage, &pieces.concat(), Then::Closes).await;
+    });
+}
+
+#[tokio::test]
+async fn a_request_that_is_cut_off_anywhere_is_not_carried_out() {
+    let stage = Stage::with(IMPATIENT).await;
+    let before = stage.everything().await;
+    let right = clears(&stage, &stage.alice.instance().await);
+    for length in 0..right.len() {
+        bears(&stage, &right[..length], Then::Closes).await;
+    }
+    Stage::assert_unchanged(&before, &stage.everything().await, "a part of a request");
+    assert_eq!(bears(&stage, &right, Then::Waits).await, Some(200));
+    assert!(stage.bob.reads().await.is_empty());
+}
+
+#[test]
+fn right_requests_with_bytes_replaced() {
+    let slip = (any::<Index>(), 0..4_usize, prop::collection::vec(any::<u8>(), 0..9));
+    let strategy = prop::collection::vec(slip, 1..4);
+    for_all(800, IMPATIENT, &strategy, &async |stage, slips| {
+        // A request whose sender has hung up may still be under way: what follows it in the queue of
+        // changes is answered after it.
+        stage.bob.does("unmute", json!({})).await.ok();
+        let before = stage.everything().await;
+        let instance = stage.alice.instance().await;
+        let mut bytes = clears(stage, &instance);
+        for (at, length, piece) in slips {
+            let from = at.index(bytes.len());
+            let to = bytes.len().min(from + length);
+            bytes.splice(from..to, piece);
+        }
+        let said = bears(stage, &bytes, Then::Closes).await;
+        // What was spoilt may not matter, such as the name of the host. Then the request is right.
+        if said.is_some_and(|status| status != 200) {
+            let after = stage.everything().await;
+            Stage::assert_unchanged(&before, &after, &bytes.escape_ascii().to_string());
+        }
+    });
+}

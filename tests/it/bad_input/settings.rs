@@ -1,0 +1,250 @@
+//! Settings: a wrong name or value is refused with its name, its value and what was expected.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use chatserver::config::{Config, DEFAULT, Error};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::cases;
+use crate::binary::Workplace;
+
+/// The settings that are whole numbers, and their bounds.
+const NUMBERS: &[(&str, u64, u64)] = &[
+    ("http.drain_seconds", 0, 3600),
+    ("http.header_timeout_seconds", 1, 3600),
+    ("http.body_timeout_seconds", 1, 3600),
+    ("http.request_timeout_seconds", 1, 3600),
+    ("http.write_timeout_seconds", 1, 3600),
+    ("auth.clock_skew_seconds", 1, 3600),
+    ("limits.connections", 1, 1_000_000),
+    ("limits.body_bytes", 1024, 67_108_864),
+    ("limits.message_bytes", 1, 67_108_864),
+    ("limits.download_messages", 2, 100_000),
+    ("limits.download_bytes", 1024, 268_435_456),
+    ("limits.failures_per_minute", 0, 1_000_000),
+    ("limits.requests_per_second", 0, 1_000_000),
+    ("limits.requests_burst", 1, 1_000_000),
+];
+
+/// The settings that are text.
+const TEXTS: &[&str] = &[
+    "http.listen",
+    "http.public_url",
+    "http.error_status",
+    "http.trusted_proxies",
+    "http.cors_origins",
+    "http.metrics_listen",
+    "database.url",
+    "log.format",
+    "log.filter",
+];
+
+fn is_setting(name: &str) -> bool {
+    NUMBERS.iter().any(|(number, ..)| *number == name) || TEXTS.contains(&name)
+}
+
+/// What a text must be, or `None` where it is right.
+fn objection(name: &str, text: &str) -> Option<&'static str> {
+    let is_address = text.parse::<SocketAddr>().is_ok();
+    let (right, expected) = match name {
+        "http.listen" => (is_address, "an address and a port, such as 127.0.0.1:8080"),
+        "http.metrics_listen" => (
+            is_address || text.is_empty(),
+            "empty or an address and a port, such as 127.0.0.1:9464",
+        ),
+        "http.error_status" => {
+            (["real", "always_200"].contains(&text), "\"real\" or \"always_200\"")
+        }
+        "log.format" => (["text", "json"].contains(&text), "\"text\" or \"json\""),
+        "database.url" => (true, ""),
+        other => panic!("{other}"),
+    };
+    (!right).then_some(expected)
+}
+
+/// A setting as an environment variable.
+fn variable(name: &str) -> String {
+    format!("CHATSERVER_{}", name.to_uppercase().replace('.', "__"))
+}
+
+/// What is said of a setting, whether it comes as a flag or from the environment.
+fn said(name: &str, value: &str) -> Option<String> {
+    let by_flag = Config::load(None, [], &[(name, value)]).err();
+    let environment = [(variable(name), value.to_owned())];
+    let by_environment = Config::load(None, environment, &[]).err();
+    let by_flag = by_flag.map(|error| error.to_string());
+    assert_eq!(by_flag, by_environment.map(|error| error.to_string()));
+    by_flag
+}
+
+/// The outcome of a file with this text.
+fn filed(text: &str) -> Result<Config, Error> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    Config::load(Some(file.path()), [], &[])
+}
+
+fn number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[0-9]{1,12}",
+        "[+-][0-9]{1,4}",
+        "[ 0-9.eE_x]{0,6}",
+        any::<u32>().prop_map(|n| n.to_string()),
+        any::<String>()
+    ]
+}
+
+#[test]
+fn the_tables_name_every_setting() {
+    let mut named: Vec<_> = NUMBERS.iter().map(|(name, ..)| *name).collect();
+    named.extend(TEXTS);
+    for name in &named {
+        assert!(DEFAULT.contains(&format!("\n{} = ", name.split('.').nth(1).unwrap())), "{name}");
+    }
+    let settings = DEFAULT.lines().filter(|line| !line.starts_with('#') && line.contains(" = "));
+    assert_eq!(settings.count(), named.len());
+}
+
+#[test]
+fn names_that_look_like_paths_are_no_settings() {
+    // The second would be an array of a size that no memory holds.
+    for name in
+        ["http.cors_origins[0]", "http.listen[99999999999999]", "a[-99999999999]", "http", ""]
+    {
+        let refused = Config::load(None, [], &[(name, "x")]).unwrap_err().to_string();
+        assert_eq!(refused, format!("{name} = \"x\": there is no such setting"));
+    }
+    let name = "CHATSERVER_LOG__FORMAT[99999999999999]".to_owned();
+    let refused = Config::load(None, [(name, "x".to_owned())], &[]).unwrap_err().to_string();
+    assert_eq!(refused, "log.format[99999999999999] = \"x\": there is no such setting");
+}
+
+#[test]
+fn variables_that_are_no_text_harm_nobody() {
+    let place = Workplace::new();
+    let no_text = OsStr::from_bytes(b"real\xff");
+    let mut others = place.command(&["check-config"]);
+    let others = others.env("LS_COLORS", no_text).env(no_text, "x").output().unwrap();
+    assert!(others.status.success(), "{others:?}");
+    let mut ours = place.command(&["check-config"]);
+    let ours = ours.env("CHATSERVER_HTTP__ERROR_STATUS", no_text).output().unwrap();
+    assert_eq!(ours.status.code(), Some(1), "{ours:?}");
+    let said = String::from_utf8(ours.stderr).unwrap();
+    assert!(said.contains("http.error_status = \"real\u{fffd}\": must be "), "{said}");
+}
+
+#[test]
+fn values_of_another_type_are_refused_by_name() {
+    for (name, least, most) in NUMBERS {
+        let (section, key) = name.split_once('.').unwrap();
+        for value in ["1.5", "true", "\"x\"", "[1]", "{}", "-1", "99999999999", "1979-05-27"] {
+            let refused = filed(&format!("[{section}]\n{key} = {value}")).unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("{name} = ")), "{refused}");
+            let expected = format!(": must be a whole number from {least} to {most}");
+            assert!(refused.ends_with(&expected), "{refused}");
+        }
+    }
+    for name in TEXTS {
+        let (section, key) = name.split_once('.').unwrap();
+        let refused = filed(&format!("[{section}]\n{key} = {{ a = 1 }}")).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("{name} = ")), "{refused}");
+    }
+}
+
+#[test]
+fn files_with_what_is_no_setting_are_refused() {
+    for (text, name) in [
+        ("[nope]", "nope"),
+        ("nope = 1", "nope"),
+        ("[http]\nnope = 1", "http.nope"),
+        ("http = 5", "http"),
+        ("[http.listen]\nnope = 1", "http.listen"),
+        ("[[http]]\nlisten = 1", "http"),
+    ] {
+        let refused = filed(text).unwrap_err().to_string();
+        assert!(refused.contains(name), "{text}: {refused}");
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(128))]
+
+    #[test]
+    fn unknown_names_are_refused_by_name(
+        name in prop_oneof![
+            "[a-z]{1,6}\\.[a-z_]{1,12}", "(http|log|limits)\\.[a-z_.\\[\\]0-9]{0,9}", any::<String>(),
+        ],
+        value in any::<String>(),
+    ) {
+        prop_assume!(!is_setting(&name));
+        let refused = Config::load(None, [], &[(&name, &value)]).unwrap_err().to_string();
+        prop_assert_eq!(refused, format!("{name} = {value:?}: there is no such setting"));
+    }
+
+    #[test]
+    fn variables_never_harm(name in "CHATSERVER_[A-Za-z_\\[\\]0-9.]{0,20}|.{0,30}", value in any::<String>()) {
+        let is_one = name.strip_prefix("CHATSERVER_").is_some_and(|rest| rest.contains("__"));
+        let loaded = Config::load(None, [(name.clone(), value)], &[]);
+        // The names of the settings are too long to be met by chance.
+        prop_assert_eq!(loaded.is_err(), is_one, "{}", name);
+    }
+
+    #[test]
+    fn numbers_are_taken_within_their_bounds(
+        (name, least, most) in select(NUMBERS), value in number(),
+    ) {
+        let digits = value.strip_prefix('+').unwrap_or(&value);
+        let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let right = is_whole
+            && digits.parse::<u64>().is_ok_and(|number| (least..=most).contains(&number));
+        let expected = format!("{name} = {value:?}: must be a whole number from {least} to {most}");
+        prop_assert_eq!(said(name, &value), (!right).then_some(expected));
+    }
+
+    #[test]
+    fn texts_are_taken_within_their_grammar(
+        name in select(vec![
+            "http.listen", "http.metrics_listen", "http.error_status", "log.format", "database.url",
+        ]),
+        value in prop_oneof![
+            "", "(real|always_200|text|json|Real|JSON)", "[0-9]{1,3}(\\.[0-9]{1,3}){3}:[0-9]{0,6}",
+            "\\[[0-9a-f:]{2,6}\\]:[0-9]{1,5}", any::<String>(),
+        ],
+    ) {
+        let expected = objection(name, &value);
+        let expected = expected.map(|expected| format!("{name} = {value:?}: must be {expected}"));
+        prop_assert_eq!(said(name, &value), expected);
+    }
+
+    #[test]
+    fn richer_texts_are_taken_or_refused_with_all_that_helps(
+        name in select(vec![
+            "http.public_url", "http.trusted_proxies", "http.cors_origins", "log.filter",
+        ]),
+        value in prop_oneof![
+            "(https?|ftp)://[a-z.\\[\\]:@0-9]{0,12}[/?#]{0,2}[a-z]{0,3}", "[0-9./:, a-f]{0,20}",
+            "[a-z:=,\\[\\]{}\"/]{0,20}", "(info|debug|off),?[a-z:]{0,8}(\\[[a-z{}=]{0,9}\\])?=?[a-z0-9]{0,5}",
+            any::<String>(),
+        ],
+    ) {
+        if let Some(refused) = said(name, &value) {
+            let begin = format!("{name} = {value:?}: must be ");
+            prop_assert!(refused.starts_with(&begin), "{}", refused);
+            prop_assert!(refused.len() > begin.len() + 10, "{}", refused);
+        }
+    }
+
+    #[test]
+    fn files_never_harm(text in prop_oneof![
+        "(\\[{1,2}[a-z.]{1,6}\\]{1,2}\n)?([a-z.\"]{1,9} ?= ?[-0-9a-z\"'\\[\\]{}.,:]{0,12}\n){0,4}",
+        ".{0,200}", any::<String>(),
+    ]) {
+        if let Err(error) = filed(&text) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
+}
