@@ -10,6 +10,9 @@ use crate::id::Parse;
 /// The form of every date: `yyyy-MM-dd HH:mm:ss`, UTC, 24-hour (protocol, section 1).
 const FORMAT: &str = "%Y-%m-%d %H:%M:%S";
 
+/// The length of every date.
+const LENGTH: usize = "yyyy-MM-dd HH:mm:ss".len();
+
 /// Where the time comes from. Tests put in a clock of their own.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
@@ -70,8 +73,10 @@ impl Parse for Timestamp {
     fn parse(text: &str) -> Option<Self> {
         let date = NaiveDateTime::parse_from_str(text, FORMAT).ok()?;
         let is_leap_second = date.nanosecond() != 0;
-        // chrono also reads what this form does not allow: missing zeros, signs, spaces.
-        let canonical = !is_leap_second && date.format(FORMAT).to_string() == text;
+        // chrono also reads what this form does not allow: missing zeros, signs, spaces. Years of
+        // other than four digits come back from it as they are, with a sign.
+        let canonical =
+            text.len() == LENGTH && !is_leap_second && date.format(FORMAT).to_string() == text;
         canonical.then(|| Self(date.and_utc().timestamp()))
     }
 }
