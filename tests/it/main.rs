@@ -14,6 +14,7 @@ mod demo;
 mod durability;
 mod keys;
 mod limits;
+mod model;
 mod openssl;
 mod operating;
 mod shutdown;

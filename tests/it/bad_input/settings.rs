@@ -60,7 +60,12 @@ fn objection(name: &str, text: &str) -> Option<&'static str> {
             (["real", "always_200"].contains(&text), "\"real\" or \"always_200\"")
         }
         "log.format" => (["text", "json"].contains(&text), "\"text\" or \"json\""),
-        "database.url" => (true, ""),
+        "database.url" => {
+            let path = text.strip_prefix("sqlite://").unwrap_or_default();
+            let right =
+                !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#', '\0']);
+            (right, "sqlite:// and the path of a file, such as sqlite://chatserver.db")
+        }
         other => panic!("{other}"),
     };
     (!right).then_some(expected)

@@ -1,0 +1,318 @@
+//! Random histories of three people, told to the server and to a simple model of it in memory: after
+//! each step both must say the same.
+
+mod history;
+mod http;
+mod store;
+
+use std::ops::Range;
+
+use chatserver::store::Property;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
+use tokio::runtime::Builder;
+
+use crate::bad_input::cases;
+use history::History;
+
+/// Alice, Bob and Carol, by number. Alice talks with each of the others, and they not with each other.
+const NICKS: [&str; 3] = ["Alice", "Bob", "Carol"];
+
+/// Who takes part in each conversation, by number.
+const TALKS: [[usize; 2]; 2] = [[0, 1], [0, 2]];
+
+/// When every history begins, and how far its clock may go on, in seconds.
+const START: &str = "2024-03-08 12:00:00";
+const SPAN: i64 = 100;
+
+/// How many IDs there are for messages: few, so that they meet again.
+const IDS: usize = 8;
+
+/// Which instance of a conversation is named.
+#[derive(Clone, Debug)]
+enum When {
+    Now,
+    /// Any that there was, the current one included.
+    Once(Index),
+    Never,
+}
+
+/// A change that somebody asks for.
+#[derive(Clone, Debug)]
+enum Ask {
+    /// The message with this ID, in one of its versions: two are the same message or a conflict.
+    Add {
+        by: usize,
+        to: usize,
+        instance: When,
+        id: usize,
+        version: usize,
+    },
+    Clear {
+        by: usize,
+        of: usize,
+        instance: When,
+    },
+    /// Two with the same number, said in the same words, are one and its replay.
+    Set {
+        by: usize,
+        of: usize,
+        property: Property,
+        number: usize,
+    },
+}
+
+/// A page that somebody asks for. Dates are seconds since the start.
+#[derive(Clone, Debug)]
+struct Look {
+    by: usize,
+    of: usize,
+    instance: Option<When>,
+    /// The number of an ID; one that is too large is nobody's.
+    id: Option<usize>,
+    date: Option<i64>,
+    /// What is wanted before the cursor; `None` is everything from it on.
+    limit: Option<u32>,
+    messages: u32,
+    bytes: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Changes that arrive in this order, so close together that one commit may make them all.
+    AtOnce(Vec<Ask>),
+    Look(Look),
+    Befriend(usize),
+    Unfriend(usize),
+    /// The clock goes on, or is set back.
+    Clock(i64),
+    Purge,
+    Expire,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    Stored,
+    NotFound,
+    /// The conversation as it now stands, where the answer tells.
+    InstanceChanged(Option<Value>),
+    Conflict,
+    NotFriends,
+    Changed(Value),
+    Replayed(Option<Value>),
+}
+
+/// What became of a look.
+#[derive(Debug, PartialEq)]
+enum Shown {
+    NotFound,
+    InstanceChanged,
+    Page { messages: Vec<Value>, more: bool },
+}
+
+/// A change whose instance is a name by now.
+struct Resolved {
+    ask: Ask,
+    instance: String,
+}
+
+/// Something that can be told a history.
+trait Server {
+    async fn start() -> Self;
+
+    /// Whether one commit may make several changes.
+    const AT_ONCE: bool;
+
+    /// The id of a conversation.
+    fn conversation(&self, of: usize) -> String;
+
+    /// What tells a replay from another change.
+    fn signature(&self, by: usize, of: usize, property: &Property, number: usize) -> String;
+
+    /// The bounds of a page where they are settings of the server.
+    fn bounds(&self) -> Option<(u32, u32)>;
+
+    fn clock_shows(&self, second: i64);
+
+    async fn asked(&self, asks: &[Resolved]) -> Vec<Said>;
+
+    async fn shows(&self, look: &Look, instance: Option<&str>) -> Shown;
+
+    async fn lists(&self, by: usize) -> Vec<Value>;
+
+    async fn befriends(&mut self, talk: usize);
+
+    async fn parts(&self, talk: usize) -> bool;
+
+    /// Whether there was anything to purge; `None` where that is the server's own business.
+    async fn purges(&self) -> Option<bool>;
+
+    /// Whether there was anything to expire.
+    async fn expires(&self, second: i64) -> Option<bool>;
+
+    /// Stops and starts again, where it can.
+    async fn restarts(&mut self);
+}
+
+fn when() -> impl Strategy<Value = When> + Clone {
+    prop_oneof![
+        6 => Just(When::Now),
+        2 => any::<Index>().prop_map(When::Once),
+        1 => Just(When::Never),
+    ]
+}
+
+fn property() -> impl Strategy<Value = Property> {
+    prop_oneof![
+        any::<bool>().prop_map(Property::Muted),
+        any::<bool>().prop_map(Property::Favorite),
+        "#[0-9a-f]{6}".prop_map(Property::BackgroundColor),
+        "[a-z;\"\\\\\u{e9}]{1,5}".prop_map(Property::HideId),
+        Just(Property::Hidden),
+        Just(Property::Shown),
+    ]
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let (people, talks) = (0..NICKS.len(), 0..TALKS.len());
+    // Mostly somebody who takes part.
+    let by = prop_oneof![3 => Just(0), 1 => people];
+    let add =
+        (by.clone(), talks.clone(), when(), 0..IDS, prop_oneof![3 => Just(0), 1 => 0..5_usize]);
+    let clear = (by.clone(), talks.clone(), when());
+    let set = (by, talks, property(), 0..4_usize);
+    prop_oneof![
+        8 => add.prop_map(|(by, to, instance, id, version)| Ask::Add { by, to, instance, id, version }),
+        1 => clear.prop_map(|(by, of, instance)| Ask::Clear { by, of, instance }),
+        2 => set.prop_map(|(by, of, property, number)| Ask::Set { by, of, property, number }),
+    ]
+}
+
+prop_compose! {
+    fn look()(
+        by in prop_oneof![4 => Just(0_usize), 1 => 0..NICKS.len()],
+        of in 0..TALKS.len(),
+        instance in prop::option::of(when()),
+        id in prop::option::of(0..IDS + 2),
+        date in prop::option::of(-5..SPAN + 5),
+        limit in prop::option::of(1..6_u32),
+        messages in 1..6_u32,
+        bytes in prop_oneof![Just(u32::MAX), 1..1500_u32],
+    ) -> Look {
+        Look { by, of, instance, id, date, limit, messages, bytes }
+    }
+}
+
+fn steps(number: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
+    let talk = 0..TALKS.len();
+    let step = prop_oneof![
+        10 => prop::collection::vec(ask(), 1..5).prop_map(Step::AtOnce),
+        8 => look().prop_map(Step::Look),
+        2 => talk.clone().prop_map(Step::Befriend),
+        1 => talk.prop_map(Step::Unfriend),
+        3 => (-15..25_i64).prop_map(Step::Clock),
+        1 => Just(Step::Purge),
+        1 => Just(Step::Expire),
+    ];
+    prop::collection::vec(step, number)
+}
+
+/// Tells one history to both.
+async fn told<S: Server>(steps: Vec<Step>) {
+    let mut server = S::start().await;
+    let mut history = History::new();
+    for by in 0..NICKS.len() {
+        history.learns(&server, by, &server.lists(by).await);
+    }
+    for step in steps {
+        let what = format!("{step:?}");
+        match step {
+            Step::AtOnce(asks) if S::AT_ONCE => history.is_asked(&server, asks).await,
+            Step::AtOnce(asks) => {
+                for ask in asks {
+                    history.is_asked(&server, vec![ask]).await;
+                }
+            }
+            Step::Look(mut look) => {
+                if let Some((messages, bytes)) = server.bounds() {
+                    (look.messages, look.bytes) = (messages, bytes);
+                }
+                let instance = look.instance.as_ref();
+                let instance = instance.map(|when| history.talks[look.of].instance(when));
+                let shown = server.shows(&look, instance.as_deref()).await;
+                assert_eq!(shown, history.shows(&look, instance.as_deref()), "{what}");
+            }
+            Step::Befriend(talk) => {
+                server.befriends(talk).await;
+                history.talks[talk].friends = true;
+            }
+            Step::Unfriend(talk) => {
+                let were = std::mem::replace(&mut history.talks[talk].friends, false);
+                assert_eq!(server.parts(talk).await, were, "{what}");
+            }
+            Step::Clock(seconds) => {
+                history.second = (history.second + seconds).clamp(0, SPAN);
+                server.clock_shows(history.second);
+            }
+            Step::Purge => {
+                if let Some(purged) = server.purges().await {
+                    assert_eq!(purged, history.purges(), "{what}");
+                }
+            }
+            Step::Expire => {
+                if let Some(expired) = server.expires(history.second).await {
+                    assert_eq!(expired, history.expires(), "{what}");
+                }
+            }
+        }
+        agree(&server, &history, &what).await;
+    }
+    server.restarts().await;
+    agree(&server, &history, "a restart").await;
+}
+
+/// Asserts that everybody sees what the model says.
+async fn agree<S: Server>(server: &S, history: &History, what: &str) {
+    for by in 0..NICKS.len() {
+        assert_eq!(server.lists(by).await, history.lists(by), "{} after {what}", NICKS[by]);
+    }
+    for (of, [by, _]) in TALKS.into_iter().enumerate() {
+        let all = Look {
+            by,
+            of,
+            instance: None,
+            id: None,
+            date: None,
+            limit: None,
+            messages: u32::MAX - 1,
+            bytes: u32::MAX,
+        };
+        if server.bounds().is_none() {
+            assert_eq!(server.shows(&all, None).await, history.shows(&all, None), "after {what}");
+        }
+    }
+}
+
+fn holds<S: Server>(number: u32, steps: &impl Strategy<Value = Vec<Step>>) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let held = TestRunner::new(cases(number)).run(steps, |steps| {
+        runtime.block_on(told::<S>(steps));
+        Ok(())
+    });
+    if let Err(error) = held {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn the_store_is_the_model() {
+    holds::<store::Direct>(100, &steps(1..60));
+}
+
+#[test]
+fn the_server_is_the_model() {
+    holds::<http::Served>(24, &steps(1..40));
+}

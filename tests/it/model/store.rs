@@ -1,0 +1,220 @@
+//! The store alone, which can be told more of its business than a client can see.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chatserver::friends;
+use chatserver::id::{ConversationId, Instance, Parse, Signature, UserId};
+use chatserver::keys::{ConversationSecret, EncryptionPassword};
+use chatserver::store::{
+    AddMessage, Added, ChangeProperty, Clear, Cleared, Cursor, Download, DownloadPartial, Property,
+    PropertyChanged, Purged, Replay, Schema, Store,
+};
+use chatserver::users::{self, FullName, Nick};
+use futures_util::future::join_all;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+use super::history::{date, expiry, message, message_id};
+use super::{Ask, Look, NICKS, Resolved, Said, Server, Shown, TALKS};
+use crate::world::ready_made_keys;
+
+/// A store without a server around it, so that nothing happens by itself.
+pub struct Direct {
+    store: Store,
+    url: String,
+    users: Vec<UserId>,
+    second: AtomicI64,
+    _folder: TempDir,
+}
+
+fn email(by: usize) -> String {
+    format!("{}@example.com", NICKS[by].to_lowercase())
+}
+
+/// Objects as the store writes them, separated by commas.
+fn objects(text: &str) -> Vec<Value> {
+    serde_json::from_str(&format!("[{text}]")).unwrap()
+}
+
+fn object(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+impl Direct {
+    fn id(&self, talk: usize) -> ConversationId {
+        let [one, other] = TALKS[talk];
+        ConversationId::one_to_one(self.users[one], self.users[other])
+    }
+
+    async fn asked_one(&self, asked: &Resolved) -> Said {
+        let instance = || Instance::parse(&asked.instance).unwrap();
+        match &asked.ask {
+            Ask::Add { by, to, id, version, .. } => {
+                let add = AddMessage {
+                    conversation: self.id(*to),
+                    sender: self.users[*by],
+                    instance: instance(),
+                    message: message(*id, *version),
+                    now: date(self.second.load(Ordering::Relaxed)),
+                };
+                match self.store.add_message(add).await.unwrap() {
+                    Added::Stored => Said::Stored,
+                    Added::NotFound => Said::NotFound,
+                    Added::InstanceChanged => Said::InstanceChanged(None),
+                    Added::Conflict => Said::Conflict,
+                    Added::NotFriends => Said::NotFriends,
+                }
+            }
+            Ask::Clear { by, of, .. } => {
+                let next = Instance::generate();
+                let clear = Clear {
+                    conversation: self.id(*of),
+                    user: self.users[*by],
+                    instance: instance(),
+                    next,
+                };
+                match self.store.change(clear).await.unwrap() {
+                    Cleared::Cleared(seen) => {
+                        let seen = object(&seen);
+                        assert_eq!(seen["instance"], next.as_str());
+                        Said::Changed(seen)
+                    }
+                    Cleared::NotFound => Said::NotFound,
+                    Cleared::InstanceChanged(seen) => Said::InstanceChanged(Some(object(&seen))),
+                    Cleared::NotFriends => Said::NotFriends,
+                }
+            }
+            Ask::Set { by, of, property, number } => {
+                let signature = self.signature(*by, *of, property, *number);
+                let change = ChangeProperty {
+                    conversation: self.id(*of),
+                    property: property.clone(),
+                    replay: Replay {
+                        user: self.users[*by],
+                        signature: Signature::parse(&signature).unwrap(),
+                        expires_at: date(expiry(*number)),
+                    },
+                };
+                match self.store.change(change).await.unwrap() {
+                    PropertyChanged::Changed(seen) => Said::Changed(object(&seen)),
+                    PropertyChanged::Replayed(seen) => {
+                        Said::Replayed(seen.map(|seen| object(&seen)))
+                    }
+                    PropertyChanged::NotFound => Said::NotFound,
+                }
+            }
+        }
+    }
+}
+
+impl Server for Direct {
+    const AT_ONCE: bool = true;
+
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("chat.db").display());
+        let store = Store::open(&url, Schema::Migrate, &TaskTracker::new()).await.unwrap();
+        let keys = ready_made_keys();
+        let mut users = Vec::new();
+        for (by, nick) in NICKS.into_iter().enumerate() {
+            let user = users::add(
+                &store,
+                &keys,
+                Parse::parse(&email(by)).unwrap(),
+                Nick::parse(nick).unwrap(),
+                FullName::default(),
+                EncryptionPassword::generate(),
+            );
+            users.push(user.await.unwrap().id);
+        }
+        let mut direct = Self { store, url, users, second: AtomicI64::new(0), _folder: folder };
+        for talk in 0..TALKS.len() {
+            direct.befriends(talk).await;
+        }
+        direct
+    }
+
+    fn conversation(&self, of: usize) -> String {
+        self.id(of).to_string()
+    }
+
+    fn signature(&self, _by: usize, _of: usize, _property: &Property, number: usize) -> String {
+        format!("{number:064x}")
+    }
+
+    fn bounds(&self) -> Option<(u32, u32)> {
+        None
+    }
+
+    fn clock_shows(&self, second: i64) {
+        self.second.store(second, Ordering::Relaxed);
+    }
+
+    async fn asked(&self, asks: &[Resolved]) -> Vec<Said> {
+        // They are queued in this order before the writer gets to the first.
+        join_all(asks.iter().map(|asked| self.asked_one(asked))).await
+    }
+
+    async fn shows(&self, look: &Look, instance: Option<&str>) -> Shown {
+        let instance = instance.map(|instance| Instance::parse(instance).unwrap());
+        let cursor = Cursor { id: look.id.map(message_id), date: look.date.map(date) };
+        let (conversation, user, bytes) = (self.id(look.of), self.users[look.by], look.bytes);
+        let page = match look.limit {
+            None => {
+                let messages = look.messages;
+                let asked = Download { conversation, user, instance, cursor, messages, bytes };
+                self.store.download(&asked).await
+            }
+            Some(limit) => {
+                let asked = DownloadPartial { conversation, user, instance, cursor, limit, bytes };
+                self.store.download_partial(&asked).await
+            }
+        };
+        let Some(page) = page.unwrap() else {
+            return Shown::NotFound;
+        };
+        let messages = objects(&page.messages);
+        if instance.is_some_and(|instance| instance != page.instance) {
+            assert!(messages.is_empty() && !page.more, "{page:?}");
+            return Shown::InstanceChanged;
+        }
+        Shown::Page { messages, more: page.more }
+    }
+
+    async fn lists(&self, by: usize) -> Vec<Value> {
+        let listed = objects(&self.store.conversations(self.users[by]).await.unwrap());
+        for talk in 0..TALKS.len() {
+            let one = self.store.conversation(self.id(talk), self.users[by]).await.unwrap();
+            let one = one.map(|one| object(&one));
+            let id = self.conversation(talk);
+            assert_eq!(one.as_ref(), listed.iter().find(|listed| listed["id"] == id));
+        }
+        listed
+    }
+
+    async fn befriends(&mut self, talk: usize) {
+        let [one, other] = TALKS[talk].map(email);
+        let secret = ConversationSecret::generate();
+        friends::befriend(&self.store, &one, &other, &secret).await.unwrap();
+    }
+
+    async fn parts(&self, talk: usize) -> bool {
+        let [one, other] = TALKS[talk].map(email);
+        friends::unfriend(&self.store, &one, &other).await.unwrap()
+    }
+
+    async fn purges(&self) -> Option<bool> {
+        Some(self.store.purge().await.unwrap() == Purged::Step)
+    }
+
+    async fn expires(&self, second: i64) -> Option<bool> {
+        Some(self.store.expire_replays(date(second)).await.unwrap())
+    }
+
+    async fn restarts(&mut self) {
+        self.store.close().await;
+        let tasks = TaskTracker::new();
+        self.store = Store::open(&self.url, Schema::MustBeCurrent, &tasks).await.unwrap();
+    }
+}
