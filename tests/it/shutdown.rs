@@ -1,6 +1,7 @@
 //! The way down: what was asked is answered, what never ends is cut, and the exit code tells.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -18,9 +19,9 @@ fn bytes_of(prepared: &Prepared) -> Vec<u8> {
     let (host, path) = prepared.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut text = format!("POST /{path} HTTP/1.1\r\nhost: {host}\r\n");
     for (name, value) in &prepared.headers {
-        text += &format!("{name}: {}\r\n", value.to_str().unwrap());
+        write!(text, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
     }
-    text += &format!("content-length: {}\r\n\r\n", prepared.body.len());
+    write!(text, "content-length: {}\r\n\r\n", prepared.body.len()).unwrap();
     [text.as_bytes(), &prepared.body].concat()
 }
 

@@ -1,0 +1,257 @@
+//! The settings: four layers, each with a name, and nothing that is silently ignored.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Output;
+
+use chatserver::config::{Config, DEFAULT};
+use config::{File, FileFormat};
+use serde_json::{Value, json};
+
+use crate::binary::Workplace;
+
+/// Every setting, another value, a wrong value, and what is said to be expected in its place.
+const SETTINGS: [(&str, &str, &str, &str); 23] = [
+    ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
+    ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
+    ("http.error_status", "always_200", "sometimes", r#""real" or "always_200""#),
+    ("http.trusted_proxies", "10.0.0.0/8", "10.0.0.0/99", "an address or a network"),
+    ("http.cors_origins", "https://chat.example.com", "https://chat.example.com/a", "an origin"),
+    ("http.drain_seconds", "7", "3601", "from 0 to 3600"),
+    ("http.metrics_listen", "127.0.0.1:9999", "metrics", "empty or an address and a port"),
+    ("http.header_timeout_seconds", "7", "0", "from 1 to 3600"),
+    ("http.body_timeout_seconds", "7", "0", "from 1 to 3600"),
+    ("http.request_timeout_seconds", "7", "-1", "from 1 to 3600"),
+    ("http.write_timeout_seconds", "7", "1.5", "from 1 to 3600"),
+    ("database.url", "sqlite://other.db", "postgres://chat", "sqlite:// and the path of a file"),
+    ("auth.clock_skew_seconds", "7", "soon", "from 1 to 3600"),
+    ("limits.connections", "7", "0", "from 1 to"),
+    ("limits.body_bytes", "2048", "1023", "from 1024 to"),
+    ("limits.message_bytes", "7", "67108865", "from 1 to 67108864"),
+    ("limits.download_messages", "7", "1", "from 2 to"),
+    ("limits.download_bytes", "2048", "", "from 1024 to"),
+    ("limits.failures_per_minute", "7", "1000001", "from 0 to"),
+    ("limits.requests_per_second", "7", "true", "from 0 to"),
+    ("limits.requests_burst", "7", "0", "from 1 to"),
+    ("log.format", "json", "xml", r#""text" or "json""#),
+    ("log.filter", "debug", "a=b=c", "a level or directives"),
+];
+
+/// The environment variable of a setting.
+fn variable(name: &str) -> String {
+    format!("CHATSERVER_{}", name.to_uppercase().replace('.', "__"))
+}
+
+/// A settings file with one setting.
+fn file(name: &str, value: &str) -> String {
+    let (section, name) = name.split_once('.').unwrap();
+    let is_bare = value.parse::<f64>().is_ok() || value == "true";
+    let value = if is_bare { value.to_owned() } else { format!("{value:?}") };
+    format!("[{section}]\n{name} = {value}\n")
+}
+
+fn check(place: &Workplace, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    place.runs_with(&[&["check-config"], arguments].concat(), "", environment)
+}
+
+#[track_caller]
+fn refusal(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The defaults, as a tree.
+fn defaults(text: &str) -> config::Config {
+    let file = File::from_str(text, FileFormat::Toml);
+    config::Config::builder().add_source(file).build().unwrap()
+}
+
+/// The names of all settings that the default file has.
+fn names_in_the_file() -> BTreeSet<String> {
+    let tree: Value = defaults(DEFAULT).try_deserialize().unwrap();
+    let sections = tree.as_object().unwrap().iter();
+    let names = sections.flat_map(|(section, settings)| {
+        settings.as_object().unwrap().keys().map(move |name| format!("{section}.{name}"))
+    });
+    names.collect()
+}
+
+#[test]
+fn the_default_file_has_every_setting_with_a_comment() {
+    // Debug names every field: sections at the first level, settings at the second.
+    let all = format!("{:#?}", Config::load(None, [], &[]).unwrap());
+    let mut section = String::new();
+    let mut fields = BTreeSet::new();
+    for line in all.lines() {
+        let Some((name, _)) = line.split_once(": ") else { continue };
+        match (name.len() - name.trim_start().len(), name.trim_start()) {
+            (4, name) => name.clone_into(&mut section),
+            (8, name) => drop(fields.insert(format!("{section}.{name}"))),
+            _ => {}
+        }
+    }
+    assert_eq!(fields, names_in_the_file());
+    assert_eq!(fields, SETTINGS.map(|(name, ..)| name.to_owned()).into());
+
+    let mut before = "";
+    for line in DEFAULT.lines() {
+        let is_setting = line.starts_with(|first: char| first.is_ascii_lowercase());
+        assert!(!is_setting || before.starts_with("# "), "{line:?} has no comment");
+        assert!(is_setting || line.is_empty() || line.starts_with(['#', '[']), "{line:?}");
+        before = line;
+    }
+}
+
+#[test]
+fn no_line_of_the_default_file_may_be_missing() {
+    assert!(defaults(DEFAULT).try_deserialize::<Config>().is_ok());
+    let lines: Vec<_> = DEFAULT.lines().collect();
+    let mut settings = 0;
+    for (place, line) in lines.iter().enumerate() {
+        if line.starts_with('#') || !line.contains(" = ") {
+            continue;
+        }
+        settings += 1;
+        let others = [&lines[..place], &lines[place + 1..]].concat().join("\n");
+        assert!(defaults(&others).try_deserialize::<Config>().is_err(), "without {line:?}");
+    }
+    assert_eq!(settings, SETTINGS.len());
+}
+
+#[test]
+fn every_setting_is_read_from_the_file_and_from_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.toml");
+    let default = format!("{:?}", Config::load(None, [], &[]).unwrap());
+    for (name, value, ..) in SETTINGS {
+        fs::write(&path, file(name, value)).unwrap();
+        let by_flag = format!("{:?}", Config::load(None, [], &[(name, value)]).unwrap());
+        let variable = (variable(name), value.to_owned());
+        let by_variable = format!("{:?}", Config::load(None, [variable], &[]).unwrap());
+        assert_ne!(by_flag, default, "{name}");
+        assert_eq!(by_variable, by_flag, "{name}");
+        // In a file, a list is one.
+        let is_list = ["http.trusted_proxies", "http.cors_origins"].contains(&name);
+        if is_list {
+            fs::write(&path, file(name, value).replace(" = ", " = [") + "]").unwrap();
+        }
+        let by_file = format!("{:?}", Config::load(Some(&path), [], &[]).unwrap());
+        assert_eq!(by_file, by_flag, "{name}");
+    }
+    let several = (variable("http.trusted_proxies"), "127.0.0.1, 10.0.0.0/8".to_owned());
+    let several = Config::load(None, [several], &[]).unwrap().http.trusted_proxies.0;
+    assert_eq!(several.len(), 2);
+}
+
+#[test]
+fn a_wrong_setting_is_refused_with_its_name_its_value_and_what_was_expected() {
+    let place = Workplace::new();
+    let path = place.path().join("chat.toml");
+    for (name, _, wrong, expected) in SETTINGS {
+        fs::write(&path, file(name, wrong)).unwrap();
+        for output in [
+            check(&place, &[], &[(&variable(name), wrong)]),
+            check(&place, &["--config", "chat.toml"], &[]),
+        ] {
+            let error = refusal(&output);
+            for part in [name, wrong, expected] {
+                assert!(error.contains(part), "{name} = {wrong}: {part:?} is not in {error}");
+            }
+        }
+    }
+    let output = check(&place, &["--database-url", "mysql://chat"], &[]);
+    assert!(refusal(&output).contains("mysql://chat"));
+    let error = place.fails(&["serve", "--listen", "everywhere"]);
+    assert!(error.contains("http.listen") && error.contains("everywhere"), "{error}");
+}
+
+#[test]
+fn an_unknown_setting_is_refused() {
+    let place = Workplace::new();
+    for (name, value) in [
+        ("http.listen_on", "127.0.0.1:1"),
+        ("htpp.listen", "127.0.0.1:1"),
+        ("http.listen.port", "80"),
+        ("limits.message", "7"),
+    ] {
+        let output = check(&place, &[], &[(&variable(name), value)]);
+        let error = refusal(&output);
+        let name = name.strip_suffix(".port").unwrap_or(name);
+        assert!(error.contains(name) && error.contains(value), "{name}: {error}");
+    }
+    for (text, name) in [
+        ("[http]\nlisten_on = \"x\"\n", "http.listen_on"),
+        ("[htpp]\nlisten = \"x\"\n", "htpp.listen"),
+        ("listen = \"x\"\n", "listen"),
+        ("http = 5\n", "http"),
+        ("[http.listen]\nport = 80\n", "http.listen"),
+    ] {
+        fs::write(place.path().join("chat.toml"), text).unwrap();
+        let error = refusal(&check(&place, &["--config", "chat.toml"], &[]));
+        assert!(error.contains(&format!("{name} = ")), "{text}: {error}");
+    }
+    fs::write(place.path().join("chat.toml"), "[http]\nlisten = \n").unwrap();
+    let error = refusal(&check(&place, &["--config", "chat.toml"], &[]));
+    assert!(error.contains("chat.toml") && error.contains("line 2"), "{error}");
+    let error = refusal(&check(&place, &["--config", "nowhere.toml"], &[]));
+    assert!(error.contains("nowhere.toml"), "{error}");
+}
+
+#[test]
+fn each_layer_overrides_the_one_below() {
+    let place = Workplace::new();
+    let text = "[http]\nlisten = \"127.0.0.1:1001\"\n[database]\nurl = \"sqlite://file.db\"\n";
+    fs::write(place.path().join("chat.toml"), text).unwrap();
+    let told = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let output = check(&place, &[arguments, &["--json"]].concat(), environment);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let told_is = |listen: &str, url: &str| json!({ "listen": listen, "url": url });
+    let file = ["--config", "chat.toml"];
+    let environment = [("CHATSERVER_DATABASE__URL", "sqlite://environment.db")];
+    let flag = ["--config", "chat.toml", "--database-url", "sqlite://flag.db"];
+    assert_eq!(told(&[], &[]), told_is("127.0.0.1:8080", "sqlite://chatserver.db"));
+    assert_eq!(told(&file, &[]), told_is("127.0.0.1:1001", "sqlite://file.db"));
+    assert_eq!(told(&file, &environment), told_is("127.0.0.1:1001", "sqlite://environment.db"));
+    assert_eq!(told(&flag, &environment), told_is("127.0.0.1:1001", "sqlite://flag.db"));
+    assert!(!place.path().join("chatserver.db").exists(), "a check starts nothing");
+}
+
+#[tokio::test]
+async fn a_server_follows_its_layers() {
+    let place = Workplace::new();
+    let text = "[database]\nurl = \"sqlite://file.db\"\n[http]\nerror_status = \"always_200\"\n";
+    fs::write(place.path().join("chat.toml"), text).unwrap();
+    // What `starts` adds as --listen is above this.
+    let environment = [("CHATSERVER_HTTP__LISTEN", "127.0.0.1:1")];
+    let server = place.starts(&["serve", "--config", "chat.toml"], &environment).await;
+    assert!(place.path().join("file.db").exists());
+    let url = format!("http://{}/?srv=chatserver&api=chatlogin", server.address);
+    let refused = reqwest::Client::new().post(url).send().await.unwrap();
+    assert_eq!(refused.status(), 200);
+    assert!(refused.text().await.unwrap().contains("unsupported_media_type"));
+}
+
+#[test]
+fn other_variables_are_no_settings() {
+    let place = Workplace::new();
+    let others = [
+        ("CHATSERVER_APIKEY", "d040b0a1"),
+        ("CHATSERVER_HTTP_LISTEN", "x"),
+        ("OTHER__LISTEN", "x"),
+        ("http__listen", "x"),
+    ];
+    let output = check(&place, &[], &others);
+    assert!(output.status.success(), "{output:?}");
+    // Whatever bytes the environment of somebody's shell holds.
+    let mut command = place.command(&["check-config"]);
+    let output = command.env("OTHER", OsStr::from_bytes(b"\xff\xfe")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let mut command = place.command(&["check-config"]);
+    let wrong = OsStr::from_bytes(b"\xff\xfe");
+    let output = command.env("CHATSERVER_HTTP__LISTEN", wrong).output().unwrap();
+    assert!(refusal(&output).contains("http.listen"));
+}
