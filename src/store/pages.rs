@@ -70,9 +70,9 @@ sized AS (
 ),
 kept AS (
     SELECT seq FROM sized
-    WHERE place = 1 OR (place <= $7 AND bytes <= $8) OR (place = 2 AND "#,
+    WHERE place = 1 OR (place <= $7 AND (bytes <= $8 OR (place = 2 AND "#,
             $second,
-            r#")
+            r#")))
 )
 SELECT head.instance,
        coalesce((

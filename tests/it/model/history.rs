@@ -197,7 +197,9 @@ impl Talk {
             bytes <= look.bytes as usize
         };
         let fitting = entries.iter().map(fits).take_while(|fits| *fits).count();
-        entries.truncate(fitting.max(1).min(most as usize));
+        // Whoever goes on from the last entry of a page must get further.
+        let least = if look.limit.is_none() && known.is_some() { 2 } else { 1 };
+        entries.truncate(fitting.max(least).min(most as usize));
         let more = entries.len() < wanted;
         if look.limit.is_some() {
             entries.reverse();
