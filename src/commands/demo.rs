@@ -98,7 +98,7 @@ fn print(cast: &Cast, url: &Url) -> Result<(), Failed> {
             .replace(&format!("{{{{{name}.encryptionpassword}}}}"), &person.encryptionpassword);
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "# The server is at {}. Two people talk on it:", url)?;
+    writeln!(stdout, "# The server is at {url}. Two people talk on it:")?;
     for person in [&cast.alice, &cast.bob] {
         writeln!(stdout, "#   {}", person.email)?;
         writeln!(stdout, "#     user id             {}", person.userid)?;

@@ -154,6 +154,9 @@ async fn current(person: &Person) -> Instance {
 
 #[tokio::test]
 async fn each_caller_of_a_batch_gets_its_own_answer() {
+    use Added::{Conflict, InstanceChanged, NotFound, Stored};
+    use Became::{Added as A, Changed, ClearRefused, Cleared, Replayed};
+
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let stranger = world.person("Stranger").await;
@@ -173,8 +176,6 @@ async fn each_caller_of_a_batch_gets_its_own_answer() {
     changes.add(&alice, second, "a-1", "bbbb");
     changes.add(&bob, second, "b-1", "cccc");
     let answers = in_one_batch(&world, changes.all).await;
-    use Added::{Conflict, InstanceChanged, NotFound, Stored};
-    use Became::{Added as A, Changed, ClearRefused, Cleared, Replayed};
     let expected = [
         A(Stored),
         A(Stored),
@@ -202,6 +203,9 @@ async fn each_caller_of_a_batch_gets_its_own_answer() {
 
 #[tokio::test]
 async fn nobody_fails_for_a_neighbour() {
+    use Added::Stored;
+    use Became::{Added as A, Changed, Cleared, Failed};
+
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut database = connect(&world).await;
@@ -219,8 +223,6 @@ async fn nobody_fails_for_a_neighbour() {
     changes.mute(&alice, "1");
     changes.add(&alice, second, "a-3", "cccc");
     let answers = in_one_batch(&world, changes.all).await;
-    use Added::Stored;
-    use Became::{Added as A, Changed, Cleared, Failed};
     let expected = [A(Stored), Failed, Cleared, A(Stored), Failed, A(Stored), Changed, A(Stored)];
     assert_eq!(answers, expected);
     assert_eq!(bob.downloads().await.message_ids(), ["b-1", "a-3"]);

@@ -1,5 +1,6 @@
 //! What operators and browsers see: health, metrics, the log, time-outs, CORS.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::json;
@@ -144,9 +145,9 @@ async fn requests_may_follow_one_another_on_a_connection_without_waiting() {
         let path = request.url.split_once(&world.address.to_string()).unwrap().1;
         let mut head = format!("POST {path} HTTP/1.1\r\nHost: chat\r\n");
         for (name, value) in &request.headers {
-            head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+            write!(head, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
         }
-        head += &format!("Content-Length: {}\r\n", request.body.len());
+        write!(head, "Content-Length: {}\r\n", request.body.len()).unwrap();
         head += if last { "Connection: close\r\n\r\n" } else { "\r\n" };
         bytes.extend_from_slice(head.as_bytes());
         bytes.extend_from_slice(&request.body);
