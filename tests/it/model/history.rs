@@ -172,6 +172,19 @@ impl Talk {
         Said::Changed(self.seen(by).unwrap())
     }
 
+    /// The bytes of so many entries that are next to the cursor.
+    pub fn bytes(&self, look: &Look, entries: usize) -> i64 {
+        let unbounded = Look { bytes: u32::MAX, messages: u32::MAX, ..look.clone() };
+        let Shown::Page { mut messages, .. } = self.page(&unbounded) else {
+            return 0;
+        };
+        if look.limit.is_some() {
+            messages.reverse();
+        }
+        let bytes: usize = messages.iter().take(entries).map(|entry| entry.to_string().len()).sum();
+        i64::try_from(bytes).unwrap()
+    }
+
     fn page(&self, look: &Look) -> Shown {
         let id = look.id.map(message_id);
         let known = id.and_then(|id| self.messages.iter().position(|kept| kept.message.id == id));
