@@ -281,7 +281,7 @@ fn bodies_of_any_bytes_and_right_ones_with_pieces_replaced() {
     let slips = prop::collection::vec((any::<Index>(), 0..6_usize, piece()), 1..4);
     let anything = prop_oneof![9 => Just(None), 1 => any::<Vec<u8>>().prop_map(Some)];
     let strategy = (select(ACTIONS), anything, slips);
-    for_all(1000, &[], &strategy, &async |stage, (action, anything, slips): (Action, _, _)| {
+    for_all(500, &[], &strategy, &async |stage, (action, anything, slips): (Action, _, _)| {
         let mut body = stage.right(&action).await.to_string().into_bytes();
         for (at, length, piece) in slips {
             let from = at.index(body.len() + 1);

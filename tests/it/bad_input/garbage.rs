@@ -141,7 +141,7 @@ fn any_bytes() {
     ]);
     let piece = prop_oneof![4 => word.prop_map(Vec::from), 1 => any::<Vec<u8>>()];
     let strategy = prop::collection::vec(piece, 0..30);
-    for_all(800, IMPATIENT, &strategy, &async |stage, pieces| {
+    for_all(400, IMPATIENT, &strategy, &async |stage, pieces| {
         bears(stage, &pieces.concat(), Then::Closes).await;
     });
 }
@@ -163,7 +163,7 @@ async fn a_request_that_is_cut_off_anywhere_is_not_carried_out() {
 fn right_requests_with_bytes_replaced() {
     let slip = (any::<Index>(), 0..4_usize, prop::collection::vec(any::<u8>(), 0..9));
     let strategy = prop::collection::vec(slip, 1..4);
-    for_all(800, IMPATIENT, &strategy, &async |stage, slips| {
+    for_all(400, IMPATIENT, &strategy, &async |stage, slips| {
         // A request whose sender has hung up may still be under way: what follows it in the queue of
         // changes is answered after it.
         stage.bob.does("unmute", json!({})).await.ok();
