@@ -13,10 +13,10 @@ use crate::binary::{Process, Workplace, free_address};
 use crate::world::{Person, message, until};
 
 /// How often the server is killed while people send.
-const KILLS: usize = 4;
+const KILLS: usize = 6;
 
 /// How many messages are acknowledged between two kills.
-const BETWEEN_KILLS: usize = 200;
+const BETWEEN_KILLS: usize = 120;
 
 /// A server that comes back at the same address, as its clients expect it to.
 struct Mortal {
@@ -68,7 +68,14 @@ async fn keeps_sending(person: Person, tally: Arc<Tally>) -> Vec<String> {
         })
         .await;
         tally.acknowledged.fetch_add(1, Ordering::SeqCst);
-        sent.push(message["ID"].as_str().unwrap().to_owned());
+        let id = message["ID"].as_str().unwrap().to_owned();
+        // An answer before the commit would hardly ever be caught by a kill, but by a read at once.
+        let newest = json!({ "conversationid": person.conversation, "limit": 10 });
+        let newest = person.prepares("chatconversation", "downloadpartial", &newest);
+        if let Ok(page) = newest.tried().await {
+            assert!(page.message_ids().contains(&id), "acknowledged, but not there");
+        }
+        sent.push(id);
     }
     sent
 }
