@@ -1,19 +1,18 @@
 //! The settings: `config/default.toml`, then a file, then the environment, then the command line.
 
-use std::collections::HashMap;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{Environment, File, FileFormat, Value, ValueKind};
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
+use toml::{Table, Value, de};
 use tracing_subscriber::EnvFilter;
-use url::{Origin, Url};
+use url::Url;
 
-use crate::id::Parse as _;
+use crate::id::Parse;
 use crate::store::DatabaseFile;
 
 /// Every setting, with a comment and its default.
@@ -29,8 +28,13 @@ const LEVEL: &str = "__";
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file can't be read, or is not TOML.
-    #[error("the settings can't be read: {0}")]
-    Unreadable(#[source] config::ConfigError),
+    #[error("the settings in {} can't be read: {problem}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
     /// No setting has this name.
     #[error("{name} = {value}: there is no such setting")]
     Unknown {
@@ -75,8 +79,10 @@ pub struct Http {
     #[serde(deserialize_with = "parsed")]
     pub listen: SocketAddr,
     /// The URL by which clients reach the server; `None` stands for the address it listens on.
+    #[serde(deserialize_with = "parsed")]
     pub public_url: PublicUrl,
     /// The HTTP status of a refusal.
+    #[serde(deserialize_with = "parsed")]
     pub error_status: ErrorStatus,
     /// Proxies that may name the client by `X-Forwarded-For`.
     pub trusted_proxies: List<Network>,
@@ -85,6 +91,7 @@ pub struct Http {
     /// How long `/readyz` refuses before the server stops accepting.
     pub drain_seconds: Seconds<0>,
     /// The address of the metrics.
+    #[serde(deserialize_with = "parsed")]
     pub metrics_listen: MetricsListen,
     /// How long a connection may wait for the whole head of its next request.
     pub header_timeout_seconds: Seconds<1>,
@@ -101,6 +108,7 @@ pub struct Http {
 #[serde(deny_unknown_fields)]
 pub struct Database {
     /// `sqlite://` and the path of a file.
+    #[serde(deserialize_with = "parsed")]
     pub url: DatabaseUrl,
 }
 
@@ -139,8 +147,10 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// The form of a line.
+    #[serde(deserialize_with = "parsed")]
     pub format: LogFormat,
     /// What is logged.
+    #[serde(deserialize_with = "parsed")]
     pub filter: Filter,
 }
 
@@ -158,125 +168,104 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &[(&str, &str)],
     ) -> Result<Self, Error> {
-        let is_setting = |(name, _): &(String, String)| {
-            name.strip_prefix(PREFIX).is_some_and(|rest| rest.contains(LEVEL))
-        };
-        let environment: HashMap<_, _> = environment.into_iter().filter(is_setting).collect();
-        let known = Known::read()?;
-        // Before the layers read a name: to them a[9] is a path, and makes a list of that length.
-        for (name, value) in &environment {
-            let rest = name.strip_prefix(PREFIX).unwrap_or_default();
-            known.refuse_other(&rest.to_lowercase().replace(LEVEL, "."), value)?;
-        }
-        for (name, value) in flags {
-            known.refuse_other(name, value)?;
-        }
-        let environment = Environment::with_prefix(PREFIX.trim_end_matches('_'))
-            .prefix_separator("_")
-            .separator(LEVEL)
-            .source(Some(environment));
-        let mut layers =
-            config::Config::builder().add_source(File::from_str(DEFAULT, FileFormat::Toml));
+        let mut layers = Layers::default();
         if let Some(file) = file {
-            layers = layers.add_source(File::from(file).format(FileFormat::Toml));
+            layers.add_file(file)?;
         }
-        layers = layers.add_source(environment);
-        for (name, value) in flags {
-            layers = layers.set_override(*name, *value).map_err(Error::Unreadable)?;
-        }
-        let layers = layers.build().map_err(Error::Unreadable)?;
-        known.refuse_others(&layers)?;
-        serde_path_to_error::deserialize(layers.clone()).map_err(|error| {
-            let name = error.path().to_string();
-            Error::Wrong {
-                value: shown(&layers, &name),
-                problem: problem(error.into_inner()),
-                name,
+        for (name, value) in environment {
+            let setting = name.strip_prefix(PREFIX).filter(|rest| rest.contains(LEVEL));
+            if let Some(setting) = setting {
+                layers.set(&setting.to_lowercase().replace(LEVEL, "."), Value::String(value))?;
             }
+        }
+        for (name, value) in flags {
+            layers.set(name, Value::String((*value).to_owned()))?;
+        }
+        layers.read()
+    }
+}
+
+/// The value of each setting, from the highest layer that has one.
+struct Layers(Table);
+
+impl Default for Layers {
+    fn default() -> Self {
+        Self(DEFAULT.parse().expect("the defaults are TOML"))
+    }
+}
+
+impl Layers {
+    fn add_file(&mut self, path: &Path) -> Result<(), Error> {
+        let unreadable = |problem| Error::Unreadable { path: path.to_owned(), problem };
+        let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        let file: Table = text.parse().map_err(|error: de::Error| unreadable(error.to_string()))?;
+        for (section, value) in file {
+            let settings = match value {
+                Value::Table(settings) if self.0.contains_key(&section) || !settings.is_empty() => {
+                    settings
+                }
+                other => return Err(Error::Unknown { name: section, value: shown(&other) }),
+            };
+            for (name, value) in settings {
+                self.set(&format!("{section}.{name}"), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Only what the defaults have is a setting.
+    fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
+        match self.setting(name) {
+            Some(setting) => *setting = value,
+            None => return Err(Error::Unknown { name: name.to_owned(), value: shown(&value) }),
+        }
+        Ok(())
+    }
+
+    fn setting(&mut self, name: &str) -> Option<&mut Value> {
+        let (section, name) = name.split_once('.')?;
+        self.0.get_mut(section)?.as_table_mut()?.get_mut(name)
+    }
+
+    fn read(mut self) -> Result<Config, Error> {
+        serde_path_to_error::deserialize(self.0.clone()).map_err(|error| {
+            // An entry of a list is shown as the whole list.
+            let name = error.path().to_string();
+            let name = name.split('[').next().unwrap_or_default().to_owned();
+            let value = self.setting(&name).map_or_else(String::new, |value| shown(value));
+            Error::Wrong { name, value, problem: error.into_inner().message().to_owned() }
         })
     }
 }
 
-/// The names that the defaults have. Any other is no setting.
-struct Known(Vec<String>);
-
-impl Known {
-    fn read() -> Result<Self, Error> {
-        let defaults = config::Config::builder()
-            .add_source(File::from_str(DEFAULT, FileFormat::Toml))
-            .build()
-            .map_err(Error::Unreadable)?;
-        Ok(Self(settings(&defaults).map(|(name, _)| name).collect()))
-    }
-
-    fn refuse_other(&self, name: &str, value: &str) -> Result<(), Error> {
-        if self.0.iter().any(|known| known == name) {
-            return Ok(());
-        }
-        Err(Error::Unknown { name: name.to_owned(), value: format!("{value:?}") })
-    }
-
-    fn refuse_others(&self, layers: &config::Config) -> Result<(), Error> {
-        let unknown = settings(layers).find(|(name, _)| !self.0.contains(name));
-        match unknown {
-            Some((name, value)) => Err(Error::Unknown { value: quoted(&value), name }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// All names and values of two levels, in the order of the names.
-fn settings(layers: &config::Config) -> impl Iterator<Item = (String, Value)> + use<> {
-    let mut settings = Vec::new();
-    if let ValueKind::Table(sections) = layers.cache.kind.clone() {
-        for (section, value) in sections {
-            match value.kind {
-                ValueKind::Table(table) => {
-                    let full = |(name, value)| (format!("{section}.{name}"), value);
-                    settings.extend(table.into_iter().map(full));
-                }
-                _ => settings.push((section, value)),
-            }
-        }
-    }
-    settings.sort_by(|(one, _), (other, _)| one.cmp(other));
-    settings.into_iter()
-}
-
-fn shown(layers: &config::Config, name: &str) -> String {
-    // An entry of a list is shown as the whole list.
-    let name = name.split('[').next().unwrap_or(name);
-    layers.get::<Value>(name).map_or_else(|_| "?".to_owned(), |value| quoted(&value))
-}
-
-fn quoted(value: &Value) -> String {
-    match &value.kind {
-        ValueKind::String(text) => format!("{text:?}"),
-        ValueKind::Array(entries) => {
-            let entries: Vec<_> = entries.iter().map(quoted).collect();
+/// A value on one line.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Array(entries) => {
+            let entries: Vec<_> = entries.iter().map(shown).collect();
             format!("[{}]", entries.join(", "))
         }
-        _ => value.to_string(),
-    }
-}
-
-fn problem(error: config::ConfigError) -> String {
-    match error {
-        config::ConfigError::Type { expected, .. } => format!("must be {expected}"),
-        config::ConfigError::At { error, .. } => problem(*error),
-        config::ConfigError::Message(message) => message,
         other => other.to_string(),
     }
 }
 
-fn wrong<E: de::Error>(expected: impl std::fmt::Display) -> E {
+fn wrong<E: serde::de::Error>(expected: impl std::fmt::Display) -> E {
     E::custom(format!("must be {expected}"))
 }
 
-/// Text that a value's own type reads.
-fn parsed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| wrong("an address and a port, such as 127.0.0.1:8080"))
+/// A setting that is a text with a meaning.
+fn parsed<'de, D: Deserializer<'de>, T: Parse>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer).ok();
+    text.and_then(|text| T::parse(&text)).ok_or_else(|| wrong(T::EXPECTED))
+}
+
+impl Parse for SocketAddr {
+    const EXPECTED: &'static str = "an address and a port, such as 127.0.0.1:8080";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
 }
 
 /// A whole number within bounds.
@@ -350,13 +339,15 @@ impl PublicUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for PublicUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl Parse for PublicUrl {
+    const EXPECTED: &'static str =
+        "empty or an http or https URL without query, such as https://chat.example.com/";
+
+    fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
-            return Ok(Self(None));
+            return Some(Self(None));
         }
-        let url = Url::parse(&text).ok().filter(|url| {
+        let url = Url::parse(text).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
                 && url.query().is_none()
@@ -364,9 +355,7 @@ impl<'de> Deserialize<'de> for PublicUrl {
                 && url.username().is_empty()
                 && url.password().is_none()
         });
-        let expected =
-            "empty or an http or https URL without query, such as https://chat.example.com/";
-        url.map(|url| Self(Some(url))).ok_or_else(|| wrong(expected))
+        url.map(|url| Self(Some(url)))
     }
 }
 
@@ -382,13 +371,11 @@ impl DatabaseUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for DatabaseUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let url = String::deserialize(deserializer)?;
-        match DatabaseFile::parse(&url) {
-            Some(_) => Ok(Self(url)),
-            None => Err(wrong(DatabaseFile::EXPECTED)),
-        }
+impl Parse for DatabaseUrl {
+    const EXPECTED: &'static str = DatabaseFile::EXPECTED;
+
+    fn parse(text: &str) -> Option<Self> {
+        DatabaseFile::parse(text).map(|_| Self(text.to_owned()))
     }
 }
 
@@ -401,12 +388,14 @@ pub enum ErrorStatus {
     Always200,
 }
 
-impl<'de> Deserialize<'de> for ErrorStatus {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "real" => Ok(Self::Real),
-            "always_200" => Ok(Self::Always200),
-            _ => Err(wrong("\"real\" or \"always_200\"")),
+impl Parse for ErrorStatus {
+    const EXPECTED: &'static str = "\"real\" or \"always_200\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "real" => Some(Self::Real),
+            "always_200" => Some(Self::Always200),
+            _ => None,
         }
     }
 }
@@ -420,12 +409,14 @@ pub enum LogFormat {
     Json,
 }
 
-impl<'de> Deserialize<'de> for LogFormat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(wrong("\"text\" or \"json\"")),
+impl Parse for LogFormat {
+    const EXPECTED: &'static str = "\"text\" or \"json\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
         }
     }
 }
@@ -442,13 +433,12 @@ impl Filter {
     }
 }
 
-impl<'de> Deserialize<'de> for Filter {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match EnvFilter::builder().parse(&text) {
-            Ok(_) => Ok(Self(text)),
-            Err(_) => Err(wrong("a level or directives, such as \"info,chatserver::store=debug\"")),
-        }
+impl Parse for Filter {
+    const EXPECTED: &'static str =
+        "a level or directives, such as \"info,chatserver::store=debug\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        EnvFilter::builder().parse(text).ok().map(|_| Self(text.to_owned()))
     }
 }
 
@@ -456,14 +446,14 @@ impl<'de> Deserialize<'de> for Filter {
 #[derive(Clone, Copy, Debug)]
 pub struct MetricsListen(pub Option<SocketAddr>);
 
-impl<'de> Deserialize<'de> for MetricsListen {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl Parse for MetricsListen {
+    const EXPECTED: &'static str = "empty or an address and a port, such as 127.0.0.1:9464";
+
+    fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
-            return Ok(Self(None));
+            return Some(Self(None));
         }
-        let expected = "empty or an address and a port, such as 127.0.0.1:9464";
-        text.parse().map(|address| Self(Some(address))).map_err(|_| wrong(expected))
+        text.parse().ok().map(|address| Self(Some(address)))
     }
 }
 
@@ -471,7 +461,7 @@ impl<'de> Deserialize<'de> for MetricsListen {
 #[derive(Clone, Debug)]
 pub struct List<T>(pub Vec<T>);
 
-impl<'de, T: FromStr<Err = &'static str>> Deserialize<'de> for List<T> {
+impl<'de, T: Parse> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -485,10 +475,10 @@ impl<'de, T: FromStr<Err = &'static str>> Deserialize<'de> for List<T> {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
                 entries.map(str::to_owned).collect()
             }
-            Err(_) => return Err(wrong("a list of texts")),
+            Err(_) => Vec::from([String::new()]),
         };
-        let entries = entries.iter().map(|entry| entry.parse()).collect::<Result<_, _>>();
-        entries.map(Self).map_err(|expected| wrong(format!("a list, each entry {expected}")))
+        let entries = entries.iter().map(|entry| T::parse(entry)).collect::<Option<_>>();
+        entries.map(Self).ok_or_else(|| wrong(format!("a list, each entry {}", T::EXPECTED)))
     }
 }
 
@@ -496,13 +486,12 @@ impl<'de, T: FromStr<Err = &'static str>> Deserialize<'de> for List<T> {
 #[derive(Clone, Copy, Debug)]
 pub struct Network(pub IpNet);
 
-impl FromStr for Network {
-    type Err = &'static str;
+impl Parse for Network {
+    const EXPECTED: &'static str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn parse(text: &str) -> Option<Self> {
         let network = text.parse::<IpNet>().ok();
-        let network = network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        network.map(Self).ok_or("an address or a network, such as 127.0.0.1 or 10.0.0.0/8")
+        network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(Self)
     }
 }
 
@@ -510,16 +499,12 @@ impl FromStr for Network {
 #[derive(Clone, Debug)]
 pub struct AllowedOrigin(pub String);
 
-impl FromStr for AllowedOrigin {
-    type Err = &'static str;
+impl Parse for AllowedOrigin {
+    const EXPECTED: &'static str = "an origin without a path, such as https://chat.example.com";
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let origin = Url::parse(text).map(|url| url.origin());
-        match origin {
-            Ok(origin @ Origin::Tuple(..)) if origin.ascii_serialization() == text => {
-                Ok(Self(text.to_owned()))
-            }
-            _ => Err("an origin without a path, such as https://chat.example.com"),
-        }
+    fn parse(text: &str) -> Option<Self> {
+        let origin = Url::parse(text).ok()?.origin();
+        let is_whole = origin.is_tuple() && origin.ascii_serialization() == text;
+        is_whole.then(|| Self(text.to_owned()))
     }
 }

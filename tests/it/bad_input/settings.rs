@@ -169,6 +169,8 @@ fn files_with_what_is_no_setting_are_refused() {
         ("http = 5", "http"),
         ("[http.listen]\nnope = 1", "http.listen"),
         ("[[http]]\nlisten = 1", "http"),
+        ("\"http.listen\" = \"127.0.0.1:1\"", "http.listen"),
+        ("[http]\n\"x[999999999999999]\" = 1", "http.x[999999999999999]"),
     ] {
         let refused = filed(text).unwrap_err().to_string();
         assert!(refused.contains(name), "{text}: {refused}");
