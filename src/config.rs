@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
-use thiserror::Error;
 use toml::{Table, Value, de};
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -25,7 +24,7 @@ const PREFIX: &str = "CHATSERVER_";
 const LEVEL: &str = "__";
 
 /// A setting that is unknown or wrong, with its name, its value and what was expected.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read, or is not TOML.
     #[error("the settings in {} can't be read: {problem}", path.display())]

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use thiserror::Error;
-
 use crate::clock::Timestamp;
 use crate::store::{self, WireText};
 
 /// A refusal. Its text is the one sentence that the client reads; nothing of an inner cause leaks into it.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The body is not what every request must be.
     #[error("{0}")]

@@ -17,14 +17,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 use pkcs8::PrivateKeyInfoRef;
 use rand::Rng;
-use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::id::Parse;
 use crate::random::os_random;
 
 /// Key material that can't be used.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The text is not the key that it should be.
     #[error("the key is not an RSA-2048 key in the form that is stored")]

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -23,7 +22,7 @@ use crate::telemetry::{Logging, Metrics};
 const BACKLOG: u32 = 4096;
 
 /// Why the server did not start, or did not stop in order.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database can't be used.
     #[error(transparent)]

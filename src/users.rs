@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use thiserror::Error;
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::clock::Timestamp;
@@ -77,7 +76,7 @@ fn normalized_name(text: &str) -> Option<String> {
 }
 
 /// A command about users that was not carried out.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum UserError {
     /// Nobody has this address or id.
     #[error("there is no user {0}")]

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use thiserror::Error;
-
 use super::DatabaseFile;
 use crate::id::Parse as _;
 
 /// A read or a change that did not happen. Nothing of a change that fails is kept.
-#[derive(Clone, Debug, Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The writer's queue is full: the caller may try again later.
     #[error("the queue of the writer is full")]
@@ -40,7 +38,7 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 }
 
 /// Why a database could not be opened.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL names no SQLite file.
     #[error("{url:?} must be {}", DatabaseFile::EXPECTED)]
