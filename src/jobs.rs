@@ -40,7 +40,7 @@ pub async fn run(app: Arc<App>) {
 
 /// One step of each kind; whether there may be more to do.
 async fn step(app: &App) -> Result<bool, store::Error> {
-    let purged = app.store.purge().await?;
-    let expired = app.store.expire_replays(app.clock.now()).await?;
-    Ok(expired || purged == Purged::Step)
+    let purged = app.store.purge().await;
+    let expired = app.store.expire_replays(app.clock.now()).await;
+    Ok(expired? | (purged? == Purged::Step))
 }

@@ -1,5 +1,6 @@
--- Identifiers are the text of the wire. Tables whose rows are small are clustered by their key
--- (WITHOUT ROWID), and every table that grows is keyed by user or conversation first.
+-- Identifiers are the text of the wire. Tables are clustered by their key (WITHOUT ROWID), so that what
+-- is read together stands together, and every table that grows is keyed by user or conversation first.
+-- Users alone are not: their rows are long, and read one at a time.
 
 CREATE TABLE users (
     id TEXT NOT NULL,

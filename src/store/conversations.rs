@@ -69,11 +69,19 @@ const NEXT_PURGE: &str =
     "SELECT conversation_id, generation FROM purges ORDER BY conversation_id, generation LIMIT 1";
 
 const PURGE: &str = "
-    DELETE FROM messages WHERE conversation_id = $1 AND generation = $2 AND seq IN (
-        SELECT seq FROM messages WHERE conversation_id = $1 AND generation = $2
-        ORDER BY seq LIMIT $3)";
+    DELETE FROM messages WHERE conversation_id = $1 AND generation = $2 AND seq <= (
+        SELECT max(seq) FROM (
+            SELECT seq, row_number() OVER (ORDER BY seq) AS place,
+                   sum(bytes) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS bytes
+            FROM (
+                SELECT seq, octet_length(data) AS bytes FROM messages
+                WHERE conversation_id = $1 AND generation = $2 ORDER BY seq LIMIT $3
+            ) AS oldest
+        ) AS sized WHERE place = 1 OR bytes <= $4)";
 
-const PURGED: &str = "DELETE FROM purges WHERE conversation_id = $1 AND generation = $2";
+const PURGED: &str = "
+    DELETE FROM purges WHERE conversation_id = $1 AND generation = $2 AND NOT EXISTS (
+        SELECT 1 FROM messages WHERE conversation_id = $1 AND generation = $2)";
 
 const SET_MUTED: &str =
     "UPDATE participants SET is_muted = $3 WHERE conversation_id = $1 AND user_id = $2";
@@ -88,8 +96,10 @@ const SET_HIDDEN: &str = "
     UPDATE participants SET is_hidden = $3, hide_id = $4
     WHERE conversation_id = $1 AND user_id = $2";
 
-/// The most messages that one step of a purge removes: it holds the writer for milliseconds.
+/// The most messages that one step of a purge removes, and the most bytes of their data: it is to hold the
+/// writer for milliseconds.
 const PURGE_STEP: i64 = 1000;
+const PURGE_BYTES: i64 = 2 * 1024 * 1024;
 
 impl Store {
     /// All conversations of a user, newest `lastaccess` first: conversation objects, separated by commas.
@@ -306,13 +316,14 @@ impl Change for Purge {
     type Outcome = Purged;
 
     async fn apply(&self, on: &mut SqliteConnection) -> Result<Purged, Error> {
-        let purge =
-            sqlx::query(PURGE).bind(&self.conversation).bind(self.generation).bind(PURGE_STEP);
-        let removed = purge.execute(&mut *on).await.doing("removing cleared messages")?;
-        if removed.rows_affected() < PURGE_STEP.unsigned_abs() {
-            let done = sqlx::query(PURGED).bind(&self.conversation).bind(self.generation);
-            done.execute(on).await.doing("ending a purge")?;
-        }
+        let purge = sqlx::query(PURGE)
+            .bind(&self.conversation)
+            .bind(self.generation)
+            .bind(PURGE_STEP)
+            .bind(PURGE_BYTES);
+        purge.execute(&mut *on).await.doing("removing cleared messages")?;
+        let done = sqlx::query(PURGED).bind(&self.conversation).bind(self.generation);
+        done.execute(on).await.doing("ending a purge")?;
         Ok(Purged::Step)
     }
 }

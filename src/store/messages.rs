@@ -11,14 +11,16 @@ use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
 
-/// What decides about each message, as one row: `[instance, generation, next_seq, last_access,
-/// is_friend, the message that has its ID already]`, with `null` for a conversation that is not the sender's.
+/// What decides about each message, as one row: its conversation, if it is the sender's, whether the two are
+/// friends, and the message that has its ID already. The data of that one is compared only if it must be.
 static JUDGE: ManyRows = ManyRows::new(
     "WITH incoming (place, conversation_id, sender_id, id) AS (VALUES {rows})
      SELECT json_group_array(json_array(
-         c.instance, c.generation, c.next_seq, c.last_access, f.friend_id IS NOT NULL,
+         CASE WHEN c.id IS NOT NULL
+              THEN json_array(c.instance, c.generation, c.next_seq, c.last_access) END,
+         f.friend_id IS NOT NULL,
          CASE WHEN m.id IS NOT NULL
-              THEN json_array(m.sender_id, m.type, m.created, m.valid_until, m.data) END
+              THEN json_array(m.sender_id, m.type, m.created, m.valid_until, octet_length(m.data)) END
      ) ORDER BY i.place)
      FROM incoming i
      LEFT JOIN participants p ON p.conversation_id = i.conversation_id AND p.user_id = i.sender_id
@@ -30,6 +32,11 @@ static JUDGE: ManyRows = ManyRows::new(
      WHERE i.place IS NOT NULL",
     4,
 );
+
+const HAS_DATA: &str = "
+    SELECT EXISTS (
+        SELECT 1 FROM messages
+        WHERE conversation_id = $1 AND generation = $2 AND id = $3 AND data = $4)";
 
 static INSERT: ManyRows = ManyRows::new(
     "INSERT INTO messages (conversation_id, generation, seq, id, sender_id, type, created,
@@ -103,22 +110,43 @@ impl Store {
     }
 }
 
-/// One row of [`JUDGE`].
+/// What [`JUDGE`] says of a message.
 #[derive(Deserialize)]
-struct Standing(Option<String>, Option<i64>, Option<i64>, Option<i64>, u8, Option<Stored>);
+struct Standing {
+    conversation: Option<Conversation>,
+    /// 0 or 1.
+    is_friend: u8,
+    stored: Option<Stored>,
+}
 
-/// The message that has the ID already: sender, type, created, valid until, data.
+/// The sender's conversation as it stands before this run.
 #[derive(Deserialize)]
-struct Stored(String, String, String, String, String);
+struct Conversation {
+    instance: String,
+    generation: i64,
+    next_seq: i64,
+    last_access: i64,
+}
+
+/// The message that has the ID already.
+#[derive(Deserialize)]
+struct Stored {
+    sender: String,
+    kind: String,
+    created: String,
+    valid_until: String,
+    data_bytes: usize,
+}
 
 impl Stored {
-    fn is(&self, add: &AddMessage) -> bool {
+    /// Whether everything but the data, and the length of that, is the same.
+    fn resembles(&self, add: &AddMessage) -> bool {
         let AddMessage { sender, message, .. } = add;
-        self.0 == sender.as_str()
-            && self.1 == message.kind
-            && self.2 == message.created
-            && self.3 == message.valid_until
-            && self.4 == message.data
+        self.sender == sender.as_str()
+            && self.kind == message.kind
+            && self.created == message.created
+            && self.valid_until == message.valid_until
+            && self.data_bytes == message.data.len()
     }
 }
 
@@ -149,7 +177,8 @@ pub(super) async fn add_all(
     let mut rows = Vec::with_capacity(run.len());
     let mut outcomes = Vec::with_capacity(run.len());
     for (place, standing) in standings.into_iter().enumerate() {
-        outcomes.push(place_message(run, place, standing, &mut heads, &mut rows));
+        let repeats = repeats(on, run[place], &standing).await?;
+        outcomes.push(place_message(run, place, standing, repeats, &mut heads, &mut rows));
     }
     if !rows.is_empty() {
         insert(on, run, &rows).await?;
@@ -158,48 +187,56 @@ pub(super) async fn add_all(
     Ok(outcomes)
 }
 
+/// Where a message with this ID is stored: whether it is this very one.
+async fn repeats(
+    on: &mut SqliteConnection,
+    add: &AddMessage,
+    standing: &Standing,
+) -> Result<Option<bool>, Error> {
+    let (Some(conversation), Some(stored)) = (&standing.conversation, &standing.stored) else {
+        return Ok(None);
+    };
+    if !stored.resembles(add) {
+        return Ok(Some(false));
+    }
+    let same = sqlx::query_scalar(HAS_DATA)
+        .bind(add.conversation.as_str())
+        .bind(conversation.generation)
+        .bind(add.message.id.as_str())
+        .bind(add.message.data.as_str());
+    same.fetch_one(on).await.map(Some).doing("comparing a repeated message")
+}
+
 /// Decides about one message; where it is to be stored, gives it the next place.
 fn place_message(
     run: &[&AddMessage],
     place: usize,
     standing: Standing,
+    repeats: Option<bool>,
     heads: &mut HashMap<ConversationId, Head>,
     rows: &mut Vec<Row>,
 ) -> Added {
     let add = run[place];
-    let Standing(
-        Some(instance),
-        Some(generation),
-        Some(next_seq),
-        Some(last_access),
-        friends,
-        stored,
-    ) = standing
-    else {
+    let Some(conversation) = standing.conversation else {
         return Added::NotFound;
     };
-    if instance != add.instance.as_str() {
+    if conversation.instance != add.instance.as_str() {
         return Added::InstanceChanged;
     }
     let head = heads.entry(add.conversation).or_insert(Head {
-        generation,
-        next_seq,
-        last_access,
+        generation: conversation.generation,
+        next_seq: conversation.next_seq,
+        last_access: conversation.last_access,
         stored: Vec::new(),
     });
     let same_id = |&earlier: &usize| run[earlier].message.id == add.message.id;
     let earlier = head.stored.iter().copied().find(same_id).map(|earlier| run[earlier]);
-    let repeated = match (&stored, earlier) {
-        (Some(stored), _) => Some(stored.is(add)),
-        (None, Some(earlier)) => {
-            Some(earlier.sender == add.sender && earlier.message == add.message)
-        }
-        (None, None) => None,
-    };
-    match repeated {
+    let repeats_earlier =
+        earlier.map(|earlier| earlier.sender == add.sender && earlier.message == add.message);
+    match repeats.or(repeats_earlier) {
         Some(true) => return Added::Stored,
         Some(false) => return Added::Conflict,
-        None if friends == 0 => return Added::NotFriends,
+        None if standing.is_friend == 0 => return Added::NotFriends,
         None => {}
     }
     // A clock that was set back must not break the order of the seconds of acceptance.

@@ -36,6 +36,9 @@ pub use users::{AddUser, Login, RenameUser, Renamed, User};
 pub use writer::Change;
 use writer::Writer;
 
+/// A row that every database of ours has.
+const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";
+
 /// Text of the wire that a statement has written: JSON, ready to be sent.
 pub type WireText = String;
 
@@ -78,8 +81,8 @@ impl Store {
         if self.writer.has_ended() {
             return Err(Error::Closed);
         }
-        let one = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.reads);
-        one.await.map(drop).doing("looking whether the database answers")
+        let schema = sqlx::query_scalar::<_, i64>(NEWEST_MIGRATION).fetch_one(&self.reads);
+        schema.await.map(drop).doing("looking whether the database answers")
     }
 
     /// Makes one change, durably, in its own place in the order of all changes.

@@ -36,6 +36,10 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How often the log is checkpointed while there are commits.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 
+/// How long to wait before a log that is too long is emptied again: where a long read is in the way, each
+/// attempt holds the writer up for a second.
+const EMPTY_AGAIN: Duration = Duration::from_secs(5);
+
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A change of the database that is applied within a transaction, where a refusal writes nothing.
@@ -275,6 +279,10 @@ impl WriterTask {
             }
         };
         let begun = execute(connection, "BEGIN IMMEDIATE").await;
+        if begun.is_err() {
+            // Whatever is wrong with it, a new connection may be right.
+            self.connection = None;
+        }
         begun.doing("beginning a transaction")
     }
 
@@ -302,13 +310,27 @@ impl WriterTask {
         written
     }
 
-    /// Checkpoints the whole log while nobody writes, so that the next transaction starts it anew.
+    /// Moves the whole log into the database while nobody writes, and waits for the reads that are in it, so
+    /// that the next transaction starts it anew.
     async fn empty_log(&mut self) {
         let Some(connection) = &mut self.connection else { return };
-        if let Err(error) = checkpoint_once(connection).await {
-            tracing::warn!(%error, "checkpointing the write-ahead log failed");
-        }
         self.log.too_long.store(false, Ordering::Relaxed);
+        let emptied = async {
+            execute(connection, "PRAGMA busy_timeout = 1000").await?;
+            let emptied = checkpoint_once(connection, "PRAGMA wal_checkpoint(RESTART)").await?;
+            execute(connection, "PRAGMA busy_timeout = 20000").await?;
+            Ok::<_, sqlx::Error>(emptied)
+        };
+        match emptied.await {
+            Ok(Checkpoint { busy: false, .. }) => {}
+            Ok(Checkpoint { bytes, .. }) => {
+                tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "emptying the write-ahead log failed");
+                self.connection = None;
+            }
+        }
     }
 }
 
@@ -345,13 +367,18 @@ async fn execute(on: &mut SqliteConnection, statement: &'static str) -> Result<(
 
 /// Moves the log into the database every now and then, so that no commit has to.
 async fn checkpoint(mut connection: SqliteConnection, log: Arc<Log>, ended: CancellationToken) {
-    let growth = async || {
+    let growth = async |rest| {
         log.grown.notified().await;
-        sleep(CHECKPOINT_EVERY).await;
+        sleep(rest).await;
     };
-    while ended.run_until_cancelled(growth()).await.is_some() {
-        match checkpoint_once(&mut connection).await {
-            Ok(bytes) if bytes > WAL_BYTES / 2 => log.too_long.store(true, Ordering::Relaxed),
+    let mut rest = CHECKPOINT_EVERY;
+    while ended.run_until_cancelled(growth(rest)).await.is_some() {
+        rest = CHECKPOINT_EVERY;
+        match checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await {
+            Ok(Checkpoint { bytes, .. }) if bytes > WAL_BYTES / 2 => {
+                log.too_long.store(true, Ordering::Relaxed);
+                rest = EMPTY_AGAIN;
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),
         }
@@ -361,12 +388,23 @@ async fn checkpoint(mut connection: SqliteConnection, log: Arc<Log>, ended: Canc
     }
 }
 
-/// Moves what it can of the log into the database and returns how long the log is, in bytes.
-async fn checkpoint_once(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+/// What a checkpoint has found.
+struct Checkpoint {
+    /// Whether somebody was in the way of it.
+    busy: bool,
+    /// How long the log is.
+    bytes: u64,
+}
+
+/// Moves what it can of the log into the database.
+async fn checkpoint_once(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<Checkpoint, sqlx::Error> {
     const FRAME_BYTES: u64 = 4096 + 24;
-    let (_busy, frames, _moved): (i64, i64, i64) =
-        sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?;
-    Ok(u64::try_from(frames).unwrap_or(0) * FRAME_BYTES)
+    let (busy, frames, _moved): (bool, i64, i64) =
+        sqlx::query_as(statement).fetch_one(connection).await?;
+    Ok(Checkpoint { busy, bytes: u64::try_from(frames).unwrap_or(0) * FRAME_BYTES })
 }
 
 fn number(count: usize) -> f64 {
