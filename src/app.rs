@@ -7,7 +7,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::id::UserId;
-use crate::limits::Rates;
+use crate::limits::{Rates, Room};
 use crate::shutdown::Shutdown;
 use crate::signature::Verifier;
 use crate::store::Store;
@@ -28,6 +28,8 @@ pub struct App {
     pub rates: Rates<UserId>,
     /// Failures of each client address to show who it is.
     pub failures: Rates<IpAddr>,
+    /// Memory for bodies and answers on their way.
+    pub room: Room,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -45,6 +47,7 @@ impl App {
             verifier: Verifier::default(),
             rates: Rates::per_second(rate, burst),
             failures: Rates::per_minute(limits.failures_per_minute.get()),
+            room: Room::new(limits.buffered_bytes.size()),
             shutdown: Shutdown::default(),
             config,
         }

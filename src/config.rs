@@ -20,6 +20,10 @@ pub const DEFAULT: &str = include_str!("../config/default.toml");
 /// Environment variables that begin so and contain [`LEVEL`] are settings.
 const PREFIX: &str = "CHATSERVER_";
 
+/// The largest `auth.clock_skew_seconds`: signatures of changes are kept for as long as any setting of it
+/// could make them acceptable again.
+pub const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
+
 /// What stands between the levels of a setting's name in an environment variable.
 const LEVEL: &str = "__";
 
@@ -116,7 +120,7 @@ pub struct Database {
 #[serde(deny_unknown_fields)]
 pub struct Auth {
     /// How far a request's timestamp may be from the server's clock.
-    pub clock_skew_seconds: Seconds<1>,
+    pub clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
 }
 
 /// `[limits]`
@@ -125,6 +129,8 @@ pub struct Auth {
 pub struct Limits {
     /// Connections at a time.
     pub connections: Bounded<1, 1_000_000>,
+    /// Bodies and answers on their way, in bytes.
+    pub buffered_bytes: Bounded<16_777_216, 4_294_967_295>,
     /// The body of a request, in bytes.
     pub body_bytes: Bounded<1024, 67_108_864>,
     /// The encrypted text of a message, in bytes.
@@ -333,14 +339,15 @@ impl PublicUrl {
     #[must_use]
     pub fn or_listening_on(&self, address: SocketAddr) -> Url {
         self.0.clone().unwrap_or_else(|| {
+            // Without the scope that an IPv6 address may have, which no URL can carry.
+            let address = SocketAddr::new(address.ip(), address.port());
             Url::parse(&format!("http://{address}/")).expect("an address makes a URL")
         })
     }
 }
 
 impl Parse for PublicUrl {
-    const EXPECTED: &'static str =
-        "empty or an http or https URL without query, such as https://chat.example.com/";
+    const EXPECTED: &'static str = "empty or an http or https URL without query whose path ends in / or .php, such as https://chat.example.com/";
 
     fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
@@ -349,6 +356,7 @@ impl Parse for PublicUrl {
         let url = Url::parse(text).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
+                && (url.path().ends_with('/') || url.path().ends_with(".php"))
                 && url.query().is_none()
                 && url.fragment().is_none()
                 && url.username().is_empty()

@@ -90,6 +90,9 @@ pub enum Error {
     /// The work took longer than it may. A change may still be made; sending it again is harmless.
     #[error("the server did not finish in time, try again")]
     TimedOut,
+    /// Too much is on its way at the moment; nothing was changed, unless by what the answer would have told.
+    #[error("the server has too much on its way at the moment, try again")]
+    Crowded,
     /// The store refused or failed; nothing was changed.
     #[error("the server can't do this at the moment, try again")]
     Unavailable(#[from] store::Error),
@@ -117,7 +120,7 @@ impl Error {
             Self::Replayed { .. } => "replayed",
             Self::RateLimited { .. } => "rate_limited",
             Self::Internal => "internal",
-            Self::TimedOut | Self::Unavailable(_) => "unavailable",
+            Self::TimedOut | Self::Crowded | Self::Unavailable(_) => "unavailable",
         }
     }
 

@@ -1,4 +1,4 @@
-//! How much one caller may do: rates that are counted for each user or each address.
+//! How much one caller may do, by rates for each user or address, and how much all may do at once.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota};
 use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most callers that are counted. One that is pushed out begins anew.
 const CALLERS: usize = 16_384;
@@ -53,6 +54,44 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         let Ok(limiter) = limiter;
         let clock = DefaultClock::default();
         limiter.check().map_err(|not_until| not_until.wait_time_from(clock.now()))
+    }
+}
+
+/// What is at most this large is not counted: the number of connections bounds it.
+const SMALL: usize = 16 * 1024;
+
+/// The unit of [`Room`], in bytes.
+const UNIT: usize = 1024;
+
+/// Memory for bodies and answers that are on their way, however slowly.
+pub struct Room {
+    free: Arc<Semaphore>,
+    units: u32,
+}
+
+/// A part of the room, given back when this is dropped.
+pub struct Reserved {
+    _units: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(bytes / UNIT)), units }
+    }
+
+    /// Takes room for so many bytes, or `None` where there is not enough. One that is larger than all of it
+    /// takes all of it, so that nothing is refused for ever.
+    #[must_use]
+    pub fn reserve(&self, bytes: usize) -> Option<Reserved> {
+        if bytes <= SMALL {
+            return Some(Reserved { _units: None });
+        }
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
+        let units = Arc::clone(&self.free).try_acquire_many_owned(units).ok()?;
+        Some(Reserved { _units: Some(units) })
     }
 }
 

@@ -85,10 +85,16 @@ impl Server {
 
     /// Serves the metrics too, for as long as the server runs.
     pub fn serve_metrics(&self, listener: TcpListener, metrics: Metrics, logging: Arc<Logging>) {
-        let serving = api::serve_metrics(listener, Arc::clone(&self.app), metrics, logging);
+        let app = Arc::clone(&self.app);
         self.tasks.spawn(async move {
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the metrics are no longer served");
+            let upkeep = metrics.clone();
+            tokio::select! {
+                served = api::serve_metrics(listener, app, metrics, logging) => {
+                    if let Err(error) = served {
+                        tracing::error!(%error, "the metrics are no longer served");
+                    }
+                }
+                () = upkeep.upkeep() => {}
             }
         });
     }

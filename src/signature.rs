@@ -74,7 +74,8 @@ impl SigningKey {
 /// Says whether signatures are right, with keys that it looks up in the store at most every 5 s.
 pub struct Verifier {
     keys: Cache<UserId, Known>,
-    /// Stands in for the key of a user who is unknown or disabled, so that both take the same time.
+    /// Stands in for the key of a user who is unknown or disabled, so that all take the same time.
+    nobodys: ApiKey,
     dummy: SigningKey,
 }
 
@@ -86,7 +87,8 @@ struct Known {
 
 impl Default for Verifier {
     fn default() -> Self {
-        Self { keys: Cache::new(KEYS), dummy: SigningKey::new(&ApiKey::generate()) }
+        let nobodys = ApiKey::generate();
+        Self { keys: Cache::new(KEYS), nobodys, dummy: SigningKey::new(&nobodys) }
     }
 }
 
@@ -112,12 +114,10 @@ impl Verifier {
         }
         let read_at = Instant::now();
         let stored = store.signing_key(signed.user).await?;
-        let stored = stored.map(|key| Arc::new(SigningKey::new(&key)));
-        let key = stored.as_deref().unwrap_or(&self.dummy);
+        let key = Arc::new(SigningKey::new(stored.as_ref().unwrap_or(&self.nobodys)));
         let verifies = key.verifies(signed, signature) && stored.is_some();
-        match stored {
-            Some(key) => self.keys.insert(signed.user, Known { key, read_at }),
-            None => drop(self.keys.remove(&signed.user)),
+        if verifies {
+            self.keys.insert(signed.user, Known { key, read_at });
         }
         Ok(verifies)
     }

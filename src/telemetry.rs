@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::sleep;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::fmt;
@@ -67,6 +68,9 @@ impl Logging {
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
+/// How often recorded values are put into their buckets.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// Upper bounds of the latency buckets, in seconds: from a tenth of a commit to a slow request.
 const SECONDS: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -94,8 +98,15 @@ impl Metrics {
     /// All metrics in Prometheus' text form.
     #[must_use]
     pub fn render(&self) -> String {
-        self.0.run_upkeep();
         self.0.render()
+    }
+
+    /// Puts what was recorded into its buckets, every now and then: until then each value takes memory.
+    pub async fn upkeep(&self) {
+        loop {
+            sleep(UPKEEP_EVERY).await;
+            self.0.run_upkeep();
+        }
     }
 }
 
@@ -103,8 +114,15 @@ fn describe() {
     describe_counter!("chatserver_requests_total", "Requests by API, action and outcome");
     describe_histogram!("chatserver_request_seconds", Unit::Seconds, "From the head to the answer");
     describe_histogram!("chatserver_store_batch_changes", "Changes of one commit");
-    describe_histogram!("chatserver_store_commit_seconds", Unit::Seconds, "Time of one commit");
-    describe_counter!("chatserver_store_failed_batches_total", "Batches that were rolled back");
+    describe_histogram!(
+        "chatserver_store_commit_seconds",
+        Unit::Seconds,
+        "From the begin of a transaction, the wait for it included, to its end"
+    );
+    describe_counter!(
+        "chatserver_store_failed_batches_total",
+        "Batches of several changes that were rolled back and made one by one"
+    );
     describe_gauge!("chatserver_store_queue_depth", "Changes that wait for the writer");
     describe_gauge!("chatserver_connections", "Open HTTP connections");
     describe_counter!("chatserver_log_lines_dropped_total", "Lines that the log dropped");

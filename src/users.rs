@@ -18,7 +18,7 @@ pub struct Caller {
     pub user: UserId,
     /// The signature of the request.
     pub signature: Signature,
-    /// Until when the request would be fresh: its timestamp and the skew.
+    /// Until when the request could be fresh: its timestamp and the largest skew there can be.
     pub expires_at: Timestamp,
 }
 

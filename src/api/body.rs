@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::server::Connection;
 use crate::app::App;
 use crate::error::Error;
+use crate::limits::Reserved;
 
 /// How much of a body that is refused is read and thrown away, so that a client which sends all of it
 /// before it reads finds the answer, and not a connection that was reset.
@@ -25,15 +26,25 @@ pub enum Unreceived {
 
 /// Refuses a body that says beforehand that it is too large.
 pub fn refuse_announced(app: &App, headers: &HeaderMap) -> Result<(), Error> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: usize| length > app.config.limits.body_bytes.size()) {
+    if announced(headers).is_some_and(|length| length > app.config.limits.body_bytes.size()) {
         return Err(too_large(app));
     }
     Ok(())
 }
 
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 fn too_large(app: &App) -> Error {
     Error::TooLarge { what: "the body", limit: app.config.limits.body_bytes.size() }
+}
+
+/// A body that has arrived, and its room.
+pub struct Received<T> {
+    pub admitted: T,
+    pub body: Bytes,
+    _reserved: Reserved,
 }
 
 /// Reads the body, or throws it away where the request is refused already.
@@ -42,7 +53,7 @@ pub async fn receive<T>(
     head: &Parts,
     mut body: Body,
     admitted: Result<T, Error>,
-) -> Result<(T, Bytes), Unreceived> {
+) -> Result<Received<T>, Unreceived> {
     let limit = app.config.limits.body_bytes.size();
     let receiving = async {
         let admitted = match admitted {
@@ -52,8 +63,14 @@ pub async fn receive<T>(
                 return Err(Unreceived::Refused(error));
             }
         };
+        let Some(reserved) = app.room.reserve(announced(&head.headers).unwrap_or(limit)) else {
+            discard(head, &mut body).await;
+            return Err(Unreceived::Refused(Error::Crowded));
+        };
         match Limited::new(&mut body, limit).collect().await {
-            Ok(collected) => Ok((admitted, collected.to_bytes())),
+            Ok(collected) => {
+                Ok(Received { admitted, body: collected.to_bytes(), _reserved: reserved })
+            }
             Err(error) if error.is::<LengthLimitError>() => {
                 discard(head, &mut body).await;
                 Err(Unreceived::Refused(too_large(app)))

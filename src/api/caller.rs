@@ -8,6 +8,7 @@ use super::observe::Seen;
 use super::{Api, client};
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::config::MAX_CLOCK_SKEW_SECONDS;
 use crate::error::Error;
 use crate::id::{Parse, Signature, StationId, UserId};
 use crate::limits::failure_network;
@@ -108,7 +109,7 @@ impl Signer {
         Ok(Caller {
             user: self.user,
             signature: self.signature,
-            expires_at: timestamp.plus_seconds(skew),
+            expires_at: timestamp.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into()),
         })
     }
 }

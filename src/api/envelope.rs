@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::config::ErrorStatus;
 use crate::error::Error;
+use crate::limits::{Reserved, Room};
 use crate::store::WireText;
 
 /// A success: `{"status":"OK","errormessage":""` and what follows it, in the order of the calls.
@@ -44,10 +45,24 @@ impl Reply {
         self
     }
 
-    /// The answer.
-    pub fn into_response(mut self) -> Response<Body> {
+    /// The answer, which keeps its room until the client has taken it.
+    pub fn into_response(mut self, room: &Room) -> Result<Response<Body>, Error> {
         self.0.push(b'}');
-        json(StatusCode::OK, self.0)
+        let reserved = room.reserve(self.0.len()).ok_or(Error::Crowded)?;
+        let answer = Answer { bytes: self.0, _reserved: reserved };
+        Ok(json(StatusCode::OK, Bytes::from_owner(answer)))
+    }
+}
+
+/// The bytes of an answer.
+struct Answer {
+    bytes: Vec<u8>,
+    _reserved: Reserved,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -71,10 +86,12 @@ pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
         }
         _ => {}
     }
-    let mut response = envelope.into_response();
-    if error_status == ErrorStatus::Real {
-        *response.status_mut() = status(error);
-    }
+    envelope.0.push(b'}');
+    let status = match error_status {
+        ErrorStatus::Real => status(error),
+        ErrorStatus::Always200 => StatusCode::OK,
+    };
+    let mut response = json(status, envelope.0.into());
     if let Error::MethodNotAllowed { allowed } = error {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     }
@@ -112,19 +129,19 @@ pub fn status(error: &Error) -> StatusCode {
         }
         Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Error::TimedOut | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::TimedOut | Error::Crowded | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::RateLimited { retry_after } => Some(*retry_after),
-        Error::TimedOut | Error::Unavailable(_) => Some(Duration::from_secs(1)),
+        Error::TimedOut | Error::Crowded | Error::Unavailable(_) => Some(Duration::from_secs(1)),
         _ => None,
     }
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
+fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");

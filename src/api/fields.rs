@@ -23,13 +23,19 @@ impl<'a> Fields<'a> {
     pub fn of_body(body: &'a [u8]) -> Result<Self, Error> {
         let not_text = Error::BadRequest("the body is not valid UTF-8");
         let text = std::str::from_utf8(body).map_err(|_| not_text)?;
-        Self::read(text, "", "the body must be one JSON object in which no key occurs twice")
+        Self::read(text, "", || Error::BadRequest("the body must be one JSON object"))
     }
 
-    fn read(text: &'a str, prefix: &'static str, expected: &'static str) -> Result<Self, Error> {
-        let object: Object<'a> =
-            serde_json::from_str(text).map_err(|_| Error::BadRequest(expected))?;
-        Ok(Self { prefix, fields: object.0 })
+    fn read(
+        text: &'a str,
+        prefix: &'static str,
+        no_object: impl FnOnce() -> Error,
+    ) -> Result<Self, Error> {
+        let object: Object<'a> = serde_json::from_str(text).map_err(|_| no_object())?;
+        if object.has_key_twice {
+            return Err(Error::BadRequest("a key occurs twice in the body or in message"));
+        }
+        Ok(Self { prefix, fields: object.fields })
     }
 
     /// A field that must be there.
@@ -72,16 +78,16 @@ impl<'a> Fields<'a> {
         read: impl FnOnce(Fields<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         const EXPECTED: &str = "a JSON object or a string that contains one";
-        const TWICE: &str = "message must be one JSON object in which no key occurs twice";
         let value = self.value(name);
         let value = value.ok_or_else(|| Error::missing(self.full(name), EXPECTED))?;
+        let malformed = || Error::malformed(self.full(name), EXPECTED);
         match value.get().as_bytes().first() {
-            Some(b'{') => read(Fields::read(value.get(), prefix, TWICE)?),
+            Some(b'{') => read(Fields::read(value.get(), prefix, malformed)?),
             Some(b'"') => {
                 let text: Cow<'_, str> = self.string(name, value, EXPECTED)?;
-                read(Fields::read(&text, prefix, TWICE)?)
+                read(Fields::read(&text, prefix, malformed)?)
             }
-            _ => Err(Error::malformed(self.full(name), EXPECTED)),
+            _ => Err(malformed()),
         }
     }
 
@@ -120,30 +126,32 @@ impl<'a> Fields<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-struct Object<'a>(HashMap<Cow<'a, str>, &'a RawValue>);
+struct Object<'a> {
+    fields: HashMap<Cow<'a, str>, &'a RawValue>,
+    has_key_twice: bool,
+}
 
 impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EachKeyOnce)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
-struct EachKeyOnce;
+struct ObjectVisitor;
 
-impl<'de> Visitor<'de> for EachKeyOnce {
+impl<'de> Visitor<'de> for ObjectVisitor {
     type Value = Object<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object in which no key occurs twice")
+        f.write_str("an object")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut fields = HashMap::new();
+        let mut has_key_twice = false;
         while let Some((name, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-            if fields.insert(name.0, value).is_some() {
-                return Err(serde::de::Error::custom("a key occurs twice"));
-            }
+            has_key_twice |= fields.insert(name.0, value).is_some();
         }
-        Ok(Object(fields))
+        Ok(Object { fields, has_key_twice })
     }
 }

@@ -51,8 +51,11 @@ pub async fn serve_metrics(
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
     let router = Router::new().route("/metrics", get(render));
-    let serving = axum::serve(listener, router);
-    serving.with_graceful_shutdown(async move { closing.closing().await }).await
+    // Nobody waits for a scrape that has not arrived when the server closes.
+    tokio::select! {
+        served = axum::serve(listener, router).into_future() => served,
+        () = closing.closing() => Ok(()),
+    }
 }
 
 fn number(count: usize) -> f64 {

@@ -20,7 +20,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, Response};
+use axum::http::{HeaderValue, Method, Request, Response, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -174,17 +174,17 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
     let mut seen = Seen::default();
     let api = admit(&app, &head, &mut seen);
     let answered = match body::receive(&app, &head, body, api).await {
-        Ok((api, body)) => {
+        Ok(received) => {
             let limit = app.config.http.request_timeout_seconds.duration();
-            let answer = answer(&app, &head, api, &body, &mut seen);
+            let answer = answer(&app, &head, received.admitted, &received.body, &mut seen);
             let answered = tokio::time::timeout(limit, answer).await;
             answered.unwrap_or(Err(Error::TimedOut))
         }
         Err(body::Unreceived::Refused(error)) => Err(error),
         Err(body::Unreceived::Late) => return seen.late().on(body::late()),
     };
-    let response = match answered {
-        Ok(reply) => reply.into_response(),
+    let response = match answered.and_then(|reply| reply.into_response(&app.room)) {
+        Ok(response) => response,
         Err(error) => {
             seen = seen.refused(&error);
             envelope::refusal(&error, error_status)
@@ -198,7 +198,7 @@ fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
     if head.method != Method::POST {
         return Err(Error::MethodNotAllowed { allowed: "POST" });
     }
-    let api = api_of(head).ok_or(Error::UnknownApi)?;
+    let api = api_of(&head.uri).ok_or(Error::UnknownApi)?;
     seen.api = api.name;
     let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
@@ -209,8 +209,8 @@ fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
     Ok(api)
 }
 
-fn api_of(head: &Parts) -> Option<Api> {
-    let query = head.uri.query().unwrap_or_default();
+fn api_of(uri: &Uri) -> Option<Api> {
+    let query = uri.query().unwrap_or_default();
     let first = |name: &str| {
         let mut parameters = form_urlencoded::parse(query.as_bytes());
         parameters.find(|(key, _)| key == name).map(|(_, value)| value)

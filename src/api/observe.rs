@@ -3,11 +3,10 @@
 use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Response};
+use axum::http::{HeaderName, HeaderValue, Response, Uri};
 use axum::middleware::Next;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -66,57 +65,82 @@ impl Seen {
 
 /// The outermost layer: it sees every answer.
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
-    let started = Instant::now();
-    let id = Uuid::new_v4().hyphenated().to_string();
     let (head, body) = request.into_parts();
-    let method = head.method.clone();
-    let path = head.uri.path().to_owned();
-    let client = client::address(&head, &app.config.http.trusted_proxies.0);
+    let mut request = Observed {
+        id: Uuid::new_v4().hyphenated().to_string(),
+        started: Instant::now(),
+        client: client::address(&head, &app.config.http.trusted_proxies.0),
+        uri: head.uri.clone(),
+        answered: false,
+    };
     let mut response = next.run(Request::from_parts(head, body)).await;
-    let took = started.elapsed();
-    let seen = response.extensions_mut().remove::<Seen>();
+    request.answered = true;
     let status = response.status().as_u16();
-    if let Some(seen) = seen {
-        telemetry::count_request(seen.api, seen.action, seen.outcome, took);
-        log(&seen, &id, status, took, client);
-    } else {
-        tracing::debug!(request = id, %method, path, status, "answered");
+    match response.extensions_mut().remove::<Seen>() {
+        Some(seen) => request.log(&seen, Some(status)),
+        None => tracing::debug!(request = request.id, uri = %request.uri, status, "answered"),
     }
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&request.id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }
 
-fn log(seen: &Seen, id: &str, status: u16, took: Duration, client: Option<IpAddr>) {
-    let Seen { api, action, user, outcome, cause } = seen;
-    let user = user.as_ref().map(UserId::as_str);
-    let client = client.map(tracing::field::display);
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    if let Some(cause) = cause {
-        tracing::error!(
-            request = id,
-            client,
-            user,
-            api,
-            action,
-            outcome,
-            status,
-            micros,
-            cause,
-            "answered"
-        );
-    } else {
-        tracing::info!(
-            request = id,
-            client,
-            user,
-            api,
-            action,
-            outcome,
-            status,
-            micros,
-            "answered"
-        );
+/// A request on its way.
+struct Observed {
+    id: String,
+    started: Instant,
+    client: Option<IpAddr>,
+    uri: Uri,
+    answered: bool,
+}
+
+impl Drop for Observed {
+    /// A client that goes away ends the work on its request, but not a change that it has begun: that must
+    /// be found in the log as well.
+    fn drop(&mut self) {
+        if !self.answered {
+            let api = super::api_of(&self.uri).map_or(OTHER, |api| api.name);
+            self.log(&Seen { api, outcome: "gone", ..Seen::default() }, None);
+        }
+    }
+}
+
+impl Observed {
+    fn log(&self, seen: &Seen, status: Option<u16>) {
+        let Seen { api, action, user, outcome, cause } = seen;
+        let took = self.started.elapsed();
+        telemetry::count_request(api, action, outcome, took);
+        let (id, user) = (&self.id, user.as_ref().map(UserId::as_str));
+        let client = self.client.map(tracing::field::display);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(cause) = cause {
+            tracing::error!(
+                request = id,
+                client,
+                user,
+                api,
+                action,
+                outcome,
+                status,
+                micros,
+                cause,
+                "answered"
+            );
+        } else if let Some(status) = status {
+            tracing::info!(
+                request = id,
+                client,
+                user,
+                api,
+                action,
+                outcome,
+                status,
+                micros,
+                "answered"
+            );
+        } else {
+            tracing::info!(request = id, client, api, outcome, micros, "the client went away");
+        }
     }
 }

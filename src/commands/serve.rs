@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
+use url::Host;
 
 use super::output::Output;
 use super::{Failed, Settings};
@@ -81,7 +82,12 @@ fn announce(server: &Server) -> Result<(), Failed> {
              Put a proxy with TLS in front and set http.public_url to its https URL"
         );
     }
-    if address.ip().is_unspecified() && public_url.host_str() == Some(&address.ip().to_string()) {
+    let nowhere = match public_url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_unspecified(),
+        Some(Host::Ipv6(ip)) => ip.is_unspecified(),
+        _ => false,
+    };
+    if nowhere {
         tracing::warn!(%public_url, "no client can connect to the announced URL: set http.public_url");
     }
     Ok(())

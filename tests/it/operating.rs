@@ -1,14 +1,15 @@
 //! What operators and browsers see: health, metrics, the log, time-outs, CORS.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::json;
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binary::{Workplace, free_address};
-use crate::world::{Answer, PATIENCE, World, until};
+use crate::world::{Answer, PATIENCE, World, message, until};
 
 async fn get(url: &str) -> (u16, String) {
     let answer = reqwest::get(url).await.unwrap();
@@ -140,17 +141,9 @@ async fn requests_may_follow_one_another_on_a_connection_without_waiting() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let mut bytes = Vec::new();
-    for last in [false, false, true] {
+    for connection in ["keep-alive", "keep-alive", "close"] {
         let request = alice.prepares("chatconversation", "list", &json!({}));
-        let path = request.url.split_once(&world.address.to_string()).unwrap().1;
-        let mut head = format!("POST {path} HTTP/1.1\r\nHost: chat\r\n");
-        for (name, value) in &request.headers {
-            write!(head, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
-        }
-        write!(head, "Content-Length: {}\r\n", request.body.len()).unwrap();
-        head += if last { "Connection: close\r\n\r\n" } else { "\r\n" };
-        bytes.extend_from_slice(head.as_bytes());
-        bytes.extend_from_slice(&request.body);
+        bytes.extend(request.with_header("connection", connection).bytes());
     }
     let answers = exchange(&world, &bytes).await;
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
@@ -202,21 +195,64 @@ async fn a_refused_method_is_told_the_right_one() {
 
 #[tokio::test]
 async fn a_bounded_number_of_connections_is_open_at_a_time() {
-    let world =
-        World::with(&[("limits.connections", "2"), ("http.header_timeout_seconds", "1")]).await;
+    let world = World::with(&[("limits.connections", "2")]).await;
     let idle = TcpStream::connect(world.address).await.unwrap();
-    let other = TcpStream::connect(world.address).await.unwrap();
+    let _other = TcpStream::connect(world.address).await.unwrap();
     let mut third = TcpStream::connect(world.address).await.unwrap();
-    third
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: chat\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    let request = b"GET /healthz HTTP/1.1\r\nHost: chat\r\nConnection: close\r\n\r\n";
+    third.write_all(request).await.unwrap();
     let mut answer = String::new();
-    // It is served once the idle ones have been let go.
+    let too_early = third.read_to_string(&mut answer);
+    let too_early = tokio::time::timeout(Duration::from_millis(300), too_early).await;
+    assert!(too_early.is_err(), "it is answered while the two others are open");
+    drop(idle);
     let read = tokio::time::timeout(PATIENCE, third.read_to_string(&mut answer)).await;
     read.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    drop((idle, other));
+}
+
+#[tokio::test]
+async fn it_is_not_ready_without_its_database() {
+    let world = World::start().await;
+    let ready = format!("http://{}/readyz", world.address);
+    assert_eq!(get(&ready).await.0, 200);
+    for file in ["chat.db", "chat.db-wal"] {
+        std::fs::write(world.database().with_file_name(file), [b'x'; 100_000]).unwrap();
+    }
+    until("it is not ready", async || get(&ready).await.0 == 503).await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_in_the_log() {
+    let workplace = Workplace::new();
+    let server = workplace.serves(&[]).await;
+    let (alice, bob) = workplace.alice_and_bob(&server);
+    let message = message("said all the same", "2026-01-01 00:00:00");
+    let fields = json!({
+        "conversationid": alice.conversation, "instance": alice.instance().await, "message": message,
+    });
+    let add = alice.prepares("chatconversation", "add", &fields);
+    let options = SqliteConnectOptions::new().filename(workplace.path().join("chatserver.db"));
+    let mut database = options.connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut database).await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(300), add.sent()).await;
+    assert!(waits.is_err(), "it is answered while another process holds the database");
+    until("it is in the log", async || workplace.log().contains("the client went away")).await;
+    sqlx::query("ROLLBACK").execute(&mut database).await.unwrap();
+    until("the change is made", async || bob.reads().await == ["said all the same"]).await;
+}
+
+#[tokio::test]
+async fn a_scrape_that_does_not_arrive_delays_no_end() {
+    let workplace = Workplace::new();
+    let metrics = free_address();
+    let settings = [("CHATSERVER_HTTP__METRICS_LISTEN", metrics.to_string())];
+    let mut server =
+        workplace.serves(&settings.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
+    let mut scrape = TcpStream::connect(metrics).await.unwrap();
+    scrape.write_all(b"GET /met").await.unwrap();
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

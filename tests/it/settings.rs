@@ -13,7 +13,7 @@ use toml::Table;
 use crate::binary::Workplace;
 
 /// Every setting, another value, a wrong value, and what is said to be expected in its place.
-const SETTINGS: [(&str, &str, &str, &str); 23] = [
+const SETTINGS: [(&str, &str, &str, &str); 24] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.error_status", "always_200", "sometimes", r#""real" or "always_200""#),
@@ -26,8 +26,9 @@ const SETTINGS: [(&str, &str, &str, &str); 23] = [
     ("http.request_timeout_seconds", "7", "-1", "from 1 to 3600"),
     ("http.write_timeout_seconds", "7", "1.5", "from 1 to 3600"),
     ("database.url", "sqlite://other.db", "postgres://chat", "sqlite:// and the path of a file"),
-    ("auth.clock_skew_seconds", "7", "soon", "from 1 to 3600"),
+    ("auth.clock_skew_seconds", "7", "soon", "from 1 to 900"),
     ("limits.connections", "7", "0", "from 1 to"),
+    ("limits.buffered_bytes", "20000000", "1", "from 16777216 to"),
     ("limits.body_bytes", "2048", "1023", "from 1024 to"),
     ("limits.message_bytes", "7", "67108865", "from 1 to 67108864"),
     ("limits.download_messages", "7", "1", "from 2 to"),

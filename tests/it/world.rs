@@ -1,5 +1,6 @@
 //! A server with a database of its own, and the people who use it.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -197,13 +198,13 @@ impl World {
         assert!(self.app.store.set_disabled(person.user, true).await.unwrap());
     }
 
-    /// Ends the server in order and starts another one on the same database, with the default settings.
-    pub async fn restarts(self) -> Self {
+    /// Ends the server in order and starts another one on the same database, with these settings.
+    pub async fn restarts(self, settings: &[(&str, &str)]) -> Self {
         let Self { clock, app, running, keys, folder, .. } = self;
         app.shutdown.begin(Duration::ZERO).await;
         drop(app);
         running.await.unwrap().unwrap();
-        Self::on(folder, clock, keys, &[]).await
+        Self::on(folder, clock, keys, settings).await
     }
 }
 
@@ -303,6 +304,24 @@ impl Prepared {
     pub fn without_header(mut self, name: &str) -> Self {
         self.headers.remove(name);
         self
+    }
+
+    /// Where it is sent to.
+    pub fn address(&self) -> SocketAddr {
+        let host =
+            self.url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap().0;
+        host.parse().unwrap()
+    }
+
+    /// The bytes of the request, for a connection of the test's own.
+    pub fn bytes(&self) -> Vec<u8> {
+        let path = self.url.split_once(&self.address().to_string()).unwrap().1;
+        let mut head = format!("POST {path} HTTP/1.1\r\nHost: chat\r\n");
+        for (name, value) in &self.headers {
+            write!(head, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
+        }
+        write!(head, "Content-Length: {}\r\n\r\n", self.body.len()).unwrap();
+        [head.as_bytes(), &self.body].concat()
     }
 
     pub async fn sent(&self) -> Answer {

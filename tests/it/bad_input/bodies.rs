@@ -214,7 +214,7 @@ async fn keys_that_occur_twice() {
             ] {
                 let refused =
                     stage.prepares(action, twice).sent().await.refused(400, "bad_request");
-                let sentence = "the body must be one JSON object in which no key occurs twice";
+                let sentence = "a key occurs twice in the body or in message";
                 assert_eq!(refused["errormessage"], sentence);
             }
         }
@@ -224,7 +224,7 @@ async fn keys_that_occur_twice() {
                 for message in [twice.clone(), json!(twice).to_string()] {
                     let body = with_value(&body, "message", Some(&message));
                     let sent = stage.prepares(action, body).sent().await;
-                    let sentence = "message must be one JSON object in which no key occurs twice";
+                    let sentence = "a key occurs twice in the body or in message";
                     assert_eq!(sent.refused(400, "bad_request")["errormessage"], sentence);
                 }
             }
