@@ -347,7 +347,7 @@ impl PublicUrl {
 }
 
 impl Parse for PublicUrl {
-    const EXPECTED: &'static str = "empty or an http or https URL without query whose path ends in / or .php, such as https://chat.example.com/";
+    const EXPECTED: &'static str = "empty or an http or https URL without query whose path ends in / or /index.php, such as https://chat.example.com/";
 
     fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
@@ -356,7 +356,7 @@ impl Parse for PublicUrl {
         let url = Url::parse(text).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
-                && (url.path().ends_with('/') || url.path().ends_with(".php"))
+                && (url.path().ends_with('/') || url.path().ends_with("/index.php"))
                 && url.query().is_none()
                 && url.fragment().is_none()
                 && url.username().is_empty()

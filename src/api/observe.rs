@@ -76,9 +76,10 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let mut response = next.run(Request::from_parts(head, body)).await;
     request.answered = true;
     let status = response.status().as_u16();
-    match response.extensions_mut().remove::<Seen>() {
-        Some(seen) => request.log(&seen, Some(status)),
-        None => tracing::debug!(request = request.id, uri = %request.uri, status, "answered"),
+    if let Some(seen) = response.extensions_mut().remove::<Seen>() {
+        request.log(&seen, Some(status));
+    } else {
+        tracing::debug!(request = request.id, uri = %request.uri, status, "answered");
     }
     if let Ok(id) = HeaderValue::from_str(&request.id) {
         response.headers_mut().insert(REQUEST_ID, id);

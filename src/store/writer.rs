@@ -38,7 +38,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 
 /// How long to wait before a log that is too long is emptied again: where a long read is in the way, each
 /// attempt holds the writer up for a second.
-const EMPTY_AGAIN: Duration = Duration::from_secs(5);
+const EMPTY_AGAIN: Duration = Duration::from_secs(2);
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -194,6 +194,8 @@ struct Log {
     /// The log is beyond its bound. Only between two transactions of the writer can a checkpoint
     /// reach its end, after which it is written from the start again.
     too_long: AtomicBool,
+    /// A read that did not end kept the log from being emptied.
+    blocked: AtomicBool,
 }
 
 struct WriterTask {
@@ -324,6 +326,7 @@ impl WriterTask {
         match emptied.await {
             Ok(Checkpoint { busy: false, .. }) => {}
             Ok(Checkpoint { bytes, .. }) => {
+                self.log.blocked.store(true, Ordering::Relaxed);
                 tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
             }
             Err(error) => {
@@ -371,13 +374,14 @@ async fn checkpoint(mut connection: SqliteConnection, log: Arc<Log>, ended: Canc
         log.grown.notified().await;
         sleep(rest).await;
     };
-    let mut rest = CHECKPOINT_EVERY;
-    while ended.run_until_cancelled(growth(rest)).await.is_some() {
-        rest = CHECKPOINT_EVERY;
+    let rest = || {
+        let blocked = log.blocked.swap(false, Ordering::Relaxed);
+        if blocked { EMPTY_AGAIN } else { CHECKPOINT_EVERY }
+    };
+    while ended.run_until_cancelled(growth(rest())).await.is_some() {
         match checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await {
             Ok(Checkpoint { bytes, .. }) if bytes > WAL_BYTES / 2 => {
                 log.too_long.store(true, Ordering::Relaxed);
-                rest = EMPTY_AGAIN;
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),

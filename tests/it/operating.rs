@@ -217,7 +217,7 @@ async fn it_is_not_ready_without_its_database() {
     let ready = format!("http://{}/readyz", world.address);
     assert_eq!(get(&ready).await.0, 200);
     for file in ["chat.db", "chat.db-wal"] {
-        std::fs::write(world.database().with_file_name(file), [b'x'; 100_000]).unwrap();
+        std::fs::write(world.database().with_file_name(file), vec![b'x'; 100_000]).unwrap();
     }
     until("it is not ready", async || get(&ready).await.0 == 503).await;
 }
