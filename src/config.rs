@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value, de};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use crate::id::Parse;
@@ -445,7 +446,14 @@ impl Parse for Filter {
         "a level or directives, such as \"info,chatserver::store=debug\"";
 
     fn parse(text: &str) -> Option<Self> {
-        EnvFilter::builder().parse(text).ok().map(|_| Self(text.to_owned()))
+        // A bare word that is no level would be taken for the name of a module, and turn everything else off.
+        let has_level = |directive: &str| {
+            let level = directive.rsplit('=').next().unwrap_or_default();
+            level.trim().parse::<LevelFilter>().is_ok() && !level.trim().is_empty()
+        };
+        let well_formed =
+            text.split(',').all(has_level) && EnvFilter::builder().parse(text).is_ok();
+        well_formed.then(|| Self(text.to_owned()))
     }
 }
 

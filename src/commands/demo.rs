@@ -14,7 +14,7 @@ use super::cast::{Cast, database_url};
 use super::output::Output;
 use super::{Failed, serve};
 use crate::config::Config;
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::telemetry::Logging;
 
 /// The shell functions and commands, with the places of what is different each time.
@@ -50,7 +50,8 @@ impl Demo {
     pub async fn run(self) -> Result<(), Failed> {
         let temporary;
         let folder = if let Some(folder) = &self.data {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|error| format!("--data {}: {error}", folder.display()))?;
             folder.as_path()
         } else {
             temporary = tempfile::tempdir()?;
@@ -70,7 +71,13 @@ impl Demo {
             let url = &server.app().public_url;
             if self.json { print_json(&cast, url) } else { print(&cast, url) }
         };
-        serve::run(config, &logging, ready).await
+        serve::run(config, &logging, ready).await.map_err(|failed| match failed.downcast_ref() {
+            Some(server::Error::Listen { address, source, .. }) => {
+                format!("can't listen on {address}: {source}; --listen takes another address")
+                    .into()
+            }
+            _ => failed,
+        })
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Sign {
     /// Who signs: an e-mail address or a user id
     #[arg(long, value_name = "USER")]
     user: String,
-    /// The value of Ozeki-Station; without it, the request has none
+    /// The value of Ozeki-Station; every signed API of this version demands one
     #[arg(long, value_name = "ID")]
     station: Option<String>,
     /// The value of api in the query

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -74,11 +74,12 @@ pub struct Add {
 }
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("names").args(["nick", "fullname"]).required(true).multiple(true))]
 pub struct Set {
     /// An e-mail address or a user id
     user: String,
     /// What others call the user from now on
-    #[arg(long, required_unless_present = "fullname")]
+    #[arg(long)]
     nick: Option<String>,
     /// The full name from now on
     #[arg(long, value_name = "NAME")]
@@ -130,14 +131,16 @@ impl Add {
         let added = added?;
         let (id, email) = (added.id.as_str(), added.email.as_str());
         let (key, password) = (added.api_key.as_str(), added.encryption_password.as_str());
+        let shown = if self.encryption_password_file.is_some() { "as given" } else { password };
         let text = format!(
             "userid             {id}\nemail              {email}\napikey             {key}\n\
-             encryptionpassword {password}\n\nThe password is stored nowhere: keep it."
+             encryptionpassword {shown}\n\nThe password is stored nowhere: keep it."
         );
         let json = json!({
             "userid": id, "email": email, "apikey": key, "encryptionpassword": password,
         });
-        Output::new(text, json).print(self.settings.json)
+        let told = Output::new(text, json).print(self.settings.json);
+        told.map_err(|error| format!("{email} was added, but this can't be told: {error}").into())
     }
 }
 

@@ -77,9 +77,7 @@ pub enum OpenError {
         known: usize,
     },
     /// The schema is not one that this program knows.
-    #[error(
-        "the database {path} has a newer or a foreign schema: use the version of chatserver that made it"
-    )]
+    #[error("the database {path} was made by a newer version of chatserver, or by another program")]
     UnknownSchema {
         /// The path of the file.
         path: String,

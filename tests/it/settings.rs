@@ -37,7 +37,7 @@ const SETTINGS: [(&str, &str, &str, &str); 24] = [
     ("limits.requests_per_second", "7", "true", "from 0 to"),
     ("limits.requests_burst", "7", "0", "from 1 to"),
     ("log.format", "json", "xml", r#""text" or "json""#),
-    ("log.filter", "debug", "a=b=c", "a level or directives"),
+    ("log.filter", "debug", "inof", "a level or directives"),
 ];
 
 /// The environment variable of a setting.
