@@ -61,6 +61,17 @@ impl Workplace {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// The same, while the test goes on with other things.
+    pub async fn tells_meanwhile(&self, arguments: &[&str]) -> Value {
+        let mut command = self.command(&[arguments, &["--json"]].concat());
+        let running = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let running = running.spawn().unwrap();
+        let output = tokio::task::spawn_blocking(|| running.wait_with_output().unwrap());
+        let output = output.await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// Runs a command that must fail with exit code 1, and returns what it says on stderr.
     #[track_caller]
     pub fn fails(&self, arguments: &[&str]) -> String {

@@ -4,12 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::binary::Workplace;
+use crate::world::{Person, message_with_id};
 
 /// Runs a statement on a file, as somebody who has other tools.
 async fn tampers(file: &Path, statement: &'static str) {
@@ -78,7 +81,7 @@ async fn another_schema_is_refused_with_what_to_do() {
           execution_time FROM _sqlx_migrations ORDER BY version DESC LIMIT 1",
             "newer",
         ),
-        ("UPDATE _sqlx_migrations SET checksum = x'00'", "foreign"),
+        ("UPDATE _sqlx_migrations SET checksum = x'00'", "another program"),
     ];
     for (statement, told) in cases {
         let place = Workplace::new();
@@ -152,6 +155,44 @@ async fn commands_and_a_server_share_a_database() {
         assert_eq!(alice.lists().await.len(), number + 2);
     }
     assert_eq!(bob.reads().await, ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn commands_disturb_nobody_on_a_loaded_server() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    let enough = AtomicBool::new(false);
+    let sends = async |sender: &Person, station: usize| {
+        let mut sent = 0;
+        while !enough.load(Ordering::SeqCst) {
+            let id = format!("{}-{station}-{sent}", &sender.user.as_str()[..8]);
+            let message = message_with_id(&id, "", "2026-01-01 00:00:00");
+            sender.does("add", json!({ "instance": instance, "message": message })).await.ok();
+            sent += 1;
+        }
+        sent
+    };
+    let sending =
+        (0..8).map(|station| sends(if station % 2 == 0 { &alice } else { &bob }, station));
+    let commands = async {
+        for number in 0..4 {
+            let (email, nick) = (format!("new-{number}@example.com"), format!("Ally-{number}"));
+            place.tells_meanwhile(&["user", "add", &email, "--nick", "New"]).await;
+            place.tells_meanwhile(&["friend", "add", &email, &alice.email]).await;
+            place.tells_meanwhile(&["user", "set", &alice.email, "--nick", &nick]).await;
+            place.tells_meanwhile(&["user", "rotate-key", &email]).await;
+            place.tells_meanwhile(&["friend", "remove", &email, &alice.email]).await;
+            place.tells_meanwhile(&["user", "disable", &email]).await;
+        }
+        enough.store(true, Ordering::SeqCst);
+    };
+    let (sent, ()) = tokio::join!(join_all(sending), commands);
+    assert!(sent.iter().all(|sent| *sent > 10), "there was no load: {sent:?}");
+    let stored = alice.downloads().await.message_ids();
+    assert_eq!(stored.len(), sent.iter().sum::<usize>());
+    assert_eq!(bob.sees().await["participants"].to_string().matches("Ally-3").count(), 1);
 }
 
 /// Runs these commands at the same instant; what each has printed, unless it failed.
