@@ -79,6 +79,23 @@ fn names_in_the_file() -> BTreeSet<String> {
 }
 
 #[test]
+fn the_readme_has_every_setting_with_its_default() {
+    let readme = include_str!("../../README.md");
+    let defaults = defaults(DEFAULT);
+    for name in names_in_the_file() {
+        let (section, key) = name.split_once('.').unwrap();
+        let default = match &defaults[section][key] {
+            toml::Value::String(text) if text.is_empty() => "empty".to_owned(),
+            toml::Value::String(text) => format!("`{text}`"),
+            toml::Value::Array(_) => "`[]`".to_owned(),
+            other => other.to_string(),
+        };
+        let row = format!("| `{name}` | {default} |");
+        assert!(readme.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn the_default_file_has_every_setting_with_a_comment() {
     // Debug names every field: sections at the first level, settings at the second.
     let all = format!("{:#?}", Config::load(None, [], &[]).unwrap());

@@ -1,0 +1,281 @@
+//! What the value of a setting may be.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use url::Url;
+
+use crate::id::Parse;
+use crate::store::DatabaseFile;
+
+fn wrong<E: serde::de::Error>(expected: impl std::fmt::Display) -> E {
+    E::custom(format!("must be {expected}"))
+}
+
+/// A setting that is a text with a meaning.
+pub(super) fn parsed<'de, D: Deserializer<'de>, T: Parse>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer).ok();
+    text.and_then(|text| T::parse(&text)).ok_or_else(|| wrong(T::EXPECTED))
+}
+
+impl Parse for SocketAddr {
+    const EXPECTED: &'static str = "an address and a port, such as 127.0.0.1:8080";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// A whole number within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounded<const LEAST: u32, const MOST: u32>(u32);
+
+impl<const LEAST: u32, const MOST: u32> Bounded<LEAST, MOST> {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The number, as a size.
+    #[must_use]
+    pub fn size(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Bounded<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The environment holds text. 1.5 and true, which the layers would convert, are no whole numbers.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Number {
+            Number(i64),
+            Text(String),
+        }
+        let number = match Number::deserialize(deserializer) {
+            Ok(Number::Number(number)) => u32::try_from(number).ok(),
+            Ok(Number::Text(text)) => text.parse().ok(),
+            Err(_) => None,
+        };
+        number
+            .filter(|number| (LEAST..=MOST).contains(number))
+            .map(Self)
+            .ok_or_else(|| wrong(format!("a whole number from {LEAST} to {MOST}")))
+    }
+}
+
+/// Seconds, at most an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Seconds<const LEAST: u32>(Bounded<LEAST, 3600>);
+
+impl<const LEAST: u32> Seconds<LEAST> {
+    /// The time.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0.get().into())
+    }
+
+    /// The number of seconds.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// The URL by which clients reach the server.
+#[derive(Clone, Debug)]
+pub struct PublicUrl(Option<Url>);
+
+impl PublicUrl {
+    /// The URL, or the one of the address that the server listens on.
+    #[must_use]
+    pub fn or_listening_on(&self, address: SocketAddr) -> Url {
+        self.0.clone().unwrap_or_else(|| {
+            // Without the scope that an IPv6 address may have, which no URL can carry.
+            let address = SocketAddr::new(address.ip(), address.port());
+            Url::parse(&format!("http://{address}/")).expect("an address makes a URL")
+        })
+    }
+}
+
+impl Parse for PublicUrl {
+    const EXPECTED: &'static str = "empty or an http or https URL without query whose path ends in / or /index.php, such as https://chat.example.com/";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        let url = Url::parse(text).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && (url.path().ends_with('/') || url.path().ends_with("/index.php"))
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
+        url.map(|url| Self(Some(url)))
+    }
+}
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Parse for DatabaseUrl {
+    const EXPECTED: &'static str = DatabaseFile::EXPECTED;
+
+    fn parse(text: &str) -> Option<Self> {
+        DatabaseFile::parse(text).map(|_| Self(text.to_owned()))
+    }
+}
+
+/// The HTTP status of a refusal (protocol, section 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorStatus {
+    /// The status that fits the refusal.
+    Real,
+    /// 200, for clients that read only the envelope.
+    Always200,
+}
+
+impl Parse for ErrorStatus {
+    const EXPECTED: &'static str = "\"real\" or \"always_200\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "real" => Some(Self::Real),
+            "always_200" => Some(Self::Always200),
+            _ => None,
+        }
+    }
+}
+
+/// The form of a line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Parse for LogFormat {
+    const EXPECTED: &'static str = "\"text\" or \"json\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Which events are logged.
+#[derive(Clone, Debug)]
+pub struct Filter(String);
+
+impl Filter {
+    /// The filter.
+    #[must_use]
+    pub fn env_filter(&self) -> EnvFilter {
+        EnvFilter::new(&self.0)
+    }
+}
+
+impl Parse for Filter {
+    const EXPECTED: &'static str =
+        "a level or directives, such as \"info,chatserver::store=debug\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        // A bare word that is no level would be taken for the name of a module, and turn everything else off.
+        let has_level = |directive: &str| {
+            let level = directive.rsplit('=').next().unwrap_or_default();
+            level.trim().parse::<LevelFilter>().is_ok() && !level.trim().is_empty()
+        };
+        let well_formed =
+            text.split(',').all(has_level) && EnvFilter::builder().parse(text).is_ok();
+        well_formed.then(|| Self(text.to_owned()))
+    }
+}
+
+/// Where the metrics are served.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricsListen(pub Option<SocketAddr>);
+
+impl Parse for MetricsListen {
+    const EXPECTED: &'static str = "empty or an address and a port, such as 127.0.0.1:9464";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        text.parse().ok().map(|address| Self(Some(address)))
+    }
+}
+
+/// A list; in the environment, its entries are separated by commas.
+#[derive(Clone, Debug)]
+pub struct List<T>(pub Vec<T>);
+
+impl<'de, T: Parse> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Entries {
+            Listed(Vec<String>),
+            Separated(String),
+        }
+        let entries = match Entries::deserialize(deserializer) {
+            Ok(Entries::Listed(entries)) => entries,
+            Ok(Entries::Separated(text)) => {
+                let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+                entries.map(str::to_owned).collect()
+            }
+            Err(_) => Vec::from([String::new()]),
+        };
+        let entries = entries.iter().map(|entry| T::parse(entry)).collect::<Option<_>>();
+        entries.map(Self).ok_or_else(|| wrong(format!("a list, each entry {}", T::EXPECTED)))
+    }
+}
+
+/// An address or a network.
+#[derive(Clone, Copy, Debug)]
+pub struct Network(pub IpNet);
+
+impl Parse for Network {
+    const EXPECTED: &'static str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
+
+    fn parse(text: &str) -> Option<Self> {
+        let network = text.parse::<IpNet>().ok();
+        network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(Self)
+    }
+}
+
+/// An origin as a browser sends it (RFC 6454, section 7).
+#[derive(Clone, Debug)]
+pub struct AllowedOrigin(pub String);
+
+impl Parse for AllowedOrigin {
+    const EXPECTED: &'static str = "an origin without a path, such as https://chat.example.com";
+
+    fn parse(text: &str) -> Option<Self> {
+        let origin = Url::parse(text).ok()?.origin();
+        let is_whole = origin.is_tuple() && origin.ascii_serialization() == text;
+        is_whole.then(|| Self(text.to_owned()))
+    }
+}
