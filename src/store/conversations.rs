@@ -98,8 +98,8 @@ const SET_HIDDEN: &str = "
 
 /// The most messages that one step of a purge removes, and the most bytes of their data: it is to hold the
 /// writer for milliseconds.
-const PURGE_STEP: i64 = 1000;
-const PURGE_BYTES: i64 = 2 * 1024 * 1024;
+const PURGE_STEP: i64 = 256;
+const PURGE_BYTES: i64 = 512 * 1024;
 
 impl Store {
     /// All conversations of a user, newest `lastaccess` first: conversation objects, separated by commas.
