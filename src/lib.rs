@@ -16,9 +16,8 @@
 //!
 //! Dependencies point one way: [`api`] is the HTTP edge and the only place that knows axum; it calls the
 //! nouns ([`users`], [`friends`], [`conversations`], [`messages`]), which hold the rules and call the
-//! [`store`], the only place that knows SQL. [`app`] is what requests are
-//! answered with, [`server`] runs it; [`commands`] is the
-//! command line.
+//! [`store`], the only place that knows SQL. [`app`] is what requests are answered with, [`server`] runs it;
+//! [`commands`] is the command line.
 
 pub mod api;
 pub mod app;

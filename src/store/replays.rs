@@ -29,7 +29,7 @@ pub struct Replay {
     pub user: UserId,
     /// The signature.
     pub signature: Signature,
-    /// Until when the signed timestamp would be accepted.
+    /// Until when the signed timestamp could be accepted, whatever the skew is set to.
     pub expires_at: Timestamp,
 }
 
