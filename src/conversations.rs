@@ -2,9 +2,7 @@
 
 use crate::error::Error;
 use crate::id::{ConversationId, Instance, Parse};
-use crate::store::{
-    ChangeProperty, Clear, Cleared, Property, PropertyChanged, Replay, Store, WireText,
-};
+use crate::store::{ChangeProperty, Clear, Cleared, Property, PropertyChanged, Store, WireText};
 use crate::users::Caller;
 
 /// The conversation as the caller sees it.
@@ -32,12 +30,19 @@ pub async fn clear(
     conversation: ConversationId,
     instance: Instance,
 ) -> Result<WireText, Error> {
-    let clear = Clear { conversation, user: caller.user, instance, next: Instance::generate() };
+    let clear = Clear {
+        conversation,
+        user: caller.user,
+        station: caller.station,
+        instance,
+        next: Instance::generate(),
+    };
     match store.change(clear).await? {
         Cleared::Cleared(conversation) => Ok(conversation),
         Cleared::NotFound => Err(Error::ConversationNotFound),
         Cleared::InstanceChanged(conversation) => Err(Error::InstanceChanged { conversation }),
         Cleared::NotFriends => Err(Error::NotFriends),
+        Cleared::Blocked => Err(Error::Blocked),
     }
 }
 
@@ -52,15 +57,8 @@ pub async fn change(
     conversation: ConversationId,
     property: Property,
 ) -> Result<WireText, Error> {
-    let change = ChangeProperty {
-        conversation,
-        property,
-        replay: Replay {
-            user: caller.user,
-            signature: caller.signature,
-            expires_at: caller.expires_at,
-        },
-    };
+    let change =
+        ChangeProperty { conversation, property, station: caller.station, replay: caller.replay() };
     match store.change(change).await? {
         PropertyChanged::Changed(conversation) => Ok(conversation),
         PropertyChanged::Replayed(conversation) => Err(Error::Replayed { conversation }),

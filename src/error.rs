@@ -40,6 +40,9 @@ pub enum Error {
     /// The other participant is no friend.
     #[error("you and the other participant are not friends")]
     NotFriends,
+    /// The caller has blocked the other participant.
+    #[error("you have blocked the other participant")]
+    Blocked,
     /// The caller has no such conversation.
     #[error("there is no such conversation")]
     ConversationNotFound,
@@ -78,6 +81,14 @@ pub enum Error {
         /// The conversation as it now stands, if it is the caller's.
         conversation: Option<WireText>,
     },
+    /// The caller has so many of something that there can't be another.
+    #[error("you have {most} {what} already, which is the most there can be")]
+    TooMany {
+        /// What it is, in the plural.
+        what: &'static str,
+        /// How many there can be.
+        most: usize,
+    },
     /// Too much at once.
     #[error("too many requests, see Retry-After")]
     RateLimited {
@@ -110,6 +121,7 @@ impl Error {
             Self::InvalidSignature(_) => "invalid_signature",
             Self::TimestampOutOfRange { .. } => "timestamp_out_of_range",
             Self::NotFriends => "not_friends",
+            Self::Blocked => "blocked",
             Self::ConversationNotFound => "conversation_not_found",
             Self::UnknownApi => "unknown_api",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -118,7 +130,7 @@ impl Error {
             Self::InstanceChanged { .. } => "instance_changed",
             Self::MessageConflict => "message_conflict",
             Self::Replayed { .. } => "replayed",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited { .. } | Self::TooMany { .. } => "rate_limited",
             Self::Internal => "internal",
             Self::TimedOut | Self::Crowded | Self::Unavailable(_) => "unavailable",
         }

@@ -65,7 +65,14 @@ pub async fn add(
     message: Message,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let add = AddMessage { conversation, sender: caller.user, instance, message, now };
+    let add = AddMessage {
+        conversation,
+        sender: caller.user,
+        station: caller.station,
+        instance,
+        message,
+        now,
+    };
     match store.add_message(add).await? {
         Added::Stored => Ok(()),
         Added::NotFound => Err(Error::ConversationNotFound),
@@ -75,6 +82,7 @@ pub async fn add(
         }
         Added::Conflict => Err(Error::MessageConflict),
         Added::NotFriends => Err(Error::NotFriends),
+        Added::Blocked => Err(Error::Blocked),
     }
 }
 

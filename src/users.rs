@@ -6,9 +6,9 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::id::{ApiKey, Email, Parse, Signature, UserId};
+use crate::id::{ApiKey, Email, Parse, Signature, StationId, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
-use crate::store::{self, AddUser, Login, RenameUser, Renamed, Store, User};
+use crate::store::{self, AddUser, Login, RenameUser, Renamed, Replay, Store, User};
 
 /// Who a request comes from whose signature has been found right. There is no other way to make one
 /// than to verify a request, so whoever holds one need not check it again.
@@ -16,10 +16,20 @@ use crate::store::{self, AddUser, Login, RenameUser, Renamed, Store, User};
 pub struct Caller {
     /// The user.
     pub user: UserId,
+    /// Where from. Requests of which the protocol says so may come without a station.
+    pub station: Option<StationId>,
     /// The signature of the request.
     pub signature: Signature,
     /// Until when the request could be fresh: its timestamp and the largest skew there can be.
     pub expires_at: Timestamp,
+}
+
+impl Caller {
+    /// What is kept of the request, if it is a change that may not be made again.
+    #[must_use]
+    pub fn replay(&self) -> Replay {
+        Replay { user: self.user, signature: self.signature, expires_at: self.expires_at }
+    }
 }
 
 /// What others call a user: 1 to 64 characters, at most 190 bytes (protocol, section 3).

@@ -28,6 +28,7 @@ pub fn station_of_login(headers: &HeaderMap) -> Result<StationId, Error> {
 /// Who has signed a request, whose timestamp is still to be looked at.
 pub struct Signer {
     user: UserId,
+    station: Option<StationId>,
     signature: Signature,
 }
 
@@ -56,7 +57,7 @@ async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Resu
     let signature = signed_header(headers, &SIGNATURE, "Ozeki-Signature")?;
     let signed = Signed { srv: api.srv, api: api.name, user, station: Some(station), body };
     if app.verifier.verify(&app.store, &signed, &signature).await? {
-        Ok(Signer { user, signature })
+        Ok(Signer { user, station: Some(station), signature })
     } else {
         let sentence =
             "the signature is not the one of an enabled user's API key over this request";
@@ -108,6 +109,7 @@ impl Signer {
         }
         Ok(Caller {
             user: self.user,
+            station: self.station,
             signature: self.signature,
             expires_at: timestamp.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into()),
         })

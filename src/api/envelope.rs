@@ -119,7 +119,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::InvalidCredentials
         | Error::InvalidSignature(_)
         | Error::TimestampOutOfRange { .. } => StatusCode::UNAUTHORIZED,
-        Error::NotFriends => StatusCode::FORBIDDEN,
+        Error::NotFriends | Error::Blocked => StatusCode::FORBIDDEN,
         Error::ConversationNotFound | Error::UnknownApi => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -127,7 +127,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::InstanceChanged { .. } | Error::MessageConflict | Error::Replayed { .. } => {
             StatusCode::CONFLICT
         }
-        Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Error::RateLimited { .. } | Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Error::TimedOut | Error::Crowded | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
@@ -136,6 +136,8 @@ pub fn status(error: &Error) -> StatusCode {
 fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::RateLimited { retry_after } => Some(*retry_after),
+        // Until something of it has gone, which is for the caller or other people to do.
+        Error::TooMany { .. } => Some(Duration::from_hours(1)),
         Error::TimedOut | Error::Crowded | Error::Unavailable(_) => Some(Duration::from_secs(1)),
         _ => None,
     }

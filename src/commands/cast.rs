@@ -157,7 +157,7 @@ async fn say(
         data: data.to_owned(),
     };
     let instance = Instance::parse(&shown.instance).ok_or("the instance is malformed")?;
-    let add = AddMessage { conversation, sender, instance, message, now };
+    let add = AddMessage { conversation, sender, station: None, instance, message, now };
     store.add_message(add).await?;
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use sqlx::SqliteConnection;
 
+use super::changes::{Changes, Subject};
 use super::error::Doing as _;
-use super::writer::Change;
-use super::{Error, Replay, Store, WireText};
-use crate::id::{ConversationId, Instance, UserId};
+use super::writer::{Change, Writing};
+use super::{Error, Replay, Store, WireText, stored};
+use crate::id::{ConversationId, Instance, StationId, UserId};
 
 /// The conversation object of the protocol (section 3) for participant `p` of conversation `c`. All
 /// that is not quoted here is hexadecimal, base64, alphanumeric or a colour, and needs no escape.
@@ -20,7 +21,8 @@ macro_rules! conversation_object {
             FROM participants o JOIN users u ON u.id = o.user_id WHERE o.conversation_id = c.id)
         || '],"displayname":"' || p.display_name
         || '","lastmessageid":"' || c.last_message_id
-        || '","lastreportid":"","lastaccess":' || c.last_access
+        || '","lastreportid":"' || replace(c.last_report_id, '-', '')
+        || '","lastaccess":' || c.last_access
         || ',"secret":"' || p.secret
         || '","instance":"' || c.instance
         || '","mutedby":[' || CASE WHEN p.is_muted THEN '"' || p.user_id || '"' ELSE '' END
@@ -49,19 +51,26 @@ const CONVERSATIONS: &str = concat!(
      WHERE p.user_id = $1) AS mine"
 );
 
-/// Instance, generation, next place and friendship, for a participant.
+/// Instance, generation, next place, the other participant, friendship and blocks, for a participant.
 const STANDING: &str = "
-    SELECT c.instance, c.generation, c.next_seq, EXISTS (
-        SELECT 1 FROM participants o
-        JOIN friends f ON f.user_id = p.user_id AND f.friend_id = o.user_id
-        WHERE o.conversation_id = c.id)
-    FROM participants p JOIN conversations c ON c.id = p.conversation_id
+    SELECT c.instance, c.generation, c.next_seq, o.user_id,
+           f.friend_id IS NOT NULL, mine.blocked_id IS NOT NULL, theirs.blocked_id IS NOT NULL
+    FROM participants p
+    JOIN conversations c ON c.id = p.conversation_id
+    JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
+    LEFT JOIN friends f ON f.user_id = p.user_id AND f.friend_id = o.user_id
+    LEFT JOIN blocks mine ON mine.user_id = p.user_id AND mine.blocked_id = o.user_id
+    LEFT JOIN blocks theirs ON theirs.user_id = o.user_id AND theirs.blocked_id = p.user_id
     WHERE p.conversation_id = $1 AND p.user_id = $2";
 
 const CLEAR: &str = "
     UPDATE conversations
-    SET generation = generation + 1, instance = $2, next_seq = 1, last_message_id = ''
+    SET generation = generation + 1, instance = $2, next_seq = 1, last_message_id = '',
+        next_report_seq = 1, last_report_id = ''
     WHERE id = $1";
+
+const NOTHING_DELIVERED: &str =
+    "UPDATE participants SET delivered_to = 0 WHERE conversation_id = $1 AND delivered_to > 0";
 
 const PURGE_LATER: &str = "INSERT INTO purges (conversation_id, generation) VALUES ($1, $2)";
 
@@ -79,9 +88,16 @@ const PURGE: &str = "
             ) AS oldest
         ) AS sized WHERE place = 1 OR bytes <= $4)";
 
+const PURGE_REPORTS: &str = "
+    DELETE FROM reports WHERE conversation_id = $1 AND generation = $2 AND seq <= (
+        SELECT max(seq) FROM (
+            SELECT seq FROM reports
+            WHERE conversation_id = $1 AND generation = $2 ORDER BY seq LIMIT $3) AS oldest)";
+
 const PURGED: &str = "
-    DELETE FROM purges WHERE conversation_id = $1 AND generation = $2 AND NOT EXISTS (
-        SELECT 1 FROM messages WHERE conversation_id = $1 AND generation = $2)";
+    DELETE FROM purges WHERE conversation_id = $1 AND generation = $2
+        AND NOT EXISTS (SELECT 1 FROM messages WHERE conversation_id = $1 AND generation = $2)
+        AND NOT EXISTS (SELECT 1 FROM reports WHERE conversation_id = $1 AND generation = $2)";
 
 const SET_MUTED: &str =
     "UPDATE participants SET is_muted = $3 WHERE conversation_id = $1 AND user_id = $2";
@@ -96,8 +112,8 @@ const SET_HIDDEN: &str = "
     UPDATE participants SET is_hidden = $3, hide_id = $4
     WHERE conversation_id = $1 AND user_id = $2";
 
-/// The most messages that one step of a purge removes, and the most bytes of their data: it is to hold the
-/// writer for milliseconds.
+/// The most messages and reports that one step of a purge removes, and the most bytes of data: it is to hold
+/// the writer for milliseconds.
 const PURGE_STEP: i64 = 256;
 const PURGE_BYTES: i64 = 512 * 1024;
 
@@ -142,7 +158,7 @@ impl Store {
     }
 }
 
-async fn object(
+pub(super) async fn object(
     on: &mut SqliteConnection,
     conversation: ConversationId,
     user: UserId,
@@ -177,6 +193,8 @@ pub struct ChangeProperty {
     pub conversation: ConversationId,
     /// The new value.
     pub property: Property,
+    /// Where: that station is not told of it.
+    pub station: Option<StationId>,
     /// Who changes it, and the signature that may not do so again.
     pub replay: Replay,
 }
@@ -195,10 +213,10 @@ pub enum PropertyChanged {
 impl Change for ChangeProperty {
     type Outcome = PropertyChanged;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<PropertyChanged, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<PropertyChanged, Error> {
         let user = self.replay.user;
         if self.replay.is_known(on).await? {
-            let object = object(on, self.conversation, user).await?;
+            let object = object(&mut on.connection, self.conversation, user).await?;
             return Ok(PropertyChanged::Replayed(object));
         }
         let set = match &self.property {
@@ -209,10 +227,12 @@ impl Change for ChangeProperty {
             Property::Hidden => self.set(SET_HIDDEN).bind(true).bind(""),
             Property::Shown => self.set(SET_HIDDEN).bind(false).bind(""),
         };
-        set.execute(&mut *on).await.doing("changing a property")?;
-        match object(on, self.conversation, user).await? {
+        set.execute(&mut on.connection).await.doing("changing a property")?;
+        match object(&mut on.connection, self.conversation, user).await? {
             Some(object) => {
                 self.replay.record(on).await?;
+                let subject = Subject::Conversation(self.conversation);
+                Changes::default().with(user, subject, self.station).note(on).await?;
                 Ok(PropertyChanged::Changed(object))
             }
             None => Ok(PropertyChanged::NotFound),
@@ -238,6 +258,8 @@ pub struct Clear {
     pub conversation: ConversationId,
     /// Who clears it.
     pub user: UserId,
+    /// Where from: that station is not told of it.
+    pub station: Option<StationId>,
     /// The instance that is to be cleared.
     pub instance: Instance,
     /// The instance that follows.
@@ -253,30 +275,40 @@ pub enum Cleared {
     NotFound,
     /// The conversation was cleared before: as it now stands.
     InstanceChanged(WireText),
-    /// The two are not friends.
+    /// The two are not friends, or the user is blocked.
     NotFriends,
+    /// The user has blocked the other participant.
+    Blocked,
 }
 
 impl Change for Clear {
     type Outcome = Cleared;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<Cleared, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<Cleared, Error> {
         let standing =
             sqlx::query_as(STANDING).bind(self.conversation.as_str()).bind(self.user.as_str());
-        let standing: Option<(String, i64, i64, bool)> =
-            standing.fetch_optional(&mut *on).await.doing("judging a clear")?;
-        let Some((instance, generation, next_seq, friends)) = standing else {
+        let standing: Option<(String, i64, i64, String, bool, bool, bool)> =
+            standing.fetch_optional(&mut on.connection).await.doing("judging a clear")?;
+        let Some((instance, generation, next_seq, other, friends, has_blocked, is_blocked)) =
+            standing
+        else {
             return Ok(Cleared::NotFound);
         };
         if instance != self.instance.as_str() {
-            let object = object(on, self.conversation, self.user).await?;
+            let object = object(&mut on.connection, self.conversation, self.user).await?;
             return Ok(object.map_or(Cleared::NotFound, Cleared::InstanceChanged));
         }
-        if !friends {
+        if has_blocked {
+            return Ok(Cleared::Blocked);
+        }
+        if is_blocked || !friends {
             return Ok(Cleared::NotFriends);
         }
         self.begin_generation(on, generation, next_seq > 1).await?;
-        let object = object(on, self.conversation, self.user).await?;
+        let subject = Subject::Conversation(self.conversation);
+        let changes = Changes::default().with(self.user, subject, self.station);
+        changes.with(stored(&other)?, subject, None).note(on).await?;
+        let object = object(&mut on.connection, self.conversation, self.user).await?;
         Ok(object.map_or(Cleared::NotFound, Cleared::Cleared))
     }
 }
@@ -284,15 +316,17 @@ impl Change for Clear {
 impl Clear {
     async fn begin_generation(
         &self,
-        on: &mut SqliteConnection,
+        on: &mut Writing,
         ended: i64,
         has_messages: bool,
     ) -> Result<(), Error> {
         let clear = sqlx::query(CLEAR).bind(self.conversation.as_str()).bind(self.next.as_str());
-        clear.execute(&mut *on).await.doing("clearing a conversation")?;
+        clear.execute(&mut on.connection).await.doing("clearing a conversation")?;
         if has_messages {
+            let nothing = sqlx::query(NOTHING_DELIVERED).bind(self.conversation.as_str());
+            nothing.execute(&mut on.connection).await.doing("forgetting what was delivered")?;
             let later = sqlx::query(PURGE_LATER).bind(self.conversation.as_str()).bind(ended);
-            later.execute(on).await.doing("noting cleared messages")?;
+            later.execute(&mut on.connection).await.doing("noting cleared messages")?;
         }
         Ok(())
     }
@@ -315,15 +349,20 @@ struct Purge {
 impl Change for Purge {
     type Outcome = Purged;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<Purged, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<Purged, Error> {
         let purge = sqlx::query(PURGE)
             .bind(&self.conversation)
             .bind(self.generation)
             .bind(PURGE_STEP)
             .bind(PURGE_BYTES);
-        purge.execute(&mut *on).await.doing("removing cleared messages")?;
+        purge.execute(&mut on.connection).await.doing("removing cleared messages")?;
+        let purge = sqlx::query(PURGE_REPORTS)
+            .bind(&self.conversation)
+            .bind(self.generation)
+            .bind(PURGE_STEP);
+        purge.execute(&mut on.connection).await.doing("removing cleared reports")?;
         let done = sqlx::query(PURGED).bind(&self.conversation).bind(self.generation);
-        done.execute(on).await.doing("ending a purge")?;
+        done.execute(&mut on.connection).await.doing("ending a purge")?;
         Ok(Purged::Step)
     }
 }

@@ -1,9 +1,10 @@
 //! Friendships, and the one-to-one conversation that comes with the first one.
 
+use super::error::Doing as _;
 use sqlx::SqliteConnection;
 
-use super::error::Doing as _;
-use super::writer::Change;
+use super::changes::{Changes, Subject};
+use super::writer::{Change, Writing};
 use super::{Error, Store, stored};
 use crate::id::{ConversationId, Email, Instance, UserId};
 use crate::keys::PublicKey;
@@ -24,6 +25,8 @@ const BEFRIEND: &str =
 const UNFRIEND: &str = "
     DELETE FROM friends
     WHERE (user_id = $1 AND friend_id = $2) OR (user_id = $2 AND friend_id = $1)";
+
+const FRIEND_IDS: &str = "SELECT friend_id FROM friends WHERE user_id = $1 ORDER BY friend_id";
 
 const NICK: &str = "SELECT nick FROM users WHERE id = $1";
 
@@ -103,6 +106,16 @@ impl Store {
     }
 }
 
+/// The ids of a user's friends.
+pub(super) async fn friend_ids(
+    on: &mut SqliteConnection,
+    user: UserId,
+) -> Result<Vec<UserId>, Error> {
+    let ids = sqlx::query_scalar(FRIEND_IDS).bind(user.as_str());
+    let ids: Vec<String> = ids.fetch_all(on).await.doing("listing friends")?;
+    ids.iter().map(|id| stored(id)).collect()
+}
+
 /// What one of two new friends needs for their conversation.
 #[derive(Clone, Debug)]
 pub struct Wrapping {
@@ -137,18 +150,18 @@ pub enum Befriended {
 impl Change for Befriend {
     type Outcome = Befriended;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<Befriended, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<Befriended, Error> {
         for wrapping in &self.wrappings {
             let nick = sqlx::query_scalar(NICK).bind(wrapping.user.as_str());
             let nick: Option<String> =
-                nick.fetch_optional(&mut *on).await.doing("reading a nick")?;
+                nick.fetch_optional(&mut on.connection).await.doing("reading a nick")?;
             if nick.as_ref() != Some(&wrapping.nick) {
                 return Ok(Befriended::NickChanged);
             }
         }
         let [one, other] = &self.wrappings;
         let befriend = sqlx::query(BEFRIEND).bind(one.user.as_str()).bind(other.user.as_str());
-        befriend.execute(&mut *on).await.doing("making friends")?;
+        befriend.execute(&mut on.connection).await.doing("making friends")?;
         self.add_conversation(on, ConversationId::one_to_one(one.user, other.user)).await?;
         Ok(Befriended::Friends)
     }
@@ -157,13 +170,13 @@ impl Change for Befriend {
 impl Befriend {
     async fn add_conversation(
         &self,
-        on: &mut SqliteConnection,
+        on: &mut Writing,
         conversation: ConversationId,
     ) -> Result<(), Error> {
         let added = sqlx::query(ADD_CONVERSATION)
             .bind(conversation.as_str())
             .bind(self.instance.as_str())
-            .execute(&mut *on)
+            .execute(&mut on.connection)
             .await
             .doing("adding a conversation")?;
         if added.rows_affected() == 0 {
@@ -175,7 +188,7 @@ impl Befriend {
                 .bind(wrapping.user.as_str())
                 .bind(&wrapping.secret)
                 .bind(&wrapping.display_name);
-            participant.execute(&mut *on).await.doing("adding a participant")?;
+            participant.execute(&mut on.connection).await.doing("adding a participant")?;
         }
         Ok(())
     }
@@ -186,9 +199,9 @@ struct Unfriend(UserId, UserId);
 impl Change for Unfriend {
     type Outcome = bool;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
         let unfriend = sqlx::query(UNFRIEND).bind(self.0.as_str()).bind(self.1.as_str());
-        let unfriend = unfriend.execute(on).await.doing("ending a friendship")?;
+        let unfriend = unfriend.execute(&mut on.connection).await.doing("ending a friendship")?;
         Ok(unfriend.rows_affected() > 0)
     }
 }

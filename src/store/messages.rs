@@ -5,20 +5,25 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use sqlx::SqliteConnection;
 
+use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::values::ManyRows;
-use super::{Error, Store};
+use super::writer::Writing;
+use super::{Error, Store, stored};
 use crate::clock::Timestamp;
-use crate::id::{ConversationId, Instance, MessageId, UserId};
+use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 
-/// What decides about each message, as one row: its conversation, if it is the sender's, whether the two are
-/// friends, and the message that has its ID already. The data of that one is compared only if it must be.
+/// What decides about each message, as one row: its conversation, if it is the sender's, the other participant,
+/// if the two are friends, who has blocked whom, and the message that has its ID already. The data of that one is
+/// compared only if it must be.
 static JUDGE: ManyRows = ManyRows::new(
     "WITH incoming (place, conversation_id, sender_id, id) AS (VALUES {rows})
      SELECT json_group_array(json_array(
          CASE WHEN c.id IS NOT NULL
               THEN json_array(c.instance, c.generation, c.next_seq, c.last_access) END,
-         f.friend_id IS NOT NULL,
+         f.friend_id,
+         mine.blocked_id IS NOT NULL,
+         theirs.blocked_id IS NOT NULL,
          CASE WHEN m.id IS NOT NULL
               THEN json_array(m.sender_id, m.type, m.created, m.valid_until, octet_length(m.data)) END
      ) ORDER BY i.place)
@@ -27,6 +32,8 @@ static JUDGE: ManyRows = ManyRows::new(
      LEFT JOIN conversations c ON c.id = p.conversation_id
      LEFT JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
      LEFT JOIN friends f ON f.user_id = p.user_id AND f.friend_id = o.user_id
+     LEFT JOIN blocks mine ON mine.user_id = p.user_id AND mine.blocked_id = o.user_id
+     LEFT JOIN blocks theirs ON theirs.user_id = o.user_id AND theirs.blocked_id = p.user_id
      LEFT JOIN messages m
          ON m.conversation_id = c.id AND m.generation = c.generation AND m.id = i.id
      WHERE i.place IS NOT NULL",
@@ -76,6 +83,8 @@ pub struct AddMessage {
     pub conversation: ConversationId,
     /// Who sends it.
     pub sender: UserId,
+    /// Where from: that station is not told of it.
+    pub station: Option<StationId>,
     /// The instance that the sender believes to be the current one.
     pub instance: Instance,
     /// The message.
@@ -95,8 +104,10 @@ pub enum Added {
     InstanceChanged,
     /// Another message has this ID.
     Conflict,
-    /// The two are not friends.
+    /// The two are not friends, or the sender is blocked.
     NotFriends,
+    /// The sender has blocked the other participant.
+    Blocked,
 }
 
 impl Store {
@@ -114,8 +125,12 @@ impl Store {
 #[derive(Deserialize)]
 struct Standing {
     conversation: Option<Conversation>,
-    /// 0 or 1.
-    is_friend: u8,
+    /// The other participant, where the two are friends.
+    friend: Option<String>,
+    /// Whether the sender has blocked the other one: 0 or 1.
+    has_blocked: u8,
+    /// Whether the other one has blocked the sender: 0 or 1.
+    is_blocked: u8,
     stored: Option<Stored>,
 }
 
@@ -162,27 +177,26 @@ struct Head {
 /// A message that gets a place in its conversation.
 struct Row {
     place: usize,
+    recipient: UserId,
     generation: i64,
     seq: i64,
     accepted_at: i64,
 }
 
 /// Judges and stores a run of messages in their order. A refused one takes no place in its conversation.
-pub(super) async fn add_all(
-    on: &mut SqliteConnection,
-    run: &[&AddMessage],
-) -> Result<Vec<Added>, Error> {
-    let standings = judge(on, run).await?;
+pub(super) async fn add_all(on: &mut Writing, run: &[&AddMessage]) -> Result<Vec<Added>, Error> {
+    let standings = judge(&mut on.connection, run).await?;
     let mut heads = HashMap::new();
     let mut rows = Vec::with_capacity(run.len());
     let mut outcomes = Vec::with_capacity(run.len());
     for (place, standing) in standings.into_iter().enumerate() {
-        let repeats = repeats(on, run[place], &standing).await?;
-        outcomes.push(place_message(run, place, standing, repeats, &mut heads, &mut rows));
+        let repeats = repeats(&mut on.connection, run[place], &standing).await?;
+        outcomes.push(place_message(run, place, standing, repeats, &mut heads, &mut rows)?);
     }
     if !rows.is_empty() {
-        insert(on, run, &rows).await?;
-        advance(on, run, &heads).await?;
+        insert(&mut on.connection, run, &rows).await?;
+        advance(&mut on.connection, run, &heads).await?;
+        changes(run, &rows).note(on).await?;
     }
     Ok(outcomes)
 }
@@ -215,13 +229,13 @@ fn place_message(
     repeats: Option<bool>,
     heads: &mut HashMap<ConversationId, Head>,
     rows: &mut Vec<Row>,
-) -> Added {
+) -> Result<Added, Error> {
     let add = run[place];
     let Some(conversation) = standing.conversation else {
-        return Added::NotFound;
+        return Ok(Added::NotFound);
     };
     if conversation.instance != add.instance.as_str() {
-        return Added::InstanceChanged;
+        return Ok(Added::InstanceChanged);
     }
     let head = heads.entry(add.conversation).or_insert(Head {
         generation: conversation.generation,
@@ -234,22 +248,39 @@ fn place_message(
     let repeats_earlier =
         earlier.map(|earlier| earlier.sender == add.sender && earlier.message == add.message);
     match repeats.or(repeats_earlier) {
-        Some(true) => return Added::Stored,
-        Some(false) => return Added::Conflict,
-        None if standing.is_friend == 0 => return Added::NotFriends,
+        Some(true) => return Ok(Added::Stored),
+        Some(false) => return Ok(Added::Conflict),
+        None if standing.has_blocked != 0 => return Ok(Added::Blocked),
+        None if standing.is_blocked != 0 => return Ok(Added::NotFriends),
         None => {}
     }
+    let Some(recipient) = standing.friend else {
+        return Ok(Added::NotFriends);
+    };
     // A clock that was set back must not break the order of the seconds of acceptance.
     head.last_access = head.last_access.max(add.now.unix());
     rows.push(Row {
         place,
+        recipient: stored(&recipient)?,
         generation: head.generation,
         seq: head.next_seq,
         accepted_at: head.last_access,
     });
     head.stored.push(place);
     head.next_seq += 1;
-    Added::Stored
+    Ok(Added::Stored)
+}
+
+/// What both participants of each message are to be told.
+fn changes(run: &[&AddMessage], rows: &[Row]) -> Changes {
+    let mut changes = Changes::default();
+    for row in rows {
+        let add = run[row.place];
+        let subject = Subject::Conversation(add.conversation);
+        changes.add(add.sender, subject, add.station);
+        changes.add(row.recipient, subject, None);
+    }
+    changes
 }
 
 async fn judge(on: &mut SqliteConnection, run: &[&AddMessage]) -> Result<Vec<Standing>, Error> {

@@ -3,6 +3,7 @@
 //! Only this folder knows SQL. Every statement is a constant in the dialect that SQLite and PostgreSQL share
 //! (`$n`, `CAST`, explicit `ORDER BY`); where a reply is one row for the wire, the statement writes the wire text.
 
+mod changes;
 mod conversations;
 mod error;
 mod files;
@@ -18,11 +19,13 @@ mod writer;
 use std::time::Duration;
 
 use sqlx::{SqliteConnection, SqlitePool};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::id::Parse;
 
+pub use changes::{AskPending, Pending};
 pub use conversations::{ChangeProperty, Clear, Cleared, Property, PropertyChanged, Purged};
 use error::Doing as _;
 pub use error::{Error, OpenError};
@@ -33,8 +36,8 @@ pub use pages::{Cursor, Download, DownloadPartial, Page};
 pub use replays::Replay;
 pub use schema::Schema;
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
-pub use writer::Change;
 use writer::Writer;
+pub use writer::{Change, Told, Writing};
 
 /// A row that every database of ours has.
 const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";
@@ -92,6 +95,12 @@ impl Store {
     /// [`Error`] where it was not made.
     pub async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
         self.writer.change(change).await
+    }
+
+    /// Hears of users for whom something has changed, as far as the listener keeps up.
+    #[must_use]
+    pub fn told(&self) -> broadcast::Receiver<Told> {
+        self.writer.told()
     }
 
     /// How many changes wait for the writer.

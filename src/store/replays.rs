@@ -1,9 +1,7 @@
 //! Signatures of changes that were carried out, so that the same bytes change nothing again.
 
-use sqlx::SqliteConnection;
-
 use super::error::Doing as _;
-use super::writer::Change;
+use super::writer::{Change, Writing};
 use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::id::{Signature, UserId};
@@ -34,18 +32,18 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub(super) async fn is_known(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+    pub(super) async fn is_known(&self, on: &mut Writing) -> Result<bool, Error> {
         let known =
             sqlx::query_scalar(IS_KNOWN).bind(self.user.as_str()).bind(self.signature.as_str());
-        known.fetch_one(on).await.doing("looking for a replay")
+        known.fetch_one(&mut on.connection).await.doing("looking for a replay")
     }
 
-    pub(super) async fn record(&self, on: &mut SqliteConnection) -> Result<(), Error> {
+    pub(super) async fn record(&self, on: &mut Writing) -> Result<(), Error> {
         let record = sqlx::query(RECORD)
             .bind(self.user.as_str())
             .bind(self.signature.as_str())
             .bind(self.expires_at.unix());
-        record.execute(on).await.map(drop).doing("recording a signature")
+        record.execute(&mut on.connection).await.map(drop).doing("recording a signature")
     }
 }
 
@@ -54,9 +52,9 @@ struct Expire(Timestamp);
 impl Change for Expire {
     type Outcome = ();
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<(), Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
         let expire = sqlx::query(EXPIRE).bind(self.0.unix()).bind(STEP);
-        expire.execute(on).await.map(drop).doing("removing expired signatures")
+        expire.execute(&mut on.connection).await.map(drop).doing("removing expired signatures")
     }
 }
 

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, SqliteConnection};
 
+use super::changes::{Changes, Subject};
 use super::error::Doing as _;
-use super::writer::Change;
+use super::friends::friend_ids;
+use super::writer::{Change, Writing};
 use super::{Error, Store, stored};
-use crate::id::{ApiKey, Email, UserId};
+use crate::id::{ApiKey, ConversationId, Email, UserId};
 use crate::keys::PublicKey;
 
 const ADD: &str = "
@@ -230,7 +232,7 @@ impl Change for AddUser {
     /// The address that has the id already, if one has: then nothing was added.
     type Outcome = Option<String>;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<Option<String>, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<Option<String>, Error> {
         let id = UserId::of(&self.email);
         let added = sqlx::query(ADD)
             .bind(id.as_str())
@@ -241,13 +243,14 @@ impl Change for AddUser {
             .bind(digest(&self.api_key))
             .bind(&self.private_key)
             .bind(self.public_key.as_str())
-            .execute(&mut *on)
+            .execute(&mut on.connection)
             .await
             .doing("adding a user")?;
         if added.rows_affected() > 0 {
             return Ok(None);
         }
-        let holder = sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(on).await;
+        let holder =
+            sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(&mut on.connection).await;
         holder.map(Some).doing("reading the address that has an id")
     }
 }
@@ -279,13 +282,13 @@ pub enum Renamed {
 impl Change for RenameUser {
     type Outcome = Renamed;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<Renamed, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<Renamed, Error> {
         if let Some(nick) = &self.nick {
-            let partners = partners(&mut *on, self.user).await?;
+            let partners = partners(&mut on.connection, self.user).await?;
             if partners.iter().any(|(partner, _)| !self.display_names.contains_key(partner)) {
                 return Ok(Renamed::PartnersChanged);
             }
-            if !set(&mut *on, SET_NICK, self.user, nick).await? {
+            if !set(on, SET_NICK, self.user, nick).await? {
                 return Ok(Renamed::NotFound);
             }
             for (partner, display_name) in &self.display_names {
@@ -293,8 +296,10 @@ impl Change for RenameUser {
                     .bind(self.user.as_str())
                     .bind(partner.as_str())
                     .bind(display_name);
-                renamed.execute(&mut *on).await.doing("changing a display name")?;
+                renamed.execute(&mut on.connection).await.doing("changing a display name")?;
             }
+            let friends = friend_ids(&mut on.connection, self.user).await?;
+            self.changes(&friends).note(on).await?;
         }
         if let Some(full_name) = &self.full_name
             && !set(on, SET_FULL_NAME, self.user, full_name).await?
@@ -305,14 +310,30 @@ impl Change for RenameUser {
     }
 }
 
+impl RenameUser {
+    /// The user and all partners see another nick in their conversation, and friends in their friend.
+    fn changes(&self, friends: &[UserId]) -> Changes {
+        let mut changes = Changes::default();
+        for partner in self.display_names.keys() {
+            let conversation = ConversationId::one_to_one(self.user, *partner);
+            changes.add(self.user, Subject::Conversation(conversation), None);
+            changes.add(*partner, Subject::Conversation(conversation), None);
+        }
+        for friend in friends {
+            changes.add(*friend, Subject::Friend(self.user), None);
+        }
+        changes
+    }
+}
+
 async fn set(
-    on: &mut SqliteConnection,
+    on: &mut Writing,
     statement: &'static str,
     user: UserId,
     value: &str,
 ) -> Result<bool, Error> {
     let set = sqlx::query(statement).bind(user.as_str()).bind(value);
-    let set = set.execute(on).await.doing("changing a user")?;
+    let set = set.execute(&mut on.connection).await.doing("changing a user")?;
     Ok(set.rows_affected() > 0)
 }
 
@@ -324,9 +345,10 @@ struct SetDisabled {
 impl Change for SetDisabled {
     type Outcome = bool;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
         let set = sqlx::query(SET_DISABLED).bind(self.user.as_str()).bind(self.is_disabled);
-        let set = set.execute(on).await.doing("disabling or enabling a user")?;
+        let set = set.execute(&mut on.connection).await.doing("disabling or enabling a user")?;
+        on.tell(self.user);
         Ok(set.rows_affected() > 0)
     }
 }
@@ -339,12 +361,13 @@ struct SetApiKey {
 impl Change for SetApiKey {
     type Outcome = bool;
 
-    async fn apply(&self, on: &mut SqliteConnection) -> Result<bool, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
         let set = sqlx::query(SET_API_KEY)
             .bind(self.user.as_str())
             .bind(self.api_key.as_str())
             .bind(digest(&self.api_key));
-        let set = set.execute(on).await.doing("rotating an API key")?;
+        let set = set.execute(&mut on.connection).await.doing("rotating an API key")?;
+        on.tell(self.user);
         Ok(set.rows_affected() > 0)
     }
 }

@@ -7,6 +7,7 @@
 //! applied one by one, so that none fails for a neighbour. Between transactions nothing is remembered:
 //! other processes write to the same file.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use metrics::{counter, histogram};
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,7 @@ use super::files::WAL_BYTES;
 use super::messages::{self, AddMessage, Added};
 use super::values::ROWS;
 use super::{DatabaseFile, Error};
+use crate::id::UserId;
 
 /// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
 const QUEUE: usize = 4096;
@@ -40,7 +42,35 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 /// attempt holds the writer up for a second.
 const EMPTY_AGAIN: Duration = Duration::from_secs(2);
 
+/// How often to look whether another process has written.
+const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
+
+/// How many commits a listener to [`Told`] may lag behind before it hears of everybody at once.
+const TOLD: usize = 1024;
+
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The connection that writes, in a transaction of which users may have to be told.
+pub struct Writing {
+    pub(super) connection: SqliteConnection,
+    told: HashSet<UserId>,
+}
+
+impl Writing {
+    /// Once the transaction is committed, something has changed for this user.
+    pub(super) fn tell(&mut self, user: UserId) {
+        self.told.insert(user);
+    }
+}
+
+/// Who has something new to read since a commit. It is a hint: what is new stands in the database.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// These users.
+    Users(Arc<HashSet<UserId>>),
+    /// Perhaps anybody: another process has written.
+    Anybody,
+}
 
 /// A change of the database that is applied within a transaction, where a refusal writes nothing.
 pub trait Change: Send + Sync + 'static {
@@ -50,14 +80,14 @@ pub trait Change: Send + Sync + 'static {
     /// Applies it. It may be called again after a rollback.
     fn apply<'a>(
         &'a self,
-        on: &'a mut SqliteConnection,
+        on: &'a mut Writing,
     ) -> impl Future<Output = Result<Self::Outcome, Error>> + Send + 'a;
 }
 
 /// A change in the queue, whatever its type.
 trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
-    fn apply<'a>(&'a mut self, on: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>>;
+    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Tells the caller what became of it: the outcome, unless the transaction failed.
     fn settle(self: Box<Self>, committed: Result<(), Error>);
@@ -70,7 +100,7 @@ struct Waiting<C: Change> {
 }
 
 impl<C: Change> Queued for Waiting<C> {
-    fn apply<'a>(&'a mut self, on: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             self.outcome = Some(self.change.apply(on).await?);
             Ok(())
@@ -123,6 +153,7 @@ impl Item {
 /// The queue's end in the hands of the store.
 pub(super) struct Writer {
     queue: mpsc::Sender<Item>,
+    told: broadcast::Sender<Told>,
     closing: CancellationToken,
     ended: CancellationToken,
 }
@@ -138,12 +169,20 @@ impl Writer {
         let (queue, changes) = mpsc::channel(QUEUE);
         let closing = CancellationToken::new();
         let ended = CancellationToken::new();
+        let (told, _) = broadcast::channel(TOLD);
         let log = Arc::new(Log::default());
-        let task =
-            WriterTask { file, connection: Some(connection), changes, log: Arc::clone(&log) };
+        let task = WriterTask {
+            file,
+            writing: Some(Writing { connection, told: HashSet::new() }),
+            changes,
+            told: told.clone(),
+            version: None,
+            looked_at: Instant::now(),
+            log: Arc::clone(&log),
+        };
         tasks.spawn(task.run(closing.clone(), ended.clone().drop_guard()));
         tasks.spawn(checkpoint(checkpointer, log, ended.clone()));
-        Self { queue, closing, ended }
+        Self { queue, told, closing, ended }
     }
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
@@ -166,6 +205,18 @@ impl Writer {
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
         })?;
         outcome.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Makes a change that nobody waits for, unless the queue is full.
+    pub(super) fn offer<C: Change>(&self, change: C) {
+        let (caller, _) = oneshot::channel();
+        let waiting = Waiting { change, outcome: None, caller };
+        // What is offered is made again by the next occasion.
+        drop(self.queue.try_send(Item::Change(Box::new(waiting))));
+    }
+
+    pub(super) fn told(&self) -> broadcast::Receiver<Told> {
+        self.told.subscribe()
     }
 
     pub(super) fn queue_depth(&self) -> usize {
@@ -201,17 +252,26 @@ struct Log {
 struct WriterTask {
     file: DatabaseFile,
     /// `None` after a failure that may have left it in an unknown state.
-    connection: Option<SqliteConnection>,
+    writing: Option<Writing>,
     changes: mpsc::Receiver<Item>,
+    told: broadcast::Sender<Told>,
+    /// Changes when another connection commits; `None` where it has not been read on this one.
+    version: Option<i64>,
+    looked_at: Instant,
     log: Arc<Log>,
 }
 
 impl WriterTask {
     async fn run(mut self, closing: CancellationToken, _ended: tokio_util::sync::DropGuard) {
+        self.look_for_others().await;
         loop {
             let first = tokio::select! {
                 biased;
                 first = self.changes.recv() => first,
+                () = sleep(LOOK_FOR_OTHERS) => {
+                    self.look_for_others().await;
+                    continue;
+                }
                 () = closing.cancelled(), if !self.changes.is_closed() => {
                     self.changes.close();
                     continue;
@@ -219,12 +279,15 @@ impl WriterTask {
             };
             let Some(first) = first else { break };
             self.write(first).await;
+            if self.looked_at.elapsed() >= LOOK_FOR_OTHERS {
+                self.look_for_others().await;
+            }
             if self.log.too_long.load(Ordering::Relaxed) {
                 self.empty_log().await;
             }
         }
-        if let Some(connection) = self.connection.take()
-            && let Err(error) = connection.close().await
+        if let Some(writing) = self.writing.take()
+            && let Err(error) = writing.connection.close().await
         {
             tracing::warn!(%error, "closing the writing connection failed");
         }
@@ -267,23 +330,25 @@ impl WriterTask {
 
     /// Begins a transaction that holds the right to write, and waits for it where another process has it.
     async fn begin(&mut self) -> Result<(), Error> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
+        let writing = match &mut self.writing {
+            Some(writing) => writing,
             none => {
                 let opened = self.file.connect_writer().await;
-                none.insert(opened.map_err(|error| {
+                let connection = opened.map_err(|error| {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "the database can't be opened again"
                     );
                     Error::Closed
-                })?)
+                })?;
+                self.version = None;
+                none.insert(Writing { connection, told: HashSet::new() })
             }
         };
-        let begun = execute(connection, "BEGIN IMMEDIATE").await;
+        let begun = execute(&mut writing.connection, "BEGIN IMMEDIATE").await;
         if begun.is_err() {
             // Whatever is wrong with it, a new connection may be right.
-            self.connection = None;
+            self.writing = None;
         }
         begun.doing("beginning a transaction")
     }
@@ -299,23 +364,45 @@ impl WriterTask {
     }
 
     async fn apply_and_commit(&mut self, batch: &mut [Item]) -> Result<(), Error> {
-        let connection = self.connection.as_mut().ok_or(Error::Closed)?;
-        let mut written = apply(connection, batch).await;
+        let writing = self.writing.as_mut().ok_or(Error::Closed)?;
+        let mut written = apply(writing, batch).await;
         if written.is_ok() {
-            written = execute(connection, "COMMIT").await.doing("committing a batch");
+            let committed = execute(&mut writing.connection, "COMMIT").await;
+            written = committed.doing("committing a batch");
         }
-        if written.is_err() && execute(connection, "ROLLBACK").await.is_err() {
+        let told = std::mem::take(&mut writing.told);
+        if written.is_ok() {
+            if !told.is_empty() {
+                // Nobody may be listening.
+                drop(self.told.send(Told::Users(Arc::new(told))));
+            }
+        } else if execute(&mut writing.connection, "ROLLBACK").await.is_err() {
             // SQLite rolls back by itself after some errors and then refuses to do it again. A new
             // connection is in a known state in any case.
-            self.connection = None;
+            self.writing = None;
         }
         written
+    }
+
+    /// Tells of what other processes have written, such as a command.
+    async fn look_for_others(&mut self) {
+        self.looked_at = Instant::now();
+        let Some(writing) = &mut self.writing else { return };
+        let version = sqlx::query_scalar("PRAGMA data_version");
+        match version.fetch_one(&mut writing.connection).await {
+            Ok(version) => {
+                if self.version.replace(version) != Some(version) {
+                    drop(self.told.send(Told::Anybody));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "looking for changes of others failed"),
+        }
     }
 
     /// Moves the whole log into the database while nobody writes, and waits for the reads that are in it, so
     /// that the next transaction starts it anew.
     async fn empty_log(&mut self) {
-        let Some(connection) = &mut self.connection else { return };
+        let Some(Writing { connection, .. }) = &mut self.writing else { return };
         self.log.too_long.store(false, Ordering::Relaxed);
         let emptied = async {
             execute(connection, "PRAGMA busy_timeout = 1000").await?;
@@ -331,7 +418,7 @@ impl WriterTask {
             }
             Err(error) => {
                 tracing::warn!(%error, "emptying the write-ahead log failed");
-                self.connection = None;
+                self.writing = None;
             }
         }
     }
@@ -343,7 +430,7 @@ fn settle_all(batch: Vec<Item>, written: &Result<(), Error>) {
     }
 }
 
-async fn apply(on: &mut SqliteConnection, batch: &mut [Item]) -> Result<(), Error> {
+async fn apply(on: &mut Writing, batch: &mut [Item]) -> Result<(), Error> {
     let both_add = |one: &Item, next: &Item| matches!((one, next), (Item::Add(_), Item::Add(_)));
     for run in batch.chunk_by_mut(both_add) {
         let mut waiting = Vec::with_capacity(run.len());

@@ -95,6 +95,7 @@ impl<'a> Changes<'a> {
         let add = AddMessage {
             conversation: self.conversation,
             sender: sender.user,
+            station: Some(sender.station),
             instance,
             message: Message {
                 id: MessageId::parse(id).unwrap(),
@@ -117,7 +118,13 @@ impl<'a> Changes<'a> {
     }
 
     fn clear(&mut self, person: &Person, instance: Instance, next: Instance) {
-        let clear = Clear { conversation: self.conversation, user: person.user, instance, next };
+        let clear = Clear {
+            conversation: self.conversation,
+            user: person.user,
+            station: Some(person.station),
+            instance,
+            next,
+        };
         let store = self.store;
         self.all.push(Box::pin(async move {
             match store.change(clear).await.unwrap() {
@@ -131,6 +138,7 @@ impl<'a> Changes<'a> {
         let change = ChangeProperty {
             conversation: self.conversation,
             property: Property::Muted(true),
+            station: Some(person.station),
             replay: Replay {
                 user: person.user,
                 signature: Signature::parse(&signature.repeat(64)).unwrap(),

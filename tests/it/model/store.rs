@@ -54,6 +54,7 @@ impl Direct {
                 let add = AddMessage {
                     conversation: self.id(*to),
                     sender: self.users[*by],
+                    station: None,
                     instance: instance(),
                     message: message(*id, *version),
                     now: date(self.second.load(Ordering::Relaxed)),
@@ -64,6 +65,7 @@ impl Direct {
                     Added::InstanceChanged => Said::InstanceChanged(None),
                     Added::Conflict => Said::Conflict,
                     Added::NotFriends => Said::NotFriends,
+                    Added::Blocked => unreachable!("nobody blocks anybody here"),
                 }
             }
             Ask::Clear { by, of, .. } => {
@@ -71,6 +73,7 @@ impl Direct {
                 let clear = Clear {
                     conversation: self.id(*of),
                     user: self.users[*by],
+                    station: None,
                     instance: instance(),
                     next,
                 };
@@ -83,6 +86,7 @@ impl Direct {
                     Cleared::NotFound => Said::NotFound,
                     Cleared::InstanceChanged(seen) => Said::InstanceChanged(Some(object(&seen))),
                     Cleared::NotFriends => Said::NotFriends,
+                    Cleared::Blocked => unreachable!("nobody blocks anybody here"),
                 }
             }
             Ask::Set { by, of, property, number } => {
@@ -90,6 +94,7 @@ impl Direct {
                 let change = ChangeProperty {
                     conversation: self.id(*of),
                     property: property.clone(),
+                    station: None,
                     replay: Replay {
                         user: self.users[*by],
                         signature: Signature::parse(&signature).unwrap(),

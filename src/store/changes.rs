@@ -1,0 +1,333 @@
+//! What has changed for whom: each thing once, with the number of its newest change. How far a station has been
+//! told is a number too, so what it is still to be told is a query, which survives restarts.
+
+use std::collections::BTreeMap;
+
+use sqlx::SqliteConnection;
+
+use super::error::Doing as _;
+use super::values::{ManyRows, ROWS};
+use super::writer::{Change, Writing};
+use super::{Error, Store, WireText, stored};
+use crate::id::{ConversationId, StationId, UserId};
+
+/// All changes of one transaction that concern a user share the user's next number.
+static NUMBER: ManyRows = ManyRows::new(
+    "INSERT INTO change_numbers (user_id, newest)
+     SELECT column1, 1 FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL
+     ON CONFLICT (user_id) DO UPDATE SET newest = newest + 1",
+    1,
+);
+
+/// A change that was made elsewhere than the newest one so far pushes that one's number aside.
+static NOTE: ManyRows = ManyRows::new(
+    "WITH incoming (user_id, kind, subject_id, station_id, is_others) AS (VALUES {rows})
+     INSERT INTO changes (user_id, kind, subject_id, number, station_id, other_number)
+     SELECT i.user_id, i.kind, i.subject_id, n.newest, i.station_id,
+            CASE WHEN i.is_others THEN n.newest ELSE 0 END
+     FROM incoming i JOIN change_numbers n ON n.user_id = i.user_id
+     WHERE i.user_id IS NOT NULL
+     ON CONFLICT (user_id, kind, subject_id) DO UPDATE
+     SET number = excluded.number,
+         station_id = excluded.station_id,
+         other_number = CASE
+             WHEN excluded.other_number > 0 THEN excluded.other_number
+             WHEN changes.station_id = excluded.station_id THEN changes.other_number
+             ELSE changes.number END",
+    5,
+);
+
+/// What a station is to be told behind `$3`, or where that is NULL behind its position. One that has no position
+/// is told of everything. `since` is that bound, `mine` what has changed behind it at other stations.
+const PENDING: &str = r#"
+WITH station AS (
+    SELECT u.id AS user_id, s.position, coalesce(n.newest, 0) AS newest,
+           s.position IS NULL AND $3 IS NULL AS is_first,
+           CASE WHEN s.position IS NULL OR s.position < $3 THEN $3 ELSE s.position END AS since
+    FROM users u
+    JOIN stations s ON s.user_id = u.id AND s.station_id = $2
+    LEFT JOIN change_numbers n ON n.user_id = u.id
+    WHERE u.id = $1 AND NOT u.is_disabled
+),
+mine AS (
+    SELECT c.kind, c.subject_id FROM station, changes c
+    WHERE NOT is_first AND c.user_id = station.user_id
+        AND CASE WHEN c.station_id = $2 THEN c.other_number ELSE c.number END > station.since
+)
+SELECT newest, position, is_first,
+       coalesce(CASE WHEN is_first
+           THEN (SELECT string_agg('"' || p.conversation_id || '"', ',' ORDER BY p.conversation_id)
+                 FROM participants p WHERE p.user_id = station.user_id)
+           ELSE (SELECT string_agg('"' || subject_id || '"', ',' ORDER BY subject_id)
+                 FROM mine WHERE kind = 'conversation') END, ''),
+       is_first OR EXISTS (SELECT 1 FROM mine WHERE kind = 'list'),
+       coalesce(CASE WHEN is_first OR $4
+           THEN (SELECT string_agg(f.friend_id, ',' ORDER BY f.friend_id)
+                 FROM friends f WHERE f.user_id = station.user_id) END, ''),
+       coalesce((SELECT string_agg(subject_id, ',' ORDER BY subject_id)
+                 FROM mine WHERE kind = 'friend'), '')
+FROM station"#;
+
+/// The position never falls and never runs ahead of what there is: a client may remember an answer that the
+/// database, restored from a backup, does not.
+const MOVE: &str = "
+    UPDATE stations SET position = $3
+    WHERE user_id = $1 AND station_id = $2 AND (position IS NULL OR position < $3)
+        AND $3 <= coalesce((SELECT newest FROM change_numbers WHERE user_id = $1), 0)";
+
+const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_id = $1";
+
+/// What may change for a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    /// Messages, reports or the user's own properties of a conversation.
+    Conversation(ConversationId),
+    /// What the user sees of a friend, or whether it is one.
+    Friend(UserId),
+    /// The conversations, the friend requests or the blocks of the user.
+    Lists,
+}
+
+impl Subject {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Conversation(_) => "conversation",
+            Self::Friend(_) => "friend",
+            Self::Lists => "list",
+        }
+    }
+}
+
+/// Where the changes of one subject were made, for one user, within one transaction.
+#[derive(Clone, Copy)]
+struct Made {
+    /// The user's own station that made the newest; `None` for the doing of others.
+    at: Option<StationId>,
+    /// Whether another one was made elsewhere.
+    elsewhere: bool,
+}
+
+/// The changes of one transaction.
+#[derive(Default)]
+pub(super) struct Changes(BTreeMap<(UserId, Subject), Made>);
+
+impl Changes {
+    /// Something has changed for this user, at this station of the user's if at any.
+    pub(super) fn add(&mut self, user: UserId, subject: Subject, at: Option<StationId>) {
+        let made = self.0.entry((user, subject)).or_insert(Made { at, elsewhere: false });
+        *made = Made { at, elsewhere: made.elsewhere || made.at != at };
+    }
+
+    /// The same, as one expression.
+    pub(super) fn with(mut self, user: UserId, subject: Subject, at: Option<StationId>) -> Self {
+        self.add(user, subject, at);
+        self
+    }
+
+    /// Numbers them, and tells the users of them once they are committed.
+    pub(super) async fn note(self, on: &mut Writing) -> Result<(), Error> {
+        let mut users: Vec<_> = self.0.keys().map(|(user, _)| *user).collect();
+        users.dedup();
+        for users in users.chunks(ROWS) {
+            number(on, users).await?;
+            for user in users {
+                on.tell(*user);
+            }
+        }
+        let changes: Vec<_> = self.0.into_iter().collect();
+        for changes in changes.chunks(ROWS) {
+            note(on, changes).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn number(on: &mut Writing, users: &[UserId]) -> Result<(), Error> {
+    let mut query = sqlx::query(NUMBER.text(users.len()));
+    for index in 0..ManyRows::padded(users.len()) {
+        query = query.bind(users.get(index).map(UserId::as_str));
+    }
+    query.execute(&mut on.connection).await.map(drop).doing("numbering changes")
+}
+
+async fn note(on: &mut Writing, changes: &[((UserId, Subject), Made)]) -> Result<(), Error> {
+    let mut query = sqlx::query(NOTE.text(changes.len()));
+    for index in 0..ManyRows::padded(changes.len()) {
+        let change = changes.get(index);
+        query = query
+            .bind(change.map(|((user, _), _)| user.as_str()))
+            .bind(change.map(|((_, subject), _)| subject.kind()))
+            .bind(change.map(|((user, subject), _)| match subject {
+                Subject::Conversation(conversation) => conversation.as_str(),
+                Subject::Friend(friend) => friend.as_str(),
+                Subject::Lists => user.as_str(),
+            }))
+            .bind(change.map(|(_, made)| made.at.as_ref().map_or("", StationId::as_str)))
+            .bind(change.map(|(_, made)| made.elsewhere));
+    }
+    query.execute(&mut on.connection).await.map(drop).doing("noting changes")
+}
+
+/// What a station is still to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The number of the user's newest change: all of this is told with it, and nothing newer.
+    pub newest: i64,
+    /// How far the station has been told; `None` before the first time.
+    pub position: Option<i64>,
+    /// Whether it is everything there is.
+    pub is_first: bool,
+    /// Ids of conversations in ascending order: JSON strings, separated by commas.
+    pub conversations: WireText,
+    /// Whether the user's lists have changed.
+    pub lists: bool,
+    /// All friends, where everything was asked for.
+    pub all_friends: Vec<UserId>,
+    /// Friends who came, went, or changed otherwise than in their availability.
+    pub friends: Vec<UserId>,
+}
+
+impl Pending {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.conversations.is_empty()
+            && !self.lists
+            && self.all_friends.is_empty()
+            && self.friends.is_empty()
+    }
+}
+
+/// Asks what a station is still to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct AskPending {
+    /// The user.
+    pub user: UserId,
+    /// The station.
+    pub station: StationId,
+    /// A number up to which the station has been told, whatever its position.
+    pub told: Option<i64>,
+    /// Whether all friends are to be named.
+    pub all_friends: bool,
+}
+
+impl AskPending {
+    async fn read(&self, on: &mut SqliteConnection) -> Result<Option<Pending>, Error> {
+        type Row = (i64, Option<i64>, bool, String, bool, String, String);
+        let pending = sqlx::query_as(PENDING)
+            .bind(self.user.as_str())
+            .bind(self.station.as_str())
+            .bind(self.told)
+            .bind(self.all_friends);
+        let row: Option<Row> =
+            pending.fetch_optional(on).await.doing("reading what a station is to be told")?;
+        let Some((newest, position, is_first, conversations, lists, all_friends, friends)) = row
+        else {
+            return Ok(None);
+        };
+        let all_friends = ids(&all_friends)?;
+        let friends = ids(&friends)?;
+        Ok(Some(Pending { newest, position, is_first, conversations, lists, all_friends, friends }))
+    }
+}
+
+/// Ids that a statement has written with commas between them.
+pub(super) fn ids(text: &str) -> Result<Vec<UserId>, Error> {
+    text.split(',').filter(|id| !id.is_empty()).map(stored).collect()
+}
+
+/// Reads what a station is still to be told, and moves its position behind it.
+struct TakePending(AskPending);
+
+impl Change for TakePending {
+    type Outcome = Option<Pending>;
+
+    async fn apply(&self, on: &mut Writing) -> Result<Option<Pending>, Error> {
+        let pending = self.0.read(&mut on.connection).await?;
+        if let Some(pending) = &pending {
+            move_to(on, self.0.user, self.0.station, pending.newest).await?;
+        }
+        Ok(pending)
+    }
+}
+
+struct Acknowledge {
+    user: UserId,
+    station: StationId,
+    number: i64,
+}
+
+impl Change for Acknowledge {
+    type Outcome = ();
+
+    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+        move_to(on, self.user, self.station, self.number).await
+    }
+}
+
+async fn move_to(
+    on: &mut Writing,
+    user: UserId,
+    station: StationId,
+    number: i64,
+) -> Result<(), Error> {
+    let moved = sqlx::query(MOVE).bind(user.as_str()).bind(station.as_str()).bind(number);
+    moved.execute(&mut on.connection).await.map(drop).doing("moving a position")
+}
+
+/// Takes a number for what is told but not stored.
+struct TakeNumber(UserId);
+
+impl Change for TakeNumber {
+    type Outcome = i64;
+
+    async fn apply(&self, on: &mut Writing) -> Result<i64, Error> {
+        number(on, &[self.0]).await?;
+        let newest = sqlx::query_scalar(NEWEST).bind(self.0.as_str());
+        newest.fetch_one(&mut on.connection).await.doing("reading a change number")
+    }
+}
+
+impl Store {
+    /// What a station is still to be told, or `None` where the user is disabled or the station not bound.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn pending(&self, asked: &AskPending) -> Result<Option<Pending>, Error> {
+        let mut reads = self.reads.acquire().await.doing("reading what a station is to be told")?;
+        asked.read(&mut reads).await
+    }
+
+    /// The same, and takes the station for told.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where the position was not moved.
+    pub async fn take_pending(&self, asked: AskPending) -> Result<Option<Pending>, Error> {
+        self.change(TakePending(asked)).await
+    }
+
+    /// Takes the station for told up to this number, unless it is further already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where the position was not moved.
+    pub async fn acknowledge(
+        &self,
+        user: UserId,
+        station: StationId,
+        number: i64,
+    ) -> Result<(), Error> {
+        self.change(Acknowledge { user, station, number }).await
+    }
+
+    /// A change number for what is told but not stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where none was taken.
+    pub async fn take_number(&self, user: UserId) -> Result<i64, Error> {
+        self.change(TakeNumber(user)).await
+    }
+}
