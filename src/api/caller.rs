@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 use super::fields::Fields;
 use super::observe::Seen;
-use super::{Api, client};
+use super::{Api, Shows, client};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
@@ -52,12 +52,15 @@ pub async fn verify(
 }
 
 async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Result<Signer, Error> {
-    let station = signed_header(headers, &STATION, "Ozeki-Station")?;
+    let station = match api.shows {
+        Shows::SignatureAlone if !headers.contains_key(&STATION) => None,
+        _ => Some(signed_header(headers, &STATION, "Ozeki-Station")?),
+    };
     let user = signed_header(headers, &USER, "Ozeki-User")?;
     let signature = signed_header(headers, &SIGNATURE, "Ozeki-Signature")?;
-    let signed = Signed { srv: api.srv, api: api.name, user, station: Some(station), body };
+    let signed = Signed { srv: api.srv, api: api.name, user, station, body };
     if app.verifier.verify(&app.store, &signed, &signature).await? {
-        Ok(Signer { user, station: Some(station), signature })
+        Ok(Signer { user, station, signature })
     } else {
         let sentence =
             "the signature is not the one of an enabled user's API key over this request";
@@ -100,9 +103,13 @@ fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String>
 
 impl Signer {
     /// The caller, if the request is fresh.
-    pub fn at(self, app: &App, fields: &Fields<'_>) -> Result<Caller, Error> {
-        let timestamp: Timestamp = fields.required("timestamp")?;
+    pub fn at(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Caller, Error> {
         let now = app.clock.now();
+        let timestamp: Timestamp = match fields.optional("timestamp")? {
+            None if api.shows == Shows::SignatureAlone => now,
+            None => fields.required("timestamp")?,
+            Some(timestamp) => timestamp,
+        };
         let skew = u64::from(app.config.auth.clock_skew_seconds.get());
         if timestamp.distance(now) > skew {
             return Err(Error::TimestampOutOfRange { server_time: now });

@@ -47,11 +47,29 @@ pub struct Api {
     pub srv: &'static str,
     /// `api`
     pub name: &'static str,
+    shows: Shows,
 }
 
-const LOGIN: Api = Api { srv: "chatserver", name: "chatlogin" };
-const FRIENDS: Api = Api { srv: "chatserver", name: "chatfriends" };
-const CONVERSATION: Api = Api { srv: "chatserver", name: "chatconversation" };
+/// What a request of an API must show of who makes it (protocol, section 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shows {
+    /// The API key itself, and a station.
+    ApiKey,
+    /// A signature, a station and a timestamp.
+    Signature,
+    /// A signature; a station and a timestamp are optional.
+    SignatureAlone,
+    /// A station; a signature is optional.
+    Station,
+}
+
+const LOGIN: Api = Api { srv: "chatserver", name: "chatlogin", shows: Shows::ApiKey };
+const FRIENDS: Api = chatserver("chatfriends");
+const CONVERSATION: Api = chatserver("chatconversation");
+
+const fn chatserver(name: &'static str) -> Api {
+    Api { srv: "chatserver", name, shows: Shows::Signature }
+}
 
 /// One action of an API.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +246,7 @@ async fn answer(
     body: &[u8],
     seen: &mut Seen,
 ) -> Result<Reply, Error> {
-    let signer = if api == LOGIN {
+    let signer = if api.shows == Shows::ApiKey {
         caller::station_of_login(&head.headers)?;
         None
     } else {
@@ -240,7 +258,7 @@ async fn answer(
     let (Does::Signed(act), Some(signer)) = (action.does, signer) else {
         return login::login(app, head, &fields, seen).await;
     };
-    let caller = signer.at(app, &fields)?;
+    let caller = signer.at(app, api, &fields)?;
     perform(act, app, &caller, &fields).await
 }
 
