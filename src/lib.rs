@@ -33,6 +33,7 @@ pub mod keys;
 pub mod limits;
 pub mod messages;
 pub mod random;
+pub mod reports;
 pub mod server;
 pub mod shutdown;
 pub mod signature;

@@ -86,15 +86,18 @@ pub async fn add(
     }
 }
 
-/// Message objects from old to new, and whether the page was cut.
+/// Messages and reports from old to new, and whether the page was cut.
 pub struct Downloaded {
-    /// The objects, separated by commas.
+    /// Message objects, separated by commas.
     pub messages: WireText,
+    /// Report objects, separated by commas.
+    pub reports: WireText,
     /// Whether the page was cut before it had all that was asked for.
     pub more: bool,
 }
 
-/// Everything from a cursor on (section 4.2).
+/// Everything from two cursors on (section 4.2). What the caller has for the first time is reported as delivered,
+/// which this does not wait for.
 ///
 /// # Errors
 ///
@@ -103,12 +106,14 @@ pub async fn download(
     store: &Store,
     caller: &Caller,
     asked: &Download,
+    now: Timestamp,
 ) -> Result<Downloaded, Error> {
     let page = store.download(asked).await?;
-    of_instance(store, caller, asked.conversation, asked.instance, page).await
+    downloaded(store, caller, asked.conversation, asked.instance, page, now).await
 }
 
-/// What stands just before a cursor (section 4.2).
+/// What stands just before two cursors (section 4.2). What the caller has for the first time is reported as
+/// delivered, which this does not wait for.
 ///
 /// # Errors
 ///
@@ -117,22 +122,27 @@ pub async fn download_partial(
     store: &Store,
     caller: &Caller,
     asked: &DownloadPartial,
+    now: Timestamp,
 ) -> Result<Downloaded, Error> {
     let page = store.download_partial(asked).await?;
-    of_instance(store, caller, asked.conversation, asked.instance, page).await
+    downloaded(store, caller, asked.conversation, asked.instance, page, now).await
 }
 
-async fn of_instance(
+async fn downloaded(
     store: &Store,
     caller: &Caller,
     conversation: ConversationId,
     instance: Option<Instance>,
     page: Option<Page>,
+    now: Timestamp,
 ) -> Result<Downloaded, Error> {
     let page = page.ok_or(Error::ConversationNotFound)?;
     if instance.is_some_and(|instance| instance != page.instance) {
         let conversation = conversations::show(store, caller, conversation).await?;
         return Err(Error::InstanceChanged { conversation });
     }
-    Ok(Downloaded { messages: page.messages, more: page.more })
+    if let Some(undelivered) = page.undelivered {
+        store.mark_delivered(undelivered, now);
+    }
+    Ok(Downloaded { messages: page.messages, reports: page.reports, more: page.more })
 }

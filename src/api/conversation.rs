@@ -28,11 +28,11 @@ pub async fn download(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result
         user: caller.user,
         instance: fields.optional("instance")?,
         cursor: cursor(fields, "firstmessageid", "firstmessagedate")?,
-        messages: app.config.limits.download_messages.get(),
+        report_cursor: cursor(fields, "firstreportid", "firstreportdate")?,
+        entries: app.config.limits.download_messages.get(),
         bytes: app.config.limits.download_bytes.get(),
     };
-    cursor(fields, "firstreportid", "firstreportdate")?;
-    let downloaded = messages::download(&app.store, caller, &asked).await?;
+    let downloaded = messages::download(&app.store, caller, &asked, app.clock.now()).await?;
     Ok(page(&downloaded))
 }
 
@@ -48,11 +48,12 @@ pub async fn download_partial(
         user: caller.user,
         instance: fields.optional("instance")?,
         cursor: cursor(fields, "lastmessageid", "lastmessagedate")?,
+        report_cursor: cursor(fields, "lastreportid", "lastreportdate")?,
         limit: limit.min(LARGEST_LIMIT),
         bytes: app.config.limits.download_bytes.get(),
     };
-    cursor(fields, "lastreportid", "lastreportdate")?;
-    let downloaded = messages::download_partial(&app.store, caller, &asked).await?;
+    let now = app.clock.now();
+    let downloaded = messages::download_partial(&app.store, caller, &asked, now).await?;
     Ok(page(&downloaded))
 }
 
@@ -60,11 +61,10 @@ fn cursor(fields: &Fields<'_>, id: &'static str, date: &'static str) -> Result<C
     Ok(Cursor { id: fields.optional(id)?, date: fields.optional(date)? })
 }
 
-/// A page. Nothing makes reports yet, so there are none to return.
 fn page(downloaded: &Downloaded) -> Reply {
-    let reports: [(); 0] = [];
-    let reply =
-        Reply::ok().with_entries("messages", &downloaded.messages).with("reports", &reports);
+    let reply = Reply::ok()
+        .with_entries("messages", &downloaded.messages)
+        .with_entries("reports", &downloaded.reports);
     if downloaded.more { reply.with("more", &true) } else { reply }
 }
 

@@ -70,6 +70,17 @@ impl<'a> Fields<'a> {
         is_count.then(count).ok_or_else(malformed).map(Some)
     }
 
+    /// An array of strings, which must be there but may be empty.
+    pub fn list<T: Parse>(&self, name: &'static str, most: usize) -> Result<Vec<T>, Error> {
+        let expected = || format!("an array of at most {most} strings, each {}", T::EXPECTED);
+        let value = self.value(name);
+        let value = value.ok_or_else(|| Error::missing(self.full(name), &expected()))?;
+        let texts: Option<Vec<Text<'a>>> = serde_json::from_str(value.get()).ok();
+        let texts = texts.filter(|texts| texts.len() <= most);
+        let entries = texts.and_then(|texts| texts.iter().map(|text| T::parse(&text.0)).collect());
+        entries.ok_or_else(|| Error::malformed(self.full(name), &expected()))
+    }
+
     /// An object, either plain or as a string that contains its JSON.
     pub fn object<T>(
         &self,

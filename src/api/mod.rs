@@ -10,6 +10,7 @@ mod friends;
 mod health;
 mod login;
 mod observe;
+mod reports;
 mod server;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::app::App;
 use crate::config::{AllowedOrigin, ErrorStatus};
 use crate::error::Error;
 use crate::id::Parse;
-use crate::store::Property;
+use crate::store::{Property, ReportType};
 use crate::users::Caller;
 use envelope::Reply;
 use fields::Fields;
@@ -66,6 +67,7 @@ enum Shows {
 const LOGIN: Api = Api { srv: "chatserver", name: "chatlogin", shows: Shows::ApiKey };
 const FRIENDS: Api = chatserver("chatfriends");
 const CONVERSATION: Api = chatserver("chatconversation");
+const REPORTS: Api = chatserver("chatreports");
 
 const fn chatserver(name: &'static str) -> Api {
     Api { srv: "chatserver", name, shows: Shows::Signature }
@@ -104,6 +106,7 @@ enum Act {
     SetListItemBackgroundColor,
     Hide,
     Unhide,
+    Report(ReportType),
 }
 
 /// Every action that the server speaks. There is no other way to reach a handler.
@@ -122,6 +125,8 @@ pub const ACTIONS: &[Action] = &[
     signed(CONVERSATION, "setlistitembackgroundcolor", Act::SetListItemBackgroundColor),
     signed(CONVERSATION, "hide", Act::Hide),
     signed(CONVERSATION, "unhide", Act::Unhide),
+    signed(REPORTS, "delivered", Act::Report(ReportType::Delivered)),
+    signed(REPORTS, "viewed", Act::Report(ReportType::Viewed)),
 ];
 
 const fn signed(api: Api, name: &'static str, act: Act) -> Action {
@@ -149,6 +154,7 @@ async fn perform(
         }
         Act::Hide => conversation::hide(app, caller, fields).await,
         Act::Unhide => change(Property::Shown).await,
+        Act::Report(report_type) => reports::report(app, caller, fields, report_type).await,
     }
 }
 

@@ -1,24 +1,32 @@
-//! Pages of messages: one statement finds the cursor and writes the page, so that both are one snapshot.
+//! Pages of messages and reports: one statement finds the cursors and writes the page, so that all of it is one
+//! snapshot.
+
+use sqlx::FromRow;
 
 use super::error::Doing as _;
-use super::{Error, Store, WireText};
+use super::{Error, Store, Undelivered, WireText, stored};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
 
-/// A page on one side of a cursor: `$default` is the place of an empty cursor, `$side` the condition that
-/// keeps the rows on its side and `$nearest` the order that begins at it.
+/// A page on one side of its cursors: `$default` and `$report_default` are the places of empty cursors, `$side`
+/// the condition that keeps the rows of `m` on its side and `$nearest` the order that begins at it.
 ///
 /// `head` is the conversation, if it is the caller's. `search` halves the places until it finds the first
 /// message accepted at the date or later: the seconds of acceptance never fall within a generation.
 /// `page` are the rows in reach, `kept` those that fit into the bytes: always the nearest one, and where
-/// `$second` holds the next one too.
+/// `$second` holds the next one too. Reports go the same way in the bytes that messages leave, and where no message
+/// gets the client further, one report does: the nearest, or where `$report_second` holds the next one too.
+/// `undelivered` are the messages of others of which the caller has made no report yet.
 macro_rules! page {
-    ($default:literal, $side:literal, $nearest:literal, $second:literal) => {
+    (
+        $default:literal, $report_default:literal, $side:literal, $nearest:literal,
+        $second:literal, $report_second:literal
+    ) => {
         concat!(
             r#"
 WITH RECURSIVE
 head AS (
-    SELECT c.id, c.generation, c.instance, c.next_seq
+    SELECT c.id, c.generation, c.instance, c.next_seq, c.next_report_seq, p.delivered_to
     FROM participants p JOIN conversations c ON c.id = p.conversation_id
     WHERE p.conversation_id = $1 AND p.user_id = $2
 ),
@@ -69,10 +77,85 @@ sized AS (
     FROM page AS m
 ),
 kept AS (
-    SELECT seq FROM sized
+    SELECT seq, place, bytes FROM sized
     WHERE place = 1 OR (place <= $7 AND (bytes <= $8 OR (place = 2 AND "#,
             $second,
             r#")))
+),
+taken AS (
+    SELECT coalesce(max(bytes), 0) AS bytes,
+           count(*) > CASE WHEN "#,
+            $second,
+            r#" THEN 1 ELSE 0 END AS gets_further
+    FROM kept
+),
+report_search (low, high) AS (
+    SELECT CAST(1 AS BIGINT), next_report_seq FROM head WHERE $11 IS NOT NULL
+    UNION ALL
+    SELECT CASE WHEN (SELECT r.created FROM reports r
+                      WHERE r.conversation_id = head.id AND r.generation = head.generation
+                          AND r.seq = (low + high) / 2) < $11
+                THEN (low + high) / 2 + 1 ELSE low END,
+           CASE WHEN (SELECT r.created FROM reports r
+                      WHERE r.conversation_id = head.id AND r.generation = head.generation
+                          AND r.seq = (low + high) / 2) < $11
+                THEN high ELSE (low + high) / 2 END
+    FROM report_search, head WHERE low < high
+),
+report_known AS (
+    SELECT r.seq FROM head, reports r
+    WHERE r.conversation_id = head.id AND r.generation = head.generation AND r.seq = $9
+        AND replace(r.id, '-', '') = $10
+),
+report_cursor AS (
+    SELECT coalesce(
+        (SELECT seq FROM report_known),
+        (SELECT low FROM report_search WHERE low >= high),
+        "#,
+            $report_default,
+            r#") AS seq FROM head
+),
+report_page AS (
+    SELECT m.seq,
+           octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
+               + octet_length(m.id) + octet_length(m.type) + octet_length(m.created)
+               + octet_length(about.id) + octet_length(m.user_id) AS bytes
+    FROM head, report_cursor AS cursor, reports m
+    JOIN messages about ON about.conversation_id = m.conversation_id
+        AND about.generation = m.generation AND about.seq = m.message_seq
+    WHERE head.instance = coalesce($3, head.instance)
+        AND m.conversation_id = head.id AND m.generation = head.generation AND "#,
+            $side,
+            " ORDER BY ",
+            $nearest,
+            r#" LIMIT $6
+),
+report_sized AS (
+    SELECT seq, row_number() OVER (ORDER BY "#,
+            $nearest,
+            r#") AS place, sum(bytes) OVER (ORDER BY "#,
+            $nearest,
+            r#" ROWS UNBOUNDED PRECEDING) AS bytes
+    FROM report_page AS m
+),
+report_kept AS (
+    SELECT seq FROM report_sized, taken
+    WHERE (place <= $7 AND report_sized.bytes + taken.bytes <= $8)
+        OR (NOT gets_further AND (place = 1 OR (place = 2 AND "#,
+            $report_second,
+            r#")))
+),
+undelivered AS (
+    SELECT min(m.seq) AS first, max(m.seq) AS last
+    FROM head, kept JOIN messages m ON m.seq = kept.seq
+    WHERE kept.seq > head.delivered_to
+        AND m.conversation_id = head.id AND m.generation = head.generation AND m.sender_id <> $2
+        AND NOT EXISTS (
+            SELECT 1 FROM reports r
+            WHERE r.conversation_id = m.conversation_id AND r.generation = m.generation
+                AND r.message_seq = m.seq AND r.user_id = $2 AND r.type = 'delivered')
+        AND NOT EXISTS (
+            SELECT 1 FROM blocks b WHERE b.user_id = m.sender_id AND b.blocked_id = $2)
 )
 SELECT head.instance,
        coalesce((
@@ -80,30 +163,63 @@ SELECT head.instance,
                              || ',"Created":"' || m.created || '","ValidUntil":"' || m.valid_until
                              || '","Data":"' || m.data || '"}', ',' ORDER BY m.seq)
            FROM kept JOIN messages m ON m.seq = kept.seq
-           WHERE m.conversation_id = head.id AND m.generation = head.generation), ''),
+           WHERE m.conversation_id = head.id AND m.generation = head.generation), '') AS messages,
+       coalesce((
+           SELECT string_agg('{"ID":"' || r.id || '","Type":"' || r.type || '","Created":"'
+                             || r.created || '","MessageID":"' || about.id || '","UserID":"'
+                             || r.user_id || '"}', ',' ORDER BY r.seq)
+           FROM report_kept JOIN reports r ON r.seq = report_kept.seq
+           JOIN messages about ON about.conversation_id = r.conversation_id
+               AND about.generation = r.generation AND about.seq = r.message_seq
+           WHERE r.conversation_id = head.id AND r.generation = head.generation), '') AS reports,
        (SELECT count(*) FROM kept) < (SELECT count(*) FROM page)
-FROM head"#
+           OR (SELECT count(*) FROM report_kept) < (SELECT count(*) FROM report_page) AS more,
+       head.generation, undelivered.first AS undelivered_first, undelivered.last AS undelivered_last
+FROM head CROSS JOIN undelivered"#
         )
     };
 }
 
-/// From the cursor on, its own entry included, old to new. Behind a known cursor there is always a second
+/// From the cursors on, their own entries included, old to new. Behind a known cursor there is always a second
 /// entry: a client that goes on from the last entry of a page must get further, however large it is.
-const DOWNLOAD: &str = page!("1", "m.seq >= cursor.seq", "m.seq", "EXISTS (SELECT 1 FROM known)");
+const DOWNLOAD: &str = page!(
+    "1",
+    "1",
+    "m.seq >= cursor.seq",
+    "m.seq",
+    "EXISTS (SELECT 1 FROM known)",
+    "EXISTS (SELECT 1 FROM report_known)"
+);
 
-/// What stands just before the cursor.
-const DOWNLOAD_PARTIAL: &str = page!("head.next_seq", "m.seq < cursor.seq", "m.seq DESC", "1 = 0");
+/// What stands just before the cursors.
+const DOWNLOAD_PARTIAL: &str = page!(
+    "head.next_seq",
+    "head.next_report_seq",
+    "m.seq < cursor.seq",
+    "m.seq DESC",
+    "1 = 0",
+    "1 = 0"
+);
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// The ID of a message.
+    /// The ID of a message or report.
     pub id: Option<MessageId>,
     /// A second of acceptance.
     pub date: Option<Timestamp>,
 }
 
-/// Asks for everything from a cursor on.
+impl Cursor {
+    /// The place that the ID of a report ends with, and the ID without hyphens: either way it names the report.
+    fn report(&self) -> Option<(i64, String)> {
+        let id = self.id.as_ref()?.as_str().replace('-', "").to_ascii_lowercase();
+        let place = id.get(20..).filter(|place| place.len() == 12)?;
+        Some((i64::from_str_radix(place, 16).ok()?, id))
+    }
+}
+
+/// Asks for everything from two cursors on.
 #[derive(Clone, Debug)]
 pub struct Download {
     /// The conversation.
@@ -112,15 +228,17 @@ pub struct Download {
     pub user: UserId,
     /// The instance whose messages are wanted; `None` is the current one.
     pub instance: Option<Instance>,
-    /// Where the page begins; an empty one is the very first message.
+    /// Where the messages begin; an empty one is the very first.
     pub cursor: Cursor,
-    /// The most messages of the page.
-    pub messages: u32,
+    /// Where the reports begin; an empty one is the very first.
+    pub report_cursor: Cursor,
+    /// The most messages of the page, and the most reports.
+    pub entries: u32,
     /// The most bytes of the page's entries, which the first one may exceed.
     pub bytes: u32,
 }
 
-/// Asks for what stands just before a cursor.
+/// Asks for what stands just before two cursors.
 #[derive(Clone, Debug)]
 pub struct DownloadPartial {
     /// The conversation.
@@ -129,80 +247,126 @@ pub struct DownloadPartial {
     pub user: UserId,
     /// The instance whose messages are wanted; `None` is the current one.
     pub instance: Option<Instance>,
-    /// Where the page ends, not included; an empty one is behind the newest message.
+    /// Where the messages end, not included; an empty one is behind the newest.
     pub cursor: Cursor,
-    /// How many messages are wanted.
+    /// Where the reports end, not included; an empty one is behind the newest.
+    pub report_cursor: Cursor,
+    /// How many messages are wanted, and how many reports.
     pub limit: u32,
     /// The most bytes of the page's entries, which the last one may exceed.
     pub bytes: u32,
 }
 
-/// A page of messages.
+/// A page of messages and reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The current instance. Where another one was asked for, the page is empty.
     pub instance: Instance,
     /// Message objects from old to new, separated by commas.
     pub messages: WireText,
+    /// Report objects from old to new, separated by commas.
+    pub reports: WireText,
     /// Whether the page was cut before it had all that was asked for.
     pub more: bool,
+    /// What the reader has for the first time.
+    pub undelivered: Option<Undelivered>,
+}
+
+#[derive(FromRow)]
+struct PageRow {
+    instance: String,
+    messages: WireText,
+    reports: WireText,
+    more: bool,
+    generation: i64,
+    undelivered_first: Option<i64>,
+    undelivered_last: Option<i64>,
 }
 
 impl Store {
-    /// A page from a cursor on, or `None` where the user has no such conversation.
+    /// A page from two cursors on, or `None` where the user has no such conversation.
     ///
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
     pub async fn download(&self, asked: &Download) -> Result<Option<Page>, Error> {
-        let Download { conversation, user, instance, cursor, messages, bytes } = asked;
         // One more than is kept shows whether there are more.
-        let rows = Rows { scanned: messages + 1, kept: *messages, bytes: *bytes };
-        self.page(DOWNLOAD, *conversation, *user, *instance, cursor, rows).await
+        let asking = Asking {
+            statement: DOWNLOAD,
+            conversation: asked.conversation,
+            user: asked.user,
+            instance: asked.instance,
+            cursors: [&asked.cursor, &asked.report_cursor],
+            scanned: asked.entries + 1,
+            kept: asked.entries,
+            bytes: asked.bytes,
+        };
+        asking.page(self).await
     }
 
-    /// A page that ends just before a cursor, or `None` where the user has no such conversation.
+    /// A page that ends just before two cursors, or `None` where the user has no such conversation.
     ///
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
     pub async fn download_partial(&self, asked: &DownloadPartial) -> Result<Option<Page>, Error> {
-        let DownloadPartial { conversation, user, instance, cursor, limit, bytes } = asked;
-        let rows = Rows { scanned: *limit, kept: *limit, bytes: *bytes };
-        self.page(DOWNLOAD_PARTIAL, *conversation, *user, *instance, cursor, rows).await
-    }
-
-    async fn page(
-        &self,
-        statement: &'static str,
-        conversation: ConversationId,
-        user: UserId,
-        instance: Option<Instance>,
-        cursor: &Cursor,
-        rows: Rows,
-    ) -> Result<Option<Page>, Error> {
-        let page = sqlx::query_as(statement)
-            .bind(conversation.as_str())
-            .bind(user.as_str())
-            .bind(instance.as_ref().map(Instance::as_str))
-            .bind(cursor.id.as_ref().map(MessageId::as_str))
-            .bind(cursor.date.map(Timestamp::unix))
-            .bind(rows.scanned)
-            .bind(rows.kept)
-            .bind(rows.bytes);
-        let page: Option<(String, String, bool)> =
-            page.fetch_optional(&self.reads).await.doing("reading messages")?;
-        page.map(|(instance, messages, more)| {
-            let instance = super::stored(&instance)?;
-            Ok(Page { instance, messages, more })
-        })
-        .transpose()
+        let asking = Asking {
+            statement: DOWNLOAD_PARTIAL,
+            conversation: asked.conversation,
+            user: asked.user,
+            instance: asked.instance,
+            cursors: [&asked.cursor, &asked.report_cursor],
+            scanned: asked.limit,
+            kept: asked.limit,
+            bytes: asked.bytes,
+        };
+        asking.page(self).await
     }
 }
 
-/// The bounds of a page.
-struct Rows {
+/// What both statements take.
+struct Asking<'a> {
+    statement: &'static str,
+    conversation: ConversationId,
+    user: UserId,
+    instance: Option<Instance>,
+    /// Of the messages and of the reports.
+    cursors: [&'a Cursor; 2],
     scanned: u32,
     kept: u32,
     bytes: u32,
+}
+
+impl Asking<'_> {
+    async fn page(&self, store: &Store) -> Result<Option<Page>, Error> {
+        let [cursor, report_cursor] = self.cursors;
+        let report = report_cursor.report();
+        let page = sqlx::query_as(self.statement)
+            .bind(self.conversation.as_str())
+            .bind(self.user.as_str())
+            .bind(self.instance.as_ref().map(Instance::as_str))
+            .bind(cursor.id.as_ref().map(MessageId::as_str))
+            .bind(cursor.date.map(Timestamp::unix))
+            .bind(self.scanned)
+            .bind(self.kept)
+            .bind(self.bytes)
+            .bind(report.as_ref().map(|(place, _)| *place))
+            .bind(report.as_ref().map(|(_, id)| id))
+            .bind(report_cursor.date.map(|date| date.to_string()));
+        let row: Option<PageRow> =
+            page.fetch_optional(&store.reads).await.doing("reading messages")?;
+        row.map(|row| self.page_of(row)).transpose()
+    }
+
+    fn page_of(&self, row: PageRow) -> Result<Page, Error> {
+        let places = row.undelivered_first.zip(row.undelivered_last);
+        let undelivered = places.map(|places| Undelivered {
+            conversation: self.conversation,
+            user: self.user,
+            generation: row.generation,
+            places,
+        });
+        let PageRow { messages, reports, more, .. } = row;
+        Ok(Page { instance: stored(&row.instance)?, messages, reports, more, undelivered })
+    }
 }

@@ -36,6 +36,11 @@ fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
         ("chatconversation", "favorite" | "unfavorite" | "mute" | "unmute" | "hide" | "unhide") => {
             (json!({ "conversationid": id }), Stranger::FindsNothing)
         }
+        ("chatreports", _) => {
+            let fields =
+                json!({ "conversationid": id, "instance": instance, "messageids": ["m-1"] });
+            (fields, Stranger::FindsNothing)
+        }
         (api, name) => panic!("{api} {name} has no row in the matrix"),
     }
 }

@@ -17,6 +17,7 @@ mod limits;
 mod model;
 mod openssl;
 mod operating;
+mod reports;
 mod settings;
 mod shutdown;
 mod signatures;

@@ -495,9 +495,9 @@ impl Person {
         self.does("clear", json!({ "instance": instance })).await
     }
 
-    /// Downloads from the very first message on.
+    /// Downloads all messages, but no reports: those are made by and by.
     pub async fn downloads(&self) -> Answer {
-        self.does("download", json!({})).await
+        self.does("download", json!({ "firstreportdate": "9999-01-01 00:00:00" })).await
     }
 
     /// What was said, from the first to the newest message.

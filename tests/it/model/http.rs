@@ -77,13 +77,13 @@ impl Served {
 
 fn understood(answer: &Answer) -> Said {
     if answer.status.is_success() {
-        return Said::Changed(answer.ok()["conversation"].clone());
+        return Said::Changed(without_report(answer.ok()["conversation"].clone()));
     }
     let status = answer.status.as_u16();
     let refused = answer.json();
     let code = refused["errorcode"].as_str().unwrap();
     answer.refused(status, code);
-    let conversation = refused.get("conversation").cloned();
+    let conversation = refused.get("conversation").cloned().map(without_report);
     match (status, code) {
         (404, "conversation_not_found") => Said::NotFound,
         (409, "instance_changed") => {
@@ -95,6 +95,12 @@ fn understood(answer: &Answer) -> Said {
         (409, "replayed") => Said::Replayed(conversation),
         _ => panic!("{answer:?}"),
     }
+}
+
+/// A conversation without what changes by and by.
+fn without_report(mut conversation: Value) -> Value {
+    conversation["lastreportid"] = json!("");
+    conversation
 }
 
 impl Server for Served {
@@ -159,6 +165,10 @@ impl Server for Served {
         fields[format!("{side}messageid")] = json!(id.unwrap_or_default());
         fields[format!("{side}messagedate")] =
             json!(look.date.map(|second| date(second).to_string()));
+        // Reports are made by and by; this cursor leaves them out of the page.
+        let no_reports =
+            if side == "first" { "9999-01-01 00:00:00" } else { "0001-01-01 00:00:00" };
+        fields[format!("{side}reportdate")] = json!(no_reports);
         let answer = self.people[look.by].asks(action, fields).await;
         if !answer.status.is_success() {
             return match understood(&answer) {
@@ -178,7 +188,8 @@ impl Server for Served {
     }
 
     async fn lists(&self, by: usize) -> Vec<Value> {
-        self.people[by].lists().await
+        let listed = self.people[by].lists().await;
+        listed.into_iter().map(without_report).collect()
     }
 
     async fn befriends(&mut self, talk: usize) {

@@ -164,15 +164,32 @@ impl Server for Direct {
     async fn shows(&self, look: &Look, instance: Option<&str>) -> Shown {
         let instance = instance.map(|instance| Instance::parse(instance).unwrap());
         let cursor = Cursor { id: look.id.map(message_id), date: look.date.map(date) };
+        let report_cursor = Cursor::default();
         let (conversation, user, bytes) = (self.id(look.of), self.users[look.by], look.bytes);
         let page = match look.limit {
             None => {
-                let messages = look.messages;
-                let asked = Download { conversation, user, instance, cursor, messages, bytes };
+                let entries = look.messages;
+                let asked = Download {
+                    conversation,
+                    user,
+                    instance,
+                    cursor,
+                    report_cursor,
+                    entries,
+                    bytes,
+                };
                 self.store.download(&asked).await
             }
             Some(limit) => {
-                let asked = DownloadPartial { conversation, user, instance, cursor, limit, bytes };
+                let asked = DownloadPartial {
+                    conversation,
+                    user,
+                    instance,
+                    cursor,
+                    report_cursor,
+                    limit,
+                    bytes,
+                };
                 self.store.download_partial(&asked).await
             }
         };

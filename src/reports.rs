@@ -1,0 +1,41 @@
+//! Reports: what a reader tells the sender of a message.
+
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::id::{ConversationId, Instance, MessageId};
+use crate::store::{Report, ReportType, Reported, Store};
+use crate::users::Caller;
+
+/// The most messages that one request reports.
+pub const MOST: usize = 1000;
+
+/// Reports messages of others as delivered or viewed, each once (section 2.4).
+///
+/// # Errors
+///
+/// The refusals of section 2.4; then nothing was reported.
+pub async fn report(
+    store: &Store,
+    caller: &Caller,
+    report_type: ReportType,
+    conversation: ConversationId,
+    instance: Option<Instance>,
+    messages: Vec<MessageId>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let report = Report {
+        conversation,
+        instance,
+        report_type,
+        messages,
+        now,
+        station: caller.station,
+        replay: caller.replay(),
+    };
+    match store.change(report).await? {
+        Reported::Reported => Ok(()),
+        Reported::Replayed(conversation) => Err(Error::Replayed { conversation }),
+        Reported::NotFound => Err(Error::ConversationNotFound),
+        Reported::InstanceChanged(conversation) => Err(Error::InstanceChanged { conversation }),
+    }
+}

@@ -1,0 +1,314 @@
+//! Reports: receipts of readers, each made once. Those that the server makes for a page are one change.
+
+use sqlx::{FromRow, SqliteConnection};
+
+use super::changes::{Changes, Subject};
+use super::conversations::object;
+use super::error::Doing as _;
+use super::writer::{Change, Writing};
+use super::{Error, Replay, Store, WireText, stored};
+use crate::clock::Timestamp;
+use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
+
+/// What decides about the reports of a participant.
+const HEAD: &str = "
+    SELECT c.instance, c.generation, c.next_report_seq, o.user_id AS other,
+           EXISTS (SELECT 1 FROM blocks b
+                   WHERE b.user_id = o.user_id AND b.blocked_id = p.user_id) AS is_blocked,
+           coalesce((SELECT r.created FROM reports r
+                     WHERE r.conversation_id = c.id AND r.generation = c.generation
+                     ORDER BY r.seq DESC LIMIT 1), '') AS last_created
+    FROM participants p
+    JOIN conversations c ON c.id = p.conversation_id
+    JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
+    WHERE p.conversation_id = $1 AND p.user_id = $2";
+
+/// Makes the reports that there are not yet. An ID is a UUID of version 8 (RFC 9562): random bits, and the place
+/// of the report in its last 48, by which it is found again.
+macro_rules! make_reports {
+    ($which:literal) => {
+        concat!(
+            "INSERT INTO reports (conversation_id, generation, seq, id, type, created,
+                                  message_seq, user_id)
+             SELECT $1, $2, seq,
+                    substr(random, 1, 8) || '-' || substr(random, 9, 4) || '-8' || substr(random, 13, 3)
+                        || '-' || substr('89ab', 1 + (seq & 3), 1) || substr(random, 16, 3)
+                        || '-' || printf('%012x', seq),
+                    $4, $5, message_seq, $3
+             FROM (
+                 SELECT m.seq AS message_seq, lower(hex(randomblob(9))) AS random,
+                        $6 - 1 + row_number() OVER (ORDER BY m.seq) AS seq
+                 FROM messages m
+                 WHERE m.conversation_id = $1 AND m.generation = $2 AND m.sender_id <> $3 AND ",
+            $which,
+            "        AND NOT EXISTS (
+                         SELECT 1 FROM reports r
+                         WHERE r.conversation_id = $1 AND r.generation = $2
+                             AND r.message_seq = m.seq AND r.user_id = $3 AND r.type = $4)
+             ) AS missing"
+        )
+    };
+}
+
+const MAKE_FOR_IDS: &str = make_reports!("m.id IN (SELECT value FROM json_each($7))");
+
+const MAKE_FOR_PLACES: &str = make_reports!("m.seq BETWEEN $7 AND $8");
+
+const ADVANCE: &str = "
+    UPDATE conversations
+    SET next_report_seq = next_report_seq + $3,
+        last_report_id = (SELECT r.id FROM reports r
+                          WHERE r.conversation_id = $1 AND r.generation = $2
+                          ORDER BY r.seq DESC LIMIT 1)
+    WHERE id = $1";
+
+/// Everything up to the place `$5` is delivered if nothing before `$4` is not. It is not looked for far back.
+const DELIVERED_TO: &str = "
+    UPDATE participants SET delivered_to = $5
+    WHERE conversation_id = $1 AND user_id = $3
+        AND delivered_to < $5 AND delivered_to >= $4 - 1000
+        AND NOT EXISTS (
+            SELECT 1 FROM messages m
+            WHERE m.conversation_id = $1 AND m.generation = $2
+                AND m.seq > delivered_to AND m.seq < $4 AND m.sender_id <> $3
+                AND NOT EXISTS (
+                    SELECT 1 FROM reports r
+                    WHERE r.conversation_id = $1 AND r.generation = $2
+                        AND r.message_seq = m.seq AND r.user_id = $3 AND r.type = 'delivered'))";
+
+/// The most messages of which one change makes the reports: it is to hold the writer for milliseconds.
+const STEP: i64 = 256;
+
+/// What a report says of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportType {
+    /// It has reached the reader.
+    Delivered,
+    /// The reader has seen it.
+    Viewed,
+}
+
+impl ReportType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Viewed => "viewed",
+        }
+    }
+}
+
+/// What a reader reports of messages.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The instance whose messages are meant; `None` is the current one.
+    pub instance: Option<Instance>,
+    /// What is reported; of what is viewed, that it was delivered too.
+    pub report_type: ReportType,
+    /// The messages. Unknown ones and the reader's own are passed over.
+    pub messages: Vec<MessageId>,
+    /// The server's second.
+    pub now: Timestamp,
+    /// Where from: that station is not told of it.
+    pub station: Option<StationId>,
+    /// Who reports, and the signature that may not do so again.
+    pub replay: Replay,
+}
+
+/// What became of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// It is made, as far as there was something to report.
+    Reported,
+    /// It was made before; the conversation as it now stands, if it is the caller's.
+    Replayed(Option<WireText>),
+    /// The user has no such conversation.
+    NotFound,
+    /// The conversation was cleared: as it now stands.
+    InstanceChanged(WireText),
+}
+
+impl Change for Report {
+    type Outcome = Reported;
+
+    async fn apply(&self, on: &mut Writing) -> Result<Reported, Error> {
+        let user = self.replay.user;
+        if self.replay.is_known(on).await? {
+            let object = object(&mut on.connection, self.conversation, user).await?;
+            return Ok(Reported::Replayed(object));
+        }
+        let Some(head) = Head::read(&mut on.connection, self.conversation, user).await? else {
+            return Ok(Reported::NotFound);
+        };
+        if self.instance.is_some_and(|instance| instance.as_str() != head.instance) {
+            let object = object(&mut on.connection, self.conversation, user).await?;
+            return Ok(object.map_or(Reported::NotFound, Reported::InstanceChanged));
+        }
+        self.replay.record(on).await?;
+        let mut making = Making { conversation: self.conversation, user, head, now: self.now };
+        if self.make(on, &mut making).await? {
+            let subject = Subject::Conversation(self.conversation);
+            let changes = Changes::default().with(user, subject, self.station);
+            changes.with(stored(&making.head.other)?, subject, None).note(on).await?;
+        }
+        Ok(Reported::Reported)
+    }
+}
+
+impl Report {
+    /// Makes what there is not yet, and says whether there was any.
+    async fn make(&self, on: &mut Writing, making: &mut Making) -> Result<bool, Error> {
+        let ids: Vec<_> = self.messages.iter().map(MessageId::as_str).collect();
+        let which = Which::Ids(serde_json::json!(ids).to_string());
+        let mut made = making.make(on, ReportType::Delivered, &which).await?;
+        if self.report_type == ReportType::Viewed {
+            made |= making.make(on, ReportType::Viewed, &which).await?;
+        }
+        Ok(made)
+    }
+}
+
+/// Messages of a page that its reader has for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undelivered {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The reader.
+    pub user: UserId,
+    /// The generation of the page.
+    pub(super) generation: i64,
+    /// The places of the first and the last of them. All between them were in the page.
+    pub(super) places: (i64, i64),
+}
+
+/// Reports messages as delivered, which their sender alone is told of.
+struct MarkDelivered {
+    undelivered: Undelivered,
+    now: Timestamp,
+}
+
+impl Change for MarkDelivered {
+    type Outcome = ();
+
+    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+        let Undelivered { conversation, user, generation, places: (first, last) } =
+            self.undelivered;
+        let Some(head) = Head::read(&mut on.connection, conversation, user).await? else {
+            return Ok(());
+        };
+        if head.generation != generation || head.is_blocked {
+            return Ok(());
+        }
+        let mut making = Making { conversation, user, head, now: self.now };
+        let which = Which::Places(first, last);
+        if making.make(on, ReportType::Delivered, &which).await? {
+            let subject = Subject::Conversation(conversation);
+            let sender = stored(&making.head.other)?;
+            Changes::default().with(sender, subject, None).note(on).await?;
+        }
+        let delivered = sqlx::query(DELIVERED_TO)
+            .bind(conversation.as_str())
+            .bind(generation)
+            .bind(user.as_str())
+            .bind(first)
+            .bind(last);
+        delivered.execute(&mut on.connection).await.map(drop).doing("noting what was delivered")
+    }
+}
+
+/// The conversation of a report, for its reader.
+#[derive(FromRow)]
+struct Head {
+    instance: String,
+    generation: i64,
+    next_report_seq: i64,
+    other: String,
+    is_blocked: bool,
+    last_created: String,
+}
+
+impl Head {
+    async fn read(
+        on: &mut SqliteConnection,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Option<Self>, Error> {
+        let head = sqlx::query_as(HEAD).bind(conversation.as_str()).bind(user.as_str());
+        head.fetch_optional(on).await.doing("judging reports")
+    }
+}
+
+/// The messages that are reported.
+enum Which {
+    /// A JSON array of their IDs.
+    Ids(String),
+    /// The first and the last place.
+    Places(i64, i64),
+}
+
+struct Making {
+    conversation: ConversationId,
+    user: UserId,
+    head: Head,
+    now: Timestamp,
+}
+
+impl Making {
+    /// Makes what there is not yet of one type, and says whether there was any. What is reported to somebody who
+    /// has blocked the reader is dropped.
+    async fn make(
+        &mut self,
+        on: &mut Writing,
+        report_type: ReportType,
+        which: &Which,
+    ) -> Result<bool, Error> {
+        if self.head.is_blocked {
+            return Ok(false);
+        }
+        let statement = match which {
+            Which::Ids(_) => MAKE_FOR_IDS,
+            Which::Places(..) => MAKE_FOR_PLACES,
+        };
+        // A clock that was set back must not break the order of the dates.
+        let created = self.now.to_string().max(self.head.last_created.clone());
+        let make = sqlx::query(statement)
+            .bind(self.conversation.as_str())
+            .bind(self.head.generation)
+            .bind(self.user.as_str())
+            .bind(report_type.as_str())
+            .bind(created)
+            .bind(self.head.next_report_seq);
+        let make = match which {
+            Which::Ids(ids) => make.bind(ids),
+            Which::Places(first, last) => make.bind(first).bind(last),
+        };
+        let made = make.execute(&mut on.connection).await.doing("making reports")?.rows_affected();
+        if made == 0 {
+            return Ok(false);
+        }
+        let made = i64::try_from(made).unwrap_or(i64::MAX);
+        let advance = sqlx::query(ADVANCE)
+            .bind(self.conversation.as_str())
+            .bind(self.head.generation)
+            .bind(made);
+        advance.execute(&mut on.connection).await.doing("moving a conversation's reports on")?;
+        self.head.next_report_seq += made;
+        Ok(true)
+    }
+}
+
+impl Store {
+    /// Reports messages of a page as delivered, by and by. Nobody waits for it: what is lost is made by the next
+    /// page that holds the messages.
+    pub fn mark_delivered(&self, undelivered: Undelivered, now: Timestamp) {
+        let (first, last) = undelivered.places;
+        let mut from = first;
+        while from <= last {
+            let places = (from, last.min(from + STEP - 1));
+            let undelivered = Undelivered { places, ..undelivered };
+            self.writer.offer(MarkDelivered { undelivered, now });
+            from += STEP;
+        }
+    }
+}
