@@ -8,6 +8,7 @@ mod conversations;
 mod error;
 mod files;
 mod friends;
+mod log;
 mod messages;
 mod pages;
 mod replays;

@@ -11,18 +11,17 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, histogram};
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::Doing as _;
-use super::files::WAL_BYTES;
+use super::log::{self, Log, execute};
 use super::messages::{self, AddMessage, Added};
 use super::values::ROWS;
 use super::{DatabaseFile, Error};
@@ -34,13 +33,6 @@ const QUEUE: usize = 4096;
 /// A batch takes no further change once its messages carry this many bytes: it bounds the time that
 /// one commit takes.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-
-/// How often the log is checkpointed while there are commits.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
-
-/// How long to wait before a log that is too long is emptied again: where a long read is in the way, each
-/// attempt holds the writer up for a second.
-const EMPTY_AGAIN: Duration = Duration::from_secs(2);
 
 /// How often to look whether another process has written.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
@@ -181,7 +173,7 @@ impl Writer {
             log: Arc::clone(&log),
         };
         tasks.spawn(task.run(closing.clone(), ended.clone().drop_guard()));
-        tasks.spawn(checkpoint(checkpointer, log, ended.clone()));
+        tasks.spawn(log::checkpoint(checkpointer, log, ended.clone()));
         Self { queue, told, closing, ended }
     }
 
@@ -237,18 +229,6 @@ impl Writer {
     }
 }
 
-/// What the writer and the checkpointer tell each other about the write-ahead log.
-#[derive(Default)]
-struct Log {
-    /// A commit has added to the log.
-    grown: Notify,
-    /// The log is beyond its bound. Only between two transactions of the writer can a checkpoint
-    /// reach its end, after which it is written from the start again.
-    too_long: AtomicBool,
-    /// A read that did not end kept the log from being emptied.
-    blocked: AtomicBool,
-}
-
 struct WriterTask {
     file: DatabaseFile,
     /// `None` after a failure that may have left it in an unknown state.
@@ -282,7 +262,7 @@ impl WriterTask {
             if self.looked_at.elapsed() >= LOOK_FOR_OTHERS {
                 self.look_for_others().await;
             }
-            if self.log.too_long.load(Ordering::Relaxed) {
+            if self.log.is_too_long() {
                 self.empty_log().await;
             }
         }
@@ -314,7 +294,7 @@ impl WriterTask {
             }
             _ => settle_all(batch, &written),
         }
-        self.log.grown.notify_one();
+        self.log.grown();
     }
 
     async fn write_one_by_one(&mut self, batch: Vec<Item>) {
@@ -399,27 +379,12 @@ impl WriterTask {
         }
     }
 
-    /// Moves the whole log into the database while nobody writes, and waits for the reads that are in it, so
-    /// that the next transaction starts it anew.
+    /// Empties a log that is too long.
     async fn empty_log(&mut self) {
-        let Some(Writing { connection, .. }) = &mut self.writing else { return };
-        self.log.too_long.store(false, Ordering::Relaxed);
-        let emptied = async {
-            execute(connection, "PRAGMA busy_timeout = 1000").await?;
-            let emptied = checkpoint_once(connection, "PRAGMA wal_checkpoint(RESTART)").await?;
-            execute(connection, "PRAGMA busy_timeout = 20000").await?;
-            Ok::<_, sqlx::Error>(emptied)
-        };
-        match emptied.await {
-            Ok(Checkpoint { busy: false, .. }) => {}
-            Ok(Checkpoint { bytes, .. }) => {
-                self.log.blocked.store(true, Ordering::Relaxed);
-                tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "emptying the write-ahead log failed");
-                self.writing = None;
-            }
+        let Some(writing) = &mut self.writing else { return };
+        if let Err(error) = self.log.empty(&mut writing.connection).await {
+            tracing::warn!(%error, "emptying the write-ahead log failed");
+            self.writing = None;
         }
     }
 }
@@ -449,53 +414,6 @@ async fn apply(on: &mut Writing, batch: &mut [Item]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-async fn execute(on: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {
-    sqlx::query(statement).execute(on).await.map(drop)
-}
-
-/// Moves the log into the database every now and then, so that no commit has to.
-async fn checkpoint(mut connection: SqliteConnection, log: Arc<Log>, ended: CancellationToken) {
-    let growth = async |rest| {
-        log.grown.notified().await;
-        sleep(rest).await;
-    };
-    let rest = || {
-        let blocked = log.blocked.swap(false, Ordering::Relaxed);
-        if blocked { EMPTY_AGAIN } else { CHECKPOINT_EVERY }
-    };
-    while ended.run_until_cancelled(growth(rest())).await.is_some() {
-        match checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await {
-            Ok(Checkpoint { bytes, .. }) if bytes > WAL_BYTES / 2 => {
-                log.too_long.store(true, Ordering::Relaxed);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),
-        }
-    }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "closing the checkpointing connection failed");
-    }
-}
-
-/// What a checkpoint has found.
-struct Checkpoint {
-    /// Whether somebody was in the way of it.
-    busy: bool,
-    /// How long the log is.
-    bytes: u64,
-}
-
-/// Moves what it can of the log into the database.
-async fn checkpoint_once(
-    connection: &mut SqliteConnection,
-    statement: &'static str,
-) -> Result<Checkpoint, sqlx::Error> {
-    const FRAME_BYTES: u64 = 4096 + 24;
-    let (busy, frames, _moved): (bool, i64, i64) =
-        sqlx::query_as(statement).fetch_one(connection).await?;
-    Ok(Checkpoint { busy, bytes: u64::try_from(frames).unwrap_or(0) * FRAME_BYTES })
 }
 
 fn number(count: usize) -> f64 {

@@ -1,0 +1,112 @@
+//! The write-ahead log: moved into the database by a task of its own, so that no commit has to, and kept short.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::files::WAL_BYTES;
+
+/// How often the log is checkpointed while there are commits.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+
+/// How long to wait before a log that is too long is emptied again: where a long read is in the way, each
+/// attempt holds the writer up for a second.
+const EMPTY_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the writer and the checkpointer tell each other about the write-ahead log.
+#[derive(Default)]
+pub(super) struct Log {
+    /// A commit has added to the log.
+    grown: Notify,
+    /// The log is beyond its bound. Only between two transactions of the writer can a checkpoint
+    /// reach its end, after which it is written from the start again.
+    too_long: AtomicBool,
+    /// A read that did not end kept the log from being emptied.
+    blocked: AtomicBool,
+}
+
+impl Log {
+    /// A commit has added to it.
+    pub(super) fn grown(&self) {
+        self.grown.notify_one();
+    }
+
+    /// Whether it is beyond its bound.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.too_long.load(Ordering::Relaxed)
+    }
+
+    /// Moves the whole log into the database while nobody writes, and waits for the reads that are in it, so
+    /// that the next transaction starts it anew.
+    pub(super) async fn empty(&self, writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        self.too_long.store(false, Ordering::Relaxed);
+        execute(writer, "PRAGMA busy_timeout = 1000").await?;
+        let emptied = checkpoint_once(writer, "PRAGMA wal_checkpoint(RESTART)").await?;
+        execute(writer, "PRAGMA busy_timeout = 20000").await?;
+        if emptied.busy {
+            self.blocked.store(true, Ordering::Relaxed);
+            let bytes = emptied.bytes;
+            tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
+        }
+        Ok(())
+    }
+}
+
+/// Moves the log into the database every now and then, so that no commit has to.
+pub(super) async fn checkpoint(
+    mut connection: SqliteConnection,
+    log: Arc<Log>,
+    ended: CancellationToken,
+) {
+    let growth = async |rest| {
+        log.grown.notified().await;
+        sleep(rest).await;
+    };
+    let rest = || {
+        let blocked = log.blocked.swap(false, Ordering::Relaxed);
+        if blocked { EMPTY_AGAIN } else { CHECKPOINT_EVERY }
+    };
+    while ended.run_until_cancelled(growth(rest())).await.is_some() {
+        match checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await {
+            Ok(Checkpoint { bytes, .. }) if bytes > WAL_BYTES / 2 => {
+                log.too_long.store(true, Ordering::Relaxed);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "closing the checkpointing connection failed");
+    }
+}
+
+/// What a checkpoint has found.
+struct Checkpoint {
+    /// Whether somebody was in the way of it.
+    busy: bool,
+    /// How long the log is.
+    bytes: u64,
+}
+
+/// Moves what it can of the log into the database.
+async fn checkpoint_once(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<Checkpoint, sqlx::Error> {
+    const FRAME_BYTES: u64 = 4096 + 24;
+    let (busy, frames, _moved): (bool, i64, i64) =
+        sqlx::query_as(statement).fetch_one(connection).await?;
+    Ok(Checkpoint { busy, bytes: u64::try_from(frames).unwrap_or(0) * FRAME_BYTES })
+}
+
+pub(super) async fn execute(
+    on: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(on).await.map(drop)
+}
