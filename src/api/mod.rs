@@ -4,13 +4,12 @@ mod body;
 mod caller;
 mod client;
 mod conversation;
-mod envelope;
-mod fields;
 mod friends;
 mod health;
 mod login;
 mod observe;
 mod reports;
+mod response;
 mod server;
 
 use std::sync::Arc;
@@ -30,7 +29,9 @@ use url::form_urlencoded;
 
 use crate::app::App;
 use crate::config::{AllowedOrigin, ErrorStatus};
+use crate::envelope;
 use crate::error::Error;
+use crate::fields;
 use crate::id::Parse;
 use crate::store::{Property, ReportType};
 use crate::users::Caller;
@@ -173,7 +174,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(move |_: Box<dyn std::any::Any + Send>| {
             tracing::error!("a request was ended by a panic");
             let seen = Seen::default().refused(&Error::Internal);
-            seen.on(envelope::refusal(&Error::Internal, error_status))
+            seen.on(response::refusal(&Error::Internal, error_status))
         }));
     let origins = &app.config.http.cors_origins.0;
     let router = if origins.is_empty() { router } else { router.layer(cors(origins)) };
@@ -207,11 +208,11 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
         Err(body::Unreceived::Refused(error)) => Err(error),
         Err(body::Unreceived::Late) => return seen.late().on(body::late()),
     };
-    let response = match answered.and_then(|reply| reply.into_response(&app.room)) {
+    let response = match answered.and_then(|reply| response::success(reply, &app.room)) {
         Ok(response) => response,
         Err(error) => {
             seen = seen.refused(&error);
-            envelope::refusal(&error, error_status)
+            response::refusal(&error, error_status)
         }
     };
     seen.on(response)
@@ -302,7 +303,7 @@ async fn refuse_unread(app: &App, request: Request<Body>, error: Error) -> Respo
     let seen = Seen::default().refused(&error);
     match body::receive::<()>(app, &head, body, Err(error)).await {
         Err(body::Unreceived::Refused(error)) => {
-            seen.on(envelope::refusal(&error, ErrorStatus::Real))
+            seen.on(response::refusal(&error, ErrorStatus::Real))
         }
         _ => seen.late().on(body::late()),
     }

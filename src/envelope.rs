@@ -1,0 +1,81 @@
+//! The envelope that every answer comes in, over HTTP and over a listener.
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::store::WireText;
+
+/// An envelope: of a success, `{"status":"OK","errormessage":""` and what follows it, in the order of the calls.
+pub struct Reply(Vec<u8>);
+
+impl Reply {
+    /// The bare envelope.
+    #[must_use]
+    pub fn ok() -> Self {
+        Self(br#"{"status":"OK","errormessage":"""#.to_vec())
+    }
+
+    /// Goes on with a field.
+    #[must_use]
+    pub fn with(self, name: &str, value: &impl Serialize) -> Self {
+        let value = serde_json::to_vec(value).expect("what is replied has a JSON form");
+        self.with_bytes(name, b"", &value, b"")
+    }
+
+    /// Goes on with a field that the store has written as JSON.
+    #[must_use]
+    pub fn with_written(self, name: &str, value: &WireText) -> Self {
+        self.with_bytes(name, b"", value.as_bytes(), b"")
+    }
+
+    /// Goes on with an array whose entries the store has written as JSON, separated by commas.
+    #[must_use]
+    pub fn with_entries(self, name: &str, entries: &WireText) -> Self {
+        self.with_bytes(name, b"[", entries.as_bytes(), b"]")
+    }
+
+    fn with_bytes(mut self, name: &str, open: &[u8], value: &[u8], close: &[u8]) -> Self {
+        self.0.reserve(name.len() + value.len() + 8);
+        for part in [b",\"", name.as_bytes(), b"\":", open, value, close] {
+            self.0.extend_from_slice(part);
+        }
+        self
+    }
+
+    /// The whole envelope.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.0.push(b'}');
+        self.0
+    }
+}
+
+/// A refusal as the client reads it: the sentence, the code, and what helps the client to go on.
+#[must_use]
+pub fn refusal(error: &Error) -> Reply {
+    let head = serde_json::to_string(&Head {
+        status: "ERROR",
+        errormessage: &error.to_string(),
+        errorcode: error.code(),
+    });
+    let mut head = head.expect("a refusal has a JSON form").into_bytes();
+    head.pop();
+    let envelope = Reply(head);
+    match error {
+        Error::TimestampOutOfRange { server_time } => {
+            envelope.with("servertime", &server_time.to_string())
+        }
+        Error::InstanceChanged { conversation }
+        | Error::Replayed { conversation: Some(conversation) } => {
+            envelope.with_written("conversation", conversation)
+        }
+        _ => envelope,
+    }
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    status: &'static str,
+    errormessage: &'a str,
+    errorcode: &'static str,
+}
