@@ -1,16 +1,22 @@
 //! What requests are answered with.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use url::Url;
 
-use crate::clock::Clock;
+use crate::availability::Presence;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::id::UserId;
-use crate::limits::{Rates, Room};
+use crate::error::Error;
+use crate::id::{StationId, UserId};
+use crate::limits::{Rates, Room, failure_network};
+use crate::live::Hub;
+use crate::notifications::Hints;
 use crate::shutdown::Shutdown;
 use crate::signature::Verifier;
-use crate::store::Store;
+use crate::stations::Stations;
+use crate::store::{self, Store};
 
 /// Everything that a request needs, put together once.
 pub struct App {
@@ -24,6 +30,14 @@ pub struct App {
     pub public_url: Url,
     /// Says whether signatures are right.
     pub verifier: Verifier,
+    /// The stations in use.
+    pub stations: Stations,
+    /// Who can be reached.
+    pub presence: Arc<Presence>,
+    /// Of whose availability stations are still to be told.
+    pub hints: Hints,
+    /// Who listens.
+    pub hub: Arc<Hub>,
     /// Signed requests of each user.
     pub rates: Rates<UserId>,
     /// Failures of each client address to show who it is.
@@ -38,18 +52,65 @@ impl App {
     /// Puts it together for a server that listens on this address.
     #[must_use]
     pub fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
-        let limits = &config.limits;
+        let (http, limits) = (&config.http, &config.limits);
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
         Self {
             store,
             clock,
             public_url: config.http.public_url.or_listening_on(address),
             verifier: Verifier::default(),
+            stations: Stations::new(limits.stations_per_user.get()),
+            presence: Arc::new(Presence::new(config.presence.timeout_seconds.duration())),
+            hints: Hints::new(limits.stations_per_user.size()),
+            hub: Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size())),
             rates: Rates::per_second(rate, burst),
             failures: Rates::per_minute(limits.failures_per_minute.get()),
             room: Room::new(limits.buffered_bytes.size()),
             shutdown: Shutdown::default(),
             config,
+        }
+    }
+
+    /// Notes that a user is here, at this station if at any. A signed use binds the station.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`] where the store failed.
+    pub async fn is_here(
+        &self,
+        user: UserId,
+        station: Option<StationId>,
+        is_signed: bool,
+    ) -> Result<(), store::Error> {
+        if let Some(station) = station {
+            self.stations.used(&self.store, user, station, is_signed, self.clock.now()).await?;
+        }
+        self.presence.sign(user);
+        Ok(())
+    }
+
+    /// Refuses what was made too long ago, or by a clock that is too far ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimestampOutOfRange`].
+    pub fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
+        let now = self.clock.now();
+        if timestamp.distance(now) > u64::from(self.config.auth.clock_skew_seconds.get()) {
+            return Err(Error::TimestampOutOfRange { server_time: now });
+        }
+        Ok(())
+    }
+
+    /// A failure of a client to show who it is: told as it is, or as too many of them.
+    pub fn count_failure(&self, client: Option<IpAddr>, error: Error) -> Error {
+        if !matches!(error, Error::InvalidSignature(_) | Error::InvalidCredentials) {
+            return error;
+        }
+        let Some(client) = client else { return error };
+        match self.failures.count(&failure_network(client)) {
+            Ok(()) => error,
+            Err(retry_after) => Error::RateLimited { retry_after },
         }
     }
 }

@@ -12,7 +12,7 @@ use toml::{Table, Value, de};
 use values::parsed;
 pub use values::{
     AllowedOrigin, Bounded, DatabaseUrl, ErrorStatus, Filter, List, LogFormat, MetricsListen,
-    Network, PublicUrl, Seconds,
+    Network, PublicUrl, Seconds, Switch,
 };
 
 /// Every setting, with a comment and its default.
@@ -69,6 +69,8 @@ pub struct Config {
     pub database: Database,
     /// Whom it believes.
     pub auth: Auth,
+    /// Whom it takes for reachable.
+    pub presence: Presence,
     /// What it bears.
     pub limits: Limits,
     /// What it tells its operator.
@@ -92,6 +94,14 @@ pub struct Http {
     pub trusted_proxies: List<Network>,
     /// Origins of browser clients.
     pub cors_origins: List<AllowedOrigin>,
+    /// Origins of browser clients that may listen; none listed is all.
+    pub listener_origins: List<AllowedOrigin>,
+    /// WebSockets at a time.
+    pub listeners: Bounded<1, 1_000_000>,
+    /// Listeners of one user at a time.
+    pub listeners_per_user: Bounded<1, 1000>,
+    /// How often a listener is pinged.
+    pub listener_ping_seconds: Seconds<1>,
     /// How long `/readyz` refuses before the server stops accepting.
     pub drain_seconds: Seconds<0>,
     /// The address of the metrics.
@@ -122,6 +132,16 @@ pub struct Database {
 pub struct Auth {
     /// How far a request's timestamp may be from the server's clock.
     pub clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
+    /// Whether a station that one user has bound is told what is new without a signature.
+    pub unsigned_notifications: Switch,
+}
+
+/// `[presence]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Presence {
+    /// How long a user without a listener is reachable after a sign of life.
+    pub timeout_seconds: Seconds<1>,
 }
 
 /// `[limits]`
@@ -140,6 +160,8 @@ pub struct Limits {
     pub download_messages: Bounded<2, 100_000>,
     /// The serialized entries of one page, in bytes.
     pub download_bytes: Bounded<1024, 268_435_456>,
+    /// Stations of one user.
+    pub stations_per_user: Bounded<1, 1000>,
     /// Failures of one address in a minute; 0 = off.
     pub failures_per_minute: Bounded<0, 1_000_000>,
     /// Signed requests of one user in a second; 0 = off.

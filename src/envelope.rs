@@ -15,6 +15,12 @@ impl Reply {
         Self(br#"{"status":"OK","errormessage":"""#.to_vec())
     }
 
+    /// What a listener is told without having asked.
+    #[must_use]
+    pub fn event(name: &str) -> Self {
+        Self(format!("{{\"event\":\"{name}\"").into_bytes())
+    }
+
     /// Goes on with a field.
     #[must_use]
     pub fn with(self, name: &str, value: &impl Serialize) -> Self {

@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 use crate::error::Error;
 use crate::id::Parse;
 
+/// What a field that holds a whole number must be.
+const NUMBER: &str = "a whole number from 0 to 18446744073709551615";
+
 /// A JSON object in which no key occurs twice. Fields that nobody asks for are ignored.
 pub struct Fields<'a> {
     /// Put before the names in refusals: `message.` for the fields of a message.
@@ -68,6 +71,18 @@ impl<'a> Fields<'a> {
         let count = || digits.parse().unwrap_or(u64::MAX);
         let malformed = || Error::malformed(self.full(name), "a whole number of at least 1");
         is_count.then(count).ok_or_else(malformed).map(Some)
+    }
+
+    /// A whole number that must be there.
+    pub fn number(&self, name: &'static str) -> Result<u64, Error> {
+        let missing = || Error::missing(self.full(name), NUMBER);
+        self.optional_number(name)?.ok_or_else(missing)
+    }
+
+    /// A whole number that may be absent or `null`.
+    pub fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
+        let malformed = |_| Error::malformed(self.full(name), NUMBER);
+        self.value(name).map(|value| value.get().parse().map_err(malformed)).transpose()
     }
 
     /// An array of strings, which must be there but may be empty.

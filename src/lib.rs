@@ -21,6 +21,7 @@
 
 pub mod api;
 pub mod app;
+pub mod availability;
 pub mod clock;
 pub mod commands;
 pub mod config;
@@ -33,12 +34,15 @@ pub mod id;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
+pub mod live;
 pub mod messages;
+pub mod notifications;
 pub mod random;
 pub mod reports;
 pub mod server;
 pub mod shutdown;
 pub mod signature;
+pub mod stations;
 pub mod store;
 pub mod telemetry;
 pub mod users;

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api;
 use crate::app::App;
+use crate::availability;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs;
@@ -107,11 +108,14 @@ impl Server {
     pub async fn run(self) -> Result<(), Error> {
         let Self { app, listener, tasks } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
+        tasks.spawn(availability::tell_friends(Arc::clone(&app)));
+        tasks.spawn(wake_listeners(Arc::clone(&app)));
         let to_the_end = async {
             tokio::select! {
                 () = api::serve(listener, Arc::clone(&app)) => {}
                 () = app.store.ended() => return Err(Error::WriterEnded),
             }
+            app.hub.ended().await;
             app.store.close().await;
             tasks.close();
             tasks.wait().await;
@@ -125,6 +129,14 @@ impl Server {
             ended = to_the_end => ended,
             () = too_long => Err(Error::Unfinished),
         }
+    }
+}
+
+/// Wakes listeners when the store has something for them, until the server closes.
+async fn wake_listeners(app: Arc<App>) {
+    tokio::select! {
+        () = app.hub.follow(app.store.told()) => {}
+        () = app.shutdown.closing() => {}
     }
 }
 

@@ -53,7 +53,8 @@ impl SigningKey {
     }
 
     /// Whether the signature is right, in a time that does not depend on where it is wrong.
-    fn verifies(&self, signed: &Signed<'_>, signature: &Signature) -> bool {
+    #[must_use]
+    pub fn verifies(&self, signed: &Signed<'_>, signature: &Signature) -> bool {
         let mut bytes = [0; 32];
         let decoded = hex::decode_to_slice(signature.as_str(), &mut bytes).is_ok();
         self.mac(signed).verify_slice(&bytes).is_ok() && decoded

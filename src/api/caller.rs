@@ -11,7 +11,6 @@ use crate::clock::Timestamp;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
 use crate::error::Error;
 use crate::id::{Parse, Signature, StationId, UserId};
-use crate::limits::failure_network;
 use crate::signature::Signed;
 use crate::users::Caller;
 
@@ -29,7 +28,8 @@ pub fn station_of_login(headers: &HeaderMap) -> Result<StationId, Error> {
 pub struct Signer {
     user: UserId,
     station: Option<StationId>,
-    signature: Signature,
+    /// A notification is told without one, too.
+    signature: Option<Signature>,
 }
 
 /// Verifies the signature of a request and counts it against its user; a failure, against its address.
@@ -52,6 +52,9 @@ pub async fn verify(
 }
 
 async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Result<Signer, Error> {
+    if api.shows == Shows::Station && !headers.contains_key(&SIGNATURE) {
+        return at_a_bound_station(app, headers).await;
+    }
     let station = match api.shows {
         Shows::SignatureAlone if !headers.contains_key(&STATION) => None,
         _ => Some(signed_header(headers, &STATION, "Ozeki-Station")?),
@@ -60,7 +63,7 @@ async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Resu
     let signature = signed_header(headers, &SIGNATURE, "Ozeki-Signature")?;
     let signed = Signed { srv: api.srv, api: api.name, user, station, body };
     if app.verifier.verify(&app.store, &signed, &signature).await? {
-        Ok(Signer { user, station, signature })
+        Ok(Signer { user, station, signature: Some(signature) })
     } else {
         let sentence =
             "the signature is not the one of an enabled user's API key over this request";
@@ -68,18 +71,27 @@ async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Resu
     }
 }
 
+/// Who has bound the station, where that is one enabled user, or the one who is named.
+async fn at_a_bound_station(app: &App, headers: &HeaderMap) -> Result<Signer, Error> {
+    let station = signed_header(headers, &STATION, "Ozeki-Station")?;
+    let named = headers.contains_key(&USER);
+    let named = named.then(|| signed_header(headers, &USER, "Ozeki-User")).transpose()?;
+    let mut users = Vec::new();
+    if app.config.auth.unsigned_notifications.is_on() {
+        users = app.store.users_at(station, named).await?;
+    }
+    match users[..] {
+        [user] => Ok(Signer { user, station: Some(station), signature: None }),
+        _ => {
+            let sentence = "Ozeki-Signature is missing, and without it this station is not served";
+            Err(Error::InvalidSignature(sentence.to_owned()))
+        }
+    }
+}
+
 /// A failure to show who one is: told as it is, or as too many of them.
 pub fn count_failure(app: &App, head: &Parts, error: Error) -> Error {
-    if !matches!(error, Error::InvalidSignature(_) | Error::InvalidCredentials) {
-        return error;
-    }
-    let Some(address) = client::address(head, &app.config.http.trusted_proxies.0) else {
-        return error;
-    };
-    match app.failures.count(&failure_network(address)) {
-        Ok(()) => error,
-        Err(retry_after) => Error::RateLimited { retry_after },
-    }
+    app.count_failure(client::address(head, &app.config.http.trusted_proxies.0), error)
 }
 
 fn signed_header<T: Parse>(
@@ -102,23 +114,39 @@ fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String>
 }
 
 impl Signer {
-    /// The caller, if the request is fresh.
-    pub fn at(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Caller, Error> {
-        let now = app.clock.now();
-        let timestamp: Timestamp = match fields.optional("timestamp")? {
-            None if api.shows == Shows::SignatureAlone => now,
-            None => fields.required("timestamp")?,
-            Some(timestamp) => timestamp,
-        };
-        let skew = u64::from(app.config.auth.clock_skew_seconds.get());
-        if timestamp.distance(now) > skew {
-            return Err(Error::TimestampOutOfRange { server_time: now });
-        }
+    /// The caller of an API that takes signed requests alone, if the request is fresh.
+    pub async fn at(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Caller, Error> {
+        let (timestamp, signature) = (self.fresh(app, api, fields).await?, self.signature);
+        let unsigned = || Error::InvalidSignature("Ozeki-Signature is missing".to_owned());
         Ok(Caller {
             user: self.user,
             station: self.station,
-            signature: self.signature,
+            signature: signature.ok_or_else(unsigned)?,
             expires_at: timestamp.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into()),
         })
+    }
+
+    /// The user and the station, if the request is fresh.
+    pub async fn told(
+        self,
+        app: &App,
+        api: Api,
+        fields: &Fields<'_>,
+    ) -> Result<(UserId, StationId), Error> {
+        self.fresh(app, api, fields).await?;
+        let nowhere = || Error::InvalidSignature("Ozeki-Station is missing".to_owned());
+        Ok((self.user, self.station.ok_or_else(nowhere)?))
+    }
+
+    /// The request's timestamp, if it is fresh; then its user is here.
+    async fn fresh(&self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Timestamp, Error> {
+        let timestamp: Timestamp = match fields.optional("timestamp")? {
+            None if api.shows == Shows::SignatureAlone => app.clock.now(),
+            None => fields.required("timestamp")?,
+            Some(timestamp) => timestamp,
+        };
+        app.refuse_stale(timestamp)?;
+        app.is_here(self.user, self.station, self.signature.is_some()).await?;
+        Ok(timestamp)
     }
 }

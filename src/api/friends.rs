@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::envelope::Reply;
 use crate::app::App;
 use crate::error::Error;
-use crate::store::Friend;
+use crate::store::{Availability, Friend};
 use crate::users::Caller;
 
 /// An entry of `availabilities`: a friend and what a client needs to write to one.
@@ -20,13 +20,14 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn of(friend: &'a Friend) -> Self {
+    fn of(app: &App, friend: &'a Friend) -> Self {
+        let is_reachable = app.presence.is_reachable(friend.id);
+        let availability = if is_reachable { friend.chosen } else { Availability::Offline };
         Self {
             friendid: friend.id.as_str(),
             friendname: &friend.nick,
             publickey: friend.public_key.as_str(),
-            // Before the first choice the state is offline, and there is no call to choose one yet.
-            availability: "offline",
+            availability: availability.as_str(),
         }
     }
 }
@@ -35,6 +36,6 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
     let friends = app.store.friends(caller.user).await?;
     let nicks: BTreeMap<_, _> =
         friends.iter().map(|friend| (friend.id.as_str(), friend.nick.as_str())).collect();
-    let availabilities: Vec<_> = friends.iter().map(Entry::of).collect();
+    let availabilities: Vec<_> = friends.iter().map(|friend| Entry::of(app, friend)).collect();
     Ok(Reply::ok().with("friends", &nicks).with("availabilities", &availabilities))
 }

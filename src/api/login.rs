@@ -9,7 +9,7 @@ use super::observe::Seen;
 use super::{ACTIONS, caller};
 use crate::app::App;
 use crate::error::Error;
-use crate::id::Parse;
+use crate::id::{Parse, StationId};
 use crate::users;
 
 /// Text that is looked up, whatever it looks like: a malformed key is a wrong key.
@@ -27,8 +27,8 @@ impl Parse for Presented {
 #[derive(Serialize)]
 struct Listeners {
     udp: &'static str,
-    ws: &'static str,
-    wss: &'static str,
+    ws: String,
+    wss: String,
 }
 
 /// Where each API is reached; empty for one that this server does not serve.
@@ -49,6 +49,7 @@ struct Urls {
 pub async fn login(
     app: &App,
     head: &Parts,
+    station: StationId,
     fields: &Fields<'_>,
     seen: &mut Seen,
 ) -> Result<Reply, Error> {
@@ -56,15 +57,27 @@ pub async fn login(
     let login = users::login(&app.store, &api_key.0).await;
     let login = login.map_err(|error| caller::count_failure(app, head, error))?;
     seen.user = Some(login.user);
+    app.is_here(login.user, Some(station), true).await?;
     Ok(Reply::ok()
         .with("server", &env!("CARGO_PKG_VERSION"))
-        .with("listeners", &Listeners { udp: "", ws: "", wss: "" })
+        .with("listeners", &listeners(app))
         .with("registration", &"false")
         .with("rsakey", &login.private_key)
         .with("userid", &login.user.as_str())
         .with("fullname", &login.full_name)
         .with("nick", &login.nick)
         .with("urls", &urls(app)))
+}
+
+/// The listener is beside the API, with the transport of the public URL.
+fn listeners(app: &App) -> Listeners {
+    let mut url = app.public_url.join("ws").unwrap_or_else(|_| app.public_url.clone());
+    let is_secure = url.scheme() == "https";
+    let changed = url.set_scheme(if is_secure { "wss" } else { "ws" });
+    changed.expect("an http URL may become one of a WebSocket");
+    let (ws, wss) =
+        if is_secure { (String::new(), url.into()) } else { (url.into(), String::new()) };
+    Listeners { udp: "", ws, wss }
 }
 
 fn urls(app: &App) -> Urls {

@@ -1,12 +1,15 @@
 //! The HTTP edge: every path, and every action of every API, in one readable table.
 
+mod availability;
 mod body;
 mod caller;
 mod client;
 mod conversation;
 mod friends;
 mod health;
+mod listener;
 mod login;
+mod notification;
 mod observe;
 mod reports;
 mod response;
@@ -33,7 +36,7 @@ use crate::envelope;
 use crate::error::Error;
 use crate::fields;
 use crate::id::Parse;
-use crate::store::{Property, ReportType};
+use crate::store::{Availability, Property, ReportType};
 use crate::users::Caller;
 use envelope::Reply;
 use fields::Fields;
@@ -69,6 +72,9 @@ const LOGIN: Api = Api { srv: "chatserver", name: "chatlogin", shows: Shows::Api
 const FRIENDS: Api = chatserver("chatfriends");
 const CONVERSATION: Api = chatserver("chatconversation");
 const REPORTS: Api = chatserver("chatreports");
+const AVAILABILITY: Api = chatserver("chatavailability");
+const NOTIFICATION: Api =
+    Api { srv: "chatserver", name: "chatnotification", shows: Shows::Station };
 
 const fn chatserver(name: &'static str) -> Api {
     Api { srv: "chatserver", name, shows: Shows::Signature }
@@ -81,16 +87,8 @@ pub struct Action {
     pub api: Api,
     /// `action`, in the body.
     pub name: &'static str,
-    does: Does,
-}
-
-/// What an action does, by what a request must show first.
-#[derive(Clone, Copy, Debug)]
-enum Does {
-    /// The API key itself.
-    Login,
-    /// A signature.
-    Signed(Act),
+    /// What it does where a signature is demanded. The other two have no choice of actions.
+    act: Option<Act>,
 }
 
 /// What a signed action does: each has its arm in [`perform`].
@@ -108,11 +106,12 @@ enum Act {
     Hide,
     Unhide,
     Report(ReportType),
+    Choose(Availability),
 }
 
 /// Every action that the server speaks. There is no other way to reach a handler.
 pub const ACTIONS: &[Action] = &[
-    Action { api: LOGIN, name: "login", does: Does::Login },
+    Action { api: LOGIN, name: "login", act: None },
     signed(FRIENDS, "list", Act::ListFriends),
     signed(CONVERSATION, "list", Act::List),
     signed(CONVERSATION, "download", Act::Download),
@@ -128,10 +127,15 @@ pub const ACTIONS: &[Action] = &[
     signed(CONVERSATION, "unhide", Act::Unhide),
     signed(REPORTS, "delivered", Act::Report(ReportType::Delivered)),
     signed(REPORTS, "viewed", Act::Report(ReportType::Viewed)),
+    signed(AVAILABILITY, "useravailable", Act::Choose(Availability::Available)),
+    signed(AVAILABILITY, "useraway", Act::Choose(Availability::Away)),
+    signed(AVAILABILITY, "userbusy", Act::Choose(Availability::Busy)),
+    signed(AVAILABILITY, "useroffline", Act::Choose(Availability::Offline)),
+    Action { api: NOTIFICATION, name: "download", act: None },
 ];
 
 const fn signed(api: Api, name: &'static str, act: Act) -> Action {
-    Action { api, name, does: Does::Signed(act) }
+    Action { api, name, act: Some(act) }
 }
 
 async fn perform(
@@ -156,6 +160,7 @@ async fn perform(
         Act::Hide => conversation::hide(app, caller, fields).await,
         Act::Unhide => change(Property::Shown).await,
         Act::Report(report_type) => reports::report(app, caller, fields, report_type).await,
+        Act::Choose(chosen) => availability::choose(app, caller, chosen).await,
     }
 }
 
@@ -167,6 +172,8 @@ pub fn router(app: &Arc<App>) -> Router {
         router = router.route(path, any(call));
     }
     let router = router
+        .route("/ws", get(listener::upgrade))
+        .route("/ozeki/ws", get(listener::upgrade))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(no_such_path)
@@ -253,20 +260,23 @@ async fn answer(
     body: &[u8],
     seen: &mut Seen,
 ) -> Result<Reply, Error> {
-    let signer = if api.shows == Shows::ApiKey {
-        caller::station_of_login(&head.headers)?;
-        None
-    } else {
-        Some(caller::verify(app, head, api, body, seen).await?)
-    };
+    if api.shows == Shows::ApiKey {
+        let station = caller::station_of_login(&head.headers)?;
+        let fields = Fields::of_body(body)?;
+        seen.action = action_of(api, &fields)?.name;
+        return login::login(app, head, station, &fields, seen).await;
+    }
+    let signer = caller::verify(app, head, api, body, seen).await?;
     let fields = Fields::of_body(body)?;
     let action = action_of(api, &fields)?;
     seen.action = action.name;
-    let (Does::Signed(act), Some(signer)) = (action.does, signer) else {
-        return login::login(app, head, &fields, seen).await;
-    };
-    let caller = signer.at(app, api, &fields)?;
-    perform(act, app, &caller, &fields).await
+    if let Some(act) = action.act {
+        let caller = signer.at(app, api, &fields).await?;
+        perform(act, app, &caller, &fields).await
+    } else {
+        let (user, station) = signer.told(app, api, &fields).await?;
+        notification::download(app, user, station, &fields).await
+    }
 }
 
 fn action_of(api: Api, fields: &Fields<'_>) -> Result<&'static Action, Error> {

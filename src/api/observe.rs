@@ -40,6 +40,11 @@ impl Default for Seen {
 }
 
 impl Seen {
+    /// A request for this.
+    pub fn of(api: &'static str, action: &'static str) -> Self {
+        Self { api, action, ..Self::default() }
+    }
+
     /// The request was refused, or failed.
     pub fn refused(mut self, error: &Error) -> Self {
         self.outcome = error.code();

@@ -164,7 +164,8 @@ impl Server {
             request.extensions_mut().insert(connection.clone());
             self.router.clone().call(request)
         });
-        let mut http = pin!(self.http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let http = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let mut http = pin!(http.with_upgrades());
         let served = tokio::select! {
             // A request that has come before the end is begun before the end.
             biased;

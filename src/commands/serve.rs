@@ -15,6 +15,9 @@ use crate::server::{self, Server};
 use crate::shutdown::Signals;
 use crate::telemetry::{Logging, Metrics};
 
+/// Files beside those of clients: the database, the listening sockets, the log.
+const OTHER_FILES: u64 = 200;
+
 #[derive(Args)]
 pub struct Serve {
     /// The address to listen on
@@ -29,6 +32,7 @@ impl Serve {
         let flags = self.listen.as_deref().map(|listen| ("http.listen", listen));
         let config = self.settings.load(flags.as_slice())?;
         let logging = Arc::new(Logging::start(&config.log)?);
+        raise_open_files(&config);
         run(config, &logging, |server| self.tell(server)).await
     }
 
@@ -69,6 +73,23 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Raises the limit of open files as far as the operating system lets us: each connection takes one.
+fn raise_open_files(config: &Config) {
+    let connections = config.limits.connections.get() + config.http.listeners.get();
+    let needed = u64::from(connections) + OTHER_FILES;
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(open_files) if open_files < needed => {
+            tracing::warn!(
+                open_files,
+                needed,
+                "limits.connections and http.listeners need more open files than the process may have"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
+    }
 }
 
 fn announce(server: &Server) -> Result<(), Failed> {

@@ -87,6 +87,36 @@ impl<const LEAST: u32> Seconds<LEAST> {
     }
 }
 
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch(bool);
+
+impl Switch {
+    /// Whether it is on.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The environment holds text.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Position {
+            Switch(bool),
+            Text(String),
+        }
+        let position = match Position::deserialize(deserializer) {
+            Ok(Position::Switch(is_on)) => Some(is_on),
+            Ok(Position::Text(text)) => text.parse().ok(),
+            Err(_) => None,
+        };
+        position.map(Self).ok_or_else(|| wrong("true or false"))
+    }
+}
+
 /// The URL by which clients reach the server.
 #[derive(Clone, Debug)]
 pub struct PublicUrl(Option<Url>);

@@ -9,7 +9,7 @@ use super::error::Doing as _;
 use super::values::{ManyRows, ROWS};
 use super::writer::{Change, Writing};
 use super::{Error, Store, WireText, stored};
-use crate::id::{ConversationId, StationId, UserId};
+use crate::id::{ApiKey, ConversationId, StationId, UserId};
 
 /// All changes of one transaction that concern a user share the user's next number.
 static NUMBER: ManyRows = ManyRows::new(
@@ -41,7 +41,7 @@ static NOTE: ManyRows = ManyRows::new(
 /// is told of everything. `since` is that bound, `mine` what has changed behind it at other stations.
 const PENDING: &str = r#"
 WITH station AS (
-    SELECT u.id AS user_id, s.position, coalesce(n.newest, 0) AS newest,
+    SELECT u.id AS user_id, u.api_key, s.position, coalesce(n.newest, 0) AS newest,
            s.position IS NULL AND $3 IS NULL AS is_first,
            CASE WHEN s.position IS NULL OR s.position < $3 THEN $3 ELSE s.position END AS since
     FROM users u
@@ -54,7 +54,7 @@ mine AS (
     WHERE NOT is_first AND c.user_id = station.user_id
         AND CASE WHEN c.station_id = $2 THEN c.other_number ELSE c.number END > station.since
 )
-SELECT newest, position, is_first,
+SELECT api_key, newest, position, is_first,
        coalesce(CASE WHEN is_first
            THEN (SELECT string_agg('"' || p.conversation_id || '"', ',' ORDER BY p.conversation_id)
                  FROM participants p WHERE p.user_id = station.user_id)
@@ -74,6 +74,8 @@ const MOVE: &str = "
     UPDATE stations SET position = $3
     WHERE user_id = $1 AND station_id = $2 AND (position IS NULL OR position < $3)
         AND $3 <= coalesce((SELECT newest FROM change_numbers WHERE user_id = $1), 0)";
+
+const POSITION: &str = "SELECT position FROM stations WHERE user_id = $1 AND station_id = $2";
 
 const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_id = $1";
 
@@ -171,6 +173,8 @@ async fn note(on: &mut Writing, changes: &[((UserId, Subject), Made)]) -> Result
 /// What a station is still to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
+    /// The key that the user signs with.
+    pub api_key: ApiKey,
     /// The number of the user's newest change: all of this is told with it, and nothing newer.
     pub newest: i64,
     /// How far the station has been told; `None` before the first time.
@@ -188,13 +192,10 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Whether there is nothing to tell.
+    /// Whether nothing has changed that is stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.conversations.is_empty()
-            && !self.lists
-            && self.all_friends.is_empty()
-            && self.friends.is_empty()
+        self.conversations.is_empty() && !self.lists && self.friends.is_empty()
     }
 }
 
@@ -213,7 +214,7 @@ pub struct AskPending {
 
 impl AskPending {
     async fn read(&self, on: &mut SqliteConnection) -> Result<Option<Pending>, Error> {
-        type Row = (i64, Option<i64>, bool, String, bool, String, String);
+        type Row = (String, i64, Option<i64>, bool, String, bool, String, String);
         let pending = sqlx::query_as(PENDING)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
@@ -221,13 +222,21 @@ impl AskPending {
             .bind(self.all_friends);
         let row: Option<Row> =
             pending.fetch_optional(on).await.doing("reading what a station is to be told")?;
-        let Some((newest, position, is_first, conversations, lists, all_friends, friends)) = row
+        let Some((key, newest, position, is_first, conversations, lists, all_friends, friends)) =
+            row
         else {
             return Ok(None);
         };
-        let all_friends = ids(&all_friends)?;
-        let friends = ids(&friends)?;
-        Ok(Some(Pending { newest, position, is_first, conversations, lists, all_friends, friends }))
+        Ok(Some(Pending {
+            api_key: stored(&key)?,
+            newest,
+            position,
+            is_first,
+            conversations,
+            lists,
+            all_friends: ids(&all_friends)?,
+            friends: ids(&friends)?,
+        }))
     }
 }
 
@@ -306,6 +315,18 @@ impl Store {
     /// [`Error`] where the position was not moved.
     pub async fn take_pending(&self, asked: AskPending) -> Result<Option<Pending>, Error> {
         self.change(TakePending(asked)).await
+    }
+
+    /// How far the station has been told; `None` before the first time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn position(&self, user: UserId, station: StationId) -> Result<Option<i64>, Error> {
+        let position = sqlx::query_scalar(POSITION).bind(user.as_str()).bind(station.as_str());
+        let position: Option<Option<i64>> =
+            position.fetch_optional(&self.reads).await.doing("reading a position")?;
+        Ok(position.flatten())
     }
 
     /// Takes the station for told up to this number, unless it is further already.

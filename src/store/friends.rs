@@ -5,12 +5,16 @@ use sqlx::SqliteConnection;
 
 use super::changes::{Changes, Subject};
 use super::writer::{Change, Writing};
-use super::{Error, Store, stored};
+use super::{Availability, Error, Store, stored};
 use crate::id::{ConversationId, Email, Instance, UserId};
 use crate::keys::PublicKey;
 
+/// To whom a friend has blocked, the friend looks offline.
 const FRIENDS: &str = "
-    SELECT f.friend_id, u.nick, u.public_key
+    SELECT f.friend_id, u.nick, u.public_key, CASE
+        WHEN EXISTS (SELECT 1 FROM blocks b
+                     WHERE b.user_id = f.friend_id AND b.blocked_id = f.user_id) THEN 'offline'
+        ELSE u.availability END
     FROM friends f JOIN users u ON u.id = f.friend_id
     WHERE f.user_id = $1 ORDER BY f.friend_id";
 
@@ -47,6 +51,8 @@ pub struct Friend {
     pub nick: String,
     /// The friend's public key.
     pub public_key: PublicKey,
+    /// What the friend has chosen to be seen as by this user.
+    pub chosen: Availability,
 }
 
 /// Two friends.
@@ -65,14 +71,14 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
-        let rows: Vec<(String, String, String)> = sqlx::query_as(FRIENDS)
+        let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDS)
             .bind(user.as_str())
             .fetch_all(&self.reads)
             .await
             .doing("listing friends")?;
-        let friend = |(id, nick, public_key): (String, String, String)| {
+        let friend = |(id, nick, public_key, chosen): (String, String, String, String)| {
             let public_key = PublicKey::from_stored(public_key);
-            Ok(Friend { id: stored(&id)?, nick, public_key })
+            Ok(Friend { id: stored(&id)?, nick, public_key, chosen: stored(&chosen)? })
         };
         rows.into_iter().map(friend).collect()
     }

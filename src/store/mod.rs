@@ -3,6 +3,7 @@
 //! Only this folder knows SQL. Every statement is a constant in the dialect that SQLite and PostgreSQL share
 //! (`$n`, `CAST`, explicit `ORDER BY`); where a reply is one row for the wire, the statement writes the wire text.
 
+mod availability;
 mod changes;
 mod conversations;
 mod error;
@@ -14,6 +15,7 @@ mod pages;
 mod replays;
 mod reports;
 mod schema;
+mod stations;
 mod users;
 mod values;
 mod writer;
@@ -27,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::id::Parse;
 
+pub use availability::{Availability, SeenBy, SetAvailability};
 pub use changes::{AskPending, Pending};
 pub use conversations::{ChangeProperty, Clear, Cleared, Property, PropertyChanged, Purged};
 use error::Doing as _;
@@ -38,6 +41,7 @@ pub use pages::{Cursor, Download, DownloadPartial, Page};
 pub use replays::Replay;
 pub use reports::{Report, ReportType, Reported, Undelivered};
 pub use schema::Schema;
+pub use stations::{BindStation, Station};
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
 use writer::Writer;
 pub use writer::{Change, Told, Writing};

@@ -217,14 +217,15 @@ async fn the_documented_login() {
 
     let base = format!("http://{}/", stage.world.address);
     assert_eq!(reply["server"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(reply["listeners"], json!({ "udp": "", "ws": "", "wss": "" }));
+    let listener = format!("ws://{}/ws", stage.world.address);
+    assert_eq!(reply["listeners"], json!({ "udp": "", "ws": listener, "wss": "" }));
     assert_eq!(reply["registration"], "false");
     assert_eq!(reply["userid"], stage.alice.user.as_str());
     assert_eq!(reply["fullname"], "Ozeki Alice");
     assert_eq!(reply["nick"], "Alice");
     for (name, url) in reply["urls"].as_object().unwrap() {
         let expected = match name.as_str() {
-            "login" | "conversation" | "friends" => {
+            "login" | "conversation" | "friends" | "reports" | "availability" | "notification" => {
                 format!("{base}?srv=chatserver&api=chat{name}")
             }
             _ => String::new(),

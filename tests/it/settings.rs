@@ -13,12 +13,16 @@ use toml::Table;
 use crate::binary::Workplace;
 
 /// Every setting, another value, a wrong value, and what is said to be expected in its place.
-const SETTINGS: [(&str, &str, &str, &str); 24] = [
+const SETTINGS: [(&str, &str, &str, &str); 31] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.error_status", "always_200", "sometimes", r#""real" or "always_200""#),
     ("http.trusted_proxies", "10.0.0.0/8", "10.0.0.0/99", "an address or a network"),
     ("http.cors_origins", "https://chat.example.com", "https://chat.example.com/a", "an origin"),
+    ("http.listener_origins", "https://chat.example.com", "chat.example.com", "an origin"),
+    ("http.listeners", "7", "0", "from 1 to 1000000"),
+    ("http.listeners_per_user", "7", "1001", "from 1 to 1000"),
+    ("http.listener_ping_seconds", "7", "0", "from 1 to 3600"),
     ("http.drain_seconds", "7", "3601", "from 0 to 3600"),
     ("http.metrics_listen", "127.0.0.1:9999", "metrics", "empty or an address and a port"),
     ("http.header_timeout_seconds", "7", "0", "from 1 to 3600"),
@@ -27,12 +31,15 @@ const SETTINGS: [(&str, &str, &str, &str); 24] = [
     ("http.write_timeout_seconds", "7", "1.5", "from 1 to 3600"),
     ("database.url", "sqlite://other.db", "postgres://chat", "sqlite:// and the path of a file"),
     ("auth.clock_skew_seconds", "7", "soon", "from 1 to 900"),
+    ("auth.unsigned_notifications", "false", "no", "must be true or false"),
+    ("presence.timeout_seconds", "7", "0", "from 1 to 3600"),
     ("limits.connections", "7", "0", "from 1 to"),
     ("limits.buffered_bytes", "20000000", "1", "from 16777216 to"),
     ("limits.body_bytes", "2048", "1023", "from 1024 to"),
     ("limits.message_bytes", "7", "67108865", "from 1 to 67108864"),
     ("limits.download_messages", "7", "1", "from 2 to"),
     ("limits.download_bytes", "2048", "", "from 1024 to"),
+    ("limits.stations_per_user", "7", "0", "from 1 to 1000"),
     ("limits.failures_per_minute", "7", "1000001", "from 0 to"),
     ("limits.requests_per_second", "7", "true", "from 0 to"),
     ("limits.requests_burst", "7", "0", "from 1 to"),
@@ -150,7 +157,8 @@ fn every_setting_is_read_from_the_file_and_from_the_environment() {
         assert_ne!(by_flag, default, "{name}");
         assert_eq!(by_variable, by_flag, "{name}");
         // In a file, a list is one.
-        let is_list = ["http.trusted_proxies", "http.cors_origins"].contains(&name);
+        let is_list =
+            ["http.trusted_proxies", "http.cors_origins", "http.listener_origins"].contains(&name);
         if is_list {
             fs::write(&path, file(name, value).replace(" = ", " = [") + "]").unwrap();
         }

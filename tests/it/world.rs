@@ -398,6 +398,11 @@ impl Person {
         Prepared { url: self.url("chatconversation"), ..earlier.clone() }
     }
 
+    /// Where the server is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL of an API.
     pub fn url(&self, api: &str) -> String {
         format!("http://{}/?srv=chatserver&api={api}", self.address)

@@ -19,6 +19,11 @@ const NUMBERS: &[(&str, u64, u64)] = &[
     ("http.body_timeout_seconds", 1, 3600),
     ("http.request_timeout_seconds", 1, 3600),
     ("http.write_timeout_seconds", 1, 3600),
+    ("http.listeners", 1, 1_000_000),
+    ("http.listeners_per_user", 1, 1000),
+    ("http.listener_ping_seconds", 1, 3600),
+    ("presence.timeout_seconds", 1, 3600),
+    ("limits.stations_per_user", 1, 1000),
     ("auth.clock_skew_seconds", 1, 900),
     ("limits.connections", 1, 1_000_000),
     ("limits.buffered_bytes", 16_777_216, 4_294_967_295),
@@ -38,6 +43,8 @@ const TEXTS: &[&str] = &[
     "http.error_status",
     "http.trusted_proxies",
     "http.cors_origins",
+    "http.listener_origins",
+    "auth.unsigned_notifications",
     "http.metrics_listen",
     "database.url",
     "log.format",
@@ -60,6 +67,7 @@ fn objection(name: &str, text: &str) -> Option<&'static str> {
         "http.error_status" => {
             (["real", "always_200"].contains(&text), "\"real\" or \"always_200\"")
         }
+        "auth.unsigned_notifications" => (["true", "false"].contains(&text), "true or false"),
         "log.format" => (["text", "json"].contains(&text), "\"text\" or \"json\""),
         "database.url" => {
             let path = text.strip_prefix("sqlite://").unwrap_or_default();

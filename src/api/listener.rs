@@ -1,0 +1,62 @@
+//! `GET /ws` (protocol, section 2.8): from HTTP to a WebSocket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::ORIGIN;
+use axum::http::request::Parts;
+use axum::http::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+use super::observe::Seen;
+use super::{client, response};
+use crate::app::App;
+use crate::config::ErrorStatus;
+use crate::error::Error;
+use crate::live::{self, Place};
+
+/// How long the client may take to receive the answer that turns HTTP into a WebSocket.
+const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
+
+pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (head, _) = request.into_parts();
+    let seen = Seen::of("chatlistener", "upgrade");
+    let (response, place) = match admit(&app, &head) {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            return seen.refused(&error).on(response::refusal(&error, ErrorStatus::Real));
+        }
+    };
+    let client = client::address(&head, &app.config.http.trusted_proxies.0);
+    let listening = Arc::clone(&app);
+    app.hub.tasks().spawn(async move {
+        // Where the client is gone already, there is nobody to talk to.
+        if let Ok(Ok(upgraded)) = timeout(UPGRADE_WITHIN, upgraded).await {
+            live::run(listening, TokioIo::new(upgraded), client, place).await;
+        }
+    });
+    seen.on(response)
+}
+
+/// The answer to a handshake, and a place for its socket.
+fn admit(app: &App, head: &Parts) -> Result<(Response<Body>, Place), Error> {
+    let request = Request::from_parts(head.clone(), ());
+    let response = create_response_with_body(&request, Body::empty);
+    let response = response.map_err(|_| {
+        Error::BadRequest("this is a listener: it takes the handshake of a WebSocket (RFC 6455)")
+    })?;
+    let origins = &app.config.http.listener_origins.0;
+    if let Some(origin) = head.headers.get(ORIGIN)
+        && !origins.is_empty()
+        && !origins.iter().any(|allowed| allowed.0.as_bytes() == origin.as_bytes())
+    {
+        return Err(Error::malformed("Origin", "one that may listen here"));
+    }
+    let place = app.hub.place().ok_or(Error::Crowded)?;
+    Ok((response, place))
+}

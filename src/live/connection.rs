@@ -1,0 +1,298 @@
+//! One client that listens: it subscribes, is told what is pending, acknowledges it, and so on.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+
+use super::Place;
+use super::hub::{Bell, Entered};
+use super::socket::{End, Received, Socket};
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::envelope::{self, Reply};
+use crate::error::Error;
+use crate::fields::Fields;
+use crate::id::{Parse, Signature, StationId, UserId};
+use crate::notifications::{Inbox, Sequence, Told};
+use crate::signature::{Signed, SigningKey};
+
+/// How long a client may take to subscribe.
+const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the next notification waits for the last one to be acknowledged.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// What a subscription signs as its API.
+const API: &str = "chatlistener";
+
+/// Converses with a client until one of the two ends it.
+pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    app: Arc<App>,
+    io: S,
+    client: Option<IpAddr>,
+    _place: Place,
+) {
+    let open = gauge!("chatserver_listeners");
+    open.increment(1);
+    let mut socket = Socket::new(io).await;
+    let since = Instant::now();
+    let (user, end) = converse(&app, &mut socket, client).await;
+    let (user, code) = (user.as_ref().map(UserId::as_str), end.code());
+    let seconds = since.elapsed().as_secs();
+    let client = client.map(tracing::field::display);
+    tracing::info!(client, user, code, seconds, "a listener ended");
+    socket.close(&end).await;
+    open.decrement(1);
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    app: &Arc<App>,
+    socket: &mut Socket<S>,
+    client: Option<IpAddr>,
+) -> (Option<UserId>, End) {
+    let subscription = tokio::select! {
+        subscription = subscribe(app, socket, client) => subscription,
+        () = app.shutdown.closing() => Err(End::Closing),
+    };
+    match subscription {
+        Ok(subscription) => (Some(subscription.shown.user), subscription.listen(app, socket).await),
+        Err(end) => (None, end),
+    }
+}
+
+/// Whom a client listens for, and what shows that it may.
+struct Subscription {
+    shown: Shown,
+    entered: Entered,
+}
+
+/// What a client has shown to subscribe.
+struct Shown {
+    user: UserId,
+    station: StationId,
+    timestamp: String,
+    signature: Signature,
+}
+
+impl Shown {
+    fn signed(&self) -> Signed<'_> {
+        Signed {
+            srv: "chatserver",
+            api: API,
+            user: self.user,
+            station: Some(self.station),
+            body: self.timestamp.as_bytes(),
+        }
+    }
+}
+
+/// Waits for the first frame, which must subscribe, and answers it.
+async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
+    app: &Arc<App>,
+    socket: &mut Socket<S>,
+    client: Option<IpAddr>,
+) -> Result<Subscription, End> {
+    let first = async {
+        loop {
+            if let Received::Text(text) = socket.receive().await? {
+                return Ok(text);
+            }
+        }
+    };
+    let late = |_| Err(End::Malformed("the first frame did not come in time".to_owned()));
+    let first = timeout(SUBSCRIBE_WITHIN, first).await.unwrap_or_else(late)?;
+    match admit(app, first.as_bytes(), client).await {
+        Ok(subscription) => {
+            socket.send(Reply::ok().into_bytes()).await?;
+            Ok(subscription)
+        }
+        Err(error) => {
+            socket.send(envelope::refusal(&error).into_bytes()).await?;
+            Err(End::Malformed(error.to_string()))
+        }
+    }
+}
+
+/// Looks at a subscription as at any signed request.
+async fn admit(
+    app: &Arc<App>,
+    frame: &[u8],
+    client: Option<IpAddr>,
+) -> Result<Subscription, Error> {
+    let fields = Fields::of_body(frame)?;
+    if fields.required::<Action>("action")? != Action::Subscribe {
+        return Err(Error::UnknownAction { known: "subscribe".to_owned() });
+    }
+    let (user, station) = (fields.required("userid")?, fields.required("stationid")?);
+    let timestamp: Timestamp = fields.required("timestamp")?;
+    let shown = Shown {
+        user,
+        station,
+        timestamp: timestamp.to_string(),
+        signature: fields.required("signature")?,
+    };
+    if !app.verifier.verify(&app.store, &shown.signed(), &shown.signature).await? {
+        let sentence = "the signature is not the one of an enabled user's API key";
+        let error = Error::InvalidSignature(sentence.to_owned());
+        return Err(app.count_failure(client, error));
+    }
+    app.rates.count(&user).map_err(|retry_after| Error::RateLimited { retry_after })?;
+    app.refuse_stale(timestamp)?;
+    app.is_here(user, Some(station), true).await?;
+    Ok(Subscription { shown, entered: app.hub.enter(user, station)? })
+}
+
+/// What a client's frame asks for.
+#[derive(PartialEq, Eq)]
+enum Action {
+    Subscribe,
+    Ack,
+}
+
+impl Parse for Action {
+    const EXPECTED: &'static str = "subscribe in the first frame and ack in any other";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "subscribe" => Some(Self::Subscribe),
+            "ack" => Some(Self::Ack),
+            _ => None,
+        }
+    }
+}
+
+impl Subscription {
+    async fn listen<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        app: &Arc<App>,
+        socket: &mut Socket<S>,
+    ) -> End {
+        let _listens = app.presence.listens(self.shown.user);
+        let every = app.config.http.listener_ping_seconds.duration();
+        let mut ping = interval_at(Instant::now() + every, every);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let listening = Listening {
+            app,
+            socket,
+            shown: &self.shown,
+            bell: &self.entered.bell,
+            ping,
+            is_rung: true,
+            told: None,
+            sent: None,
+            is_heard: true,
+        };
+        listening.run().await
+    }
+}
+
+/// A client that is told what is new.
+struct Listening<'a, S> {
+    app: &'a Arc<App>,
+    socket: &'a mut Socket<S>,
+    shown: &'a Shown,
+    bell: &'a Bell,
+    ping: Interval,
+    /// Whether there may be something new.
+    is_rung: bool,
+    /// How far the client was told on this connection.
+    told: Option<Told>,
+    /// The notification that is still to be acknowledged, and until when the next one waits for that.
+    sent: Option<(Sequence, Instant)>,
+    /// Whether the client has shown a sign of life since the last ping.
+    is_heard: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
+    async fn run(mut self) -> End {
+        loop {
+            if let Err(end) = self.step().await {
+                return end;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        if self.bell.is_replaced() {
+            return Err(End::Replaced);
+        }
+        if self.is_rung && self.sent.is_none() {
+            self.tell().await?;
+        }
+        let held_until = self.sent.map_or_else(Instant::now, |(_, until)| until);
+        tokio::select! {
+            received = self.socket.receive() => {
+                self.is_heard = true;
+                if let Received::Text(text) = received? {
+                    self.hear(text.as_bytes()).await?;
+                }
+            }
+            () = self.bell.rung() => self.is_rung = true,
+            () = sleep_until(held_until), if self.sent.is_some() => self.sent = None,
+            _ = self.ping.tick() => {
+                if !std::mem::take(&mut self.is_heard) {
+                    return Err(End::Slow);
+                }
+                self.socket.ping().await?;
+            }
+            () = self.app.shutdown.closing() => return Err(End::Closing),
+        }
+        Ok(())
+    }
+
+    fn inbox(&self) -> Inbox<'_> {
+        Inbox {
+            store: &self.app.store,
+            hints: &self.app.hints,
+            user: self.shown.user,
+            station: self.shown.station,
+        }
+    }
+
+    /// Tells what is new, if anything is.
+    async fn tell(&mut self) -> Result<(), End> {
+        self.is_rung = false;
+        let pending = self.inbox().peek(self.told).await.map_err(|error| failed(&error))?;
+        let Some(notification) = pending else {
+            self.app.stations.forget(self.shown.user, self.shown.station);
+            return Err(End::Refused);
+        };
+        let key = SigningKey::new(&notification.api_key);
+        if !key.verifies(&self.shown.signed(), &self.shown.signature) {
+            return Err(End::Refused);
+        }
+        if notification.is_empty() {
+            return Ok(());
+        }
+        let event = Reply::event("notification").with("sequence", &notification.sequence.get());
+        self.socket.send(notification.on(event).into_bytes()).await?;
+        counter!("chatserver_listener_notifications_total").increment(1);
+        self.told = Some(notification.told);
+        self.sent = Some((notification.sequence, Instant::now() + HOLD));
+        Ok(())
+    }
+
+    /// A frame behind the first one, which must acknowledge.
+    async fn hear(&mut self, frame: &[u8]) -> Result<(), End> {
+        let malformed = |error: Error| End::Malformed(error.to_string());
+        let fields = Fields::of_body(frame).map_err(malformed)?;
+        if fields.required::<Action>("action").map_err(malformed)? != Action::Ack {
+            return Err(End::Malformed("this connection has subscribed already".to_owned()));
+        }
+        let sequence = Sequence::said(fields.number("sequence").map_err(malformed)?);
+        self.inbox().acknowledge(sequence).await.map_err(|error| failed(&error))?;
+        if self.sent.is_some_and(|(sent, _)| sent == sequence) {
+            self.sent = None;
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: &crate::store::Error) -> End {
+    tracing::error!(error = error as &dyn std::error::Error, "a listener can't be told");
+    End::Failed
+}

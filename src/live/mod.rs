@@ -1,0 +1,8 @@
+//! Live connections: clients that listen are told at once that there is something new, and read it over HTTP.
+
+mod connection;
+mod hub;
+mod socket;
+
+pub use connection::run;
+pub use hub::{Hub, Place};

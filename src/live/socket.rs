@@ -1,0 +1,149 @@
+//! A WebSocket (RFC 6455) that carries frames of text, and the codes that it is closed with.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
+
+/// The buffer that each socket reads into: our clients' frames take about 300 bytes.
+const READ_BUFFER_BYTES: usize = 1024;
+
+/// The most bytes of a frame and of a message.
+const MESSAGE_BYTES: usize = 4096;
+
+/// How long a client may take nothing of what it is sent.
+const SLOW_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a client may take to close its side.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a conversation over a socket ends (protocol, section 2.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client has gone.
+    Gone,
+    /// A frame that is not what it must be, or none in time; the words are for the client's developer.
+    Malformed(String),
+    /// A binary frame.
+    Binary,
+    /// Text that is not UTF-8.
+    NotUtf8,
+    /// A newer connection listens for the station.
+    Replaced,
+    /// The client does not read.
+    Slow,
+    /// The user may no longer sign so, or the station is no longer bound.
+    Refused,
+    /// The server closes.
+    Closing,
+    /// The server failed.
+    Failed,
+}
+
+impl End {
+    /// The code that the connection is closed with.
+    pub(super) fn code(&self) -> u16 {
+        match self {
+            Self::Gone => 1000,
+            Self::Closing => 1001,
+            Self::Binary => 1003,
+            Self::NotUtf8 => 1007,
+            Self::Failed => 1011,
+            Self::Malformed(_) => 4000,
+            Self::Replaced => 4001,
+            Self::Slow => 4002,
+            Self::Refused => 4003,
+        }
+    }
+
+    fn reason(&self) -> &str {
+        match self {
+            Self::Gone => "",
+            Self::Closing => "the server closes",
+            Self::Binary => "frames must be text",
+            Self::NotUtf8 => "text must be UTF-8",
+            Self::Failed => "the server failed",
+            Self::Malformed(what) => what,
+            Self::Replaced => "a newer connection listens for this station",
+            Self::Slow => "the client does not read",
+            Self::Refused => "the user or the station may no longer listen",
+        }
+    }
+}
+
+/// What has come in.
+pub(super) enum Received {
+    Text(Utf8Bytes),
+    /// A sign of life, which was answered where it must be.
+    Sign,
+}
+
+pub(super) struct Socket<S>(WebSocketStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// The server's side of a connection that has been upgraded.
+    pub(super) async fn new(io: S) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(MESSAGE_BYTES))
+            .max_frame_size(Some(MESSAGE_BYTES));
+        Self(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
+    }
+
+    /// The next frame.
+    pub(super) async fn receive(&mut self) -> Result<Received, End> {
+        match self.0.next().await {
+            Some(Ok(Message::Text(text))) => Ok(Received::Text(text)),
+            Some(Ok(Message::Binary(_))) => Err(End::Binary),
+            Some(Ok(Message::Close(_))) | None => Err(End::Gone),
+            Some(Ok(_)) => Ok(Received::Sign),
+            Some(Err(Error::Utf8(_))) => Err(End::NotUtf8),
+            Some(Err(Error::Capacity(_))) => {
+                Err(End::Malformed(format!("a frame must hold at most {MESSAGE_BYTES} bytes")))
+            }
+            Some(Err(Error::Protocol(error))) => Err(End::Malformed(error.to_string())),
+            Some(Err(_)) => Err(End::Gone),
+        }
+    }
+
+    pub(super) async fn send(&mut self, text: Vec<u8>) -> Result<(), End> {
+        let text = String::from_utf8(text).map_err(|_| End::Failed)?;
+        self.write(Message::text(text)).await
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), End> {
+        self.write(Message::Ping(Bytes::new())).await
+    }
+
+    async fn write(&mut self, message: Message) -> Result<(), End> {
+        match timeout(SLOW_AFTER, self.0.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Slow),
+        }
+    }
+
+    /// Closes the connection, and waits a little for the client to do so too.
+    pub(super) async fn close(mut self, end: &End) {
+        let mut reason = end.reason();
+        // A close frame holds at most 123 bytes of reason (RFC 6455, 5.5).
+        reason = &reason[..reason.floor_char_boundary(123)];
+        let frame = CloseFrame { code: CloseCode::from(end.code()), reason: reason.into() };
+        let closing = async {
+            if end == &End::Gone {
+                return self.0.close(None).await;
+            }
+            self.0.send(Message::Close(Some(frame))).await?;
+            while self.0.next().await.transpose()?.is_some() {}
+            Ok(())
+        };
+        // Whether the client has heard of it or not, the connection ends here.
+        drop(timeout(CLOSE_WITHIN, closing).await);
+    }
+}

@@ -1,0 +1,172 @@
+//! Notifications: what a station is to be told of, and how far it has been told. What has changed stands in the
+//! store; of friends' availability alone, which is not stored, each station's news are kept in memory.
+
+mod hints;
+mod sequence;
+
+use std::collections::BTreeSet;
+
+use crate::envelope::Reply;
+use crate::id::{ApiKey, StationId, UserId};
+use crate::store::{self, AskPending, Pending, Store, WireText};
+
+pub use hints::Hints;
+pub use sequence::Sequence;
+
+/// What a station is told (section 2.5): what has changed, each thing once, never how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    user: UserId,
+    /// Friends who came, went or changed.
+    friends: BTreeSet<UserId>,
+    /// JSON strings, separated by commas.
+    conversations: WireText,
+    lists: bool,
+    /// The key that the user signs with at this moment.
+    pub api_key: ApiKey,
+    /// What acknowledges this, and everything before it.
+    pub sequence: Sequence,
+    /// How far this goes.
+    pub told: Told,
+}
+
+/// How far a station has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    number: i64,
+    mark: u64,
+}
+
+impl Notification {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.friends.is_empty() && self.conversations.is_empty() && !self.lists
+    }
+
+    /// Goes on with the three arrays.
+    pub(crate) fn on(&self, reply: Reply) -> Reply {
+        let friends: Vec<_> = self.friends.iter().map(UserId::as_str).collect();
+        let lists = if self.lists { vec![self.user.as_str()] } else { Vec::new() };
+        reply
+            .with("friendavailabilitesof", &friends)
+            .with_entries("conversationchangedof", &self.conversations)
+            .with("conversationlistchangedof", &lists)
+    }
+}
+
+/// A station of a user, and what it takes to say what it is to be told.
+#[derive(Clone, Copy)]
+pub struct Inbox<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// What is not stored.
+    pub hints: &'a Hints,
+    /// The user.
+    pub user: UserId,
+    /// The station.
+    pub station: StationId,
+}
+
+impl Inbox<'_> {
+    /// What there is to tell, which is taken for told. `None` where the station is not bound.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`] where it could not be read.
+    pub async fn take(&self) -> Result<Option<Notification>, store::Error> {
+        let Some(mut pending) = self.read(None).await? else {
+            return Ok(None);
+        };
+        if pending.position.is_none() || !pending.is_empty() {
+            let asked = AskPending { all_friends: false, ..self.asked(None) };
+            match self.store.take_pending(asked).await? {
+                Some(taken) => pending = taken,
+                None => return Ok(None),
+            }
+        }
+        let (news, mark) = self.hints.news(self.user, self.station, 0);
+        self.hints.forget_news(self.user, self.station, mark);
+        Ok(Some(self.notification(pending, news, mark)))
+    }
+
+    /// What there is to tell behind what the client has been told on this connection, if on any. It is told again
+    /// until it is acknowledged. `None` where the station is not bound.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`] where it could not be read.
+    pub async fn peek(&self, told: Option<Told>) -> Result<Option<Notification>, store::Error> {
+        let Some(mut pending) = self.read(told).await? else {
+            return Ok(None);
+        };
+        if self.hints.needs_number(self.user, self.station, pending.newest) {
+            self.store.take_number(self.user).await?;
+            match self.read(told).await? {
+                Some(read) => pending = read,
+                None => return Ok(None),
+            }
+        }
+        let (news, mark) =
+            self.hints.news(self.user, self.station, told.map_or(0, |told| told.mark));
+        self.hints.sent(self.user, self.station, pending.newest, mark);
+        Ok(Some(self.notification(pending, news, mark)))
+    }
+
+    /// Takes the station for told up to this sequence number, if it is one that was sent to it.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`] where this could not be stored.
+    pub async fn acknowledge(&self, sequence: Sequence) -> Result<(), store::Error> {
+        let Some(number) = sequence.number(self.user, self.station) else {
+            return Ok(());
+        };
+        self.hints.acknowledged(self.user, self.station, number);
+        let position = self.store.position(self.user, self.station).await?;
+        if position < Some(number) {
+            self.store.acknowledge(self.user, self.station, number).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the store has to tell. A station of which nothing is remembered is told of every friend.
+    async fn read(&self, told: Option<Told>) -> Result<Option<Pending>, store::Error> {
+        let asked = self.asked(told);
+        let pending = self.store.pending(&asked).await;
+        if asked.all_friends {
+            match &pending {
+                Ok(Some(pending)) => {
+                    self.hints.add(self.user, self.station, &pending.all_friends);
+                }
+                _ => self.hints.forget(self.user, self.station),
+            }
+        }
+        pending
+    }
+
+    fn asked(&self, told: Option<Told>) -> AskPending {
+        AskPending {
+            user: self.user,
+            station: self.station,
+            told: told.map(|told| told.number),
+            // From here on changes are remembered, so none is lost while the friends are read.
+            all_friends: self.hints.begin(self.user, self.station),
+        }
+    }
+
+    fn notification(&self, pending: Pending, news: BTreeSet<UserId>, mark: u64) -> Notification {
+        let mut friends = news;
+        friends.extend(pending.friends);
+        friends.extend(pending.all_friends);
+        Notification {
+            user: self.user,
+            friends,
+            conversations: pending.conversations,
+            lists: pending.lists,
+            api_key: pending.api_key,
+            sequence: Sequence::of(pending.newest, self.user, self.station),
+            told: Told { number: pending.newest, mark },
+        }
+    }
+}

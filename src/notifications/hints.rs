@@ -1,0 +1,158 @@
+//! Whose availability a station is still to be told of.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quick_cache::sync::Cache;
+
+use crate::id::{StationId, UserId};
+
+/// The most users whose stations' news are remembered. A forgotten station is told of every friend again.
+const USERS: usize = 32_768;
+
+/// The most notifications of a station that may still be acknowledged one by one. Of older ones, what they told is
+/// told again.
+const SENT: usize = 16;
+
+/// The news of all stations that have been told of their friends since the server started.
+pub struct Hints {
+    /// The most stations of one user.
+    most: usize,
+    users: Cache<UserId, Arc<Mutex<Vec<Station>>>>,
+    /// Later news have larger marks. One is taken while the stations of the user are locked.
+    mark: AtomicU64,
+}
+
+struct Station {
+    id: StationId,
+    /// Friends, with the mark of the newest change of each.
+    news: BTreeMap<UserId, u64>,
+    /// What was sent: the number of each notification, and the newest mark in it.
+    sent: VecDeque<(i64, u64)>,
+}
+
+impl Hints {
+    /// Of so many stations of each user at most.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, users: Cache::new(USERS), mark: AtomicU64::new(1) }
+    }
+
+    /// A friend of this user is seen as something else.
+    pub fn changed(&self, user: UserId, friend: UserId) {
+        let Some(stations) = self.users.get(&user) else { return };
+        let mut stations = lock(&stations);
+        let mark = self.next_mark();
+        for station in stations.iter_mut() {
+            station.news.insert(friend, mark);
+        }
+    }
+
+    /// Remembers the news of a station from now on, and says whether it did not before.
+    pub(super) fn begin(&self, user: UserId, station: StationId) -> bool {
+        let stations = self.users.get_or_insert_with(&user, || Ok::<_, Infallible>(Arc::default()));
+        let Ok(stations) = stations;
+        let mut stations = lock(&stations);
+        let is_new = stations.iter().all(|known| known.id != station);
+        if is_new {
+            if stations.len() >= self.most {
+                stations.remove(0);
+            }
+            stations.push(Station { id: station, news: BTreeMap::new(), sent: VecDeque::new() });
+        }
+        is_new
+    }
+
+    /// Friends of whom the station is to be told in any case.
+    pub(super) fn add(&self, user: UserId, station: StationId, friends: &[UserId]) {
+        self.at(user, station, |station| {
+            let mark = self.next_mark();
+            for friend in friends {
+                station.news.entry(*friend).or_insert(mark);
+            }
+        });
+    }
+
+    /// The news behind a mark, and the newest mark of all.
+    pub(super) fn news(
+        &self,
+        user: UserId,
+        station: StationId,
+        behind: u64,
+    ) -> (BTreeSet<UserId>, u64) {
+        let news = self.at(user, station, |station| {
+            let newest = station.news.values().copied().max().unwrap_or(0).max(behind);
+            let news = station.news.iter().filter(|(_, mark)| **mark > behind);
+            (news.map(|(friend, _)| *friend).collect(), newest)
+        });
+        news.unwrap_or((BTreeSet::new(), behind))
+    }
+
+    /// Whether there are news that were never sent, while this number, or a later one, was: to acknowledge that one
+    /// must not acknowledge them, so they need another.
+    pub(super) fn needs_number(&self, user: UserId, station: StationId, number: i64) -> bool {
+        let needs = self.at(user, station, |station| {
+            let newest = station.news.values().copied().max().unwrap_or(0);
+            // Before the restart this number may have been sent with other news.
+            let (sent, mark) = station.sent.back().copied().unwrap_or((number, 0));
+            newest > mark && number <= sent
+        });
+        needs.unwrap_or(false)
+    }
+
+    /// A notification was sent with this number and news up to this mark.
+    pub(super) fn sent(&self, user: UserId, station: StationId, number: i64, mark: u64) {
+        self.at(user, station, |station| {
+            if station.sent.back() != Some(&(number, mark)) {
+                station.sent.push_back((number, mark));
+            }
+            if station.sent.len() > SENT {
+                station.sent.pop_front();
+            }
+        });
+    }
+
+    /// The station has what was sent up to this number.
+    pub(super) fn acknowledged(&self, user: UserId, station: StationId, number: i64) {
+        self.at(user, station, |station| {
+            let known = station.sent.iter().filter(|(sent, _)| *sent <= number);
+            if let Some(mark) = known.map(|(_, mark)| *mark).max() {
+                station.news.retain(|_, newer| *newer > mark);
+            }
+        });
+    }
+
+    /// The station has the news up to this mark.
+    pub(super) fn forget_news(&self, user: UserId, station: StationId, mark: u64) {
+        self.at(user, station, |station| station.news.retain(|_, newer| *newer > mark));
+    }
+
+    /// Remembers nothing of a station, which is then told of every friend.
+    pub(super) fn forget(&self, user: UserId, station: StationId) {
+        if let Some(stations) = self.users.get(&user) {
+            lock(&stations).retain(|known| known.id != station);
+        }
+    }
+
+    fn at<T>(
+        &self,
+        user: UserId,
+        station: StationId,
+        with: impl FnOnce(&mut Station) -> T,
+    ) -> Option<T> {
+        let stations = self.users.get(&user)?;
+        let mut stations = lock(&stations);
+        stations.iter_mut().find(|known| known.id == station).map(with)
+    }
+
+    fn next_mark(&self) -> u64 {
+        self.mark.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn lock(stations: &Mutex<Vec<Station>>) -> MutexGuard<'_, Vec<Station>> {
+    // Whoever panicked has left nothing half done.
+    stations.lock().unwrap_or_else(PoisonError::into_inner)
+}

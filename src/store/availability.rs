@@ -1,0 +1,102 @@
+//! What users have chosen to be seen as.
+
+use super::changes::ids;
+use super::error::Doing as _;
+use super::writer::{Change, Writing};
+use super::{Error, Replay, Store, stored};
+use crate::id::{Parse, UserId};
+
+const SET: &str = "UPDATE users SET availability = $2 WHERE id = $1";
+
+/// Whom the user has blocked sees nothing of it.
+const SEEN_BY: &str = "
+    SELECT u.availability, coalesce((
+        SELECT string_agg(f.friend_id, ',' ORDER BY f.friend_id) FROM friends f
+        WHERE f.user_id = u.id AND NOT EXISTS (
+            SELECT 1 FROM blocks b WHERE b.user_id = u.id AND b.blocked_id = f.friend_id)), '')
+    FROM users u WHERE u.id = $1";
+
+/// What a user is seen as (section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// `useravailable`
+    Available,
+    /// `useraway`
+    Away,
+    /// `userbusy`
+    Busy,
+    /// `useroffline`, and whoever can't be reached.
+    Offline,
+}
+
+impl Availability {
+    /// The word of the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Away => "away",
+            Self::Busy => "busy",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+impl Parse for Availability {
+    const EXPECTED: &'static str = "available, away, busy or offline";
+
+    fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Available, Self::Away, Self::Busy, Self::Offline];
+        all.into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+/// A choice of what to be seen as.
+#[derive(Clone, Debug)]
+pub struct SetAvailability {
+    /// The choice.
+    pub availability: Availability,
+    /// Who chooses, and the signature that may not do so again.
+    pub replay: Replay,
+}
+
+impl Change for SetAvailability {
+    /// Whether it was made now; otherwise it was made before.
+    type Outcome = bool;
+
+    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
+        if self.replay.is_known(on).await? {
+            return Ok(false);
+        }
+        self.replay.record(on).await?;
+        let set = sqlx::query(SET).bind(self.replay.user.as_str()).bind(self.availability.as_str());
+        set.execute(&mut on.connection).await.doing("choosing an availability")?;
+        Ok(true)
+    }
+}
+
+/// What a user has chosen, and who sees it.
+#[derive(Clone, Debug)]
+pub struct SeenBy {
+    /// The choice.
+    pub chosen: Availability,
+    /// The friends whom the user has not blocked.
+    pub friends: Vec<UserId>,
+}
+
+impl Store {
+    /// What a user has chosen, and who sees it; `None` where there is no such user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
+        let row = sqlx::query_as(SEEN_BY).bind(user.as_str());
+        let row: Option<(String, String)> =
+            row.fetch_optional(&self.reads).await.doing("reading an availability")?;
+        row.map(|(chosen, friends)| {
+            Ok(SeenBy { chosen: stored(&chosen)?, friends: ids(&friends)? })
+        })
+        .transpose()
+    }
+}

@@ -1,0 +1,224 @@
+//! Stations: the devices of users, of which each user has a bounded number.
+
+use sqlx::FromRow;
+
+use super::error::Doing as _;
+use super::writer::{Change, Writing};
+use super::{Error, Store, stored};
+use crate::clock::Timestamp;
+use crate::id::{Email, StationId, UserId};
+
+const USED_AT: &str = "SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2";
+
+/// The least recently used first.
+const STATIONS_OF: &str = "
+    SELECT station_id FROM stations WHERE user_id = $1 ORDER BY used_at, bound_at, station_id";
+
+const STATIONS: &str = "
+    SELECT u.email, s.station_id, s.bound_at, s.used_at
+    FROM stations s JOIN users u ON u.id = s.user_id
+    WHERE s.user_id = coalesce($1, s.user_id) ORDER BY u.email, s.used_at DESC, s.station_id";
+
+/// Two are enough to know that it is not one alone.
+const USERS_AT: &str = "
+    SELECT s.user_id FROM stations s JOIN users u ON u.id = s.user_id
+    WHERE s.station_id = $1 AND s.user_id = coalesce($2, s.user_id) AND NOT u.is_disabled
+    ORDER BY s.user_id LIMIT 2";
+
+const BIND: &str = "
+    INSERT INTO stations (user_id, station_id, bound_at, used_at) VALUES ($1, $2, $3, $3)
+    ON CONFLICT (user_id, station_id) DO UPDATE SET used_at = excluded.used_at";
+
+const TOUCH: &str = "UPDATE stations SET used_at = $3 WHERE user_id = $1 AND station_id = $2";
+
+const UNBIND: &str = "DELETE FROM stations WHERE user_id = $1 AND station_id = $2";
+
+const UNBIND_OLDEST: &str = "
+    DELETE FROM stations WHERE user_id = $1 AND station_id IN (
+        SELECT station_id FROM stations WHERE user_id = $1 AND station_id <> $2
+        ORDER BY used_at DESC, bound_at DESC, station_id DESC LIMIT -1 OFFSET $3)";
+
+/// A station as the command line shows one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// The address of its user.
+    pub email: Email,
+    /// The station.
+    pub id: StationId,
+    /// When it was first used.
+    pub bound_at: Timestamp,
+    /// When it was last used, to within some minutes.
+    pub used_at: Timestamp,
+}
+
+#[derive(FromRow)]
+struct StationRow {
+    email: String,
+    station_id: String,
+    bound_at: i64,
+    used_at: i64,
+}
+
+/// Binds a station to a user.
+#[derive(Clone, Debug)]
+pub struct BindStation {
+    /// The user.
+    pub user: UserId,
+    /// The station.
+    pub station: StationId,
+    /// The server's second.
+    pub now: Timestamp,
+    /// Stations of the user that give way.
+    pub unbind: Vec<StationId>,
+    /// The most stations that the user may have; the least recently used give way to it.
+    pub most: u32,
+}
+
+impl Change for BindStation {
+    type Outcome = ();
+
+    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+        let bind = sqlx::query(BIND)
+            .bind(self.user.as_str())
+            .bind(self.station.as_str())
+            .bind(self.now.unix());
+        bind.execute(&mut on.connection).await.doing("binding a station")?;
+        for station in &self.unbind {
+            unbind(on, self.user, *station).await?;
+        }
+        let oldest = sqlx::query(UNBIND_OLDEST)
+            .bind(self.user.as_str())
+            .bind(self.station.as_str())
+            .bind(self.most - 1);
+        oldest.execute(&mut on.connection).await.doing("unbinding the oldest stations")?;
+        // Its own listeners find out whether they are among those that gave way.
+        on.tell(self.user);
+        Ok(())
+    }
+}
+
+async fn unbind(on: &mut Writing, user: UserId, station: StationId) -> Result<bool, Error> {
+    let unbind = sqlx::query(UNBIND).bind(user.as_str()).bind(station.as_str());
+    let unbound = unbind.execute(&mut on.connection).await.doing("unbinding a station")?;
+    on.tell(user);
+    Ok(unbound.rows_affected() > 0)
+}
+
+struct UnbindStation {
+    user: UserId,
+    station: StationId,
+}
+
+impl Change for UnbindStation {
+    type Outcome = bool;
+
+    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
+        unbind(on, self.user, self.station).await
+    }
+}
+
+struct TouchStation {
+    user: UserId,
+    station: StationId,
+    now: Timestamp,
+}
+
+impl Change for TouchStation {
+    type Outcome = ();
+
+    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+        let touch = sqlx::query(TOUCH)
+            .bind(self.user.as_str())
+            .bind(self.station.as_str())
+            .bind(self.now.unix());
+        touch.execute(&mut on.connection).await.map(drop).doing("noting the use of a station")
+    }
+}
+
+impl Store {
+    /// When this station of the user was last used, as far as that is noted; `None` where it is not bound.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn station_used_at(
+        &self,
+        user: UserId,
+        station: StationId,
+    ) -> Result<Option<Timestamp>, Error> {
+        let used_at = sqlx::query_scalar(USED_AT).bind(user.as_str()).bind(station.as_str());
+        let used_at: Option<i64> =
+            used_at.fetch_optional(&self.reads).await.doing("reading a station")?;
+        Ok(used_at.and_then(Timestamp::from_unix))
+    }
+
+    /// The stations of a user, the least recently used first, as far as that is noted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn stations_of(&self, user: UserId) -> Result<Vec<StationId>, Error> {
+        let ids = sqlx::query_scalar(STATIONS_OF).bind(user.as_str());
+        let ids: Vec<String> = ids.fetch_all(&self.reads).await.doing("listing stations")?;
+        ids.iter().map(|id| stored(id)).collect()
+    }
+
+    /// All stations of one user or of everybody, by address, the most recently used first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn stations(&self, user: Option<UserId>) -> Result<Vec<Station>, Error> {
+        let rows = sqlx::query_as(STATIONS).bind(user.as_ref().map(UserId::as_str));
+        let rows: Vec<StationRow> = rows.fetch_all(&self.reads).await.doing("listing stations")?;
+        rows.into_iter().map(StationRow::station).collect()
+    }
+
+    /// The enabled users who have bound this station, or the one of them who is asked for: at most two.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn users_at(
+        &self,
+        station: StationId,
+        user: Option<UserId>,
+    ) -> Result<Vec<UserId>, Error> {
+        let users = sqlx::query_scalar(USERS_AT)
+            .bind(station.as_str())
+            .bind(user.as_ref().map(UserId::as_str));
+        let users: Vec<String> =
+            users.fetch_all(&self.reads).await.doing("reading who uses a station")?;
+        users.iter().map(|user| stored(user)).collect()
+    }
+
+    /// Notes that a station is in use. Nobody waits for it.
+    pub fn touch_station(&self, user: UserId, station: StationId, now: Timestamp) {
+        self.writer.offer(TouchStation { user, station, now });
+    }
+
+    /// Forgets a station of a user; whether there was one. Its next signed use binds it anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not unbound.
+    pub async fn unbind_station(&self, user: UserId, station: StationId) -> Result<bool, Error> {
+        self.change(UnbindStation { user, station }).await
+    }
+}
+
+impl StationRow {
+    fn station(self) -> Result<Station, Error> {
+        let date = |seconds| {
+            let date = Timestamp::from_unix(seconds);
+            let error = || sqlx::Error::Decode("a column holds no date".into());
+            date.ok_or_else(error).doing("reading what was stored")
+        };
+        Ok(Station {
+            email: stored(&self.email)?,
+            id: stored(&self.station_id)?,
+            bound_at: date(self.bound_at)?,
+            used_at: date(self.used_at)?,
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! Clients that listen on a WebSocket.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chatserver::id::{Signature, StationId, UserId};
+use chatserver::signature::{Signed, SigningKey};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::world::{PATIENCE, Person};
+
+/// How long to wait for something that is not to come.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+/// An open WebSocket.
+pub struct Ear(pub WebSocketStream<TcpStream>);
+
+/// What a listener was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub sequence: u64,
+    pub friends: Vec<String>,
+    pub conversations: Vec<String>,
+    pub lists: Vec<String>,
+}
+
+impl Told {
+    /// Reads a notification, over HTTP or from a listener.
+    pub fn read(notification: &Value) -> Self {
+        let ids = |name: &str| -> Vec<String> {
+            let ids = notification[name].as_array().unwrap().iter();
+            ids.map(|id| id.as_str().unwrap().to_owned()).collect()
+        };
+        Self {
+            sequence: notification["sequence"].as_u64().unwrap_or(0),
+            friends: ids("friendavailabilitesof"),
+            conversations: ids("conversationchangedof"),
+            lists: ids("conversationlistchangedof"),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.friends.is_empty() && self.conversations.is_empty() && self.lists.is_empty()
+    }
+}
+
+impl Ear {
+    /// Opens a WebSocket at this path, with these headers besides those of the handshake.
+    pub async fn tries(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(Self, Response), tokio_tungstenite::tungstenite::Error> {
+        use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let (socket, response) = client_async(request, stream).await?;
+        Ok((Self(socket), response))
+    }
+
+    /// Opens a WebSocket.
+    pub async fn opens(address: SocketAddr) -> Self {
+        Self::tries(address, "/ws", &[]).await.unwrap().0
+    }
+
+    pub async fn says(&mut self, frame: &Value) {
+        self.0.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    /// The next frame of text, or the code that the socket was closed with.
+    pub async fn hears(&mut self) -> Result<Value, Option<u16>> {
+        loop {
+            let frame = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
+            match frame {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(frame))) => {
+                    return Err(frame.map(|frame| CloseCode::into(frame.code)));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+
+    /// The next notification.
+    pub async fn is_told(&mut self) -> Told {
+        let event = self.hears().await.unwrap();
+        assert_eq!(event["event"], "notification", "{event}");
+        Told::read(&event)
+    }
+
+    /// Acknowledges everything up to a notification.
+    pub async fn acknowledges(&mut self, told: &Told) {
+        self.says(&json!({ "action": "ack", "sequence": told.sequence })).await;
+    }
+
+    /// The next notification, which is acknowledged.
+    pub async fn takes(&mut self) -> Told {
+        let told = self.is_told().await;
+        self.acknowledges(&told).await;
+        told
+    }
+
+    /// Hears nothing for a while.
+    pub async fn hears_nothing(&mut self) {
+        let heard = timeout(A_WHILE, self.0.next()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+
+    /// The code that the socket is closed with, whatever comes before.
+    pub async fn is_closed(&mut self) -> Option<u16> {
+        loop {
+            if let Err(code) = self.hears().await {
+                return code;
+            }
+        }
+    }
+}
+
+impl Person {
+    /// The frame that subscribes this person's station.
+    pub fn subscription(&self) -> Value {
+        let timestamp = self.date();
+        let signature = self.signs_subscription(self.user, self.station, &timestamp);
+        json!({
+            "action": "subscribe", "userid": self.user.as_str(), "stationid": self.station.as_str(),
+            "timestamp": timestamp, "signature": signature.as_str(),
+        })
+    }
+
+    pub fn signs_subscription(
+        &self,
+        user: UserId,
+        station: StationId,
+        timestamp: &str,
+    ) -> Signature {
+        SigningKey::new(&self.api_key).sign(&Signed {
+            srv: "chatserver",
+            api: "chatlistener",
+            user,
+            station: Some(station),
+            body: timestamp.as_bytes(),
+        })
+    }
+
+    /// Opens a listener for this person's station.
+    pub async fn listens(&self) -> Ear {
+        let mut ear = Ear::opens(self.address()).await;
+        ear.says(&self.subscription()).await;
+        assert_eq!(ear.hears().await, Ok(json!({ "status": "OK", "errormessage": "" })));
+        ear
+    }
+
+    /// A listener that has been told of everything there was.
+    pub async fn listens_from_now_on(&self) -> Ear {
+        let mut ear = self.listens().await;
+        ear.takes().await;
+        ear
+    }
+
+    /// Asks what there is to be told, once.
+    pub async fn is_notified(&self) -> Told {
+        let answer = self.prepares("chatnotification", "download", &json!({})).sent().await;
+        Told::read(&answer.ok())
+    }
+
+    /// Asks what there is to be told, and acknowledges what was told before.
+    pub async fn polls(&self, acknowledged: u64) -> Told {
+        let fields = json!({ "ack": acknowledged });
+        let answer = self.prepares("chatnotification", "download", &fields).sent().await;
+        Told::read(&answer.ok())
+    }
+}
