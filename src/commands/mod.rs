@@ -6,6 +6,7 @@ mod friend;
 mod output;
 mod serve;
 mod sign;
+mod station;
 mod user;
 
 use std::error::Error;
@@ -66,6 +67,14 @@ Example:
   chatserver friend add alice@example.com bob@example.com"
     )]
     Friend(friend::Friend),
+    /// List and revoke stations, the devices of users
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver station list alice@example.com"
+    )]
+    Station(station::Station),
     /// Print the signature of a request whose body is on stdin; the API key is in `CHATSERVER_APIKEY`
     #[command(after_help = "\
 Example:
@@ -156,6 +165,7 @@ pub async fn run() -> ExitCode {
         Command::Demo(demo) => demo.run().await,
         Command::User(user) => user.run().await,
         Command::Friend(friend) => friend.run().await,
+        Command::Station(station) => station.run().await,
         Command::Sign(sign) => sign.run(),
         Command::Migrate(settings) => migrate(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),
