@@ -117,7 +117,8 @@ impl Presence {
             here.shown = seen;
             here.shown_at = Some(Instant::now());
         }
-        if !is_reachable {
+        // Who has just gone stays for a while: coming back at once is a flap, too.
+        if !is_reachable && !is_change {
             users.here.remove(&user);
         }
         is_change

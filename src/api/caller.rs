@@ -113,6 +113,13 @@ fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String>
     value.and_then(T::parse).ok_or_else(|| format!("must be {}", T::EXPECTED))
 }
 
+/// Who is to be told what is new.
+pub struct Told {
+    pub user: UserId,
+    pub station: StationId,
+    pub is_signed: bool,
+}
+
 impl Signer {
     /// The caller of an API that takes signed requests alone, if the request is fresh.
     pub async fn at(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Caller, Error> {
@@ -126,16 +133,12 @@ impl Signer {
         })
     }
 
-    /// The user and the station, if the request is fresh.
-    pub async fn told(
-        self,
-        app: &App,
-        api: Api,
-        fields: &Fields<'_>,
-    ) -> Result<(UserId, StationId), Error> {
+    /// Who is to be told, if the request is fresh.
+    pub async fn told(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Told, Error> {
         self.fresh(app, api, fields).await?;
         let nowhere = || Error::InvalidSignature("Ozeki-Station is missing".to_owned());
-        Ok((self.user, self.station.ok_or_else(nowhere)?))
+        let station = self.station.ok_or_else(nowhere)?;
+        Ok(Told { user: self.user, station, is_signed: self.signature.is_some() })
     }
 
     /// The request's timestamp, if it is fresh; then its user is here.

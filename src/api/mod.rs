@@ -274,8 +274,8 @@ async fn answer(
         let caller = signer.at(app, api, &fields).await?;
         perform(act, app, &caller, &fields).await
     } else {
-        let (user, station) = signer.told(app, api, &fields).await?;
-        notification::download(app, user, station, &fields).await
+        let told = signer.told(app, api, &fields).await?;
+        notification::download(app, &told, &fields).await
     }
 }
 

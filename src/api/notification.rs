@@ -1,31 +1,36 @@
 //! `chatnotification` (protocol, section 2.5).
 
+use super::caller::Told;
 use crate::app::App;
 use crate::envelope::Reply;
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::id::{StationId, UserId};
 use crate::notifications::{Inbox, Sequence};
 
 /// What the station is to be told. Without `ack` it is told once, otherwise until that is acknowledged.
-pub async fn download(
-    app: &App,
-    user: UserId,
-    station: StationId,
-    fields: &Fields<'_>,
-) -> Result<Reply, Error> {
+pub async fn download(app: &App, told: &Told, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let Told { user, station, is_signed } = *told;
+    let acknowledged = fields.optional_number("ack")?.map(Sequence::said);
     let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
-    let reply = if let Some(acknowledged) = fields.optional_number("ack")? {
-        inbox.acknowledge(Sequence::said(acknowledged)).await?;
-        inbox.peek(None).await?.map(|notification| {
-            notification.on(Reply::ok()).with("sequence", &notification.sequence.get())
-        })
-    } else {
-        inbox.take().await?.map(|notification| notification.on(Reply::ok()))
+    if let Some(reply) = read(&inbox, acknowledged).await? {
+        return Ok(reply);
+    }
+    // Somebody has revoked the station a moment ago.
+    app.stations.forget(user, station);
+    app.is_here(user, Some(station), is_signed).await?;
+    let reply = read(&inbox, acknowledged).await?;
+    let unbound = || Error::InvalidSignature("the station is not bound to the user".to_owned());
+    reply.ok_or_else(unbound)
+}
+
+async fn read(inbox: &Inbox<'_>, acknowledged: Option<Sequence>) -> Result<Option<Reply>, Error> {
+    let Some(acknowledged) = acknowledged else {
+        let notification = inbox.take().await?;
+        return Ok(notification.map(|notification| notification.on(Reply::ok())));
     };
-    reply.ok_or_else(|| {
-        // It was bound a moment ago; its next signed use binds it again.
-        app.stations.forget(user, station);
-        Error::InvalidSignature("the station is no longer bound to the user".to_owned())
-    })
+    inbox.acknowledge(acknowledged).await?;
+    let notification = inbox.peek(None).await?;
+    Ok(notification.map(|notification| {
+        notification.on(Reply::ok()).with("sequence", &notification.sequence.get())
+    }))
 }
