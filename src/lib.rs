@@ -9,15 +9,16 @@
 //! 3. **The server's order rules.** Each conversation has one sequence, assigned by the store; clocks of
 //!    clients order nothing.
 //! 4. **What you may not see does not exist**: same answer, same shape, as for what never was.
-//! 5. **Everything has a bound** with a name and a reason: bodies, pages, queues, connections, time.
+//! 5. **Everything has a bound** with a name and a reason: bodies, pages, queues, stations, connections, time.
 //! 6. **The store is the truth.** Caches spare lookups but decide nothing; what decides about a change is
 //!    checked inside the transaction that makes it. The one permitted staleness: a key that another process
 //!    took away may pass for up to 5 s.
 //!
-//! Dependencies point one way: [`api`] is the HTTP edge and the only place that knows axum; it calls the
-//! nouns ([`users`], [`friends`], [`conversations`], [`messages`]), which hold the rules and call the
-//! [`store`], the only place that knows SQL. [`app`] is what requests are answered with, [`server`] runs it;
-//! [`commands`] is the command line.
+//! Dependencies point one way. Two edges face the clients: [`api`] over HTTP, the only place that knows axum, and
+//! [`live`] over WebSockets. Both call the nouns ([`users`], [`stations`], [`friends`], [`conversations`],
+//! [`messages`], [`reports`], [`availability`], [`notifications`]), which hold the rules and call the
+//! [`store`], the only place that knows SQL. The store tells of what was committed, and [`live`] wakes those who
+//! listen. [`app`] is what requests are answered with, [`server`] runs it; [`commands`] is the command line.
 
 pub mod api;
 pub mod app;
