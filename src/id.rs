@@ -122,6 +122,12 @@ impl UserId {
     pub fn of(email: &Email) -> Self {
         Self(Hex::of(&Md5::digest(email.as_str())))
     }
+
+    /// The id that this is, or the one of the user with this address; there need not be such a user.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::parse(name).or_else(|| Email::parse(name).as_ref().map(Self::of))
+    }
 }
 
 impl ConversationId {

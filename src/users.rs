@@ -157,9 +157,8 @@ pub async fn add(
 ///
 /// [`UserError::NotFound`] where nobody is named so.
 pub async fn find(store: &Store, name: &str) -> Result<User, UserError> {
-    let id = UserId::parse(name).or_else(|| Email::parse(name).as_ref().map(UserId::of));
     let not_found = || UserError::NotFound(name.to_owned());
-    let id = id.ok_or_else(not_found)?;
+    let id = UserId::named(name).ok_or_else(not_found)?;
     store.user(id).await?.ok_or_else(not_found)
 }
 

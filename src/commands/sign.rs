@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Failed;
 use super::output::Output;
-use crate::id::{ApiKey, Email, Parse, StationId, UserId};
+use crate::id::{ApiKey, Parse, StationId, UserId};
 use crate::signature::{Signed, SigningKey};
 
 /// Where the key is read from: an argument would be visible to every process.
@@ -34,9 +34,8 @@ pub struct Sign {
 
 impl Sign {
     pub fn run(self) -> Result<(), Failed> {
-        let user = UserId::parse(&self.user)
-            .or_else(|| Email::parse(&self.user).as_ref().map(UserId::of))
-            .ok_or("--user must be an e-mail address or a user id")?;
+        let user =
+            UserId::named(&self.user).ok_or("--user must be an e-mail address or a user id")?;
         let station = self.station.as_deref().map(|station| {
             StationId::parse(station)
                 .ok_or_else(|| format!("--station must be {}", StationId::EXPECTED))
