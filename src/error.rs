@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::keys;
 use crate::store::{self, WireText};
 
 /// A refusal. Its text is the one sentence that the client reads; nothing of an inner cause leaks into it.
@@ -98,6 +99,9 @@ pub enum Error {
     /// A defect of the server.
     #[error("the server failed")]
     Internal,
+    /// Key material that is stored can't be used.
+    #[error("the server failed")]
+    Keys(#[from] keys::Error),
     /// The work took longer than it may. A change may still be made; sending it again is harmless.
     #[error("the server did not finish in time, try again")]
     TimedOut,
@@ -131,7 +135,7 @@ impl Error {
             Self::MessageConflict => "message_conflict",
             Self::Replayed { .. } => "replayed",
             Self::RateLimited { .. } | Self::TooMany { .. } => "rate_limited",
-            Self::Internal => "internal",
+            Self::Internal | Self::Keys(_) => "internal",
             Self::TimedOut | Self::Crowded | Self::Unavailable(_) => "unavailable",
         }
     }

@@ -1,9 +1,102 @@
-//! Friendship of two users, and the one-to-one conversation that comes with it.
+//! Friendship of two users: asking for it, ending it, and the one-to-one conversation that comes with it.
 
-use crate::id::{ConversationId, Instance};
-use crate::keys::ConversationSecret;
-use crate::store::{Befriend, Befriended, Store, User, Wrapping};
-use crate::users::{self, UserError};
+use crate::error::Error;
+use crate::id::{ConversationId, Instance, Parse, UserId};
+use crate::keys::{self, ConversationSecret};
+use crate::store::{
+    Approach, ApproachFriend, Approached, Befriend, Befriended, DeclineFriend, MOST_OPEN_REQUESTS,
+    Once, RemoveFriend, Store, User, Wrapping,
+};
+use crate::users::{self, Caller, UserError};
+
+/// Somebody who is asked for friendship. Whether there is such a user must not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressee(UserId);
+
+impl Parse for Addressee {
+    const EXPECTED: &'static str = "the e-mail address or the user id of somebody else";
+
+    fn parse(text: &str) -> Option<Self> {
+        UserId::named(text).map(Self)
+    }
+}
+
+/// Asks somebody for friendship; where that one has asked already, they become friends.
+///
+/// # Errors
+///
+/// [`Error::InvalidField`] for oneself, [`Error::TooMany`], [`Error::Replayed`]; then nothing was changed.
+pub async fn add(store: &Store, caller: &Caller, friend: Addressee) -> Result<(), Error> {
+    if friend.0 == caller.user {
+        return Err(Error::malformed("friend", Addressee::EXPECTED));
+    }
+    approach(store, caller, Approach::Add, friend.0).await
+}
+
+/// Becomes the friend of somebody who has asked for it.
+///
+/// # Errors
+///
+/// [`Error::Replayed`]; then nothing was changed.
+pub async fn accept(store: &Store, caller: &Caller, friend: UserId) -> Result<(), Error> {
+    approach(store, caller, Approach::Accept, friend).await
+}
+
+/// The transaction finds out whether they become friends now. Keys are wrapped outside of it, where they
+/// hold nobody up, and the next transaction finds out anew.
+async fn approach(
+    store: &Store,
+    caller: &Caller,
+    approach: Approach,
+    other: UserId,
+) -> Result<(), Error> {
+    let mut befriend = None;
+    loop {
+        let (station, replay) = (caller.station, caller.replay());
+        let change = ApproachFriend { approach, other, befriend, station, replay };
+        match store.change(change).await? {
+            Approached::Done => return Ok(()),
+            Approached::Replayed => return Err(Error::Replayed { conversation: None }),
+            Approached::TooMany => {
+                let most = MOST_OPEN_REQUESTS.into();
+                return Err(Error::TooMany { what: "open friend requests", most });
+            }
+            Approached::NeedsKeys => {
+                let (me, other) = (store.user(caller.user).await?, store.user(other).await?);
+                // Who has asked exists, and users stay.
+                let (me, other) = (me.ok_or(Error::Internal)?, other.ok_or(Error::Internal)?);
+                befriend = Some(wrapped(&me, &other, &ConversationSecret::generate())?);
+            }
+        }
+    }
+}
+
+/// Declines what somebody has asked. That one does not learn of it.
+///
+/// # Errors
+///
+/// [`Error::Replayed`]; then nothing was changed.
+pub async fn decline(store: &Store, caller: &Caller, other: UserId) -> Result<(), Error> {
+    let (station, replay) = (caller.station, caller.replay());
+    once(store.change(DeclineFriend { other, station, replay }).await?)
+}
+
+/// Ends a friendship, or takes back what the caller has asked. The conversation stays readable.
+///
+/// # Errors
+///
+/// [`Error::Replayed`]; then nothing was changed.
+pub async fn remove(store: &Store, caller: &Caller, other: UserId) -> Result<(), Error> {
+    let (station, replay) = (caller.station, caller.replay());
+    once(store.change(RemoveFriend { other, station, replay }).await?)
+}
+
+fn once(made: Once) -> Result<(), Error> {
+    match made {
+        Once::Done => Ok(()),
+        Once::Replayed => Err(Error::Replayed { conversation: None }),
+    }
+}
 
 /// Makes two users friends. Their conversation comes into being with the first friendship, and is
 /// found again by a later one, which then has no use for the secret.
@@ -23,18 +116,22 @@ pub async fn befriend(
         if one.id == other.id {
             return Err(UserError::SameUser);
         }
-        let befriend = Befriend {
-            wrappings: [wrap(secret, &one, &other)?, wrap(secret, &other, &one)?],
-            instance: Instance::generate(),
-        };
-        match store.change(befriend).await? {
+        match store.change(wrapped(&one, &other, secret)?).await? {
             Befriended::Friends => return Ok(ConversationId::one_to_one(one.id, other.id)),
             Befriended::NickChanged => {}
         }
     }
 }
 
-fn wrap(secret: &ConversationSecret, user: &User, other: &User) -> Result<Wrapping, UserError> {
+/// What it takes to make two users friends.
+fn wrapped(one: &User, other: &User, secret: &ConversationSecret) -> Result<Befriend, keys::Error> {
+    Ok(Befriend {
+        wrappings: [wrap(secret, one, other)?, wrap(secret, other, one)?],
+        instance: Instance::generate(),
+    })
+}
+
+fn wrap(secret: &ConversationSecret, user: &User, other: &User) -> Result<Wrapping, keys::Error> {
     Ok(Wrapping {
         user: user.id,
         nick: user.nick.clone(),

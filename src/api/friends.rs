@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::envelope::Reply;
+use super::fields::Fields;
 use crate::app::App;
 use crate::error::Error;
+use crate::friends;
 use crate::store::{Availability, Friend};
 use crate::users::Caller;
 
@@ -38,4 +40,34 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
         friends.iter().map(|friend| (friend.id.as_str(), friend.nick.as_str())).collect();
     let availabilities: Vec<_> = friends.iter().map(|friend| Entry::of(app, friend)).collect();
     Ok(Reply::ok().with("friends", &nicks).with("availabilities", &availabilities))
+}
+
+pub async fn requests(app: &App, caller: &Caller) -> Result<Reply, Error> {
+    let requests = app.store.friend_requests(caller.user).await?;
+    let reply = Reply::ok().with_entries("incoming", &requests.incoming);
+    Ok(reply.with_entries("outgoing", &requests.outgoing))
+}
+
+pub async fn add(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.required("friend")?;
+    friends::add(&app.store, caller, friend).await?;
+    Ok(Reply::ok())
+}
+
+pub async fn accept(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.required("friendid")?;
+    friends::accept(&app.store, caller, friend).await?;
+    Ok(Reply::ok())
+}
+
+pub async fn decline(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.required("friendid")?;
+    friends::decline(&app.store, caller, friend).await?;
+    Ok(Reply::ok())
+}
+
+pub async fn remove(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.required("friendid")?;
+    friends::remove(&app.store, caller, friend).await?;
+    Ok(Reply::ok())
 }

@@ -95,6 +95,11 @@ pub struct Action {
 #[derive(Clone, Copy, Debug)]
 enum Act {
     ListFriends,
+    ListRequests,
+    AddFriend,
+    AcceptFriend,
+    DeclineFriend,
+    RemoveFriend,
     List,
     Download,
     DownloadPartial,
@@ -113,6 +118,11 @@ enum Act {
 pub const ACTIONS: &[Action] = &[
     Action { api: LOGIN, name: "login", act: None },
     signed(FRIENDS, "list", Act::ListFriends),
+    signed(FRIENDS, "requests", Act::ListRequests),
+    signed(FRIENDS, "add", Act::AddFriend),
+    signed(FRIENDS, "accept", Act::AcceptFriend),
+    signed(FRIENDS, "decline", Act::DeclineFriend),
+    signed(FRIENDS, "remove", Act::RemoveFriend),
     signed(CONVERSATION, "list", Act::List),
     signed(CONVERSATION, "download", Act::Download),
     signed(CONVERSATION, "downloadpartial", Act::DownloadPartial),
@@ -147,6 +157,11 @@ async fn perform(
     let change = |property| conversation::change(app, caller, fields, property);
     match act {
         Act::ListFriends => friends::list(app, caller).await,
+        Act::ListRequests => friends::requests(app, caller).await,
+        Act::AddFriend => friends::add(app, caller, fields).await,
+        Act::AcceptFriend => friends::accept(app, caller, fields).await,
+        Act::DeclineFriend => friends::decline(app, caller, fields).await,
+        Act::RemoveFriend => friends::remove(app, caller, fields).await,
         Act::List => conversation::list(app, caller).await,
         Act::Download => conversation::download(app, caller, fields).await,
         Act::DownloadPartial => conversation::download_partial(app, caller, fields).await,

@@ -67,7 +67,7 @@ pub fn status(error: &Error) -> StatusCode {
             StatusCode::CONFLICT
         }
         Error::RateLimited { .. } | Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Internal | Error::Keys(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Error::TimedOut | Error::Crowded | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -1,12 +1,12 @@
 //! Friendships, and the one-to-one conversation that comes with the first one.
 
-use super::error::Doing as _;
 use sqlx::SqliteConnection;
 
 use super::changes::{Changes, Subject};
+use super::error::Doing as _;
 use super::writer::{Change, Writing};
-use super::{Availability, Error, Store, stored};
-use crate::id::{ConversationId, Email, Instance, UserId};
+use super::{Availability, Error, Store, friend_requests, stored};
+use crate::id::{ConversationId, Email, Instance, StationId, UserId};
 use crate::keys::PublicKey;
 
 /// To whom a friend has blocked, the friend looks offline.
@@ -157,6 +157,17 @@ impl Change for Befriend {
     type Outcome = Befriended;
 
     async fn apply(&self, on: &mut Writing) -> Result<Befriended, Error> {
+        self.make(on, None).await
+    }
+}
+
+impl Befriend {
+    /// The same within another change, made by the first of the two at this station if at any.
+    pub(super) async fn make(
+        &self,
+        on: &mut Writing,
+        at: Option<StationId>,
+    ) -> Result<Befriended, Error> {
         for wrapping in &self.wrappings {
             let nick = sqlx::query_scalar(NICK).bind(wrapping.user.as_str());
             let nick: Option<String> =
@@ -165,15 +176,22 @@ impl Change for Befriend {
                 return Ok(Befriended::NickChanged);
             }
         }
-        let [one, other] = &self.wrappings;
-        let befriend = sqlx::query(BEFRIEND).bind(one.user.as_str()).bind(other.user.as_str());
-        befriend.execute(&mut on.connection).await.doing("making friends")?;
-        self.add_conversation(on, ConversationId::one_to_one(one.user, other.user)).await?;
+        let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
+        let befriend = sqlx::query(BEFRIEND).bind(one.as_str()).bind(other.as_str());
+        let befriend = befriend.execute(&mut on.connection).await.doing("making friends")?;
+        if befriend.rows_affected() > 0 {
+            self.add_conversation(on, ConversationId::one_to_one(one, other)).await?;
+            friend_requests::forget(on, one, other).await?;
+            let changes = Changes::default()
+                .with(one, Subject::Lists, at)
+                .with(one, Subject::Friend(other), at)
+                .with(other, Subject::Lists, None)
+                .with(other, Subject::Friend(one), None);
+            changes.note(on).await?;
+        }
         Ok(Befriended::Friends)
     }
-}
 
-impl Befriend {
     async fn add_conversation(
         &self,
         on: &mut Writing,
@@ -206,8 +224,27 @@ impl Change for Unfriend {
     type Outcome = bool;
 
     async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
-        let unfriend = sqlx::query(UNFRIEND).bind(self.0.as_str()).bind(self.1.as_str());
-        let unfriend = unfriend.execute(&mut on.connection).await.doing("ending a friendship")?;
-        Ok(unfriend.rows_affected() > 0)
+        let ended = end_friendship(on, self.0, self.1).await?;
+        if ended {
+            friendship_ended(self.0, self.1, None).note(on).await?;
+        }
+        Ok(ended)
     }
+}
+
+/// Ends a friendship; whether there was one.
+pub(super) async fn end_friendship(
+    on: &mut Writing,
+    one: UserId,
+    other: UserId,
+) -> Result<bool, Error> {
+    let unfriend = sqlx::query(UNFRIEND).bind(one.as_str()).bind(other.as_str());
+    let unfriend = unfriend.execute(&mut on.connection).await.doing("ending a friendship")?;
+    Ok(unfriend.rows_affected() > 0)
+}
+
+/// What the two are to be told when the first one has ended their friendship, at this station if at any.
+pub(super) fn friendship_ended(one: UserId, other: UserId, at: Option<StationId>) -> Changes {
+    let changes = Changes::default().with(one, Subject::Friend(other), at);
+    changes.with(other, Subject::Friend(one), None)
 }

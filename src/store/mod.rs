@@ -8,6 +8,7 @@ mod changes;
 mod conversations;
 mod error;
 mod files;
+mod friend_requests;
 mod friends;
 mod log;
 mod messages;
@@ -35,10 +36,13 @@ pub use conversations::{ChangeProperty, Clear, Cleared, Property, PropertyChange
 use error::Doing as _;
 pub use error::{Error, OpenError};
 pub use files::DatabaseFile;
+pub use friend_requests::{
+    Approach, ApproachFriend, Approached, DeclineFriend, MOST_OPEN_REQUESTS, RemoveFriend, Requests,
+};
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
 pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Download, DownloadPartial, Page};
-pub use replays::Replay;
+pub use replays::{Once, Replay};
 pub use reports::{Report, ReportType, Reported, Undelivered};
 pub use schema::Schema;
 pub use stations::{BindStation, Station};

@@ -31,6 +31,15 @@ pub struct Replay {
     pub expires_at: Timestamp,
 }
 
+/// What became of a change that its signature makes once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// It is carried out; perhaps there was nothing to change.
+    Done,
+    /// It was carried out before.
+    Replayed,
+}
+
 impl Replay {
     pub(super) async fn is_known(&self, on: &mut Writing) -> Result<bool, Error> {
         let known =

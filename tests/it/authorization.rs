@@ -4,7 +4,10 @@ use chatserver::api::{ACTIONS, Action};
 use chatserver::id::{ApiKey, Email, Parse as _, UserId};
 use serde_json::{Value, json};
 
-use crate::world::{Answer, Person, World, message};
+use crate::world::{Answer, Person, Prepared, World, message};
+
+/// An id that is nobody's.
+const NOBODY: &str = "00000000000000000000000000000000";
 
 /// What a stranger is told.
 #[derive(Clone, Copy, PartialEq)]
@@ -24,7 +27,13 @@ fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
         ("chatavailability", _) | ("chatnotification", "download") => {
             (json!({}), Stranger::IsServed)
         }
-        ("chatfriends" | "chatconversation", "list") => (json!({}), Stranger::IsServed),
+        ("chatfriends" | "chatconversation", "list") | ("chatfriends", "requests") => {
+            (json!({}), Stranger::IsServed)
+        }
+        ("chatfriends", "add") => (json!({ "friend": "nobody@example.com" }), Stranger::IsServed),
+        ("chatfriends", "accept" | "decline" | "remove") => {
+            (json!({ "friendid": NOBODY }), Stranger::IsServed)
+        }
         ("chatconversation", "add") => {
             let message = message("hi", date);
             let fields = json!({ "conversationid": id, "instance": instance, "message": message });
@@ -52,9 +61,13 @@ fn signed_actions() -> impl Iterator<Item = &'static Action> {
     ACTIONS.iter().filter(|action| action.api.name != "chatlogin")
 }
 
+fn prepares(person: &Person, action: &Action, fields: &Value) -> Prepared {
+    person.prepares_for(action.api.srv, action.api.name, action.name, fields)
+}
+
 /// Asks for an action as somebody else signs it.
 async fn asks(person: &Person, action: &Action, fields: &Value) -> Answer {
-    person.prepares(action.api.name, action.name, fields).sent().await
+    prepares(person, action, fields).sent().await
 }
 
 #[tokio::test]
@@ -70,7 +83,7 @@ async fn nobody_gets_in_without_a_right_signature() {
     for action in signed_actions() {
         let (fields, _) = row(action, &alice.sees().await, &world.clock.date());
         let before = alice.downloads().await.text;
-        let signed = alice.prepares(action.api.name, action.name, &fields);
+        let signed = prepares(&alice, action, &fields);
         for header in ["ozeki-station", "ozeki-user", "ozeki-signature"] {
             let refused = signed.clone().without_header(header).sent().await;
             refused.refused(401, "invalid_signature");
@@ -111,7 +124,7 @@ async fn a_conversation_of_others_is_one_that_never_was() {
         }
         answer.refused(404, "conversation_not_found");
         let mut nowhere = fields.clone();
-        nowhere["conversationid"] = json!("00000000000000000000000000000000");
+        nowhere["conversationid"] = json!(NOBODY);
         let never_was = asks(&stranger, action, &nowhere).await;
         assert_eq!(
             (answer.status, &answer.text),

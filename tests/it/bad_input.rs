@@ -99,6 +99,9 @@ impl Stage {
         for person in [&self.alice, &self.bob] {
             all += &person.asks("list", json!({})).await.text;
             all += &person.downloads().await.text;
+            for action in ["list", "requests"] {
+                all += &person.prepares("chatfriends", action, &json!({})).sent().await.text;
+            }
         }
         all
     }
@@ -121,7 +124,7 @@ impl Stage {
         fields.insert("timestamp".to_owned(), json!(date));
         fields.insert("nonce".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
         let id = uuid::Uuid::new_v4().to_string();
-        for name in fields_of(action.name) {
+        for name in fields_of(action) {
             let value = match *name {
                 "conversationid" => json!(self.alice.conversation),
                 "instance" => json!(self.alice.instance().await),
@@ -129,6 +132,8 @@ impl Stage {
                 "color" => json!("#bae1ff"),
                 "hideid" => json!("a;b"),
                 "limit" => json!(10),
+                "friend" => json!("carol@example.com"),
+                "friendid" => json!("00000000000000000000000000000000"),
                 name if name.ends_with("date") => json!(date),
                 _ => json!(id),
             };
@@ -138,13 +143,16 @@ impl Stage {
     }
 
     fn prepares(&self, action: &Action, body: impl Into<Vec<u8>>) -> Prepared {
-        self.alice.prepares_bytes(action.api.name, body.into())
+        self.alice.prepares_bytes_for(action.api.srv, action.api.name, body.into())
     }
 }
 
-/// The fields of an action beside those that every action has (protocol, section 4).
-fn fields_of(action: &str) -> &'static [&'static str] {
-    match action {
+/// The fields of an action beside those that every action has (protocol, sections 2 and 4).
+fn fields_of(action: &Action) -> &'static [&'static str] {
+    match action.name {
+        "list" | "login" | "requests" => &[],
+        "add" if action.api.name == "chatfriends" => &["friend"],
+        "accept" | "decline" | "remove" => &["friendid"],
         "add" => &["conversationid", "instance", "message"],
         "clear" => &["conversationid", "instance"],
         "download" => &[
@@ -166,7 +174,6 @@ fn fields_of(action: &str) -> &'static [&'static str] {
         ],
         "setlistitembackgroundcolor" => &["conversationid", "color"],
         "hide" => &["conversationid", "hideid"],
-        "list" | "login" => &[],
         _ => &["conversationid"],
     }
 }

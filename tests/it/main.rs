@@ -13,6 +13,8 @@ mod database_file;
 mod demo;
 mod durability;
 mod ears;
+mod friends;
+mod hints;
 mod keys;
 mod limits;
 mod listener;

@@ -410,15 +410,20 @@ impl Person {
 
     /// A signed request with exactly this body.
     pub fn prepares_bytes(&self, api: &str, body: Vec<u8>) -> Prepared {
+        self.prepares_bytes_for("chatserver", api, body)
+    }
+
+    /// The same for an API of any service.
+    pub fn prepares_bytes_for(&self, srv: &str, api: &str, body: Vec<u8>) -> Prepared {
         let signature = SigningKey::new(&self.api_key).sign(&Signed {
-            srv: "chatserver",
+            srv,
             api,
             user: self.user,
             station: Some(self.station),
             body: &body,
         });
         let prepared = Prepared {
-            url: self.url(api),
+            url: format!("http://{}/?srv={srv}&api={api}", self.address),
             headers: HeaderMap::new(),
             body,
             http: self.http.clone(),
@@ -432,13 +437,18 @@ impl Person {
 
     /// A signed and stamped request for an action, with a nonce, as of one who means it anew.
     pub fn prepares(&self, api: &str, action: &str, fields: &Value) -> Prepared {
+        self.prepares_for("chatserver", api, action, fields)
+    }
+
+    /// The same for an API of any service.
+    pub fn prepares_for(&self, srv: &str, api: &str, action: &str, fields: &Value) -> Prepared {
         let mut body = json!({ "action": action });
         let all = body.as_object_mut().unwrap();
         all.extend(fields.as_object().unwrap().clone());
         all.entry("clientversioncode").or_insert(json!(3));
         all.entry("timestamp").or_insert(json!(self.date()));
         all.entry("nonce").or_insert(json!(Uuid::new_v4().to_string()));
-        self.prepares_bytes(api, body.to_string().into_bytes())
+        self.prepares_bytes_for(srv, api, body.to_string().into_bytes())
     }
 
     /// Asks for an action of `chatconversation`.

@@ -1,6 +1,6 @@
 //! The sentence of a refusal names the field and says what was expected of it.
 
-use chatserver::api::ACTIONS;
+use chatserver::api::{ACTIONS, Action};
 use serde_json::{Value, json};
 
 use super::Stage;
@@ -74,6 +74,18 @@ const FIELDS: &[Field] = &[
         &["add"],
     ),
     required("message.Data", "padded standard base64 (RFC 4648, section 4)", "AAE", &["add"]),
+    required(
+        "friend",
+        "the e-mail address or the user id of somebody else",
+        "carol",
+        &["chatfriends/add"],
+    ),
+    required(
+        "friendid",
+        HEX,
+        "carol@example.com",
+        &["chatfriends/accept", "chatfriends/decline", "chatfriends/remove"],
+    ),
 ];
 
 /// Puts a value in the place of a field, or takes the field away.
@@ -88,9 +100,14 @@ fn put(body: &mut Value, name: &str, value: Option<Value>) {
     }
 }
 
-async fn said(stage: &Stage, action: &str, name: &str, value: Option<Value>) -> Value {
-    let mut actions = ACTIONS.iter().filter(|one| one.api.name != "chatfriends");
-    let action = actions.find(|one| one.name == action).unwrap();
+/// The action of this name, of `chatconversation` unless another API is named before it.
+fn action(name: &str) -> &'static Action {
+    let (api, name) = name.split_once('/').unwrap_or(("chatconversation", name));
+    ACTIONS.iter().find(|action| (action.api.name, action.name) == (api, name)).unwrap()
+}
+
+async fn said(stage: &Stage, name_of_action: &str, name: &str, value: Option<Value>) -> Value {
+    let action = action(name_of_action);
     let mut body = stage.right(action).await;
     put(&mut body, name, value);
     let refused =
@@ -147,8 +164,8 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
         ("downloadpartial", "limit", Some(json!(-1)), &format!("must be {count}")),
         ("downloadpartial", "limit", Some(json!(2.0)), &format!("must be {count}")),
         ("downloadpartial", "limit", Some(json!("50")), &format!("must be {count}")),
-        ("login", "apikey", None, &format!("is missing, it must be {key}")),
-        ("login", "apikey", Some(json!({})), &format!("must be a string: {key}")),
+        ("chatlogin/login", "apikey", None, &format!("is missing, it must be {key}")),
+        ("chatlogin/login", "apikey", Some(json!({})), &format!("must be a string: {key}")),
     ] {
         assert_eq!(said(&stage, action, name, value).await, format!("{name} {sentence}"));
     }

@@ -1,0 +1,459 @@
+//! How people become friends, and cease to be.
+
+use std::fmt::Write as _;
+
+use chatserver::id::{ConversationId, Email, Parse as _, UserId};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::hints::Hints;
+use crate::openssl::SealedKey;
+use crate::world::{Answer, Person, World, message};
+
+impl Person {
+    /// Asks for an action of `chatfriends`.
+    async fn asks_chatfriends(&self, action: &str, fields: &Value) -> Answer {
+        self.prepares("chatfriends", action, fields).sent().await
+    }
+
+    /// Wants somebody, by address or id, as a friend.
+    pub async fn wants(&self, friend: &str) -> Answer {
+        self.asks_chatfriends("add", &json!({ "friend": friend })).await
+    }
+
+    pub async fn accepts(&self, other: &Self) -> Answer {
+        self.asks_chatfriends("accept", &json!({ "friendid": other.user.as_str() })).await
+    }
+
+    pub async fn declines(&self, other: &Self) -> Answer {
+        self.asks_chatfriends("decline", &json!({ "friendid": other.user.as_str() })).await
+    }
+
+    pub async fn removes(&self, other: &str) -> Answer {
+        self.asks_chatfriends("remove", &json!({ "friendid": other })).await
+    }
+
+    /// The open requests of this person: incoming and outgoing.
+    pub async fn requests(&self) -> [Value; 2] {
+        let requests = self.asks_chatfriends("requests", &json!({})).await.ok();
+        ["incoming", "outgoing"].map(|name| requests[name].clone())
+    }
+
+    /// The nicks of this person's friends, by id.
+    pub async fn friends(&self) -> Value {
+        self.asks_chatfriends("list", &json!({})).await.ok()["friends"].clone()
+    }
+
+    /// The same person in the conversation with this friend.
+    fn with(&self, friend: &Self) -> Self {
+        let mut with = self.clone();
+        with.conversation = ConversationId::one_to_one(self.user, friend.user).to_string();
+        with
+    }
+
+    /// Asserts that these two are friends with one conversation, which works.
+    async fn talks_with(&self, friend: &Self) {
+        for (one, other) in [(self, friend), (friend, self)] {
+            assert!(one.friends().await.get(other.user.as_str()).is_some());
+            assert_eq!(one.requests().await, NONE);
+            one.with(other).sends("hi").await;
+        }
+        assert_eq!(self.with(friend).reads().await, ["hi", "hi"]);
+    }
+}
+
+/// No requests.
+pub const NONE: [Value; 2] = [Value::Array(Vec::new()), Value::Array(Vec::new())];
+
+/// The requests that are shown to somebody whom this person has asked.
+pub fn incoming(from: &Person, nick: &str) -> Value {
+    json!([{ "userid": from.user.as_str(), "nick": nick }])
+}
+
+fn outgoing(to: &str) -> Value {
+    json!([{ "userid": to, "nick": "" }])
+}
+
+/// What stays of conversations, whatever becomes of a friendship.
+fn kept(conversations: &[Value]) -> Vec<[Value; 4]> {
+    let names = ["id", "instance", "secret", "lastmessageid"];
+    conversations.iter().map(|one| names.map(|name| one[name].clone())).collect()
+}
+
+/// The id of whoever has this address.
+pub fn id_of(email: &str) -> String {
+    UserId::of(&Email::parse(email).unwrap()).to_string()
+}
+
+#[tokio::test]
+async fn who_is_accepted_has_a_friend_and_a_conversation() {
+    let world = World::start().await;
+    let alice = world.person("Alice").await;
+    let bob = world.person_at("bob@example.com", "B\"ob ✓").await;
+    for name in [bob.email.as_str(), bob.user.as_str(), &format!(" {} ", bob.email.to_uppercase())]
+    {
+        let asked = alice.wants(name).await;
+        assert_eq!(asked.text, r#"{"status":"OK","errormessage":""}"#);
+        assert_eq!(alice.requests().await, [json!([]), outgoing(bob.user.as_str())]);
+        assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
+    }
+    assert_eq!((alice.friends().await, bob.friends().await), (json!({}), json!({})));
+    assert_eq!(alice.lists().await, Vec::<Value>::new());
+
+    bob.accepts(&alice).await.ok();
+    assert_eq!(alice.friends().await, json!({ bob.user.as_str(): "B\"ob ✓" }));
+    alice.talks_with(&bob).await;
+    let mut secrets = Vec::new();
+    for (person, other, nick) in [(&alice, &bob, "B\"ob ✓"), (&bob, &alice, "Alice")] {
+        let key = SealedKey::of(&person.logs_in().await.ok(), person.password.as_str());
+        let seen = person.with(other).sees().await;
+        assert_eq!(key.unwraps(&seen["displayname"]), nick.as_bytes());
+        secrets.push(key.unwraps(&seen["secret"]));
+    }
+    assert_eq!((secrets[0].len(), &secrets[0]), (32, &secrets[1]));
+}
+
+#[tokio::test]
+async fn a_nick_is_shown_to_who_is_asked_and_not_to_who_asks() {
+    let world = World::start().await;
+    let bob = world.person("Bob").await;
+    let mut askers = Vec::new();
+    for nick in ["Quo\"te\\ é ✓", "Alice", "Zoe"] {
+        let asker = world.person_at(&format!("{}@example.com", askers.len()), nick).await;
+        asker.wants(&bob.email).await.ok();
+        assert_eq!(asker.requests().await[1], outgoing(bob.user.as_str()));
+        askers.push((asker.user.to_string(), nick));
+    }
+    askers.sort();
+    let shown = askers.iter().map(|(id, nick)| json!({ "userid": id, "nick": nick }));
+    assert_eq!(bob.requests().await, [shown.collect(), json!([])]);
+    for (id, _) in &askers {
+        bob.wants("0@example.org").await.ok();
+        bob.wants(id).await.ok();
+    }
+    assert_eq!(bob.requests().await, [json!([]), outgoing(&id_of("0@example.org"))]);
+}
+
+#[tokio::test]
+async fn who_can_not_be_asked_is_named_as_the_wrong_field() {
+    let world = World::start().await;
+    let alice = world.person("Alice").await;
+    for wrong in [
+        alice.email.as_str(),
+        " ALICE@example.com",
+        alice.user.as_str(),
+        &alice.user.as_str().to_uppercase(),
+        "nobody",
+        "a@b@c",
+        "\u{e4}@example.com",
+    ] {
+        let refused = alice.wants(wrong).await.refused(400, "invalid_field");
+        let sentence = "friend must be the e-mail address or the user id of somebody else";
+        assert_eq!(refused["errormessage"], sentence, "{wrong}");
+    }
+    assert_eq!(alice.requests().await, NONE);
+    for action in ["accept", "decline", "remove"] {
+        let itself = json!({ "friendid": alice.user.as_str() });
+        alice.asks_chatfriends(action, &itself).await.ok();
+    }
+    assert_eq!((alice.requests().await, alice.friends().await), (NONE, json!({})));
+}
+
+#[tokio::test]
+async fn who_asks_somebody_who_has_asked_accepts() {
+    let world = World::start().await;
+    let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
+    alice.wants(&bob.email).await.ok();
+    bob.wants(alice.user.as_str()).await.ok();
+    alice.talks_with(&bob).await;
+    let before = [kept(&alice.lists().await), kept(&bob.lists().await)];
+    for (one, other) in [(&alice, &bob), (&bob, &alice)] {
+        one.wants(&other.email).await.ok();
+        one.accepts(other).await.ok();
+        one.declines(other).await.ok();
+        assert_eq!(one.requests().await, NONE);
+    }
+    assert_eq!([kept(&alice.lists().await), kept(&bob.lists().await)], before);
+}
+
+#[tokio::test]
+async fn two_who_ask_each_other_at_the_same_instant_become_friends_once() {
+    let world = World::start().await;
+    for round in 0..24 {
+        let email = |nick: &str| format!("{nick}{round}@example.com");
+        let alice = world.person_at(&email("alice"), "Alice").await;
+        let bob = world.person_at(&email("bob"), "Bob").await;
+        let both = async || tokio::join!(alice.wants(&bob.email), bob.wants(&alice.email));
+        match round % 3 {
+            0 => {
+                let (one, other) = both().await;
+                one.ok();
+                other.ok();
+            }
+            // Each of them nervously.
+            1 => {
+                let ((one, other), (again, once_more)) = tokio::join!(both(), both());
+                for answer in [one, other, again, once_more] {
+                    answer.ok();
+                }
+            }
+            // Where one has asked before, the other may accept in both ways at once.
+            _ => {
+                alice.wants(&bob.email).await.ok();
+                let (one, other) = tokio::join!(bob.accepts(&alice), bob.wants(&alice.email));
+                one.ok();
+                other.ok();
+            }
+        }
+        assert_eq!((alice.lists().await.len(), bob.lists().await.len()), (1, 1));
+        alice.talks_with(&bob).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_taken_back_meanwhile_is_not_accepted() {
+    let world = World::start().await;
+    for round in 0..12 {
+        let email = |nick: &str| format!("{nick}{round}@example.com");
+        let alice = world.person_at(&email("alice"), "Alice").await;
+        let bob = world.person_at(&email("bob"), "Bob").await;
+        alice.wants(&bob.email).await.ok();
+        let (removed, accepted) =
+            tokio::join!(alice.removes(bob.user.as_str()), bob.accepts(&alice));
+        removed.ok();
+        accepted.ok();
+        // Whichever was first: they are not friends, or not any more, and nothing is open.
+        assert_eq!((alice.friends().await, bob.friends().await), (json!({}), json!({})));
+        assert_eq!((alice.requests().await, bob.requests().await), (NONE, NONE));
+    }
+}
+
+#[tokio::test]
+async fn the_same_bytes_ask_accept_decline_and_remove_once() {
+    let world = World::start().await;
+    let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
+    let prepares = |person: &Person, action: &str, other: &Person| {
+        let field = if action == "add" { "friend" } else { "friendid" };
+        person.prepares("chatfriends", action, &json!({ field: other.user.as_str() }))
+    };
+    let ask = prepares(&alice, "add", &bob);
+    let accept = prepares(&bob, "accept", &alice);
+    let remove = prepares(&bob, "remove", &alice);
+    let decline = prepares(&bob, "decline", &alice);
+    for (done, friends) in [(&ask, 0), (&accept, 1), (&remove, 0)] {
+        done.sent().await.ok();
+        let replayed = done.sent().await;
+        assert_eq!(replayed.refused(409, "replayed").get("conversation"), None);
+        assert_eq!(alice.friends().await.as_object().unwrap().len(), friends);
+    }
+    // None of them undoes what came later.
+    for earlier in [&ask, &accept, &remove] {
+        earlier.sent().await.refused(409, "replayed");
+    }
+    assert_eq!((alice.requests().await, alice.friends().await), (NONE, json!({})));
+    alice.wants(&bob.email).await.ok();
+    accept.sent().await.refused(409, "replayed");
+    remove.sent().await.refused(409, "replayed");
+    decline.sent().await.ok();
+    decline.sent().await.refused(409, "replayed");
+
+    // What had nothing to change was carried out all the same.
+    let (carol, dave) = (world.person("Carol").await, world.person("Dave").await);
+    let early = prepares(&dave, "accept", &carol);
+    early.sent().await.ok();
+    carol.wants(&dave.email).await.ok();
+    early.sent().await.refused(409, "replayed");
+    assert_eq!(dave.requests().await, [incoming(&carol, "Carol"), json!([])]);
+}
+
+/// All that somebody sees of friends and requests, byte for byte.
+async fn everything(person: &Person) -> [String; 3] {
+    [
+        person.asks_chatfriends("list", &json!({})).await.text,
+        person.asks_chatfriends("requests", &json!({})).await.text,
+        person.asks("list", json!({})).await.text,
+    ]
+}
+
+#[tokio::test]
+async fn who_is_declined_does_not_learn_of_it() {
+    let world = World::start().await;
+    let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
+    alice.wants(&bob.email).await.ok();
+    let before = everything(&alice).await;
+    bob.declines(&alice).await.ok();
+    bob.declines(&alice).await.ok();
+    assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
+    // What was declined can't be accepted by mistake.
+    bob.accepts(&alice).await.ok();
+    // Asking again, or taking it back first, shows nothing.
+    alice.wants(&bob.email).await.ok();
+    assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
+    alice.removes(bob.user.as_str()).await.ok();
+    assert_eq!(alice.requests().await, NONE);
+    alice.wants(&bob.email).await.ok();
+    assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
+
+    // Who has declined may think better of it.
+    bob.wants(&alice.email).await.ok();
+    alice.talks_with(&bob).await;
+    alice.removes(bob.user.as_str()).await.ok();
+    alice.wants(&bob.email).await.ok();
+    assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
+}
+
+#[tokio::test]
+async fn a_request_taken_back_after_it_was_declined_does_not_make_friends() {
+    let world = World::start().await;
+    let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
+    alice.wants(&bob.email).await.ok();
+    bob.declines(&alice).await.ok();
+    alice.removes(bob.user.as_str()).await.ok();
+    bob.wants(&alice.email).await.ok();
+    assert_eq!((alice.friends().await, bob.friends().await), (json!({}), json!({})));
+    assert_eq!(alice.requests().await, [incoming(&bob, "Bob"), json!([])]);
+    alice.accepts(&bob).await.ok();
+    alice.talks_with(&bob).await;
+}
+
+/// The same steps of an asker towards one address: all answers, all that the asker sees and is told
+/// afterwards. The id of the address is put out of sight.
+async fn told_of(world: &World, address: &str, mut meanwhile: impl AsyncFnMut(&Person)) -> String {
+    let asker = world.person_at(&format!("asker-of-{address}"), "Asker").await;
+    let mut hints = Hints::of(world).await;
+    let mut told = String::new();
+    for action in ["add", "add", "remove", "remove", "add", "accept", "decline"] {
+        let field = if action == "add" { "friend" } else { "friendid" };
+        let named = if action == "add" { address.to_owned() } else { id_of(address) };
+        let answer = asker.asks_chatfriends(action, &json!({ field: named })).await;
+        let headers: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
+        meanwhile(&asker).await;
+        let (seen, new) = (everything(&asker).await, hints.new_for(&asker).await);
+        let number = hints.number_of(&asker).await;
+        writeln!(told, "{action} {} {headers:?} {}", answer.status, answer.text).unwrap();
+        writeln!(told, "{seen:?} {new:?} {number}").unwrap();
+    }
+    told.replace(&id_of(address), "THE-OTHER").replace(asker.user.as_str(), "THE-ASKER")
+}
+
+#[tokio::test]
+async fn nothing_tells_whether_an_address_exists_or_has_declined() {
+    let world = World::start().await;
+    let (bob, carol, dave) =
+        (world.person("Bob").await, world.person("Carol").await, world.person("Dave").await);
+    world.disables(&dave).await;
+    let nobody = told_of(&world, "nobody@example.com", async |_| {}).await;
+    assert!(
+        nobody.contains(r#"\"outgoing\":[{\"userid\":\"THE-OTHER\",\"nick\":\"\"}]"#),
+        "{nobody}"
+    );
+    assert_eq!(nobody, told_of(&world, &bob.email, async |_| {}).await, "somebody");
+    let declined = told_of(&world, &carol.email, async |asker| {
+        carol.declines(asker).await.ok();
+    });
+    assert_eq!(nobody, declined.await, "somebody who declines");
+    assert_eq!(nobody, told_of(&world, &dave.email, async |_| {}).await, "a disabled user");
+}
+
+#[tokio::test]
+async fn an_address_that_appears_later_finds_who_has_asked() {
+    let world = World::start().await;
+    let alice = world.person("Alice").await;
+    alice.wants("Bob@Example.com").await.ok();
+    let bob = world.person("Bob").await;
+    assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
+    assert_eq!(alice.requests().await, [json!([]), outgoing(bob.user.as_str())]);
+    bob.accepts(&alice).await.ok();
+    alice.talks_with(&bob).await;
+}
+
+#[tokio::test]
+async fn two_hundred_requests_may_be_open() {
+    let world = World::start().await;
+    let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
+    alice.wants(&bob.email).await.ok();
+    let names: Vec<_> = (1..200).map(|n| format!("nobody-{n}@example.com")).collect();
+    for asked in join_all(names.iter().map(|name| alice.wants(name))).await {
+        asked.ok();
+    }
+    let before = everything(&alice).await;
+    let one_more = alice.prepares("chatfriends", "add", &json!({ "friend": "more@example.com" }));
+    for _ in 0..2 {
+        let refused = one_more.sent().await;
+        refused.refused(429, "rate_limited");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+    assert_eq!(everything(&alice).await, before);
+    alice.wants(&names[7]).await.ok();
+    alice.removes(&id_of(&names[7])).await.ok();
+    one_more.sent().await.ok();
+    alice.wants("still-more@example.com").await.refused(429, "rate_limited");
+    // What is accepted is not open any more, and accepting needs no room.
+    let carol = world.person("Carol").await;
+    carol.wants(&alice.email).await.ok();
+    alice.wants(&carol.email).await.ok();
+    assert_eq!(alice.requests().await[1].as_array().unwrap().len(), 200);
+    bob.accepts(&alice).await.ok();
+    alice.wants("still-more@example.com").await.ok();
+    let ids: Vec<_> = alice.requests().await[1].as_array().unwrap().clone();
+    assert_eq!(ids.len(), 200);
+    assert!(ids.is_sorted_by_key(|one| one["userid"].as_str().unwrap().to_owned()));
+}
+
+#[tokio::test]
+async fn at_most_two_hundred_are_shown_to_who_is_asked() {
+    let world = World::start().await;
+    let bob = world.person("Bob").await;
+    let mut askers = Vec::new();
+    for n in 0..201 {
+        let asker = world.person_at(&format!("asker-{n}@example.com"), "Asker").await;
+        asker.wants(&bob.email).await.ok();
+        askers.push(asker);
+    }
+    askers.sort_by_key(|asker| asker.user);
+    let shown = bob.requests().await[0].as_array().unwrap().clone();
+    assert_eq!(shown.len(), 200);
+    assert!(shown.iter().zip(&askers).all(|(one, asker)| one["userid"] == asker.user.as_str()));
+    bob.declines(&askers[0]).await.ok();
+    let shown = bob.requests().await[0].clone();
+    assert_eq!(shown[199]["userid"], askers[200].user.as_str());
+}
+
+#[tokio::test]
+async fn who_is_removed_can_read_and_not_write() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.sends("while we are friends").await;
+    for _ in 0..2 {
+        alice.removes(bob.user.as_str()).await.ok();
+        assert_eq!((alice.friends().await, bob.friends().await), (json!({}), json!({})));
+    }
+    for person in [&alice, &bob] {
+        assert_eq!(person.reads().await, ["while we are friends"]);
+        person.adds(&message("hi", &world.clock.date())).await.refused(403, "not_friends");
+        person.clears().await.refused(403, "not_friends");
+    }
+    // A friend again finds the conversation as it was.
+    let before = kept(&alice.lists().await);
+    bob.wants(&alice.email).await.ok();
+    alice.accepts(&bob).await.ok();
+    assert_eq!(kept(&alice.lists().await), before);
+    bob.sends("again").await;
+    assert_eq!(alice.reads().await, ["while we are friends", "again"]);
+}
+
+#[tokio::test]
+async fn what_was_asked_can_be_taken_back() {
+    let world = World::start().await;
+    let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
+    alice.wants(&bob.email).await.ok();
+    // Only by who has asked.
+    bob.removes(alice.user.as_str()).await.ok();
+    assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
+    alice.removes(bob.user.as_str()).await.ok();
+    assert_eq!((alice.requests().await, bob.requests().await), (NONE, NONE));
+    bob.accepts(&alice).await.ok();
+    assert_eq!(bob.friends().await, json!({}));
+    alice.wants(&bob.email).await.ok();
+    assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
+}

@@ -1,0 +1,139 @@
+//! What people's stations are to be told of, when friends and blocks come and go.
+
+use std::collections::HashMap;
+
+use chatserver::id::UserId;
+use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, SqliteConnection};
+
+use crate::friends::{NONE, incoming};
+use crate::world::{Person, World};
+
+/// What people's stations have to be told of, read where it is noted.
+pub struct Hints {
+    database: SqliteConnection,
+    known: HashMap<UserId, i64>,
+}
+
+impl Hints {
+    pub async fn of(world: &World) -> Self {
+        let options = SqliteConnectOptions::new().filename(world.database()).read_only(true);
+        Self { database: options.connect().await.unwrap(), known: HashMap::new() }
+    }
+
+    /// What is new for a person since this was asked last; what the person's own station has done is
+    /// marked with a `*`.
+    pub async fn new_for(&mut self, person: &Person) -> Vec<String> {
+        let known = self.known.entry(person.user).or_default();
+        let rows = sqlx::query_as(
+            "SELECT kind, subject_id, number, station_id FROM changes
+             WHERE user_id = $1 AND number > $2 ORDER BY kind, subject_id",
+        );
+        let rows = rows.bind(person.user.as_str()).bind(*known).fetch_all(&mut self.database);
+        let rows: Vec<(String, String, i64, String)> = rows.await.unwrap();
+        *known = rows.iter().map(|row| row.2).max().unwrap_or(*known);
+        let named = |(kind, subject, _, station): (String, String, i64, String)| {
+            let own = if station == person.station.as_str() { "*" } else { "" };
+            format!("{kind} {subject}{own}")
+        };
+        rows.into_iter().map(named).collect()
+    }
+
+    /// How often this person was concerned by anything.
+    pub async fn number_of(&mut self, person: &Person) -> i64 {
+        let number = sqlx::query_scalar("SELECT newest FROM change_numbers WHERE user_id = $1");
+        let number = number.bind(person.user.as_str()).fetch_optional(&mut self.database);
+        number.await.unwrap().unwrap_or(0)
+    }
+}
+
+/// The user's lists.
+pub fn lists(person: &Person) -> String {
+    format!("list {}", person.user)
+}
+
+/// A friend.
+pub fn friend(person: &Person) -> String {
+    format!("friend {}", person.user)
+}
+
+/// By the person's own station.
+pub fn own(hint: String) -> String {
+    hint + "*"
+}
+
+#[tokio::test]
+async fn each_change_is_noted_for_those_whom_it_concerns() {
+    let world = World::start().await;
+    let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
+    let mut hints = Hints::of(&world).await;
+    let mut new = async || [hints.new_for(&alice).await, hints.new_for(&bob).await];
+    let nothing = Vec::new;
+    for _ in 0..2 {
+        alice.wants(&bob.email).await.ok();
+        assert_eq!(new().await, [vec![own(lists(&alice))], vec![lists(&bob)]]);
+        alice.wants(&bob.email).await.ok();
+        assert_eq!(new().await, [nothing(), nothing()], "it was asked before");
+        alice.removes(bob.user.as_str()).await.ok();
+        assert_eq!(new().await, [vec![own(lists(&alice))], vec![lists(&bob)]]);
+        alice.removes(bob.user.as_str()).await.ok();
+        bob.accepts(&alice).await.ok();
+        bob.declines(&alice).await.ok();
+        assert_eq!(new().await, [nothing(), nothing()], "there was nothing to change");
+    }
+    alice.wants(&bob.email).await.ok();
+    new().await;
+    bob.declines(&alice).await.ok();
+    assert_eq!(new().await, [nothing(), vec![own(lists(&bob))]]);
+    bob.declines(&alice).await.ok();
+    assert_eq!(new().await, [nothing(), nothing()]);
+    for _ in 0..2 {
+        alice.removes(bob.user.as_str()).await.ok();
+        assert_eq!(new().await, [vec![own(lists(&alice))], nothing()]);
+        alice.wants(&bob.email).await.ok();
+        assert_eq!(new().await, [vec![own(lists(&alice))], nothing()]);
+    }
+    bob.wants(&alice.email).await.ok();
+    let both = |friend: String, lists: String| vec![friend, lists];
+    assert_eq!(
+        new().await,
+        [both(friend(&bob), lists(&alice)), both(own(friend(&alice)), own(lists(&bob)))]
+    );
+    alice.wants(&bob.email).await.ok();
+    alice.accepts(&bob).await.ok();
+    assert_eq!(new().await, [nothing(), nothing()]);
+    alice.removes(bob.user.as_str()).await.ok();
+    assert_eq!(new().await, [vec![own(friend(&bob))], vec![friend(&alice)]]);
+    bob.wants(&alice.email).await.ok();
+    new().await;
+    alice.accepts(&bob).await.ok();
+    assert_eq!(
+        new().await,
+        [both(own(friend(&bob)), own(lists(&alice))), both(friend(&alice), lists(&bob))]
+    );
+}
+
+#[tokio::test]
+async fn what_operators_do_is_noted_for_both() {
+    let world = World::start().await;
+    let (mut alice, mut bob) = (world.person("Alice").await, world.person("Bob").await);
+    alice.wants(&bob.email).await.ok();
+    bob.declines(&alice).await.ok();
+    let mut hints = Hints::of(&world).await;
+    for person in [&alice, &bob] {
+        hints.new_for(person).await;
+    }
+    world.befriends(&mut alice, &mut bob).await;
+    assert_eq!(hints.new_for(&alice).await, [friend(&bob), lists(&alice)]);
+    assert_eq!(hints.new_for(&bob).await, [friend(&alice), lists(&bob)]);
+    assert_eq!((alice.requests().await, bob.requests().await), (NONE, NONE));
+    world.befriends(&mut alice, &mut bob).await;
+    assert_eq!((hints.new_for(&alice).await, hints.new_for(&bob).await), (vec![], vec![]));
+    world.parts(&alice, &bob).await;
+    assert_eq!(hints.new_for(&alice).await, [friend(&bob)]);
+    assert_eq!(hints.new_for(&bob).await, [friend(&alice)]);
+    // Nothing of the declined request is left.
+    alice.wants(&bob.email).await.ok();
+    assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
+}
