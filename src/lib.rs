@@ -15,14 +15,15 @@
 //!    took away may pass for up to 5 s.
 //!
 //! Dependencies point one way. Two edges face the clients: [`api`] over HTTP, the only place that knows axum, and
-//! [`live`] over WebSockets. Both call the nouns ([`users`], [`stations`], [`friends`], [`conversations`],
-//! [`messages`], [`reports`], [`availability`], [`notifications`]), which hold the rules and call the
+//! [`live`] over WebSockets. Both call the nouns ([`users`], [`stations`], [`friends`], [`blocklist`],
+//! [`conversations`], [`messages`], [`reports`], [`availability`], [`notifications`]), which hold the rules and call the
 //! [`store`], the only place that knows SQL. The store tells of what was committed, and [`live`] wakes those who
 //! listen. [`app`] is what requests are answered with, [`server`] runs it; [`commands`] is the command line.
 
 pub mod api;
 pub mod app;
 pub mod availability;
+pub mod blocklist;
 pub mod clock;
 pub mod commands;
 pub mod config;

@@ -1,6 +1,7 @@
 //! The HTTP edge: every path, and every action of every API, in one readable table.
 
 mod availability;
+mod blocklist;
 mod body;
 mod caller;
 mod client;
@@ -70,6 +71,7 @@ enum Shows {
 
 const LOGIN: Api = Api { srv: "chatserver", name: "chatlogin", shows: Shows::ApiKey };
 const FRIENDS: Api = chatserver("chatfriends");
+const BLOCKLIST: Api = chatserver("chatblocklist");
 const CONVERSATION: Api = chatserver("chatconversation");
 const REPORTS: Api = chatserver("chatreports");
 const AVAILABILITY: Api = chatserver("chatavailability");
@@ -100,6 +102,8 @@ enum Act {
     AcceptFriend,
     DeclineFriend,
     RemoveFriend,
+    ListBlocks,
+    Block(bool),
     List,
     Download,
     DownloadPartial,
@@ -123,6 +127,9 @@ pub const ACTIONS: &[Action] = &[
     signed(FRIENDS, "accept", Act::AcceptFriend),
     signed(FRIENDS, "decline", Act::DeclineFriend),
     signed(FRIENDS, "remove", Act::RemoveFriend),
+    signed(BLOCKLIST, "blocklist", Act::ListBlocks),
+    signed(BLOCKLIST, "block", Act::Block(true)),
+    signed(BLOCKLIST, "unblock", Act::Block(false)),
     signed(CONVERSATION, "list", Act::List),
     signed(CONVERSATION, "download", Act::Download),
     signed(CONVERSATION, "downloadpartial", Act::DownloadPartial),
@@ -162,6 +169,8 @@ async fn perform(
         Act::AcceptFriend => friends::accept(app, caller, fields).await,
         Act::DeclineFriend => friends::decline(app, caller, fields).await,
         Act::RemoveFriend => friends::remove(app, caller, fields).await,
+        Act::ListBlocks => blocklist::list(app, caller).await,
+        Act::Block(blocked) => blocklist::change(app, caller, fields, blocked).await,
         Act::List => conversation::list(app, caller).await,
         Act::Download => conversation::download(app, caller, fields).await,
         Act::DownloadPartial => conversation::download_partial(app, caller, fields).await,

@@ -46,7 +46,7 @@ const ASK: &str = "
     ON CONFLICT (from_id, to_id) DO UPDATE SET is_open = TRUE
     RETURNING is_silent";
 
-const DECLINE: &str = "
+const SILENCE: &str = "
     UPDATE friend_requests SET is_silent = TRUE
     WHERE from_id = $1 AND to_id = $2 AND is_open AND NOT is_silent";
 
@@ -197,7 +197,7 @@ impl Change for DeclineFriend {
             return Ok(Once::Replayed);
         }
         let user = self.replay.user;
-        if changes_request(on, DECLINE, self.other, user).await? {
+        if silence(on, self.other, user).await? {
             Changes::default().with(user, Subject::Lists, self.station).note(on).await?;
         }
         self.replay.record(on).await?;
@@ -252,6 +252,11 @@ async fn changes_request(
     let change = sqlx::query(statement).bind(from.as_str()).bind(to.as_str());
     let change = change.execute(&mut on.connection).await.doing("changing a friend request")?;
     Ok(change.rows_affected() > 0)
+}
+
+/// Shows a request to its addressee no more; whether it was shown.
+pub(super) async fn silence(on: &mut Writing, from: UserId, to: UserId) -> Result<bool, Error> {
+    changes_request(on, SILENCE, from, to).await
 }
 
 /// Forgets what two users have asked each other.

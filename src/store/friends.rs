@@ -30,6 +30,9 @@ const UNFRIEND: &str = "
     DELETE FROM friends
     WHERE (user_id = $1 AND friend_id = $2) OR (user_id = $2 AND friend_id = $1)";
 
+const ARE_FRIENDS: &str =
+    "SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2)";
+
 const FRIEND_IDS: &str = "SELECT friend_id FROM friends WHERE user_id = $1 ORDER BY friend_id";
 
 const NICK: &str = "SELECT nick FROM users WHERE id = $1";
@@ -110,6 +113,15 @@ impl Store {
     pub async fn unfriend(&self, one: UserId, other: UserId) -> Result<bool, Error> {
         self.change(Unfriend(one, other)).await
     }
+}
+
+pub(super) async fn are_friends(
+    on: &mut Writing,
+    one: UserId,
+    other: UserId,
+) -> Result<bool, Error> {
+    let are_friends = sqlx::query_scalar(ARE_FRIENDS).bind(one.as_str()).bind(other.as_str());
+    are_friends.fetch_one(&mut on.connection).await.doing("looking for a friendship")
 }
 
 /// The ids of a user's friends.

@@ -4,6 +4,7 @@
 //! (`$n`, `CAST`, explicit `ORDER BY`); where a reply is one row for the wire, the statement writes the wire text.
 
 mod availability;
+mod blocklist;
 mod changes;
 mod conversations;
 mod error;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::id::Parse;
 
 pub use availability::{Availability, SeenBy, SetAvailability};
+pub use blocklist::{BlockChanged, Blocklist, ChangeBlock, MOST_BLOCKS};
 pub use changes::{AskPending, Pending};
 pub use conversations::{ChangeProperty, Clear, Cleared, Property, PropertyChanged, Purged};
 use error::Doing as _;

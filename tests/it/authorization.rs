@@ -27,9 +27,10 @@ fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
         ("chatavailability", _) | ("chatnotification", "download") => {
             (json!({}), Stranger::IsServed)
         }
-        ("chatfriends" | "chatconversation", "list") | ("chatfriends", "requests") => {
-            (json!({}), Stranger::IsServed)
-        }
+        ("chatfriends" | "chatconversation", "list")
+        | ("chatfriends", "requests")
+        | ("chatblocklist", "blocklist") => (json!({}), Stranger::IsServed),
+        ("chatblocklist", "block" | "unblock") => (json!({ "userid": NOBODY }), Stranger::IsServed),
         ("chatfriends", "add") => (json!({ "friend": "nobody@example.com" }), Stranger::IsServed),
         ("chatfriends", "accept" | "decline" | "remove") => {
             (json!({ "friendid": NOBODY }), Stranger::IsServed)

@@ -99,8 +99,12 @@ impl Stage {
         for person in [&self.alice, &self.bob] {
             all += &person.asks("list", json!({})).await.text;
             all += &person.downloads().await.text;
-            for action in ["list", "requests"] {
-                all += &person.prepares("chatfriends", action, &json!({})).sent().await.text;
+            for (api, action) in [
+                ("chatfriends", "list"),
+                ("chatfriends", "requests"),
+                ("chatblocklist", "blocklist"),
+            ] {
+                all += &person.prepares(api, action, &json!({})).sent().await.text;
             }
         }
         all
@@ -133,7 +137,7 @@ impl Stage {
                 "hideid" => json!("a;b"),
                 "limit" => json!(10),
                 "friend" => json!("carol@example.com"),
-                "friendid" => json!("00000000000000000000000000000000"),
+                "friendid" | "userid" => json!("00000000000000000000000000000000"),
                 name if name.ends_with("date") => json!(date),
                 _ => json!(id),
             };
@@ -150,9 +154,10 @@ impl Stage {
 /// The fields of an action beside those that every action has (protocol, sections 2 and 4).
 fn fields_of(action: &Action) -> &'static [&'static str] {
     match action.name {
-        "list" | "login" | "requests" => &[],
+        "list" | "login" | "requests" | "blocklist" => &[],
         "add" if action.api.name == "chatfriends" => &["friend"],
         "accept" | "decline" | "remove" => &["friendid"],
+        "block" | "unblock" => &["userid"],
         "add" => &["conversationid", "instance", "message"],
         "clear" => &["conversationid", "instance"],
         "download" => &[

@@ -204,6 +204,12 @@ async fn the_documented_list_of_friends() {
 }
 
 #[tokio::test]
+async fn the_documented_block_list() {
+    let stage = Stage::set().await;
+    stage.plays("p_4866", "chatblocklist", &stage.alice).await;
+}
+
+#[tokio::test]
 async fn the_documented_login() {
     let stage = Stage::set().await;
     let reply = stage.alice.logs_in().await.ok();
@@ -225,7 +231,8 @@ async fn the_documented_login() {
     assert_eq!(reply["nick"], "Alice");
     for (name, url) in reply["urls"].as_object().unwrap() {
         let expected = match name.as_str() {
-            "login" | "conversation" | "friends" | "reports" | "availability" | "notification" => {
+            "login" | "conversation" | "blocklist" | "friends" | "reports" | "availability"
+            | "notification" => {
                 format!("{base}?srv=chatserver&api=chat{name}")
             }
             _ => String::new(),

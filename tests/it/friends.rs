@@ -318,7 +318,11 @@ async fn a_request_taken_back_after_it_was_declined_does_not_make_friends() {
 
 /// The same steps of an asker towards one address: all answers, all that the asker sees and is told
 /// afterwards. The id of the address is put out of sight.
-async fn told_of(world: &World, address: &str, mut meanwhile: impl AsyncFnMut(&Person)) -> String {
+pub async fn told_of(
+    world: &World,
+    address: &str,
+    mut meanwhile: impl AsyncFnMut(&Person),
+) -> String {
     let asker = world.person_at(&format!("asker-of-{address}"), "Asker").await;
     let mut hints = Hints::of(world).await;
     let mut told = String::new();

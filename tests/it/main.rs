@@ -6,6 +6,7 @@ mod authorization;
 mod bad_input;
 mod batches;
 mod binary;
+mod blocklist;
 mod command_line;
 mod conformance;
 mod conversations;

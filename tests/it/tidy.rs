@@ -48,7 +48,17 @@ fn http_stays_in_the_api() {
 
 #[test]
 fn the_store_knows_neither_the_nouns_nor_the_api() {
-    let above = ["api", "app", "users", "friends", "conversations", "messages", "jobs", "commands"];
+    let above = [
+        "api",
+        "app",
+        "users",
+        "friends",
+        "blocklist",
+        "conversations",
+        "messages",
+        "jobs",
+        "commands",
+    ];
     for (path, text) in sources("src/store") {
         for module in above {
             let named = text.contains(&format!("crate::{module}"));
@@ -59,7 +69,7 @@ fn the_store_knows_neither_the_nouns_nor_the_api() {
 
 #[test]
 fn the_nouns_do_not_know_the_api() {
-    for noun in ["users", "friends", "conversations", "messages"] {
+    for noun in ["users", "friends", "blocklist", "conversations", "messages"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{noun}.rs"));
         let text = fs::read_to_string(path).unwrap();
         assert!(!text.contains("crate::api") && !text.contains("crate::app"), "{noun}");

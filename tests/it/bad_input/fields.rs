@@ -80,6 +80,7 @@ const FIELDS: &[Field] = &[
         "carol",
         &["chatfriends/add"],
     ),
+    required("userid", HEX, "bob@example.com", &["chatblocklist/block", "chatblocklist/unblock"]),
     required(
         "friendid",
         HEX,

@@ -1,0 +1,113 @@
+//! Whom a user has blocked. What a block does to messages and clears is found out where these are judged.
+
+use super::changes::{Changes, Subject};
+use super::error::Doing as _;
+use super::friends::are_friends;
+use super::writer::{Change, Writing};
+use super::{Error, Replay, Store, WireText, friend_requests};
+use crate::id::{StationId, UserId};
+
+/// The most users that one user blocks: more than anybody meets, and few enough for one answer.
+pub const MOST_BLOCKS: u16 = 1000;
+
+const BLOCKLIST: &str = r#"
+    SELECT coalesce((SELECT string_agg('"' || blocked_id || '"', ',' ORDER BY blocked_id)
+                     FROM blocks WHERE user_id = $1), ''),
+           coalesce((SELECT string_agg('"' || conversation_id || '"', ',' ORDER BY conversation_id)
+                     FROM participants WHERE user_id = $1 AND is_hidden), '')"#;
+
+/// Whether the user has blocked this one, and how many in all.
+const STANDING: &str = "
+    SELECT EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
+           (SELECT count(*) FROM blocks WHERE user_id = $1)";
+
+const BLOCK: &str = "INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)";
+
+const UNBLOCK: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2";
+
+/// What a user does not want to see, in ascending order: JSON strings, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocklist {
+    /// The ids of blocked users.
+    pub users: WireText,
+    /// The ids of conversations that are hidden for good.
+    pub conversations: WireText,
+}
+
+impl Store {
+    /// What a user does not want to see.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
+        let blocklist = sqlx::query_as(BLOCKLIST).bind(user.as_str().to_owned());
+        let blocklist = blocklist.fetch_one(&self.reads).await;
+        let (users, conversations) = blocklist.doing("reading a block list")?;
+        Ok(Blocklist { users, conversations })
+    }
+}
+
+/// Blocks or unblocks somebody.
+#[derive(Clone, Debug)]
+pub struct ChangeBlock {
+    /// Whom, whether or not there is such a user.
+    pub other: UserId,
+    /// Whether that one is to be blocked.
+    pub blocked: bool,
+    /// Where: that station is not told of it.
+    pub station: Option<StationId>,
+    /// Who does it, and the signature that may not do so again.
+    pub replay: Replay,
+}
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockChanged {
+    /// It is carried out; perhaps there was nothing to change.
+    Done,
+    /// It was carried out before.
+    Replayed,
+    /// The user has blocked [`MOST_BLOCKS`].
+    TooMany,
+}
+
+impl Change for ChangeBlock {
+    type Outcome = BlockChanged;
+
+    async fn apply(&self, on: &mut Writing) -> Result<BlockChanged, Error> {
+        if self.replay.is_known(on).await? {
+            return Ok(BlockChanged::Replayed);
+        }
+        let user = self.replay.user;
+        let standing = sqlx::query_as(STANDING).bind(user.as_str()).bind(self.other.as_str());
+        let standing = standing.fetch_one(&mut on.connection).await;
+        let (is_blocked, blocks): (bool, i64) = standing.doing("judging a block")?;
+        if self.blocked != is_blocked {
+            if self.blocked && blocks >= i64::from(MOST_BLOCKS) {
+                return Ok(BlockChanged::TooMany);
+            }
+            self.set(on).await?;
+        }
+        self.replay.record(on).await?;
+        Ok(BlockChanged::Done)
+    }
+}
+
+impl ChangeBlock {
+    async fn set(&self, on: &mut Writing) -> Result<(), Error> {
+        let user = self.replay.user;
+        let set = sqlx::query(if self.blocked { BLOCK } else { UNBLOCK });
+        let set = set.bind(user.as_str()).bind(self.other.as_str());
+        set.execute(&mut on.connection).await.doing("changing a block")?;
+        if self.blocked {
+            friend_requests::silence(on, self.other, user).await?;
+        }
+        let mut changes = Changes::default().with(user, Subject::Lists, self.station);
+        // What the other one is told is what the end of a friendship tells.
+        if are_friends(on, user, self.other).await? {
+            changes.add(self.other, Subject::Friend(user), None);
+        }
+        changes.note(on).await
+    }
+}
