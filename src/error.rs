@@ -82,6 +82,9 @@ pub enum Error {
         /// The conversation as it now stands, if it is the caller's.
         conversation: Option<WireText>,
     },
+    /// Somebody else has registered this workspace.
+    #[error("the workspace belongs to somebody else")]
+    WorkspaceTaken,
     /// The caller has so many of something that there can't be another.
     #[error("you have {most} {what} already, which is the most there can be")]
     TooMany {
@@ -134,6 +137,7 @@ impl Error {
             Self::InstanceChanged { .. } => "instance_changed",
             Self::MessageConflict => "message_conflict",
             Self::Replayed { .. } => "replayed",
+            Self::WorkspaceTaken => "workspace_taken",
             Self::RateLimited { .. } | Self::TooMany { .. } => "rate_limited",
             Self::Internal | Self::Keys(_) => "internal",
             Self::TimedOut | Self::Crowded | Self::Unavailable(_) => "unavailable",

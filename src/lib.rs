@@ -16,9 +16,10 @@
 //!
 //! Dependencies point one way. Two edges face the clients: [`api`] over HTTP, the only place that knows axum, and
 //! [`live`] over WebSockets. Both call the nouns ([`users`], [`stations`], [`friends`], [`blocklist`],
-//! [`conversations`], [`messages`], [`reports`], [`availability`], [`notifications`]), which hold the rules and call the
-//! [`store`], the only place that knows SQL. The store tells of what was committed, and [`live`] wakes those who
-//! listen. [`app`] is what requests are answered with, [`server`] runs it; [`commands`] is the command line.
+//! [`conversations`], [`messages`], [`reports`], [`availability`], [`notifications`], [`workspaces`]), which hold
+//! the rules and call the [`store`], the only place that knows SQL. The store tells of what was committed, and
+//! [`live`] wakes those who listen. [`app`] is what requests are answered with, [`server`] runs it; [`commands`]
+//! is the command line.
 
 pub mod api;
 pub mod app;
@@ -48,3 +49,4 @@ pub mod stations;
 pub mod store;
 pub mod telemetry;
 pub mod users;
+pub mod workspaces;

@@ -15,6 +15,7 @@ mod observe;
 mod reports;
 mod response;
 mod server;
+mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,7 @@ const REPORTS: Api = chatserver("chatreports");
 const AVAILABILITY: Api = chatserver("chatavailability");
 const NOTIFICATION: Api =
     Api { srv: "chatserver", name: "chatnotification", shows: Shows::Station };
+const WORKSPACE: Api = Api { srv: "chatowner", name: "workspace", shows: Shows::SignatureAlone };
 
 const fn chatserver(name: &'static str) -> Api {
     Api { srv: "chatserver", name, shows: Shows::Signature }
@@ -116,6 +118,7 @@ enum Act {
     Unhide,
     Report(ReportType),
     Choose(Availability),
+    RegisterWorkspace,
 }
 
 /// Every action that the server speaks. There is no other way to reach a handler.
@@ -149,6 +152,7 @@ pub const ACTIONS: &[Action] = &[
     signed(AVAILABILITY, "userbusy", Act::Choose(Availability::Busy)),
     signed(AVAILABILITY, "useroffline", Act::Choose(Availability::Offline)),
     Action { api: NOTIFICATION, name: "download", act: None },
+    signed(WORKSPACE, "workspaceregister", Act::RegisterWorkspace),
 ];
 
 const fn signed(api: Api, name: &'static str, act: Act) -> Action {
@@ -185,6 +189,7 @@ async fn perform(
         Act::Unhide => change(Property::Shown).await,
         Act::Report(report_type) => reports::report(app, caller, fields, report_type).await,
         Act::Choose(chosen) => availability::choose(app, caller, chosen).await,
+        Act::RegisterWorkspace => workspace::register(app, caller, fields).await,
     }
 }
 

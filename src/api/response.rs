@@ -63,9 +63,10 @@ pub fn status(error: &Error) -> StatusCode {
         Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Error::InstanceChanged { .. } | Error::MessageConflict | Error::Replayed { .. } => {
-            StatusCode::CONFLICT
-        }
+        Error::InstanceChanged { .. }
+        | Error::MessageConflict
+        | Error::Replayed { .. }
+        | Error::WorkspaceTaken => StatusCode::CONFLICT,
         Error::RateLimited { .. } | Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal | Error::Keys(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Error::TimedOut | Error::Crowded | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

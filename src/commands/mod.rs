@@ -8,6 +8,7 @@ mod serve;
 mod sign;
 mod station;
 mod user;
+mod workspace;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -75,6 +76,14 @@ Example:
   chatserver station list alice@example.com"
     )]
     Station(station::Station),
+    /// Show workspaces
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver workspace list --json"
+    )]
+    Workspace(workspace::Workspace),
     /// Print the signature of a request whose body is on stdin; the API key is in `CHATSERVER_APIKEY`
     #[command(after_help = "\
 Example:
@@ -166,6 +175,7 @@ pub async fn run() -> ExitCode {
         Command::User(user) => user.run().await,
         Command::Friend(friend) => friend.run().await,
         Command::Station(station) => station.run().await,
+        Command::Workspace(workspace) => workspace.run().await,
         Command::Sign(sign) => sign.run(),
         Command::Migrate(settings) => migrate(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),

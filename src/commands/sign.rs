@@ -18,7 +18,7 @@ pub struct Sign {
     /// Who signs: an e-mail address or a user id
     #[arg(long, value_name = "USER")]
     user: String,
-    /// The value of Ozeki-Station; every signed API of this version demands one
+    /// The value of Ozeki-Station; of the signed APIs, workspace alone does without one
     #[arg(long, value_name = "ID")]
     station: Option<String>,
     /// The value of api in the query

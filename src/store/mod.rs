@@ -20,6 +20,7 @@ mod schema;
 mod stations;
 mod users;
 mod values;
+mod workspaces;
 mod writer;
 
 use std::time::Duration;
@@ -49,6 +50,7 @@ pub use reports::{Report, ReportType, Reported, Undelivered};
 pub use schema::Schema;
 pub use stations::{BindStation, Station};
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
+pub use workspaces::{MOST_WORKSPACES, RegisterWorkspace, Registered, Workspace};
 use writer::Writer;
 pub use writer::{Change, Told, Writing};
 

@@ -137,6 +137,7 @@ impl Stage {
                 "hideid" => json!("a;b"),
                 "limit" => json!(10),
                 "friend" => json!("carol@example.com"),
+                "workspacename" => json!("alice.ozeki.chat"),
                 "friendid" | "userid" => json!("00000000000000000000000000000000"),
                 name if name.ends_with("date") => json!(date),
                 _ => json!(id),
@@ -158,6 +159,7 @@ fn fields_of(action: &Action) -> &'static [&'static str] {
         "add" if action.api.name == "chatfriends" => &["friend"],
         "accept" | "decline" | "remove" => &["friendid"],
         "block" | "unblock" => &["userid"],
+        "workspaceregister" => &["workspacename"],
         "add" => &["conversationid", "instance", "message"],
         "clear" => &["conversationid", "instance"],
         "download" => &[

@@ -71,6 +71,8 @@ fn every_command_explains_itself_with_an_example() {
         "user rotate-key",
         "user set",
         "user show",
+        "workspace",
+        "workspace list",
     ];
     assert_eq!(known, all.map(str::to_owned).into());
     let version = place.runs(&["--version"]);

@@ -210,6 +210,15 @@ async fn the_documented_block_list() {
 }
 
 #[tokio::test]
+async fn the_documented_workspace() {
+    let stage = Stage::set().await;
+    let (request, response) = documented("p_4974");
+    // It shows a user and a signature, no station and no time.
+    let sent = stage.alice.prepares_without_station("chatowner", "workspace", &request);
+    assert_eq!(sent.sent().await.ok(), response);
+}
+
+#[tokio::test]
 async fn the_documented_login() {
     let stage = Stage::set().await;
     let reply = stage.alice.logs_in().await.ok();
@@ -235,6 +244,7 @@ async fn the_documented_login() {
             | "notification" => {
                 format!("{base}?srv=chatserver&api=chat{name}")
             }
+            "workspace" => format!("{base}?srv=chatowner&api=workspace"),
             _ => String::new(),
         };
         assert_eq!(url, &json!(expected), "{name}");

@@ -365,6 +365,8 @@ async fn an_address_that_appears_later_finds_who_has_asked() {
     let alice = world.person("Alice").await;
     alice.wants("Bob@Example.com").await.ok();
     let bob = world.person("Bob").await;
+    // Of an address that is nobody's, nothing is noted.
+    assert_eq!(Hints::of(&world).await.number_of(&bob).await, 0);
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
     assert_eq!(alice.requests().await, [json!([]), outgoing(bob.user.as_str())]);
     bob.accepts(&alice).await.ok();

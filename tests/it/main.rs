@@ -27,4 +27,5 @@ mod settings;
 mod shutdown;
 mod signatures;
 mod tidy;
+mod workspaces;
 mod world;

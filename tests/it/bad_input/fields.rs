@@ -80,6 +80,13 @@ const FIELDS: &[Field] = &[
         "carol",
         &["chatfriends/add"],
     ),
+    required(
+        "workspacename",
+        "a DNS name such as alice.ozeki.chat: at most 253 bytes, at least two labels, \
+         each 1 to 63 of A-Z, a-z, 0-9 and -, without - at its ends",
+        "alice-.ozeki.chat",
+        &["workspace/workspaceregister"],
+    ),
     required("userid", HEX, "bob@example.com", &["chatblocklist/block", "chatblocklist/unblock"]),
     required(
         "friendid",

@@ -114,8 +114,10 @@ fn any_queries() {
         let first = |name: &str| pairs.iter().find(|(known, ..)| *known == name).map(|pair| pair.1);
         let expected = match (first("srv"), first("api")) {
             (Some("chatserver"), Some("chatconversation")) => None,
-            // The signature covers the name of the API.
-            (Some("chatserver"), Some("chatfriends")) => Some("invalid_signature"),
+            // The signature covers the names of the service and of the API.
+            (Some("chatserver"), Some("chatfriends")) | (Some("chatowner"), Some("workspace")) => {
+                Some("invalid_signature")
+            }
             _ => Some("unknown_api"),
         };
         let mut request = stage.lists();

@@ -8,6 +8,7 @@ use chatserver::id::{
 use chatserver::messages::{Data, Kind};
 use chatserver::store::Property;
 use chatserver::users::{FullName, Nick};
+use chatserver::workspaces::WorkspaceName;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use unicode_normalization::UnicodeNormalization as _;
@@ -149,6 +150,24 @@ proptest! {
             && parts.len() == 2
             && parts.iter().all(|part| !part.is_empty());
         agrees(&text, well_formed.then_some(lower.as_str()), |email: Email| email.to_string());
+    }
+
+    #[test]
+    fn names_of_workspaces(text in prop_oneof![
+        near("[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?([.][a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?){1,3}"),
+        near("([a-z0-9]{60,64}[.]){3}[a-z0-9]{58,63}"),
+    ]) {
+        let labels: Vec<_> = text.split('.').collect();
+        let is_label = |label: &&str| {
+            let inner = label.trim_start_matches('-').trim_end_matches('-');
+            only(&(alphanumeric() + "-"), label, 1..=63) && inner == *label
+        };
+        let well_formed =
+            text.chars().count() <= 253 && labels.len() >= 2 && labels.iter().all(is_label);
+        let lower = text.to_lowercase();
+        agrees(&text, well_formed.then_some(lower.as_str()), |name: WorkspaceName| {
+            name.as_str().to_owned()
+        });
     }
 
     #[test]

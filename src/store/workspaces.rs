@@ -1,0 +1,102 @@
+//! Workspaces: who has registered which name.
+
+use super::error::Doing as _;
+use super::writer::{Change, Writing};
+use super::{Error, Store, stored};
+use crate::clock::Timestamp;
+use crate::id::{Email, UserId};
+
+/// The most workspaces of one user: more than anybody needs, and few enough that nobody takes all names.
+pub const MOST_WORKSPACES: u16 = 100;
+
+const OWNER: &str = "SELECT owner_id FROM workspaces WHERE name = $1";
+
+const COUNT: &str = "SELECT count(*) FROM workspaces WHERE owner_id = $1";
+
+const REGISTER: &str = "INSERT INTO workspaces (name, owner_id, registered_at) VALUES ($1, $2, $3)";
+
+const WORKSPACES: &str = "
+    SELECT w.name, w.owner_id, u.email, w.registered_at
+    FROM workspaces w JOIN users u ON u.id = w.owner_id ORDER BY w.name";
+
+/// A workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub owner: UserId,
+    /// The owner's address.
+    pub email: Email,
+    /// When it was registered.
+    pub registered_at: Timestamp,
+}
+
+impl Store {
+    /// All workspaces, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn workspaces(&self) -> Result<Vec<Workspace>, Error> {
+        let rows: Vec<(String, String, String, i64)> =
+            sqlx::query_as(WORKSPACES).fetch_all(&self.reads).await.doing("listing workspaces")?;
+        let workspace = |(name, owner, email, at): (String, String, String, i64)| {
+            let out_of_range = || sqlx::Error::Decode("a column holds no second of a date".into());
+            let at = Timestamp::from_unix(at).ok_or_else(out_of_range);
+            Ok(Workspace {
+                name,
+                owner: stored(&owner)?,
+                email: stored(&email)?,
+                registered_at: at.doing("reading when a workspace was registered")?,
+            })
+        };
+        rows.into_iter().map(workspace).collect()
+    }
+}
+
+/// Registers a workspace.
+#[derive(Clone, Debug)]
+pub struct RegisterWorkspace {
+    /// Its name.
+    pub name: String,
+    /// For whom.
+    pub owner: UserId,
+    /// The server's second.
+    pub now: Timestamp,
+}
+
+/// What became of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// It is the user's: now, or it was already.
+    Registered,
+    /// It is somebody else's.
+    Taken,
+    /// The user has [`MOST_WORKSPACES`].
+    TooMany,
+}
+
+impl Change for RegisterWorkspace {
+    type Outcome = Registered;
+
+    async fn apply(&self, on: &mut Writing) -> Result<Registered, Error> {
+        let owner = sqlx::query_scalar(OWNER).bind(&self.name);
+        let owner: Option<String> =
+            owner.fetch_optional(&mut on.connection).await.doing("looking for a workspace")?;
+        match owner {
+            Some(owner) if owner == self.owner.as_str() => return Ok(Registered::Registered),
+            Some(_) => return Ok(Registered::Taken),
+            None => {}
+        }
+        let count = sqlx::query_scalar(COUNT).bind(self.owner.as_str());
+        let count: i64 = count.fetch_one(&mut on.connection).await.doing("counting workspaces")?;
+        if count >= i64::from(MOST_WORKSPACES) {
+            return Ok(Registered::TooMany);
+        }
+        let register =
+            sqlx::query(REGISTER).bind(&self.name).bind(self.owner.as_str()).bind(self.now.unix());
+        register.execute(&mut on.connection).await.doing("registering a workspace")?;
+        Ok(Registered::Registered)
+    }
+}
