@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use crate::reports::settled;
 use crate::world::{Person, World, message, message_with_id, until};
 
 #[tokio::test]
@@ -73,6 +74,7 @@ async fn friends_who_part_can_still_read() {
     assert_eq!(bob.reads().await, ["while we are friends"]);
     alice.clears().await.refused(403, "not_friends");
     alice.does("mute", json!({})).await.ok();
+    settled(&alice, &bob).await;
     let before = alice.sees().await;
     world.befriends(&mut alice, &mut bob).await;
     assert_eq!(alice.sees().await, before, "it is the same conversation, with the same secret");

@@ -10,6 +10,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::task::LocalSet;
 
 use crate::binary::{Process, Workplace, free_address};
+use crate::reports::settled;
 use crate::world::{Person, message, until};
 
 /// How often the server is killed while people send.
@@ -127,6 +128,9 @@ async fn a_kill_loses_no_acknowledged_message_and_doubles_none() {
             assert_eq!(found, sent.iter().collect::<Vec<_>>(), "each once, in the sender's order");
         }
         assert_eq!(stored.len(), sent[0].len() + sent[1].len(), "nothing else is there");
+        settled(&pair[0], &pair[1]).await;
+        let receipts: HashSet<_> = pair[0].told().await.into_iter().collect();
+        assert_eq!(receipts.len(), stored.len(), "each was delivered once");
     }
 }
 

@@ -4,6 +4,23 @@ use serde_json::{Value, json};
 
 use crate::world::{Answer, Person, World, until};
 
+/// All that two people can download, byte for byte, once all of it is reported as delivered. From then on nothing
+/// changes by itself.
+pub async fn settled(one: &Person, other: &Person) -> String {
+    let mut pages = String::new();
+    until("everything is delivered", async || {
+        let (mine, theirs) =
+            (one.does("download", json!({})).await, other.does("download", json!({})).await);
+        pages = mine.text.clone() + &theirs.text;
+        let page = mine.ok();
+        let reports = page["reports"].as_array().unwrap().iter();
+        let delivered = reports.filter(|report| report["Type"] == "delivered").count();
+        page.get("more").is_none() && page["messages"].as_array().unwrap().len() == delivered
+    })
+    .await;
+    pages
+}
+
 impl Person {
     /// All reports of the conversation that this person talks in.
     pub async fn reports(&self) -> Vec<Value> {

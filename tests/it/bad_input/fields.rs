@@ -30,6 +30,8 @@ const WITH_CONVERSATION: &[&str] = &[
     "setlistitembackgroundcolor",
     "hide",
     "unhide",
+    "delivered",
+    "viewed",
 ];
 
 const fn required(
@@ -53,7 +55,12 @@ const fn optional(
 const FIELDS: &[Field] = &[
     required("conversationid", HEX, "8CA16186C36A4E0A1EF2096E6C60B613", WITH_CONVERSATION),
     required("instance", INSTANCE, "PqjfKSn7V", &["add", "clear"]),
-    optional("instance", INSTANCE, "PqjfKSn7V88", &["download", "downloadpartial"]),
+    optional(
+        "instance",
+        INSTANCE,
+        "PqjfKSn7V88",
+        &["download", "downloadpartial", "delivered", "viewed"],
+    ),
     required("color", "a colour such as #bae1ff", "bae1ff", &["setlistitembackgroundcolor"]),
     optional("hideid", "at most 256 bytes without control characters", "a\nb", &["hide"]),
     optional("firstmessageid", MESSAGE_ID, "a b", &["download"]),
@@ -177,4 +184,34 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
     ] {
         assert_eq!(said(&stage, action, name, value).await, format!("{name} {sentence}"));
     }
+}
+
+#[tokio::test]
+async fn the_ids_of_a_report_are_named_with_what_they_must_be() {
+    let stage = Stage::set().await;
+    let before = stage.everything().await;
+    let unread = &stage.unread;
+    let expected = format!("an array of at most 1000 strings, each {MESSAGE_ID}");
+    for action in ["delivered", "viewed"] {
+        for value in [None, Some(Value::Null)] {
+            let missing = format!("messageids is missing, it must be {expected}");
+            assert_eq!(said(&stage, action, "messageids", value).await, missing);
+        }
+        for value in [
+            json!(unread),
+            json!({ "0": unread }),
+            json!([unread, 1]),
+            json!([unread, null]),
+            json!([unread, ""]),
+            json!([unread, "a_b"]),
+            json!([unread, "x".repeat(65)]),
+            json!([[unread]]),
+            json!(vec![unread; 1001]),
+        ] {
+            let malformed = format!("messageids must be {expected}");
+            let said = said(&stage, action, "messageids", Some(value.clone())).await;
+            assert_eq!(said, malformed, "{value}");
+        }
+    }
+    Stage::assert_unchanged(&before, &stage.everything().await, "a wrong report");
 }
