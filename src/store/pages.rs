@@ -17,6 +17,9 @@ use crate::id::{ConversationId, Instance, MessageId, UserId};
 /// `$second` holds the next one too. Reports go the same way in the bytes that messages leave, and where no message
 /// gets the client further, one report does: the nearest, or where `$report_second` holds the next one too.
 /// `undelivered` are the messages of others of which the caller has made no report yet.
+///
+/// `CROSS JOIN` is to SQLite the order in which the tables are read: left to itself, it would rather read a whole
+/// generation than look up the rows of a page.
 macro_rules! page {
     (
         $default:literal, $report_default:literal, $side:literal, $nearest:literal,
@@ -60,7 +63,7 @@ page AS (
            octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
                + octet_length(m.id) + octet_length(json_quote(m.type)) + octet_length(m.created)
                + octet_length(m.valid_until) + octet_length(m.data) AS bytes
-    FROM head, cursor, messages m
+    FROM head CROSS JOIN cursor CROSS JOIN messages m
     WHERE head.instance = coalesce($3, head.instance)
         AND m.conversation_id = head.id AND m.generation = head.generation AND "#,
             $side,
@@ -120,10 +123,10 @@ report_page AS (
            octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
                + octet_length(m.id) + octet_length(m.type) + octet_length(m.created)
                + octet_length(about.id) + octet_length(m.user_id) AS bytes
-    FROM head, report_cursor AS cursor, reports m
-    JOIN messages about ON about.conversation_id = m.conversation_id
-        AND about.generation = m.generation AND about.seq = m.message_seq
+    FROM head CROSS JOIN report_cursor AS cursor CROSS JOIN reports m CROSS JOIN messages about
     WHERE head.instance = coalesce($3, head.instance)
+        AND about.conversation_id = m.conversation_id AND about.generation = m.generation
+        AND about.seq = m.message_seq
         AND m.conversation_id = head.id AND m.generation = head.generation AND "#,
             $side,
             " ORDER BY ",
@@ -147,9 +150,10 @@ report_kept AS (
 ),
 undelivered AS (
     SELECT min(m.seq) AS first, max(m.seq) AS last
-    FROM head, kept JOIN messages m ON m.seq = kept.seq
+    FROM head CROSS JOIN kept CROSS JOIN messages m
     WHERE kept.seq > head.delivered_to
-        AND m.conversation_id = head.id AND m.generation = head.generation AND m.sender_id <> $2
+        AND m.conversation_id = head.id AND m.generation = head.generation AND m.seq = kept.seq
+        AND m.sender_id <> $2
         AND NOT EXISTS (
             SELECT 1 FROM reports r
             WHERE r.conversation_id = m.conversation_id AND r.generation = m.generation
@@ -162,16 +166,18 @@ SELECT head.instance,
            SELECT string_agg('{"ID":"' || m.id || '","Type":' || json_quote(m.type)
                              || ',"Created":"' || m.created || '","ValidUntil":"' || m.valid_until
                              || '","Data":"' || m.data || '"}', ',' ORDER BY m.seq)
-           FROM kept JOIN messages m ON m.seq = kept.seq
-           WHERE m.conversation_id = head.id AND m.generation = head.generation), '') AS messages,
+           FROM kept CROSS JOIN messages m
+           WHERE m.conversation_id = head.id AND m.generation = head.generation
+               AND m.seq = kept.seq), '') AS messages,
        coalesce((
            SELECT string_agg('{"ID":"' || r.id || '","Type":"' || r.type || '","Created":"'
                              || r.created || '","MessageID":"' || about.id || '","UserID":"'
                              || r.user_id || '"}', ',' ORDER BY r.seq)
-           FROM report_kept JOIN reports r ON r.seq = report_kept.seq
-           JOIN messages about ON about.conversation_id = r.conversation_id
-               AND about.generation = r.generation AND about.seq = r.message_seq
-           WHERE r.conversation_id = head.id AND r.generation = head.generation), '') AS reports,
+           FROM report_kept CROSS JOIN reports r CROSS JOIN messages about
+           WHERE r.conversation_id = head.id AND r.generation = head.generation
+               AND r.seq = report_kept.seq
+               AND about.conversation_id = r.conversation_id
+               AND about.generation = r.generation AND about.seq = r.message_seq), '') AS reports,
        (SELECT count(*) FROM kept) < (SELECT count(*) FROM page)
            OR (SELECT count(*) FROM report_kept) < (SELECT count(*) FROM report_page) AS more,
        head.generation, undelivered.first AS undelivered_first, undelivered.last AS undelivered_last

@@ -26,7 +26,7 @@ const HEAD: &str = "
 /// Makes the reports that there are not yet. An ID is a UUID of version 8 (RFC 9562): random bits, and the place
 /// of the report in its last 48, by which it is found again.
 macro_rules! make_reports {
-    ($which:literal) => {
+    ($messages:literal, $which:literal) => {
         concat!(
             "INSERT INTO reports (conversation_id, generation, seq, id, type, created,
                                   message_seq, user_id)
@@ -38,8 +38,9 @@ macro_rules! make_reports {
              FROM (
                  SELECT m.seq AS message_seq, lower(hex(randomblob(9))) AS random,
                         $6 - 1 + row_number() OVER (ORDER BY m.seq) AS seq
-                 FROM messages m
-                 WHERE m.conversation_id = $1 AND m.generation = $2 AND m.sender_id <> $3 AND ",
+                 FROM ",
+            $messages,
+            "    WHERE m.conversation_id = $1 AND m.generation = $2 AND m.sender_id <> $3 AND ",
             $which,
             "        AND NOT EXISTS (
                          SELECT 1 FROM reports r
@@ -50,9 +51,13 @@ macro_rules! make_reports {
     };
 }
 
-const MAKE_FOR_IDS: &str = make_reports!("m.id IN (SELECT value FROM json_each($7))");
+/// `CROSS JOIN` has each ID looked up; the messages of a generation may be many.
+const MAKE_FOR_IDS: &str = make_reports!(
+    "(SELECT DISTINCT value AS id FROM json_each($7)) AS named CROSS JOIN messages m ",
+    "m.id = named.id"
+);
 
-const MAKE_FOR_PLACES: &str = make_reports!("m.seq BETWEEN $7 AND $8");
+const MAKE_FOR_PLACES: &str = make_reports!("messages m ", "m.seq BETWEEN $7 AND $8");
 
 const ADVANCE: &str = "
     UPDATE conversations
