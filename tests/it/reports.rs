@@ -1,8 +1,21 @@
 //! Reports: what a reader lets the sender know.
 
-use serde_json::{Value, json};
+mod asked;
+mod clearing;
+mod made;
+mod pages;
+mod random;
+mod whole;
 
-use crate::world::{Answer, Person, World, until};
+use chatserver::clock::Timestamp;
+use chatserver::id::Parse as _;
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, SqliteConnection};
+
+use crate::world::{Answer, Person, Prepared, World, until};
+
+/// Cursors behind which there is nothing.
+const NEVER: &str = "9999-01-01 00:00:00";
 
 /// All that two people can download, byte for byte, once all of it is reported as delivered. From then on nothing
 /// changes by itself.
@@ -22,11 +35,18 @@ pub async fn settled(one: &Person, other: &Person) -> String {
 }
 
 impl Person {
-    /// All reports of the conversation that this person talks in.
+    /// All reports of the conversation that this person talks in, in as many pages as it takes.
     pub async fn reports(&self) -> Vec<Value> {
-        let page =
-            self.does("download", json!({ "firstmessagedate": "9999-01-01 00:00:00" })).await;
-        page.ok()["reports"].as_array().unwrap().clone()
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let first = all.pop().map_or(json!(""), |last| last["ID"].clone());
+            let cursors = json!({ "firstmessagedate": NEVER, "firstreportid": first });
+            let page = self.does("download", cursors).await.ok();
+            all.extend_from_slice(page["reports"].as_array().unwrap());
+            if page.get("more").is_none() {
+                return all;
+            }
+        }
     }
 
     /// Types of the reports, and the messages that they are about.
@@ -36,10 +56,21 @@ impl Person {
         reports.iter().map(|report| (text(&report["Type"]), text(&report["MessageID"]))).collect()
     }
 
-    /// Reports messages of the current instance.
-    pub async fn reports_as(&self, action: &str, messages: &[&str]) -> Answer {
+    /// A report of messages of the current instance.
+    fn prepares_report<T: AsRef<str>>(&self, action: &str, messages: &[T]) -> Prepared {
+        let messages: Vec<_> = messages.iter().map(AsRef::as_ref).collect();
         let fields = json!({ "conversationid": self.conversation, "messageids": messages });
-        self.prepares("chatreports", action, &fields).sent().await
+        self.prepares("chatreports", action, &fields)
+    }
+
+    /// Reports messages of the current instance.
+    async fn reports_as<T: AsRef<str>>(&self, action: &str, messages: &[T]) -> Answer {
+        self.prepares_report(action, messages).sent().await
+    }
+
+    /// What the conversation says is its newest report.
+    async fn newest_report(&self) -> String {
+        self.sees().await["lastreportid"].as_str().unwrap().to_owned()
     }
 }
 
@@ -51,33 +82,71 @@ fn viewed(id: &str) -> (String, String) {
     ("viewed".to_owned(), id.to_owned())
 }
 
-#[tokio::test]
-async fn a_reader_reports_each_message_once() {
-    let world = World::start().await;
-    let (alice, bob) = world.alice_and_bob().await;
-    let one = alice.sends("one").await;
-    let two = alice.sends("two").await;
-    bob.reports_as("viewed", &[&two, "unknown"]).await.ok();
-    assert_eq!(alice.told().await, [delivered(&two), viewed(&two)]);
-    bob.reports_as("viewed", &[&one, &two]).await.ok();
-    bob.reports_as("delivered", &[&one, &two]).await.ok();
-    let all = [delivered(&two), viewed(&two), delivered(&one), viewed(&one)];
-    assert_eq!(alice.told().await, all);
-    assert_eq!(bob.told().await, all);
-    alice.reports_as("viewed", &[&one, &two]).await.ok();
-    assert_eq!(alice.told().await, all, "one's own messages are passed over");
-    let last = alice.reports().await.pop().unwrap();
-    let id = last["ID"].as_str().unwrap().replace('-', "");
-    assert_eq!(alice.sees().await["lastreportid"], json!(id));
-    assert_eq!(last["UserID"], json!(bob.user.as_str()));
+/// The ID of a report as conversations name it.
+fn bare(report: &Value) -> String {
+    report["ID"].as_str().unwrap().replace('-', "")
 }
 
-#[tokio::test]
-async fn the_server_reports_what_was_downloaded() {
-    let world = World::start().await;
-    let (alice, bob) = world.alice_and_bob().await;
-    let sent = alice.sends("hello").await;
-    let page = bob.does("download", json!({})).await.ok();
-    assert_eq!(page["reports"], json!([]), "the page is answered first");
-    until("it is delivered", async || alice.told().await == [delivered(&sent)]).await;
+/// The database behind the server's back.
+async fn database(world: &World) -> SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
+    options.connect().await.unwrap()
+}
+
+/// Asks the database for one number.
+async fn number(world: &World, question: &'static str) -> i64 {
+    sqlx::query_scalar(question).fetch_one(&mut database(world).await).await.unwrap()
+}
+
+/// Asserts that the reports of the current instances stand one after another, without a gap.
+async fn stand_in_line(world: &World, reports: i64) {
+    let gaps = "SELECT count(*) - (max(seq) - min(seq) + 1) FROM reports";
+    assert_eq!(number(world, "SELECT count(*) FROM reports").await, reports);
+    assert_eq!(number(world, gaps).await, 0);
+    assert_eq!(number(world, "SELECT max(next_report_seq) FROM conversations").await, reports + 1);
+}
+
+/// Messages `m-1`, `m-2` and so on of this person, stored without being sent one by one.
+async fn fill(world: &World, sender: &Person, messages: i64) {
+    let mut database = database(world).await;
+    let insert = sqlx::query(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $3)
+         INSERT INTO messages
+         SELECT c.id, c.generation, n, 'm-' || n, $2, 'Message', $4, '', $5, 'QUJD'
+         FROM conversations c, numbers WHERE c.id = $1",
+    );
+    let now = world.clock.date();
+    let second = Timestamp::parse(&now).unwrap().unix();
+    let insert = insert.bind(&sender.conversation).bind(sender.user.as_str()).bind(messages);
+    insert.bind(&now).bind(second).execute(&mut database).await.unwrap();
+    let advance = sqlx::query(
+        "UPDATE conversations
+         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3 WHERE id = $1",
+    );
+    let advance = advance.bind(&sender.conversation).bind(messages).bind(second);
+    advance.execute(&mut database).await.unwrap();
+}
+
+/// Has one user block another, or no longer.
+async fn blocks(world: &World, blocker: &Person, blocked: &Person, is_blocked: bool) {
+    let statement = if is_blocked {
+        "INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)"
+    } else {
+        "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2"
+    };
+    let change = sqlx::query(statement).bind(blocker.user.as_str()).bind(blocked.user.as_str());
+    change.execute(&mut database(world).await).await.unwrap();
+}
+
+/// Once this is answered, whatever was queued before it has been written. It writes nothing itself.
+async fn whatever_was_queued_is_written(earlier: &Prepared) {
+    earlier.sent().await.refused(409, "replayed");
+}
+
+/// The number of the newest change of the conversation for this person, and the station that made it.
+async fn noted(world: &World, person: &Person) -> (i64, String) {
+    let note = "SELECT number, station_id FROM changes
+                WHERE user_id = $1 AND kind = 'conversation' AND subject_id = $2";
+    let note = sqlx::query_as(note).bind(person.user.as_str()).bind(&person.conversation);
+    note.fetch_one(&mut database(world).await).await.unwrap()
 }

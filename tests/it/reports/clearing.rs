@@ -1,0 +1,62 @@
+//! A clear takes the reports along.
+
+use serde_json::json;
+
+use super::{delivered, fill, number, settled, viewed};
+use crate::world::{World, until};
+
+#[tokio::test]
+async fn a_clear_takes_the_reports_of_what_it_clears() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.sends("before").await;
+    let old = alice.instance().await;
+    settled(&alice, &bob).await;
+    let report = bob.reports().await.pop().unwrap();
+    assert_eq!(alice.newest_report().await, super::bare(&report));
+    let cleared = alice.clears().await.conversation();
+    assert_eq!(cleared["lastreportid"], "");
+    for person in [&alice, &bob] {
+        assert_eq!(person.newest_report().await, "");
+        assert_eq!(person.told().await, []);
+        for (action, cursor) in [("download", "firstreportid"), ("downloadpartial", "lastreportid")]
+        {
+            let late = person.does(action, json!({ "instance": old })).await;
+            late.refused(409, "instance_changed");
+            // The report is not known any more, so its ID is an unknown one.
+            let page = person.does(action, json!({ cursor: report["ID"] })).await.ok();
+            assert_eq!(page["reports"], json!([]));
+        }
+    }
+    world.clock.shows("2024-03-08 11:59:00");
+    let sent = alice.sends("after").await;
+    bob.does("download", json!({ "firstreportid": report["ID"] })).await.ok();
+    until("it is delivered", async || alice.told().await == [delivered(&sent)]).await;
+    let first = bob.does("download", json!({ "firstreportid": report["ID"] })).await.ok();
+    assert_eq!(first["reports"][0]["Created"], "2024-03-08 11:59:00", "the dates begin anew");
+    assert_ne!(first["reports"][0]["ID"], report["ID"]);
+    bob.reports_as("viewed", &[&sent]).await.ok();
+    assert_eq!(alice.told().await, [delivered(&sent), viewed(&sent)]);
+}
+
+#[tokio::test]
+async fn cleared_reports_are_removed_from_the_disk_by_and_by() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);
+    world.befriends(&mut other, &mut carol).await;
+    carol.reports_as("viewed", &[&other.sends("kept").await]).await.ok();
+    fill(&world, &alice, 700).await;
+    let ids: Vec<_> = (1..=700).map(|n| format!("m-{n}")).collect();
+    bob.reports_as("viewed", &ids).await.ok();
+    assert_eq!(number(&world, "SELECT count(*) FROM reports").await, 1402);
+    alice.clears().await.ok();
+    bob.reports_as("delivered", &[&alice.sends("new").await]).await.ok();
+    until("the old rows are gone", async || {
+        let left = "SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM purges)";
+        number(&world, left).await == 2
+    })
+    .await;
+    assert_eq!(number(&world, "SELECT count(*) FROM reports").await, 3);
+    assert_eq!((alice.told().await.len(), other.told().await.len()), (1, 2));
+}

@@ -1,0 +1,272 @@
+//! Random histories of two people, told to the server and to a simple model of their reports.
+
+use chatserver::id::{ConversationId, MessageId, Parse as _};
+use chatserver::store::{Cursor, Download, DownloadPartial, Page};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+use tokio::runtime::Builder;
+
+use super::{bare, whatever_was_queued_is_written};
+use crate::bad_input::cases;
+use crate::world::{Person, Prepared, World, message_with_id};
+
+const START: &str = "2024-03-08 12:00:00";
+
+/// People are 0 and 1, messages are named by their places.
+#[derive(Clone, Debug)]
+enum Step {
+    Send { by: usize, length: usize },
+    Report { by: usize, action: &'static str, messages: Vec<usize> },
+    Clear { by: usize },
+    Download { by: usize, from: Option<usize> },
+    Scroll { by: usize, before: Option<usize>, limit: usize },
+    Clock(i64),
+}
+
+/// Pages of these bounds, in which the whole is asked for at the end.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    entries: u32,
+    bytes: u32,
+}
+
+#[derive(Debug, PartialEq)]
+struct Report {
+    action: &'static str,
+    message: usize,
+    reader: usize,
+}
+
+/// What the protocol says of reports, in the simplest form.
+#[derive(Default)]
+struct Model {
+    senders: Vec<usize>,
+    reports: Vec<Report>,
+}
+
+impl Model {
+    /// Once for each reader, and only of what others have sent.
+    fn make(&mut self, action: &'static str, reader: usize, mut messages: Vec<usize>) {
+        messages.sort_unstable();
+        for message in messages {
+            let report = Report { action, message, reader };
+            let is_others = self.senders.get(message).is_some_and(|sender| *sender != reader);
+            if is_others && !self.reports.contains(&report) {
+                self.reports.push(report);
+            }
+        }
+    }
+
+    /// A step that is carried out.
+    fn takes(&mut self, step: &Step) {
+        let end = self.senders.len();
+        let place = |place: Option<usize>| place.filter(|place| *place < end);
+        match step {
+            Step::Send { by, .. } => self.senders.push(*by),
+            Step::Report { by, action, messages } => {
+                self.make("delivered", *by, messages.clone());
+                self.make(action, *by, messages.clone());
+            }
+            Step::Clear { .. } => *self = Self::default(),
+            Step::Download { by, from } => {
+                self.make("delivered", *by, (place(*from).unwrap_or(0)..end).collect());
+            }
+            Step::Scroll { by, before, limit } => {
+                let before = place(*before).unwrap_or(end);
+                let page = before.saturating_sub(*limit)..before;
+                self.make("delivered", *by, page.collect());
+            }
+            Step::Clock(_) => {}
+        }
+    }
+}
+
+fn name(message: usize) -> String {
+    format!("m-{message}")
+}
+
+struct Stage {
+    world: World,
+    people: [Person; 2],
+    /// A change that has been made.
+    done: Prepared,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let world = World::start().await;
+        world.clock.shows(START);
+        let (alice, bob) = world.alice_and_bob().await;
+        let fields = json!({ "conversationid": alice.conversation });
+        let done = alice.prepares("chatconversation", "mute", &fields);
+        done.sent().await.ok();
+        Self { world, people: [alice, bob], done }
+    }
+
+    async fn carries_out(&self, step: &Step, model: &Model) {
+        match step {
+            Step::Send { by, length } => {
+                let id = name(model.senders.len());
+                let message = message_with_id(&id, &"x".repeat(*length), &self.world.clock.date());
+                self.people[*by].adds(&message).await.ok();
+            }
+            Step::Report { by, action, messages } => {
+                let messages: Vec<_> = messages.iter().copied().map(name).collect();
+                self.people[*by].reports_as(action, &messages).await.ok();
+            }
+            Step::Clear { by } => drop(self.people[*by].clears().await.ok()),
+            Step::Download { by, from } => {
+                let cursor = json!({ "firstmessageid": from.map(name) });
+                self.people[*by].does("download", cursor).await.ok();
+            }
+            Step::Scroll { by, before, limit } => {
+                let cursor = json!({ "lastmessageid": before.map(name), "limit": limit });
+                self.people[*by].does("downloadpartial", cursor).await.ok();
+            }
+            // Within the bounds in which the repeated change is known as such.
+            Step::Clock(second) => {
+                self.world.clock.shows(START);
+                self.world.clock.advances(*second);
+            }
+        }
+        whatever_was_queued_is_written(&self.done).await;
+    }
+
+    /// Asserts that both see what the model says, and returns the reports.
+    async fn agrees(&self, model: &Model) -> Vec<Value> {
+        let reports = self.people[0].reports().await;
+        assert_eq!(reports, self.people[1].reports().await);
+        let said = reports
+            .iter()
+            .map(|report| json!([report["Type"], report["MessageID"], report["UserID"]]));
+        let expected = model.reports.iter().map(|report| {
+            json!([report.action, name(report.message), self.people[report.reader].user.as_str()])
+        });
+        assert_eq!(said.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        let dates: Vec<_> =
+            reports.iter().map(|report| report["Created"].as_str().unwrap()).collect();
+        assert!(dates.is_sorted(), "{dates:?}");
+        for person in &self.people {
+            assert_eq!(person.newest_report().await, reports.last().map(bare).unwrap_or_default());
+        }
+        reports
+    }
+
+    /// Everything, page by page: going on from the last entries, or scrolling up from the first.
+    async fn pages(&self, bounds: Bounds, scrolls: bool) -> [Vec<Value>; 2] {
+        let store = &self.world.app().store;
+        let conversation = ConversationId::parse(&self.people[0].conversation).unwrap();
+        let user = self.people[0].user;
+        let Bounds { entries, bytes } = bounds;
+        let [mut messages, mut reports] = [vec![], vec![]];
+        loop {
+            let [cursor, report_cursor] = [&messages, &reports].map(|known| cursor(known, scrolls));
+            let page = if scrolls {
+                let limit = entries;
+                let asked = DownloadPartial {
+                    conversation,
+                    user,
+                    instance: None,
+                    cursor,
+                    report_cursor,
+                    limit,
+                    bytes,
+                };
+                store.download_partial(&asked).await
+            } else {
+                let asked = Download {
+                    conversation,
+                    user,
+                    instance: None,
+                    cursor,
+                    report_cursor,
+                    entries,
+                    bytes,
+                };
+                store.download(&asked).await
+            };
+            let Page { messages: more_messages, reports: more_reports, more, .. } =
+                page.unwrap().unwrap();
+            let got = goes_on(&mut messages, &more_messages, bounds, scrolls);
+            let told = goes_on(&mut reports, &more_reports, bounds, scrolls);
+            let is_full = scrolls && [got, told].contains(&(entries as usize));
+            assert!(got + told > 0 || !more, "it goes on");
+            if !more && !is_full {
+                return [messages, reports];
+            }
+        }
+    }
+}
+
+/// Where a client goes on.
+fn cursor(known: &[Value], scrolls: bool) -> Cursor {
+    let nearest = if scrolls { known.first() } else { known.last() };
+    let id = nearest.map(|entry| MessageId::parse(entry["ID"].as_str().unwrap()).unwrap());
+    Cursor { id, date: None }
+}
+
+/// Adds the entries of a page to what is known, and says how many are new.
+fn goes_on(known: &mut Vec<Value>, entries: &str, bounds: Bounds, scrolls: bool) -> usize {
+    let mut entries: Vec<Value> = serde_json::from_str(&format!("[{entries}]")).unwrap();
+    let bytes: usize = entries.iter().map(|entry| entry.to_string().len()).sum();
+    assert!(entries.len() <= bounds.entries as usize);
+    assert!(entries.len() <= 2 || bytes <= bounds.bytes as usize, "{bytes} bytes");
+    if scrolls {
+        let new = entries.len();
+        known.splice(0..0, entries);
+        return new;
+    }
+    if known.last().is_some() && known.last() == entries.first() {
+        entries.remove(0);
+    }
+    known.extend_from_slice(&entries);
+    entries.len()
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let person = 0..2_usize;
+    let place = prop::option::of(0..12_usize);
+    let messages = prop::collection::vec(0..12_usize, 0..6);
+    let report = (person.clone(), select(vec!["delivered", "viewed"]), messages);
+    let step = prop_oneof![
+        8 => (person.clone(), 0..300_usize).prop_map(|(by, length)| Step::Send { by, length }),
+        6 => report.prop_map(|(by, action, messages)| Step::Report { by, action, messages }),
+        1 => person.clone().prop_map(|by| Step::Clear { by }),
+        2 => (person.clone(), place.clone()).prop_map(|(by, from)| Step::Download { by, from }),
+        3 => (person, place, 1..6_usize)
+            .prop_map(|(by, before, limit)| Step::Scroll { by, before, limit }),
+        2 => (-200..200_i64).prop_map(Step::Clock),
+    ];
+    prop::collection::vec(step, 1..30)
+}
+
+#[test]
+fn reports_are_the_model() {
+    let bounds = (2..6_u32, prop_oneof![1..2000_u32, Just(u32::MAX)])
+        .prop_map(|(entries, bytes)| Bounds { entries, bytes });
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let stage = runtime.block_on(Stage::set());
+    let held = TestRunner::new(cases(24)).run(&(steps(), bounds), |(steps, bounds)| {
+        runtime.block_on(async {
+            let mut model = Model::default();
+            stage.carries_out(&Step::Clear { by: 0 }, &model).await;
+            for step in &steps {
+                stage.carries_out(step, &model).await;
+                model.takes(step);
+                stage.agrees(&model).await;
+            }
+            let reports = stage.agrees(&model).await;
+            for scrolls in [false, true] {
+                let [messages, told] = stage.pages(bounds, scrolls).await;
+                assert_eq!(messages.len(), model.senders.len());
+                assert_eq!(told, reports);
+            }
+        });
+        Ok(())
+    });
+    if let Err(error) = held {
+        panic!("{error}");
+    }
+}
