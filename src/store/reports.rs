@@ -277,18 +277,18 @@ impl Making {
         };
         // A clock that was set back must not break the order of the dates.
         let created = self.now.to_string().max(self.head.last_created.clone());
-        let make = sqlx::query(statement)
+        let query = sqlx::query(statement)
             .bind(self.conversation.as_str())
             .bind(self.head.generation)
             .bind(self.user.as_str())
             .bind(report_type.as_str())
             .bind(created)
             .bind(self.head.next_report_seq);
-        let make = match which {
-            Which::Ids(ids) => make.bind(ids),
-            Which::Places(first, last) => make.bind(first).bind(last),
+        let query = match which {
+            Which::Ids(ids) => query.bind(ids),
+            Which::Places(first, last) => query.bind(first).bind(last),
         };
-        let made = make.execute(&mut on.connection).await.doing("making reports")?.rows_affected();
+        let made = query.execute(&mut on.connection).await.doing("making reports")?.rows_affected();
         if made == 0 {
             return Ok(false);
         }
