@@ -156,7 +156,7 @@ pub struct Limits {
     pub body_bytes: Bounded<1024, 67_108_864>,
     /// The encrypted text of a message, in bytes.
     pub message_bytes: Bounded<1, 67_108_864>,
-    /// The messages of one download.
+    /// The messages of one download, and its reports.
     pub download_messages: Bounded<2, 100_000>,
     /// The serialized entries of one page, in bytes.
     pub download_bytes: Bounded<1024, 268_435_456>,
