@@ -16,7 +16,7 @@ use crate::id::{ConversationId, Instance, MessageId, UserId};
 /// `page` are the rows in reach, `kept` those that fit into the bytes: always the nearest one, and where
 /// `$second` holds the next one too. Reports go the same way in the bytes that messages leave, and where no message
 /// gets the client further, one report does: the nearest, or where `$report_second` holds the next one too.
-/// `undelivered` are the messages of others of which the caller has made no report yet.
+/// `undelivered` are the messages of others of which the caller has made no report yet, and may make one.
 ///
 /// `CROSS JOIN` is to SQLite the order in which the tables are read: left to itself, it would rather read a whole
 /// generation than look up the rows of a page.
@@ -158,8 +158,11 @@ undelivered AS (
             SELECT 1 FROM reports r
             WHERE r.conversation_id = m.conversation_id AND r.generation = m.generation
                 AND r.message_seq = m.seq AND r.user_id = $2 AND r.type = 'delivered')
+        AND EXISTS (SELECT 1 FROM friends f WHERE f.user_id = $2 AND f.friend_id = m.sender_id)
         AND NOT EXISTS (
             SELECT 1 FROM blocks b WHERE b.user_id = m.sender_id AND b.blocked_id = $2)
+        AND NOT EXISTS (
+            SELECT 1 FROM blocks b WHERE b.user_id = $2 AND b.blocked_id = m.sender_id)
 )
 SELECT head.instance,
        coalesce((

@@ -10,11 +10,17 @@ use super::{Error, Replay, Store, WireText, stored};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 
-/// What decides about the reports of a participant.
+/// What decides about the reports of a participant. They pass between friends of whom none has blocked the other:
+/// what is reported is shown to both, so a block must not look otherwise than the end of the friendship.
 const HEAD: &str = "
     SELECT c.instance, c.generation, c.next_report_seq, o.user_id AS other,
-           EXISTS (SELECT 1 FROM blocks b
-                   WHERE b.user_id = o.user_id AND b.blocked_id = p.user_id) AS is_blocked,
+           EXISTS (SELECT 1 FROM friends f
+                   WHERE f.user_id = p.user_id AND f.friend_id = o.user_id)
+               AND NOT EXISTS (SELECT 1 FROM blocks b
+                               WHERE b.user_id = o.user_id AND b.blocked_id = p.user_id)
+               AND NOT EXISTS (SELECT 1 FROM blocks b
+                               WHERE b.user_id = p.user_id AND b.blocked_id = o.user_id)
+               AS may_report,
            coalesce((SELECT r.created FROM reports r
                      WHERE r.conversation_id = c.id AND r.generation = c.generation
                      ORDER BY r.seq DESC LIMIT 1), '') AS last_created
@@ -202,7 +208,7 @@ impl Change for MarkDelivered {
         let Some(head) = Head::read(&mut on.connection, conversation, user).await? else {
             return Ok(());
         };
-        if head.generation != generation || head.is_blocked {
+        if head.generation != generation || !head.may_report {
             return Ok(());
         }
         let mut making = Making { conversation, user, head, now: self.now };
@@ -229,7 +235,7 @@ struct Head {
     generation: i64,
     next_report_seq: i64,
     other: String,
-    is_blocked: bool,
+    may_report: bool,
     last_created: String,
 }
 
@@ -260,15 +266,15 @@ struct Making {
 }
 
 impl Making {
-    /// Makes what there is not yet of one type, and says whether there was any. What is reported to somebody who
-    /// has blocked the reader is dropped.
+    /// Makes what there is not yet of one type, and says whether there was any. What the reader may not report is
+    /// dropped.
     async fn make(
         &mut self,
         on: &mut Writing,
         report_type: ReportType,
         which: &Which,
     ) -> Result<bool, Error> {
-        if self.head.is_blocked {
+        if !self.head.may_report {
             return Ok(false);
         }
         let statement = match which {

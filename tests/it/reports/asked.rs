@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::{Uuid, Variant};
 
 use super::{bare, blocks, delivered, fill, noted, number, settled, stand_in_line, viewed};
-use crate::world::{World, message_with_id};
+use crate::world::{World, message_with_id, until};
 
 #[tokio::test]
 async fn a_reader_reports_each_message_once() {
@@ -225,7 +225,6 @@ async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
     assert_eq!(bob.told().await, receipts, "those from before stay");
     let after = (alice.sees().await, noted(&world, &alice).await, noted(&world, &bob).await);
     assert_eq!(before, after);
-    // The other way round nothing is in the way.
     let his = "SELECT count(*) FROM reports WHERE type = 'viewed'";
     assert_eq!(number(&world, his).await, 1);
     blocks(&world, &alice, &bob, false).await;
@@ -234,13 +233,31 @@ async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
 }
 
 #[tokio::test]
-async fn the_one_who_has_blocked_reports_as_before() {
+async fn the_one_who_has_blocked_reports_nothing_either() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = bob.sends("hello").await;
     blocks(&world, &alice, &bob, true).await;
     alice.reports_as("viewed", &[&sent]).await.ok();
+    assert_eq!(bob.told().await, []);
+    blocks(&world, &alice, &bob, false).await;
+    alice.reports_as("viewed", &[&sent]).await.ok();
     assert_eq!(bob.told().await, [delivered(&sent), viewed(&sent)]);
+}
+
+#[tokio::test]
+async fn friends_who_part_report_nothing_until_they_meet_again() {
+    let world = World::start().await;
+    let (mut alice, mut bob) = world.alice_and_bob().await;
+    let sent = alice.sends("hello").await;
+    world.parts(&alice, &bob).await;
+    bob.reports_as("viewed", &[&sent]).await.ok();
+    bob.reports_as("delivered", &[&sent]).await.ok();
+    assert_eq!(alice.told().await, []);
+    assert_eq!(bob.told().await, [], "it looks as if she had blocked him");
+    world.befriends(&mut alice, &mut bob).await;
+    bob.does("download", json!({})).await.ok();
+    until("it is delivered", async || alice.told().await == [delivered(&sent)]).await;
 }
 
 #[tokio::test]
