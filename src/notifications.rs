@@ -27,12 +27,12 @@ pub struct Notification {
     /// What acknowledges this, and everything before it.
     pub sequence: Sequence,
     /// How far this goes.
-    pub told: Told,
+    pub told: Reach,
 }
 
 /// How far a station has been told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Reach {
     number: i64,
     mark: u64,
 }
@@ -96,7 +96,7 @@ impl Inbox<'_> {
     /// # Errors
     ///
     /// [`store::Error`] where it could not be read.
-    pub async fn peek(&self, told: Option<Told>) -> Result<Option<Notification>, store::Error> {
+    pub async fn peek(&self, told: Option<Reach>) -> Result<Option<Notification>, store::Error> {
         let Some(mut pending) = self.read(told).await? else {
             return Ok(None);
         };
@@ -131,7 +131,7 @@ impl Inbox<'_> {
     }
 
     /// Reads what the store has to tell. A station of which nothing is remembered is told of every friend.
-    async fn read(&self, told: Option<Told>) -> Result<Option<Pending>, store::Error> {
+    async fn read(&self, told: Option<Reach>) -> Result<Option<Pending>, store::Error> {
         let asked = self.asked(told);
         let pending = self.store.pending(&asked).await;
         if asked.all_friends {
@@ -145,7 +145,7 @@ impl Inbox<'_> {
         pending
     }
 
-    fn asked(&self, told: Option<Told>) -> AskPending {
+    fn asked(&self, told: Option<Reach>) -> AskPending {
         AskPending {
             user: self.user,
             station: self.station,
@@ -166,7 +166,7 @@ impl Inbox<'_> {
             lists: pending.lists,
             api_key: pending.api_key,
             sequence: Sequence::of(pending.newest, self.user, self.station),
-            told: Told { number: pending.newest, mark },
+            told: Reach { number: pending.newest, mark },
         }
     }
 }

@@ -113,8 +113,8 @@ fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String>
     value.and_then(T::parse).ok_or_else(|| format!("must be {}", T::EXPECTED))
 }
 
-/// Who is to be told what is new.
-pub struct Told {
+/// A station that asks what is new.
+pub struct Asker {
     pub user: UserId,
     pub station: StationId,
     pub is_signed: bool,
@@ -133,12 +133,12 @@ impl Signer {
         })
     }
 
-    /// Who is to be told, if the request is fresh.
-    pub async fn told(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Told, Error> {
+    /// The station that asks what is new, if the request is fresh.
+    pub async fn asker(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Asker, Error> {
         self.fresh(app, api, fields).await?;
         let nowhere = || Error::InvalidSignature("Ozeki-Station is missing".to_owned());
         let station = self.station.ok_or_else(nowhere)?;
-        Ok(Told { user: self.user, station, is_signed: self.signature.is_some() })
+        Ok(Asker { user: self.user, station, is_signed: self.signature.is_some() })
     }
 
     /// The request's timestamp, if it is fresh; then its user is here.

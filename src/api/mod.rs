@@ -303,8 +303,8 @@ async fn answer(
         let caller = signer.at(app, api, &fields).await?;
         perform(act, app, &caller, &fields).await
     } else {
-        let told = signer.told(app, api, &fields).await?;
-        notification::download(app, &told, &fields).await
+        let asker = signer.asker(app, api, &fields).await?;
+        notification::download(app, &asker, &fields).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! `chatnotification` (protocol, section 2.5).
 
-use super::caller::Told;
+use super::caller::Asker;
 use crate::app::App;
 use crate::envelope::Reply;
 use crate::error::Error;
@@ -8,8 +8,8 @@ use crate::fields::Fields;
 use crate::notifications::{Inbox, Sequence};
 
 /// What the station is to be told. Without `ack` it is told once, otherwise until that is acknowledged.
-pub async fn download(app: &App, told: &Told, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let Told { user, station, is_signed } = *told;
+pub async fn download(app: &App, asker: &Asker, fields: &Fields<'_>) -> Result<Reply, Error> {
+    let Asker { user, station, is_signed } = *asker;
     let acknowledged = fields.optional_number("ack")?.map(Sequence::said);
     let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
     if let Some(reply) = read(&inbox, acknowledged).await? {

@@ -17,7 +17,7 @@ use crate::envelope::{self, Reply};
 use crate::error::Error;
 use crate::fields::Fields;
 use crate::id::{Parse, Signature, StationId, UserId};
-use crate::notifications::{Inbox, Sequence, Told};
+use crate::notifications::{Inbox, Reach, Sequence};
 use crate::signature::{Signed, SigningKey};
 
 /// How long a client may take to subscribe.
@@ -200,7 +200,7 @@ struct Listening<'a, S> {
     /// Whether there may be something new.
     is_rung: bool,
     /// How far the client was told on this connection.
-    told: Option<Told>,
+    told: Option<Reach>,
     /// The notification that is still to be acknowledged, and until when the next one waits for that.
     sent: Option<(Sequence, Instant)>,
     /// Whether the client has shown a sign of life since the last ping.
