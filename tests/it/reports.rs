@@ -127,14 +127,14 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     advance.execute(&mut database).await.unwrap();
 }
 
-/// Has one user block another, or no longer.
-async fn blocks(world: &World, blocker: &Person, blocked: &Person, is_blocked: bool) {
+/// Has one person block another, or no longer.
+async fn blocks(world: &World, one: &Person, other: &Person, is_blocked: bool) {
     let statement = if is_blocked {
         "INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)"
     } else {
         "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2"
     };
-    let change = sqlx::query(statement).bind(blocker.user.as_str()).bind(blocked.user.as_str());
+    let change = sqlx::query(statement).bind(one.user.as_str()).bind(other.user.as_str());
     change.execute(&mut database(world).await).await.unwrap();
 }
 

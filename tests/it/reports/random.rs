@@ -248,7 +248,7 @@ fn reports_are_the_model() {
         .prop_map(|(entries, bytes)| Bounds { entries, bytes });
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let stage = runtime.block_on(Stage::set());
-    let held = TestRunner::new(cases(24)).run(&(steps(), bounds), |(steps, bounds)| {
+    let held = TestRunner::new(cases(16)).run(&(steps(), bounds), |(steps, bounds)| {
         runtime.block_on(async {
             let mut model = Model::default();
             stage.carries_out(&Step::Clear { by: 0 }, &model).await;
