@@ -56,6 +56,7 @@ fn the_store_knows_neither_the_nouns_nor_the_api() {
         "blocklist",
         "conversations",
         "messages",
+        "reports",
         "workspaces",
         "jobs",
         "commands",
@@ -70,7 +71,9 @@ fn the_store_knows_neither_the_nouns_nor_the_api() {
 
 #[test]
 fn the_nouns_do_not_know_the_api() {
-    for noun in ["users", "friends", "blocklist", "conversations", "messages", "workspaces"] {
+    for noun in
+        ["users", "friends", "blocklist", "conversations", "messages", "reports", "workspaces"]
+    {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{noun}.rs"));
         let text = fs::read_to_string(path).unwrap();
         assert!(!text.contains("crate::api") && !text.contains("crate::app"), "{noun}");
