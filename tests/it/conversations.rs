@@ -70,11 +70,11 @@ async fn friends_who_part_can_still_read() {
     let world = World::start().await;
     let (mut alice, mut bob) = world.alice_and_bob().await;
     alice.sends("while we are friends").await;
+    settled(&alice, &bob).await;
     world.parts(&alice, &bob).await;
     assert_eq!(bob.reads().await, ["while we are friends"]);
     alice.clears().await.refused(403, "not_friends");
     alice.does("mute", json!({})).await.ok();
-    settled(&alice, &bob).await;
     let before = alice.sees().await;
     world.befriends(&mut alice, &mut bob).await;
     assert_eq!(alice.sees().await, before, "it is the same conversation, with the same secret");

@@ -30,8 +30,8 @@ const WITH_CONVERSATION: &[&str] = &[
     "setlistitembackgroundcolor",
     "hide",
     "unhide",
-    "delivered",
-    "viewed",
+    "chatreports/delivered",
+    "chatreports/viewed",
 ];
 
 const fn required(
@@ -59,7 +59,7 @@ const FIELDS: &[Field] = &[
         "instance",
         INSTANCE,
         "PqjfKSn7V88",
-        &["download", "downloadpartial", "delivered", "viewed"],
+        &["download", "downloadpartial", "chatreports/delivered", "chatreports/viewed"],
     ),
     required("color", "a colour such as #bae1ff", "bae1ff", &["setlistitembackgroundcolor"]),
     optional("hideid", "at most 256 bytes without control characters", "a\nb", &["hide"]),
@@ -192,7 +192,7 @@ async fn the_ids_of_a_report_are_named_with_what_they_must_be() {
     let before = stage.everything().await;
     let unread = &stage.unread;
     let expected = format!("an array of at most 1000 strings, each {MESSAGE_ID}");
-    for action in ["delivered", "viewed"] {
+    for action in ["chatreports/delivered", "chatreports/viewed"] {
         for value in [None, Some(Value::Null)] {
             let missing = format!("messageids is missing, it must be {expected}");
             assert_eq!(said(&stage, action, "messageids", value).await, missing);

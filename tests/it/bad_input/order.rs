@@ -49,6 +49,8 @@ async fn one_thing_after_the_other() {
     let (alice, bob) = (&stage.alice, &stage.bob);
     let carol = stage.world.person("Carol").await;
     let carols = chatserver::id::ConversationId::one_to_one(bob.user, carol.user).to_string();
+    // What is not delivered before they part is not reported afterwards.
+    stage.everything().await;
     stage.world.parts(alice, bob).await;
     let before = stage.everything().await;
 
