@@ -220,10 +220,11 @@ impl Parse for LogFormat {
 pub struct Filter(String);
 
 impl Filter {
-    /// The filter.
+    /// The filter. What the library of WebSockets has to say is the frames themselves, station ids and signatures
+    /// included: it stays out of every log.
     #[must_use]
     pub fn env_filter(&self) -> EnvFilter {
-        EnvFilter::new(&self.0)
+        EnvFilter::new(format!("{},tungstenite=off", self.0))
     }
 }
 
