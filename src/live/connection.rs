@@ -1,5 +1,6 @@
 //! One client that listens: it subscribes, is told what is pending, acknowledges it, and so on.
 
+use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,11 +41,15 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     open.increment(1);
     let mut socket = Socket::new(io).await;
     let since = Instant::now();
-    let (user, end) = converse(&app, &mut socket, client).await;
-    let (user, code) = (user.as_ref().map(UserId::as_str), end.code());
+    let mut user = None;
+    let end = tokio::select! {
+        end = converse(&app, &mut socket, client, &mut user) => end,
+        () = app.shutdown.closing() => End::Closing,
+    };
+    let (user, code, reason) = (user.as_ref().map(UserId::as_str), end.code(), end.reason());
     let seconds = since.elapsed().as_secs();
     let client = client.map(tracing::field::display);
-    tracing::info!(client, user, code, seconds, "a listener ended");
+    tracing::info!(client, user, code, reason, seconds, "a listener ended");
     socket.close(&end).await;
     open.decrement(1);
 }
@@ -53,14 +58,14 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     app: &Arc<App>,
     socket: &mut Socket<S>,
     client: Option<IpAddr>,
-) -> (Option<UserId>, End) {
-    let subscription = tokio::select! {
-        subscription = subscribe(app, socket, client) => subscription,
-        () = app.shutdown.closing() => Err(End::Closing),
-    };
-    match subscription {
-        Ok(subscription) => (Some(subscription.shown.user), subscription.listen(app, socket).await),
-        Err(end) => (None, end),
+    user: &mut Option<UserId>,
+) -> End {
+    match subscribe(app, socket, client).await {
+        Ok(subscription) => {
+            *user = Some(subscription.shown.user);
+            subscription.listen(app, socket).await
+        }
+        Err(end) => end,
     }
 }
 
@@ -98,8 +103,9 @@ async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Subscription, End> {
     let first = async {
         loop {
-            if let Received::Text(text) = socket.receive().await? {
-                return Ok(text);
+            match socket.receive().await? {
+                Received::Text(text) => return Ok(text),
+                Received::Sign => socket.answer().await?,
             }
         }
     };
@@ -111,6 +117,9 @@ async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(subscription)
         }
         Err(error) => {
+            if let Some(cause) = error.source() {
+                tracing::error!(error = cause, "a listener can't subscribe");
+            }
             socket.send(envelope::refusal(&error).into_bytes()).await?;
             Err(End::Malformed(error.to_string()))
         }
@@ -124,9 +133,7 @@ async fn admit(
     client: Option<IpAddr>,
 ) -> Result<Subscription, Error> {
     let fields = Fields::of_body(frame)?;
-    if fields.required::<Action>("action")? != Action::Subscribe {
-        return Err(Error::UnknownAction { known: "subscribe".to_owned() });
-    }
+    refuse_other(&fields, "subscribe")?;
     let (user, station) = (fields.required("userid")?, fields.required("stationid")?);
     let timestamp: Timestamp = fields.required("timestamp")?;
     let shown = Shown {
@@ -146,22 +153,19 @@ async fn admit(
     Ok(Subscription { shown, entered: app.hub.enter(user, station)? })
 }
 
-/// What a client's frame asks for.
-#[derive(PartialEq, Eq)]
-enum Action {
-    Subscribe,
-    Ack,
+/// Refuses a frame that asks for any other action.
+fn refuse_other(fields: &Fields<'_>, action: &'static str) -> Result<(), Error> {
+    let asked: Action = fields.required("action")?;
+    if asked.0 == action { Ok(()) } else { Err(Error::UnknownAction { known: action.to_owned() }) }
 }
+
+struct Action(String);
 
 impl Parse for Action {
     const EXPECTED: &'static str = "subscribe in the first frame and ack in any other";
 
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "subscribe" => Some(Self::Subscribe),
-            "ack" => Some(Self::Ack),
-            _ => None,
-        }
+        Some(Self(text.to_owned()))
     }
 }
 
@@ -225,21 +229,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         }
         let held_until = self.sent.map_or_else(Instant::now, |(_, until)| until);
         tokio::select! {
-            received = self.socket.receive() => {
-                self.is_heard = true;
-                if let Received::Text(text) = received? {
-                    self.hear(text.as_bytes()).await?;
-                }
-            }
+            biased;
             () = self.bell.rung() => self.is_rung = true,
             () = sleep_until(held_until), if self.sent.is_some() => self.sent = None,
+            received = self.socket.receive() => {
+                self.is_heard = true;
+                match received? {
+                    Received::Text(text) => self.hear(text.as_bytes()).await?,
+                    Received::Sign => self.socket.answer().await?,
+                }
+            }
+            // A sign of life that has come counts, though it is read only now.
             _ = self.ping.tick() => {
                 if !std::mem::take(&mut self.is_heard) {
                     return Err(End::Slow);
                 }
                 self.socket.ping().await?;
             }
-            () = self.app.shutdown.closing() => return Err(End::Closing),
         }
         Ok(())
     }
@@ -280,9 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     async fn hear(&mut self, frame: &[u8]) -> Result<(), End> {
         let malformed = |error: Error| End::Malformed(error.to_string());
         let fields = Fields::of_body(frame).map_err(malformed)?;
-        if fields.required::<Action>("action").map_err(malformed)? != Action::Ack {
-            return Err(End::Malformed("this connection has subscribed already".to_owned()));
-        }
+        refuse_other(&fields, "ack").map_err(malformed)?;
         let sequence = Sequence::said(fields.number("sequence").map_err(malformed)?);
         self.inbox().acknowledge(sequence).await.map_err(|error| failed(&error))?;
         if self.sent.is_some_and(|(sent, _)| sent == sequence) {

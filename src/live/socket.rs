@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
@@ -61,9 +62,10 @@ impl End {
         }
     }
 
-    fn reason(&self) -> &str {
+    /// The reason that the client and the log are told.
+    pub(super) fn reason(&self) -> &str {
         match self {
-            Self::Gone => "",
+            Self::Gone => "the client is gone",
             Self::Closing => "the server closes",
             Self::Binary => "frames must be text",
             Self::NotUtf8 => "text must be UTF-8",
@@ -107,8 +109,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Some(Err(Error::Capacity(_))) => {
                 Err(End::Malformed(format!("a frame must hold at most {MESSAGE_BYTES} bytes")))
             }
-            Some(Err(Error::Protocol(error))) => Err(End::Malformed(error.to_string())),
-            Some(Err(_)) => Err(End::Gone),
+            Some(Err(
+                Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_),
+            )) => Err(End::Gone),
+            Some(Err(error)) => Err(End::Malformed(error.to_string())),
         }
     }
 
@@ -122,11 +126,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        match timeout(SLOW_AFTER, self.0.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Gone),
-            Err(_) => Err(End::Slow),
-        }
+        within(SLOW_AFTER, self.0.send(message)).await
+    }
+
+    /// Sends the answer to a ping. Whoever has received a sign must do this before receiving more: the answers to a
+    /// client that asks and does not read would fill the memory.
+    pub(super) async fn answer(&mut self) -> Result<(), End> {
+        within(SLOW_AFTER, self.0.flush()).await
     }
 
     /// Closes the connection, and waits a little for the client to do so too.
@@ -136,14 +142,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         reason = &reason[..reason.floor_char_boundary(123)];
         let frame = CloseFrame { code: CloseCode::from(end.code()), reason: reason.into() };
         let closing = async {
-            if end == &End::Gone {
-                return self.0.close(None).await;
+            if end != &End::Gone {
+                self.0.send(Message::Close(Some(frame))).await?;
             }
-            self.0.send(Message::Close(Some(frame))).await?;
-            while self.0.next().await.transpose()?.is_some() {}
-            Ok(())
+            // What it says is too late, but that it closes is answered, or is the answer.
+            while self.0.next().await.is_some() {}
+            // Bytes that nobody has read would reset the connection, perhaps before the client knows why it ends.
+            let io = self.0.get_mut();
+            io.shutdown().await?;
+            while io.read(&mut [0; 256]).await? > 0 {}
+            Ok::<_, Error>(())
         };
         // Whether the client has heard of it or not, the connection ends here.
         drop(timeout(CLOSE_WITHIN, closing).await);
+    }
+}
+
+async fn within(
+    time: Duration,
+    sending: impl Future<Output = Result<(), Error>>,
+) -> Result<(), End> {
+    match timeout(time, sending).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Gone),
+        Err(_) => Err(End::Slow),
     }
 }
