@@ -192,6 +192,13 @@ impl Process {
         assert!(sent.success());
     }
 
+    /// The memory of the process, in bytes.
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        kibibytes.trim_end_matches("kB").trim().parse::<usize>().unwrap() * 1024
+    }
+
     /// Waits until the process has ended.
     pub async fn ended(&mut self) -> ExitStatus {
         let since = Instant::now();

@@ -99,9 +99,24 @@ impl Ear {
         Told::read(&event)
     }
 
+    /// Is refused with this code: an envelope, and the socket is closed.
+    pub async fn is_refused(&mut self, code: &str) -> Value {
+        let refusal = self.hears().await.unwrap();
+        assert_eq!((&refusal["status"], &refusal["errorcode"]), (&json!("ERROR"), &json!(code)));
+        assert_eq!(self.is_closed().await, Some(4000), "{refusal}");
+        refusal
+    }
+
     /// Acknowledges everything up to a notification.
     pub async fn acknowledges(&mut self, told: &Told) {
         self.says(&json!({ "action": "ack", "sequence": told.sequence })).await;
+    }
+
+    /// Returns when the server has dealt with everything that was said.
+    pub async fn is_heard(&mut self) {
+        self.0.send(Message::Ping("heard?".into())).await.unwrap();
+        let answer = async { while !matches!(self.0.next().await, Some(Ok(Message::Pong(_)))) {} };
+        timeout(PATIENCE, answer).await.expect("an answer in time");
     }
 
     /// The next notification, which is acknowledged.
@@ -113,7 +128,7 @@ impl Ear {
 
     /// Hears nothing for a while.
     pub async fn hears_nothing(&mut self) {
-        let heard = timeout(A_WHILE, self.0.next()).await;
+        let heard = timeout(A_WHILE, self.hears()).await;
         assert!(heard.is_err(), "{heard:?}");
     }
 

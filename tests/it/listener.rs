@@ -1,9 +1,18 @@
 //! The listener: what a client hears without asking.
 
+mod frames;
+mod processes;
+mod raw;
+mod subscribing;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use chatserver::id::ApiKey;
 use serde_json::json;
 
 use crate::ears::Ear;
-use crate::world::{World, message};
+use crate::world::{World, message, until};
 
 #[tokio::test]
 async fn a_message_is_told_at_once() {
@@ -90,4 +99,175 @@ async fn over_http_it_is_told_once_or_until_it_is_acknowledged() {
     assert!(bob.polls(told.sequence).await.is_empty());
     alice.adds(&message("two", &world.clock.date())).await.ok();
     assert_eq!(bob.is_notified().await.conversations, [bob.conversation.clone()]);
+}
+
+#[tokio::test]
+async fn each_station_of_a_user_is_told_for_itself() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let (phone, laptop) = (bob.elsewhere(), bob.elsewhere());
+    let mut ears = Vec::new();
+    for station in [&bob, &phone, &laptop] {
+        ears.push(station.listens_from_now_on().await);
+    }
+    let here = [bob.conversation.clone()];
+    alice.sends("to all of your devices").await;
+    for ear in &mut ears {
+        assert_eq!(ear.takes().await.conversations, here);
+    }
+    phone.does("mute", json!({})).await.ok();
+    assert_eq!(ears[0].takes().await.conversations, here);
+    ears[1].hears_nothing().await;
+    let unheard = ears[2].is_told().await;
+    assert_eq!(unheard.conversations, here);
+    ears[0].is_heard().await;
+    drop(ears);
+    // One has not acknowledged it, and only that one hears of it again.
+    bob.listens().await.hears_nothing().await;
+    assert_eq!(laptop.listens().await.takes().await.conversations, here);
+}
+
+#[tokio::test]
+async fn a_stranger_hears_nothing_of_others() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let stranger = world.person("Stranger").await;
+    let mut ear = stranger.listens_from_now_on().await;
+    let mut bobs = bob.listens_from_now_on().await;
+    let sent = alice.sends("for Bob").await;
+    let fields = json!({ "conversationid": bob.conversation, "messageids": [sent] });
+    bob.prepares("chatreports", "viewed", &fields).sent().await.ok();
+    alice.prepares("chatavailability", "useravailable", &json!({})).sent().await.ok();
+    alice.does("favorite", json!({})).await.ok();
+    alice.clears().await.ok();
+    until("Bob has heard of Alice", async || !bobs.takes().await.friends.is_empty()).await;
+    ear.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
+    let world = World::start().await;
+    let (alice, mut bob) = world.alice_and_bob().await;
+    let mut carol = world.person("Carol").await;
+    world.befriends(&mut carol, &mut bob).await;
+    let mut ear = bob.listens_from_now_on().await;
+    let since = Instant::now();
+    alice.sends("the first").await;
+    let first = ear.is_told().await;
+    let sending = async {
+        for number in 0..10 {
+            alice.sends(&number.to_string()).await;
+            carol.sends(&number.to_string()).await;
+        }
+    };
+    let hearing = async {
+        let mut told = vec![first];
+        let mut conversations = BTreeSet::new();
+        while conversations.len() < 2 {
+            let next = ear.is_told().await;
+            conversations.extend(next.conversations.clone());
+            told.push(next);
+        }
+        (told, since.elapsed())
+    };
+    let ((), (told, took)) = tokio::join!(sending, hearing);
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    assert!(u64::try_from(told.len()).unwrap() <= took.as_secs() + 1, "{told:?} in {took:?}");
+    assert!(told.is_sorted_by_key(|told| told.sequence), "{told:?}");
+    // What is acknowledged is everything up to there.
+    ear.acknowledges(told.last().unwrap()).await;
+    until("there is nothing more", async || bob.polls(0).await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_counts_wherever_it_is_made() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut ear = bob.listens().await;
+    let told = ear.is_told().await;
+    assert_eq!(bob.polls(0).await, told, "the same position, the same number");
+    assert!(bob.polls(told.sequence).await.is_empty());
+    drop(ear);
+    let mut ear = bob.listens().await;
+    ear.hears_nothing().await;
+    alice.sends("hi").await;
+    let told = bob.polls(0).await;
+    assert_eq!(ear.is_told().await, told);
+    ear.acknowledges(&told).await;
+    until("it is acknowledged", async || bob.polls(0).await.is_empty()).await;
+    alice.sends("what HTTP takes without an ack is told as well").await;
+    assert_eq!(bob.is_notified().await.conversations, [bob.conversation.clone()]);
+    drop(ear);
+    bob.listens().await.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_of_what_was_never_sent_is_ignored() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut ear = bob.listens().await;
+    let told = ear.is_told().await;
+    let never_sent = [0, 1, told.sequence - 1, told.sequence + 1, told.sequence * 2, u64::MAX];
+    for sequence in never_sent {
+        ear.says(&json!({ "action": "ack", "sequence": sequence })).await;
+    }
+    alice.sends("hi").await;
+    let next = ear.is_told().await;
+    drop(ear);
+    let mut ear = bob.listens().await;
+    let again = ear.is_told().await;
+    assert_eq!((&again.friends, &again.lists), (&told.friends, &told.lists));
+    assert_eq!(again.sequence, next.sequence);
+    // An older number is no step back, and covers nothing newer.
+    ear.acknowledges(&told).await;
+    ear.is_heard().await;
+    drop(ear);
+    let mut ear = bob.listens().await;
+    let rest = ear.is_told().await;
+    assert_eq!(rest.conversations, [bob.conversation.clone()]);
+    assert!(rest.friends.is_empty() && rest.lists.is_empty(), "{rest:?}");
+    ear.acknowledges(&rest).await;
+    ear.acknowledges(&told).await;
+    ear.is_heard().await;
+    drop(ear);
+    bob.listens().await.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn who_may_no_longer_sign_is_let_go() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let store = &world.app().store;
+    let (mut first, mut second) =
+        (bob.listens_from_now_on().await, bob.elsewhere().listens_from_now_on().await);
+    let mut alices = alice.listens_from_now_on().await;
+    assert!(store.set_api_key(bob.user, ApiKey::generate()).await.unwrap());
+    assert_eq!(first.is_closed().await, Some(4003));
+    assert_eq!(second.is_closed().await, Some(4003));
+
+    let phone = alice.elsewhere();
+    let mut phones = phone.listens_from_now_on().await;
+    assert!(store.unbind_station(phone.user, phone.station).await.unwrap());
+    assert_eq!(phones.is_closed().await, Some(4003));
+    // A subscription is a signed use: it binds the station again, and everything is new to it.
+    let mut phones = phone.listens().await;
+    assert_eq!(phones.takes().await.lists, [alice.user.to_string()]);
+
+    alices.hears_nothing().await;
+    world.disables(&alice).await;
+    assert_eq!(alices.is_closed().await, Some(4003));
+    assert_eq!(phones.is_closed().await, Some(4003));
+}
+
+#[tokio::test]
+async fn a_station_that_gives_way_is_let_go() {
+    let world = World::with(&[("limits.stations_per_user", "2")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut first = bob.listens_from_now_on().await;
+    let mut second = bob.elsewhere().listens_from_now_on().await;
+    let mut third = bob.elsewhere().listens().await;
+    assert_eq!(first.is_closed().await, Some(4003));
+    third.takes().await;
+    alice.sends("hi").await;
+    until("the second is told", async || !second.takes().await.conversations.is_empty()).await;
 }

@@ -1,0 +1,185 @@
+//! What is on the wire: frames that are right, frames that are not, and clients that do not read.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::raw::{BINARY, CLOSE, CONTINUED, FINAL, PING, PONG, Raw, TEXT, frame, unmasked};
+use crate::binary::Workplace;
+use crate::ears::Told;
+use crate::world::{World, until};
+
+/// The most bytes of a frame.
+const FRAME_BYTES: usize = 4096;
+
+#[tokio::test]
+async fn a_frame_that_is_not_right_closes_with_its_code() {
+    let world = World::start().await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let ack = br#"{"action":"ack","sequence":1}"#;
+    let too_much = vec![b' '; FRAME_BYTES + 1];
+    let fragments = [frame(TEXT, &too_much[1..]), frame(FINAL | CONTINUED, b" ")].concat();
+    for (what, bytes, code) in [
+        ("binary", frame(FINAL | BINARY, ack), 1003),
+        ("not UTF-8", frame(FINAL | TEXT, b"{\"action\":\"\xff\"}"), 1007),
+        ("not JSON", frame(FINAL | TEXT, b"ack"), 4000),
+        ("no object", frame(FINAL | TEXT, b"[]"), 4000),
+        ("nothing", frame(FINAL | TEXT, b""), 4000),
+        (
+            "twice a key",
+            frame(FINAL | TEXT, br#"{"action":"ack","action":"ack","sequence":1}"#),
+            4000,
+        ),
+        ("no action", frame(FINAL | TEXT, br#"{"sequence":1}"#), 4000),
+        ("an unknown action", frame(FINAL | TEXT, br#"{"action":"shout","sequence":1}"#), 4000),
+        (
+            "a second subscription",
+            frame(FINAL | TEXT, bob.subscription().to_string().as_bytes()),
+            4000,
+        ),
+        ("no sequence", frame(FINAL | TEXT, br#"{"action":"ack"}"#), 4000),
+        ("no number", frame(FINAL | TEXT, br#"{"action":"ack","sequence":"1"}"#), 4000),
+        ("a number below 0", frame(FINAL | TEXT, br#"{"action":"ack","sequence":-1}"#), 4000),
+        ("too large", frame(FINAL | TEXT, &too_much), 4000),
+        ("much too large", frame(FINAL | TEXT, &vec![b' '; 300_000]), 4000),
+        ("too large in fragments", fragments, 4000),
+        ("not masked", unmasked(FINAL | TEXT, ack), 4000),
+        ("a reserved bit", frame(FINAL | 0x40 | TEXT, ack), 4000),
+        ("an unknown kind of frame", frame(FINAL | 0x3, ack), 4000),
+        ("a continuation of nothing", frame(FINAL | CONTINUED, ack), 4000),
+        ("text within text", [frame(TEXT, ack), frame(FINAL | TEXT, ack)].concat(), 4000),
+        ("a ping that is too large", frame(FINAL | PING, &[0; 126]), 4000),
+        ("a ping in fragments", frame(PING, b"half"), 4000),
+    ] {
+        let mut raw = Raw::listens(&bob).await;
+        raw.sends(&bytes).await;
+        let (closed_with, reason) = raw.is_closed().await;
+        assert_eq!(closed_with, code, "{what}: {reason}");
+        assert!(!reason.is_empty(), "{what}");
+    }
+    let mut first = Raw::opens(world.address).await;
+    first.sends(&frame(FINAL | BINARY, b"hi")).await;
+    assert_eq!(first.is_closed().await.0, 1003);
+}
+
+#[tokio::test]
+async fn a_frame_of_the_greatest_size_is_heard() {
+    let world = World::start().await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let mut raw = Raw::listens(&bob).await;
+    let told = Told::read(&raw.hears().await);
+    let mut ack = json!({ "action": "ack", "sequence": told.sequence }).to_string();
+    ack.push_str(&" ".repeat(FRAME_BYTES - ack.len()));
+    raw.sends(&frame(FINAL | TEXT, ack.as_bytes())).await;
+    until("it is acknowledged", async || bob.polls(0).await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_message_may_come_in_fragments_with_pings_between_them() {
+    let world = World::start().await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let mut raw = Raw::listens(&bob).await;
+    let told = Told::read(&raw.hears().await);
+    let ack = json!({ "action": "ack", "sequence": told.sequence }).to_string();
+    let (head, tail) = ack.as_bytes().split_at(7);
+    let bytes = [
+        frame(TEXT, head),
+        frame(FINAL | PING, b"are you there?"),
+        frame(CONTINUED, b""),
+        frame(FINAL | CONTINUED, tail),
+    ];
+    // Not even the fragments come in one piece.
+    for byte in bytes.concat() {
+        raw.sends(&[byte]).await;
+    }
+    assert_eq!(raw.receives().await, Some((FINAL | PONG, b"are you there?".to_vec())));
+    until("it is acknowledged", async || bob.polls(0).await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered() {
+    let world = World::start().await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let mut subscribed = Raw::listens(&bob).await;
+    subscribed.hears().await;
+    let silent = Raw::opens(world.address).await;
+    for mut raw in [subscribed, silent] {
+        let close = [&1000_u16.to_be_bytes()[..], b"bye"].concat();
+        raw.sends(&frame(FINAL | CLOSE, &close)).await;
+        assert_eq!(raw.receives().await, Some((FINAL | CLOSE, close)));
+        assert_eq!(raw.receives().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_shows_no_sign_of_life_is_let_go() {
+    let place = Workplace::new();
+    let server = place.serves(&[("CHATSERVER_HTTP__LISTENER_PING_SECONDS", "1")]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let mut dead = Raw::listens(&bob).await;
+    let before = server.memory();
+    for number in 0..100 {
+        alice.sends(&format!("{number} {}", "x".repeat(10_000))).await;
+    }
+    // It read nothing so far, and finds what was sent before it was given up.
+    let mut pings = 0;
+    let told = Told::read(&dead.hears().await);
+    assert_eq!(told.conversations, [bob.conversation.clone()]);
+    let closed = loop {
+        let (first, payload) = dead.receives().await.expect("a close frame");
+        pings += usize::from(first == FINAL | PING);
+        if first == FINAL | CLOSE {
+            break u16::from_be_bytes(*payload.first_chunk().unwrap());
+        }
+    };
+    assert_eq!((closed, pings), (4002, 1));
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes");
+    let mut again = bob.listens().await;
+    assert_eq!(again.takes().await.conversations, [bob.conversation.clone()]);
+}
+
+#[tokio::test]
+async fn a_client_that_answers_pings_is_kept() {
+    let world = World::with(&[("http.listener_ping_seconds", "1")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut raw = Raw::listens(&bob).await;
+    raw.hears().await;
+    for _ in 0..3 {
+        let (first, payload) = raw.receives().await.unwrap();
+        assert_eq!(first, FINAL | PING);
+        raw.sends(&frame(FINAL | PONG, &payload)).await;
+    }
+    alice.sends("hi").await;
+    assert_eq!(Told::read(&raw.hears().await).conversations, [bob.conversation.clone()]);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_never_reads_fills_no_memory() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let (_alice, bob) = place.alice_and_bob(&server);
+    let mut deaf = Raw::listens(&bob).await;
+    let mut deaf_elsewhere = Raw::opens(server.address).await;
+    let ping = frame(FINAL | PING, &[b'x'; 125]);
+    let before = server.memory();
+    tokio::join!(deaf.floods(&ping, 100 << 20), deaf_elsewhere.floods(&ping, 100 << 20));
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes");
+    until("both are let go", async || {
+        let log = place.log();
+        let codes = log.lines().filter(|line| line.contains("a listener ended"));
+        codes.filter(|line| line.contains("code=4002") || line.contains("code=4000")).count() == 2
+    })
+    .await;
+    let mut listening = bob.listens().await;
+    assert_eq!(listening.takes().await.conversations, [bob.conversation.clone()]);
+
+    // Nor does such a client delay the end.
+    let mut deaf = Raw::listens(&bob).await;
+    deaf.floods(&ping, 100 << 20).await;
+    let signalled = tokio::time::Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    assert!(signalled.elapsed() < Duration::from_secs(5), "{:?}", signalled.elapsed());
+}

@@ -1,0 +1,158 @@
+//! The server as a process: what commands beside it change, what its log says, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::raw::{CLOSE, FINAL, Raw};
+use crate::binary::{Workplace, free_address};
+use crate::ears::Ear;
+use crate::world::until;
+
+/// How long a change of another process may take to be noticed (protocol, section 1).
+const NOTICED: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn what_a_command_changes_is_told() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (mut alice, mut bob) = (place.adds(&server, "Alice"), place.adds(&server, "Bob"));
+    let mut ear = alice.listens_from_now_on().await;
+    place.befriends(&mut alice, &mut bob);
+    let changed = Instant::now();
+    let told = ear.takes().await;
+    assert_eq!(told.friends, [bob.user.to_string()]);
+    assert_eq!(told.lists, [alice.user.to_string()]);
+    place.tells(&["user", "set", &bob.email, "--nick", "Robert"]);
+    let told = ear.takes().await;
+    assert!(
+        told.conversations == [alice.conversation.clone()]
+            || told.friends == [bob.user.to_string()],
+        "{told:?}"
+    );
+    assert!(changed.elapsed() < 2 * NOTICED, "{:?}", changed.elapsed());
+}
+
+#[tokio::test]
+async fn whom_a_command_locks_out_is_let_go() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let (phone, laptop) = (alice.elsewhere(), alice.elsewhere());
+    let mut ears = Vec::new();
+    for station in [&alice, &phone, &laptop] {
+        ears.push(station.listens_from_now_on().await);
+    }
+    let [mut alices, mut phones, mut laptops] = <[Ear; 3]>::try_from(ears).ok().unwrap();
+    let mut bobs = bob.listens_from_now_on().await;
+    let is_let_go = async |ear: &mut Ear| {
+        let since = Instant::now();
+        assert_eq!(ear.is_closed().await, Some(4003));
+        assert!(since.elapsed() < NOTICED, "{:?}", since.elapsed());
+    };
+    place.tells(&["station", "revoke", &alice.email, phone.station.as_str()]);
+    is_let_go(&mut phones).await;
+    place.tells(&["user", "rotate-key", &alice.email]);
+    is_let_go(&mut alices).await;
+    is_let_go(&mut laptops).await;
+    // The old key may pass for a while longer, but is told nothing.
+    until("the old key is refused", async || {
+        let mut ear = Ear::opens(server.address).await;
+        ear.says(&alice.subscription()).await;
+        let answer = ear.hears().await.unwrap();
+        let code = if answer["status"] == "OK" { 4003 } else { 4000 };
+        assert_eq!(ear.hears().await, Err(Some(code)), "{answer}");
+        answer["errorcode"] == "invalid_signature"
+    })
+    .await;
+    bobs.hears_nothing().await;
+    place.tells(&["user", "disable", &bob.email]);
+    is_let_go(&mut bobs).await;
+}
+
+#[tokio::test]
+async fn a_listener_is_counted_and_leaves_one_line_without_a_secret() {
+    let place = Workplace::new();
+    let metrics = free_address();
+    let settings = [
+        ("CHATSERVER_HTTP__METRICS_LISTEN", metrics.to_string()),
+        ("CHATSERVER_LOG__FILTER", "trace".to_owned()),
+    ];
+    let server =
+        place.serves(&settings.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let counted = async |line: &str| {
+        let text = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap();
+        text.text().await.unwrap().lines().any(|one| one == line)
+    };
+    let mut ear = bob.listens_from_now_on().await;
+    let silent = Ear::opens(server.address).await;
+    alice.sends("hi").await;
+    ear.takes().await;
+    until("both are counted", async || counted("chatserver_listeners 2").await).await;
+    assert!(counted("chatserver_listener_notifications_total 2").await);
+    let upgrades =
+        r#"chatserver_requests_total{api="chatlistener",action="upgrade",outcome="ok"} 2"#;
+    assert!(counted(upgrades).await);
+    drop((ear, silent));
+    let mut refused = Ear::opens(server.address).await;
+    refused.says(&json!({ "action": "subscribe" })).await;
+    refused.is_refused("invalid_field").await;
+    until("they are gone", async || counted("chatserver_listeners 0").await).await;
+    let ended = || -> Vec<String> {
+        let log = place.log();
+        let lines = log.lines().filter(|line| line.contains("a listener ended"));
+        lines.map(ToOwned::to_owned).collect()
+    };
+    until("the lines are written", async || ended().len() == 3).await;
+    let of_bob = format!(
+        "client=127.0.0.1 user=\"{}\" code=1000 reason=\"the client is gone\" seconds=",
+        bob.user
+    );
+    assert_eq!(ended().iter().filter(|line| line.contains(&of_bob)).count(), 1, "{:?}", ended());
+    assert_eq!(
+        ended().iter().filter(|line| line.contains("code=1000")).count(),
+        2,
+        "{:?}",
+        ended()
+    );
+    let refusal = "client=127.0.0.1 code=4000 reason=\"userid is missing";
+    assert_eq!(ended().iter().filter(|line| line.contains(refusal)).count(), 1, "{:?}", ended());
+    let log = place.log();
+    let signature = bob.subscription()["signature"].as_str().unwrap().to_owned();
+    for secret in [bob.station.as_str(), bob.api_key.as_str(), &signature] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn listeners_hear_of_the_end_and_do_not_delay_it() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let mut listening = alice.listens_from_now_on().await;
+    let mut unacknowledged = bob.listens().await;
+    unacknowledged.is_told().await;
+    let mut silent = Ear::opens(server.address).await;
+    let mut deaf = Raw::listens(&bob.elsewhere()).await;
+    let signalled = Instant::now();
+    server.signal("TERM");
+    for ear in [&mut listening, &mut unacknowledged, &mut silent] {
+        assert_eq!(ear.is_closed().await, Some(1001));
+    }
+    assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    let took = signalled.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let mut last = None;
+    while let Some((first, payload)) = deaf.receives().await {
+        last = Some((first, u16::from_be_bytes(*payload.first_chunk().unwrap())));
+    }
+    assert_eq!(last, Some((FINAL | CLOSE, 1001)));
+
+    // What was not acknowledged is told after the restart.
+    let again = place.starts_at(server.address, &["serve"], &[]).await;
+    assert_eq!(bob.listens().await.takes().await.conversations, [bob.conversation.clone()]);
+    assert!(alice.listens().await.takes().await.conversations.is_empty());
+    drop(again);
+}

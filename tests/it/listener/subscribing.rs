@@ -1,0 +1,303 @@
+//! The first frame: who may listen, and what everybody else is told.
+
+use std::time::{Duration, Instant};
+
+use chatserver::id::{ApiKey, Email, Parse as _, StationId, UserId};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::ears::Ear;
+use crate::world::{Answer, World, until};
+
+/// What a first frame is answered: the envelope and the close frame, as they come.
+async fn answer_to(world: &World, frame: &Value) -> Vec<Message> {
+    let mut ear = Ear::opens(world.address).await;
+    ear.says(frame).await;
+    let mut answer = Vec::new();
+    while let Some(Ok(message)) = ear.0.next().await {
+        answer.push(message);
+    }
+    answer
+}
+
+/// Says something else as the first frame, and is refused with this code.
+async fn is_refused(world: &World, frame: &str, code: &str) -> Value {
+    let mut ear = Ear::opens(world.address).await;
+    ear.0.send(Message::text(frame)).await.unwrap();
+    ear.is_refused(code).await
+}
+
+#[tokio::test]
+async fn a_first_frame_that_is_not_right_is_refused_by_name() {
+    let world = World::start().await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let right = bob.subscription();
+    for (frame, code) in [
+        ("subscribe".to_owned(), "bad_request"),
+        ("[]".to_owned(), "bad_request"),
+        ("".to_owned(), "bad_request"),
+        (right.to_string().replace('{', r#"{"action":"subscribe","#), "bad_request"),
+        (right.to_string().replace("subscribe", "shout"), "unknown_action"),
+        (json!({ "action": "ack", "sequence": 1 }).to_string(), "unknown_action"),
+    ] {
+        is_refused(&world, &frame, code).await;
+    }
+    for field in ["action", "userid", "stationid", "timestamp", "signature"] {
+        let mut missing = right.clone();
+        missing.as_object_mut().unwrap().remove(field);
+        let mut spoilt = vec![missing];
+        for value in [json!(null), json!(""), json!(7), json!(["x"])] {
+            let mut malformed = right.clone();
+            malformed[field] = value;
+            spoilt.push(malformed);
+        }
+        if field != "action" {
+            let mut malformed = right.clone();
+            malformed[field] = json!("0123456789ABCDEF");
+            spoilt.push(malformed);
+        }
+        for frame in spoilt {
+            let refusal = is_refused(&world, &frame.to_string(), "invalid_field").await;
+            let sentence = refusal["errormessage"].as_str().unwrap();
+            assert!(sentence.starts_with(field), "{sentence}");
+        }
+    }
+    let mut more = right;
+    more["clientversioncode"] = json!(3);
+    let mut ear = Ear::opens(world.address).await;
+    ear.says(&more).await;
+    assert_eq!(ear.hears().await.unwrap()["status"], "OK");
+}
+
+#[tokio::test]
+async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut listening = bob.listens_from_now_on().await;
+    let nobody = Email::parse("nobody@example.com").unwrap();
+    let ghost = bob.posing_as(UserId::of(&nobody));
+    let mallory = bob.with_key(ApiKey::generate());
+    let eve = world.person("Eve").await;
+    let stolen = alice.posing_as(bob.user);
+    world.disables(&eve).await;
+    let refused = answer_to(&world, &mallory.subscription()).await;
+    let [Message::Text(envelope), Message::Close(Some(close))] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    let envelope: Value = serde_json::from_str(envelope).unwrap();
+    assert_eq!(envelope["errorcode"], "invalid_signature");
+    assert_eq!(u16::from(close.code), 4000);
+    for other in [&ghost, &eve, &stolen] {
+        assert_eq!(answer_to(&world, &other.subscription()).await, refused);
+    }
+    // The right user's signature, over something else.
+    let elsewhere = bob.elsewhere();
+    let mut moved = bob.subscription();
+    moved["stationid"] = json!(elsewhere.station.as_str());
+    assert_eq!(answer_to(&world, &moved).await, refused);
+    world.clock.advances(1);
+    let mut later = bob.subscription();
+    later["timestamp"] = json!(world.clock.date());
+    world.clock.advances(1);
+    let newer = bob.subscription();
+    later["signature"] = newer["signature"].clone();
+    assert_eq!(answer_to(&world, &later).await, refused);
+    // None of them has pushed the listener aside, or is told anything.
+    listening.hears_nothing().await;
+    alice.sends("for Bob").await;
+    assert_eq!(listening.takes().await.conversations, [bob.conversation.clone()]);
+}
+
+#[tokio::test]
+async fn a_subscription_may_be_repeated_while_it_is_fresh() {
+    let world = World::start().await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let captured = bob.subscription();
+    for seconds in [0, 299, 1] {
+        world.clock.advances(seconds);
+        let mut ear = Ear::opens(world.address).await;
+        ear.says(&captured).await;
+        assert_eq!(ear.hears().await, Ok(json!({ "status": "OK", "errormessage": "" })));
+    }
+    world.clock.advances(1);
+    let refusal = is_refused(&world, &captured.to_string(), "timestamp_out_of_range").await;
+    assert_eq!(refusal["servertime"], world.clock.date());
+    world.clock.advances(-1000);
+    is_refused(&world, &captured.to_string(), "timestamp_out_of_range").await;
+}
+
+#[tokio::test]
+async fn subscriptions_count_against_their_user() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "2")];
+    let world = World::with(&limits).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let _listening = bob.listens().await;
+    bob.asks("list", json!({})).await.ok();
+    is_refused(&world, &bob.elsewhere().subscription().to_string(), "rate_limited").await;
+    alice.listens().await;
+}
+
+#[tokio::test]
+async fn failures_to_subscribe_count_against_their_address() {
+    let world = World::with(&[("limits.failures_per_minute", "2")]).await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let mallory = bob.with_key(ApiKey::generate());
+    let forgery = mallory.subscription().to_string();
+    is_refused(&world, &forgery, "invalid_signature").await;
+    mallory.asks("list", json!({})).await.refused(401, "invalid_signature");
+    is_refused(&world, &forgery, "rate_limited").await;
+    mallory.logs_in().await.refused(429, "rate_limited");
+    bob.listens().await;
+}
+
+#[tokio::test]
+async fn who_does_not_subscribe_is_let_go() {
+    let world = World::start().await;
+    let mut ear = Ear::opens(world.address).await;
+    let opened = Instant::now();
+    ear.0.send(Message::Ping("a ping is no subscription".into())).await.unwrap();
+    assert_eq!(ear.hears().await, Err(Some(4000)));
+    let waited = opened.elapsed();
+    assert!(waited > Duration::from_secs(9), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_user_has_a_bounded_number_of_listeners() {
+    let world = World::with(&[("http.listeners_per_user", "2")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let phone = bob.elsewhere();
+    let mut first = bob.listens_from_now_on().await;
+    let mut second = phone.listens().await;
+    let laptop = bob.elsewhere();
+    is_refused(&world, &laptop.subscription().to_string(), "rate_limited").await;
+    // A newer connection of a station takes no further place, and others have theirs.
+    let mut third = phone.listens().await;
+    assert_eq!(second.is_closed().await, Some(4001));
+    alice.listens().await;
+    alice.sends("hi").await;
+    first.takes().await;
+    third.takes().await;
+    drop(third);
+    until("the place is free", async || {
+        let mut ear = Ear::opens(world.address).await;
+        ear.says(&laptop.subscription()).await;
+        ear.hears().await.unwrap()["status"] == "OK"
+    })
+    .await;
+}
+
+/// Opens a WebSocket, or tells the refusal.
+async fn opens(world: &World, path: &str, headers: &[(&'static str, &str)]) -> Result<Ear, Answer> {
+    match Ear::tries(world.address, path, headers).await {
+        Ok((ear, _)) => Ok(ear),
+        Err(Error::Http(response)) => Err(Answer {
+            status: response.status(),
+            headers: response.headers().clone(),
+            text: String::from_utf8(response.into_body().unwrap_or_default()).unwrap(),
+        }),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn there_is_a_bounded_number_of_sockets() {
+    let world = World::with(&[("http.listeners", "2")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let subscribed = alice.listens().await;
+    let silent = Ear::opens(world.address).await;
+    let crowded = opens(&world, "/ws", &[]).await.err().unwrap();
+    crowded.refused(503, "unavailable");
+    assert_eq!(crowded.headers["retry-after"], "1");
+    // What is no listener is served.
+    alice.sends("hi").await;
+    let mut open = Vec::new();
+    for (so_many, leaving) in [(1, silent), (2, subscribed)] {
+        drop(leaving);
+        until("a place is free", async || {
+            open.extend(opens(&world, "/ws", &[]).await);
+            open.len() == so_many
+        })
+        .await;
+        opens(&world, "/ws", &[]).await.err().unwrap().refused(503, "unavailable");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_do_not_listen_where_origins_are_named() {
+    let allowed = "https://chat.example.com, http://localhost:3000";
+    let world = World::with(&[("http.listener_origins", allowed)]).await;
+    for origin in ["https://chat.example.com", "http://localhost:3000"] {
+        assert!(opens(&world, "/ws", &[("origin", origin)]).await.is_ok(), "{origin}");
+    }
+    assert!(opens(&world, "/ws", &[]).await.is_ok());
+    for origin in ["https://evil.example.com", "http://chat.example.com", "null", ""] {
+        let refusal = opens(&world, "/ws", &[("origin", origin)]).await.err().unwrap();
+        let refusal = refusal.refused(400, "invalid_field");
+        assert!(refusal["errormessage"].as_str().unwrap().starts_with("Origin"), "{refusal}");
+    }
+    let open_to_all = World::start().await;
+    assert!(opens(&open_to_all, "/ws", &[("origin", "https://evil.example.com")]).await.is_ok());
+}
+
+#[tokio::test]
+async fn only_a_handshake_opens_a_listener() {
+    let world = World::with(&[("http.error_status", "always_200")]).await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let http = reqwest::Client::new();
+    for path in ["/ws", "/ozeki/ws"] {
+        let url = format!("http://{}{path}", world.address);
+        let plain = Answer::of(http.get(&url).send().await.unwrap()).await;
+        plain.refused(400, "bad_request");
+        let posted = Answer::of(http.post(&url).body("{}").send().await.unwrap()).await;
+        posted.refused(405, "method_not_allowed");
+        for (header, spoilt) in [
+            ("sec-websocket-key", "too short"),
+            ("sec-websocket-version", "12"),
+            ("upgrade", "h2c"),
+            ("connection", "close"),
+        ] {
+            let refused = opens(&world, path, &[(header, spoilt)]).await.err();
+            refused.unwrap_or_else(|| panic!("{header}")).refused(400, "bad_request");
+        }
+        let mut ear = opens(&world, path, &[]).await.ok().unwrap();
+        ear.says(&bob.subscription()).await;
+        assert_eq!(ear.hears().await.unwrap()["status"], "OK");
+    }
+    opens(&world, "/ws/", &[]).await.err().unwrap().refused(404, "unknown_api");
+}
+
+#[tokio::test]
+async fn login_tells_where_the_listener_is() {
+    for (public_url, ws, wss) in [
+        ("http://chat.example.com/", "ws://chat.example.com/ws", ""),
+        ("http://chat.example.com:8080/ozeki/", "ws://chat.example.com:8080/ozeki/ws", ""),
+        ("https://chat.example.com/", "", "wss://chat.example.com/ws"),
+        ("https://chat.example.com/ozeki/index.php", "", "wss://chat.example.com/ozeki/ws"),
+    ] {
+        let world = World::with(&[("http.public_url", public_url)]).await;
+        let told = world.person("Alice").await.logs_in().await.ok();
+        assert_eq!(told["listeners"], json!({ "udp": "", "ws": ws, "wss": wss }));
+    }
+    let world = World::start().await;
+    let told = world.person("Alice").await.logs_in().await.ok();
+    assert_eq!(told["listeners"]["ws"], format!("ws://{}/ws", world.address));
+}
+
+#[tokio::test]
+async fn the_same_station_of_two_users_is_two_stations() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut stranger = world.person("Stranger").await;
+    stranger.station = StationId::parse(bob.station.as_str()).unwrap();
+    let mut bobs = bob.listens_from_now_on().await;
+    let mut strangers = stranger.listens().await;
+    let told = strangers.takes().await;
+    assert_eq!(told.lists, [stranger.user.to_string()]);
+    assert!(told.conversations.is_empty() && told.friends.is_empty(), "{told:?}");
+    alice.sends("for Bob alone").await;
+    assert_eq!(bobs.takes().await.conversations, [bob.conversation.clone()]);
+    alice.clears().await.ok();
+    assert_eq!(bobs.takes().await.conversations, [bob.conversation.clone()]);
+    strangers.hears_nothing().await;
+}
