@@ -67,8 +67,8 @@ impl Stations {
             None if !is_signed => return Ok(()),
             None => self.bind(store, user, station, now).await?,
         }
-        let used = Use { looked_at, last: AtomicU64::new(last) };
-        self.uses.insert((user, station), Arc::new(used));
+        let latest = Use { looked_at, last: AtomicU64::new(last) };
+        self.uses.insert((user, station), Arc::new(latest));
         Ok(())
     }
 
@@ -88,8 +88,8 @@ impl Stations {
         others.retain(|other| *other != station);
         // The order of the store is kept among those whose use is not remembered.
         others.sort_by_key(|other| {
-            let used = self.uses.peek(&(user, *other));
-            used.map_or(0, |used| used.last.load(Ordering::Relaxed))
+            let latest = self.uses.peek(&(user, *other));
+            latest.map_or(0, |latest| latest.last.load(Ordering::Relaxed))
         });
         let keep = usize::try_from(self.most - 1).unwrap_or(usize::MAX);
         others.truncate(others.len().saturating_sub(keep));

@@ -80,13 +80,11 @@ async fn at_a_bound_station(app: &App, headers: &HeaderMap) -> Result<Signer, Er
     if app.config.auth.unsigned_notifications.is_on() {
         users = app.store.users_at(station, named).await?;
     }
-    match users[..] {
-        [user] => Ok(Signer { user, station: Some(station), signature: None }),
-        _ => {
-            let sentence = "Ozeki-Signature is missing, and without it this station is not served";
-            Err(Error::InvalidSignature(sentence.to_owned()))
-        }
+    if let [user] = users[..] {
+        return Ok(Signer { user, station: Some(station), signature: None });
     }
+    let sentence = "Ozeki-Signature is missing, and without it this station is not served";
+    Err(Error::InvalidSignature(sentence.to_owned()))
 }
 
 /// A failure to show who one is: told as it is, or as too many of them.

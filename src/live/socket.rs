@@ -103,15 +103,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         match self.0.next().await {
             Some(Ok(Message::Text(text))) => Ok(Received::Text(text)),
             Some(Ok(Message::Binary(_))) => Err(End::Binary),
-            Some(Ok(Message::Close(_))) | None => Err(End::Gone),
+            Some(
+                Ok(Message::Close(_))
+                | Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_)),
+            )
+            | None => Err(End::Gone),
             Some(Ok(_)) => Ok(Received::Sign),
             Some(Err(Error::Utf8(_))) => Err(End::NotUtf8),
             Some(Err(Error::Capacity(_))) => {
                 Err(End::Malformed(format!("a frame must hold at most {MESSAGE_BYTES} bytes")))
             }
-            Some(Err(
-                Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_),
-            )) => Err(End::Gone),
             Some(Err(error)) => Err(End::Malformed(error.to_string())),
         }
     }

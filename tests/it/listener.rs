@@ -20,19 +20,19 @@ async fn a_message_is_told_at_once() {
     let (alice, bob) = world.alice_and_bob().await;
     let mut ear = bob.listens().await;
     let first = ear.takes().await;
-    assert_eq!(first.conversations, [bob.conversation.clone()]);
+    assert_eq!(first.conversations, [bob.conversation.as_str()]);
     assert_eq!(first.lists, [bob.user.to_string()]);
     assert_eq!(first.friends, [alice.user.to_string()]);
     alice.sends("hi").await;
     let second = ear.takes().await;
-    assert_eq!(second.conversations, [bob.conversation.clone()]);
+    assert_eq!(second.conversations, [bob.conversation.as_str()]);
     assert!(second.friends.is_empty() && second.lists.is_empty());
     assert!(second.sequence > first.sequence);
     ear.hears_nothing().await;
     bob.sends("hello").await;
     ear.hears_nothing().await;
     bob.elsewhere().sends("from my other device").await;
-    assert_eq!(ear.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_newer_connection_takes_the_station_over() {
     let mut older = bob.listens().await;
     let mut newer = bob.listens().await;
     assert_eq!(older.is_closed().await, Some(4001));
-    assert_eq!(newer.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(newer.takes().await.conversations, [bob.conversation.as_str()]);
     let mut elsewhere = bob.elsewhere().listens().await;
     elsewhere.takes().await;
     newer.hears_nothing().await;
@@ -89,16 +89,16 @@ async fn over_http_it_is_told_once_or_until_it_is_acknowledged() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let everything = bob.is_notified().await;
-    assert_eq!(everything.conversations, [bob.conversation.clone()]);
+    assert_eq!(everything.conversations, [bob.conversation.as_str()]);
     assert!(bob.is_notified().await.is_empty());
     alice.sends("hi").await;
     let told = bob.polls(0).await;
-    assert_eq!(told.conversations, [bob.conversation.clone()]);
+    assert_eq!(told.conversations, [bob.conversation.as_str()]);
     assert_eq!(bob.polls(0).await, told);
     assert_eq!(bob.polls(told.sequence + 1).await, told, "it was never sent");
     assert!(bob.polls(told.sequence).await.is_empty());
     alice.adds(&message("two", &world.clock.date())).await.ok();
-    assert_eq!(bob.is_notified().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(bob.is_notified().await.conversations, [bob.conversation.as_str()]);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn each_station_of_a_user_is_told_for_itself() {
     for station in [&bob, &phone, &laptop] {
         ears.push(station.listens_from_now_on().await);
     }
-    let here = [bob.conversation.clone()];
+    let here = [bob.conversation.as_str()];
     alice.sends("to all of your devices").await;
     for ear in &mut ears {
         assert_eq!(ear.takes().await.conversations, here);
@@ -196,7 +196,7 @@ async fn an_acknowledgement_counts_wherever_it_is_made() {
     ear.acknowledges(&told).await;
     until("it is acknowledged", async || bob.polls(0).await.is_empty()).await;
     alice.sends("what HTTP takes without an ack is told as well").await;
-    assert_eq!(bob.is_notified().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(bob.is_notified().await.conversations, [bob.conversation.as_str()]);
     drop(ear);
     bob.listens().await.hears_nothing().await;
 }
@@ -224,7 +224,7 @@ async fn an_acknowledgement_of_what_was_never_sent_is_ignored() {
     drop(ear);
     let mut ear = bob.listens().await;
     let rest = ear.is_told().await;
-    assert_eq!(rest.conversations, [bob.conversation.clone()]);
+    assert_eq!(rest.conversations, [bob.conversation.as_str()]);
     assert!(rest.friends.is_empty() && rest.lists.is_empty(), "{rest:?}");
     ear.acknowledges(&rest).await;
     ear.acknowledges(&told).await;

@@ -124,7 +124,7 @@ async fn a_client_that_shows_no_sign_of_life_is_let_go() {
     // It read nothing so far, and finds what was sent before it was given up.
     let mut pings = 0;
     let told = Told::read(&dead.hears().await);
-    assert_eq!(told.conversations, [bob.conversation.clone()]);
+    assert_eq!(told.conversations, [bob.conversation.as_str()]);
     let closed = loop {
         let (first, payload) = dead.receives().await.expect("a close frame");
         pings += usize::from(first == FINAL | PING);
@@ -136,7 +136,7 @@ async fn a_client_that_shows_no_sign_of_life_is_let_go() {
     let grown = server.memory().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes");
     let mut again = bob.listens().await;
-    assert_eq!(again.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(again.takes().await.conversations, [bob.conversation.as_str()]);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_client_that_answers_pings_is_kept() {
         raw.sends(&frame(FINAL | PONG, &payload)).await;
     }
     alice.sends("hi").await;
-    assert_eq!(Told::read(&raw.hears().await).conversations, [bob.conversation.clone()]);
+    assert_eq!(Told::read(&raw.hears().await).conversations, [bob.conversation.as_str()]);
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn a_client_that_asks_and_never_reads_fills_no_memory() {
     })
     .await;
     let mut listening = bob.listens().await;
-    assert_eq!(listening.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(listening.takes().await.conversations, [bob.conversation.as_str()]);
 
     // Nor does such a client delay the end.
     let mut deaf = Raw::listens(&bob).await;

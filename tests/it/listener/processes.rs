@@ -26,7 +26,7 @@ async fn what_a_command_changes_is_told() {
     place.tells(&["user", "set", &bob.email, "--nick", "Robert"]);
     let told = ear.takes().await;
     assert!(
-        told.conversations == [alice.conversation.clone()]
+        told.conversations == [alice.conversation.as_str()]
             || told.friends == [bob.user.to_string()],
         "{told:?}"
     );
@@ -152,7 +152,7 @@ async fn listeners_hear_of_the_end_and_do_not_delay_it() {
 
     // What was not acknowledged is told after the restart.
     let again = place.starts_at(server.address, &["serve"], &[]).await;
-    assert_eq!(bob.listens().await.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(bob.listens().await.takes().await.conversations, [bob.conversation.as_str()]);
     assert!(alice.listens().await.takes().await.conversations.is_empty());
     drop(again);
 }

@@ -36,7 +36,7 @@ async fn a_first_frame_that_is_not_right_is_refused_by_name() {
     for (frame, code) in [
         ("subscribe".to_owned(), "bad_request"),
         ("[]".to_owned(), "bad_request"),
-        ("".to_owned(), "bad_request"),
+        (String::new(), "bad_request"),
         (right.to_string().replace('{', r#"{"action":"subscribe","#), "bad_request"),
         (right.to_string().replace("subscribe", "shout"), "unknown_action"),
         (json!({ "action": "ack", "sequence": 1 }).to_string(), "unknown_action"),
@@ -106,7 +106,7 @@ async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
     // None of them has pushed the listener aside, or is told anything.
     listening.hears_nothing().await;
     alice.sends("for Bob").await;
-    assert_eq!(listening.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(listening.takes().await.conversations, [bob.conversation.as_str()]);
 }
 
 #[tokio::test]
@@ -296,8 +296,8 @@ async fn the_same_station_of_two_users_is_two_stations() {
     assert_eq!(told.lists, [stranger.user.to_string()]);
     assert!(told.conversations.is_empty() && told.friends.is_empty(), "{told:?}");
     alice.sends("for Bob alone").await;
-    assert_eq!(bobs.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(bobs.takes().await.conversations, [bob.conversation.as_str()]);
     alice.clears().await.ok();
-    assert_eq!(bobs.takes().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(bobs.takes().await.conversations, [bob.conversation.as_str()]);
     strangers.hears_nothing().await;
 }
