@@ -4,32 +4,25 @@
 //! conversation of their own, send one signed message after another for ten seconds. Every answer must
 //! be OK, which means that the message is on disk. It prints the rate and the latencies.
 
-use std::fmt::Write as _;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+mod world;
 
-use chatserver::clock::Timestamp;
-use chatserver::friends;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use chatserver::id::{ApiKey, ConversationId, Parse as _, StationId, UserId};
-use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::signature::{Signed, SigningKey};
-use chatserver::store::{Schema, Store};
-use chatserver::users::{self, FullName, Nick};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+
+use world::{Failed, World, now};
 
 const CONNECTIONS: usize = 64;
 const TIME: Duration = Duration::from_secs(10);
 
 /// 300 bytes of base64, as a short encrypted message has.
 const DATA: &str = "QUJD";
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone)]
 struct Sender {
@@ -41,15 +34,16 @@ struct Sender {
 
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
-    let folder = tempfile::tempdir()?;
-    let url = format!("sqlite://{}", folder.path().join("chat.db").display());
-    let senders = people(&url).await?;
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut server = serve(&url, address, folder.path())?;
-    let measured = measure(address, senders).await;
-    server.kill()?;
-    server.wait()?;
-    let mut latencies = measured?;
+    let world = World::new()?;
+    let senders = world.people(CONNECTIONS, async |store, [sender, _], conversation| {
+        let shown = store.conversation(conversation, sender.id).await?.ok_or("no conversation")?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        let instance = shown["instance"].as_str().ok_or("no instance")?.to_owned();
+        Ok(Sender { user: sender.id, key: sender.api_key, conversation, instance })
+    });
+    let senders = senders.await?;
+    let server = world.serve(&[]).await?;
+    let mut latencies = measure(server.address, senders).await?;
     latencies.sort_unstable();
     let at = |share: usize| latencies[(latencies.len() * share / 1000).min(latencies.len() - 1)];
     let rate = u64::try_from(latencies.len())? / TIME.as_secs();
@@ -58,51 +52,7 @@ async fn main() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Pairs of friends, one of each pair a sender. One RSA pair serves all: it plays no part in sending.
-async fn people(url: &str) -> Result<Vec<Sender>, Failed> {
-    let tasks = TaskTracker::new();
-    let store = Store::open(url, Schema::Migrate, &tasks).await?;
-    let pair = KeyPair::generate();
-    let keys = KeySource::from_fn(move || pair.clone());
-    let mut senders = Vec::new();
-    for n in 0..CONNECTIONS {
-        let sender = add(&store, &keys, &format!("sender{n}@example.com")).await?;
-        let reader = add(&store, &keys, &format!("reader{n}@example.com")).await?;
-        let secret = ConversationSecret::generate();
-        let (sender_name, reader_name) = (sender.email.as_str(), reader.email.as_str());
-        let conversation = friends::befriend(&store, sender_name, reader_name, &secret).await?;
-        let shown = store.conversation(conversation, sender.id).await?.ok_or("no conversation")?;
-        let shown: serde_json::Value = serde_json::from_str(&shown)?;
-        let instance = shown["instance"].as_str().ok_or("no instance")?.to_owned();
-        senders.push(Sender { user: sender.id, key: sender.api_key, conversation, instance });
-    }
-    store.close().await;
-    tasks.close();
-    tasks.wait().await;
-    Ok(senders)
-}
-
-async fn add(store: &Store, keys: &KeySource, email: &str) -> Result<users::NewUser, Failed> {
-    let email = chatserver::id::Email::parse(email).ok_or("no address")?;
-    let nick = Nick::parse("Somebody").ok_or("no nick")?;
-    let password = EncryptionPassword::generate();
-    Ok(users::add(store, keys, email, nick, FullName::default(), password).await?)
-}
-
-fn serve(url: &str, address: SocketAddr, folder: &Path) -> io::Result<Child> {
-    Command::new(env!("CARGO_BIN_EXE_chatserver"))
-        .args(["serve", "--listen", &address.to_string(), "--database-url", url])
-        .env("CHATSERVER_HTTP__METRICS_LISTEN", "")
-        .env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0")
-        .stdin(Stdio::null())
-        .stderr(std::fs::File::create(folder.join("log.txt"))?)
-        .spawn()
-}
-
 async fn measure(address: SocketAddr, senders: Vec<Sender>) -> Result<Vec<Duration>, Failed> {
-    while TcpStream::connect(address).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
     let end = Instant::now() + TIME;
     let sending: Vec<_> =
         senders.into_iter().map(|sender| tokio::spawn(send_until(end, address, sender))).collect();
@@ -166,12 +116,6 @@ fn request(sender: &Sender, station: StationId, key: &SigningKey) -> Result<Stri
     }
     write!(request, "Content-Length: {}\r\n\r\n{body}", body.len())?;
     Ok(request)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a client reads the machine's clock")]
-fn now() -> Result<Timestamp, Failed> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    Timestamp::from_unix(i64::try_from(seconds)?).ok_or_else(|| "no date".into())
 }
 
 /// Reads one answer, which has a length, and returns its head and body.
