@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::Parse;
 
 /// What a field that holds a whole number must be.
-const NUMBER: &str = "a whole number from 0 to 18446744073709551615";
+const NUMBER: &str = "a whole number of at least 0";
 
 /// A JSON object in which no key occurs twice. Fields that nobody asks for are ignored.
 pub struct Fields<'a> {
@@ -60,17 +60,11 @@ impl<'a> Fields<'a> {
         self.parse(name, &text)
     }
 
-    /// A whole number of at least 1, as large as it may be.
+    /// A whole number of at least 1 that may be absent or `null`.
     pub fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        let digits = value.get();
-        let is_count = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits != "0";
-        // A number too large for the type is still a large number.
-        let count = || digits.parse().unwrap_or(u64::MAX);
         let malformed = || Error::malformed(self.full(name), "a whole number of at least 1");
-        is_count.then(count).ok_or_else(malformed).map(Some)
+        let count = self.value(name).map(|value| digits(value).filter(|count| *count > 0));
+        count.map(|count| count.ok_or_else(malformed)).transpose()
     }
 
     /// A whole number that must be there.
@@ -81,8 +75,8 @@ impl<'a> Fields<'a> {
 
     /// A whole number that may be absent or `null`.
     pub fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
-        let malformed = |_| Error::malformed(self.full(name), NUMBER);
-        self.value(name).map(|value| value.get().parse().map_err(malformed)).transpose()
+        let malformed = || Error::malformed(self.full(name), NUMBER);
+        self.value(name).map(|value| digits(value).ok_or_else(malformed)).transpose()
     }
 
     /// An array of strings, which must be there but may be empty.
@@ -146,6 +140,13 @@ impl<'a> Fields<'a> {
     fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
+}
+
+/// The number that a value consists of. One that is too large for the type is still a large number.
+fn digits(value: &RawValue) -> Option<u64> {
+    let digits = value.get();
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 /// A string, borrowed where it holds no escape.

@@ -25,7 +25,7 @@ impl Sequence {
         let digits =
             digest.iter().fold(0, |digits, byte| (digits * 256 + i64::from(*byte)) % CHECK);
         // 0 is what a client acknowledges at first, so it must never be right.
-        Self(number * CHECK + digits.max(1))
+        Self(number.saturating_mul(CHECK).saturating_add(digits.max(1)))
     }
 
     /// What a client says to have been sent.

@@ -138,6 +138,7 @@ impl Stage {
                 "color" => json!("#bae1ff"),
                 "hideid" => json!("a;b"),
                 "limit" => json!(10),
+                "ack" => json!(0),
                 "friend" => json!("carol@example.com"),
                 "workspacename" => json!("alice.ozeki.chat"),
                 "friendid" | "userid" => json!("00000000000000000000000000000000"),
@@ -159,6 +160,8 @@ impl Stage {
 fn fields_of(action: &Action) -> &'static [&'static str] {
     match action.name {
         "list" | "login" | "requests" | "blocklist" => &[],
+        _ if action.api.name == "chatavailability" => &[],
+        "download" if action.api.name == "chatnotification" => &["ack"],
         "add" if action.api.name == "chatfriends" => &["friend"],
         "accept" | "decline" | "remove" => &["friendid"],
         "block" | "unblock" => &["userid"],

@@ -84,9 +84,10 @@ fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [
     match field {
         "clientversioncode" | "nonce" => None,
         "timestamp" if is_empty && action == "workspaceregister" => None,
-        "limit" if matches!(value, None | Some("null")) => None,
+        "limit" | "ack" if matches!(value, None | Some("null")) => None,
+        "ack" if value == Some("0") => None,
         // A number that is too large for any type is still a large number.
-        "limit" if value.is_some_and(|value| value.starts_with('9')) => None,
+        "limit" | "ack" if value.is_some_and(|value| value.starts_with('9')) => None,
         "hideid"
             if is_empty
                 || matches!(

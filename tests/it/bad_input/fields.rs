@@ -158,6 +158,7 @@ async fn each_field_of_each_action_is_named_with_what_it_must_be() {
 async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be() {
     let stage = Stage::set().await;
     let count = "a whole number of at least 1";
+    let number = "a whole number of at least 0";
     let object = "a JSON object or a string that contains one";
     let key = "the API key, 64 lower-case hexadecimal characters";
     for (action, name, value, sentence) in [
@@ -179,6 +180,9 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
         ("downloadpartial", "limit", Some(json!(-1)), &format!("must be {count}")),
         ("downloadpartial", "limit", Some(json!(2.0)), &format!("must be {count}")),
         ("downloadpartial", "limit", Some(json!("50")), &format!("must be {count}")),
+        ("chatnotification/download", "ack", Some(json!(-1)), &format!("must be {number}")),
+        ("chatnotification/download", "ack", Some(json!(1.0)), &format!("must be {number}")),
+        ("chatnotification/download", "ack", Some(json!("")), &format!("must be {number}")),
         ("chatlogin/login", "apikey", None, &format!("is missing, it must be {key}")),
         ("chatlogin/login", "apikey", Some(json!({})), &format!("must be a string: {key}")),
     ] {
