@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the server behind a real nginx with the block that config/nginx.conf gives, and sends what a
-# client sends: a login over TLS, too large a body, and failures that count for the client's address.
+# client sends: a login over TLS, too large a body, failures that count for the client's address, and a subscription to
+# what is new, which outlives the time-out of the proxy.
 # Usage: tests/behind_nginx.sh target/debug/chatserver
 set -euo pipefail
 server=$(realpath "$1")
@@ -8,8 +9,9 @@ block=$(realpath "$(dirname "$0")/../config/nginx.conf")
 folder=$(mktemp -d)
 cd "$folder"
 
-chat='' proxy=''
+chat='' proxy='' listener=''
 cleanup() {
+  [ -z "$listener" ] || kill "$listener" 2>/dev/null || true
   [ -z "$proxy" ] || kill "$proxy" || true
   [ -z "$chat" ] || kill "$chat" || true
   wait
@@ -38,6 +40,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=chat.example.com -ad
 sed -e "s|listen 443 ssl|listen 127.0.0.1:$tls_port ssl|" -e '/listen \[::\]/d' \
   -e "s|ssl_certificate_key .*|ssl_certificate_key $folder/key.pem;|" \
   -e "s|ssl_certificate  .*|ssl_certificate $folder/cert.pem;|" \
+  -e "s|proxy_read_timeout 75s|proxy_read_timeout 3s|" \
   -e "s|http://127.0.0.1:8080|http://127.0.0.1:$http_port|" "$block" >block.conf
 cat >nginx.conf <<EOF
 daemon off;
@@ -56,10 +59,13 @@ http {
 }
 EOF
 
-key=$("$server" user add alice@example.com --nick Alice | sed -n 's/^apikey *//p')
+"$server" user add alice@example.com --nick Alice >alice
+key=$(sed -n 's/^apikey *//p' alice)
+user=$(sed -n 's/^userid *//p' alice)
+station=0123456789abcdef0123456789abcdef
 CHATSERVER_HTTP__LISTEN=127.0.0.1:$http_port CHATSERVER_HTTP__METRICS_LISTEN='' \
   CHATSERVER_HTTP__PUBLIC_URL=https://chat.example.com/ CHATSERVER_HTTP__TRUSTED_PROXIES=127.0.0.1 \
-  CHATSERVER_LIMITS__FAILURES_PER_MINUTE=1 "$server" serve 2>chat.log &
+  CHATSERVER_LIMITS__FAILURES_PER_MINUTE=1 CHATSERVER_HTTP__LISTENER_PING_SECONDS=1 "$server" serve 2>chat.log &
 chat=$!
 nginx -p "$folder" -c "$folder/nginx.conf" 2>nginx-start.log &
 proxy=$!
@@ -77,7 +83,7 @@ curl_chat -f "$base/readyz" >/dev/null || fail 'the server is not ready'
 login() {
   # Another address of this machine than the proxy's: that one is trusted.
   curl_chat --interface 127.0.0.2 "$base/?srv=chatserver&api=chatlogin" -H 'Content-Type: application/json' \
-    -H 'Ozeki-Station: 0123456789abcdef0123456789abcdef' --data-binary "{\"action\":\"login\",\"apikey\":\"$1\"}" "${@:2}"
+    -H "Ozeki-Station: $station" --data-binary "{\"action\":\"login\",\"apikey\":\"$1\"}" "${@:2}"
 }
 expect() {
   case $2 in
@@ -89,6 +95,7 @@ expect() {
 answer=$(login "$key")
 expect 'login over TLS' "$answer" '{"status":"OK","errormessage":""'
 expect 'the announced URL' "$answer" '"login":"https://chat.example.com/?srv=chatserver&api=chatlogin"'
+expect 'the announced listener' "$answer" '"listeners":{"udp":"","ws":"","wss":"wss://chat.example.com/ws"}'
 
 head -c 1500000 /dev/zero | tr '\0' x >large
 answer=$(curl_chat "$base/?srv=chatserver&api=chatlogin" -H 'Content-Type: application/json' --data-binary @large)
@@ -99,4 +106,42 @@ answer=$(login wrong -H 'X-Forwarded-For: 192.0.2.1')
 expect 'the first failure' "$answer" '"errorcode":"invalid_credentials"'
 answer=$(login wrong -H 'X-Forwarded-For: 192.0.2.2')
 expect 'the second failure' "$answer" '"errorcode":"rate_limited"'
+
+# A client that listens: what it sends goes through a pipe, what it hears into a file.
+mkfifo said
+openssl s_client -quiet -verify_return_error -CAfile cert.pem -servername chat.example.com \
+  -connect "127.0.0.1:$tls_port" <said >heard 2>listener.log &
+listener=$!
+exec 3>said
+says() {
+  # A frame of text of 126 to 65535 bytes, masked with zeros.
+  printf "\\x81\\xfe\\x$(printf %02x $((${#1} / 256)))\\x$(printf %02x $((${#1} % 256)))\\0\\0\\0\\0%s" "$1" >&3
+}
+hears() {
+  for _ in $(seq 100); do
+    ! grep -aqF "$2" heard || return 0
+    sleep 0.1
+  done
+  fail "$1: expected $2, heard $(tail -c 300 heard | tr -cd '[:print:]')"
+}
+answer=$(curl_chat "$base/ws")
+expect 'no WebSocket' "$answer" '"errorcode":"bad_request"'
+printf '%s\r\n' 'GET /ws HTTP/1.1' 'Host: chat.example.com' 'Connection: Upgrade' 'Upgrade: websocket' \
+  'Sec-WebSocket-Version: 13' "Sec-WebSocket-Key: $(openssl rand -base64 16)" '' >&3
+hears 'the handshake' 'HTTP/1.1 101 Switching Protocols'
+now=$(date -u '+%Y-%m-%d %H:%M:%S')
+signature=$(printf 'chatserver\nchatlistener\n%s\n%s\n%s' "$user" "$station" "$now" |
+  openssl dgst -sha256 -hmac "$key" -r | cut -c1-64)
+says "{\"action\":\"subscribe\",\"userid\":\"$user\",\"stationid\":\"$station\",\"timestamp\":\"$now\",\"signature\":\"$signature\"}"
+hears 'the subscription' '{"status":"OK","errormessage":""}'
+hears 'everything' "\"conversationlistchangedof\":[\"$user\"]}"
+# Longer than the proxy waits for what is silent. The server's pings must be answered: 10 frames with a pong each.
+for _ in $(seq 10); do
+  sleep 0.5
+  printf '\x8a\x80\0\0\0\0' >&3
+done
+"$server" user add bob@example.com --nick Bob >bob
+"$server" friend add alice@example.com bob@example.com >/dev/null
+hears 'a friend' "\"friendavailabilitesof\":[\"$(sed -n 's/^userid *//p' bob)\"]"
+exec 3>&-
 echo 'behind nginx: ok'
