@@ -43,6 +43,10 @@ struct Here {
     /// What friends were last told, and when.
     shown: Availability,
     shown_at: Option<Instant>,
+    /// Whether the user has come since, so that friends may have seen the choice.
+    has_come: bool,
+    /// Whether friends may have seen anything else since.
+    was_else: bool,
 }
 
 impl Here {
@@ -80,9 +84,23 @@ impl Presence {
         self.users().here.get(&user).is_some_and(|here| here.is_reachable(self.timeout))
     }
 
-    /// A user has chosen, so that friends may have to be told.
-    fn chose(&self, user: UserId) {
-        self.users().changed.insert(user);
+    /// A user has chosen, so that friends may have to be told: even of what was chosen in passing, for whoever has
+    /// looked in the meantime.
+    fn chose(&self, user: UserId, before: Availability, now: Availability) {
+        let mut users = self.users();
+        users.changed.insert(user);
+        if let Some(here) = users.here.get_mut(&user) {
+            here.was_else |= here.shown != before || here.shown != now;
+        }
+    }
+
+    /// Friends of a user have still to be told.
+    fn failed(&self, user: UserId) {
+        let mut users = self.users();
+        users.changed.insert(user);
+        if let Some(here) = users.here.get_mut(&user) {
+            here.was_else = true;
+        }
     }
 
     /// Looks for users who can no longer be reached.
@@ -112,7 +130,9 @@ impl Presence {
         };
         let is_reachable = here.is_reachable(self.timeout);
         let seen = if is_reachable { chosen } else { Availability::Offline };
-        let is_change = here.shown != seen;
+        let was_else = std::mem::take(&mut here.was_else);
+        let was_chosen = std::mem::take(&mut here.has_come) && here.shown != chosen;
+        let is_change = here.shown != seen || was_else || was_chosen;
         if is_change {
             here.shown = seen;
             here.shown_at = Some(Instant::now());
@@ -142,7 +162,11 @@ impl Users {
             listeners: 0,
             shown: Availability::Offline,
             shown_at: None,
+            has_come: false,
+            was_else: false,
         });
+        here.has_come |= !was_here;
+        here.was_else |= !was_here && here.shown != Availability::Offline;
         here.last_sign = now;
     }
 }
@@ -169,12 +193,10 @@ impl Drop for Listens {
 /// [`Error::Replayed`], and where the store failed; then nothing was changed.
 pub async fn choose(app: &App, caller: &Caller, availability: Availability) -> Result<(), Error> {
     let set = SetAvailability { availability, replay: caller.replay() };
-    if app.store.change(set).await? {
-        app.presence.chose(caller.user);
-        Ok(())
-    } else {
-        Err(Error::Replayed { conversation: None })
-    }
+    let before = app.store.change(set).await?;
+    let before = before.ok_or(Error::Replayed { conversation: None })?;
+    app.presence.chose(caller.user, before, availability);
+    Ok(())
 }
 
 /// Tells friends of what changes, until the server closes.
@@ -190,7 +212,7 @@ pub async fn tell_friends(app: Arc<App>) {
             for user in app.presence.due() {
                 if let Err(error) = tell_friends_of(&app, user).await {
                     tracing::warn!(%error, "telling friends of an availability failed");
-                    app.presence.chose(user);
+                    app.presence.failed(user);
                 }
             }
         }
@@ -205,7 +227,10 @@ async fn tell_friends_of(app: &App, user: UserId) -> Result<(), store::Error> {
     let Some(seen_by) = app.store.seen_by(user).await? else {
         return Ok(());
     };
-    if app.presence.shows(user, seen_by.chosen) {
+    // Who has become a friend meanwhile may have seen the user as before, so friends are read once more.
+    if app.presence.shows(user, seen_by.chosen)
+        && let Some(seen_by) = app.store.seen_by(user).await?
+    {
         for friend in seen_by.friends {
             app.hints.changed(friend, user);
             app.hub.wake(friend);

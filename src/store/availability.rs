@@ -6,6 +6,8 @@ use super::writer::{Change, Writing};
 use super::{Error, Replay, Store, stored};
 use crate::id::{Parse, UserId};
 
+const CHOSEN: &str = "SELECT availability FROM users WHERE id = $1";
+
 const SET: &str = "UPDATE users SET availability = $2 WHERE id = $1";
 
 /// Whom the user has blocked sees nothing of it.
@@ -61,17 +63,23 @@ pub struct SetAvailability {
 }
 
 impl Change for SetAvailability {
-    /// Whether it was made now; otherwise it was made before.
-    type Outcome = bool;
+    /// The choice before it; `None` where this one was made before.
+    type Outcome = Option<Availability>;
 
-    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<Option<Availability>, Error> {
         if self.replay.is_known(on).await? {
-            return Ok(false);
+            return Ok(None);
         }
         self.replay.record(on).await?;
-        let set = sqlx::query(SET).bind(self.replay.user.as_str()).bind(self.availability.as_str());
+        let user = self.replay.user.as_str();
+        let chosen: String = sqlx::query_scalar(CHOSEN)
+            .bind(user)
+            .fetch_one(&mut on.connection)
+            .await
+            .doing("reading an availability")?;
+        let set = sqlx::query(SET).bind(user).bind(self.availability.as_str());
         set.execute(&mut on.connection).await.doing("choosing an availability")?;
-        Ok(true)
+        stored(&chosen).map(Some)
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed expectation is the point")]
 
 mod authorization;
+mod availability;
 mod bad_input;
 mod batches;
 mod binary;

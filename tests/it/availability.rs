@@ -1,0 +1,328 @@
+//! What people are seen as, by whom, and who is told when it changes.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::ears::{Ear, Told};
+use crate::world::{Answer, Person, World, until};
+
+/// How long those whom nobody hears of are watched: longer than it takes to miss or to tell of anybody.
+const A_GOOD_WHILE: Duration = Duration::from_millis(2500);
+
+/// People who are gone after a second.
+const BRIEFLY: (&str, &str) = ("presence.timeout_seconds", "1");
+
+impl Person {
+    /// Chooses with one of the actions of `chatavailability`.
+    pub async fn chooses(&self, action: &str) -> Answer {
+        self.prepares("chatavailability", action, &json!({})).sent().await
+    }
+
+    /// The entries of this person's friends.
+    async fn sees_friends(&self) -> Vec<Value> {
+        let listed = self.prepares("chatfriends", "list", &json!({})).sent().await.ok();
+        listed["availabilities"].as_array().unwrap().clone()
+    }
+
+    /// What this person sees a friend as.
+    pub async fn sees_as(&self, friend: &Person) -> String {
+        let friends = self.sees_friends().await;
+        let entry = friends.iter().find(|entry| entry["friendid"] == friend.user.as_str());
+        entry.unwrap()["availability"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until this person sees a friend as this.
+    async fn comes_to_see(&self, friend: &Person, as_what: &str) {
+        until(as_what, async || self.sees_as(friend).await == as_what).await;
+    }
+}
+
+impl Ear {
+    /// Is told of these friends and nothing else.
+    async fn is_told_of(&mut self, friends: &[&Person]) {
+        let mut ids: Vec<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
+        ids.sort();
+        let told = self.takes().await;
+        assert_eq!((told.friends, told.conversations, told.lists), (ids, vec![], vec![]));
+    }
+
+    /// Is told of each of these friends, all at once or one by one, and of nothing else.
+    async fn is_told_of_each(&mut self, friends: &[Person]) {
+        let mut ids: BTreeSet<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
+        while !ids.is_empty() {
+            let told = self.takes().await;
+            assert!(told.conversations.is_empty() && told.lists.is_empty(), "{told:?}");
+            for friend in told.friends {
+                assert!(ids.remove(&friend), "{friend} once more");
+            }
+        }
+    }
+
+    /// Hears nothing for a good while.
+    async fn hears_nothing_for_long(&mut self) {
+        let heard = timeout(A_GOOD_WHILE, self.hears()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_chooses_is_seen_by_friends_alone() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let stranger = world.person("Stranger").await;
+    assert_eq!(bob.sees_as(&alice).await, "offline", "before the first choice");
+    for (action, seen) in [
+        ("useravailable", "available"),
+        ("useraway", "away"),
+        ("userbusy", "busy"),
+        ("useroffline", "offline"),
+        ("useravailable", "available"),
+        ("useravailable", "available"),
+    ] {
+        let chosen = alice.chooses(action).await;
+        assert_eq!(chosen.text, r#"{"status":"OK","errormessage":""}"#);
+        assert_eq!(bob.sees_as(&alice).await, seen);
+        assert_eq!(alice.sees_as(&bob).await, "offline");
+        assert!(stranger.sees_friends().await.is_empty());
+    }
+    world.parts(&alice, &bob).await;
+    assert!(bob.sees_friends().await.is_empty());
+}
+
+#[tokio::test]
+async fn friends_are_told_when_it_changes_and_nobody_else_is() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let (elsewhere, stranger) = (bob.elsewhere(), world.person("Stranger").await);
+    let mut ears = Vec::new();
+    for person in [&bob, &elsewhere, &stranger, &alice] {
+        ears.push(person.listens_from_now_on().await);
+    }
+    let [bobs, elsewheres, strangers, alices] = &mut ears[..] else { unreachable!() };
+    for (action, seen) in [("useravailable", "available"), ("useraway", "away")] {
+        alice.chooses(action).await.ok();
+        bobs.is_told_of(&[&alice]).await;
+        elsewheres.is_told_of(&[&alice]).await;
+        assert_eq!(bob.sees_as(&alice).await, seen);
+    }
+    alice.chooses("useraway").await.ok();
+    bobs.hears_nothing_for_long().await;
+    for ear in [elsewheres, strangers, alices] {
+        ear.hears_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn friends_who_ask_are_told_in_either_form() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let elsewhere = bob.elsewhere();
+    bob.is_notified().await;
+    let first = elsewhere.polls(0).await.sequence;
+    elsewhere.polls(first).await;
+    alice.chooses("useravailable").await.ok();
+    let mut told = Told::read(&json!({
+        "friendavailabilitesof": [], "conversationchangedof": [], "conversationlistchangedof": [],
+    }));
+    until("Bob is told", async || {
+        told = bob.is_notified().await;
+        !told.is_empty()
+    })
+    .await;
+    assert_eq!((&*told.friends, told.conversations.len()), (&[alice.user.to_string()][..], 0));
+    assert!(bob.is_notified().await.is_empty());
+    let told = elsewhere.polls(first).await;
+    assert_eq!(told.friends, [alice.user.to_string()]);
+    assert!(told.sequence > first, "to acknowledge what came before is not to acknowledge this");
+    assert_eq!(elsewhere.polls(first).await, told);
+    assert!(elsewhere.polls(told.sequence).await.is_empty());
+}
+
+#[tokio::test]
+async fn who_saw_a_state_in_passing_is_told_that_it_has_passed() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut ear = bob.listens_from_now_on().await;
+    alice.chooses("useravailable").await.ok();
+    ear.is_told_of(&[&alice]).await;
+    alice.chooses("useraway").await.ok();
+    assert_eq!(bob.sees_as(&alice).await, "away");
+    // Within a second: to those who look then only, anything has changed.
+    alice.chooses("useravailable").await.ok();
+    ear.is_told_of(&[&alice]).await;
+    assert_eq!(bob.sees_as(&alice).await, "available");
+}
+
+#[tokio::test]
+async fn who_flaps_is_told_of_once_a_second() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut ear = bob.listens_from_now_on().await;
+    let (since, mut told) = (Instant::now(), 0);
+    while since.elapsed() < Duration::from_secs(3) {
+        for action in ["useravailable", "useraway"] {
+            alice.chooses(action).await.ok();
+            while timeout(Duration::from_millis(20), ear.takes()).await.is_ok() {
+                told += 1;
+            }
+        }
+    }
+    assert!((2..=since.elapsed().as_secs() + 1).contains(&told), "{told} times");
+    bob.comes_to_see(&alice, "away").await;
+}
+
+#[tokio::test]
+async fn who_is_silent_is_gone_until_the_next_sign_of_life() {
+    let world = World::with(&[("presence.timeout_seconds", "2")]).await;
+    let mut bob = world.person("Bob").await;
+    let mut friends = Vec::new();
+    for nick in ["Alice", "Carol", "Dave", "Eve"] {
+        let mut friend = world.person(nick).await;
+        world.befriends(&mut bob, &mut friend).await;
+        friends.push(friend);
+    }
+    let [alice, carol, dave, eve] = &friends[..] else { unreachable!() };
+    let mut ear = bob.listens_from_now_on().await;
+    for friend in &friends {
+        friend.chooses("useravailable").await.ok();
+    }
+    ear.is_told_of_each(&friends).await;
+    let sees = async |as_what: [&str; 4]| {
+        until("Bob sees them so", async || {
+            let mut seen = Vec::new();
+            for friend in &friends {
+                seen.push(bob.sees_as(friend).await);
+            }
+            seen == as_what
+        })
+        .await;
+    };
+    sees(["offline"; 4]).await;
+    ear.is_told_of_each(&friends).await;
+
+    alice.lists().await;
+    carol.logs_in().await.ok();
+    let unsigned = dave.prepares("chatnotification", "download", &json!({}));
+    let unsigned = unsigned.without_header("ozeki-user").without_header("ozeki-signature");
+    unsigned.sent().await.ok();
+    let listens = eve.listens().await;
+    sees(["available"; 4]).await;
+    ear.is_told_of_each(&friends).await;
+    sees(["offline", "offline", "offline", "available"]).await;
+    ear.is_told_of_each(&friends[..3]).await;
+    ear.hears_nothing_for_long().await;
+    sees(["offline", "offline", "offline", "available"]).await;
+    drop(listens);
+    sees(["offline"; 4]).await;
+    ear.is_told_of(&[eve]).await;
+}
+
+#[tokio::test]
+async fn who_saw_somebody_come_is_told_that_this_one_has_gone() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.chooses("useravailable").await.ok();
+    let world = world.restarts(&[]).await;
+    let (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
+    let mut ear = bob.listens_from_now_on().await;
+    alice.lists().await;
+    assert_eq!(bob.sees_as(&alice).await, "available");
+    // So soon that nobody was told that she had come.
+    alice.chooses("useroffline").await.ok();
+    ear.is_told_of(&[&alice]).await;
+    assert_eq!(bob.sees_as(&alice).await, "offline");
+}
+
+#[tokio::test]
+async fn who_chose_to_be_offline_is_never_told_of() {
+    let world = World::with(&[BRIEFLY]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut ear = bob.listens_from_now_on().await;
+    let first = bob.elsewhere().polls(0).await;
+    for _ in 0..2 {
+        alice.chooses("useroffline").await.ok();
+        alice.lists().await;
+        assert_eq!(bob.sees_as(&alice).await, "offline");
+        ear.hears_nothing_for_long().await;
+        drop(alice.listens().await);
+        ear.hears_nothing().await;
+    }
+    let last = bob.elsewhere().polls(0).await;
+    assert_eq!((first.friends, first.lists), (last.friends, last.lists));
+}
+
+#[tokio::test]
+async fn a_blocked_friend_sees_nothing_of_it() {
+    let world = World::start().await;
+    let (mut alice, bob) = world.alice_and_bob().await;
+    let mut carol = world.person("Carol").await;
+    world.befriends(&mut alice, &mut carol).await;
+    let mut ear = bob.listens_from_now_on().await;
+    alice.chooses("useravailable").await.ok();
+    ear.is_told_of(&[&alice]).await;
+    let mut carols = carol.listens_from_now_on().await;
+    let block = |action: &str| {
+        let fields = json!({ "userid": bob.user.as_str() });
+        alice.prepares("chatblocklist", action, &fields)
+    };
+    block("block").sent().await.ok();
+    ear.is_told_of(&[&alice]).await;
+    assert_eq!(bob.sees_as(&alice).await, "offline");
+    for action in ["useraway", "useroffline", "userbusy"] {
+        alice.chooses(action).await.ok();
+        carols.is_told_of(&[&alice]).await;
+    }
+    ear.hears_nothing_for_long().await;
+    assert_eq!(bob.sees_as(&alice).await, "offline");
+    assert_eq!(carol.sees_as(&alice).await, "busy");
+    block("unblock").sent().await.ok();
+    ear.is_told_of(&[&alice]).await;
+    assert_eq!(bob.sees_as(&alice).await, "busy");
+    carols.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_restart_loses_nothing() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let first = bob.polls(0).await.sequence;
+    alice.chooses("useravailable").await.ok();
+    until("Bob is told", async || !bob.polls(first).await.is_empty()).await;
+    let before = bob.polls(first).await;
+    assert_eq!(before.friends, [alice.user.to_string()]);
+
+    let world = world.restarts(&[]).await;
+    let (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
+    // What was told before may be acknowledged, but the friend may have gone meanwhile.
+    assert_eq!(bob.sees_as(&alice).await, "offline", "she has not come back yet");
+    let after = bob.polls(before.sequence).await;
+    assert_eq!(after.friends, [alice.user.to_string()]);
+    assert!(after.sequence > before.sequence);
+    alice.lists().await;
+    until("Bob is told again", async || {
+        bob.polls(after.sequence).await != Told { friends: vec![], ..after.clone() }
+    })
+    .await;
+    assert_eq!(bob.sees_as(&alice).await, "available", "her choice is kept");
+    let last = bob.polls(after.sequence).await;
+    assert_eq!(last.friends, [alice.user.to_string()]);
+    assert_eq!(bob.polls(before.sequence).await, last);
+    assert!(bob.polls(last.sequence).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_same_bytes_choose_once() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let available = alice.prepares("chatavailability", "useravailable", &json!({}));
+    available.sent().await.ok();
+    alice.chooses("useraway").await.ok();
+    let refused = available.sent().await.refused(409, "replayed");
+    assert!(refused.get("conversation").is_none(), "{refused}");
+    assert_eq!(bob.sees_as(&alice).await, "away");
+    alice.chooses("useravailable").await.ok();
+    assert_eq!(bob.sees_as(&alice).await, "available");
+}
