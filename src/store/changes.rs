@@ -38,7 +38,8 @@ static NOTE: ManyRows = ManyRows::new(
 );
 
 /// What a station is to be told behind `$3`, or where that is NULL behind its position. One that has no position
-/// is told of everything. `since` is that bound, `mine` what has changed behind it at other stations.
+/// is told of everything, former friends included: it may have been told of them, and not have said so. `since`
+/// is that bound, `mine` what has changed behind it at other stations.
 const PENDING: &str = r#"
 WITH station AS (
     SELECT u.id AS user_id, u.api_key, s.position, coalesce(n.newest, 0) AS newest,
@@ -51,8 +52,10 @@ WITH station AS (
 ),
 mine AS (
     SELECT c.kind, c.subject_id FROM station, changes c
-    WHERE NOT is_first AND c.user_id = station.user_id
-        AND CASE WHEN c.station_id = $2 THEN c.other_number ELSE c.number END > station.since
+    WHERE c.user_id = station.user_id AND CASE
+        WHEN is_first THEN c.kind = 'friend'
+        WHEN c.station_id = $2 THEN c.other_number > station.since
+        ELSE c.number > station.since END
 )
 SELECT api_key, newest, position, is_first,
        coalesce(CASE WHEN is_first

@@ -21,6 +21,7 @@ mod keys;
 mod limits;
 mod listener;
 mod model;
+mod notifications;
 mod openssl;
 mod operating;
 mod reports;

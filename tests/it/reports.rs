@@ -64,7 +64,7 @@ impl Person {
     }
 
     /// Reports messages of the current instance.
-    async fn reports_as<T: AsRef<str>>(&self, action: &str, messages: &[T]) -> Answer {
+    pub async fn reports_as<T: AsRef<str>>(&self, action: &str, messages: &[T]) -> Answer {
         self.prepares_report(action, messages).sent().await
     }
 

@@ -1,0 +1,271 @@
+//! What stations are told over HTTP, whichever form they ask in.
+
+mod acknowledged;
+
+use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, SqliteConnection};
+
+use crate::ears::Told;
+use crate::world::{Answer, Person, World, until};
+
+/// What is told of conversations alone.
+fn of(conversations: &[&str]) -> Told {
+    let mut conversations: Vec<_> = conversations.iter().map(ToString::to_string).collect();
+    conversations.sort();
+    Told { sequence: 0, friends: Vec::new(), conversations, lists: Vec::new() }
+}
+
+fn nothing() -> Told {
+    of(&[])
+}
+
+/// The same without its number.
+fn unnumbered(told: Told) -> Told {
+    Told { sequence: 0, ..told }
+}
+
+/// Something that says whether the database was written to.
+struct Observer(SqliteConnection);
+
+impl Observer {
+    async fn of(world: &World) -> Self {
+        let options = SqliteConnectOptions::new().filename(world.database()).read_only(true);
+        Self(options.connect().await.unwrap())
+    }
+
+    /// Another number after each commit of others.
+    async fn version(&mut self) -> i64 {
+        sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.0).await.unwrap()
+    }
+}
+
+impl Person {
+    /// The answer to a poll in the documented form.
+    async fn asks_what_is_new(&self) -> Answer {
+        self.prepares("chatnotification", "download", &json!({})).sent().await
+    }
+}
+
+/// Bob, who talks with several people: each is one of his conversations.
+async fn bob_and_friends(world: &World, nicks: &[&str]) -> (Person, Vec<Person>) {
+    let mut bob = world.person("Bob").await;
+    let mut friends = Vec::new();
+    for nick in nicks {
+        let mut friend = world.person(nick).await;
+        world.befriends(&mut bob, &mut friend).await;
+        friends.push(friend);
+    }
+    (bob, friends)
+}
+
+#[tokio::test]
+async fn the_first_answer_names_everything_in_either_form() {
+    let world = World::start().await;
+    let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol", "Dave"]).await;
+    let mut ids: Vec<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
+    let mut conversations: Vec<_> =
+        friends.iter().map(|friend| friend.conversation.clone()).collect();
+    ids.sort();
+    conversations.sort();
+    let everything =
+        Told { sequence: 0, friends: ids, conversations, lists: vec![bob.user.to_string()] };
+    assert_eq!(bob.is_notified().await, everything);
+    assert_eq!(bob.is_notified().await, nothing());
+    for acknowledged in [0, 7] {
+        let elsewhere = bob.elsewhere();
+        let told = elsewhere.polls(acknowledged).await;
+        assert!(told.sequence > 0);
+        assert_eq!(unnumbered(told.clone()), everything);
+        assert_eq!(unnumbered(elsewhere.polls(told.sequence).await), nothing());
+    }
+    let stranger = world.person("Stranger").await;
+    let lists = vec![stranger.user.to_string()];
+    assert_eq!(stranger.is_notified().await, Told { lists, ..nothing() });
+    assert_eq!(stranger.is_notified().await, nothing());
+}
+
+#[tokio::test]
+async fn who_has_not_acknowledged_a_friend_is_told_that_it_is_none_any_more() {
+    let world = World::start().await;
+    let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol"]).await;
+    let alice = friends[0].user.to_string();
+    assert!(bob.polls(0).await.friends.contains(&alice));
+    world.parts(&bob, &friends[0]).await;
+    assert!(bob.polls(0).await.friends.contains(&alice), "the device may know her as a friend");
+}
+
+#[tokio::test]
+async fn the_documented_form_is_told_once() {
+    let world = World::start().await;
+    let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol"]).await;
+    bob.is_notified().await;
+    friends[0].sends("one").await;
+    let answer = bob.asks_what_is_new().await;
+    let told = format!(
+        r#"{{"status":"OK","errormessage":"","friendavailabilitesof":[],"conversationchangedof":["{}"],"conversationlistchangedof":[]}}"#,
+        friends[0].conversation
+    );
+    assert_eq!(answer.text, told);
+    let silence = r#"{"status":"OK","errormessage":"","friendavailabilitesof":[],"conversationchangedof":[],"conversationlistchangedof":[]}"#;
+    assert_eq!(bob.asks_what_is_new().await.text, silence);
+    friends[1].sends("two").await;
+    assert_eq!(bob.is_notified().await, of(&[&friends[1].conversation]));
+    let null = json!({ "ack": null });
+    let same = bob.prepares("chatnotification", "download", &null).sent().await;
+    assert_eq!(same.text, silence, "null is the same as nothing");
+}
+
+#[tokio::test]
+async fn entries_coalesce() {
+    let world = World::start().await;
+    let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol"]).await;
+    bob.is_notified().await;
+    for friend in friends.iter().chain(&friends) {
+        friend.sends("hi").await;
+    }
+    let mut elsewhere = bob.elsewhere();
+    elsewhere.conversation.clone_from(&friends[0].conversation);
+    elsewhere.does("mute", json!({})).await.ok();
+    let all: Vec<_> = friends.iter().map(|friend| friend.conversation.as_str()).collect();
+    assert_eq!(bob.is_notified().await, of(&all));
+    assert_eq!(bob.is_notified().await, nothing());
+}
+
+#[tokio::test]
+async fn each_change_is_told_to_those_whom_it_concerns() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let (elsewhere, stranger) = (alice.elsewhere(), world.person("Stranger").await);
+    let everybody = [&alice, &elsewhere, &bob, &stranger];
+    for person in everybody {
+        person.is_notified().await;
+    }
+    let told = async || {
+        let mut told = Vec::new();
+        for person in everybody {
+            let told_of = person.is_notified().await;
+            assert!(told_of.friends.is_empty() && told_of.lists.is_empty(), "{told_of:?}");
+            assert!(told_of.conversations.iter().all(|id| *id == alice.conversation));
+            told.push(!told_of.conversations.is_empty());
+        }
+        told
+    };
+    let sent = alice.sends("hi").await;
+    assert_eq!(told().await, [false, true, true, false], "a message");
+    bob.reports_as("viewed", &[&sent]).await.ok();
+    assert_eq!(told().await, [true, true, false, false], "a receipt");
+    for (action, fields) in [
+        ("mute", json!({})),
+        ("favorite", json!({})),
+        ("setlistitembackgroundcolor", json!({ "color": "#bae1ff" })),
+        ("hide", json!({ "hideid": "a;b" })),
+        ("unhide", json!({})),
+    ] {
+        alice.does(action, fields).await.ok();
+        assert_eq!(told().await, [false, true, false, false], "{action}");
+    }
+    alice.clears().await.ok();
+    assert_eq!(told().await, [false, true, true, false], "a clear");
+    let again = alice.sends("once more").await;
+    told().await;
+    bob.downloads().await.ok();
+    until("it is delivered", async || alice.reports().await.len() == 1).await;
+    assert_eq!(told().await, [true, true, false, false], "{again} is delivered");
+    bob.downloads().await.ok();
+    alice.reports_as("viewed", &[&again]).await.ok();
+    assert_eq!(told().await, [false; 4], "nothing has changed");
+}
+
+#[tokio::test]
+async fn devices_that_act_by_turns_are_told_of_one_another() {
+    let world = World::start().await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let devices = [bob.clone(), bob.elsewhere(), bob.elsewhere()];
+    for device in &devices {
+        device.is_notified().await;
+    }
+    let told = async || {
+        let mut told = Vec::new();
+        for device in &devices {
+            told.push(!device.is_notified().await.is_empty());
+        }
+        told
+    };
+    for (turns, whom) in [
+        (vec![0], [false, true, true]),
+        (vec![0, 0], [false, true, true]),
+        (vec![0, 1], [true, true, true]),
+        (vec![0, 1, 0], [true, true, true]),
+        (vec![0, 1, 0, 0], [true, true, true]),
+        (vec![0, 1, 2, 1, 1], [true, true, true]),
+        (vec![2], [true, true, false]),
+    ] {
+        for turn in &turns {
+            devices[*turn].does("mute", json!({})).await.ok();
+        }
+        assert_eq!(told().await, whom, "{turns:?}");
+        assert_eq!(told().await, [false; 3], "{turns:?}");
+    }
+    // What was told before does not come again with one's own next change.
+    devices[1].does("mute", json!({})).await.ok();
+    assert_eq!(told().await, [true, false, true]);
+    devices[0].does("unmute", json!({})).await.ok();
+    assert_eq!(told().await, [false, true, true]);
+}
+
+#[tokio::test]
+async fn what_an_operator_does_is_told_to_every_device() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut carol = world.person("Carol").await;
+    for person in [&alice, &bob, &carol] {
+        person.is_notified().await;
+    }
+    let mut alice_again = alice.clone();
+    world.befriends(&mut alice_again, &mut carol).await;
+    for (one, other) in [(&alice, &carol), (&carol, &alice)] {
+        let told = one.is_notified().await;
+        assert_eq!(
+            (told.friends, told.lists),
+            (vec![other.user.to_string()], vec![one.user.to_string()])
+        );
+    }
+    assert_eq!(bob.is_notified().await, nothing());
+    world.parts(&alice, &carol).await;
+    for (one, other) in [(&alice, &carol), (&carol, &alice)] {
+        let friends = vec![other.user.to_string()];
+        assert_eq!(one.is_notified().await, Told { friends, ..nothing() });
+    }
+    assert_eq!(bob.is_notified().await, nothing());
+}
+
+#[tokio::test]
+async fn an_answer_without_anything_new_writes_nothing() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut observer = Observer::of(&world).await;
+    bob.is_notified().await;
+    let elsewhere = bob.elsewhere();
+    let told = elsewhere.polls(0).await;
+    elsewhere.polls(told.sequence).await;
+    let before = observer.version().await;
+    for _ in 0..3 {
+        assert_eq!(bob.is_notified().await, nothing());
+        assert_eq!(unnumbered(elsewhere.polls(told.sequence).await), nothing());
+        assert_eq!(unnumbered(elsewhere.polls(1).await), nothing());
+        let mut ear = elsewhere.listens().await;
+        ear.acknowledges(&told).await;
+        ear.hears_nothing().await;
+    }
+    assert_eq!(observer.version().await, before);
+    alice.sends("hi").await;
+    let sent = observer.version().await;
+    assert_ne!(sent, before);
+    for _ in 0..3 {
+        assert_eq!(unnumbered(elsewhere.polls(told.sequence).await), of(&[&bob.conversation]));
+    }
+    assert_eq!(observer.version().await, sent, "nor does what is told until it is acknowledged");
+    bob.is_notified().await;
+    assert_ne!(observer.version().await, sent);
+}
