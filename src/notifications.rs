@@ -79,13 +79,14 @@ impl Inbox<'_> {
             return Ok(None);
         };
         if pending.position.is_none() || !pending.is_empty() {
-            let asked = AskPending { all_friends: false, ..self.asked(None) };
+            let Self { user, station, .. } = *self;
+            let asked = AskPending { user, station, told: None, all_friends: false };
             match self.store.take_pending(asked).await? {
                 Some(taken) => pending = taken,
                 None => return Ok(None),
             }
         }
-        let (news, mark) = self.hints.news(self.user, self.station, 0);
+        let (news, mark) = self.hints.news(self.user, self.station);
         self.hints.forget_news(self.user, self.station, mark);
         Ok(Some(self.notification(pending, news, mark)))
     }
@@ -97,20 +98,17 @@ impl Inbox<'_> {
     ///
     /// [`store::Error`] where it could not be read.
     pub async fn peek(&self, told: Option<Reach>) -> Result<Option<Notification>, store::Error> {
-        let Some(mut pending) = self.read(told).await? else {
-            return Ok(None);
-        };
-        if self.hints.needs_number(self.user, self.station, pending.newest) {
-            self.store.take_number(self.user).await?;
-            match self.read(told).await? {
-                Some(read) => pending = read,
-                None => return Ok(None),
+        let behind = told.map_or(0, |told| told.mark);
+        loop {
+            let Some(pending) = self.read(told).await? else {
+                return Ok(None);
+            };
+            let sent = self.hints.send(self.user, self.station, pending.newest, behind);
+            if let Some((news, mark)) = sent {
+                return Ok(Some(self.notification(pending, news, mark)));
             }
+            self.store.take_number(self.user).await?;
         }
-        let (news, mark) =
-            self.hints.news(self.user, self.station, told.map_or(0, |told| told.mark));
-        self.hints.sent(self.user, self.station, pending.newest, mark);
-        Ok(Some(self.notification(pending, news, mark)))
     }
 
     /// Takes the station for told up to this sequence number, if it is one that was sent to it.

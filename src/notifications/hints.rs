@@ -33,6 +33,19 @@ struct Station {
     sent: VecDeque<(i64, u64)>,
 }
 
+impl Station {
+    /// The mark of the newest change.
+    fn newest(&self) -> u64 {
+        self.news.values().copied().max().unwrap_or(0)
+    }
+
+    /// The news behind a mark, and the newest mark.
+    fn news_behind(&self, behind: u64) -> (BTreeSet<UserId>, u64) {
+        let news = self.news.iter().filter(|(_, mark)| **mark > behind);
+        (news.map(|(friend, _)| *friend).collect(), self.newest().max(behind))
+    }
+}
+
 impl Hints {
     /// Of so many stations of each user at most.
     #[must_use]
@@ -75,43 +88,41 @@ impl Hints {
         });
     }
 
-    /// The news behind a mark, and the newest mark of all.
-    pub(super) fn news(
+    /// All news, and the newest mark.
+    pub(super) fn news(&self, user: UserId, station: StationId) -> (BTreeSet<UserId>, u64) {
+        self.at(user, station, |station| station.news_behind(0)).unwrap_or_default()
+    }
+
+    /// The news behind a mark, which are sent with this number, and the newest mark of all. `None` where this
+    /// number, or a later one, was sent without some of them: to acknowledge that one must not acknowledge these,
+    /// so they need another.
+    pub(super) fn send(
         &self,
         user: UserId,
         station: StationId,
+        number: i64,
         behind: u64,
-    ) -> (BTreeSet<UserId>, u64) {
-        let news = self.at(user, station, |station| {
-            let newest = station.news.values().copied().max().unwrap_or(0).max(behind);
-            let news = station.news.iter().filter(|(_, mark)| **mark > behind);
-            (news.map(|(friend, _)| *friend).collect(), newest)
-        });
-        news.unwrap_or((BTreeSet::new(), behind))
-    }
-
-    /// Whether there are news that were never sent, while this number, or a later one, was: to acknowledge that one
-    /// must not acknowledge them, so they need another.
-    pub(super) fn needs_number(&self, user: UserId, station: StationId, number: i64) -> bool {
-        let needs = self.at(user, station, |station| {
-            let newest = station.news.values().copied().max().unwrap_or(0);
-            // Before the restart this number may have been sent with other news.
-            let (sent, mark) = station.sent.back().copied().unwrap_or((number, 0));
-            newest > mark && number <= sent
-        });
-        needs.unwrap_or(false)
-    }
-
-    /// A notification was sent with this number and news up to this mark.
-    pub(super) fn sent(&self, user: UserId, station: StationId, number: i64, mark: u64) {
-        self.at(user, station, |station| {
+    ) -> Option<(BTreeSet<UserId>, u64)> {
+        let sent = self.at(user, station, |station| {
+            let (news, mark) = station.news_behind(behind);
+            // Before the restart this number may have been sent, with none of these news.
+            let (last, last_mark) = station.sent.back().copied().unwrap_or((number, 0));
+            if station.sent.is_empty() {
+                station.sent.push_back((number, 0));
+            }
+            if number < last || (number == last && station.newest() > last_mark) {
+                return None;
+            }
             if station.sent.back() != Some(&(number, mark)) {
                 station.sent.push_back((number, mark));
             }
             if station.sent.len() > SENT {
                 station.sent.pop_front();
             }
+            Some((news, mark))
         });
+        // Of a station that is forgotten there are no news; the next time it is told of everybody.
+        sent.unwrap_or_else(|| Some((BTreeSet::new(), behind)))
     }
 
     /// The station has what was sent up to this number.
