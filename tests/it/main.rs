@@ -13,6 +13,7 @@ mod conformance;
 mod conversations;
 mod database_file;
 mod demo;
+mod devices;
 mod durability;
 mod ears;
 mod friends;

@@ -1,0 +1,317 @@
+//! Random histories of people with several devices each. A device keeps a copy of what its user sees and brings
+//! it up to date by what it is told alone; in the end the copy must be what a fresh download shows.
+
+mod copy;
+mod device;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chatserver::friends;
+use chatserver::id::Parse as _;
+use chatserver::store::ReportType;
+use chatserver::users::{self, Nick};
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
+use tokio::runtime::Builder;
+
+use crate::bad_input::cases;
+use crate::ears::Ear;
+use crate::world::{Person, World, until};
+use device::{Device, Habit};
+
+/// Alice, Bob and Carol, by number, and how many devices each has.
+const PEOPLE: [(&str, usize); 3] = [("Alice", 3), ("Bob", 2), ("Carol", 2)];
+const DEVICES: usize = 7;
+
+/// Who are friends at first.
+const FRIENDS: [[usize; 2]; 2] = [[0, 1], [0, 2]];
+
+/// How long, and for how many looks, copies may differ from the truth when everything was done.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+const LOOKS: usize = 30;
+
+/// How many histories are told side by side: each mostly waits.
+const SIDE_BY_SIDE: usize = 4;
+
+/// What a device does. People and conversations are named by numbers.
+#[derive(Clone, Debug)]
+enum Act {
+    Send(Index),
+    Clear(Index),
+    Set(Index, Setting),
+    Report(Index, ReportType, Vec<Index>),
+    /// Downloads everything and forgets it.
+    Look(Index),
+    /// One of the actions of `chatavailability`.
+    Choose(&'static str),
+    /// One of the actions of `chatfriends`, on this person.
+    Approach(&'static str, usize),
+    /// One of the actions of `chatblocklist`, on this person.
+    Block(&'static str, usize),
+    /// Asks what is new, and acknowledges what was taken in before or nothing. The answer may be lost.
+    Poll {
+        acknowledges: bool,
+        is_lost: bool,
+    },
+    /// Asks what is new in the documented form.
+    Take,
+    /// Listens, instead of a connection from before.
+    Connect,
+    /// Reads so many notifications from the listener, and acknowledges them or not.
+    Hear {
+        notifications: usize,
+        acknowledges: bool,
+    },
+    /// Acknowledges late what was taken in.
+    Acknowledge,
+    HangUp,
+}
+
+/// A change of one's own view of a conversation: an action, and its value if it takes one.
+type Setting = (&'static str, &'static str, &'static str);
+
+/// What happens.
+#[derive(Clone, Debug)]
+enum Round {
+    /// Devices do something side by side, each its own things in this order.
+    AtOnce(Vec<(usize, Act)>),
+    Befriend(usize, usize),
+    Part(usize, usize),
+    Rename(usize, usize),
+    Clock(i64),
+    Restart,
+}
+
+#[derive(Clone, Debug)]
+struct History {
+    /// How long people are reachable after a sign of life, in seconds.
+    timeout: u32,
+    rounds: Vec<Round>,
+    /// How each device takes in what is new in the end.
+    habits: Vec<Habit>,
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    select(vec![
+        ("mute", "", ""),
+        ("unmute", "", ""),
+        ("favorite", "", ""),
+        ("unfavorite", "", ""),
+        ("setlistitembackgroundcolor", "color", "#bae1ff"),
+        ("setlistitembackgroundcolor", "color", "#ffffff"),
+        ("hide", "hideid", "a;b"),
+        ("hide", "hideid", ""),
+        ("unhide", "", ""),
+    ])
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let which = any::<Index>;
+    let person = || 0..PEOPLE.len();
+    let report = select(vec![ReportType::Delivered, ReportType::Viewed, ReportType::Viewed]);
+    let choices = select(vec!["useravailable", "useraway", "userbusy", "useroffline"]);
+    let approaches = select(vec!["add", "add", "accept", "decline", "remove"]);
+    let blocks = select(vec!["block", "unblock", "unblock"]);
+    prop_oneof![
+        8 => which().prop_map(Act::Send),
+        1 => which().prop_map(Act::Clear),
+        3 => (which(), setting()).prop_map(|(which, setting)| Act::Set(which, setting)),
+        3 => (which(), report, prop::collection::vec(which(), 1..4))
+            .prop_map(|(which, report, messages)| Act::Report(which, report, messages)),
+        1 => which().prop_map(Act::Look),
+        4 => choices.prop_map(Act::Choose),
+        3 => (approaches, person()).prop_map(|(action, person)| Act::Approach(action, person)),
+        2 => (blocks, person()).prop_map(|(action, person)| Act::Block(action, person)),
+        8 => any::<[bool; 2]>()
+            .prop_map(|[acknowledges, is_lost]| Act::Poll { acknowledges, is_lost }),
+        3 => Just(Act::Take),
+        3 => Just(Act::Connect),
+        6 => (1..4_usize, any::<bool>())
+            .prop_map(|(notifications, acknowledges)| Act::Hear { notifications, acknowledges }),
+        1 => Just(Act::Acknowledge),
+        1 => Just(Act::HangUp),
+    ]
+}
+
+fn history() -> impl Strategy<Value = History> {
+    let person = || 0..PEOPLE.len();
+    let round = prop_oneof![
+        12 => prop::collection::vec((0..DEVICES, act()), 1..10).prop_map(Round::AtOnce),
+        1 => (person(), person()).prop_map(|(one, other)| Round::Befriend(one, other)),
+        1 => (person(), person()).prop_map(|(one, other)| Round::Part(one, other)),
+        1 => (person(), 0..3_usize).prop_map(|(person, nick)| Round::Rename(person, nick)),
+        1 => (1..100_i64).prop_map(Round::Clock),
+        1 => Just(Round::Restart),
+    ];
+    let habit = select(vec![Habit::Acknowledges, Habit::Takes, Habit::Listens]);
+    let timeout = prop_oneof![3 => Just(120_u32), 1 => Just(1)];
+    (timeout, prop::collection::vec(round, 1..16), prop::collection::vec(habit, DEVICES))
+        .prop_map(|(timeout, rounds, habits)| History { timeout, rounds, habits })
+}
+
+/// The server and the devices of a history.
+struct Stage {
+    world: World,
+    people: Vec<Person>,
+    devices: Vec<Device>,
+    timeout: String,
+}
+
+/// What every server of a history is told. Pages are short, so that downloads take several.
+fn settings(timeout: &str) -> [(&str, &str); 2] {
+    [("presence.timeout_seconds", timeout), ("limits.download_messages", "5")]
+}
+
+impl Stage {
+    async fn set(timeout: u32) -> Self {
+        let timeout = timeout.to_string();
+        let world = World::with(&settings(&timeout)).await;
+        let (mut people, mut devices) = (Vec::new(), Vec::new());
+        for (nick, number) in PEOPLE {
+            let person = world.person(nick).await;
+            devices.extend((0..number).map(|_| Device::of(person.elsewhere())));
+            people.push(person);
+        }
+        let mut stage = Self { world, people, devices, timeout };
+        for [one, other] in FRIENDS {
+            stage.befriends(one, other).await;
+        }
+        stage
+    }
+
+    async fn befriends(&mut self, one: usize, other: usize) {
+        if one != other {
+            let (mut one, mut other) = (self.people[one].clone(), self.people[other].clone());
+            self.world.befriends(&mut one, &mut other).await;
+        }
+    }
+
+    async fn plays(&mut self, round: Round) {
+        match round {
+            Round::AtOnce(acts) => self.at_once(acts).await,
+            Round::Befriend(one, other) => self.befriends(one, other).await,
+            Round::Part(one, other) if one != other => {
+                let [one, other] = [&self.people[one].email, &self.people[other].email];
+                friends::unfriend(&self.world.app().store, one, other).await.unwrap();
+            }
+            Round::Rename(person, number) => {
+                let nick = Nick::parse(&format!("{}-{number}", PEOPLE[person].0));
+                let user = self.people[person].user;
+                users::rename(&self.world.app().store, user, nick, None).await.unwrap();
+            }
+            Round::Clock(seconds) => self.world.clock.advances(seconds),
+            Round::Part(..) | Round::Restart => {}
+        }
+    }
+
+    async fn at_once(&mut self, acts: Vec<(usize, Act)>) {
+        let mut plans = vec![Vec::new(); DEVICES];
+        for (device, act) in acts {
+            plans[device].push(act);
+        }
+        let people = &self.people;
+        let busy = self.devices.iter_mut().zip(plans).map(|(device, plan)| async move {
+            for act in plan {
+                device.does(act, people).await;
+            }
+        });
+        join_all(busy).await;
+    }
+
+    /// Stops the server, which closes what listens, and goes on with another one.
+    async fn restarts(self) -> Self {
+        let Self { world, mut people, mut devices, timeout } = self;
+        let ears: Vec<_> = devices.iter_mut().filter_map(Device::loses_its_ear).collect();
+        let closed = join_all(ears.into_iter().map(|mut ear| async move { ear.is_closed().await }));
+        let settings = settings(&timeout);
+        let (world, _) = tokio::join!(world.restarts(&settings), closed);
+        for person in people.iter_mut().chain(devices.iter_mut().map(|device| &mut device.person)) {
+            *person = person.moves_to(&world);
+        }
+        Self { world, people, devices, timeout }
+    }
+
+    /// Takes in what is new at every device until all copies are what a fresh download shows. What the server
+    /// does by and by, receipts and hints of availability, is waited for.
+    async fn settles(&mut self, habits: &[Habit]) {
+        // Nobody goes away meanwhile.
+        let here: Vec<Ear> = join_all(self.people.iter().map(Person::listens)).await;
+        let (since, mut looks) = (Instant::now(), 0);
+        until("every copy is the truth", async || {
+            for (device, habit) in self.devices.iter_mut().zip(habits) {
+                device.catches_up(*habit).await;
+            }
+            let mut settled = true;
+            looks += 1;
+            for (number, device) in self.devices.iter().enumerate() {
+                let (copy, truth) = (device.shows(), device.downloads_everything().await);
+                let differing = differing("", &copy, &truth);
+                settled &= differing.is_empty();
+                if since.elapsed() > SETTLED_WITHIN && looks > LOOKS {
+                    assert!(differing.is_empty(), "device {number} {differing:#?}");
+                }
+            }
+            settled
+        })
+        .await;
+        drop(here);
+    }
+}
+
+/// Where a copy is not the truth.
+fn differing(at: &str, copy: &Value, truth: &Value) -> Vec<String> {
+    let all = |value: &Value| -> Vec<(String, Value)> {
+        match value {
+            Value::Array(values) => {
+                (0_u16..).map(|place| place.to_string()).zip(values.iter().cloned()).collect()
+            }
+            Value::Object(values) => values.clone().into_iter().collect(),
+            _ => Vec::new(),
+        }
+    };
+    let (copied, true_) = (all(copy), all(truth));
+    let names =
+        |values: &[(String, Value)]| values.iter().map(|one| one.0.clone()).collect::<Vec<_>>();
+    if names(&copied) != names(&true_) || (copied.is_empty() && copy != truth) {
+        return vec![format!("{at}: {copy} is {truth}")];
+    }
+    let pairs = copied.iter().zip(&true_);
+    pairs
+        .flat_map(|((name, copy), (_, truth))| differing(&format!("{at}.{name}"), copy, truth))
+        .collect()
+}
+
+async fn told(history: History) {
+    let mut stage = Stage::set(history.timeout).await;
+    for round in history.rounds {
+        if matches!(round, Round::Restart) {
+            stage = stage.restarts().await;
+        } else {
+            stage.plays(round).await;
+        }
+    }
+    stage.settles(&history.habits).await;
+}
+
+fn holds() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let held = TestRunner::new(cases(6)).run(&history(), |history| {
+        runtime.block_on(told(history));
+        Ok(())
+    });
+    if let Err(error) = held {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn what_a_device_was_told_of_is_all_there_is() {
+    let running: Vec<_> = (0..SIDE_BY_SIDE).map(|_| thread::spawn(holds)).collect();
+    for thread in running {
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,128 @@
+//! What a device remembers.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use chatserver::id::UserId;
+use serde_json::{Value, json};
+
+/// A conversation as a device remembers it.
+#[derive(Default)]
+pub struct Conversation {
+    object: Value,
+    messages: Vec<Value>,
+    reports: Vec<Value>,
+    /// Messages sent from here that were not downloaded yet: others may stand before them.
+    sent: Vec<Value>,
+}
+
+fn id(entry: &Value) -> &str {
+    entry["ID"].as_str().unwrap()
+}
+
+impl Conversation {
+    pub fn of(object: Value) -> Self {
+        Self { object, ..Self::default() }
+    }
+
+    /// The conversation object has become this one.
+    pub fn becomes(&mut self, object: Value) {
+        assert!(object.is_object(), "{object}");
+        if object["instance"] != self.object["instance"] {
+            *self = Self::default();
+        }
+        self.object = object;
+    }
+
+    /// What to ask for to go on from here.
+    pub fn cursor(&self) -> Value {
+        let last = |entries: &[Value]| entries.last().map_or("", id).to_owned();
+        json!({
+            "conversationid": self.object["id"],
+            "instance": self.object["instance"],
+            "firstmessageid": last(&self.messages),
+            "firstreportid": last(&self.reports),
+        })
+    }
+
+    /// Takes in a page that goes on from here, and says whether there is more.
+    pub fn takes(&mut self, page: &Value) -> bool {
+        extend(&mut self.messages, &page["messages"]);
+        extend(&mut self.reports, &page["reports"]);
+        self.sent.retain(|sent| self.messages.iter().all(|message| id(message) != id(sent)));
+        page.get("more").is_some()
+    }
+
+    /// A message that was sent from here is stored.
+    pub fn has_sent(&mut self, message: Value, second: i64) {
+        self.object["lastmessageid"] = message["ID"].clone();
+        // The server's order rules: its last second of acceptance never falls.
+        let last_access = self.object["lastaccess"].as_i64().unwrap().max(second);
+        self.object["lastaccess"] = json!(last_access);
+        self.sent.push(message);
+    }
+
+    pub fn instance(&self) -> &Value {
+        &self.object["instance"]
+    }
+
+    /// The IDs of all messages.
+    pub fn message_ids(&self) -> Vec<String> {
+        self.messages.iter().chain(&self.sent).map(|message| id(message).to_owned()).collect()
+    }
+
+    /// What the device shows, but for the one thing that a user is not told of: the receipts that the server
+    /// makes for what the user has downloaded are hinted to the sender alone (section 2.4), so the user's own
+    /// `delivered` reports, and a `lastreportid` that may name one of them, come with the next download only.
+    fn shows(&self, user: UserId) -> Value {
+        let mut object = self.object.clone();
+        object.as_object_mut().unwrap().shift_remove("lastreportid");
+        let is_told =
+            |report: &&Value| report["UserID"] != user.as_str() || report["Type"] != "delivered";
+        let messages: Vec<_> = self.messages.iter().chain(&self.sent).collect();
+        let reports: Vec<_> = self.reports.iter().filter(is_told).collect();
+        json!({ "object": object, "messages": messages, "reports": reports })
+    }
+}
+
+/// Goes on with a page that begins with the last entry, if there is one.
+fn extend(entries: &mut Vec<Value>, page: &Value) {
+    let mut page = page.as_array().unwrap().as_slice();
+    if let Some(last) = entries.last() {
+        assert_eq!(page.first(), Some(last), "a page begins with its cursor");
+        page = &page[1..];
+    }
+    entries.extend_from_slice(page);
+}
+
+/// All that a device remembers.
+#[derive(Default)]
+pub struct Copy {
+    pub conversations: BTreeMap<String, Conversation>,
+    /// Nick and entry of each friend.
+    pub friends: BTreeMap<String, Value>,
+    /// Who has asked for friendship, and who was asked.
+    pub requests: Value,
+    pub blocked: Value,
+}
+
+impl Copy {
+    /// The ids of the conversations in the order of the list.
+    pub fn order(&self) -> Vec<&String> {
+        let mut ids: Vec<_> = self.conversations.keys().collect();
+        ids.sort_by_key(|id| Reverse(self.conversations[*id].object["lastaccess"].as_i64()));
+        ids
+    }
+
+    /// What the device shows.
+    pub fn shows(&self, user: UserId) -> Value {
+        let conversations: Vec<_> =
+            self.order().into_iter().map(|id| self.conversations[id].shows(user)).collect();
+        json!({
+            "conversations": conversations,
+            "friends": self.friends,
+            "requests": self.requests,
+            "blocked": self.blocked,
+        })
+    }
+}
