@@ -144,7 +144,7 @@ type Form = fn(&Value) -> bool;
 
 /// The forms of values that vary.
 fn forms() -> HashMap<&'static str, Form> {
-    let forms: [(&str, Form); 9] = [
+    let forms: [(&str, Form); 8] = [
         ("displayname", is_wrapped),
         ("secret", is_wrapped),
         ("publickey", is_base64),
@@ -153,8 +153,6 @@ fn forms() -> HashMap<&'static str, Form> {
         ("instance", |value| value.as_str().and_then(Instance::parse).is_some()),
         ("ValidUntil", |value| value.as_str().and_then(Timestamp::parse).is_some()),
         ("lastreportid", |value| value.as_str().is_some_and(is_bare)),
-        // Without the call that chooses a state, this has no other value.
-        ("availability", |value| value == "offline"),
     ];
     HashMap::from(forms)
 }
@@ -232,9 +230,26 @@ async fn the_documented_day_of_two_users() {
 }
 
 #[tokio::test]
-async fn the_documented_list_of_friends() {
+async fn the_documented_choice_and_list_of_friends() {
     let stage = Stage::set().await;
+    stage.plays("p_7106", "chatavailability", &stage.admin).await;
     stage.plays("p_7201", "chatfriends", &stage.alice).await;
+}
+
+#[tokio::test]
+async fn the_documented_notification() {
+    let stage = Stage::set().await;
+    let Stage { world, alice, admin } = &stage;
+    let (request, response) = documented("p_8037");
+    world.clock.shows(request["timestamp"].as_str().unwrap());
+    alice.logs_in().await.ok();
+    alice.is_notified().await;
+    admin.sends("hi").await;
+    // It shows a station and nothing else.
+    let sent = alice.prepares_bytes("chatnotification", request.to_string().into_bytes());
+    let sent = sent.without_header("ozeki-user").without_header("ozeki-signature").sent().await;
+    sent.ok();
+    assert_eq!(sent.text, stage.translate(&response).to_string());
 }
 
 #[tokio::test]
