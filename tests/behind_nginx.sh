@@ -135,11 +135,16 @@ signature=$(printf 'chatserver\nchatlistener\n%s\n%s\n%s' "$user" "$station" "$n
 says "{\"action\":\"subscribe\",\"userid\":\"$user\",\"stationid\":\"$station\",\"timestamp\":\"$now\",\"signature\":\"$signature\"}"
 hears 'the subscription' '{"status":"OK","errormessage":""}'
 hears 'everything' "\"conversationlistchangedof\":[\"$user\"]}"
-# Longer than the proxy waits for what is silent. The server's pings must be answered: 10 frames with a pong each.
-for _ in $(seq 10); do
-  sleep 0.5
-  printf '\x8a\x80\0\0\0\0' >&3
+# For longer than the proxy waits for what is silent, there is nothing but the server's pings, and the answers.
+pongs=0
+for _ in $(seq 50); do
+  sleep 0.1
+  if [ "$(LC_ALL=C tr -cd '\211' <heard | wc -c)" -gt "$pongs" ]; then
+    printf '\x8a\x80\0\0\0\0' >&3
+    pongs=$((pongs + 1))
+  fi
 done
+[ "$pongs" -ge 3 ] || fail "heard $pongs pings"
 "$server" user add bob@example.com --nick Bob >bob
 "$server" friend add alice@example.com bob@example.com >/dev/null
 hears 'a friend' "\"friendavailabilitesof\":[\"$(sed -n 's/^userid *//p' bob)\"]"
