@@ -124,7 +124,9 @@ fn describe() {
         "Batches of several changes that were rolled back and made one by one"
     );
     describe_gauge!("chatserver_store_queue_depth", "Changes that wait for the writer");
-    describe_gauge!("chatserver_connections", "Open HTTP connections");
+    describe_gauge!("chatserver_connections", "Open HTTP connections, without listeners");
+    describe_gauge!("chatserver_listeners", "Open listeners, subscribed or not");
+    describe_counter!("chatserver_listener_notifications_total", "Events sent to listeners");
     describe_counter!("chatserver_log_lines_dropped_total", "Lines that the log dropped");
 }
 
