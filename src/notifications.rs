@@ -131,16 +131,13 @@ impl Inbox<'_> {
     /// Reads what the store has to tell. A station of which nothing is remembered is told of every friend.
     async fn read(&self, told: Option<Reach>) -> Result<Option<Pending>, store::Error> {
         let asked = self.asked(told);
-        let pending = self.store.pending(&asked).await;
-        if asked.all_friends {
-            match &pending {
-                Ok(Some(pending)) => {
-                    self.hints.add(self.user, self.station, &pending.all_friends);
-                }
-                _ => self.hints.forget(self.user, self.station),
-            }
+        let pending = self.store.pending(&asked).await?;
+        if let Some(pending) = &pending
+            && asked.all_friends
+        {
+            self.hints.add(self.user, self.station, &pending.all_friends);
         }
-        pending
+        Ok(pending)
     }
 
     fn asked(&self, told: Option<Reach>) -> AskPending {

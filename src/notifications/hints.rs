@@ -27,6 +27,8 @@ pub struct Hints {
 
 struct Station {
     id: StationId,
+    /// Whether all friends were once among the news. Until then, whoever asks reads them.
+    has_friends: bool,
     /// Friends, with the mark of the newest change of each.
     news: BTreeMap<UserId, u64>,
     /// What was sent: the number of each notification, and the newest mark in it.
@@ -63,27 +65,30 @@ impl Hints {
         }
     }
 
-    /// Remembers the news of a station from now on, and says whether it did not before.
+    /// Remembers the news of a station from now on, and says whether its friends are still to be added.
     pub(super) fn begin(&self, user: UserId, station: StationId) -> bool {
         let stations = self.users.get_or_insert_with(&user, || Ok::<_, Infallible>(Arc::default()));
         let Ok(stations) = stations;
         let mut stations = lock(&stations);
-        let is_new = stations.iter().all(|known| known.id != station);
-        if is_new {
-            if stations.len() >= self.most {
-                stations.remove(0);
-            }
-            stations.push(Station { id: station, news: BTreeMap::new(), sent: VecDeque::new() });
+        if let Some(known) = stations.iter().find(|known| known.id == station) {
+            return !known.has_friends;
         }
-        is_new
+        if stations.len() >= self.most {
+            stations.remove(0);
+        }
+        let (news, sent) = (BTreeMap::new(), VecDeque::new());
+        stations.push(Station { id: station, has_friends: false, news, sent });
+        true
     }
 
-    /// Friends of whom the station is to be told in any case.
+    /// Adds all friends to the news of a station, unless another has done so meanwhile.
     pub(super) fn add(&self, user: UserId, station: StationId, friends: &[UserId]) {
         self.at(user, station, |station| {
-            let mark = self.next_mark();
-            for friend in friends {
-                station.news.entry(*friend).or_insert(mark);
+            if !std::mem::replace(&mut station.has_friends, true) {
+                let mark = self.next_mark();
+                for friend in friends {
+                    station.news.entry(*friend).or_insert(mark);
+                }
             }
         });
     }
@@ -138,13 +143,6 @@ impl Hints {
     /// The station has the news up to this mark.
     pub(super) fn forget_news(&self, user: UserId, station: StationId, mark: u64) {
         self.at(user, station, |station| station.news.retain(|_, newer| *newer > mark));
-    }
-
-    /// Remembers nothing of a station, which is then told of every friend.
-    pub(super) fn forget(&self, user: UserId, station: StationId) {
-        if let Some(stations) = self.users.get(&user) {
-            lock(&stations).retain(|known| known.id != station);
-        }
     }
 
     fn at<T>(

@@ -1,8 +1,10 @@
 //! What people's stations are to be told of, when friends and blocks come and go.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chatserver::id::UserId;
+use chatserver::notifications::Inbox;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
@@ -136,4 +138,20 @@ async fn what_operators_do_is_noted_for_both() {
     // Nothing of the declined request is left.
     alice.wants(&bob.email).await.ok();
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
+}
+
+#[tokio::test]
+async fn a_poll_that_is_given_up_takes_nothing_with_it() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    bob.lists().await;
+    let app = world.app();
+    let (user, station) = (bob.user, bob.station);
+    let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
+    let given_up = tokio::time::timeout(Duration::ZERO, inbox.peek(None)).await;
+    assert!(given_up.is_err(), "it waits for the store");
+    // The station has a position, so that only what is kept in memory can name friends.
+    app.store.take_number(user).await.unwrap();
+    app.store.acknowledge(user, station, 1).await.unwrap();
+    assert_eq!(bob.polls(0).await.friends, [alice.user.to_string()]);
 }
