@@ -29,6 +29,7 @@ mod reports;
 mod settings;
 mod shutdown;
 mod signatures;
+mod stations;
 mod tidy;
 mod workspaces;
 mod world;

@@ -1,0 +1,283 @@
+//! Stations: how they are bound, what that is good for, and which give way.
+
+mod commands;
+
+use chatserver::id::{ApiKey, StationId};
+use serde_json::json;
+
+use crate::world::{Answer, Person, Prepared, World, until};
+
+impl Person {
+    /// A poll that shows the station alone, as the documentation has it.
+    pub fn prepares_unsigned(&self) -> Prepared {
+        let signed = self.prepares("chatnotification", "download", &json!({}));
+        signed.without_header("ozeki-user").without_header("ozeki-signature")
+    }
+
+    /// Polls with the station alone.
+    pub async fn polls_unsigned(&self) -> Answer {
+        self.prepares_unsigned().sent().await
+    }
+
+    /// Polls with the station and the user.
+    async fn polls_unsigned_as(&self, user: &Self) -> Answer {
+        self.prepares_unsigned().with_header("ozeki-user", user.user.as_str()).sent().await
+    }
+
+    /// The same person at somebody else's device.
+    fn at_the_device_of(&self, other: &Self) -> Self {
+        let mut there = self.clone();
+        there.station = other.station;
+        there
+    }
+}
+
+/// The stations of a person, in the order of their ids.
+async fn stations_of(world: &World, person: &Person) -> Vec<StationId> {
+    let stations = world.app().store.stations(Some(person.user)).await.unwrap();
+    let mut ids: Vec<_> = stations.into_iter().map(|station| station.id).collect();
+    ids.sort();
+    ids
+}
+
+fn sorted<const N: usize>(people: [&Person; N]) -> Vec<StationId> {
+    let mut ids: Vec<_> = people.iter().map(|person| person.station).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn a_login_or_a_signed_use_binds_and_nothing_else_does() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    alice.polls_unsigned().await.refused(401, "invalid_signature");
+    alice.polls_unsigned_as(&alice).await.refused(401, "invalid_signature");
+    let mallory = alice.with_key(ApiKey::generate());
+    mallory.logs_in().await.refused(401, "invalid_credentials");
+    mallory.asks("list", json!({})).await.refused(401, "invalid_signature");
+    let stale = json!({ "timestamp": "2024-03-08 11:00:00" });
+    alice.asks("list", stale).await.refused(401, "timestamp_out_of_range");
+    let nothing = alice.prepares_bytes("chatconversation", b"{}".to_vec()).sent().await;
+    nothing.refused(400, "invalid_field");
+    alice.polls_unsigned().await.refused(401, "invalid_signature");
+    assert_eq!(stations_of(&world, &alice).await, []);
+
+    alice.logs_in().await.ok();
+    alice.polls_unsigned().await.ok();
+    alice.polls_unsigned_as(&alice).await.ok();
+    let devices = [alice.elsewhere(), alice.elsewhere(), alice.elsewhere(), alice.elsewhere()];
+    let [one, two, three, four] = &devices;
+    one.lists().await;
+    two.is_notified().await;
+    three.chooses("useravailable").await.ok();
+    drop(four.listens().await);
+    for device in &devices {
+        device.polls_unsigned().await.ok();
+    }
+    assert_eq!(stations_of(&world, &alice).await, sorted([&alice, one, two, three, four]));
+}
+
+#[tokio::test]
+async fn an_unsigned_poll_is_as_good_as_a_signed_one() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    bob.logs_in().await.ok();
+    let everything = bob.polls_unsigned().await.ok();
+    assert_eq!(everything["conversationchangedof"], json!([bob.conversation]));
+    alice.sends("hi").await;
+    let acknowledging = bob.prepares("chatnotification", "download", &json!({ "ack": 0 }));
+    let acknowledging =
+        acknowledging.without_header("ozeki-user").without_header("ozeki-signature");
+    let told = acknowledging.sent().await;
+    assert_eq!(told.json()["conversationchangedof"], json!([bob.conversation]));
+    assert_eq!(told.text, acknowledging.sent().await.text, "a read may be repeated");
+    let told = told.json()["sequence"].as_u64().unwrap();
+    assert_eq!(bob.polls(0).await.sequence, told);
+    assert!(bob.polls(told).await.is_empty());
+    let mut stale = bob.prepares_unsigned();
+    stale.body = json!({ "action": "download" }).to_string().into();
+    stale.sent().await.refused(400, "invalid_field");
+    world.clock.advances(301);
+    let late = bob.prepares_unsigned();
+    world.clock.advances(-301);
+    late.sent().await.refused(401, "timestamp_out_of_range");
+}
+
+#[tokio::test]
+async fn a_station_of_two_users_must_say_whose_it_is() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let carol = world.person("Carol").await;
+    let bob = bob.at_the_device_of(&alice);
+    alice.is_notified().await;
+    alice.polls_unsigned().await.ok();
+    let first = bob.polls(0).await;
+    assert_eq!(first.friends, [alice.user.to_string()], "to Bob everything is new");
+    let refused = alice.polls_unsigned().await;
+    refused.refused(401, "invalid_signature");
+    let told = alice.polls_unsigned_as(&alice).await;
+    assert_eq!(told.json()["conversationchangedof"], json!([]), "and to Alice nothing is");
+    let told = alice.polls_unsigned_as(&bob).await;
+    assert_eq!(told.json()["friendavailabilitesof"], json!([alice.user.as_str()]));
+    alice.sends("hi").await;
+    let told = alice.polls_unsigned_as(&alice).await;
+    assert_eq!(told.json()["conversationchangedof"], json!([]), "she has sent it from here");
+    let told = alice.polls_unsigned_as(&bob).await;
+    assert_eq!(told.json()["conversationchangedof"], json!([bob.conversation]));
+    alice.does("mute", json!({})).await.ok();
+    let told = alice.polls_unsigned_as(&bob).await;
+    assert_eq!(told.json()["conversationchangedof"], json!([]));
+
+    // Whoever may not be told gets the same answer as for a station that nobody has bound.
+    let stranger = carol.at_the_device_of(&alice).polls_unsigned_as(&carol).await;
+    let nobodys = carol.polls_unsigned().await;
+    assert_eq!((&stranger.text, &nobodys.text), (&refused.text, &refused.text));
+    world.disables(&alice).await;
+    let disabled = alice.polls_unsigned_as(&alice).await;
+    assert_eq!((disabled.status, &disabled.text), (refused.status, &refused.text));
+    bob.polls_unsigned().await.ok();
+    world.disables(&bob).await;
+    assert_eq!(bob.polls_unsigned().await.text, refused.text);
+}
+
+#[tokio::test]
+async fn a_signature_that_is_present_must_be_right() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.is_notified().await;
+    bob.is_notified().await;
+    let signed = alice.prepares("chatnotification", "download", &json!({}));
+    let theirs = bob.prepares("chatnotification", "download", &json!({}));
+    let theirs = theirs.headers["ozeki-signature"].to_str().unwrap();
+    for wrong in ["", " ", "0", &"0".repeat(64), &"F".repeat(64), theirs] {
+        let poll = signed.clone().with_header("ozeki-signature", wrong);
+        poll.sent().await.refused(401, "invalid_signature");
+        poll.without_header("ozeki-user").sent().await.refused(401, "invalid_signature");
+    }
+    let nobody = signed.clone().without_header("ozeki-user").sent().await;
+    nobody.refused(401, "invalid_signature");
+    for wrong in ["", "alice@example.com", &"0".repeat(31), bob.user.as_str()] {
+        let poll = alice.prepares_unsigned().with_header("ozeki-user", wrong);
+        poll.sent().await.refused(401, "invalid_signature");
+    }
+    for wrong in ["", "0", &"F".repeat(32), &"0".repeat(32)] {
+        let poll = alice.prepares_unsigned().with_header("ozeki-station", wrong);
+        poll.sent().await.refused(401, "invalid_signature");
+    }
+    signed.sent().await.ok();
+}
+
+#[tokio::test]
+async fn unsigned_polls_can_be_switched_off() {
+    let world = World::with(&[("auth.unsigned_notifications", "false")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    alice.is_notified().await;
+    alice.polls_unsigned().await.refused(401, "invalid_signature");
+    alice.polls_unsigned_as(&alice).await.refused(401, "invalid_signature");
+    alice.is_notified().await;
+}
+
+#[tokio::test]
+async fn unsigned_polls_have_the_rate_of_their_user() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "4")];
+    let world = World::with(&limits).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.logs_in().await.ok();
+    for _ in 0..4 {
+        alice.polls_unsigned().await.ok();
+    }
+    alice.polls_unsigned().await.refused(429, "rate_limited");
+    alice.asks("list", json!({})).await.refused(429, "rate_limited");
+    bob.lists().await;
+    bob.polls_unsigned().await.ok();
+}
+
+#[tokio::test]
+async fn unknown_stations_count_against_their_address() {
+    let world = World::with(&[("limits.failures_per_minute", "3")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.logs_in().await.ok();
+    for _ in 0..3 {
+        bob.polls_unsigned().await.refused(401, "invalid_signature");
+    }
+    bob.polls_unsigned().await.refused(429, "rate_limited");
+    alice.polls_unsigned().await.ok();
+}
+
+#[tokio::test]
+async fn the_least_recently_used_gives_way() {
+    let world = World::with(&[("limits.stations_per_user", "3")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    bob.lists().await;
+    let devices: Vec<_> = (0..8).map(|_| alice.elsewhere()).collect();
+    let [phone, tablet, laptop, watch, desktop, kiosk, ..] = &devices[..] else { unreachable!() };
+    // All of it within the same second of the server's clock.
+    for device in [phone, tablet, laptop] {
+        device.lists().await;
+    }
+    phone.polls_unsigned().await.ok();
+    let mut ear = tablet.listens_from_now_on().await;
+    laptop.lists().await;
+    phone.lists().await;
+    watch.lists().await;
+    assert_eq!(stations_of(&world, &alice).await, sorted([phone, laptop, watch]));
+    assert_eq!(ear.is_closed().await, Some(4003), "its listener ends");
+    tablet.polls_unsigned().await.refused(401, "invalid_signature");
+    laptop.polls_unsigned().await.ok();
+    desktop.logs_in().await.ok();
+    assert_eq!(stations_of(&world, &alice).await, sorted([laptop, watch, desktop]));
+    watch.is_notified().await;
+    kiosk.lists().await;
+    assert_eq!(stations_of(&world, &alice).await, sorted([watch, desktop, kiosk]));
+    // One that comes back is a new one, to which everything is new.
+    tablet.is_notified().await;
+    assert_eq!(stations_of(&world, &alice).await, sorted([watch, kiosk, tablet]));
+    phone.lists().await;
+    assert!(!phone.is_notified().await.lists.is_empty());
+    assert_eq!(stations_of(&world, &bob).await, sorted([&bob]), "others' stations stay");
+}
+
+#[tokio::test]
+async fn the_order_of_use_survives_a_restart() {
+    let limit = |most| [("limits.stations_per_user", most)];
+    let world = World::with(&limit("4")).await;
+    let alice = world.person("Alice").await;
+    let devices: Vec<_> = (0..6).map(|_| alice.elsewhere()).collect();
+    for device in &devices[..4] {
+        device.lists().await;
+        world.clock.advances(700);
+    }
+    // A later use is noted every now and then, and after a restart at once.
+    let world = world.restarts(&limit("4")).await;
+    devices[0].moves_to(&world).lists().await;
+    until("its use is noted", async || {
+        let stations = world.app().store.stations_of(alice.user).await.unwrap();
+        stations.last() == Some(&devices[0].station)
+    })
+    .await;
+    let world = world.restarts(&limit("4")).await;
+    let devices: Vec<_> = devices.iter().map(|device| device.moves_to(&world)).collect();
+    let [phone, tablet, _, watch, desktop, kiosk] = &devices[..] else { unreachable!() };
+    tablet.lists().await;
+    desktop.lists().await;
+    assert_eq!(
+        stations_of(&world, &alice).await,
+        sorted([phone, tablet, watch, desktop]),
+        "the laptop is gone"
+    );
+    kiosk.lists().await;
+    assert_eq!(stations_of(&world, &alice).await, sorted([phone, tablet, desktop, kiosk]));
+
+    let world = world.restarts(&limit("2")).await;
+    assert_eq!(
+        stations_of(&world, &alice).await.len(),
+        4,
+        "a smaller bound takes nothing by itself"
+    );
+    let (desktop, kiosk, watch) =
+        (desktop.moves_to(&world), kiosk.moves_to(&world), watch.moves_to(&world));
+    desktop.polls_unsigned().await.ok();
+    kiosk.lists().await;
+    watch.lists().await;
+    assert_eq!(stations_of(&world, &alice).await, sorted([&kiosk, &watch]));
+}
