@@ -62,7 +62,7 @@ impl Ear {
     }
 
     /// Hears nothing for a good while.
-    async fn hears_nothing_for_long(&mut self) {
+    pub async fn hears_nothing_for_long(&mut self) {
         let heard = timeout(A_GOOD_WHILE, self.hears()).await;
         assert!(heard.is_err(), "{heard:?}");
     }

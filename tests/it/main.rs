@@ -25,6 +25,7 @@ mod model;
 mod notifications;
 mod openssl;
 mod operating;
+mod privacy;
 mod reports;
 mod settings;
 mod shutdown;
