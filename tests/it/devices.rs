@@ -295,6 +295,9 @@ async fn told(history: History) {
         }
     }
     stage.settles(&history.habits).await;
+    // There are many histories, and open files are few.
+    drop(stage.devices);
+    stage.world.app().shutdown.begin(Duration::ZERO).await;
 }
 
 fn holds() {
