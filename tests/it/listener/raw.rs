@@ -18,9 +18,6 @@ pub const CLOSE: u8 = 0x8;
 pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xA;
 
-/// How long a client that can't send any more waits before it believes that.
-const STUCK: Duration = Duration::from_secs(1);
-
 /// A frame as a client must send it: masked, though with zeros.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = unmasked(first, payload);
@@ -78,11 +75,12 @@ impl Raw {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// Sends the same bytes over and over, without reading, until so many are sent or nobody takes them.
-    pub async fn floods(&mut self, bytes: &[u8], most: usize) {
+    /// Sends the same bytes over and over, without reading, until so many are sent, the connection has ended or
+    /// nobody has taken any for this time.
+    pub async fn floods(&mut self, bytes: &[u8], most: usize, patience: Duration) {
         let many = bytes.repeat(1000);
         for _ in 0..most / many.len() {
-            if !matches!(timeout(STUCK, self.0.write_all(&many)).await, Ok(Ok(()))) {
+            if !matches!(timeout(patience, self.0.write_all(&many)).await, Ok(Ok(()))) {
                 return;
             }
         }
