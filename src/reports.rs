@@ -20,9 +20,10 @@ pub async fn report(
     report_type: ReportType,
     conversation: ConversationId,
     instance: Option<Instance>,
-    messages: Vec<MessageId>,
+    messages: &[MessageId],
     now: Timestamp,
 ) -> Result<(), Error> {
+    let messages = store.unreported(conversation, caller.user, report_type, messages).await?;
     let report = Report {
         conversation,
         instance,

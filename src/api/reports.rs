@@ -18,6 +18,7 @@ pub async fn report(
     let instance = fields.optional("instance")?;
     let messages = fields.list("messageids", reports::MOST)?;
     let now = app.clock.now();
-    reports::report(&app.store, caller, report_type, conversation, instance, messages, now).await?;
+    reports::report(&app.store, caller, report_type, conversation, instance, &messages, now)
+        .await?;
     Ok(Reply::ok())
 }

@@ -65,6 +65,18 @@ const MAKE_FOR_IDS: &str = make_reports!(
 
 const MAKE_FOR_PLACES: &str = make_reports!("messages m ", "m.seq BETWEEN $7 AND $8");
 
+/// Which of these messages the user has not reported so, as a JSON array.
+const UNREPORTED: &str = "
+    SELECT json_group_array(named.id)
+    FROM (SELECT DISTINCT value AS id FROM json_each($4)) AS named
+    CROSS JOIN conversations c CROSS JOIN messages m
+    WHERE c.id = $1 AND m.conversation_id = $1 AND m.generation = c.generation
+        AND m.id = named.id AND m.sender_id <> $2
+        AND NOT EXISTS (
+            SELECT 1 FROM reports r
+            WHERE r.conversation_id = $1 AND r.generation = c.generation
+                AND r.message_seq = m.seq AND r.user_id = $2 AND r.type = $3)";
+
 const ADVANCE: &str = "
     UPDATE conversations
     SET next_report_seq = next_report_seq + $3,
@@ -170,14 +182,19 @@ impl Change for Report {
 impl Report {
     /// Makes what there is not yet, and says whether there was any.
     async fn make(&self, on: &mut Writing, making: &mut Making) -> Result<bool, Error> {
-        let ids: Vec<_> = self.messages.iter().map(MessageId::as_str).collect();
-        let which = Which::Ids(serde_json::json!(ids).to_string());
+        let which = Which::Ids(array_of(&self.messages));
         let mut made = making.make(on, ReportType::Delivered, &which).await?;
         if self.report_type == ReportType::Viewed {
             made |= making.make(on, ReportType::Viewed, &which).await?;
         }
         Ok(made)
     }
+}
+
+/// A JSON array of these IDs.
+fn array_of(messages: &[MessageId]) -> String {
+    let ids: Vec<_> = messages.iter().map(MessageId::as_str).collect();
+    serde_json::json!(ids).to_string()
 }
 
 /// Messages of a page that its reader has for the first time.
@@ -310,6 +327,31 @@ impl Making {
 }
 
 impl Store {
+    /// Those of these messages that a user has not reported so. What is reported already need not hold the writer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where they could not be read.
+    pub async fn unreported(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        report_type: ReportType,
+        messages: &[MessageId],
+    ) -> Result<Vec<MessageId>, Error> {
+        let unreported = sqlx::query_scalar(UNREPORTED)
+            .bind(conversation.as_str())
+            .bind(user.as_str())
+            .bind(report_type.as_str())
+            .bind(array_of(messages));
+        let unreported: String =
+            unreported.fetch_one(&self.reads).await.doing("looking for reports")?;
+        let unreported: Vec<String> = serde_json::from_str(&unreported)
+            .map_err(|error| sqlx::Error::Decode(Box::new(error)))
+            .doing("looking for reports")?;
+        unreported.iter().map(|id| stored(id)).collect()
+    }
+
     /// Reports messages of a page as delivered, by and by. Nobody waits for it: what is lost is made by the next
     /// page that holds the messages.
     pub fn mark_delivered(&self, undelivered: Undelivered, now: Timestamp) {
