@@ -71,22 +71,18 @@ impl App {
         }
     }
 
-    /// Notes that a user is here, at this station if at any. A signed use binds the station.
+    /// Notes that a station was used. A signed use binds it to the user.
     ///
     /// # Errors
     ///
     /// [`store::Error`] where the store failed.
-    pub async fn is_here(
+    pub async fn station_used(
         &self,
         user: UserId,
-        station: Option<StationId>,
+        station: StationId,
         is_signed: bool,
     ) -> Result<(), store::Error> {
-        if let Some(station) = station {
-            self.stations.used(&self.store, user, station, is_signed, self.clock.now()).await?;
-        }
-        self.presence.sign(user);
-        Ok(())
+        self.stations.used(&self.store, user, station, is_signed, self.clock.now()).await
     }
 
     /// Refuses what was made too long ago, or by a clock that is too far ahead.

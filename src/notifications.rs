@@ -121,8 +121,7 @@ impl Inbox<'_> {
             return Ok(());
         };
         self.hints.acknowledged(self.user, self.station, number);
-        let position = self.store.position(self.user, self.station).await?;
-        if position < Some(number) {
+        if self.store.is_news(self.user, self.station, number).await? {
             self.store.acknowledge(self.user, self.station, number).await?;
         }
         Ok(())

@@ -120,8 +120,8 @@ pub struct Asker {
 
 impl Signer {
     /// The caller of an API that takes signed requests alone, if the request is fresh.
-    pub async fn at(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Caller, Error> {
-        let (timestamp, signature) = (self.fresh(app, api, fields).await?, self.signature);
+    pub fn at(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Caller, Error> {
+        let (timestamp, signature) = (self.fresh(app, api, fields)?, self.signature);
         let unsigned = || Error::InvalidSignature("Ozeki-Signature is missing".to_owned());
         Ok(Caller {
             user: self.user,
@@ -132,22 +132,22 @@ impl Signer {
     }
 
     /// The station that asks what is new, if the request is fresh.
-    pub async fn asker(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Asker, Error> {
-        self.fresh(app, api, fields).await?;
+    pub fn asker(self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Asker, Error> {
+        self.fresh(app, api, fields)?;
         let nowhere = || Error::InvalidSignature("Ozeki-Station is missing".to_owned());
         let station = self.station.ok_or_else(nowhere)?;
         Ok(Asker { user: self.user, station, is_signed: self.signature.is_some() })
     }
 
-    /// The request's timestamp, if it is fresh; then its user is here.
-    async fn fresh(&self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Timestamp, Error> {
+    /// The request's timestamp, if it is fresh; then its user has shown a sign of life.
+    fn fresh(&self, app: &App, api: Api, fields: &Fields<'_>) -> Result<Timestamp, Error> {
         let timestamp: Timestamp = match fields.optional("timestamp")? {
             None if api.shows == Shows::SignatureAlone => app.clock.now(),
             None => fields.required("timestamp")?,
             Some(timestamp) => timestamp,
         };
         app.refuse_stale(timestamp)?;
-        app.is_here(self.user, self.station, self.signature.is_some()).await?;
+        app.presence.sign(self.user);
         Ok(timestamp)
     }
 }

@@ -57,7 +57,8 @@ pub async fn login(
     let login = users::login(&app.store, &api_key.0).await;
     let login = login.map_err(|error| caller::count_failure(app, head, error))?;
     seen.user = Some(login.user);
-    app.is_here(login.user, Some(station), true).await?;
+    app.station_used(login.user, station, true).await?;
+    app.presence.sign(login.user);
     Ok(Reply::ok()
         .with("server", &env!("CARGO_PKG_VERSION"))
         .with("listeners", &listeners(app))

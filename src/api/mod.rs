@@ -300,11 +300,23 @@ async fn answer(
     let action = action_of(api, &fields)?;
     seen.action = action.name;
     if let Some(act) = action.act {
-        let caller = signer.at(app, api, &fields).await?;
-        perform(act, app, &caller, &fields).await
+        let caller = signer.at(app, api, &fields)?;
+        let reply = perform(act, app, &caller, &fields).await?;
+        use_station(app, &caller).await;
+        Ok(reply)
     } else {
-        let asker = signer.asker(app, api, &fields).await?;
+        let asker = signer.asker(app, api, &fields)?;
         notification::download(app, &asker, &fields).await
+    }
+}
+
+/// What was carried out was a use of its station, which a refusal is not.
+async fn use_station(app: &App, caller: &Caller) {
+    if let Some(station) = caller.station
+        && let Err(error) = app.station_used(caller.user, station, true).await
+    {
+        // The request itself is done. The next one binds the station.
+        tracing::warn!(%error, "a station can't be bound");
     }
 }
 

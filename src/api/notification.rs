@@ -11,13 +11,14 @@ use crate::notifications::{Inbox, Sequence};
 pub async fn download(app: &App, asker: &Asker, fields: &Fields<'_>) -> Result<Reply, Error> {
     let Asker { user, station, is_signed } = *asker;
     let acknowledged = fields.optional_number("ack")?.map(Sequence::said);
+    app.station_used(user, station, is_signed).await?;
     let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
     if let Some(reply) = read(&inbox, acknowledged).await? {
         return Ok(reply);
     }
     // Somebody has revoked the station a moment ago.
     app.stations.forget(user, station);
-    app.is_here(user, Some(station), is_signed).await?;
+    app.station_used(user, station, is_signed).await?;
     let reply = read(&inbox, acknowledged).await?;
     let unbound = || Error::InvalidSignature("the station is not bound to the user".to_owned());
     reply.ok_or_else(unbound)

@@ -23,6 +23,7 @@ use crate::fields::Fields;
 use crate::id::{Parse, Signature, StationId, UserId};
 use crate::notifications::{Inbox, Reach, Sequence};
 use crate::signature::{Signed, SigningKey};
+use crate::store;
 
 /// How long a client may take to subscribe.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
@@ -152,8 +153,9 @@ async fn admit(
     }
     app.rates.count(&user).map_err(|retry_after| Error::RateLimited { retry_after })?;
     app.refuse_stale(timestamp)?;
-    app.is_here(user, Some(station), true).await?;
-    Ok(Subscription { shown, entered: app.hub.enter(user, station)? })
+    let entered = app.hub.enter(user, station)?;
+    app.station_used(user, station, true).await?;
+    Ok(Subscription { shown, entered })
 }
 
 /// Refuses a frame that asks for any other action.
@@ -191,6 +193,8 @@ impl Subscription {
             is_rung: true,
             told: None,
             sent: None,
+            held_until: None,
+            acknowledged: None,
             is_heard: true,
         };
         listening.run().await
@@ -208,8 +212,12 @@ struct Listening<'a, S> {
     is_rung: bool,
     /// How far the client was told on this connection.
     told: Option<Reach>,
-    /// The notification that is still to be acknowledged, and until when the next one waits for that.
-    sent: Option<(Sequence, Instant)>,
+    /// The newest notification.
+    sent: Option<Sequence>,
+    /// Until when the next one waits, for the last one to be acknowledged or for the store to have room.
+    held_until: Option<Instant>,
+    /// The newest that was acknowledged. Whoever repeats that costs nothing.
+    acknowledged: Option<Sequence>,
     /// Whether the client has shown a sign of life since the last ping.
     is_heard: bool,
 }
@@ -227,14 +235,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         if self.bell.is_replaced() {
             return Err(End::Replaced);
         }
-        if self.is_rung && self.sent.is_none() {
+        if self.is_rung && self.held_until.is_none() {
             Box::pin(self.tell()).await?;
         }
-        let held_until = self.sent.map_or_else(Instant::now, |(_, until)| until);
+        let held_until = self.held_until.unwrap_or_else(Instant::now);
         tokio::select! {
             biased;
             () = self.bell.rung() => self.is_rung = true,
-            () = sleep_until(held_until), if self.sent.is_some() => self.sent = None,
+            () = sleep_until(held_until), if self.held_until.is_some() => self.held_until = None,
             received = self.socket.receive() => {
                 self.is_heard = true;
                 match received? {
@@ -265,7 +273,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     /// Tells what is new, if anything is.
     async fn tell(&mut self) -> Result<(), End> {
         self.is_rung = false;
-        let pending = self.inbox().peek(self.told).await.map_err(|error| failed(&error))?;
+        let pending = match self.inbox().peek(self.told).await {
+            Err(store::Error::QueueFull) => {
+                self.is_rung = true;
+                self.held_until = Some(Instant::now() + HOLD);
+                return Ok(());
+            }
+            pending => pending.map_err(|error| failed(&error))?,
+        };
         let Some(notification) = pending else {
             self.app.stations.forget(self.shown.user, self.shown.station);
             return Err(End::Refused);
@@ -281,7 +296,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         self.socket.send(notification.on(event).into_bytes()).await?;
         counter!("chatserver_listener_notifications_total").increment(1);
         self.told = Some(notification.told);
-        self.sent = Some((notification.sequence, Instant::now() + HOLD));
+        self.sent = Some(notification.sequence);
+        self.held_until = Some(Instant::now() + HOLD);
         Ok(())
     }
 
@@ -291,15 +307,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         let fields = Fields::of_body(frame).map_err(malformed)?;
         refuse_other(&fields, "ack").map_err(malformed)?;
         let sequence = Sequence::said(fields.number("sequence").map_err(malformed)?);
-        self.inbox().acknowledge(sequence).await.map_err(|error| failed(&error))?;
-        if self.sent.is_some_and(|(sent, _)| sent == sequence) {
-            self.sent = None;
+        if self.acknowledged >= Some(sequence) {
+            return Ok(());
+        }
+        match self.inbox().acknowledge(sequence).await {
+            // What it covers is told again on the next connection.
+            Err(store::Error::QueueFull) => return Ok(()),
+            acknowledged => acknowledged.map_err(|error| failed(&error))?,
+        }
+        if self.sent == Some(sequence) {
+            self.acknowledged = Some(sequence);
+            self.held_until = None;
         }
         Ok(())
     }
 }
 
-fn failed(error: &crate::store::Error) -> End {
+fn failed(error: &store::Error) -> End {
     tracing::error!(error = error as &dyn std::error::Error, "a listener can't be told");
     End::Failed
 }

@@ -10,7 +10,7 @@ const CHECK: i64 = 1_000_000;
 /// The number of a change of the user, followed by six check digits. By these a number that was never sent to this
 /// station is known from one that was, on any node and after any restart, and nothing must be written down when
 /// one is sent. They protect an honest client from its own mistakes, so they need no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sequence(i64);
 
 impl Sequence {

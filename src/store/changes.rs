@@ -78,7 +78,10 @@ const MOVE: &str = "
     WHERE user_id = $1 AND station_id = $2 AND (position IS NULL OR position < $3)
         AND $3 <= coalesce((SELECT newest FROM change_numbers WHERE user_id = $1), 0)";
 
-const POSITION: &str = "SELECT position FROM stations WHERE user_id = $1 AND station_id = $2";
+const POSITION: &str = "
+    SELECT coalesce(s.position, -1), coalesce(n.newest, 0)
+    FROM stations s LEFT JOIN change_numbers n ON n.user_id = s.user_id
+    WHERE s.user_id = $1 AND s.station_id = $2";
 
 const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_id = $1";
 
@@ -254,6 +257,9 @@ struct TakePending(AskPending);
 impl Change for TakePending {
     type Outcome = Option<Pending>;
 
+    /// Who gave up waiting has not been told.
+    const IS_FOR_ITS_ANSWER: bool = true;
+
     async fn apply(&self, on: &mut Writing) -> Result<Option<Pending>, Error> {
         let pending = self.0.read(&mut on.connection).await?;
         if let Some(pending) = &pending {
@@ -320,16 +326,21 @@ impl Store {
         self.change(TakePending(asked)).await
     }
 
-    /// How far the station has been told; `None` before the first time.
+    /// Whether this number is behind the station's position, and of a change that has been made.
     ///
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
-    pub async fn position(&self, user: UserId, station: StationId) -> Result<Option<i64>, Error> {
-        let position = sqlx::query_scalar(POSITION).bind(user.as_str()).bind(station.as_str());
-        let position: Option<Option<i64>> =
+    pub async fn is_news(
+        &self,
+        user: UserId,
+        station: StationId,
+        number: i64,
+    ) -> Result<bool, Error> {
+        let position = sqlx::query_as(POSITION).bind(user.as_str()).bind(station.as_str());
+        let position: Option<(i64, i64)> =
             position.fetch_optional(&self.reads).await.doing("reading a position")?;
-        Ok(position.flatten())
+        Ok(position.is_some_and(|(position, newest)| position < number && number <= newest))
     }
 
     /// Takes the station for told up to this number, unless it is further already.

@@ -69,6 +69,9 @@ pub trait Change: Send + Sync + 'static {
     /// What became of it, refusals that were expected included.
     type Outcome: Send + 'static;
 
+    /// Whether it is made for its answer alone, so that it is not made once nobody waits for that.
+    const IS_FOR_ITS_ANSWER: bool = false;
+
     /// Applies it. It may be called again after a rollback.
     fn apply<'a>(
         &'a self,
@@ -94,7 +97,9 @@ struct Waiting<C: Change> {
 impl<C: Change> Queued for Waiting<C> {
     fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            self.outcome = Some(self.change.apply(on).await?);
+            if !C::IS_FOR_ITS_ANSWER || !self.caller.is_closed() {
+                self.outcome = Some(self.change.apply(on).await?);
+            }
             Ok(())
         })
     }
@@ -199,8 +204,11 @@ impl Writer {
         outcome.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Makes a change that nobody waits for, unless the queue is full.
+    /// Makes a change that nobody waits for, unless the queue is half full: the other half is for those who wait.
     pub(super) fn offer<C: Change>(&self, change: C) {
+        if self.queue_depth() >= QUEUE / 2 {
+            return;
+        }
         let (caller, _) = oneshot::channel();
         let waiting = Waiting { change, outcome: None, caller };
         // What is offered is made again by the next occasion.

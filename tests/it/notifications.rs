@@ -269,3 +269,19 @@ async fn an_answer_without_anything_new_writes_nothing() {
     bob.is_notified().await;
     assert_ne!(observer.version().await, sent);
 }
+
+#[tokio::test]
+async fn a_poll_that_was_refused_takes_nothing_with_it() {
+    let world = World::with(&[("http.request_timeout_seconds", "1")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    bob.is_notified().await;
+    alice.sends("hi").await;
+    let mut other = SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let late = bob.prepares("chatnotification", "download", &json!({})).sent().await;
+    late.refused(503, "unavailable");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    // This stands in line behind the poll.
+    alice.does("mute", json!({})).await.ok();
+    assert_eq!(bob.is_notified().await.conversations, [bob.conversation.clone()]);
+}

@@ -281,3 +281,25 @@ async fn the_order_of_use_survives_a_restart() {
     watch.lists().await;
     assert_eq!(stations_of(&world, &alice).await, sorted([&kiosk, &watch]));
 }
+
+#[tokio::test]
+async fn a_refused_request_binds_nothing() {
+    let world = World::with(&[("limits.stations_per_user", "1")]).await;
+    let alice = world.person("Alice").await;
+    let choice = alice.prepares("chatavailability", "useravailable", &json!({}));
+    choice.sent().await.ok();
+    let bound = world.app().store.stations(None).await.unwrap();
+    assert_eq!(bound.len(), 1);
+    let elsewhere = alice.elsewhere();
+    let wrong = elsewhere.prepares("chatfriends", "add", &json!({})).sent().await;
+    wrong.refused(400, "invalid_field");
+    elsewhere
+        .does("mute", json!({ "conversationid": "0".repeat(32) }))
+        .await
+        .refused(404, "conversation_not_found");
+    assert_eq!(world.app().store.stations(None).await.unwrap(), bound);
+    // What was carried out once binds no station when it comes again.
+    assert!(world.app().store.unbind_station(alice.user, alice.station).await.unwrap());
+    choice.sent().await.refused(409, "replayed");
+    assert_eq!(world.app().store.stations(None).await.unwrap(), []);
+}
