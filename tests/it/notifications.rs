@@ -283,5 +283,5 @@ async fn a_poll_that_was_refused_takes_nothing_with_it() {
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     // This stands in line behind the poll.
     alice.does("mute", json!({})).await.ok();
-    assert_eq!(bob.is_notified().await.conversations, [bob.conversation.clone()]);
+    assert_eq!(bob.is_notified().await.conversations, std::slice::from_ref(&bob.conversation));
 }
