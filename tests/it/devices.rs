@@ -32,7 +32,7 @@ const FRIENDS: [[usize; 2]; 2] = [[0, 1], [0, 2]];
 
 /// How long, and for how many looks, copies may differ from the truth when everything was done.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
-const LOOKS: usize = 30;
+const LOOKS: usize = 5;
 
 /// How many histories are told side by side: each mostly waits.
 const SIDE_BY_SIDE: usize = 4;
@@ -90,6 +90,8 @@ enum Round {
 struct History {
     /// How long people are reachable after a sign of life, in seconds.
     timeout: u32,
+    /// Whether everybody has said something, and every device has taken that in, before it begins.
+    is_warm: bool,
     rounds: Vec<Round>,
     /// How each device takes in what is new in the end.
     habits: Vec<Habit>,
@@ -120,7 +122,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => which().prop_map(Act::Send),
         1 => which().prop_map(Act::Clear),
         3 => (which(), setting()).prop_map(|(which, setting)| Act::Set(which, setting)),
-        3 => (which(), report, prop::collection::vec(which(), 1..4))
+        5 => (which(), report, prop::collection::vec(which(), 1..4))
             .prop_map(|(which, report, messages)| Act::Report(which, report, messages)),
         1 => which().prop_map(Act::Look),
         4 => choices.prop_map(Act::Choose),
@@ -149,8 +151,9 @@ fn history() -> impl Strategy<Value = History> {
     ];
     let habit = select(vec![Habit::Acknowledges, Habit::Takes, Habit::Listens]);
     let timeout = prop_oneof![3 => Just(120_u32), 1 => Just(1)];
-    (timeout, prop::collection::vec(round, 1..16), prop::collection::vec(habit, DEVICES))
-        .prop_map(|(timeout, rounds, habits)| History { timeout, rounds, habits })
+    let rounds = prop::collection::vec(round, 1..16);
+    (timeout, any::<bool>(), rounds, prop::collection::vec(habit, DEVICES))
+        .prop_map(|(timeout, is_warm, rounds, habits)| History { timeout, is_warm, rounds, habits })
 }
 
 /// The server and the devices of a history.
@@ -181,6 +184,16 @@ impl Stage {
             stage.befriends(one, other).await;
         }
         stage
+    }
+
+    async fn warms_up(&mut self) {
+        for device in &mut self.devices {
+            device.catches_up(Habit::Acknowledges).await;
+            device.sends_everywhere().await;
+        }
+        for device in &mut self.devices {
+            device.catches_up(Habit::Acknowledges).await;
+        }
     }
 
     async fn befriends(&mut self, one: usize, other: usize) {
@@ -287,6 +300,9 @@ fn differing(at: &str, copy: &Value, truth: &Value) -> Vec<String> {
 
 async fn told(history: History) {
     let mut stage = Stage::set(history.timeout).await;
+    if history.is_warm {
+        stage.warms_up().await;
+    }
     for round in history.rounds {
         if matches!(round, Round::Restart) {
             stage = stage.restarts().await;

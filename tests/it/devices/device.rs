@@ -86,12 +86,11 @@ impl Device {
     /// What names a conversation of this copy, if it has any.
     fn fields(&self, which: Index) -> Option<Value> {
         let ids: Vec<_> = self.copy.conversations.keys().collect();
-        if ids.is_empty() {
-            return None;
-        }
-        let id = which.get(&ids);
-        let instance = self.copy.conversations[*id].instance();
-        Some(json!({ "conversationid": id, "instance": instance }))
+        (!ids.is_empty()).then(|| self.fields_of(which.get::<&String>(&ids)))
+    }
+
+    fn fields_of(&self, id: &str) -> Value {
+        json!({ "conversationid": id, "instance": self.copy.conversations[id].instance() })
     }
 
     fn conversation(&mut self, fields: &Value) -> &mut Conversation {
@@ -110,8 +109,21 @@ impl Device {
         }
     }
 
+    /// Says something in every conversation.
+    pub async fn sends_everywhere(&mut self) {
+        let ids: Vec<_> = self.copy.conversations.keys().cloned().collect();
+        for id in ids {
+            self.sends_with(self.fields_of(&id)).await;
+        }
+    }
+
     async fn sends(&mut self, which: Index) {
-        let Some(mut fields) = self.fields(which) else { return };
+        if let Some(fields) = self.fields(which) {
+            self.sends_with(fields).await;
+        }
+    }
+
+    async fn sends_with(&mut self, mut fields: Value) {
         let date = self.person.date();
         let message = message("hi", &date);
         fields["message"] = message.clone();
