@@ -27,7 +27,8 @@ fail() {
 
 free_port() {
   local port
-  while port=$((20000 + RANDOM % 20000)); do
+  # Connections to others begin at ports above these.
+  while port=$((10000 + RANDOM % 20000)); do
     (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
   done
   echo "$port"
