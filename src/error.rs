@@ -48,7 +48,7 @@ pub enum Error {
     #[error("there is no such conversation")]
     ConversationNotFound,
     /// No service has this path, `srv` and `api`.
-    #[error("there is no such API: srv, api or the path is wrong")]
+    #[error("there is no such API: srv, api or the path is wrong (workspace is of srv=chatowner)")]
     UnknownApi,
     /// The path takes another method.
     #[error("the method must be {allowed}")]

@@ -83,7 +83,8 @@ async fn at_a_bound_station(app: &App, headers: &HeaderMap) -> Result<Signer, Er
     if let [user] = users[..] {
         return Ok(Signer { user, station: Some(station), signature: None });
     }
-    let sentence = "Ozeki-Signature is missing, and without it this station is not served";
+    let sentence = "Ozeki-Signature is missing, and without it a station is served that one user alone has \
+                    bound, or the one whom Ozeki-User names";
     Err(Error::InvalidSignature(sentence.to_owned()))
 }
 
