@@ -122,7 +122,7 @@ fn settle<T>(
     committed: Result<(), Error>,
 ) {
     let result = committed.and_then(|()| outcome.ok_or(Error::Closed));
-    // A caller that went away has given up its answer, not the change.
+    // A caller that went away has given up its answer; the change too, only where it is for its answer alone.
     drop(caller.send(result));
 }
 
