@@ -1,7 +1,7 @@
 //! One client that listens: it subscribes, is told what is pending, acknowledges it, and so on.
 //!
 //! Most listeners are idle at most times, so what is done now and then is boxed: while a listener waits, it takes no
-//! memory for that. `cargo bench --bench listeners` measures what is left.
+//! memory for that. `chatserver-load listeners` measures what is left.
 
 use std::error::Error as _;
 use std::net::IpAddr;

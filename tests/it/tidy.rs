@@ -82,7 +82,7 @@ fn the_nouns_do_not_know_the_api() {
 
 #[test]
 fn files_stay_short() {
-    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+    for (path, text) in ["src", "load", "tests"].into_iter().flat_map(sources) {
         let lines = text.lines().count();
         assert!(lines <= LINES, "{} has {lines} lines", path.display());
     }
@@ -90,7 +90,7 @@ fn files_stay_short() {
 
 #[test]
 fn no_drawer_for_everything() {
-    for (path, _) in sources("src").into_iter().chain(sources("tests")) {
+    for (path, _) in ["src", "load", "tests"].into_iter().flat_map(sources) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(!["utils", "util", "helpers", "common", "types", "misc"].contains(&name.as_str()));
     }

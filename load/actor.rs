@@ -1,0 +1,165 @@
+//! What a connection asks for next, as a signed request.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use chatserver::clock::{Clock, Timestamp};
+use chatserver::id::ConversationId;
+use chatserver::signature::Signed;
+use uuid::Uuid;
+
+use super::crowd::{Crowd, Person, Talk, data};
+use super::listeners::Untold;
+use super::server::Target;
+
+/// One request of the mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Send { bytes: usize },
+    Page { limit: u32 },
+    List,
+    Notification,
+    Property,
+}
+
+/// A person, and the conversation that is talked in.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    pub person: usize,
+    pub talk: usize,
+}
+
+/// What one connection does: it takes its seats in turn, and asks at each for the next of the mix.
+pub struct Actor {
+    pub crowd: Arc<Crowd>,
+    pub target: Arc<Target>,
+    /// Never empty.
+    pub seats: Vec<Seat>,
+    /// Never empty.
+    pub mix: &'static [Ask],
+    /// Where it is noted which messages are on their way.
+    pub untold: Option<Arc<Untold>>,
+    turn: usize,
+    /// The conversation of the last request.
+    conversation: Option<ConversationId>,
+    clock: Clock,
+    /// The second that was written last, and its text: most requests are of the same.
+    second: (Timestamp, String),
+}
+
+impl Actor {
+    pub fn new(
+        crowd: &Arc<Crowd>,
+        target: &Arc<Target>,
+        seats: Vec<Seat>,
+        mix: &'static [Ask],
+    ) -> Self {
+        let clock = Clock::system();
+        let now = clock.now();
+        Self {
+            crowd: Arc::clone(crowd),
+            target: Arc::clone(target),
+            seats,
+            mix,
+            untold: None,
+            turn: 0,
+            conversation: None,
+            clock,
+            second: (now, now.to_string()),
+        }
+    }
+
+    /// The next request, as it goes over the wire.
+    pub fn next(&mut self) -> String {
+        let now = self.clock.now();
+        if self.second.0 != now {
+            self.second = (now, now.to_string());
+        }
+        let ask = self.mix[self.turn % self.mix.len()];
+        // Each seat gets to ask for everything, whatever the lengths of the two.
+        let seat = self.seats[(self.turn + self.turn / self.mix.len()) % self.seats.len()];
+        self.turn += 1;
+        let (person, talk) = (&self.crowd.people[seat.person], &self.crowd.talks[seat.talk]);
+        self.conversation = Some(talk.conversation);
+        let (api, fields) = self.fields(ask, talk);
+        let body = format!(r#"{{{fields},"clientversioncode":3,"timestamp":"{}"}}"#, self.second.1);
+        self.request(person, api, &body)
+    }
+
+    /// The last request is about to be sent.
+    pub fn sends(&self) {
+        if let (Some(untold), Some(conversation)) = (&self.untold, self.conversation) {
+            untold.sent(conversation);
+        }
+    }
+
+    fn fields(&self, ask: Ask, talk: &Talk) -> (&'static str, String) {
+        let Talk { conversation, instance, .. } = talk;
+        let fields = match ask {
+            Ask::Send { bytes } => format!(
+                concat!(
+                    r#""action":"add","conversationid":"{}","instance":"{}","#,
+                    r#""message":"{{\"ID\":\"{}\",\"Type\":\"Message\",\"Created\":\"{}\","#,
+                    r#"\"ValidUntil\":\"\",\"Data\":\"{}\"}}""#
+                ),
+                conversation,
+                instance,
+                Uuid::new_v4(),
+                self.second.1,
+                data(bytes)
+            ),
+            Ask::Page { limit } => format!(
+                concat!(
+                    r#""action":"downloadpartial","conversationid":"{}","instance":"{}","#,
+                    r#""lastmessagedate":"","lastmessageid":"","lastreportdate":"","#,
+                    r#""lastreportid":"","limit":{}"#
+                ),
+                conversation, instance, limit
+            ),
+            Ask::List => r#""action":"list""#.to_owned(),
+            Ask::Notification => {
+                return ("chatnotification", r#""action":"download""#.to_owned());
+            }
+            Ask::Property => self.property(talk),
+        };
+        ("chatconversation", fields)
+    }
+
+    /// A change that differs from the last one, and a number that lets none pass for a replay.
+    fn property(&self, talk: &Talk) -> String {
+        const CHANGES: [&str; 5] = [
+            r#""action":"favorite""#,
+            r#""action":"mute""#,
+            r##""action":"setlistitembackgroundcolor","color":"#bae1ff""##,
+            r#""action":"unfavorite""#,
+            r#""action":"unmute""#,
+        ];
+        let change = CHANGES[self.turn / self.mix.len() % CHANGES.len()];
+        let nonce = Uuid::new_v4().simple();
+        format!(r#"{change},"conversationid":"{}","nonce":"{nonce}""#, talk.conversation)
+    }
+
+    fn request(&self, person: &Person, api: &str, body: &str) -> String {
+        let signature = person.key.sign(&Signed {
+            srv: "chatserver",
+            api,
+            user: person.user,
+            station: Some(person.station),
+            body: body.as_bytes(),
+        });
+        let mut request = String::with_capacity(512 + body.len());
+        let Target { path, host, .. } = &*self.target;
+        let line = write!(
+            request,
+            "POST {path}?srv=chatserver&api={api} HTTP/1.1\r\nHost: {host}\r\n\
+             Content-Type: application/json\r\nOzeki-Station: {}\r\nOzeki-User: {}\r\n\
+             Ozeki-Signature: {}\r\nContent-Length: {}\r\n\r\n{body}",
+            person.station.as_str(),
+            person.user,
+            signature.as_str(),
+            body.len()
+        );
+        line.expect("writing to a string does not fail");
+        request
+    }
+}

@@ -1,0 +1,289 @@
+//! What the machine would allow: servers that do less, on the same libraries, for the same requests and answers.
+//!
+//! (a) `echo` is a bare axum handler. (b) `insert` makes the rows of the messages durable before it answers, many
+//! callers' rows by one statement, in a table like the server's, with nothing else: nothing is verified, parsed, looked
+//! up, numbered, indexed or logged. (c) `row` answers with one row that one sqlx query reads.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::from_utf8;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use axum::serve::ListenerExt as _;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, SqliteConnection, SqlitePool};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::interval;
+use uuid::Uuid;
+
+use super::Failed;
+use super::server::{Place, Server};
+
+/// A server that does less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ceiling {
+    Echo,
+    Insert,
+    Row,
+}
+
+/// What all answers of the server carry besides, with a value of the same length.
+const REQUEST_ID: (HeaderName, &str) =
+    (HeaderName::from_static("x-request-id"), "00000000-0000-0000-0000-000000000000");
+
+const USER: HeaderName = HeaderName::from_static("ozeki-user");
+
+/// The most rows of one statement, as in the server.
+const ROWS: usize = 256;
+
+/// The log is checkpointed and bounded as in the server.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+const LONG_LOG: i64 = 32 * 1024 * 1024 / 4120;
+
+const MESSAGES: &str = "
+    CREATE TABLE messages (
+        place INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        sender_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        created TEXT NOT NULL,
+        valid_until TEXT NOT NULL,
+        accepted_at INTEGER NOT NULL,
+        data TEXT NOT NULL
+    ) STRICT";
+
+const ROW: &str = "(?, ?, ?, 'Message', '2024-03-08 14:12:48', '', 1709907168, ?)";
+
+const REPLIES: &str = "
+    CREATE TABLE replies (user_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID";
+
+impl Ceiling {
+    /// What it is called in a table.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Echo => "(a) echo",
+            Self::Insert => "(b) insert",
+            Self::Row => "(c) row",
+        }
+    }
+
+    fn folder(self, place: &Place) -> PathBuf {
+        place.folder().join(format!("ceiling-{self:?}"))
+    }
+
+    /// Starts it, with the answer that the server has given to each user.
+    pub async fn start(
+        self,
+        place: &Place,
+        answers: &[(String, String)],
+        data_bytes: usize,
+    ) -> Result<Server, Failed> {
+        let folder = self.folder(place);
+        fs::create_dir(&folder)?;
+        let (_, first) = answers.first().ok_or("no answer")?;
+        fs::write(folder.join("answer"), first)?;
+        let mut database = connect(&folder, true).connect().await?;
+        match self {
+            Self::Echo => {}
+            Self::Insert => {
+                sqlx::query(MESSAGES).execute(&mut database).await?;
+            }
+            Self::Row => {
+                sqlx::query(REPLIES).execute(&mut database).await?;
+                for (user, body) in answers {
+                    let insert = sqlx::query("INSERT OR REPLACE INTO replies VALUES ($1, $2)");
+                    insert.bind(user).bind(body).execute(&mut database).await?;
+                }
+            }
+        }
+        sqlx::Connection::close(database).await?;
+        let mut command = Command::new(std::env::current_exe()?);
+        let kind = self.to_possible_value().ok_or("no name")?;
+        command.args(["ceiling", kind.get_name()]).arg(folder).arg(data_bytes.to_string());
+        Server::start(command).await
+    }
+}
+
+fn connect(folder: &Path, is_new: bool) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(folder.join("ceiling.db"))
+        .create_if_missing(is_new)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", "0")
+        .pragma("journal_size_limit", "67108864")
+        .statement_cache_capacity(2 * ROWS)
+        .disable_statement_logging()
+}
+
+/// Serves a ceiling until it is killed.
+#[derive(Args)]
+pub struct Serve {
+    ceiling: Ceiling,
+    folder: PathBuf,
+    /// The bytes of the Data of a message
+    data_bytes: usize,
+}
+
+impl Serve {
+    pub async fn run(self) -> Result<bool, Failed> {
+        let answer = Bytes::from(fs::read(self.folder.join("answer"))?);
+        let router = match self.ceiling {
+            Ceiling::Echo => Router::new().fallback_service(post(echo).with_state(answer)),
+            Ceiling::Insert => {
+                let inserting = Inserting { answer, rows: self.insert().await? };
+                Router::new().fallback_service(post(insert).with_state(inserting))
+            }
+            Ceiling::Row => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                let pool = SqlitePoolOptions::new()
+                    .max_connections(u32::try_from((2 * cores).clamp(4, 64))?)
+                    .test_before_acquire(false)
+                    .connect_with(connect(&self.folder, false))
+                    .await?;
+                Router::new().fallback_service(post(row).with_state(pool))
+            }
+        };
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        println!("{}", json!({ "listen": listener.local_addr()? }));
+        // Answers are written whole, as in the server.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        // It is asked whether it is ready, like any server.
+        let router = router.route("/readyz", axum::routing::get(async || StatusCode::OK));
+        axum::serve(listener, router).await?;
+        Ok(true)
+    }
+
+    async fn insert(&self) -> Result<mpsc::Sender<Row>, Failed> {
+        let writer = connect(&self.folder, false).connect().await?;
+        let checkpointer = connect(&self.folder, false).connect().await?;
+        let (rows, queue) = mpsc::channel(4096);
+        tokio::spawn(write(writer, checkpointer, queue, self.data_bytes));
+        Ok(rows)
+    }
+}
+
+fn answered(body: impl IntoResponse) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json"), REQUEST_ID], body)
+}
+
+async fn echo(State(answer): State<Bytes>, _body: Bytes) -> impl IntoResponse {
+    answered(answer)
+}
+
+/// A message that is to be stored.
+struct Row {
+    user: String,
+    body: Bytes,
+    stored: oneshot::Sender<()>,
+}
+
+#[derive(Clone)]
+struct Inserting {
+    answer: Bytes,
+    rows: mpsc::Sender<Row>,
+}
+
+async fn insert(
+    State(inserting): State<Inserting>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<impl IntoResponse, StatusCode> {
+    let (stored, durable) = oneshot::channel();
+    let row = Row { user: user(&headers)?.to_owned(), body, stored };
+    inserting.rows.send(row).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    durable.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(answered(inserting.answer))
+}
+
+fn user(headers: &HeaderMap) -> Result<&str, StatusCode> {
+    let user = headers.get(USER).and_then(|user| user.to_str().ok());
+    user.ok_or(StatusCode::BAD_REQUEST)
+}
+
+async fn row(
+    State(pool): State<SqlitePool>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, StatusCode> {
+    let row = sqlx::query_scalar("SELECT body FROM replies WHERE user_id = $1");
+    let row: Result<String, _> = row.bind(user(&headers)?).fetch_one(&pool).await;
+    row.map(answered).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Makes durable what has come, as often as it can: each time all that waits, by one statement.
+async fn write(
+    mut writer: SqliteConnection,
+    checkpointer: SqliteConnection,
+    mut queue: mpsc::Receiver<Row>,
+    data_bytes: usize,
+) -> Result<(), sqlx::Error> {
+    let statements: Vec<_> = (0..=ROWS).map(values).collect();
+    let mut conversations: HashMap<String, i64> = HashMap::new();
+    let mut batch = Vec::with_capacity(ROWS);
+    let is_too_long = Arc::new(AtomicBool::new(false));
+    tokio::spawn(watch_log(checkpointer, Arc::clone(&is_too_long)));
+    while queue.recv_many(&mut batch, ROWS).await > 0 {
+        let mut insert = sqlx::query(AssertSqlSafe(Arc::clone(&statements[batch.len()])));
+        for Row { user, body, .. } in &batch {
+            // The conversations of different users stand apart, as in the server.
+            let ordinal = i64::try_from(conversations.len()).unwrap_or(i64::MAX);
+            let place = conversations.entry(user.clone()).or_insert(ordinal << 32);
+            *place += 1;
+            insert = insert
+                .bind(*place)
+                .bind(Uuid::new_v4().to_string())
+                .bind(user.as_str())
+                .bind(from_utf8(&body[..data_bytes.min(body.len())]).unwrap_or_default());
+        }
+        insert.execute(&mut writer).await?;
+        for row in batch.drain(..) {
+            // Whoever has gone away does not hear of it.
+            row.stored.send(()).unwrap_or_default();
+        }
+        if is_too_long.swap(false, Ordering::Relaxed) {
+            checkpoint(&mut writer, "PRAGMA wal_checkpoint(RESTART)").await?;
+        }
+    }
+    Ok(())
+}
+
+async fn watch_log(mut checkpointer: SqliteConnection, is_too_long: Arc<AtomicBool>) {
+    let mut every = interval(CHECKPOINT_EVERY);
+    loop {
+        every.tick().await;
+        match checkpoint(&mut checkpointer, "PRAGMA wal_checkpoint(PASSIVE)").await {
+            Ok(log) => is_too_long.store(log > LONG_LOG, Ordering::Relaxed),
+            Err(error) => eprintln!("chatserver-load: a checkpoint failed: {error}"),
+        }
+    }
+}
+
+fn values(rows: usize) -> Arc<str> {
+    format!("INSERT INTO messages VALUES {}", vec![ROW; rows].join(", ")).into()
+}
+
+/// Moves the log into the database, and says how many pages it has.
+async fn checkpoint(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<i64, sqlx::Error> {
+    let (_, pages, _): (i64, i64, i64) = sqlx::query_as(statement).fetch_one(connection).await?;
+    Ok(pages)
+}

@@ -1,0 +1,74 @@
+//! One connection of a client that keeps it alive: a request, then its answer.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::Failed;
+
+/// The most headers of an answer. The server sends about five.
+const HEADERS: usize = 32;
+
+/// A connection, and what was read from it.
+pub struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// An answer, of which the body alone is of interest.
+pub struct Answer<'a> {
+    pub status: u16,
+    pub body: &'a [u8],
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Result<Self, Failed> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::with_capacity(64 * 1024) })
+    }
+
+    /// Sends a whole request and waits for its whole answer.
+    pub async fn call(&mut self, request: &[u8]) -> Result<Answer<'_>, Failed> {
+        self.stream.write_all(request).await?;
+        self.received.clear();
+        loop {
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err("the server closed the connection before its answer".into());
+            }
+            if let Some((status, body)) = arrived(&self.received)? {
+                return Ok(Answer { status, body: &self.received[body..] });
+            }
+        }
+    }
+}
+
+/// The status and the place of the body of an answer that has arrived whole.
+fn arrived(received: &[u8]) -> Result<Option<(u16, usize)>, Failed> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = response.parse(received)? else {
+        return Ok(None);
+    };
+    let mut lengths = response.headers.iter().filter(|header| {
+        let name = header.name;
+        name.eq_ignore_ascii_case("content-length")
+    });
+    let length = lengths.next().ok_or("an answer has no Content-Length")?;
+    let length: usize = std::str::from_utf8(length.value)?.parse()?;
+    let is_whole = received.len() >= head + length;
+    Ok(is_whole.then_some((response.code.unwrap_or(0), head)))
+}
+
+impl Answer<'_> {
+    /// What went wrong, as one word: the errorcode of the server, or the status.
+    pub fn error(&self) -> Option<String> {
+        if self.status == 200 && self.body.starts_with(br#"{"status":"OK""#) {
+            return None;
+        }
+        let answer = serde_json::from_slice::<serde_json::Value>(self.body).unwrap_or_default();
+        let code = answer["errorcode"].as_str().map(str::to_owned);
+        Some(code.unwrap_or_else(|| self.status.to_string()))
+    }
+}

@@ -1,0 +1,200 @@
+//! The people who use the server, and what they have said before: written into the database itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chatserver::clock::Clock;
+use chatserver::friends;
+use chatserver::id::{ConversationId, Email, Instance, MessageId, Parse, StationId, UserId};
+use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
+use chatserver::signature::SigningKey;
+use chatserver::store::{AddMessage, Added, Message, Schema, Store};
+use chatserver::users::{self, FullName, Nick};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Deserialize;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::Failed;
+
+/// RSA pairs that were made once: making one takes a tenth of a second, and they play no part in what is measured.
+const KEY_PAIRS: &str = include_str!("../tests/it/keys.txt");
+
+/// How many changes are under way at a time: enough to fill the batches of the store.
+const AT_ONCE: usize = 512;
+
+/// Somebody who signs requests.
+pub struct Person {
+    pub user: UserId,
+    pub key: SigningKey,
+    pub station: StationId,
+}
+
+/// Two people who talk.
+pub struct Talk {
+    pub conversation: ConversationId,
+    pub instance: Instance,
+    /// Their places among the people.
+    pub people: [usize; 2],
+}
+
+/// All people and who of them talk with each other.
+#[derive(Default)]
+pub struct Crowd {
+    pub people: Vec<Person>,
+    pub talks: Vec<Talk>,
+}
+
+/// Who talks with whom.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// So many pairs, of whom each talks with the other alone.
+    Pairs(usize),
+    /// So many people in a ring, each of whom talks with so many neighbours on either side.
+    Ring { people: usize, neighbours: usize },
+    /// So many conversations among as few people as can have them.
+    Conversations(usize),
+}
+
+impl Shape {
+    /// The number of people, and the pairs of them who talk.
+    fn pairs(self) -> (usize, Vec<[usize; 2]>) {
+        match self {
+            Self::Pairs(pairs) => (2 * pairs, (0..pairs).map(|n| [2 * n, 2 * n + 1]).collect()),
+            Self::Ring { people, neighbours } => {
+                let people = people.max(2 * neighbours + 1);
+                let to_the_right =
+                    move |one| (1..=neighbours).map(move |n| [one, (one + n) % people]);
+                (people, (0..people).flat_map(to_the_right).collect())
+            }
+            Self::Conversations(conversations) => {
+                let people = (2..=conversations + 1).find(|n| n * (n - 1) / 2 >= conversations);
+                let people = people.unwrap_or(2);
+                let with_earlier = |other| (0..other).map(move |one| [one, other]);
+                (people, (0..people).flat_map(with_earlier).take(conversations).collect())
+            }
+        }
+    }
+}
+
+/// The database, opened beside a server or while there is none.
+pub struct Database {
+    store: Arc<Store>,
+    tasks: TaskTracker,
+}
+
+impl Database {
+    pub async fn open(url: &str) -> Result<Self, Failed> {
+        let tasks = TaskTracker::new();
+        let store = Store::open(url, Schema::Migrate, &tasks).await?;
+        Ok(Self { store: Arc::new(store), tasks })
+    }
+
+    pub async fn close(self) {
+        self.store.close().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Adds a crowd of this shape, whose addresses nobody else has.
+    pub async fn add(&self, shape: Shape) -> Result<Crowd, Failed> {
+        let (people, pairs) = shape.pairs();
+        let keys = ready_made_keys()?;
+        let run = Uuid::new_v4().simple().to_string();
+        let emails: Vec<_> = (0..people).map(|n| format!("load-{run}-{n}@example.com")).collect();
+        let adding = stream::iter(&emails).map(|email| self.person(&keys, email));
+        let people = adding.buffered(AT_ONCE).try_collect().await?;
+        let befriending = stream::iter(pairs).map(|pair| self.talk(&emails, pair));
+        let talks = befriending.buffered(AT_ONCE).try_collect().await?;
+        Ok(Crowd { people, talks })
+    }
+
+    async fn person(&self, keys: &KeySource, email: &str) -> Result<Person, Failed> {
+        let email = Email::parse(email).ok_or("no address")?;
+        let nick = Nick::parse("Somebody").ok_or("no nick")?;
+        let password = EncryptionPassword::generate();
+        let user =
+            users::add(&self.store, keys, email, nick, FullName::default(), password).await?;
+        let station = StationId::parse(&Uuid::new_v4().simple().to_string()).ok_or("no station")?;
+        let key = SigningKey::new(&user.api_key);
+        Ok(Person { user: user.id, key, station })
+    }
+
+    async fn talk(&self, emails: &[String], people: [usize; 2]) -> Result<Talk, Failed> {
+        let [one, other] = people.map(|n| emails[n].as_str());
+        let secret = ConversationSecret::generate();
+        let conversation = friends::befriend(&self.store, one, other, &secret).await?;
+        let user = UserId::named(one).ok_or("no address")?;
+        let shown = self.store.conversation(conversation, user).await?.ok_or("no conversation")?;
+        let Shown { instance } = serde_json::from_str(&shown)?;
+        let instance = Instance::parse(&instance).ok_or("no instance")?;
+        Ok(Talk { conversation, instance, people })
+    }
+
+    /// Adds so many messages to each conversation, one to each in turn, as they come where many talk at the same time.
+    /// Who sends changes with each, or is always the first of the two.
+    pub async fn fill(
+        &self,
+        crowd: &Crowd,
+        messages: usize,
+        bytes: usize,
+        both: bool,
+    ) -> Result<(), Failed> {
+        let sends = (0..messages).flat_map(|turn| {
+            let sender = if both { turn % 2 } else { 0 };
+            crowd.talks.iter().map(move |talk| self.send(crowd, talk, sender, bytes))
+        });
+        stream::iter(sends).buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn send(
+        &self,
+        crowd: &Crowd,
+        talk: &Talk,
+        sender: usize,
+        bytes: usize,
+    ) -> Result<(), Failed> {
+        let now = Clock::system().now();
+        let sender = &crowd.people[talk.people[sender]];
+        let added = self.store.add_message(AddMessage {
+            conversation: talk.conversation,
+            sender: sender.user,
+            station: Some(sender.station),
+            instance: talk.instance,
+            message: Message {
+                id: MessageId::parse(&Uuid::new_v4().to_string()).ok_or("no message ID")?,
+                kind: "Message".to_owned(),
+                created: now.to_string(),
+                valid_until: String::new(),
+                data: data(bytes),
+            },
+            now,
+        });
+        match added.await? {
+            Added::Stored => Ok(()),
+            other => Err(format!("a message was not stored: {other:?}").into()),
+        }
+    }
+}
+
+/// So many bytes of base64.
+pub fn data(bytes: usize) -> String {
+    "QUJD".repeat(bytes / 4)
+}
+
+/// What [`Database::talk`] needs of a conversation.
+#[derive(Deserialize)]
+struct Shown {
+    instance: String,
+}
+
+fn ready_made_keys() -> Result<KeySource, Failed> {
+    let pair = |key| Ok::<_, Failed>(KeyPair::from_pkcs8(&BASE64.decode(key)?)?);
+    let pairs = KEY_PAIRS.lines().map(pair).collect::<Result<Vec<_>, _>>()?;
+    let next = AtomicUsize::new(0);
+    Ok(KeySource::from_fn(move || {
+        pairs[next.fetch_add(1, Ordering::Relaxed) % pairs.len()].clone()
+    }))
+}

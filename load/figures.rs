@@ -1,0 +1,152 @@
+//! What was measured.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::server::Usage;
+
+/// Latencies are kept in microseconds, to three digits.
+const DIGITS: u8 = 3;
+
+/// Requests, and what they took.
+pub struct Figures {
+    /// For how long was measured.
+    time: Duration,
+    latencies: Histogram<u64>,
+    answer_bytes: u64,
+    errors: BTreeMap<String, u64>,
+    cpu: Option<Duration>,
+    rss: Option<[u64; 2]>,
+}
+
+impl Figures {
+    pub fn new(time: Duration) -> Self {
+        let latencies = Histogram::new(DIGITS).expect("three digits are allowed");
+        let errors = BTreeMap::new();
+        Self { time, latencies, answer_bytes: 0, errors, cpu: None, rss: None }
+    }
+
+    /// An answer.
+    pub fn count(&mut self, took: Duration, bytes: usize, error: Option<String>) {
+        if let Some(error) = error {
+            *self.errors.entry(error).or_default() += 1;
+            return;
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.latencies.record(micros).expect("the histogram grows");
+        self.answer_bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+
+    /// Those of all rounds.
+    pub fn sum(rounds: &[Self]) -> Self {
+        let mut sum = Self::new(Duration::ZERO);
+        for round in rounds {
+            sum.add(round);
+        }
+        sum
+    }
+
+    /// What was measured at the same time, or in another round.
+    pub fn add(&mut self, other: &Self) {
+        self.time += other.time;
+        self.latencies.add(&other.latencies).expect("the histogram grows");
+        self.answer_bytes += other.answer_bytes;
+        for (error, count) in &other.errors {
+            *self.errors.entry(error.clone()).or_default() += count;
+        }
+        self.cpu = match (self.cpu, other.cpu) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
+        self.rss = match (self.rss, other.rss) {
+            (Some([before, _]), Some([_, after])) => Some([before, after]),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// What the server had used before the first request, and at the begin and the end of what was measured.
+    pub fn used(&mut self, before: Option<Usage>, measured: Option<(Usage, Usage)>) {
+        if let Some((begin, end)) = measured {
+            self.cpu = Some(end.cpu.saturating_sub(begin.cpu));
+            self.rss = before.map(|before| [before.rss, end.rss]);
+        }
+    }
+
+    /// Whether every answer was OK, and there was one.
+    pub fn are_ok(&self) -> bool {
+        self.errors.is_empty() && !self.latencies.is_empty()
+    }
+
+    pub fn per_second(&self) -> f64 {
+        as_f64(self.latencies.len()) / self.time.as_secs_f64()
+    }
+
+    /// The latency that so many percent of the requests did not exceed, in milliseconds.
+    pub fn percentile(&self, percent: f64) -> f64 {
+        as_f64(self.latencies.value_at_percentile(percent)) / 1000.0
+    }
+
+    /// CPU time of the server for each request, in microseconds.
+    pub fn cpu_micros(&self) -> Option<f64> {
+        let cpu = self.cpu?.as_secs_f64() * 1e6;
+        (!self.latencies.is_empty()).then(|| cpu / as_f64(self.latencies.len()))
+    }
+
+    /// As it is printed.
+    pub fn shown(&self) -> Shown {
+        let requests = self.latencies.len();
+        Shown {
+            requests,
+            per_second: round(self.per_second()),
+            p50_ms: self.percentile(50.0),
+            p95_ms: self.percentile(95.0),
+            p99_ms: self.percentile(99.0),
+            max_ms: as_f64(self.latencies.max()) / 1000.0,
+            answer_bytes: self.answer_bytes.checked_div(requests).unwrap_or(0),
+            errors: self.errors.clone(),
+            cpu_micros: self.cpu_micros().map(round),
+            rss_before: self.rss.map(|[before, _]| before),
+            rss_after: self.rss.map(|[_, after]| after),
+        }
+    }
+}
+
+/// Figures, for people and programs.
+#[derive(Clone, Serialize)]
+pub struct Shown {
+    /// Answers that were OK.
+    pub requests: u64,
+    pub per_second: f64,
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+    /// The mean of the bodies.
+    pub answer_bytes: u64,
+    /// Answers that were not OK, by their errorcode or status.
+    pub errors: BTreeMap<String, u64>,
+    /// CPU time of the server for each request, in microseconds.
+    pub cpu_micros: Option<f64>,
+    /// Memory of the server in bytes, before the first request and at the end.
+    pub rss_before: Option<u64>,
+    pub rss_after: Option<u64>,
+}
+
+/// To one digit behind the point.
+pub fn round(figure: f64) -> f64 {
+    (figure * 10.0).round() / 10.0
+}
+
+/// The middle one of some figures.
+pub fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+pub fn as_f64(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,55 @@
+//! Whether the server still reaches what it reached of its ceilings.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failed;
+use super::ceiling::Ceiling;
+use super::report;
+use super::scenario::{Run as Measure, Scenario};
+
+/// The least ratios, by scenario and ceiling.
+type Floors = BTreeMap<Scenario, BTreeMap<Ceiling, f64>>;
+
+#[derive(Args)]
+pub struct Run {
+    /// A TOML file: a section for each scenario, in which each ceiling has its least ratio of requests/s
+    file: PathBuf,
+    #[command(flatten)]
+    measure: Measure,
+}
+
+impl Run {
+    pub async fn run(self) -> Result<bool, Failed> {
+        let file = self.file.display();
+        let text = fs::read_to_string(&self.file).map_err(|error| format!("{file}: {error}"))?;
+        let floors: Floors = toml::from_str(&text).map_err(|error| format!("{file}: {error}"))?;
+        let measure = Measure { ceiling: true, ..self.measure };
+        let mut holds = !floors.is_empty();
+        for (scenario, floors) in floors {
+            let measured = measure.measure(scenario).await?;
+            report::print(&measured, &measure)?;
+            holds &= measured.server.are_ok();
+            for (ceiling, floor) in floors {
+                let mut all = measured.ceilings.iter();
+                let found = all.find(|(measured, ..)| *measured == ceiling);
+                let (.., ratios) = found.ok_or_else(|| {
+                    format!("{file}: {} has no ceiling {}", scenario.name(), ceiling.title())
+                })?;
+                let reached = ratios.per_second;
+                let is_above = reached >= floor;
+                let verdict = if is_above { "holds" } else { "IS MISSED" };
+                eprintln!(
+                    "{} to {}: {reached:.2}, the floor of {floor:.2} {verdict}\n",
+                    scenario.name(),
+                    ceiling.title()
+                );
+                holds &= is_above;
+            }
+        }
+        Ok(holds)
+    }
+}

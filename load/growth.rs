@@ -1,0 +1,191 @@
+//! A database that grows: whether messages and pages take as long on a large one as on a small one, how large it is, and
+//! how fast the server starts on it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Failed;
+use super::actor::{Actor, Ask, Seat};
+use super::crowd::{Crowd, Database, Shape};
+use super::drive::{Load, drive};
+use super::figures::{Figures, as_f64};
+use super::report::mebibytes;
+use super::server::{Place, Server, Target, Which};
+
+/// The conversations over which the messages are spread evenly.
+const CONVERSATIONS: usize = 10_000;
+
+/// Bytes of Data of a message.
+const BYTES: usize = 400;
+
+#[derive(Args)]
+pub struct Run {
+    /// Sizes of the database, in messages: each a multiple of 10000, in ascending order
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
+    messages: Vec<usize>,
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came of one size.
+struct Measured {
+    messages: usize,
+    database_bytes: u64,
+    send: Figures,
+    /// Of the newest message alone, which every size has.
+    page_of_one: Figures,
+    page: Figures,
+    after_stop: Duration,
+    after_kill: Duration,
+}
+
+impl Run {
+    pub async fn run(self) -> Result<bool, Failed> {
+        let ascending = self.messages.is_sorted() && !self.messages.is_empty();
+        let in_step = |messages: &usize| *messages > 0 && messages.is_multiple_of(CONVERSATIONS);
+        if !ascending || !self.messages.iter().all(in_step) {
+            return Err("--messages must be multiples of 10000 in ascending order".into());
+        }
+        if !self.which.is_started() {
+            return Err("growth starts and kills the server: it can't have --url".into());
+        }
+        let place = self.which.place()?;
+        let database = Database::open(&place.database_url).await?;
+        let crowd = Arc::new(database.add(Shape::Conversations(CONVERSATIONS)).await?);
+        database.close().await;
+        let mut all = Vec::new();
+        let mut filled = 0;
+        for messages in &self.messages {
+            let database = Database::open(&place.database_url).await?;
+            let more = messages / CONVERSATIONS - filled;
+            database.fill(&crowd, more, BYTES, true).await?;
+            database.close().await;
+            filled += more;
+            let measured = self.measure(&place, &crowd, *messages).await?;
+            self.show(&measured);
+            all.push(measured);
+        }
+        if self.json {
+            let sizes: Vec<_> = all.iter().map(Measured::shown).collect();
+            println!("{}", json!({ "scenario": "growth", "sizes": sizes }));
+        }
+        let are_ok = |measured: &Measured| {
+            let Measured { send, page_of_one, page, .. } = measured;
+            [send, page_of_one, page].iter().all(|figures| figures.are_ok())
+        };
+        Ok(all.iter().all(are_ok))
+    }
+
+    async fn measure(
+        &self,
+        place: &Place,
+        crowd: &Arc<Crowd>,
+        messages: usize,
+    ) -> Result<Measured, Failed> {
+        let database_bytes = size(&place.folder().join("chat.db"))?;
+        let server = place.serve(&[]).await?;
+        let after_stop = server.ready_after;
+        let load = &self.load;
+        let page_of_one = drive(
+            &server.target,
+            load,
+            actors(&server.target, crowd, load, &[Ask::Page { limit: 1 }]),
+        );
+        let page_of_one = page_of_one.await?;
+        let page = actors(&server.target, crowd, load, &[Ask::Page { limit: 50 }]);
+        let page = drive(&server.target, load, page).await?;
+        let send = actors(&server.target, crowd, load, &[Ask::Send { bytes: BYTES }]);
+        let send = drive(&server.target, load, send).await?;
+        let after_kill = self.after_kill(place, server, crowd).await?;
+        Ok(Measured { messages, database_bytes, send, page_of_one, page, after_stop, after_kill })
+    }
+
+    /// Kills the server while people send, and says how long it takes to come back.
+    async fn after_kill(
+        &self,
+        place: &Place,
+        server: Server,
+        crowd: &Arc<Crowd>,
+    ) -> Result<Duration, Failed> {
+        let target = server.target.clone();
+        let send = actors(&target, crowd, &self.load, &[Ask::Send { bytes: BYTES }]);
+        let load = self.load.clone();
+        let sending = tokio::spawn(async move { drive(&target, &load, send).await.map(drop) });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.kill().await?;
+        // The connections were cut, which is what was to happen.
+        drop(sending.await?);
+        let again = place.serve(&[]).await?;
+        let ready_after = again.ready_after;
+        again.stop().await?;
+        Ok(ready_after)
+    }
+
+    fn show(&self, measured: &Measured) {
+        if self.json {
+            return;
+        }
+        let Measured { messages, database_bytes, send, page_of_one, page, after_stop, after_kill } =
+            measured;
+        println!("{messages} messages in {CONVERSATIONS} conversations");
+        for (name, figures) in [("send", send), ("page of 1", page_of_one), ("page of 50", page)] {
+            println!(
+                "  {name:10} {:8.0}/s  p50 {:6.2} ms  p99 {:7.2} ms  {} bytes",
+                figures.per_second(),
+                figures.percentile(50.0),
+                figures.percentile(99.0),
+                figures.shown().answer_bytes
+            );
+        }
+        println!("  database   {}, {:.2} x Data", mebibytes(*database_bytes), measured.ratio());
+        println!(
+            "  ready      {after_stop:.0?} after a stop, {after_kill:.0?} after a kill under load\n"
+        );
+    }
+}
+
+impl Measured {
+    /// The database to the Data of its messages.
+    fn ratio(&self) -> f64 {
+        let data = u64::try_from(self.messages * BYTES).unwrap_or(u64::MAX);
+        as_f64(self.database_bytes) / as_f64(data)
+    }
+
+    fn shown(&self) -> Value {
+        json!({
+            "messages": self.messages,
+            "send": self.send.shown(),
+            "page_of_one": self.page_of_one.shown(),
+            "page": self.page.shown(),
+            "database_bytes": self.database_bytes,
+            "database_to_data": self.ratio(),
+            "ready_after_stop_ms": self.after_stop.as_secs_f64() * 1e3,
+            "ready_after_kill_ms": self.after_kill.as_secs_f64() * 1e3,
+        })
+    }
+}
+
+/// Each connection takes its turns at conversations of its own, far from one another.
+fn actors(target: &Target, crowd: &Arc<Crowd>, load: &Load, mix: &'static [Ask]) -> Vec<Actor> {
+    let target = Arc::new(target.clone());
+    let actor = |connection| {
+        let talks = (connection..crowd.talks.len()).step_by(load.connections());
+        let seats = talks.map(|talk| Seat { person: crowd.talks[talk].people[0], talk });
+        Actor::new(crowd, &target, seats.collect(), mix)
+    };
+    (0..load.connections()).map(actor).collect()
+}
+
+fn size(path: &Path) -> Result<u64, Failed> {
+    Ok(fs::metadata(path)?.len())
+}

@@ -1,0 +1,286 @@
+//! WebSockets that listen, most of them idle, while some messages are sent: how long a push takes, from the send to the
+//! frame, and what a listener takes of memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chatserver::clock::Clock;
+use chatserver::id::{ConversationId, Parse as _};
+use chatserver::signature::Signed;
+use clap::Args;
+use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, stream};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_util::sync::CancellationToken;
+
+use super::Failed;
+use super::actor::{Actor, Ask, Seat};
+use super::crowd::{Crowd, Database, Person, Shape};
+use super::drive::{Load, drive, raise_open_files};
+use super::figures::Figures;
+use super::report::{HEADER, line, print_rest};
+use super::server::{Target, Which};
+
+/// How many listeners are opened at the same time.
+const AT_ONCE: usize = 64;
+
+/// How long a frame may take that is sure to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of Data of a message.
+const SENT: usize = 300;
+
+#[derive(Args)]
+pub struct Run {
+    /// WebSockets that listen, each of a user of its own
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    listeners: u32,
+    /// Messages a second, spread evenly over their conversations
+    #[arg(long, value_name = "M", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Connections that send them
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    connections: u32,
+    /// How long to measure
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// When the messages were sent of which their recipients have not been told.
+#[derive(Default)]
+pub struct Untold(Mutex<HashMap<ConversationId, Vec<Instant>>>);
+
+impl Untold {
+    /// A message is on its way.
+    pub fn sent(&self, conversation: ConversationId) {
+        self.untold().entry(conversation).or_default().push(Instant::now());
+    }
+
+    /// The recipient is told of all of them.
+    fn told(&self, conversation: ConversationId) -> Vec<Instant> {
+        self.untold().remove(&conversation).unwrap_or_default()
+    }
+
+    fn untold(&self) -> MutexGuard<'_, HashMap<ConversationId, Vec<Instant>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of it.
+struct Measured {
+    sends: Figures,
+    pushes: Figures,
+    listener_bytes: u64,
+}
+
+impl Run {
+    pub async fn run(self) -> Result<bool, Failed> {
+        let count = usize::try_from(self.listeners)?;
+        raise_open_files(count + usize::try_from(self.connections)?)?;
+        let place = self.which.place()?;
+        let database = Database::open(&place.database_url).await?;
+        let crowd = database.add(Shape::Pairs(count.div_ceil(2))).await?;
+        database.close().await;
+        // The first ones come before the others, to tell what the server takes once.
+        let most = (count + AT_ONCE).to_string();
+        let server = place.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
+        let measured = self.measure(&server.target, &Arc::new(crowd)).await;
+        server.stop().await?;
+        let measured = measured?;
+        self.print(&measured);
+        Ok(measured.sends.are_ok() && measured.pushes.are_ok())
+    }
+
+    async fn measure(&self, target: &Target, crowd: &Arc<Crowd>) -> Result<Measured, Failed> {
+        let count = usize::try_from(self.listeners)?;
+        drop(open(target, &crowd.people[..count.min(AT_ONCE)]).await?);
+        let before = settled_memory(target).await?;
+        let sockets = open(target, &crowd.people[..count]).await?;
+        let after = settled_memory(target).await?;
+        let listener_bytes = after.saturating_sub(before) / u64::from(self.listeners);
+
+        let untold = Arc::new(Untold::default());
+        let enough = CancellationToken::new();
+        let mut listening = JoinSet::new();
+        for socket in sockets {
+            listening.spawn(listen(socket, Arc::clone(&untold), enough.clone()));
+        }
+        let load = Load {
+            connections: self.connections,
+            seconds: self.seconds,
+            warm_up: WARM_UP,
+            rate: Some(self.rate),
+        };
+        let sends = drive(target, &load, self.senders(target, crowd, &untold)).await?;
+        let waiting = async {
+            while !untold.untold().is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let all_told = timeout(PATIENCE, waiting).await.is_ok();
+        enough.cancel();
+        let mut pushes = Figures::new(Duration::from_secs((self.seconds + WARM_UP).into()));
+        while let Some(heard) = listening.join_next().await {
+            pushes.add(&heard??);
+        }
+        if !all_told {
+            pushes.count(PATIENCE, 0, Some("never_told".to_owned()));
+        }
+        Ok(Measured { sends, pushes, listener_bytes })
+    }
+
+    /// Each connection sends in conversations of its own, to people who listen.
+    fn senders(&self, target: &Target, crowd: &Arc<Crowd>, untold: &Arc<Untold>) -> Vec<Actor> {
+        const SEND: &[Ask] = &[Ask::Send { bytes: SENT }];
+        let target = Arc::new(target.clone());
+        let connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
+        let connections = connections.min(crowd.talks.len());
+        let actor = |connection| {
+            let talks = (connection..crowd.talks.len()).step_by(connections);
+            let seats = talks.map(|talk| Seat { person: crowd.talks[talk].people[0], talk });
+            let mut actor = Actor::new(crowd, &target, seats.collect(), SEND);
+            actor.untold = Some(Arc::clone(untold));
+            actor
+        };
+        (0..connections).map(actor).collect()
+    }
+
+    fn print(&self, measured: &Measured) {
+        let Measured { sends, pushes, listener_bytes } = measured;
+        if self.json {
+            let shown = json!({
+                "scenario": "listeners",
+                "listeners": self.listeners,
+                "rate": self.rate,
+                "seconds": self.seconds,
+                "listener_bytes": listener_bytes,
+                "sends": sends.shown(),
+                "pushes": pushes.shown(),
+            });
+            println!("{shown}");
+            return;
+        }
+        let Self { listeners, rate, connections, seconds, .. } = self;
+        println!(
+            "listeners: {listeners}, and {rate} messages/s over {connections} connections, {seconds} s\n"
+        );
+        println!("{HEADER}");
+        println!("{}", line("send", sends));
+        println!("{}", line("push", pushes));
+        println!("\nmemory of an idle listener: {listener_bytes} bytes");
+        print_rest(&sends.shown());
+        print_rest(&pushes.shown());
+    }
+}
+
+/// Seconds of sending before it is measured.
+const WARM_UP: u32 = 2;
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Has these people listen, and take what there is to tell at first.
+async fn open(target: &Target, people: &[Person]) -> Result<Vec<Socket>, Failed> {
+    let opening = stream::iter(people).map(|person| subscribe(target, person));
+    opening.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+async fn subscribe(target: &Target, person: &Person) -> Result<Socket, Failed> {
+    let stream = TcpStream::connect(target.address).await?;
+    let request = format!("ws://{}/ws", target.host).into_client_request()?;
+    let (mut socket, _) = client_async(request, stream).await?;
+    let timestamp = Clock::system().now().to_string();
+    let signature = person.key.sign(&Signed {
+        srv: "chatserver",
+        api: "chatlistener",
+        user: person.user,
+        station: Some(person.station),
+        body: timestamp.as_bytes(),
+    });
+    let subscription = json!({
+        "action": "subscribe", "userid": person.user.as_str(), "stationid": person.station.as_str(),
+        "timestamp": timestamp, "signature": signature.as_str(),
+    });
+    socket.send(Message::text(subscription.to_string())).await?;
+    let answer = hear(&mut socket).await?;
+    if !answer.starts_with(r#"{"status":"OK""#) {
+        return Err(answer.into());
+    }
+    let event: Event = serde_json::from_str(&hear(&mut socket).await?)?;
+    acknowledge(&mut socket, event.sequence).await?;
+    // The answer to a ping says that what came before is done.
+    socket.send(Message::Ping("done?".into())).await?;
+    while !matches!(next(&mut socket).await?, Message::Pong(_)) {}
+    Ok(socket)
+}
+
+async fn next(socket: &mut Socket) -> Result<Message, Failed> {
+    let frame = timeout(PATIENCE, socket.next()).await?;
+    Ok(frame.ok_or("the server closed a listener")??)
+}
+
+/// The next text; between texts the server pings.
+async fn hear(socket: &mut Socket) -> Result<String, Failed> {
+    loop {
+        if let Message::Text(text) = next(socket).await? {
+            return Ok(text.as_str().to_owned());
+        }
+    }
+}
+
+async fn acknowledge(socket: &mut Socket, sequence: i64) -> Result<(), Failed> {
+    let ack = json!({ "action": "ack", "sequence": sequence }).to_string();
+    Ok(socket.send(Message::text(ack)).await?)
+}
+
+/// What a listener is told.
+#[derive(Deserialize)]
+struct Event {
+    sequence: i64,
+    conversationchangedof: Vec<String>,
+}
+
+/// Hears what is told until it is enough, and how long each message took.
+async fn listen(
+    mut socket: Socket,
+    untold: Arc<Untold>,
+    enough: CancellationToken,
+) -> Result<Figures, Failed> {
+    let mut pushes = Figures::new(Duration::ZERO);
+    while let Some(frame) = enough.run_until_cancelled(socket.next()).await {
+        let Message::Text(text) = frame.ok_or("the server closed a listener")?? else { continue };
+        let event: Event = serde_json::from_str(&text)?;
+        for conversation in &event.conversationchangedof {
+            let conversation = ConversationId::parse(conversation).ok_or("no conversation id")?;
+            for sent in untold.told(conversation) {
+                pushes.count(sent.elapsed(), text.len(), None);
+            }
+        }
+        acknowledge(&mut socket, event.sequence).await?;
+    }
+    Ok(pushes)
+}
+
+/// The memory of the server, once it no longer changes.
+async fn settled_memory(target: &Target) -> Result<u64, Failed> {
+    let mut memory = 0;
+    loop {
+        sleep(Duration::from_secs(2)).await;
+        let Some(usage) = target.usage()? else { return Ok(0) };
+        if usage.rss == memory {
+            return Ok(memory);
+        }
+        memory = usage.rss;
+    }
+}

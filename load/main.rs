@@ -1,0 +1,111 @@
+//! `chatserver-load`: how much a chatserver does, how fast, and how much the machine would allow.
+//!
+//! It starts the server on a database of its own, or is told of one that runs, and asks of it what clients ask, signed
+//! as they sign it. What is printed holds for this machine at this moment; with `--ceiling`, servers that do less are
+//! measured in turn with it, by the same client, and the ratio to those says more than any rate.
+
+mod actor;
+mod ceiling;
+mod client;
+mod crowd;
+mod drive;
+mod figures;
+mod floors;
+mod growth;
+mod listeners;
+mod report;
+mod scenario;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Something that went wrong. Its text is shown, and nothing was measured.
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures a chatserver under load, and with --ceiling what the machine would allow.
+///
+/// `limits.requests_per_second` is set to 0, no limit: otherwise one user could make 50 requests a second. A server that
+/// was started otherwise must have been given that setting.
+#[derive(Parser)]
+#[command(
+    name = "chatserver-load",
+    version,
+    after_help = "\
+Examples:
+  chatserver-load send --ceiling           durable sends, and their ratio to what the machine would allow
+  chatserver-load page --rate 1000         an open loop: 1,000 requests a second, whether answered in time or not
+  chatserver-load listeners --json         10,000 idle listeners, as one JSON object
+  chatserver-load growth --messages 10000,1000000"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Messages of 300 bytes: each connection has a user and a conversation of its own
+    Send(scenario::Run),
+    /// The same, but all connections are two users in one conversation
+    SendHot(scenario::Run),
+    /// The list of a user with 20 conversations
+    List(scenario::Run),
+    /// The newest 50 messages of 400 bytes
+    Page(scenario::Run),
+    /// The same, and the 50 receipts of the reader
+    PageRead(scenario::Run),
+    /// favorite, mute, their opposites and colours, in a conversation for each connection
+    Properties(scenario::Run),
+    /// 60 % pages, lists and notifications, 30 % messages, 10 % properties
+    Mixed(scenario::Run),
+    /// WebSockets that listen while messages are sent: from the send to the push
+    Listeners(listeners::Run),
+    /// Messages and pages on a database of more and more messages in 10,000 conversations
+    Growth(growth::Run),
+    /// Compare the ratios to the ceilings with the floors in a file; fail below one
+    Floors(floors::Run),
+    /// What `--ceiling` measures against
+    #[command(hide = true)]
+    Ceiling(ceiling::Serve),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // A ceiling has what the server has; who measures leaves half of the machine to them.
+    let is_ceiling = matches!(cli.command, Command::Ceiling(_));
+    let threads = if is_ceiling { cores } else { cores.div_ceil(2) };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(Failed::from);
+    match runtime.and_then(|runtime| runtime.block_on(run(cli.command))) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failed) => {
+            eprintln!("chatserver-load: {failed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything was as it should be.
+async fn run(command: Command) -> Result<bool, Failed> {
+    use scenario::Scenario;
+    match command {
+        Command::Send(run) => run.run(Scenario::Send).await,
+        Command::SendHot(run) => run.run(Scenario::SendHot).await,
+        Command::List(run) => run.run(Scenario::List).await,
+        Command::Page(run) => run.run(Scenario::Page).await,
+        Command::PageRead(run) => run.run(Scenario::PageRead).await,
+        Command::Properties(run) => run.run(Scenario::Properties).await,
+        Command::Mixed(run) => run.run(Scenario::Mixed).await,
+        Command::Listeners(run) => run.run().await,
+        Command::Growth(run) => run.run().await,
+        Command::Floors(run) => run.run().await,
+        Command::Ceiling(serve) => serve.run().await,
+    }
+}

@@ -1,0 +1,228 @@
+//! The server that is measured: started here, or one that runs already.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use clap::Args;
+use procfs::process::Process;
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::lookup_host;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+use url::Url;
+
+use super::Failed;
+use super::client::Client;
+
+/// How long a server may take to start or to stop.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Which server is measured.
+#[derive(Args, Clone)]
+pub struct Which {
+    /// The chatserver to start; without it, the one beside this program
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "database_url", "pid"])]
+    server: Option<PathBuf>,
+    /// The folder for the database of the server that is started; without it, one in $TMPDIR or /tmp
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "database_url", "pid"])]
+    data: Option<PathBuf>,
+    /// A server that runs already, with `limits.requests_per_second = 0`, such as <http://127.0.0.1:8080/>
+    #[arg(long, value_name = "URL", requires = "database_url")]
+    url: Option<Url>,
+    /// Its database, to which the people of this run are added
+    #[arg(long, value_name = "URL", requires = "url")]
+    database_url: Option<String>,
+    /// Its process id on this machine, so that its CPU time and memory are told
+    #[arg(long, requires = "url")]
+    pid: Option<i32>,
+}
+
+/// Where a server is, and what to say of it.
+#[derive(Clone)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub host: String,
+    pub path: String,
+    pub pid: Option<i32>,
+}
+
+/// Where the server's database is, and how the server comes to run.
+pub struct Place {
+    which: Which,
+    folder: TempDir,
+    pub database_url: String,
+}
+
+impl Which {
+    /// Whether the server is started here.
+    pub fn is_started(&self) -> bool {
+        self.url.is_none()
+    }
+
+    /// Prepares a place for the database, or takes the one that there is.
+    pub fn place(&self) -> Result<Place, Failed> {
+        let folder = match &self.data {
+            Some(data) => TempDir::new_in(data)?,
+            None => TempDir::new()?,
+        };
+        let own = || format!("sqlite://{}", folder.path().join("chat.db").display());
+        let database_url = self.database_url.clone().unwrap_or_else(own);
+        Ok(Place { which: self.clone(), folder, database_url })
+    }
+
+    fn program(&self) -> Result<PathBuf, Failed> {
+        if let Some(server) = &self.server {
+            return Ok(server.clone());
+        }
+        let beside = std::env::current_exe()?.with_file_name("chatserver");
+        if beside.exists() {
+            return Ok(beside);
+        }
+        let missing =
+            format!("there is no {}: build it, or name it with --server", beside.display());
+        Err(missing.into())
+    }
+}
+
+impl Place {
+    /// Starts the server with these settings, or finds the one that runs.
+    pub async fn serve(&self, settings: &[(&str, String)]) -> Result<Server, Failed> {
+        if let Some(url) = &self.which.url {
+            return Server::running(url, self.which.pid).await;
+        }
+        let mut command = Command::new(self.which.program()?);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--database-url"])
+            .arg(&self.database_url)
+            .env("CHATSERVER_HTTP__METRICS_LISTEN", "127.0.0.1:0")
+            .env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0")
+            .envs(settings.iter().map(|(name, value)| (*name, value)))
+            .stderr(self.log()?);
+        Server::start(command).await
+    }
+
+    /// The folder, for files that go with the run.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The log of the server is written like that of any: to a file.
+    fn log(&self) -> Result<File, Failed> {
+        let path = self.folder.path().join("server.log");
+        Ok(File::options().create(true).append(true).open(path)?)
+    }
+}
+
+/// A server that listens.
+pub struct Server {
+    pub target: Target,
+    /// `None` where it was not started here.
+    child: Option<Child>,
+    /// How long it took from its start to the first answer of `/readyz`.
+    pub ready_after: Duration,
+}
+
+/// What a server prints once it listens.
+#[derive(Deserialize)]
+struct Listening {
+    listen: SocketAddr,
+}
+
+impl Server {
+    /// Starts a program that prints where it listens, and waits until it answers.
+    pub async fn start(mut command: Command) -> Result<Self, Failed> {
+        let since = Instant::now();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let stdout = child.stdout.take().ok_or("no stdout")?;
+        let line = timeout(PATIENCE, BufReader::new(stdout).lines().next_line()).await??;
+        let line = line.ok_or("the server ended at once; its log says why")?;
+        let Listening { listen } = serde_json::from_str(&line)?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let target = Target { address: listen, host: listen.to_string(), path: "/".into(), pid };
+        while !target.is_ready().await {
+            if since.elapsed() > PATIENCE {
+                return Err("the server is not ready".into());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(Self { target, child: Some(child), ready_after: since.elapsed() })
+    }
+
+    async fn running(url: &Url, pid: Option<i32>) -> Result<Self, Failed> {
+        if url.scheme() != "http" {
+            return Err("--url must be http: TLS is not measured".into());
+        }
+        let host = url.host_str().ok_or("--url names no host")?;
+        let host = format!("{host}:{}", url.port_or_known_default().unwrap_or(80));
+        let address = lookup_host(&host).await?.next().ok_or("--url names an unknown host")?;
+        let target = Target { address, host, path: url.path().to_owned(), pid };
+        if !target.is_ready().await {
+            return Err(format!("{url} is not ready: /readyz does not answer 200").into());
+        }
+        Ok(Self { target, child: None, ready_after: Duration::ZERO })
+    }
+
+    /// Stops it in order, and waits for its end.
+    pub async fn stop(mut self) -> Result<(), Failed> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let pid =
+            child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = pid.ok_or("the server has ended by itself; its log says why")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = timeout(PATIENCE, child.wait()).await??;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("the server ended with {status}").into())
+        }
+    }
+
+    /// Kills it.
+    pub async fn kill(mut self) -> Result<(), Failed> {
+        if let Some(child) = &mut self.child {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    async fn is_ready(&self) -> bool {
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        let Ok(mut client) = Client::connect(self.address).await else { return false };
+        let answer = client.call(request.as_bytes()).await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// What its process has used up to now, where that is known.
+    pub fn usage(&self) -> Result<Option<Usage>, Failed> {
+        self.pid.map(Usage::of).transpose()
+    }
+}
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// In user and kernel mode, of all its threads.
+    pub cpu: Duration,
+    /// Bytes in memory (`VmRSS`).
+    pub rss: u64,
+}
+
+impl Usage {
+    fn of(pid: i32) -> Result<Self, Failed> {
+        let process = Process::new(pid)?;
+        let stat = process.stat()?;
+        // Hundredths of a second; a run takes some seconds.
+        let tick = Duration::from_secs(1) / u32::try_from(procfs::ticks_per_second())?;
+        let cpu = tick * u32::try_from(stat.utime + stat.stime)?;
+        let rss = process.status()?.vmrss.ok_or("no VmRSS")? * 1024;
+        Ok(Self { cpu, rss })
+    }
+}

@@ -1,0 +1,260 @@
+//! What one participant alone sees of a conversation: many changes of it are made by one statement each.
+
+use std::collections::{HashMap, HashSet};
+
+use super::changes::{Changes, Subject};
+use super::conversations::conversation_object;
+use super::error::Doing as _;
+use super::values::ManyRows;
+use super::writer::{Together, Writing};
+use super::{Error, Replay, Store, WireText, stored_number};
+use crate::id::{ConversationId, StationId};
+
+/// What decides about each change: one text for all, with a comma between two changes and a space between two values. They
+/// are how many changes came before it, whether it was made before, and of the participant, if there is one, the
+/// place and the numbers.
+static JUDGE: ManyRows = ManyRows::new(
+    "WITH incoming (nth, user_id, conversation_id, expires_at, signature) AS (VALUES {rows})
+     SELECT string_agg(concat_ws(' ', i.nth,
+                EXISTS (SELECT 1 FROM replays r
+                        WHERE r.expires_at = i.expires_at AND r.signature = i.signature),
+                p.place, p.user_number, p.conversation_number), ',')
+     FROM incoming i
+     LEFT JOIN participants p
+         ON p.user_id = i.user_id AND p.conversation_id = i.conversation_id
+     WHERE i.nth IS NOT NULL",
+    5,
+);
+
+/// What is NULL stays as it is.
+static SET: ManyRows = ManyRows::new(
+    "WITH changed (place, is_muted, is_favorite, is_hidden, hide_id, background_color) AS (VALUES {rows})
+     UPDATE participants
+     SET is_muted = coalesce(changed.is_muted, participants.is_muted),
+         is_favorite = coalesce(changed.is_favorite, participants.is_favorite),
+         is_hidden = coalesce(changed.is_hidden, participants.is_hidden),
+         hide_id = coalesce(changed.hide_id, participants.hide_id),
+         background_color = coalesce(changed.background_color, participants.background_color)
+     FROM changed WHERE participants.place = changed.place",
+    6,
+);
+
+/// The conversation objects of participants, each behind its participant's place. No text of JSON holds a line break.
+static OBJECTS: ManyRows = ManyRows::new(
+    concat!(
+        "SELECT string_agg(concat(p.place, ' ',",
+        conversation_object!(),
+        "), '\n')
+         FROM (VALUES {rows}) AS wanted
+         CROSS JOIN participants p ON p.place = wanted.column1
+         CROSS JOIN conversations c ON c.number = p.conversation_number"
+    ),
+    1,
+);
+
+static RECORD: ManyRows = ManyRows::new(
+    "INSERT INTO replays (expires_at, signature)
+     SELECT column1, column2 FROM (VALUES {rows}) AS made WHERE column1 IS NOT NULL",
+    2,
+);
+
+/// Something of a conversation that is one participant's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// `mute`, `unmute`.
+    Muted(bool),
+    /// `favorite`, `unfavorite`.
+    Favorite(bool),
+    /// `setlistitembackgroundcolor`: `#rrggbb`, lower-case.
+    BackgroundColor(String),
+    /// `hide` with a marker.
+    HideId(String),
+    /// `hide` without one: for good.
+    Hidden,
+    /// `unhide`: ends both.
+    Shown,
+}
+
+/// A change of what one participant sees of a conversation.
+#[derive(Clone, Debug)]
+pub struct ChangeProperty {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The new value.
+    pub property: Property,
+    /// Where: that station is not told of it.
+    pub station: Option<StationId>,
+    /// Who changes it, and the signature that may not do so again.
+    pub replay: Replay,
+}
+
+/// What became of a change of a property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PropertyChanged {
+    /// It is made: the conversation as it now stands.
+    Changed(WireText),
+    /// It was made before; the conversation as it now stands, if it is the caller's.
+    Replayed(Option<WireText>),
+    /// The user has no such conversation.
+    NotFound,
+}
+
+/// What [`JUDGE`] says of a change.
+struct Judged {
+    was_made: bool,
+    /// `None` where the user has no such conversation.
+    participant: Option<Participant>,
+}
+
+#[derive(Clone, Copy)]
+struct Participant {
+    place: i64,
+    user_number: i64,
+    conversation_number: i64,
+}
+
+impl Judged {
+    /// Reads the values of one change, after the first one.
+    fn read(values: &str) -> Result<Self, Error> {
+        let mut values = values.split(' ').map(stored_number);
+        let was_made = values.next().transpose()? == Some(1);
+        let participant = match (values.next(), values.next(), values.next()) {
+            (Some(place), Some(user), Some(conversation)) => Some(Participant {
+                place: place?,
+                user_number: user?,
+                conversation_number: conversation?,
+            }),
+            _ => None,
+        };
+        Ok(Self { was_made, participant })
+    }
+}
+
+impl Together for ChangeProperty {
+    type Outcome = PropertyChanged;
+
+    /// Each answer shows what its own change has made of the conversation, so a second change of the same participant
+    /// waits for the next run; so does a signature that has just been recorded.
+    async fn apply_all(on: &mut Writing, all: &[&Self]) -> Result<Vec<PropertyChanged>, Error> {
+        let mut outcomes = Vec::with_capacity(all.len());
+        let mut rest = all;
+        while !rest.is_empty() {
+            let (mut participants, mut signatures) = (HashSet::new(), HashSet::new());
+            let again = rest.iter().position(|ChangeProperty { replay, conversation, .. }| {
+                !participants.insert((replay.user, *conversation))
+                    || !signatures.insert(replay.signature)
+            });
+            let (run, later) = rest.split_at(again.unwrap_or(rest.len()));
+            outcomes.extend(change_all(on, run).await?);
+            rest = later;
+        }
+        Ok(outcomes)
+    }
+}
+
+/// Makes changes of different participants.
+async fn change_all(
+    on: &mut Writing,
+    all: &[&ChangeProperty],
+) -> Result<Vec<PropertyChanged>, Error> {
+    let judged = judge(on, all).await?;
+    let mut made = Vec::with_capacity(all.len());
+    let mut changes = Changes::default();
+    for (change, judged) in all.iter().zip(&judged) {
+        if let Judged { was_made: false, participant: Some(participant) } = judged {
+            let user = change.replay.user;
+            changes.know_user(user, participant.user_number);
+            changes.know_conversation(change.conversation, participant.conversation_number);
+            changes.add(user, Subject::Conversation(change.conversation), change.station);
+            made.push((*change, participant.place));
+        }
+    }
+    if !made.is_empty() {
+        set(on, &made).await?;
+        record(on, &made).await?;
+        changes.note(on).await?;
+    }
+    let places = judged.iter().filter_map(|judged| judged.participant);
+    let mut objects = objects(on, &places.map(|one| one.place).collect::<Vec<_>>()).await?;
+    let outcome = |judged: &Judged| {
+        let object = judged.participant.and_then(|one| objects.remove(&one.place));
+        match (judged.was_made, object) {
+            (true, object) => PropertyChanged::Replayed(object),
+            (false, Some(object)) => PropertyChanged::Changed(object),
+            (false, None) => PropertyChanged::NotFound,
+        }
+    };
+    Ok(judged.iter().map(outcome).collect())
+}
+
+async fn judge(on: &mut Writing, all: &[&ChangeProperty]) -> Result<Vec<Judged>, Error> {
+    let mut query = sqlx::query_scalar::<_, String>(JUDGE.text(all.len()));
+    for (nth, change) in all.iter().enumerate() {
+        query = query
+            .bind(i64::try_from(nth).unwrap_or(i64::MAX))
+            .bind(change.replay.user.as_str())
+            .bind(change.conversation.as_str())
+            .bind(change.replay.expires_at.unix())
+            .bind(change.replay.signature.as_str());
+    }
+    let rows = query.fetch_one(&mut on.connection).await.doing("judging changes of properties")?;
+    let mut judged = Vec::with_capacity(all.len());
+    for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
+        judged.push((stored_number(nth)?, Judged::read(values)?));
+    }
+    judged.sort_unstable_by_key(|(nth, _)| *nth);
+    Ok(judged.into_iter().map(|(_, judged)| judged).collect())
+}
+
+async fn set(on: &mut Writing, made: &[(&ChangeProperty, i64)]) -> Result<(), Error> {
+    let mut query = sqlx::query(SET.text(made.len()));
+    for (change, place) in made {
+        let (mut muted, mut favorite, mut hidden, mut hide_id, mut color) =
+            (None, None, None, None, None);
+        match &change.property {
+            Property::Muted(is_muted) => muted = Some(*is_muted),
+            Property::Favorite(is_favorite) => favorite = Some(*is_favorite),
+            Property::BackgroundColor(background) => color = Some(background.as_str()),
+            Property::HideId(marker) => (hidden, hide_id) = (Some(false), Some(marker.as_str())),
+            Property::Hidden => (hidden, hide_id) = (Some(true), Some("")),
+            Property::Shown => (hidden, hide_id) = (Some(false), Some("")),
+        }
+        query =
+            query.bind(*place).bind(muted).bind(favorite).bind(hidden).bind(hide_id).bind(color);
+    }
+    query.execute(&mut on.connection).await.map(drop).doing("changing properties")
+}
+
+async fn record(on: &mut Writing, made: &[(&ChangeProperty, i64)]) -> Result<(), Error> {
+    let mut query = sqlx::query(RECORD.text(made.len()));
+    for (ChangeProperty { replay, .. }, _) in made {
+        query = query.bind(replay.expires_at.unix()).bind(replay.signature.as_str());
+    }
+    query.execute(&mut on.connection).await.map(drop).doing("recording signatures")
+}
+
+/// The conversation objects of participants, by place.
+async fn objects(on: &mut Writing, places: &[i64]) -> Result<HashMap<i64, WireText>, Error> {
+    if places.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut query = sqlx::query_scalar::<_, Option<String>>(OBJECTS.text(places.len()));
+    for place in places {
+        query = query.bind(*place);
+    }
+    let objects = query.fetch_one(&mut on.connection).await.doing("reading conversations")?;
+    let objects = objects.unwrap_or_default();
+    let lines = objects.split('\n').filter_map(|line| line.split_once(' '));
+    lines.map(|(place, object)| Ok((stored_number(place)?, object.to_owned()))).collect()
+}
+
+impl Store {
+    /// Changes what one participant sees of a conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not changed.
+    pub async fn change_property(&self, change: ChangeProperty) -> Result<PropertyChanged, Error> {
+        self.writer.change_property(change).await
+    }
+}
