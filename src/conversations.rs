@@ -59,7 +59,7 @@ pub async fn change(
 ) -> Result<WireText, Error> {
     let change =
         ChangeProperty { conversation, property, station: caller.station, replay: caller.replay() };
-    match store.change(change).await? {
+    match store.change_property(change).await? {
         PropertyChanged::Changed(conversation) => Ok(conversation),
         PropertyChanged::Replayed(conversation) => Err(Error::Replayed { conversation }),
         PropertyChanged::NotFound => Err(Error::ConversationNotFound),

@@ -96,7 +96,7 @@ pub struct Downloaded {
     pub more: bool,
 }
 
-/// Everything from two cursors on (section 4.2). What the caller has for the first time is reported as delivered,
+/// Everything from two cursors on in this instance, or in the current one (section 4.2). What the caller has for the first time is reported as delivered,
 /// which this does not wait for.
 ///
 /// # Errors
@@ -106,13 +106,14 @@ pub async fn download(
     store: &Store,
     caller: &Caller,
     asked: &Download,
+    instance: Option<Instance>,
     now: Timestamp,
 ) -> Result<Downloaded, Error> {
     let page = store.download(asked).await?;
-    downloaded(store, caller, asked.conversation, asked.instance, page, now).await
+    downloaded(store, caller, asked.conversation, instance, page, now).await
 }
 
-/// What stands just before two cursors (section 4.2). What the caller has for the first time is reported as
+/// What stands just before two cursors in this instance, or in the current one (section 4.2). What the caller has for the first time is reported as
 /// delivered, which this does not wait for.
 ///
 /// # Errors
@@ -122,10 +123,11 @@ pub async fn download_partial(
     store: &Store,
     caller: &Caller,
     asked: &DownloadPartial,
+    instance: Option<Instance>,
     now: Timestamp,
 ) -> Result<Downloaded, Error> {
     let page = store.download_partial(asked).await?;
-    downloaded(store, caller, asked.conversation, asked.instance, page, now).await
+    downloaded(store, caller, asked.conversation, instance, page, now).await
 }
 
 async fn downloaded(

@@ -26,13 +26,13 @@ pub async fn download(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result
     let asked = Download {
         conversation: fields.required("conversationid")?,
         user: caller.user,
-        instance: fields.optional("instance")?,
         cursor: cursor(fields, "firstmessageid", "firstmessagedate")?,
         report_cursor: cursor(fields, "firstreportid", "firstreportdate")?,
         entries: app.config.limits.download_messages.get(),
         bytes: app.config.limits.download_bytes.get(),
     };
-    let downloaded = messages::download(&app.store, caller, &asked, app.clock.now()).await?;
+    let (instance, now) = (fields.optional("instance")?, app.clock.now());
+    let downloaded = messages::download(&app.store, caller, &asked, instance, now).await?;
     Ok(page(&downloaded))
 }
 
@@ -46,14 +46,13 @@ pub async fn download_partial(
     let asked = DownloadPartial {
         conversation: fields.required("conversationid")?,
         user: caller.user,
-        instance: fields.optional("instance")?,
         cursor: cursor(fields, "lastmessageid", "lastmessagedate")?,
         report_cursor: cursor(fields, "lastreportid", "lastreportdate")?,
         limit: limit.min(LARGEST_LIMIT),
         bytes: app.config.limits.download_bytes.get(),
     };
-    let now = app.clock.now();
-    let downloaded = messages::download_partial(&app.store, caller, &asked, now).await?;
+    let (instance, now) = (fields.optional("instance")?, app.clock.now());
+    let downloaded = messages::download_partial(&app.store, caller, &asked, instance, now).await?;
     Ok(page(&downloaded))
 }
 

@@ -4,7 +4,7 @@ use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::are_friends;
 use super::writer::{Change, Writing};
-use super::{Error, Replay, Store, WireText, friend_requests};
+use super::{Error, Replay, Store, WireText, friend_requests, participants};
 use crate::id::{StationId, UserId};
 
 /// The most users that one user blocks: more than anybody meets, and few enough for one answer.
@@ -100,6 +100,7 @@ impl ChangeBlock {
         let set = sqlx::query(if self.blocked { BLOCK } else { UNBLOCK });
         let set = set.bind(user.as_str()).bind(self.other.as_str());
         set.execute(&mut on.connection).await.doing("changing a block")?;
+        participants::settle(on, user, self.other).await?;
         if self.blocked {
             friend_requests::silence(on, self.other, user).await?;
         }

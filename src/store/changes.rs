@@ -1,40 +1,54 @@
 //! What has changed for whom: each thing once, with the number of its newest change. How far a station has been
 //! told is a number too, so what it is still to be told is a query, which survives restarts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
 use super::values::{ManyRows, ROWS};
 use super::writer::{Change, Writing};
-use super::{Error, Store, WireText, stored};
-use crate::id::{ApiKey, ConversationId, StationId, UserId};
+use super::{Error, Store, WireText, stored, stored_number};
+use crate::id::{ApiKey, ConversationId, Parse, StationId, UserId};
 
 /// All changes of one transaction that concern a user share the user's next number.
 static NUMBER: ManyRows = ManyRows::new(
-    "INSERT INTO change_numbers (user_id, newest)
+    "INSERT INTO change_numbers (user_number, newest)
      SELECT column1, 1 FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL
-     ON CONFLICT (user_id) DO UPDATE SET newest = newest + 1",
+     ON CONFLICT (user_number) DO UPDATE SET newest = newest + 1",
     1,
 );
 
 /// A change that was made elsewhere than the newest one so far pushes that one's number aside.
 static NOTE: ManyRows = ManyRows::new(
-    "WITH incoming (user_id, kind, subject_id, station_id, is_others) AS (VALUES {rows})
-     INSERT INTO changes (user_id, kind, subject_id, number, station_id, other_number)
-     SELECT i.user_id, i.kind, i.subject_id, n.newest, i.station_id,
+    "WITH incoming (user_number, kind, subject, station, is_others) AS (VALUES {rows})
+     INSERT INTO changes (user_number, kind, subject, number, station, other_number)
+     SELECT i.user_number, i.kind, i.subject, n.newest, i.station,
             CASE WHEN i.is_others THEN n.newest ELSE 0 END
-     FROM incoming i JOIN change_numbers n ON n.user_id = i.user_id
-     WHERE i.user_id IS NOT NULL
-     ON CONFLICT (user_id, kind, subject_id) DO UPDATE
+     FROM incoming i JOIN change_numbers n ON n.user_number = i.user_number
+     WHERE i.user_number IS NOT NULL
+     ON CONFLICT (user_number, kind, subject) DO UPDATE
      SET number = excluded.number,
-         station_id = excluded.station_id,
+         station = excluded.station,
          other_number = CASE
              WHEN excluded.other_number > 0 THEN excluded.other_number
-             WHEN changes.station_id = excluded.station_id THEN changes.other_number
+             WHEN changes.station = excluded.station THEN changes.other_number
              ELSE changes.number END",
     5,
+);
+
+/// The numbers of users.
+static USERS: ManyRows = ManyRows::new(
+    "SELECT string_agg(concat(u.id, ' ', u.number), ',')
+     FROM (VALUES {rows}) AS named JOIN users u ON u.id = named.column1",
+    1,
+);
+
+/// The numbers of conversations.
+static CONVERSATIONS: ManyRows = ManyRows::new(
+    "SELECT string_agg(concat(c.id, ' ', c.number), ',')
+     FROM (VALUES {rows}) AS named JOIN conversations c ON c.id = named.column1",
+    1,
 );
 
 /// What a station is to be told behind `$3`, or where that is NULL behind its position. One that has no position
@@ -42,33 +56,35 @@ static NOTE: ManyRows = ManyRows::new(
 /// is that bound, `mine` what has changed behind it at other stations.
 const PENDING: &str = r#"
 WITH station AS (
-    SELECT u.id AS user_id, u.api_key, s.position, coalesce(n.newest, 0) AS newest,
-           s.position IS NULL AND $3 IS NULL AS is_first,
+    SELECT u.id AS user_id, u.number AS user_number, u.api_key, s.position,
+           coalesce(n.newest, 0) AS newest, s.position IS NULL AND $3 IS NULL AS is_first,
            CASE WHEN s.position IS NULL OR s.position < $3 THEN $3 ELSE s.position END AS since
     FROM users u
     JOIN stations s ON s.user_id = u.id AND s.station_id = $2
-    LEFT JOIN change_numbers n ON n.user_id = u.id
+    LEFT JOIN change_numbers n ON n.user_number = u.number
     WHERE u.id = $1 AND NOT u.is_disabled
 ),
 mine AS (
-    SELECT c.kind, c.subject_id FROM station, changes c
-    WHERE c.user_id = station.user_id AND CASE
-        WHEN is_first THEN c.kind = 'friend'
-        WHEN c.station_id = $2 THEN c.other_number > station.since
+    SELECT c.kind, c.subject FROM station CROSS JOIN changes c
+    WHERE c.user_number = station.user_number AND CASE
+        WHEN is_first THEN c.kind = 2
+        WHEN c.station = $5 THEN c.other_number > station.since
         ELSE c.number > station.since END
 )
 SELECT api_key, newest, position, is_first,
        coalesce(CASE WHEN is_first
            THEN (SELECT string_agg('"' || p.conversation_id || '"', ',' ORDER BY p.conversation_id)
                  FROM participants p WHERE p.user_id = station.user_id)
-           ELSE (SELECT string_agg('"' || subject_id || '"', ',' ORDER BY subject_id)
-                 FROM mine WHERE kind = 'conversation') END, ''),
-       is_first OR EXISTS (SELECT 1 FROM mine WHERE kind = 'list'),
+           ELSE (SELECT string_agg('"' || c.id || '"', ',' ORDER BY c.id)
+                 FROM mine CROSS JOIN conversations c
+                 WHERE mine.kind = 1 AND c.number = mine.subject) END, ''),
+       is_first OR EXISTS (SELECT 1 FROM mine WHERE kind = 3),
        coalesce(CASE WHEN is_first OR $4
            THEN (SELECT string_agg(f.friend_id, ',' ORDER BY f.friend_id)
                  FROM friends f WHERE f.user_id = station.user_id) END, ''),
-       coalesce((SELECT string_agg(subject_id, ',' ORDER BY subject_id)
-                 FROM mine WHERE kind = 'friend'), '')
+       coalesce((SELECT string_agg(u.id, ',' ORDER BY u.id)
+                 FROM mine CROSS JOIN users u
+                 WHERE mine.kind = 2 AND u.number = mine.subject), '')
 FROM station"#;
 
 /// The position never falls and never runs ahead of what there is: a client may remember an answer that the
@@ -76,14 +92,17 @@ FROM station"#;
 const MOVE: &str = "
     UPDATE stations SET position = $3
     WHERE user_id = $1 AND station_id = $2 AND (position IS NULL OR position < $3)
-        AND $3 <= coalesce((SELECT newest FROM change_numbers WHERE user_id = $1), 0)";
+        AND $3 <= coalesce((SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
+                            WHERE u.id = $1), 0)";
 
 const POSITION: &str = "
     SELECT coalesce(s.position, -1), coalesce(n.newest, 0)
-    FROM stations s LEFT JOIN change_numbers n ON n.user_id = s.user_id
+    FROM stations s
+    JOIN users u ON u.id = s.user_id
+    LEFT JOIN change_numbers n ON n.user_number = u.number
     WHERE s.user_id = $1 AND s.station_id = $2";
 
-const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_id = $1";
+const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_number = $1";
 
 /// What may change for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,16 +115,6 @@ pub(super) enum Subject {
     Lists,
 }
 
-impl Subject {
-    fn kind(self) -> &'static str {
-        match self {
-            Self::Conversation(_) => "conversation",
-            Self::Friend(_) => "friend",
-            Self::Lists => "list",
-        }
-    }
-}
-
 /// Where the changes of one subject were made, for one user, within one transaction.
 #[derive(Clone, Copy)]
 struct Made {
@@ -115,14 +124,24 @@ struct Made {
     elsewhere: bool,
 }
 
+/// The numbers that stand for ids in these tables. They never change.
+#[derive(Default)]
+struct Numbers {
+    users: HashMap<UserId, i64>,
+    conversations: HashMap<ConversationId, i64>,
+}
+
 /// The changes of one transaction.
 #[derive(Default)]
-pub(super) struct Changes(BTreeMap<(UserId, Subject), Made>);
+pub(super) struct Changes {
+    made: BTreeMap<(UserId, Subject), Made>,
+    known: Numbers,
+}
 
 impl Changes {
     /// Something has changed for this user, at this station of the user's if at any.
     pub(super) fn add(&mut self, user: UserId, subject: Subject, at: Option<StationId>) {
-        let made = self.0.entry((user, subject)).or_insert(Made { at, elsewhere: false });
+        let made = self.made.entry((user, subject)).or_insert(Made { at, elsewhere: false });
         *made = Made { at, elsewhere: made.elsewhere || made.at != at };
     }
 
@@ -132,48 +151,123 @@ impl Changes {
         self
     }
 
+    /// The number of a user, who need not be looked up then.
+    pub(super) fn know_user(&mut self, user: UserId, number: i64) {
+        self.known.users.insert(user, number);
+    }
+
+    /// The number of a conversation, which need not be looked up then.
+    pub(super) fn know_conversation(&mut self, conversation: ConversationId, number: i64) {
+        self.known.conversations.insert(conversation, number);
+    }
+
     /// Numbers them, and tells the users of them once they are committed.
-    pub(super) async fn note(self, on: &mut Writing) -> Result<(), Error> {
-        let mut users: Vec<_> = self.0.keys().map(|(user, _)| *user).collect();
+    pub(super) async fn note(mut self, on: &mut Writing) -> Result<(), Error> {
+        self.look_up(on).await?;
+        let mut users: Vec<_> = self.made.keys().map(|(user, _)| *user).collect();
         users.dedup();
+        for user in &users {
+            on.tell(*user);
+        }
+        let users: Vec<_> = users.iter().filter_map(|user| self.known.users.get(user)).collect();
         for users in users.chunks(ROWS) {
             number(on, users).await?;
-            for user in users {
-                on.tell(*user);
+        }
+        let rows: Vec<_> = self.made.iter().filter_map(|made| self.known.row(made)).collect();
+        for rows in rows.chunks(ROWS) {
+            note(on, rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Finds the numbers of those whose are not known.
+    async fn look_up(&mut self, on: &mut Writing) -> Result<(), Error> {
+        let Numbers { users, conversations } = &mut self.known;
+        let mut unknown_users = Vec::new();
+        let mut unknown_conversations = Vec::new();
+        for (user, subject) in self.made.keys() {
+            unknown_users.extend((!users.contains_key(user)).then_some(*user));
+            match subject {
+                Subject::Conversation(id) if !conversations.contains_key(id) => {
+                    unknown_conversations.push(*id);
+                }
+                Subject::Friend(id) if !users.contains_key(id) => unknown_users.push(*id),
+                _ => {}
             }
         }
-        let changes: Vec<_> = self.0.into_iter().collect();
-        for changes in changes.chunks(ROWS) {
-            note(on, changes).await?;
-        }
+        let unknown: Vec<_> = unknown_users.iter().map(UserId::as_str).collect();
+        users.extend(numbers(on, &USERS, &unknown).await?);
+        let unknown: Vec<_> = unknown_conversations.iter().map(ConversationId::as_str).collect();
+        conversations.extend(numbers(on, &CONVERSATIONS, &unknown).await?);
         Ok(())
     }
 }
 
-async fn number(on: &mut Writing, users: &[UserId]) -> Result<(), Error> {
+/// A row of `changes`, but for its number.
+struct Row {
+    user: i64,
+    kind: i64,
+    subject: i64,
+    made: Made,
+}
+
+impl Numbers {
+    /// `None` where there is no such user or conversation.
+    fn row(&self, ((user, subject), made): (&(UserId, Subject), &Made)) -> Option<Row> {
+        let (kind, subject) = match subject {
+            Subject::Conversation(id) => (1, *self.conversations.get(id)?),
+            Subject::Friend(id) => (2, *self.users.get(id)?),
+            Subject::Lists => (3, 0),
+        };
+        Some(Row { user: *self.users.get(user)?, kind, subject, made: *made })
+    }
+}
+
+/// The numbers of these ids.
+async fn numbers<T: Parse>(
+    on: &mut Writing,
+    statement: &'static ManyRows,
+    ids: &[&str],
+) -> Result<Vec<(T, i64)>, Error> {
+    let mut found = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(ROWS) {
+        let mut query = sqlx::query_scalar::<_, Option<String>>(statement.text(ids.len()));
+        for id in ids {
+            query = query.bind(*id);
+        }
+        let pairs = query.fetch_one(&mut on.connection).await.doing("looking numbers up")?;
+        let pairs = pairs.unwrap_or_default();
+        for (id, number) in pairs.split(',').filter_map(|pair| pair.split_once(' ')) {
+            found.push((stored(id)?, stored_number(number)?));
+        }
+    }
+    Ok(found)
+}
+
+async fn number(on: &mut Writing, users: &[&i64]) -> Result<(), Error> {
     let mut query = sqlx::query(NUMBER.text(users.len()));
-    for index in 0..ManyRows::padded(users.len()) {
-        query = query.bind(users.get(index).map(UserId::as_str));
+    for user in users {
+        query = query.bind(**user);
     }
     query.execute(&mut on.connection).await.map(drop).doing("numbering changes")
 }
 
-async fn note(on: &mut Writing, changes: &[((UserId, Subject), Made)]) -> Result<(), Error> {
-    let mut query = sqlx::query(NOTE.text(changes.len()));
-    for index in 0..ManyRows::padded(changes.len()) {
-        let change = changes.get(index);
+async fn note(on: &mut Writing, rows: &[Row]) -> Result<(), Error> {
+    let mut query = sqlx::query(NOTE.text(rows.len()));
+    for Row { user, kind, subject, made } in rows {
         query = query
-            .bind(change.map(|((user, _), _)| user.as_str()))
-            .bind(change.map(|((_, subject), _)| subject.kind()))
-            .bind(change.map(|((user, subject), _)| match subject {
-                Subject::Conversation(conversation) => conversation.as_str(),
-                Subject::Friend(friend) => friend.as_str(),
-                Subject::Lists => user.as_str(),
-            }))
-            .bind(change.map(|(_, made)| made.at.as_ref().map_or("", StationId::as_str)))
-            .bind(change.map(|(_, made)| made.elsewhere));
+            .bind(*user)
+            .bind(*kind)
+            .bind(*subject)
+            .bind(made.at.as_ref().map_or(0, bits))
+            .bind(made.elsewhere);
     }
     query.execute(&mut on.connection).await.map(drop).doing("noting changes")
+}
+
+/// What stands for a station where its changes are noted: 60 bits of its id, which is random.
+fn bits(station: &StationId) -> i64 {
+    i64::from_str_radix(&station.as_str()[..15], 16).unwrap_or(0)
 }
 
 /// What a station is still to be told.
@@ -225,7 +319,8 @@ impl AskPending {
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.told)
-            .bind(self.all_friends);
+            .bind(self.all_friends)
+            .bind(bits(&self.station));
         let row: Option<Row> =
             pending.fetch_optional(on).await.doing("reading what a station is to be told")?;
         let Some((key, newest, position, is_first, conversations, lists, all_friends, friends)) =
@@ -300,8 +395,10 @@ impl Change for TakeNumber {
     type Outcome = i64;
 
     async fn apply(&self, on: &mut Writing) -> Result<i64, Error> {
-        number(on, &[self.0]).await?;
-        let newest = sqlx::query_scalar(NEWEST).bind(self.0.as_str());
+        let found = numbers::<UserId>(on, &USERS, &[self.0.as_str()]).await?;
+        let Some((_, user)) = found.first() else { return Ok(0) };
+        number(on, &[user]).await?;
+        let newest = sqlx::query_scalar(NEWEST).bind(*user);
         newest.fetch_one(&mut on.connection).await.doing("reading a change number")
     }
 }

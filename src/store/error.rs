@@ -25,6 +25,15 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// A column holds something else than what is written there.
+    pub(super) fn not_as_stored(expected: &str) -> Self {
+        let sentence = format!("a column holds something else than {expected}");
+        let source = Arc::new(sqlx::Error::Decode(sentence.into()));
+        Self::Database { doing: "reading what was stored", source }
+    }
+}
+
 /// Says what was being done when a statement failed.
 pub(super) trait Doing<T> {
     /// The result, with the words "while {doing}" in its error.

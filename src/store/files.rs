@@ -86,6 +86,8 @@ impl DatabaseFile {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("journal_size_limit", WAL_BYTES.to_string())
+            // Otherwise each statement that changes several rows makes a file to undo it by.
+            .pragma("temp_store", "memory")
             .disable_statement_logging()
     }
 

@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::writer::{Change, Writing};
-use super::{Availability, Error, Store, friend_requests, stored};
+use super::{Availability, Error, Store, friend_requests, participants, stored};
 use crate::id::{ConversationId, Email, Instance, StationId, UserId};
 use crate::keys::PublicKey;
 
@@ -39,11 +39,8 @@ const NICK: &str = "SELECT nick FROM users WHERE id = $1";
 
 const ADD_CONVERSATION: &str = "
     INSERT INTO conversations (id, generation, instance, next_seq, last_message_id, last_access)
-    VALUES ($1, 1, $2, 1, '', 0) ON CONFLICT (id) DO NOTHING";
-
-const ADD_PARTICIPANT: &str = "
-    INSERT INTO participants (conversation_id, user_id, secret, display_name)
-    VALUES ($1, $2, $3, $4)";
+    VALUES ($1, (SELECT coalesce(max(generation), 0) + 1 FROM conversations), $2, 1, '', 0)
+    ON CONFLICT (id) DO NOTHING";
 
 /// A friend of somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +190,7 @@ impl Befriend {
         let befriend = befriend.execute(&mut on.connection).await.doing("making friends")?;
         if befriend.rows_affected() > 0 {
             self.add_conversation(on, ConversationId::one_to_one(one, other)).await?;
+            participants::settle(on, one, other).await?;
             friend_requests::forget(on, one, other).await?;
             let changes = Changes::default()
                 .with(one, Subject::Lists, at)
@@ -218,14 +216,10 @@ impl Befriend {
         if added.rows_affected() == 0 {
             return Ok(());
         }
-        for wrapping in &self.wrappings {
-            let participant = sqlx::query(ADD_PARTICIPANT)
-                .bind(conversation.as_str())
-                .bind(wrapping.user.as_str())
-                .bind(&wrapping.secret)
-                .bind(&wrapping.display_name);
-            participant.execute(&mut on.connection).await.doing("adding a participant")?;
+        for Wrapping { user, secret, display_name, .. } in &self.wrappings {
+            participants::add(on, conversation, *user, secret, display_name).await?;
         }
+        participants::name_people(on, conversation, self.wrappings[0].user).await?;
         Ok(())
     }
 }
@@ -252,7 +246,11 @@ pub(super) async fn end_friendship(
 ) -> Result<bool, Error> {
     let unfriend = sqlx::query(UNFRIEND).bind(one.as_str()).bind(other.as_str());
     let unfriend = unfriend.execute(&mut on.connection).await.doing("ending a friendship")?;
-    Ok(unfriend.rows_affected() > 0)
+    let ended = unfriend.rows_affected() > 0;
+    if ended {
+        participants::settle(on, one, other).await?;
+    }
+    Ok(ended)
 }
 
 /// What the two are to be told when the first one has ended their friendship, at this station if at any.

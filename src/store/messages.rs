@@ -2,63 +2,70 @@
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
 use sqlx::SqliteConnection;
 
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
+use super::participants::Standing;
+use super::places::{RUN, place, place_of_id, run, seq};
 use super::values::ManyRows;
-use super::writer::Writing;
-use super::{Error, Store, stored};
+use super::writer::{Together, Writing};
+use super::{Error, Store, stored, stored_number};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 
-/// What decides about each message, as one row: its conversation, if it is the sender's, the other participant,
-/// if the two are friends, who has blocked whom, and the message that has its ID already. The data of that one is
-/// compared only if it must be.
+/// What decides about each message whose sender takes part in its conversation, see [`Judged`]: one text for all, with a
+/// comma between two messages and a space between two values. A message that has the ID already is named by its place.
 static JUDGE: ManyRows = ManyRows::new(
-    "WITH incoming (place, conversation_id, sender_id, id) AS (VALUES {rows})
-     SELECT json_group_array(json_array(
-         CASE WHEN c.id IS NOT NULL
-              THEN json_array(c.instance, c.generation, c.next_seq, c.last_access) END,
-         f.friend_id,
-         mine.blocked_id IS NOT NULL,
-         theirs.blocked_id IS NOT NULL,
-         CASE WHEN m.id IS NOT NULL
-              THEN json_array(m.sender_id, m.type, m.created, m.valid_until, octet_length(m.data)) END
-     ) ORDER BY i.place)
-     FROM incoming i
-     LEFT JOIN participants p ON p.conversation_id = i.conversation_id AND p.user_id = i.sender_id
-     LEFT JOIN conversations c ON c.id = p.conversation_id
-     LEFT JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
-     LEFT JOIN friends f ON f.user_id = p.user_id AND f.friend_id = o.user_id
-     LEFT JOIN blocks mine ON mine.user_id = p.user_id AND mine.blocked_id = o.user_id
-     LEFT JOIN blocks theirs ON theirs.user_id = o.user_id AND theirs.blocked_id = p.user_id
-     LEFT JOIN messages m
-         ON m.conversation_id = c.id AND m.generation = c.generation AND m.id = i.id
-     WHERE i.place IS NOT NULL",
+    concat!(
+        "WITH incoming (nth, user_id, conversation_id, id) AS (VALUES {rows})
+         SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.last_access,
+                                     c.longest_data, p.standing, p.user_number, o.user_number, o.user_id, ",
+        place_of_id!("c.generation", "c.next_seq", "i.id"),
+        "), ',')
+         FROM incoming i
+         CROSS JOIN participants p
+             ON p.user_id = i.user_id AND p.conversation_id = i.conversation_id
+         CROSS JOIN conversations c ON c.number = p.conversation_number
+         CROSS JOIN participants o
+             ON o.conversation_number = c.number AND o.user_id <> p.user_id"
+    ),
     4,
 );
 
-const HAS_DATA: &str = "
+const IS_STORED: &str = "
     SELECT EXISTS (
         SELECT 1 FROM messages
-        WHERE conversation_id = $1 AND generation = $2 AND id = $3 AND data = $4)";
+        WHERE place = $1 AND sender_number = $2 AND type = json_quote($3) AND created = $4
+            AND valid_until = $5 AND data = $6)";
 
 static INSERT: ManyRows = ManyRows::new(
-    "INSERT INTO messages (conversation_id, generation, seq, id, sender_id, type, created,
-                           valid_until, accepted_at, data)
-     SELECT * FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
-    10,
+    "INSERT INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data)
+     SELECT column1, column2, column3, json_quote(column4), column5, column6, column7, column8
+     FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
+    8,
+);
+
+/// Of a run of messages that is whole, the last place is bound.
+static LIST_IDS: ManyRows = ManyRows::new(
+    concat!(
+        "INSERT INTO message_ids (generation, id, place)
+         SELECT m.place >> 32, m.id, m.place
+         FROM (VALUES {rows}) AS whole
+         CROSS JOIN messages m ON m.place > whole.column1 - ",
+        run!(),
+        " AND m.place <= whole.column1"
+    ),
+    1,
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
-    "WITH changed (id, next_seq, last_message_id, last_access) AS (VALUES {rows})
+    "WITH changed (number, next_seq, last_message_id, last_access, longest_data) AS (VALUES {rows})
      UPDATE conversations
      SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
-         last_access = changed.last_access
-     FROM changed WHERE conversations.id = changed.id",
-    4,
+         last_access = changed.last_access, longest_data = changed.longest_data
+     FROM changed WHERE conversations.number = changed.number",
+    5,
 );
 
 /// A message as its sender made it.
@@ -121,82 +128,99 @@ impl Store {
     }
 }
 
-/// What [`JUDGE`] says of a message.
-#[derive(Deserialize)]
-struct Standing {
-    conversation: Option<Conversation>,
-    /// The other participant, where the two are friends.
-    friend: Option<String>,
-    /// Whether the sender has blocked the other one: 0 or 1.
-    has_blocked: u8,
-    /// Whether the other one has blocked the sender: 0 or 1.
-    is_blocked: u8,
-    stored: Option<Stored>,
-}
-
-/// The sender's conversation as it stands before this run.
-#[derive(Deserialize)]
-struct Conversation {
-    instance: String,
+/// What [`JUDGE`] says of a message: the sender's conversation as it stands before this run.
+struct Judged {
+    conversation_number: i64,
+    instance: Instance,
     generation: i64,
     next_seq: i64,
     last_access: i64,
+    longest_data: i64,
+    /// What the sender may do.
+    standing: Standing,
+    sender_number: i64,
+    recipient_number: i64,
+    recipient: UserId,
+    /// Where the message is that has the ID already.
+    known_at: Option<i64>,
 }
 
-/// The message that has the ID already.
-#[derive(Deserialize)]
-struct Stored {
-    sender: String,
-    kind: String,
-    created: String,
-    valid_until: String,
-    data_bytes: usize,
-}
-
-impl Stored {
-    /// Whether everything but the data, and the length of that, is the same.
-    fn resembles(&self, add: &AddMessage) -> bool {
-        let AddMessage { sender, message, .. } = add;
-        self.sender == sender.as_str()
-            && self.kind == message.kind
-            && self.created == message.created
-            && self.valid_until == message.valid_until
-            && self.data_bytes == message.data.len()
+impl Judged {
+    /// Reads the values of one message, after the first one: how many messages came before it.
+    fn read(values: &str) -> Result<Self, Error> {
+        let mut values = values.split(' ');
+        let mut next = || values.next().ok_or_else(|| Error::not_as_stored("all values"));
+        Ok(Self {
+            conversation_number: stored_number(next()?)?,
+            instance: stored(next()?)?,
+            generation: stored_number(next()?)?,
+            next_seq: stored_number(next()?)?,
+            last_access: stored_number(next()?)?,
+            longest_data: stored_number(next()?)?,
+            standing: Standing::of(next()?)?,
+            sender_number: stored_number(next()?)?,
+            recipient_number: stored_number(next()?)?,
+            recipient: stored(next()?)?,
+            known_at: values.next().map(stored_number).transpose()?,
+        })
     }
 }
 
 /// A conversation as this run leaves it.
 struct Head {
-    generation: i64,
     next_seq: i64,
     last_access: i64,
+    longest_data: i64,
     /// Places in the run of the messages that this run stores.
     stored: Vec<usize>,
 }
 
 /// A message that gets a place in its conversation.
 struct Row {
-    place: usize,
-    recipient: UserId,
-    generation: i64,
-    seq: i64,
+    place: i64,
+    nth: usize,
+    sender_number: i64,
     accepted_at: i64,
 }
 
-/// Judges and stores a run of messages in their order. A refused one takes no place in its conversation.
-pub(super) async fn add_all(on: &mut Writing, run: &[&AddMessage]) -> Result<Vec<Added>, Error> {
-    let standings = judge(&mut on.connection, run).await?;
-    let mut heads = HashMap::new();
-    let mut rows = Vec::with_capacity(run.len());
-    let mut outcomes = Vec::with_capacity(run.len());
-    for (place, standing) in standings.into_iter().enumerate() {
-        let repeats = repeats(&mut on.connection, run[place], &standing).await?;
-        outcomes.push(place_message(run, place, standing, repeats, &mut heads, &mut rows)?);
+/// A run of messages that is being stored.
+#[derive(Default)]
+struct Run {
+    /// By the numbers of the conversations.
+    heads: HashMap<i64, Head>,
+    rows: Vec<Row>,
+    changes: Changes,
+}
+
+impl Together for AddMessage {
+    type Outcome = Added;
+
+    /// A refused one takes no place in its conversation.
+    async fn apply_all(on: &mut Writing, all: &[&Self]) -> Result<Vec<Added>, Error> {
+        add_all(on, all).await
     }
-    if !rows.is_empty() {
-        insert(&mut on.connection, run, &rows).await?;
-        advance(&mut on.connection, run, &heads).await?;
-        changes(run, &rows).note(on).await?;
+}
+
+/// Judges and stores a run of messages in their order.
+async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Error> {
+    let judged = judge(&mut on.connection, all).await?;
+    let mut run = Run::default();
+    let mut outcomes = Vec::with_capacity(all.len());
+    for (nth, judged) in judged.into_iter().enumerate() {
+        let Some(judged) = judged else {
+            outcomes.push(Added::NotFound);
+            continue;
+        };
+        let repeats = repeats(&mut on.connection, all[nth], &judged).await?;
+        outcomes.push(run.place_message(all, nth, &judged, repeats));
+    }
+    if !run.rows.is_empty() {
+        run.rows.sort_unstable_by_key(|row| row.place);
+        let Run { heads, rows, changes } = run;
+        insert(&mut on.connection, all, &rows).await?;
+        list_ids(&mut on.connection, &rows).await?;
+        advance(&mut on.connection, all, &heads).await?;
+        changes.note(on).await?;
     }
     Ok(outcomes)
 }
@@ -205,137 +229,147 @@ pub(super) async fn add_all(on: &mut Writing, run: &[&AddMessage]) -> Result<Vec
 async fn repeats(
     on: &mut SqliteConnection,
     add: &AddMessage,
-    standing: &Standing,
+    judged: &Judged,
 ) -> Result<Option<bool>, Error> {
-    let (Some(conversation), Some(stored)) = (&standing.conversation, &standing.stored) else {
-        return Ok(None);
-    };
-    if !stored.resembles(add) {
-        return Ok(Some(false));
-    }
-    let same = sqlx::query_scalar(HAS_DATA)
-        .bind(add.conversation.as_str())
-        .bind(conversation.generation)
-        .bind(add.message.id.as_str())
-        .bind(add.message.data.as_str());
+    let Some(known_at) = judged.known_at else { return Ok(None) };
+    let message = &add.message;
+    let same = sqlx::query_scalar(IS_STORED)
+        .bind(known_at)
+        .bind(judged.sender_number)
+        .bind(message.kind.as_str())
+        .bind(message.created.as_str())
+        .bind(message.valid_until.as_str())
+        .bind(message.data.as_str());
     same.fetch_one(on).await.map(Some).doing("comparing a repeated message")
 }
 
-/// Decides about one message; where it is to be stored, gives it the next place.
-fn place_message(
-    run: &[&AddMessage],
-    place: usize,
-    standing: Standing,
-    repeats: Option<bool>,
-    heads: &mut HashMap<ConversationId, Head>,
-    rows: &mut Vec<Row>,
-) -> Result<Added, Error> {
-    let add = run[place];
-    let Some(conversation) = standing.conversation else {
-        return Ok(Added::NotFound);
-    };
-    if conversation.instance != add.instance.as_str() {
-        return Ok(Added::InstanceChanged);
+impl Run {
+    /// Decides about one message; where it is to be stored, gives it the next place.
+    fn place_message(
+        &mut self,
+        all: &[&AddMessage],
+        nth: usize,
+        judged: &Judged,
+        repeats: Option<bool>,
+    ) -> Added {
+        let add = all[nth];
+        if judged.instance != add.instance {
+            return Added::InstanceChanged;
+        }
+        let head = self.heads.entry(judged.conversation_number).or_insert(Head {
+            next_seq: judged.next_seq,
+            last_access: judged.last_access,
+            longest_data: judged.longest_data,
+            stored: Vec::new(),
+        });
+        let same_id = |&earlier: &usize| all[earlier].message.id == add.message.id;
+        let earlier = head.stored.iter().copied().find(same_id).map(|earlier| all[earlier]);
+        let repeats_earlier =
+            earlier.map(|earlier| earlier.sender == add.sender && earlier.message == add.message);
+        match (repeats.or(repeats_earlier), judged.standing) {
+            (Some(true), _) => return Added::Stored,
+            (Some(false), _) => return Added::Conflict,
+            (None, Standing::Blocked) => return Added::Blocked,
+            (None, Standing::NotFriends) => return Added::NotFriends,
+            (None, Standing::Open) => {}
+        }
+        // A clock that was set back must not break the order of the seconds of acceptance.
+        head.last_access = head.last_access.max(add.now.unix());
+        let bytes = i64::try_from(add.message.data.len()).unwrap_or(i64::MAX);
+        head.longest_data = head.longest_data.max(bytes);
+        self.rows.push(Row {
+            place: place(judged.generation, head.next_seq),
+            nth,
+            sender_number: judged.sender_number,
+            accepted_at: head.last_access,
+        });
+        head.stored.push(nth);
+        head.next_seq += 1;
+        self.note(add, judged);
+        Added::Stored
     }
-    let head = heads.entry(add.conversation).or_insert(Head {
-        generation: conversation.generation,
-        next_seq: conversation.next_seq,
-        last_access: conversation.last_access,
-        stored: Vec::new(),
-    });
-    let same_id = |&earlier: &usize| run[earlier].message.id == add.message.id;
-    let earlier = head.stored.iter().copied().find(same_id).map(|earlier| run[earlier]);
-    let repeats_earlier =
-        earlier.map(|earlier| earlier.sender == add.sender && earlier.message == add.message);
-    match repeats.or(repeats_earlier) {
-        Some(true) => return Ok(Added::Stored),
-        Some(false) => return Ok(Added::Conflict),
-        None if standing.has_blocked != 0 => return Ok(Added::Blocked),
-        None if standing.is_blocked != 0 => return Ok(Added::NotFriends),
-        None => {}
-    }
-    let Some(recipient) = standing.friend else {
-        return Ok(Added::NotFriends);
-    };
-    // A clock that was set back must not break the order of the seconds of acceptance.
-    head.last_access = head.last_access.max(add.now.unix());
-    rows.push(Row {
-        place,
-        recipient: stored(&recipient)?,
-        generation: head.generation,
-        seq: head.next_seq,
-        accepted_at: head.last_access,
-    });
-    head.stored.push(place);
-    head.next_seq += 1;
-    Ok(Added::Stored)
-}
 
-/// What both participants of each message are to be told.
-fn changes(run: &[&AddMessage], rows: &[Row]) -> Changes {
-    let mut changes = Changes::default();
-    for row in rows {
-        let add = run[row.place];
+    /// What both participants are to be told of a message.
+    fn note(&mut self, add: &AddMessage, judged: &Judged) {
         let subject = Subject::Conversation(add.conversation);
-        changes.add(add.sender, subject, add.station);
-        changes.add(row.recipient, subject, None);
+        self.changes.know_conversation(add.conversation, judged.conversation_number);
+        self.changes.know_user(add.sender, judged.sender_number);
+        self.changes.know_user(judged.recipient, judged.recipient_number);
+        self.changes.add(add.sender, subject, add.station);
+        self.changes.add(judged.recipient, subject, None);
     }
-    changes
 }
 
-async fn judge(on: &mut SqliteConnection, run: &[&AddMessage]) -> Result<Vec<Standing>, Error> {
-    let mut query = sqlx::query_scalar::<_, String>(JUDGE.text(run.len()));
-    for place in 0..ManyRows::padded(run.len()) {
-        let add = run.get(place);
+/// What decides about each message; `None` where the sender has no such conversation.
+async fn judge(
+    on: &mut SqliteConnection,
+    all: &[&AddMessage],
+) -> Result<Vec<Option<Judged>>, Error> {
+    let mut query = sqlx::query_scalar::<_, Option<String>>(JUDGE.text(all.len()));
+    for (nth, add) in all.iter().enumerate() {
         query = query
-            .bind(add.and(i64::try_from(place).ok()))
-            .bind(add.map(|add| add.conversation.as_str()))
-            .bind(add.map(|add| add.sender.as_str()))
-            .bind(add.map(|add| add.message.id.as_str()));
+            .bind(i64::try_from(nth).unwrap_or(i64::MAX))
+            .bind(add.sender.as_str())
+            .bind(add.conversation.as_str())
+            .bind(add.message.id.as_str());
     }
-    let judged = query.fetch_one(on).await;
-    let judged = judged.and_then(|rows| {
-        serde_json::from_str(&rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))
-    });
-    judged.doing("judging messages")
+    let rows = query.fetch_one(on).await.doing("judging messages")?.unwrap_or_default();
+    let mut judged: Vec<_> = all.iter().map(|_| None).collect();
+    for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
+        let nth = usize::try_from(stored_number(nth)?).unwrap_or(usize::MAX);
+        let place = judged.get_mut(nth).ok_or_else(|| Error::not_as_stored("a place"))?;
+        *place = Some(Judged::read(values)?);
+    }
+    Ok(judged)
 }
 
-async fn insert(on: &mut SqliteConnection, run: &[&AddMessage], rows: &[Row]) -> Result<(), Error> {
+async fn insert(on: &mut SqliteConnection, all: &[&AddMessage], rows: &[Row]) -> Result<(), Error> {
     let mut query = sqlx::query(INSERT.text(rows.len()));
-    for index in 0..ManyRows::padded(rows.len()) {
-        let row = rows.get(index);
-        let add = row.map(|row| run[row.place]);
-        let message = add.map(|add| &add.message);
+    for row in rows {
+        let message = &all[row.nth].message;
         query = query
-            .bind(add.map(|add| add.conversation.as_str()))
-            .bind(row.map(|row| row.generation))
-            .bind(row.map(|row| row.seq))
-            .bind(message.map(|message| message.id.as_str()))
-            .bind(add.map(|add| add.sender.as_str()))
-            .bind(message.map(|message| message.kind.as_str()))
-            .bind(message.map(|message| message.created.as_str()))
-            .bind(message.map(|message| message.valid_until.as_str()))
-            .bind(row.map(|row| row.accepted_at))
-            .bind(message.map(|message| message.data.as_str()));
+            .bind(row.place)
+            .bind(message.id.as_str())
+            .bind(row.sender_number)
+            .bind(message.kind.as_str())
+            .bind(message.created.as_str())
+            .bind(message.valid_until.as_str())
+            .bind(row.accepted_at)
+            .bind(message.data.as_str());
     }
     query.execute(on).await.map(drop).doing("storing messages")
 }
 
+/// Lists the IDs of the runs of messages that these make whole.
+async fn list_ids(on: &mut SqliteConnection, rows: &[Row]) -> Result<(), Error> {
+    let whole: Vec<_> = rows.iter().filter(|row| seq(row.place) % RUN == 0).collect();
+    if whole.is_empty() {
+        return Ok(());
+    }
+    let mut query = sqlx::query(LIST_IDS.text(whole.len()));
+    for row in whole {
+        query = query.bind(row.place);
+    }
+    query.execute(on).await.map(drop).doing("listing the IDs of messages")
+}
+
 async fn advance(
     on: &mut SqliteConnection,
-    run: &[&AddMessage],
-    heads: &HashMap<ConversationId, Head>,
+    all: &[&AddMessage],
+    heads: &HashMap<i64, Head>,
 ) -> Result<(), Error> {
-    let changed: Vec<_> =
-        heads.iter().filter_map(|(id, head)| Some((id, head, *head.stored.last()?))).collect();
+    let changed: Vec<_> = heads
+        .iter()
+        .filter_map(|(number, head)| Some((*number, head, *head.stored.last()?)))
+        .collect();
     let mut query = sqlx::query(ADVANCE.text(changed.len()));
-    for index in 0..ManyRows::padded(changed.len()) {
-        let changed = changed.get(index);
+    for (number, head, last) in changed {
         query = query
-            .bind(changed.map(|(id, ..)| id.as_str()))
-            .bind(changed.map(|(_, head, _)| head.next_seq))
-            .bind(changed.map(|(.., last)| run[*last].message.id.as_str()))
-            .bind(changed.map(|(_, head, _)| head.last_access));
+            .bind(number)
+            .bind(head.next_seq)
+            .bind(all[last].message.id.as_str())
+            .bind(head.last_access)
+            .bind(head.longest_data);
     }
     query.execute(on).await.map(drop).doing("moving conversations on")
 }

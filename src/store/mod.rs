@@ -14,6 +14,9 @@ mod friends;
 mod log;
 mod messages;
 mod pages;
+mod participants;
+mod places;
+mod properties;
 mod replays;
 mod reports;
 mod schema;
@@ -35,7 +38,7 @@ use crate::id::Parse;
 pub use availability::{Availability, SeenBy, SetAvailability};
 pub use blocklist::{BlockChanged, Blocklist, ChangeBlock, MOST_BLOCKS};
 pub use changes::{AskPending, Pending};
-pub use conversations::{ChangeProperty, Clear, Cleared, Property, PropertyChanged, Purged};
+pub use conversations::{Clear, Cleared, Purged};
 use error::Doing as _;
 pub use error::{Error, OpenError};
 pub use files::DatabaseFile;
@@ -45,6 +48,7 @@ pub use friend_requests::{
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
 pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Download, DownloadPartial, Page};
+pub use properties::{ChangeProperty, Property, PropertyChanged};
 pub use replays::{Once, Replay};
 pub use reports::{Report, ReportType, Reported, Undelivered};
 pub use schema::Schema;
@@ -153,9 +157,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a column holds, as the type that it was written from.
 fn stored<T: Parse>(text: &str) -> Result<T, Error> {
-    let value = T::parse(text).ok_or_else(|| {
-        let expected = format!("a column holds something else than {}", T::EXPECTED);
-        sqlx::Error::Decode(expected.into())
-    });
-    value.doing("reading what was stored")
+    T::parse(text).ok_or_else(|| Error::not_as_stored(T::EXPECTED))
+}
+
+/// A whole number that a statement has written into a text.
+fn stored_number(text: &str) -> Result<i64, Error> {
+    text.parse().map_err(|_| Error::not_as_stored("a whole number"))
 }

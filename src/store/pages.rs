@@ -4,210 +4,188 @@
 use sqlx::FromRow;
 
 use super::error::Doing as _;
+use super::places::{place_of_id, run};
 use super::{Error, Store, Undelivered, WireText, stored};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
 
-/// A page on one side of its cursors: `$default` and `$report_default` are the places of empty cursors, `$side`
-/// the condition that keeps the rows of `m` on its side and `$nearest` the order that begins at it.
+/// A page that begins at its cursors and goes forward where `$10` is true, backward otherwise. No sequence number of a
+/// generation is left out, so a page is everything between two places.
 ///
-/// `head` is the conversation, if it is the caller's. `search` halves the places until it finds the first
-/// message accepted at the date or later: the seconds of acceptance never fall within a generation.
-/// `page` are the rows in reach, `kept` those that fit into the bytes: always the nearest one, and where
-/// `$second` holds the next one too. Reports go the same way in the bytes that messages leave, and where no message
-/// gets the client further, one report does: the nearest, or where `$report_second` holds the next one too.
-/// `undelivered` are the messages of others of which the caller has made no report yet, and may make one.
+/// `head` is the conversation, if it is the caller's, and whether any page of it fits into the bytes: a message object
+/// has at most 288 bytes beside its data, and a report has 217. `search` halves the places until it finds the first
+/// message accepted at the date or later: the seconds of acceptance never fall within a generation. `cursor` has
+/// the entry that the page begins at, `reach` how many there are from there on, and how many are asked for. Where
+/// not every page fits, `kept` counts how many do: always the nearest message, and forward from a known one the next
+/// one, too. Reports go the same way in the bytes that messages leave, and where no message gets the client
+/// further, one report does. `page` puts the messages together in their order, and finds those of others behind
+/// what the caller is known to have.
 ///
-/// `CROSS JOIN` is to SQLite the order in which the tables are read: left to itself, it would rather read a whole
-/// generation than look up the rows of a page.
-macro_rules! page {
-    (
-        $default:literal, $report_default:literal, $side:literal, $nearest:literal,
-        $second:literal, $report_second:literal
-    ) => {
-        concat!(
-            r#"
+/// What is put together is put in order first: `string_agg` with an order of its own copies all of it. There is no
+/// bound `LIMIT` either: SQLite would plan the statement anew each time.
+const PAGE: &str = concat!(
+    r#"
 WITH RECURSIVE
 head AS (
-    SELECT c.id, c.generation, c.instance, c.next_seq, c.next_report_seq, p.delivered_to
-    FROM participants p JOIN conversations c ON c.id = p.conversation_id
-    WHERE p.conversation_id = $1 AND p.user_id = $2
+    SELECT c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
+           p.standing, p.user_number, p.delivered_to, $5 * (c.longest_data + 505) <= $6 AS fits
+    FROM participants p JOIN conversations c ON c.number = p.conversation_number
+    WHERE p.user_id = $2 AND p.conversation_id = $1
+),
+known AS (
+    SELECT "#,
+    place_of_id!("head.generation", "head.next_seq", "$3"),
+    r#" AS place FROM head WHERE $3 IS NOT NULL
 ),
 search (low, high) AS (
-    SELECT CAST(1 AS BIGINT), next_seq FROM head WHERE $5 IS NOT NULL
+    SELECT CAST(1 AS BIGINT), next_seq FROM head WHERE $4 IS NOT NULL
     UNION ALL
     SELECT CASE WHEN (SELECT m.accepted_at FROM messages m
-                      WHERE m.conversation_id = head.id AND m.generation = head.generation
-                          AND m.seq >= (low + high) / 2 ORDER BY m.seq LIMIT 1) < $5
+                      WHERE m.place = base + (low + high) / 2) < $4
                 THEN (low + high) / 2 + 1 ELSE low END,
            CASE WHEN (SELECT m.accepted_at FROM messages m
-                      WHERE m.conversation_id = head.id AND m.generation = head.generation
-                          AND m.seq >= (low + high) / 2 ORDER BY m.seq LIMIT 1) < $5
+                      WHERE m.place = base + (low + high) / 2) < $4
                 THEN high ELSE (low + high) / 2 END
     FROM search, head WHERE low < high
 ),
-known AS (
-    SELECT m.seq FROM head, messages m
-    WHERE m.conversation_id = head.id AND m.generation = head.generation AND m.id = $4
-),
-cursor AS (
-    SELECT coalesce(
-        (SELECT seq FROM known),
-        (SELECT low FROM search WHERE low >= high),
-        "#,
-            $default,
-            r#") AS seq FROM head
-),
-page AS (
-    SELECT m.seq,
-           octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
-               + octet_length(m.id) + octet_length(json_quote(m.type)) + octet_length(m.created)
-               + octet_length(m.valid_until) + octet_length(m.data) AS bytes
-    FROM head CROSS JOIN cursor CROSS JOIN messages m
-    WHERE head.instance = coalesce($3, head.instance)
-        AND m.conversation_id = head.id AND m.generation = head.generation AND "#,
-            $side,
-            " ORDER BY ",
-            $nearest,
-            r#" LIMIT $6
-),
-sized AS (
-    SELECT seq, row_number() OVER (ORDER BY "#,
-            $nearest,
-            r#") AS place, sum(bytes) OVER (ORDER BY "#,
-            $nearest,
-            r#" ROWS UNBOUNDED PRECEDING) AS bytes
-    FROM page AS m
-),
-kept AS (
-    SELECT seq, place, bytes FROM sized
-    WHERE place = 1 OR (place <= $7 AND (bytes <= $8 OR (place = 2 AND "#,
-            $second,
-            r#")))
-),
-taken AS (
-    SELECT coalesce(max(bytes), 0) AS bytes,
-           count(*) > CASE WHEN "#,
-            $second,
-            r#" THEN 1 ELSE 0 END AS gets_further
-    FROM kept
+report_known AS (
+    SELECT r.place FROM head CROSS JOIN reports r
+    WHERE r.place = base + $7 AND replace(r.id, '-', '') = $8
 ),
 report_search (low, high) AS (
-    SELECT CAST(1 AS BIGINT), next_report_seq FROM head WHERE $11 IS NOT NULL
+    SELECT CAST(1 AS BIGINT), next_report_seq FROM head WHERE $9 IS NOT NULL
     UNION ALL
     SELECT CASE WHEN (SELECT r.created FROM reports r
-                      WHERE r.conversation_id = head.id AND r.generation = head.generation
-                          AND r.seq = (low + high) / 2) < $11
+                      WHERE r.place = base + (low + high) / 2) < $9
                 THEN (low + high) / 2 + 1 ELSE low END,
            CASE WHEN (SELECT r.created FROM reports r
-                      WHERE r.conversation_id = head.id AND r.generation = head.generation
-                          AND r.seq = (low + high) / 2) < $11
+                      WHERE r.place = base + (low + high) / 2) < $9
                 THEN high ELSE (low + high) / 2 END
     FROM report_search, head WHERE low < high
 ),
-report_known AS (
-    SELECT r.seq FROM head, reports r
-    WHERE r.conversation_id = head.id AND r.generation = head.generation AND r.seq = $9
-        AND replace(r.id, '-', '') = $10
+cursor AS (
+    SELECT head.*,
+           coalesce((SELECT place FROM known),
+                    base + (SELECT low FROM search WHERE low >= high),
+                    base + CASE WHEN $10 THEN 1 ELSE next_seq END)
+               - CASE WHEN $10 THEN 0 ELSE 1 END AS near,
+           coalesce((SELECT place FROM report_known),
+                    base + (SELECT low FROM report_search WHERE low >= high),
+                    base + CASE WHEN $10 THEN 1 ELSE next_report_seq END)
+               - CASE WHEN $10 THEN 0 ELSE 1 END AS report_near,
+           CASE WHEN $10 AND EXISTS (SELECT 1 FROM known WHERE place IS NOT NULL)
+                THEN 2 ELSE 1 END AS least,
+           CASE WHEN $10 AND EXISTS (SELECT 1 FROM report_known) THEN 2 ELSE 1 END AS report_least
+    FROM head
 ),
-report_cursor AS (
-    SELECT coalesce(
-        (SELECT seq FROM report_known),
-        (SELECT low FROM report_search WHERE low >= high),
-        "#,
-            $report_default,
-            r#") AS seq FROM head
+there AS (
+    SELECT cursor.*,
+           CASE WHEN $10 THEN base + next_seq - near ELSE near - base END AS there,
+           CASE WHEN $10 THEN base + next_report_seq - report_near
+                ELSE report_near - base END AS report_there
+    FROM cursor
 ),
-report_page AS (
-    SELECT m.seq,
-           octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
-               + octet_length(m.id) + octet_length(m.type) + octet_length(m.created)
-               + octet_length(about.id) + octet_length(m.user_id) AS bytes
-    FROM head CROSS JOIN report_cursor AS cursor CROSS JOIN reports m CROSS JOIN messages about
-    WHERE head.instance = coalesce($3, head.instance)
-        AND about.conversation_id = m.conversation_id AND about.generation = m.generation
-        AND about.seq = m.message_seq
-        AND m.conversation_id = head.id AND m.generation = head.generation AND "#,
-            $side,
-            " ORDER BY ",
-            $nearest,
-            r#" LIMIT $6
+reach AS (
+    SELECT there.*, CASE WHEN there < $5 THEN there ELSE $5 END AS reach,
+           CASE WHEN report_there < $5 THEN report_there ELSE $5 END AS report_reach
+    FROM there
 ),
-report_sized AS (
-    SELECT seq, row_number() OVER (ORDER BY "#,
-            $nearest,
-            r#") AS place, sum(bytes) OVER (ORDER BY "#,
-            $nearest,
-            r#" ROWS UNBOUNDED PRECEDING) AS bytes
-    FROM report_page AS m
+kept AS (
+    SELECT reach.*, CASE WHEN fits THEN reach ELSE (
+               SELECT count(*) FROM (
+                   SELECT row_number() OVER nearest AS nth,
+                          sum(octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
+                              + octet_length(m.id) + octet_length(m.type)
+                              + octet_length(m.created) + octet_length(m.valid_until)
+                              + octet_length(m.data)) OVER nearest AS bytes
+                   FROM messages m
+                   WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - reach + 1 END
+                       AND CASE WHEN $10 THEN near + reach - 1 ELSE near END
+                   WINDOW nearest AS (ORDER BY abs(m.place - near) ROWS UNBOUNDED PRECEDING)) AS sized
+               WHERE nth <= least OR bytes <= $6) END AS kept
+    FROM reach
+),
+placed AS (
+    SELECT kept.*, CASE WHEN $10 THEN near ELSE near - kept + 1 END AS oldest,
+           CASE WHEN $10 THEN near + kept - 1 ELSE near END AS newest
+    FROM kept
+),
+taken AS (
+    SELECT placed.*, CASE WHEN fits THEN 0 ELSE coalesce((
+               SELECT sum(octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
+                          + octet_length(m.id) + octet_length(m.type) + octet_length(m.created)
+                          + octet_length(m.valid_until) + octet_length(m.data))
+               FROM messages m WHERE m.place BETWEEN oldest AND newest), 0) END AS taken
+    FROM placed
 ),
 report_kept AS (
-    SELECT seq FROM report_sized, taken
-    WHERE (place <= $7 AND report_sized.bytes + taken.bytes <= $8)
-        OR (NOT gets_further AND (place = 1 OR (place = 2 AND "#,
-            $report_second,
-            r#")))
+    SELECT taken.*, CASE WHEN fits THEN report_reach ELSE (
+               SELECT count(*) FROM (
+                   SELECT row_number() OVER nearest AS nth,
+                          sum(octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
+                              + octet_length(r.id) + octet_length(r.type) + octet_length(r.created)
+                              + octet_length(about.id) + octet_length(r.user_id)) OVER nearest AS bytes
+                   FROM reports r CROSS JOIN messages about
+                   WHERE r.place BETWEEN CASE WHEN $10 THEN report_near
+                                              ELSE report_near - report_reach + 1 END
+                           AND CASE WHEN $10 THEN report_near + report_reach - 1
+                                    ELSE report_near END
+                       AND about.place = r.message_place
+                   WINDOW nearest AS (ORDER BY abs(r.place - report_near)
+                                      ROWS UNBOUNDED PRECEDING)) AS sized
+               WHERE bytes + taken <= $6 OR (nth <= report_least AND kept < least)) END AS report_kept
+    FROM taken
 ),
-undelivered AS (
-    SELECT min(m.seq) AS first, max(m.seq) AS last
-    FROM head CROSS JOIN kept CROSS JOIN messages m
-    WHERE kept.seq > head.delivered_to
-        AND m.conversation_id = head.id AND m.generation = head.generation AND m.seq = kept.seq
-        AND m.sender_id <> $2
-        AND NOT EXISTS (
-            SELECT 1 FROM reports r
-            WHERE r.conversation_id = m.conversation_id AND r.generation = m.generation
-                AND r.message_seq = m.seq AND r.user_id = $2 AND r.type = 'delivered')
-        AND EXISTS (SELECT 1 FROM friends f WHERE f.user_id = $2 AND f.friend_id = m.sender_id)
-        AND NOT EXISTS (
-            SELECT 1 FROM blocks b WHERE b.user_id = m.sender_id AND b.blocked_id = $2)
-        AND NOT EXISTS (
-            SELECT 1 FROM blocks b WHERE b.user_id = $2 AND b.blocked_id = m.sender_id)
+ends AS (
+    SELECT report_kept.*,
+           CASE WHEN $10 THEN report_near ELSE report_near - report_kept + 1 END AS report_oldest,
+           CASE WHEN $10 THEN report_near + report_kept - 1 ELSE report_near END AS report_newest
+    FROM report_kept
+),
+page AS (
+    SELECT coalesce(string_agg(object, ','), '') AS messages,
+           min(CASE WHEN is_news THEN place END) AS first,
+           max(CASE WHEN is_news THEN place END) AS last
+    FROM (
+        SELECT concat('{"ID":"', m.id, '","Type":', m.type, ',"Created":"', m.created,
+                      '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
+               m.place,
+               m.place > (SELECT delivered_to FROM ends)
+                   AND m.sender_number <> (SELECT user_number FROM ends) AS is_news
+        FROM messages m
+        WHERE m.place BETWEEN (SELECT oldest FROM ends) AND (SELECT newest FROM ends)
+        ORDER BY m.place) AS objects
+),
+report_page AS (
+    SELECT coalesce(string_agg(object, ','), '') AS reports
+    FROM (
+        SELECT concat('{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created,
+                      '","MessageID":"', about.id, '","UserID":"', r.user_id, '"}') AS object
+        FROM reports r CROSS JOIN messages about
+        WHERE r.place BETWEEN (SELECT report_oldest FROM ends)
+                AND (SELECT report_newest FROM ends)
+            AND about.place = r.message_place
+        ORDER BY r.place) AS objects
 )
-SELECT head.instance,
-       coalesce((
-           SELECT string_agg('{"ID":"' || m.id || '","Type":' || json_quote(m.type)
-                             || ',"Created":"' || m.created || '","ValidUntil":"' || m.valid_until
-                             || '","Data":"' || m.data || '"}', ',' ORDER BY m.seq)
-           FROM kept CROSS JOIN messages m
-           WHERE m.conversation_id = head.id AND m.generation = head.generation
-               AND m.seq = kept.seq), '') AS messages,
-       coalesce((
-           SELECT string_agg('{"ID":"' || r.id || '","Type":"' || r.type || '","Created":"'
-                             || r.created || '","MessageID":"' || about.id || '","UserID":"'
-                             || r.user_id || '"}', ',' ORDER BY r.seq)
-           FROM report_kept CROSS JOIN reports r CROSS JOIN messages about
-           WHERE r.conversation_id = head.id AND r.generation = head.generation
-               AND r.seq = report_kept.seq
-               AND about.conversation_id = r.conversation_id
-               AND about.generation = r.generation AND about.seq = r.message_seq), '') AS reports,
-       (SELECT count(*) FROM kept) < (SELECT count(*) FROM page)
-           OR (SELECT count(*) FROM report_kept) < (SELECT count(*) FROM report_page) AS more,
-       head.generation, undelivered.first AS undelivered_first, undelivered.last AS undelivered_last
-FROM head CROSS JOIN undelivered"#
-        )
-    };
-}
-
-/// From the cursors on, their own entries included, old to new. Behind a known cursor there is always a second
-/// entry: a client that goes on from the last entry of a page must get further, however large it is.
-const DOWNLOAD: &str = page!(
-    "1",
-    "1",
-    "m.seq >= cursor.seq",
-    "m.seq",
-    "EXISTS (SELECT 1 FROM known)",
-    "EXISTS (SELECT 1 FROM report_known)"
-);
-
-/// What stands just before the cursors.
-const DOWNLOAD_PARTIAL: &str = page!(
-    "head.next_seq",
-    "head.next_report_seq",
-    "m.seq < cursor.seq",
-    "m.seq DESC",
-    "1 = 0",
-    "1 = 0"
+SELECT instance, messages, reports,
+       CASE WHEN $10 THEN kept < there OR report_kept < report_there
+            ELSE kept < reach OR report_kept < report_reach END AS more,
+       generation,
+       CASE WHEN standing = 'open' AND first IS NOT NULL THEN (
+           SELECT min(m.place) FROM messages m
+           WHERE m.place BETWEEN first AND last AND m.sender_number <> user_number
+               AND NOT EXISTS (
+                   SELECT 1 FROM reports r
+                   WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = 'delivered')
+       ) END AS undelivered_first,
+       CASE WHEN standing = 'open' AND first IS NOT NULL THEN (
+           SELECT max(m.place) FROM messages m
+           WHERE m.place BETWEEN first AND last AND m.sender_number <> user_number
+               AND NOT EXISTS (
+                   SELECT 1 FROM reports r
+                   WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = 'delivered')
+       ) END AS undelivered_last
+FROM ends CROSS JOIN page CROSS JOIN report_page"#
 );
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
@@ -235,8 +213,6 @@ pub struct Download {
     pub conversation: ConversationId,
     /// Who asks.
     pub user: UserId,
-    /// The instance whose messages are wanted; `None` is the current one.
-    pub instance: Option<Instance>,
     /// Where the messages begin; an empty one is the very first.
     pub cursor: Cursor,
     /// Where the reports begin; an empty one is the very first.
@@ -254,8 +230,6 @@ pub struct DownloadPartial {
     pub conversation: ConversationId,
     /// Who asks.
     pub user: UserId,
-    /// The instance whose messages are wanted; `None` is the current one.
-    pub instance: Option<Instance>,
     /// Where the messages end, not included; an empty one is behind the newest.
     pub cursor: Cursor,
     /// Where the reports end, not included; an empty one is behind the newest.
@@ -269,7 +243,7 @@ pub struct DownloadPartial {
 /// A page of messages and reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The current instance. Where another one was asked for, the page is empty.
+    /// The instance that the page is of: the current one.
     pub instance: Instance,
     /// Message objects from old to new, separated by commas.
     pub messages: WireText,
@@ -299,16 +273,13 @@ impl Store {
     ///
     /// [`Error`] where it could not be read.
     pub async fn download(&self, asked: &Download) -> Result<Option<Page>, Error> {
-        // One more than is kept shows whether there are more.
         let asking = Asking {
-            statement: DOWNLOAD,
             conversation: asked.conversation,
             user: asked.user,
-            instance: asked.instance,
             cursors: [&asked.cursor, &asked.report_cursor],
-            scanned: asked.entries + 1,
-            kept: asked.entries,
+            entries: asked.entries,
             bytes: asked.bytes,
+            is_forward: true,
         };
         asking.page(self).await
     }
@@ -320,48 +291,43 @@ impl Store {
     /// [`Error`] where it could not be read.
     pub async fn download_partial(&self, asked: &DownloadPartial) -> Result<Option<Page>, Error> {
         let asking = Asking {
-            statement: DOWNLOAD_PARTIAL,
             conversation: asked.conversation,
             user: asked.user,
-            instance: asked.instance,
             cursors: [&asked.cursor, &asked.report_cursor],
-            scanned: asked.limit,
-            kept: asked.limit,
+            entries: asked.limit,
             bytes: asked.bytes,
+            is_forward: false,
         };
         asking.page(self).await
     }
 }
 
-/// What both statements take.
+/// What [`PAGE`] takes.
 struct Asking<'a> {
-    statement: &'static str,
     conversation: ConversationId,
     user: UserId,
-    instance: Option<Instance>,
     /// Of the messages and of the reports.
     cursors: [&'a Cursor; 2],
-    scanned: u32,
-    kept: u32,
+    entries: u32,
     bytes: u32,
+    is_forward: bool,
 }
 
 impl Asking<'_> {
     async fn page(&self, store: &Store) -> Result<Option<Page>, Error> {
         let [cursor, report_cursor] = self.cursors;
         let report = report_cursor.report();
-        let page = sqlx::query_as(self.statement)
+        let page = sqlx::query_as(PAGE)
             .bind(self.conversation.as_str())
             .bind(self.user.as_str())
-            .bind(self.instance.as_ref().map(Instance::as_str))
             .bind(cursor.id.as_ref().map(MessageId::as_str))
             .bind(cursor.date.map(Timestamp::unix))
-            .bind(self.scanned)
-            .bind(self.kept)
+            .bind(self.entries)
             .bind(self.bytes)
-            .bind(report.as_ref().map(|(place, _)| *place))
+            .bind(report.as_ref().map(|(seq, _)| *seq))
             .bind(report.as_ref().map(|(_, id)| id))
-            .bind(report_cursor.date.map(|date| date.to_string()));
+            .bind(report_cursor.date.map(|date| date.to_string()))
+            .bind(self.is_forward);
         let row: Option<PageRow> =
             page.fetch_optional(&store.reads).await.doing("reading messages")?;
         row.map(|row| self.page_of(row)).transpose()

@@ -7,13 +7,14 @@ use crate::clock::Timestamp;
 use crate::id::{Signature, UserId};
 
 const IS_KNOWN: &str =
-    "SELECT EXISTS (SELECT 1 FROM replays WHERE user_id = $1 AND signature = $2)";
+    "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)";
 
-const RECORD: &str = "INSERT INTO replays (user_id, signature, expires_at) VALUES ($1, $2, $3)";
+const RECORD: &str = "INSERT INTO replays (expires_at, signature) VALUES ($1, $2)";
 
 const EXPIRE: &str = "
-    DELETE FROM replays WHERE (user_id, signature) IN (
-        SELECT user_id, signature FROM replays WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)";
+    DELETE FROM replays WHERE (expires_at, signature) IN (
+        SELECT expires_at, signature FROM replays WHERE expires_at < $1
+        ORDER BY expires_at, signature LIMIT $2)";
 
 const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at < $1)";
 
@@ -43,15 +44,12 @@ pub enum Once {
 impl Replay {
     pub(super) async fn is_known(&self, on: &mut Writing) -> Result<bool, Error> {
         let known =
-            sqlx::query_scalar(IS_KNOWN).bind(self.user.as_str()).bind(self.signature.as_str());
+            sqlx::query_scalar(IS_KNOWN).bind(self.expires_at.unix()).bind(self.signature.as_str());
         known.fetch_one(&mut on.connection).await.doing("looking for a replay")
     }
 
     pub(super) async fn record(&self, on: &mut Writing) -> Result<(), Error> {
-        let record = sqlx::query(RECORD)
-            .bind(self.user.as_str())
-            .bind(self.signature.as_str())
-            .bind(self.expires_at.unix());
+        let record = sqlx::query(RECORD).bind(self.expires_at.unix()).bind(self.signature.as_str());
         record.execute(&mut on.connection).await.map(drop).doing("recording a signature")
     }
 }

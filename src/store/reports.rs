@@ -5,6 +5,7 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::{Changes, Subject};
 use super::conversations::object;
 use super::error::Doing as _;
+use super::places::{place, place_of_id, run};
 use super::writer::{Change, Writing};
 use super::{Error, Replay, Store, WireText, stored};
 use crate::clock::Timestamp;
@@ -13,91 +14,82 @@ use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 /// What decides about the reports of a participant. They pass between friends of whom none has blocked the other:
 /// what is reported is shown to both, so a block must not look otherwise than the end of the friendship.
 const HEAD: &str = "
-    SELECT c.instance, c.generation, c.next_report_seq, o.user_id AS other,
-           EXISTS (SELECT 1 FROM friends f
-                   WHERE f.user_id = p.user_id AND f.friend_id = o.user_id)
-               AND NOT EXISTS (SELECT 1 FROM blocks b
-                               WHERE b.user_id = o.user_id AND b.blocked_id = p.user_id)
-               AND NOT EXISTS (SELECT 1 FROM blocks b
-                               WHERE b.user_id = p.user_id AND b.blocked_id = o.user_id)
-               AS may_report,
+    SELECT c.number, c.instance, c.generation, c.next_seq, c.next_report_seq,
+           p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other, p.standing = 'open' AS may_report,
            coalesce((SELECT r.created FROM reports r
-                     WHERE r.conversation_id = c.id AND r.generation = c.generation
-                     ORDER BY r.seq DESC LIMIT 1), '') AS last_created
+                     WHERE r.place > c.generation << 32 AND r.place < (c.generation + 1) << 32
+                     ORDER BY r.place DESC LIMIT 1), '') AS last_created
     FROM participants p
-    JOIN conversations c ON c.id = p.conversation_id
-    JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
+    JOIN conversations c ON c.number = p.conversation_number
+    JOIN participants o ON o.conversation_number = c.number AND o.user_id <> p.user_id
     WHERE p.conversation_id = $1 AND p.user_id = $2";
 
-/// Makes the reports that there are not yet. An ID is a UUID of version 8 (RFC 9562): random bits, and the place
-/// of the report in its last 48, by which it is found again.
+/// Makes the reports that there are not yet. An ID is a UUID of version 8 (RFC 9562): random bits, and the sequence
+/// number of the report in its last 48, by which it is found again.
 macro_rules! make_reports {
-    ($messages:literal, $which:literal) => {
+    ($messages:expr) => {
         concat!(
-            "INSERT INTO reports (conversation_id, generation, seq, id, type, created,
-                                  message_seq, user_id)
-             SELECT $1, $2, seq,
+            "INSERT INTO reports (place, id, type, created, message_place, user_id)
+             SELECT ($1 << 32) + seq,
                     substr(random, 1, 8) || '-' || substr(random, 9, 4) || '-8' || substr(random, 13, 3)
                         || '-' || substr('89ab', 1 + (seq & 3), 1) || substr(random, 16, 3)
                         || '-' || printf('%012x', seq),
-                    $4, $5, message_seq, $3
+                    $3, $4, message_place, $2
              FROM (
-                 SELECT m.seq AS message_seq, lower(hex(randomblob(9))) AS random,
-                        $6 - 1 + row_number() OVER (ORDER BY m.seq) AS seq
+                 SELECT m.place AS message_place, lower(hex(randomblob(9))) AS random,
+                        $5 - 1 + row_number() OVER (ORDER BY m.place) AS seq
                  FROM ",
             $messages,
-            "    WHERE m.conversation_id = $1 AND m.generation = $2 AND m.sender_id <> $3 AND ",
-            $which,
-            "        AND NOT EXISTS (
+            "    AND m.sender_number <> $6
+                     AND NOT EXISTS (
                          SELECT 1 FROM reports r
-                         WHERE r.conversation_id = $1 AND r.generation = $2
-                             AND r.message_seq = m.seq AND r.user_id = $3 AND r.type = $4)
+                         WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)
              ) AS missing"
         )
     };
 }
 
 /// `CROSS JOIN` has each ID looked up; the messages of a generation may be many.
-const MAKE_FOR_IDS: &str = make_reports!(
-    "(SELECT DISTINCT value AS id FROM json_each($7)) AS named CROSS JOIN messages m ",
-    "m.id = named.id"
-);
+const MAKE_FOR_IDS: &str = make_reports!(concat!(
+    "(SELECT DISTINCT value AS id FROM json_each($7)) AS named CROSS JOIN messages m
+     WHERE m.place = ",
+    place_of_id!("$1", "$8", "named.id")
+));
 
-const MAKE_FOR_PLACES: &str = make_reports!("messages m ", "m.seq BETWEEN $7 AND $8");
+const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $7 AND $8");
 
 /// Which of these messages the user has not reported so, as a JSON array.
-const UNREPORTED: &str = "
-    SELECT json_group_array(named.id)
-    FROM (SELECT DISTINCT value AS id FROM json_each($4)) AS named
-    CROSS JOIN conversations c CROSS JOIN messages m
-    WHERE c.id = $1 AND m.conversation_id = $1 AND m.generation = c.generation
-        AND m.id = named.id AND m.sender_id <> $2
-        AND NOT EXISTS (
-            SELECT 1 FROM reports r
-            WHERE r.conversation_id = $1 AND r.generation = c.generation
-                AND r.message_seq = m.seq AND r.user_id = $2 AND r.type = $3)";
+const UNREPORTED: &str = concat!(
+    "SELECT json_group_array(named.id)
+     FROM (SELECT DISTINCT value AS id FROM json_each($4)) AS named
+     CROSS JOIN participants p ON p.user_id = $2 AND p.conversation_id = $1
+     CROSS JOIN conversations c ON c.number = p.conversation_number
+     CROSS JOIN messages m ON m.place = ",
+    place_of_id!("c.generation", "c.next_seq", "named.id"),
+    "WHERE m.sender_number <> p.user_number
+         AND NOT EXISTS (
+             SELECT 1 FROM reports r
+             WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)"
+);
 
 const ADVANCE: &str = "
     UPDATE conversations
-    SET next_report_seq = next_report_seq + $3,
-        last_report_id = (SELECT r.id FROM reports r
-                          WHERE r.conversation_id = $1 AND r.generation = $2
-                          ORDER BY r.seq DESC LIMIT 1)
-    WHERE id = $1";
+    SET next_report_seq = next_report_seq + $2,
+        last_report_id = (SELECT replace(r.id, '-', '') FROM reports r
+                          WHERE r.place = (generation << 32) + next_report_seq + $2 - 1)
+    WHERE number = $1";
 
-/// Everything up to the place `$5` is delivered if nothing before `$4` is not. It is not looked for far back.
+/// Everything up to the place `$3` is delivered if nothing between `$5` and `$2` is not. It is not looked for far back.
 const DELIVERED_TO: &str = "
-    UPDATE participants SET delivered_to = $5
-    WHERE conversation_id = $1 AND user_id = $3
-        AND delivered_to < $5 AND delivered_to >= $4 - 1000
+    UPDATE participants SET delivered_to = $3
+    WHERE place = $1 AND delivered_to < $3 AND $5 >= $2 - 1000
         AND NOT EXISTS (
             SELECT 1 FROM messages m
-            WHERE m.conversation_id = $1 AND m.generation = $2
-                AND m.seq > delivered_to AND m.seq < $4 AND m.sender_id <> $3
+            WHERE m.place > $5 AND m.place < $2
+                AND m.sender_number <> user_number
                 AND NOT EXISTS (
                     SELECT 1 FROM reports r
-                    WHERE r.conversation_id = $1 AND r.generation = $2
-                        AND r.message_seq = m.seq AND r.user_id = $3 AND r.type = 'delivered'))";
+                    WHERE r.message_place = m.place AND r.user_id = $4 AND r.type = 'delivered'))";
 
 /// The most messages of which one change makes the reports: it is to hold the writer for milliseconds.
 const STEP: i64 = 256;
@@ -169,11 +161,17 @@ impl Change for Report {
             return Ok(object.map_or(Reported::NotFound, Reported::InstanceChanged));
         }
         self.replay.record(on).await?;
-        let mut making = Making { conversation: self.conversation, user, head, now: self.now };
+        let mut making = Making { user, head, now: self.now };
         if self.make(on, &mut making).await? {
             let subject = Subject::Conversation(self.conversation);
-            let changes = Changes::default().with(user, subject, self.station);
-            changes.with(stored(&making.head.other)?, subject, None).note(on).await?;
+            let mut changes = Changes::default().with(user, subject, self.station).with(
+                stored(&making.head.other)?,
+                subject,
+                None,
+            );
+            changes.know_user(user, making.head.user_number);
+            changes.know_conversation(self.conversation, making.head.number);
+            changes.note(on).await?;
         }
         Ok(Reported::Reported)
     }
@@ -228,19 +226,21 @@ impl Change for MarkDelivered {
         if head.generation != generation || !head.may_report {
             return Ok(());
         }
-        let mut making = Making { conversation, user, head, now: self.now };
+        let mut making = Making { user, head, now: self.now };
         let which = Which::Places(first, last);
         if making.make(on, ReportType::Delivered, &which).await? {
             let subject = Subject::Conversation(conversation);
             let sender = stored(&making.head.other)?;
-            Changes::default().with(sender, subject, None).note(on).await?;
+            let mut changes = Changes::default().with(sender, subject, None);
+            changes.know_conversation(conversation, making.head.number);
+            changes.note(on).await?;
         }
         let delivered = sqlx::query(DELIVERED_TO)
-            .bind(conversation.as_str())
-            .bind(generation)
-            .bind(user.as_str())
+            .bind(making.head.participant)
             .bind(first)
-            .bind(last);
+            .bind(last)
+            .bind(user.as_str())
+            .bind(making.head.delivered_to.max(place(generation, 0)));
         delivered.execute(&mut on.connection).await.map(drop).doing("noting what was delivered")
     }
 }
@@ -248,9 +248,15 @@ impl Change for MarkDelivered {
 /// The conversation of a report, for its reader.
 #[derive(FromRow)]
 struct Head {
+    number: i64,
     instance: String,
     generation: i64,
+    next_seq: i64,
     next_report_seq: i64,
+    /// The place of the reader among the participants.
+    participant: i64,
+    user_number: i64,
+    delivered_to: i64,
     other: String,
     may_report: bool,
     last_created: String,
@@ -276,7 +282,6 @@ enum Which {
 }
 
 struct Making {
-    conversation: ConversationId,
     user: UserId,
     head: Head,
     now: Timestamp,
@@ -301,14 +306,14 @@ impl Making {
         // A clock that was set back must not break the order of the dates.
         let created = self.now.to_string().max(self.head.last_created.clone());
         let query = sqlx::query(statement)
-            .bind(self.conversation.as_str())
             .bind(self.head.generation)
             .bind(self.user.as_str())
             .bind(report_type.as_str())
             .bind(created)
-            .bind(self.head.next_report_seq);
+            .bind(self.head.next_report_seq)
+            .bind(self.head.user_number);
         let query = match which {
-            Which::Ids(ids) => query.bind(ids),
+            Which::Ids(ids) => query.bind(ids).bind(self.head.next_seq),
             Which::Places(first, last) => query.bind(first).bind(last),
         };
         let made = query.execute(&mut on.connection).await.doing("making reports")?.rows_affected();
@@ -316,10 +321,7 @@ impl Making {
             return Ok(false);
         }
         let made = i64::try_from(made).unwrap_or(i64::MAX);
-        let advance = sqlx::query(ADVANCE)
-            .bind(self.conversation.as_str())
-            .bind(self.head.generation)
-            .bind(made);
+        let advance = sqlx::query(ADVANCE).bind(self.head.number).bind(made);
         advance.execute(&mut on.connection).await.doing("moving a conversation's reports on")?;
         self.head.next_report_seq += made;
         Ok(true)

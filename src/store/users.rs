@@ -9,13 +9,14 @@ use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::friend_ids;
 use super::writer::{Change, Writing};
-use super::{Error, Store, stored};
+use super::{Error, Store, participants, stored};
 use crate::id::{ApiKey, ConversationId, Email, UserId};
 use crate::keys::PublicKey;
 
 const ADD: &str = "
-    INSERT INTO users (id, email, nick, full_name, api_key, api_key_digest, private_key, public_key)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    INSERT INTO users (number, id, email, nick, full_name, api_key, api_key_digest, private_key,
+                       public_key)
+    VALUES ((SELECT coalesce(max(number), 0) + 1 FROM users), $1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (id) DO NOTHING";
 
 const EMAIL: &str = "SELECT email FROM users WHERE id = $1";
@@ -298,6 +299,7 @@ impl Change for RenameUser {
                     .bind(display_name);
                 renamed.execute(&mut on.connection).await.doing("changing a display name")?;
             }
+            participants::name_people_of(on, self.user).await?;
             let friends = friend_ids(&mut on.connection, self.user).await?;
             self.changes(&friends).note(on).await?;
         }

@@ -3,7 +3,7 @@
 //! The first change that waits begins a transaction, whatever has arrived by then joins it, and one
 //! commit makes all of it durable before anybody is answered. Nothing is delayed on purpose: the next
 //! batch is what arrived during this commit. Changes take effect in the order of the queue; runs of
-//! `add` become one multi-row statement. Should a batch fail, it is rolled back and its changes are
+//! messages, and of changes of properties, become multi-row statements. Should a batch fail, it is rolled back and its changes are
 //! applied one by one, so that none fails for a neighbour. Between transactions nothing is remembered:
 //! other processes write to the same file.
 
@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Doing as _;
 use super::log::{self, Log, execute};
-use super::messages::{self, AddMessage, Added};
+use super::messages::{AddMessage, Added};
+use super::properties::{ChangeProperty, PropertyChanged};
 use super::values::ROWS;
 use super::{DatabaseFile, Error};
 use crate::id::UserId;
@@ -79,6 +80,18 @@ pub trait Change: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Outcome, Error>> + Send + 'a;
 }
 
+/// A change of which many are applied by one statement each.
+pub(super) trait Together: Send + Sync {
+    /// What became of one, refusals that were expected included.
+    type Outcome: Send;
+
+    /// Applies at least one and at most [`ROWS`], in their order. They may be applied again after a rollback.
+    fn apply_all(
+        on: &mut Writing,
+        all: &[&Self],
+    ) -> impl Future<Output = Result<Vec<Self::Outcome>, Error>> + Send;
+}
+
 /// A change in the queue, whatever its type.
 trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
@@ -88,13 +101,22 @@ trait Queued: Send {
     fn settle(self: Box<Self>, committed: Result<(), Error>);
 }
 
-struct Waiting<C: Change> {
+/// A change that waits, and who waits for its outcome.
+struct Waiting<C, O> {
     change: C,
-    outcome: Option<C::Outcome>,
-    caller: oneshot::Sender<Result<C::Outcome, Error>>,
+    outcome: Option<O>,
+    caller: oneshot::Sender<Result<O, Error>>,
 }
 
-impl<C: Change> Queued for Waiting<C> {
+impl<C, O> Waiting<C, O> {
+    /// A caller that went away has given up its answer; the change too, only where it is for its answer alone.
+    fn settle(self, committed: Result<(), Error>) {
+        let result = committed.and_then(|()| self.outcome.ok_or(Error::Closed));
+        drop(self.caller.send(result));
+    }
+}
+
+impl<C: Change> Queued for Waiting<C, C::Outcome> {
     fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             if !C::IS_FOR_ITS_ANSWER || !self.caller.is_closed() {
@@ -105,43 +127,38 @@ impl<C: Change> Queued for Waiting<C> {
     }
 
     fn settle(self: Box<Self>, committed: Result<(), Error>) {
-        settle(self.caller, self.outcome, committed);
+        (*self).settle(committed);
     }
 }
 
-/// A message in the queue.
-struct WaitingMessage {
-    message: AddMessage,
-    outcome: Option<Added>,
-    caller: oneshot::Sender<Result<Added, Error>>,
-}
-
-fn settle<T>(
-    caller: oneshot::Sender<Result<T, Error>>,
-    outcome: Option<T>,
-    committed: Result<(), Error>,
-) {
-    let result = committed.and_then(|()| outcome.ok_or(Error::Closed));
-    // A caller that went away has given up its answer; the change too, only where it is for its answer alone.
-    drop(caller.send(result));
-}
+type WaitingTogether<C> = Box<Waiting<C, <C as Together>::Outcome>>;
 
 enum Item {
-    Add(Box<WaitingMessage>),
+    Add(WaitingTogether<AddMessage>),
+    Property(WaitingTogether<ChangeProperty>),
     Change(Box<dyn Queued>),
 }
 
 impl Item {
     fn bytes(&self) -> usize {
         match self {
-            Self::Add(waiting) => waiting.message.message.data.len(),
-            Self::Change(_) => 0,
+            Self::Add(waiting) => waiting.change.message.data.len(),
+            Self::Property(_) | Self::Change(_) => 0,
         }
+    }
+
+    /// Whether one statement serves both.
+    fn goes_with(&self, next: &Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Add(_), Self::Add(_)) | (Self::Property(_), Self::Property(_))
+        )
     }
 
     fn settle(self, committed: Result<(), Error>) {
         match self {
-            Self::Add(waiting) => settle(waiting.caller, waiting.outcome, committed),
+            Self::Add(waiting) => waiting.settle(committed),
+            Self::Property(waiting) => waiting.settle(committed),
             Self::Change(waiting) => waiting.settle(committed),
         }
     }
@@ -183,7 +200,17 @@ impl Writer {
     }
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
-        self.submit(|caller| Item::Add(Box::new(WaitingMessage { message, outcome: None, caller })))
+        self.submit(|caller| {
+            Item::Add(Box::new(Waiting { change: message, outcome: None, caller }))
+        })
+        .await
+    }
+
+    pub(super) async fn change_property(
+        &self,
+        change: ChangeProperty,
+    ) -> Result<PropertyChanged, Error> {
+        self.submit(|caller| Item::Property(Box::new(Waiting { change, outcome: None, caller })))
             .await
     }
 
@@ -404,22 +431,32 @@ fn settle_all(batch: Vec<Item>, written: &Result<(), Error>) {
 }
 
 async fn apply(on: &mut Writing, batch: &mut [Item]) -> Result<(), Error> {
-    let both_add = |one: &Item, next: &Item| matches!((one, next), (Item::Add(_), Item::Add(_)));
-    for run in batch.chunk_by_mut(both_add) {
-        let mut waiting = Vec::with_capacity(run.len());
+    for run in batch.chunk_by_mut(Item::goes_with) {
+        let (mut messages, mut properties) = (Vec::new(), Vec::new());
         for item in run {
             match item {
-                Item::Add(message) => waiting.push(message),
+                Item::Add(message) => messages.push(message),
+                Item::Property(property) => properties.push(property),
                 Item::Change(change) => change.apply(&mut *on).await?,
             }
         }
-        if !waiting.is_empty() {
-            let messages: Vec<_> = waiting.iter().map(|waiting| &waiting.message).collect();
-            let outcomes = messages::add_all(on, &messages).await?;
-            for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
-                waiting.outcome = Some(outcome);
-            }
-        }
+        apply_together(on, messages).await?;
+        apply_together(on, properties).await?;
+    }
+    Ok(())
+}
+
+async fn apply_together<C: Together>(
+    on: &mut Writing,
+    run: Vec<&mut WaitingTogether<C>>,
+) -> Result<(), Error> {
+    if run.is_empty() {
+        return Ok(());
+    }
+    let changes: Vec<_> = run.iter().map(|waiting| &waiting.change).collect();
+    let outcomes = C::apply_all(on, &changes).await?;
+    for (waiting, outcome) in run.into_iter().zip(outcomes) {
+        waiting.outcome = Some(outcome);
     }
     Ok(())
 }

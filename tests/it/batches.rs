@@ -147,7 +147,7 @@ impl<'a> Changes<'a> {
         };
         let store = self.store;
         self.all.push(Box::pin(async move {
-            match store.change(change).await.unwrap() {
+            match store.change_property(change).await.unwrap() {
                 PropertyChanged::Changed(_) => Became::Changed,
                 PropertyChanged::Replayed(_) => Became::Replayed,
                 PropertyChanged::NotFound => panic!("the conversation is there"),
@@ -217,7 +217,7 @@ async fn nobody_fails_for_a_neighbour() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut database = connect(&world).await;
-    let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages WHEN NEW.type = 'Boom'
+    let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages WHEN NEW.type = '\"Boom\"'
                    BEGIN SELECT RAISE(ABORT, 'boom'); END";
     sqlx::query(trigger).execute(&mut database).await.unwrap();
     let (first, second) = (current(&alice).await, Instance::generate());
@@ -236,11 +236,12 @@ async fn nobody_fails_for_a_neighbour() {
     assert_eq!(bob.downloads().await.message_ids(), ["b-1", "a-3"]);
 
     // A refused row takes no place: the messages stand one after another.
-    let places: Vec<i64> =
-        sqlx::query_scalar("SELECT seq FROM messages WHERE generation = 2 ORDER BY seq")
-            .fetch_all(&mut database)
-            .await
-            .unwrap();
+    let places: Vec<i64> = sqlx::query_scalar(
+        "SELECT place & 4294967295 FROM messages WHERE place >> 32 = 2 ORDER BY place",
+    )
+    .fetch_all(&mut database)
+    .await
+    .unwrap();
     assert_eq!(places, [1, 2]);
     database.close().await.unwrap();
 }

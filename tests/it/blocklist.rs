@@ -9,7 +9,7 @@ use crate::world::{Answer, Person, World, message, message_with_id};
 
 impl Person {
     /// Asks for an action of `chatblocklist`.
-    async fn asks_blocklist(&self, action: &str, fields: &Value) -> Answer {
+    pub async fn asks_blocklist(&self, action: &str, fields: &Value) -> Answer {
         self.prepares("chatblocklist", action, fields).sent().await
     }
 

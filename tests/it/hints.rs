@@ -29,14 +29,20 @@ impl Hints {
     pub async fn new_for(&mut self, person: &Person) -> Vec<String> {
         let known = self.known.entry(person.user).or_default();
         let rows = sqlx::query_as(
-            "SELECT kind, subject_id, number, station_id FROM changes
-             WHERE user_id = $1 AND number > $2 ORDER BY kind, subject_id",
+            "SELECT CASE x.kind WHEN 1 THEN 'conversation' WHEN 2 THEN 'friend' ELSE 'list' END AS kind,
+                    coalesce(c.id, f.id, u.id) AS subject_id, x.number, x.station
+             FROM users u JOIN changes x ON x.user_number = u.number
+             LEFT JOIN conversations c ON x.kind = 1 AND c.number = x.subject
+             LEFT JOIN users f ON x.kind = 2 AND f.number = x.subject
+             WHERE u.id = $1 AND x.number > $2 ORDER BY kind, subject_id",
         );
         let rows = rows.bind(person.user.as_str()).bind(*known).fetch_all(&mut self.database);
-        let rows: Vec<(String, String, i64, String)> = rows.await.unwrap();
+        let rows: Vec<(String, String, i64, i64)> = rows.await.unwrap();
         *known = rows.iter().map(|row| row.2).max().unwrap_or(*known);
-        let named = |(kind, subject, _, station): (String, String, i64, String)| {
-            let own = if station == person.station.as_str() { "*" } else { "" };
+        let named = |(kind, subject, _, station): (String, String, i64, i64)| {
+            // 60 bits of a station's id stand for it.
+            let own =
+                if format!("{station:015x}") == person.station.as_str()[..15] { "*" } else { "" };
             format!("{kind} {subject}{own}")
         };
         rows.into_iter().map(named).collect()
@@ -44,7 +50,10 @@ impl Hints {
 
     /// How often this person was concerned by anything.
     pub async fn number_of(&mut self, person: &Person) -> i64 {
-        let number = sqlx::query_scalar("SELECT newest FROM change_numbers WHERE user_id = $1");
+        let number = sqlx::query_scalar(
+            "SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
+             WHERE u.id = $1",
+        );
         let number = number.bind(person.user.as_str()).fetch_optional(&mut self.database);
         number.await.unwrap().unwrap_or(0)
     }

@@ -100,7 +100,7 @@ async fn number(world: &World, question: &'static str) -> i64 {
 
 /// Asserts that the reports of the current instances stand one after another, without a gap.
 async fn stand_in_line(world: &World, reports: i64) {
-    let gaps = "SELECT count(*) - (max(seq) - min(seq) + 1) FROM reports";
+    let gaps = "SELECT count(*) - (max(place) - min(place) + 1) FROM reports";
     assert_eq!(number(world, "SELECT count(*) FROM reports").await, reports);
     assert_eq!(number(world, gaps).await, 0);
     assert_eq!(number(world, "SELECT max(next_report_seq) FROM conversations").await, reports + 1);
@@ -112,30 +112,30 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     let insert = sqlx::query(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $3)
          INSERT INTO messages
-         SELECT c.id, c.generation, n, 'm-' || n, $2, 'Message', $4, '', $5, 'QUJD'
-         FROM conversations c, numbers WHERE c.id = $1",
+         SELECT (c.generation << 32) + n, 'm-' || n, u.number, '\"Message\"', $4, '', $5, 'QUJD'
+         FROM conversations c, users u, numbers WHERE c.id = $1 AND u.id = $2",
     );
     let now = world.clock.date();
     let second = Timestamp::parse(&now).unwrap().unix();
     let insert = insert.bind(&sender.conversation).bind(sender.user.as_str()).bind(messages);
     insert.bind(&now).bind(second).execute(&mut database).await.unwrap();
+    // The IDs of whole runs are listed.
+    let list = "INSERT INTO message_ids SELECT place >> 32, id, place FROM messages
+                WHERE (place & 4294967295) <= $1 / 16 * 16";
+    sqlx::query(list).bind(messages).execute(&mut database).await.unwrap();
     let advance = sqlx::query(
         "UPDATE conversations
-         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3 WHERE id = $1",
+         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, longest_data = 4
+         WHERE id = $1",
     );
     let advance = advance.bind(&sender.conversation).bind(messages).bind(second);
     advance.execute(&mut database).await.unwrap();
 }
 
 /// Has one person block another, or no longer.
-async fn blocks(world: &World, one: &Person, other: &Person, is_blocked: bool) {
-    let statement = if is_blocked {
-        "INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)"
-    } else {
-        "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2"
-    };
-    let change = sqlx::query(statement).bind(one.user.as_str()).bind(other.user.as_str());
-    change.execute(&mut database(world).await).await.unwrap();
+async fn blocks(one: &Person, other: &Person, is_blocked: bool) {
+    let action = if is_blocked { "block" } else { "unblock" };
+    one.asks_blocklist(action, &json!({ "userid": other.user.as_str() })).await.ok();
 }
 
 /// Once this is answered, whatever was queued before it has been written. It writes nothing itself.
@@ -143,10 +143,17 @@ async fn whatever_was_queued_is_written(earlier: &Prepared) {
     earlier.sent().await.refused(409, "replayed");
 }
 
-/// The number of the newest change of the conversation for this person, and the station that made it.
-async fn noted(world: &World, person: &Person) -> (i64, String) {
-    let note = "SELECT number, station_id FROM changes
-                WHERE user_id = $1 AND kind = 'conversation' AND subject_id = $2";
+/// What stands for a person's station where changes are noted: 60 bits of its id.
+fn bits(person: &Person) -> i64 {
+    i64::from_str_radix(&person.station.as_str()[..15], 16).unwrap()
+}
+
+/// The number of the newest change of the conversation for this person, and what stands for the station that made it.
+async fn noted(world: &World, person: &Person) -> (i64, i64) {
+    let note = "SELECT x.number, x.station FROM changes x
+                JOIN users u ON u.number = x.user_number
+                JOIN conversations c ON c.number = x.subject
+                WHERE u.id = $1 AND x.kind = 1 AND c.id = $2";
     let note = sqlx::query_as(note).bind(person.user.as_str()).bind(&person.conversation);
     note.fetch_one(&mut database(world).await).await.unwrap()
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::{Uuid, Variant};
 
-use super::{bare, blocks, delivered, fill, noted, number, settled, stand_in_line, viewed};
+use super::{bare, bits, blocks, delivered, fill, noted, number, settled, stand_in_line, viewed};
 use crate::world::{World, message_with_id, until};
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
     let one = alice.sends("one").await;
     bob.reports_as("viewed", &[&one]).await.ok();
     let two = alice.sends("two").await;
-    blocks(&world, &alice, &bob, true).await;
+    blocks(&alice, &bob, true).await;
     let before = (alice.sees().await, noted(&world, &alice).await, noted(&world, &bob).await);
     let dropped = bob.prepares_report("viewed", &[&one, &two]);
     assert_eq!(dropped.sent().await.text, r#"{"status":"OK","errormessage":""}"#);
@@ -227,7 +227,7 @@ async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
     assert_eq!(before, after);
     let his = "SELECT count(*) FROM reports WHERE type = 'viewed'";
     assert_eq!(number(&world, his).await, 1);
-    blocks(&world, &alice, &bob, false).await;
+    blocks(&alice, &bob, false).await;
     bob.reports_as("viewed", &[&two]).await.ok();
     assert_eq!(bob.told().await, [&receipts[..], &[delivered(&two), viewed(&two)]].concat());
 }
@@ -237,10 +237,10 @@ async fn the_one_who_has_blocked_reports_nothing_either() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = bob.sends("hello").await;
-    blocks(&world, &alice, &bob, true).await;
+    blocks(&alice, &bob, true).await;
     alice.reports_as("viewed", &[&sent]).await.ok();
     assert_eq!(bob.told().await, []);
-    blocks(&world, &alice, &bob, false).await;
+    blocks(&alice, &bob, false).await;
     alice.reports_as("viewed", &[&sent]).await.ok();
     assert_eq!(bob.told().await, [delivered(&sent), viewed(&sent)]);
 }
@@ -268,7 +268,7 @@ async fn a_report_is_news_for_both_but_not_where_it_was_made() {
     let (hers, his) = (noted(&world, &alice).await, noted(&world, &bob).await);
     bob.reports_as("viewed", &[&sent]).await.ok();
     // One change, though two reports were made.
-    let news = [(hers.0 + 1, String::new()), (his.0 + 1, bob.station.as_str().to_owned())];
+    let news = [(hers.0 + 1, 0), (his.0 + 1, bits(&bob))];
     assert_eq!([noted(&world, &alice).await, noted(&world, &bob).await], news);
     bob.elsewhere().reports_as("viewed", &[&sent]).await.ok();
     bob.reports_as("delivered", &["unknown"]).await.ok();

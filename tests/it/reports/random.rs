@@ -165,26 +165,11 @@ impl Stage {
             let [cursor, report_cursor] = [&messages, &reports].map(|known| cursor(known, scrolls));
             let page = if scrolls {
                 let limit = entries;
-                let asked = DownloadPartial {
-                    conversation,
-                    user,
-                    instance: None,
-                    cursor,
-                    report_cursor,
-                    limit,
-                    bytes,
-                };
+                let asked =
+                    DownloadPartial { conversation, user, cursor, report_cursor, limit, bytes };
                 store.download_partial(&asked).await
             } else {
-                let asked = Download {
-                    conversation,
-                    user,
-                    instance: None,
-                    cursor,
-                    report_cursor,
-                    entries,
-                    bytes,
-                };
+                let asked = Download { conversation, user, cursor, report_cursor, entries, bytes };
                 store.download(&asked).await
             };
             let Page { messages: more_messages, reports: more_reports, more, .. } =
