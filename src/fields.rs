@@ -1,7 +1,6 @@
 //! The fields of a JSON object, read one by one, so that every refusal names its field.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -11,6 +10,9 @@ use serde_json::value::RawValue;
 use crate::error::Error;
 use crate::id::Parse;
 
+/// As many fields as requests have.
+const FEW: usize = 12;
+
 /// What a field that holds a whole number must be.
 const NUMBER: &str = "a whole number of at least 0";
 
@@ -18,7 +20,8 @@ const NUMBER: &str = "a whole number of at least 0";
 pub struct Fields<'a> {
     /// Put before the names in refusals: `message.` for the fields of a message.
     prefix: &'static str,
-    fields: HashMap<Cow<'a, str>, &'a RawValue>,
+    /// In the order in which they came. Requests have a handful.
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 impl<'a> Fields<'a> {
@@ -34,11 +37,11 @@ impl<'a> Fields<'a> {
         prefix: &'static str,
         no_object: impl FnOnce() -> Error,
     ) -> Result<Self, Error> {
-        let object: Object<'a> = serde_json::from_str(text).map_err(|_| no_object())?;
-        if object.has_key_twice {
+        let Object(fields) = serde_json::from_str(text).map_err(|_| no_object())?;
+        if has_key_twice(&fields) {
             return Err(Error::BadRequest("a key occurs twice in the body or in message"));
         }
-        Ok(Self { prefix, fields: object.fields })
+        Ok(Self { prefix, fields })
     }
 
     /// A field that must be there.
@@ -122,6 +125,12 @@ impl<'a> Fields<'a> {
         value: &'a RawValue,
         expected: &str,
     ) -> Result<Cow<'a, str>, Error> {
+        // What is not escaped is as it came: it was looked through when the object was read.
+        if let Some(plain) = value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'))
+            && !plain.contains('\\')
+        {
+            return Ok(Cow::Borrowed(plain));
+        }
         let text: Result<Text<'a>, _> = serde_json::from_str(value.get());
         let malformed = |_| Error::malformed(self.full(name), &format!("a string: {expected}"));
         text.map(|text| text.0).map_err(malformed)
@@ -129,8 +138,8 @@ impl<'a> Fields<'a> {
 
     /// The value of a field that is neither absent nor `null`.
     fn value(&self, name: &str) -> Option<&'a RawValue> {
-        let value = self.fields.get(name).copied();
-        value.filter(|value| value.get() != "null")
+        let (_, value) = self.fields.iter().find(|(known, _)| known == name)?;
+        Some(*value).filter(|value| value.get() != "null")
     }
 
     fn parse<T: Parse>(&self, name: &'static str, text: &str) -> Result<T, Error> {
@@ -153,9 +162,12 @@ fn digits(value: &RawValue) -> Option<u64> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-struct Object<'a> {
-    fields: HashMap<Cow<'a, str>, &'a RawValue>,
-    has_key_twice: bool,
+struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+fn has_key_twice(fields: &[(Cow<'_, str>, &RawValue)]) -> bool {
+    let mut names: Vec<_> = fields.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 impl<'de> Deserialize<'de> for Object<'de> {
@@ -174,11 +186,10 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut fields = HashMap::new();
-        let mut has_key_twice = false;
+        let mut fields = Vec::with_capacity(FEW);
         while let Some((name, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-            has_key_twice |= fields.insert(name.0, value).is_some();
+            fields.push((name.0, value));
         }
-        Ok(Object { fields, has_key_twice })
+        Ok(Object(fields))
     }
 }
