@@ -271,14 +271,17 @@ fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
 }
 
 fn api_of(uri: &Uri) -> Option<Api> {
-    let query = uri.query().unwrap_or_default();
-    let first = |name: &str| {
-        let mut parameters = form_urlencoded::parse(query.as_bytes());
-        parameters.find(|(key, _)| key == name).map(|(_, value)| value)
-    };
-    let (srv, name) = (first("srv")?, first("api")?);
+    let (mut srv, mut name) = (None, None);
+    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        match &*key {
+            "srv" => srv = srv.or(Some(value)),
+            "api" => name = name.or(Some(value)),
+            _ => {}
+        }
+    }
+    let (srv, name) = (srv?, name?);
     let mut apis = ACTIONS.iter().map(|action| action.api);
-    apis.find(|api| api.srv == srv && api.name == name)
+    apis.find(|api| api.name == name && api.srv == srv)
 }
 
 /// Looks at a request in the order of section 1 of the protocol, and does what it asks for.
