@@ -1,5 +1,6 @@
 //! The log and the metrics.
 
+use std::io::BufWriter;
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
@@ -16,6 +17,9 @@ use crate::config::{Log, LogFormat};
 /// The most lines that wait to be written. Further ones are dropped and counted: a slow disk or
 /// terminal must not slow a request down.
 const LINES: usize = 65_536;
+
+/// Bytes of lines that are written at once where many wait: some two hundred lines.
+const LOG_BUFFER: usize = 64 * 1024;
 
 /// Telemetry that could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +49,8 @@ impl Logging {
             .lossy(true)
             .buffered_lines_limit(LINES)
             .thread_name("log")
-            .finish(std::io::stderr());
+            // It is flushed whenever no further line waits.
+            .finish(BufWriter::with_capacity(LOG_BUFFER, std::io::stderr()));
         let dropped = lines.error_counter();
         let layer = fmt::layer().with_writer(lines).with_ansi(false);
         let layer = match log.format {
