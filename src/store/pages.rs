@@ -5,121 +5,117 @@ use sqlx::FromRow;
 
 use super::error::Doing as _;
 use super::places::{place_of_id, run};
-use super::{Error, Store, Undelivered, WireText, stored};
+use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
+
+/// The bytes of a message object.
+macro_rules! message_bytes {
+    () => {
+        r#"octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
+                          + octet_length(m.id) + octet_length(m.type) + octet_length(m.created)
+                          + octet_length(m.valid_until) + octet_length(m.data)"#
+    };
+}
+
+/// SQL that halves the places of a generation until it finds the first of a table that is of a date or later, as its
+/// sequence number. What is later never has an earlier date.
+macro_rules! first_since {
+    ($table:literal, $column:literal, $date:literal, $next:literal) => {
+        concat!(
+            "(WITH RECURSIVE search (low, high) AS (
+                  SELECT CAST(1 AS BIGINT), ",
+            $next,
+            " UNION ALL
+                  SELECT CASE WHEN (SELECT ",
+            $column,
+            " FROM ",
+            $table,
+            " WHERE place = base + (low + high) / 2) < ",
+            $date,
+            "      THEN (low + high) / 2 + 1 ELSE low END,
+                         CASE WHEN (SELECT ",
+            $column,
+            " FROM ",
+            $table,
+            " WHERE place = base + (low + high) / 2) < ",
+            $date,
+            "      THEN high ELSE (low + high) / 2 END
+                  FROM search WHERE low < high
+              )
+              SELECT low FROM search WHERE low >= high)"
+        )
+    };
+}
 
 /// A page that begins at its cursors and goes forward where `$10` is true, backward otherwise. No sequence number of a
 /// generation is left out, so a page is everything between two places.
 ///
-/// `head` is the conversation, if it is the caller's, and whether any page of it fits into the bytes: a message object
-/// has at most 288 bytes beside its data, and a report has 217. `search` halves the places until it finds the first
-/// message accepted at the date or later: the seconds of acceptance never fall within a generation. `cursor` has
-/// the entry that the page begins at, `reach` how many there are from there on, and how many are asked for. Where
-/// not every page fits, `kept` counts how many do: always the nearest message, and forward from a known one the next
-/// one, too. Reports go the same way in the bytes that messages leave, and where no message gets the client
-/// further, one report does. `page` puts the messages together in their order, and finds those of others behind
-/// what the caller is known to have.
+/// `head` is the conversation, if it is the caller's, the places that the cursors name, and whether any page of it fits
+/// into the bytes: a message object has at most 288 bytes beside its data, and a report has 217. `start` has the
+/// entries that the page begins at. `kept` says how many messages there are from there on and how many of them
+/// the page has: where not every page fits, always the nearest, and forward from a known one the next one, too.
+/// `ends` says the same of the reports, which have the bytes that messages leave; where no message gets the client
+/// further, one report does. Behind the messages stand the first and the last place of those of others that are
+/// still to be reported as delivered to the caller.
 ///
-/// What is put together is put in order first: `string_agg` with an order of its own copies all of it. There is no
-/// bound `LIMIT` either: SQLite would plan the statement anew each time.
+/// `MATERIALIZED` has each expression evaluated once. What is put together is put in order first: `string_agg` with an
+/// order of its own copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
 const PAGE: &str = concat!(
-    r#"
-WITH RECURSIVE
-head AS (
+    "
+WITH
+head AS MATERIALIZED (
     SELECT c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
-           p.standing, p.user_number, p.delivered_to, $5 * (c.longest_data + 505) <= $6 AS fits
+           p.standing, p.user_number, p.delivered_to, $5 * (c.longest_data + 505) <= $6 AS fits,
+           CASE WHEN $3 IS NOT NULL THEN ",
+    place_of_id!("c.generation", "c.next_seq", "$3"),
+    " END AS known,
+           (SELECT r.place FROM reports r
+            WHERE r.place = (c.generation << 32) + $7 AND replace(r.id, '-', '') = $8
+           ) AS report_known
     FROM participants p JOIN conversations c ON c.number = p.conversation_number
     WHERE p.user_id = $2 AND p.conversation_id = $1
 ),
-known AS (
-    SELECT "#,
-    place_of_id!("head.generation", "head.next_seq", "$3"),
-    r#" AS place FROM head WHERE $3 IS NOT NULL
-),
-search (low, high) AS (
-    SELECT CAST(1 AS BIGINT), next_seq FROM head WHERE $4 IS NOT NULL
-    UNION ALL
-    SELECT CASE WHEN (SELECT m.accepted_at FROM messages m
-                      WHERE m.place = base + (low + high) / 2) < $4
-                THEN (low + high) / 2 + 1 ELSE low END,
-           CASE WHEN (SELECT m.accepted_at FROM messages m
-                      WHERE m.place = base + (low + high) / 2) < $4
-                THEN high ELSE (low + high) / 2 END
-    FROM search, head WHERE low < high
-),
-report_known AS (
-    SELECT r.place FROM head CROSS JOIN reports r
-    WHERE r.place = base + $7 AND replace(r.id, '-', '') = $8
-),
-report_search (low, high) AS (
-    SELECT CAST(1 AS BIGINT), next_report_seq FROM head WHERE $9 IS NOT NULL
-    UNION ALL
-    SELECT CASE WHEN (SELECT r.created FROM reports r
-                      WHERE r.place = base + (low + high) / 2) < $9
-                THEN (low + high) / 2 + 1 ELSE low END,
-           CASE WHEN (SELECT r.created FROM reports r
-                      WHERE r.place = base + (low + high) / 2) < $9
-                THEN high ELSE (low + high) / 2 END
-    FROM report_search, head WHERE low < high
-),
-cursor AS (
+start AS MATERIALIZED (
     SELECT head.*,
-           coalesce((SELECT place FROM known),
-                    base + (SELECT low FROM search WHERE low >= high),
-                    base + CASE WHEN $10 THEN 1 ELSE next_seq END)
-               - CASE WHEN $10 THEN 0 ELSE 1 END AS near,
-           coalesce((SELECT place FROM report_known),
-                    base + (SELECT low FROM report_search WHERE low >= high),
-                    base + CASE WHEN $10 THEN 1 ELSE next_report_seq END)
-               - CASE WHEN $10 THEN 0 ELSE 1 END AS report_near,
-           CASE WHEN $10 AND EXISTS (SELECT 1 FROM known WHERE place IS NOT NULL)
-                THEN 2 ELSE 1 END AS least,
-           CASE WHEN $10 AND EXISTS (SELECT 1 FROM report_known) THEN 2 ELSE 1 END AS report_least
+           CASE WHEN $10 THEN 0 ELSE -1 END + CASE
+               WHEN known IS NOT NULL THEN known
+               WHEN $4 IS NOT NULL THEN base + ",
+    first_since!("messages", "accepted_at", "$4", "next_seq"),
+    "          WHEN $10 THEN base + 1
+               ELSE base + next_seq END AS near,
+           CASE WHEN $10 THEN 0 ELSE -1 END + CASE
+               WHEN report_known IS NOT NULL THEN report_known
+               WHEN $9 IS NOT NULL THEN base + ",
+    first_since!("reports", "created", "$9", "next_report_seq"),
+    "          WHEN $10 THEN base + 1
+               ELSE base + next_report_seq END AS report_near,
+           CASE WHEN $10 AND known IS NOT NULL THEN 2 ELSE 1 END AS least,
+           CASE WHEN $10 AND report_known IS NOT NULL THEN 2 ELSE 1 END AS report_least
     FROM head
 ),
-there AS (
-    SELECT cursor.*,
-           CASE WHEN $10 THEN base + next_seq - near ELSE near - base END AS there,
-           CASE WHEN $10 THEN base + next_report_seq - report_near
-                ELSE report_near - base END AS report_there
-    FROM cursor
-),
-reach AS (
-    SELECT there.*, CASE WHEN there < $5 THEN there ELSE $5 END AS reach,
-           CASE WHEN report_there < $5 THEN report_there ELSE $5 END AS report_reach
-    FROM there
-),
-kept AS (
+kept AS MATERIALIZED (
     SELECT reach.*, CASE WHEN fits THEN reach ELSE (
                SELECT count(*) FROM (
-                   SELECT row_number() OVER nearest AS nth,
-                          sum(octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
-                              + octet_length(m.id) + octet_length(m.type)
-                              + octet_length(m.created) + octet_length(m.valid_until)
-                              + octet_length(m.data)) OVER nearest AS bytes
+                   SELECT row_number() OVER nearest AS nth, sum(",
+    message_bytes!(),
+    r#"             ) OVER nearest AS bytes
                    FROM messages m
                    WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - reach + 1 END
                        AND CASE WHEN $10 THEN near + reach - 1 ELSE near END
                    WINDOW nearest AS (ORDER BY abs(m.place - near) ROWS UNBOUNDED PRECEDING)) AS sized
                WHERE nth <= least OR bytes <= $6) END AS kept
-    FROM reach
+    FROM (
+        SELECT there.*, CASE WHEN there < $5 THEN there ELSE $5 END AS reach,
+               CASE WHEN report_there < $5 THEN report_there ELSE $5 END AS report_reach
+        FROM (
+            SELECT start.*, CASE WHEN $10 THEN base + next_seq - near ELSE near - base END AS there,
+                   CASE WHEN $10 THEN base + next_report_seq - report_near
+                        ELSE report_near - base END AS report_there
+            FROM start) AS there) AS reach
 ),
-placed AS (
-    SELECT kept.*, CASE WHEN $10 THEN near ELSE near - kept + 1 END AS oldest,
-           CASE WHEN $10 THEN near + kept - 1 ELSE near END AS newest
-    FROM kept
-),
-taken AS (
-    SELECT placed.*, CASE WHEN fits THEN 0 ELSE coalesce((
-               SELECT sum(octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
-                          + octet_length(m.id) + octet_length(m.type) + octet_length(m.created)
-                          + octet_length(m.valid_until) + octet_length(m.data))
-               FROM messages m WHERE m.place BETWEEN oldest AND newest), 0) END AS taken
-    FROM placed
-),
-report_kept AS (
-    SELECT taken.*, CASE WHEN fits THEN report_reach ELSE (
+ends AS MATERIALIZED (
+    SELECT kept.*, CASE WHEN fits THEN report_reach ELSE (
                SELECT count(*) FROM (
                    SELECT row_number() OVER nearest AS nth,
                           sum(octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
@@ -133,59 +129,42 @@ report_kept AS (
                        AND about.place = r.message_place
                    WINDOW nearest AS (ORDER BY abs(r.place - report_near)
                                       ROWS UNBOUNDED PRECEDING)) AS sized
-               WHERE bytes + taken <= $6 OR (nth <= report_least AND kept < least)) END AS report_kept
-    FROM taken
-),
-ends AS (
-    SELECT report_kept.*,
-           CASE WHEN $10 THEN report_near ELSE report_near - report_kept + 1 END AS report_oldest,
-           CASE WHEN $10 THEN report_near + report_kept - 1 ELSE report_near END AS report_newest
-    FROM report_kept
-),
-page AS (
-    SELECT coalesce(string_agg(object, ','), '') AS messages,
-           min(CASE WHEN is_news THEN place END) AS first,
-           max(CASE WHEN is_news THEN place END) AS last
-    FROM (
-        SELECT concat('{"ID":"', m.id, '","Type":', m.type, ',"Created":"', m.created,
-                      '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
-               m.place,
-               m.place > (SELECT delivered_to FROM ends)
-                   AND m.sender_number <> (SELECT user_number FROM ends) AS is_news
-        FROM messages m
-        WHERE m.place BETWEEN (SELECT oldest FROM ends) AND (SELECT newest FROM ends)
-        ORDER BY m.place) AS objects
-),
-report_page AS (
-    SELECT coalesce(string_agg(object, ','), '') AS reports
-    FROM (
-        SELECT concat('{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created,
-                      '","MessageID":"', about.id, '","UserID":"', r.user_id, '"}') AS object
-        FROM reports r CROSS JOIN messages about
-        WHERE r.place BETWEEN (SELECT report_oldest FROM ends)
-                AND (SELECT report_newest FROM ends)
-            AND about.place = r.message_place
-        ORDER BY r.place) AS objects
+               WHERE (nth <= report_least AND kept < least) OR bytes <= $6 - (
+                   SELECT coalesce(sum("#,
+    message_bytes!(),
+    r#"            ), 0) FROM messages m
+                   WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
+                       AND CASE WHEN $10 THEN near + kept - 1 ELSE near END)) END AS report_kept
+    FROM kept
 )
-SELECT instance, messages, reports,
+SELECT instance, generation,
+       (SELECT concat(string_agg(object, ','), ' ', min(news), ' ', max(news))
+        FROM (
+            SELECT concat('{"ID":"', m.id, '","Type":', m.type, ',"Created":"', m.created,
+                          '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
+                   CASE WHEN m.place > delivered_to AND m.sender_number <> user_number
+                           AND standing = 'open' AND NOT EXISTS (
+                               SELECT 1 FROM reports r
+                               WHERE r.message_place = m.place AND r.user_id = $2
+                                   AND r.type = 'delivered')
+                        THEN m.place END AS news
+            FROM messages m
+            WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
+                AND CASE WHEN $10 THEN near + kept - 1 ELSE near END
+            ORDER BY m.place) AS objects) AS messages,
+       coalesce((
+           SELECT string_agg(object, ',') FROM (
+               SELECT concat('{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created,
+                             '","MessageID":"', about.id, '","UserID":"', r.user_id, '"}') AS object
+               FROM reports r CROSS JOIN messages about
+               WHERE r.place BETWEEN CASE WHEN $10 THEN report_near
+                                          ELSE report_near - report_kept + 1 END
+                       AND CASE WHEN $10 THEN report_near + report_kept - 1 ELSE report_near END
+                   AND about.place = r.message_place
+               ORDER BY r.place) AS objects), '') AS reports,
        CASE WHEN $10 THEN kept < there OR report_kept < report_there
-            ELSE kept < reach OR report_kept < report_reach END AS more,
-       generation,
-       CASE WHEN standing = 'open' AND first IS NOT NULL THEN (
-           SELECT min(m.place) FROM messages m
-           WHERE m.place BETWEEN first AND last AND m.sender_number <> user_number
-               AND NOT EXISTS (
-                   SELECT 1 FROM reports r
-                   WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = 'delivered')
-       ) END AS undelivered_first,
-       CASE WHEN standing = 'open' AND first IS NOT NULL THEN (
-           SELECT max(m.place) FROM messages m
-           WHERE m.place BETWEEN first AND last AND m.sender_number <> user_number
-               AND NOT EXISTS (
-                   SELECT 1 FROM reports r
-                   WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = 'delivered')
-       ) END AS undelivered_last
-FROM ends CROSS JOIN page CROSS JOIN report_page"#
+            ELSE kept < reach OR report_kept < report_reach END AS more
+FROM ends"#
 );
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
@@ -258,12 +237,10 @@ pub struct Page {
 #[derive(FromRow)]
 struct PageRow {
     instance: String,
-    messages: WireText,
+    generation: i64,
+    messages: String,
     reports: WireText,
     more: bool,
-    generation: i64,
-    undelivered_first: Option<i64>,
-    undelivered_last: Option<i64>,
 }
 
 impl Store {
@@ -334,14 +311,22 @@ impl Asking<'_> {
     }
 
     fn page_of(&self, row: PageRow) -> Result<Page, Error> {
-        let places = row.undelivered_first.zip(row.undelivered_last);
-        let undelivered = places.map(|places| Undelivered {
+        let PageRow { generation, mut messages, reports, more, .. } = row;
+        let mut last = |of: &'static str| {
+            let (rest, place) =
+                messages.rsplit_once(' ').ok_or_else(|| Error::not_as_stored(of))?;
+            let place = (!place.is_empty()).then(|| stored_number(place)).transpose()?;
+            messages.truncate(rest.len());
+            Ok::<_, Error>(place)
+        };
+        let (last, first) =
+            (last("the last undelivered place")?, last("the first undelivered place")?);
+        let undelivered = first.zip(last).map(|places| Undelivered {
             conversation: self.conversation,
             user: self.user,
-            generation: row.generation,
+            generation,
             places,
         });
-        let PageRow { messages, reports, more, .. } = row;
         Ok(Page { instance: stored(&row.instance)?, messages, reports, more, undelivered })
     }
 }
