@@ -2,7 +2,8 @@
 
 use super::changes::ids;
 use super::error::Doing as _;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Replay, Store, stored};
 use crate::id::{Parse, UserId};
 
@@ -70,15 +71,15 @@ impl Change for SetAvailability {
         if self.replay.is_known(on).await? {
             return Ok(None);
         }
-        self.replay.record(on).await?;
+        self.replay.record(on);
         let user = self.replay.user.as_str();
         let chosen: String = sqlx::query_scalar(CHOSEN)
             .bind(user)
-            .fetch_one(&mut on.connection)
+            .fetch_one(on.connection().await?)
             .await
             .doing("reading an availability")?;
         let set = sqlx::query(SET).bind(user).bind(self.availability.as_str());
-        set.execute(&mut on.connection).await.doing("choosing an availability")?;
+        set.execute(on.connection().await?).await.doing("choosing an availability")?;
         stored(&chosen).map(Some)
     }
 }

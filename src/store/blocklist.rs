@@ -3,7 +3,8 @@
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::are_friends;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Replay, Store, WireText, friend_requests, participants};
 use crate::id::{StationId, UserId};
 
@@ -81,7 +82,7 @@ impl Change for ChangeBlock {
         }
         let user = self.replay.user;
         let standing = sqlx::query_as(STANDING).bind(user.as_str()).bind(self.other.as_str());
-        let standing = standing.fetch_one(&mut on.connection).await;
+        let standing = standing.fetch_one(on.connection().await?).await;
         let (is_blocked, blocks): (bool, i64) = standing.doing("judging a block")?;
         if self.blocked != is_blocked {
             if self.blocked && blocks >= i64::from(MOST_BLOCKS) {
@@ -89,7 +90,7 @@ impl Change for ChangeBlock {
             }
             self.set(on).await?;
         }
-        self.replay.record(on).await?;
+        self.replay.record(on);
         Ok(BlockChanged::Done)
     }
 }
@@ -99,7 +100,7 @@ impl ChangeBlock {
         let user = self.replay.user;
         let set = sqlx::query(if self.blocked { BLOCK } else { UNBLOCK });
         let set = set.bind(user.as_str()).bind(self.other.as_str());
-        set.execute(&mut on.connection).await.doing("changing a block")?;
+        set.execute(on.connection().await?).await.doing("changing a block")?;
         participants::settle(on, user, self.other).await?;
         if self.blocked {
             friend_requests::silence(on, self.other, user).await?;

@@ -7,7 +7,8 @@ use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
 use super::values::{ManyRows, ROWS};
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Store, WireText, stored, stored_number};
 use crate::id::{ApiKey, ConversationId, Parse, StationId, UserId};
 
@@ -169,13 +170,14 @@ impl Changes {
         for user in &users {
             on.tell(*user);
         }
-        let users: Vec<_> = users.iter().filter_map(|user| self.known.users.get(user)).collect();
+        let known = |user| self.known.users.get(user).copied();
+        let users: Vec<_> = users.iter().filter_map(known).collect();
         for users in users.chunks(ROWS) {
-            number(on, users).await?;
+            number(on, users);
         }
         let rows: Vec<_> = self.made.iter().filter_map(|made| self.known.row(made)).collect();
         for rows in rows.chunks(ROWS) {
-            note(on, rows).await?;
+            note(on, rows);
         }
         Ok(())
     }
@@ -231,11 +233,10 @@ async fn numbers<T: Parse>(
 ) -> Result<Vec<(T, i64)>, Error> {
     let mut found = Vec::with_capacity(ids.len());
     for ids in ids.chunks(ROWS) {
-        let mut query = sqlx::query_scalar::<_, Option<String>>(statement.text(ids.len()));
-        for id in ids {
-            query = query.bind(*id);
-        }
-        let pairs = query.fetch_one(&mut on.connection).await.doing("looking numbers up")?;
+        let pairs = on.value(statement, ids, |id, values| {
+            values.add(*id);
+        });
+        let pairs: Option<String> = pairs.await.doing("looking numbers up")?;
         let pairs = pairs.unwrap_or_default();
         for (id, number) in pairs.split(',').filter_map(|pair| pair.split_once(' ')) {
             found.push((stored(id)?, stored_number(number)?));
@@ -244,25 +245,21 @@ async fn numbers<T: Parse>(
     Ok(found)
 }
 
-async fn number(on: &mut Writing, users: &[&i64]) -> Result<(), Error> {
-    let mut query = sqlx::query(NUMBER.text(users.len()));
-    for user in users {
-        query = query.bind(**user);
-    }
-    query.execute(&mut on.connection).await.map(drop).doing("numbering changes")
+fn number(on: &mut Writing, users: &[i64]) {
+    on.later(&NUMBER, users, |user, values| {
+        values.add(*user);
+    });
 }
 
-async fn note(on: &mut Writing, rows: &[Row]) -> Result<(), Error> {
-    let mut query = sqlx::query(NOTE.text(rows.len()));
-    for Row { user, kind, subject, made } in rows {
-        query = query
-            .bind(*user)
-            .bind(*kind)
-            .bind(*subject)
-            .bind(made.at.as_ref().map_or(0, bits))
-            .bind(made.elsewhere);
-    }
-    query.execute(&mut on.connection).await.map(drop).doing("noting changes")
+fn note(on: &mut Writing, rows: &[Row]) {
+    on.later(&NOTE, rows, |Row { user, kind, subject, made }, values| {
+        values
+            .add(*user)
+            .add(*kind)
+            .add(*subject)
+            .add(made.at.as_ref().map_or(0, bits))
+            .add(made.elsewhere);
+    });
 }
 
 /// What stands for a station where its changes are noted: 60 bits of its id, which is random.
@@ -356,7 +353,7 @@ impl Change for TakePending {
     const IS_FOR_ITS_ANSWER: bool = true;
 
     async fn apply(&self, on: &mut Writing) -> Result<Option<Pending>, Error> {
-        let pending = self.0.read(&mut on.connection).await?;
+        let pending = self.0.read(on.connection().await?).await?;
         if let Some(pending) = &pending {
             move_to(on, self.0.user, self.0.station, pending.newest).await?;
         }
@@ -385,7 +382,7 @@ async fn move_to(
     number: i64,
 ) -> Result<(), Error> {
     let moved = sqlx::query(MOVE).bind(user.as_str()).bind(station.as_str()).bind(number);
-    moved.execute(&mut on.connection).await.map(drop).doing("moving a position")
+    moved.execute(on.connection().await?).await.map(drop).doing("moving a position")
 }
 
 /// Takes a number for what is told but not stored.
@@ -397,9 +394,9 @@ impl Change for TakeNumber {
     async fn apply(&self, on: &mut Writing) -> Result<i64, Error> {
         let found = numbers::<UserId>(on, &USERS, &[self.0.as_str()]).await?;
         let Some((_, user)) = found.first() else { return Ok(0) };
-        number(on, &[user]).await?;
+        number(on, &[*user]);
         let newest = sqlx::query_scalar(NEWEST).bind(*user);
-        newest.fetch_one(&mut on.connection).await.doing("reading a change number")
+        newest.fetch_one(on.connection().await?).await.doing("reading a change number")
     }
 }
 

@@ -5,7 +5,8 @@ use sqlx::SqliteConnection;
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::participants::Standing;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Store, WireText, stored};
 use crate::id::{ConversationId, Instance, StationId, UserId};
 
@@ -190,12 +191,12 @@ impl Change for Clear {
         let standing =
             sqlx::query_as(STANDING).bind(self.conversation.as_str()).bind(self.user.as_str());
         let standing: Option<(String, i64, i64, String, String)> =
-            standing.fetch_optional(&mut on.connection).await.doing("judging a clear")?;
+            standing.fetch_optional(on.connection().await?).await.doing("judging a clear")?;
         let Some((instance, generation, next_seq, standing, other)) = standing else {
             return Ok(Cleared::NotFound);
         };
         if instance != self.instance.as_str() {
-            let object = object(&mut on.connection, self.conversation, self.user).await?;
+            let object = object(on.connection().await?, self.conversation, self.user).await?;
             return Ok(object.map_or(Cleared::NotFound, Cleared::InstanceChanged));
         }
         match Standing::of(&standing)? {
@@ -207,7 +208,7 @@ impl Change for Clear {
         let subject = Subject::Conversation(self.conversation);
         let changes = Changes::default().with(self.user, subject, self.station);
         changes.with(stored(&other)?, subject, None).note(on).await?;
-        let object = object(&mut on.connection, self.conversation, self.user).await?;
+        let object = object(on.connection().await?, self.conversation, self.user).await?;
         Ok(object.map_or(Cleared::NotFound, Cleared::Cleared))
     }
 }
@@ -220,10 +221,10 @@ impl Clear {
         has_messages: bool,
     ) -> Result<(), Error> {
         let clear = sqlx::query(CLEAR).bind(self.conversation.as_str()).bind(self.next.as_str());
-        clear.execute(&mut on.connection).await.doing("clearing a conversation")?;
+        clear.execute(on.connection().await?).await.doing("clearing a conversation")?;
         if has_messages {
             let later = sqlx::query(PURGE_LATER).bind(ended);
-            later.execute(&mut on.connection).await.doing("noting cleared messages")?;
+            later.execute(on.connection().await?).await.doing("noting cleared messages")?;
         }
         Ok(())
     }
@@ -248,13 +249,16 @@ impl Change for Purge {
     async fn apply(&self, on: &mut Writing) -> Result<Purged, Error> {
         let step = |statement| sqlx::query(statement).bind(self.generation).bind(PURGE_STEP);
         let purge = step(PURGE).bind(PURGE_BYTES);
-        purge.execute(&mut on.connection).await.doing("removing cleared messages")?;
+        purge.execute(on.connection().await?).await.doing("removing cleared messages")?;
         let purge = step(PURGE_IDS);
-        purge.execute(&mut on.connection).await.doing("removing the IDs of cleared messages")?;
+        purge
+            .execute(on.connection().await?)
+            .await
+            .doing("removing the IDs of cleared messages")?;
         let purge = step(PURGE_REPORTS);
-        purge.execute(&mut on.connection).await.doing("removing cleared reports")?;
+        purge.execute(on.connection().await?).await.doing("removing cleared reports")?;
         let done = sqlx::query(PURGED).bind(self.generation);
-        done.execute(&mut on.connection).await.doing("ending a purge")?;
+        done.execute(on.connection().await?).await.doing("ending a purge")?;
         Ok(Purged::Step)
     }
 }

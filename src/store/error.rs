@@ -26,6 +26,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether another process has kept the database.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if is_busy(source))
+    }
+
     /// A column holds something else than what is written there.
     pub(super) fn not_as_stored(expected: &str) -> Self {
         let sentence = format!("a column holds something else than {expected}");
@@ -105,12 +110,13 @@ pub enum OpenError {
 impl OpenError {
     /// Whether another connection was in the way, so that it is worth trying again.
     pub(super) fn is_busy(&self) -> bool {
-        const SQLITE_BUSY: i32 = 5;
-        let Self::Open { source: sqlx::Error::Database(error), .. } = self else {
-            return false;
-        };
-        // The low byte of SQLite's extended codes is the kind of the error.
-        let code = error.code().and_then(|code| code.parse::<i32>().ok());
-        code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
+        matches!(self, Self::Open { source, .. } if is_busy(source))
     }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    const SQLITE_BUSY: i32 = 5;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    // The low byte of SQLite's extended codes is the kind of the error.
+    code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }

@@ -7,7 +7,8 @@ use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::{end_friendship, friendship_ended};
 use super::replays::Once;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Befriend, Befriended, Error, Replay, Store, WireText};
 use crate::id::{StationId, UserId};
 
@@ -134,7 +135,7 @@ impl Change for ApproachFriend {
         let standing = sqlx::query_as(STANDING)
             .bind(self.replay.user.as_str())
             .bind(self.other.as_str())
-            .fetch_one(&mut on.connection);
+            .fetch_one(on.connection().await?);
         let (are_friends, theirs_is_silent, mine_is_open, open): (bool, Option<bool>, bool, i64) =
             standing.await.doing("judging a friend request")?;
         match (self.approach, theirs_is_silent) {
@@ -151,7 +152,7 @@ impl Change for ApproachFriend {
             }
             (Approach::Add, None) => self.ask(on).await?,
         }
-        self.replay.record(on).await?;
+        self.replay.record(on);
         Ok(Approached::Done)
     }
 }
@@ -169,7 +170,7 @@ impl ApproachFriend {
         let user = self.replay.user;
         let ask = sqlx::query_scalar(ASK).bind(user.as_str()).bind(self.other.as_str());
         let is_silent: bool =
-            ask.fetch_one(&mut on.connection).await.doing("storing a friend request")?;
+            ask.fetch_one(on.connection().await?).await.doing("storing a friend request")?;
         let mut changes = Changes::default().with(user, Subject::Lists, self.station);
         if !is_silent && exists(on, self.other).await? {
             changes.add(self.other, Subject::Lists, None);
@@ -200,7 +201,7 @@ impl Change for DeclineFriend {
         if silence(on, self.other, user).await? {
             Changes::default().with(user, Subject::Lists, self.station).note(on).await?;
         }
-        self.replay.record(on).await?;
+        self.replay.record(on);
         Ok(Once::Done)
     }
 }
@@ -237,7 +238,7 @@ impl Change for RemoveFriend {
             changes.add(user, Subject::Lists, self.station);
         }
         changes.note(on).await?;
-        self.replay.record(on).await?;
+        self.replay.record(on);
         Ok(Once::Done)
     }
 }
@@ -250,7 +251,7 @@ async fn changes_request(
     to: UserId,
 ) -> Result<bool, Error> {
     let change = sqlx::query(statement).bind(from.as_str()).bind(to.as_str());
-    let change = change.execute(&mut on.connection).await.doing("changing a friend request")?;
+    let change = change.execute(on.connection().await?).await.doing("changing a friend request")?;
     Ok(change.rows_affected() > 0)
 }
 
@@ -266,5 +267,5 @@ pub(super) async fn forget(on: &mut Writing, one: UserId, other: UserId) -> Resu
 
 async fn exists(on: &mut Writing, user: UserId) -> Result<bool, Error> {
     let exists = sqlx::query_scalar(EXISTS).bind(user.as_str());
-    exists.fetch_one(&mut on.connection).await.doing("looking for a user")
+    exists.fetch_one(on.connection().await?).await.doing("looking for a user")
 }

@@ -4,7 +4,8 @@ use sqlx::SqliteConnection;
 
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Availability, Error, Store, friend_requests, participants, stored};
 use crate::id::{ConversationId, Email, Instance, StationId, UserId};
 use crate::keys::PublicKey;
@@ -118,7 +119,7 @@ pub(super) async fn are_friends(
     other: UserId,
 ) -> Result<bool, Error> {
     let are_friends = sqlx::query_scalar(ARE_FRIENDS).bind(one.as_str()).bind(other.as_str());
-    are_friends.fetch_one(&mut on.connection).await.doing("looking for a friendship")
+    are_friends.fetch_one(on.connection().await?).await.doing("looking for a friendship")
 }
 
 /// The ids of a user's friends.
@@ -180,14 +181,14 @@ impl Befriend {
         for wrapping in &self.wrappings {
             let nick = sqlx::query_scalar(NICK).bind(wrapping.user.as_str());
             let nick: Option<String> =
-                nick.fetch_optional(&mut on.connection).await.doing("reading a nick")?;
+                nick.fetch_optional(on.connection().await?).await.doing("reading a nick")?;
             if nick.as_ref() != Some(&wrapping.nick) {
                 return Ok(Befriended::NickChanged);
             }
         }
         let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
         let befriend = sqlx::query(BEFRIEND).bind(one.as_str()).bind(other.as_str());
-        let befriend = befriend.execute(&mut on.connection).await.doing("making friends")?;
+        let befriend = befriend.execute(on.connection().await?).await.doing("making friends")?;
         if befriend.rows_affected() > 0 {
             self.add_conversation(on, ConversationId::one_to_one(one, other)).await?;
             participants::settle(on, one, other).await?;
@@ -210,7 +211,7 @@ impl Befriend {
         let added = sqlx::query(ADD_CONVERSATION)
             .bind(conversation.as_str())
             .bind(self.instance.as_str())
-            .execute(&mut on.connection)
+            .execute(on.connection().await?)
             .await
             .doing("adding a conversation")?;
         if added.rows_affected() == 0 {
@@ -245,7 +246,7 @@ pub(super) async fn end_friendship(
     other: UserId,
 ) -> Result<bool, Error> {
     let unfriend = sqlx::query(UNFRIEND).bind(one.as_str()).bind(other.as_str());
-    let unfriend = unfriend.execute(&mut on.connection).await.doing("ending a friendship")?;
+    let unfriend = unfriend.execute(on.connection().await?).await.doing("ending a friendship")?;
     let ended = unfriend.rows_affected() > 0;
     if ended {
         participants::settle(on, one, other).await?;

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use sqlx::SqliteConnection;
-
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::participants::Standing;
 use super::places::{RUN, place, place_of_id, run, seq};
 use super::values::ManyRows;
-use super::writer::{Together, Writing};
+use super::writer::Together;
+use super::writing::Writing;
 use super::{Error, Store, stored, stored_number};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
@@ -203,7 +202,7 @@ impl Together for AddMessage {
 
 /// Judges and stores a run of messages in their order.
 async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Error> {
-    let judged = judge(&mut on.connection, all).await?;
+    let judged = judge(on, all).await?;
     let mut run = Run::default();
     let mut outcomes = Vec::with_capacity(all.len());
     for (nth, judged) in judged.into_iter().enumerate() {
@@ -211,15 +210,15 @@ async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Er
             outcomes.push(Added::NotFound);
             continue;
         };
-        let repeats = repeats(&mut on.connection, all[nth], &judged).await?;
+        let repeats = repeats(on, all[nth], &judged).await?;
         outcomes.push(run.place_message(all, nth, &judged, repeats));
     }
     if !run.rows.is_empty() {
         run.rows.sort_unstable_by_key(|row| row.place);
         let Run { heads, rows, changes } = run;
-        insert(&mut on.connection, all, &rows).await?;
-        list_ids(&mut on.connection, &rows).await?;
-        advance(&mut on.connection, all, &heads).await?;
+        insert(on, all, &rows);
+        list_ids(on, &rows);
+        advance(on, all, &heads);
         changes.note(on).await?;
     }
     Ok(outcomes)
@@ -227,7 +226,7 @@ async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Er
 
 /// Where a message with this ID is stored: whether it is this very one.
 async fn repeats(
-    on: &mut SqliteConnection,
+    on: &mut Writing,
     add: &AddMessage,
     judged: &Judged,
 ) -> Result<Option<bool>, Error> {
@@ -240,7 +239,7 @@ async fn repeats(
         .bind(message.created.as_str())
         .bind(message.valid_until.as_str())
         .bind(message.data.as_str());
-    same.fetch_one(on).await.map(Some).doing("comparing a repeated message")
+    same.fetch_one(on.connection().await?).await.map(Some).doing("comparing a repeated message")
 }
 
 impl Run {
@@ -301,20 +300,18 @@ impl Run {
 }
 
 /// What decides about each message; `None` where the sender has no such conversation.
-async fn judge(
-    on: &mut SqliteConnection,
-    all: &[&AddMessage],
-) -> Result<Vec<Option<Judged>>, Error> {
-    let mut query = sqlx::query_scalar::<_, Option<String>>(JUDGE.text(all.len()));
-    for (nth, add) in all.iter().enumerate() {
-        query = query
-            .bind(i64::try_from(nth).unwrap_or(i64::MAX))
-            .bind(add.sender.as_str())
-            .bind(add.conversation.as_str())
-            .bind(add.message.id.as_str());
-    }
-    let rows = query.fetch_one(on).await.doing("judging messages")?.unwrap_or_default();
+async fn judge(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Option<Judged>>, Error> {
+    let rows: Vec<_> = (0..).zip(all).collect();
+    let judging = on.value(&JUDGE, &rows, |(nth, add), values| {
+        values
+            .add(*nth)
+            .add(add.sender.as_str())
+            .add(add.conversation.as_str())
+            .add(add.message.id.as_str());
+    });
+    let rows: Option<String> = judging.await.doing("judging messages")?;
     let mut judged: Vec<_> = all.iter().map(|_| None).collect();
+    let rows = rows.unwrap_or_default();
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
         let nth = usize::try_from(stored_number(nth)?).unwrap_or(usize::MAX);
         let place = judged.get_mut(nth).ok_or_else(|| Error::not_as_stored("a place"))?;
@@ -323,53 +320,41 @@ async fn judge(
     Ok(judged)
 }
 
-async fn insert(on: &mut SqliteConnection, all: &[&AddMessage], rows: &[Row]) -> Result<(), Error> {
-    let mut query = sqlx::query(INSERT.text(rows.len()));
-    for row in rows {
+fn insert(on: &mut Writing, all: &[&AddMessage], rows: &[Row]) {
+    on.later(&INSERT, rows, |row, values| {
         let message = &all[row.nth].message;
-        query = query
-            .bind(row.place)
-            .bind(message.id.as_str())
-            .bind(row.sender_number)
-            .bind(message.kind.as_str())
-            .bind(message.created.as_str())
-            .bind(message.valid_until.as_str())
-            .bind(row.accepted_at)
-            .bind(message.data.as_str());
-    }
-    query.execute(on).await.map(drop).doing("storing messages")
+        values
+            .add(row.place)
+            .add(message.id.as_str())
+            .add(row.sender_number)
+            .add(message.kind.as_str())
+            .add(message.created.as_str())
+            .add(message.valid_until.as_str())
+            .add(row.accepted_at)
+            .add(message.data.as_str());
+    });
 }
 
 /// Lists the IDs of the runs of messages that these make whole.
-async fn list_ids(on: &mut SqliteConnection, rows: &[Row]) -> Result<(), Error> {
+fn list_ids(on: &mut Writing, rows: &[Row]) {
     let whole: Vec<_> = rows.iter().filter(|row| seq(row.place) % RUN == 0).collect();
-    if whole.is_empty() {
-        return Ok(());
+    if !whole.is_empty() {
+        on.later(&LIST_IDS, &whole, |row, values| {
+            values.add(row.place);
+        });
     }
-    let mut query = sqlx::query(LIST_IDS.text(whole.len()));
-    for row in whole {
-        query = query.bind(row.place);
-    }
-    query.execute(on).await.map(drop).doing("listing the IDs of messages")
 }
 
-async fn advance(
-    on: &mut SqliteConnection,
-    all: &[&AddMessage],
-    heads: &HashMap<i64, Head>,
-) -> Result<(), Error> {
-    let changed: Vec<_> = heads
-        .iter()
-        .filter_map(|(number, head)| Some((*number, head, *head.stored.last()?)))
-        .collect();
-    let mut query = sqlx::query(ADVANCE.text(changed.len()));
-    for (number, head, last) in changed {
-        query = query
-            .bind(number)
-            .bind(head.next_seq)
-            .bind(all[last].message.id.as_str())
-            .bind(head.last_access)
-            .bind(head.longest_data);
-    }
-    query.execute(on).await.map(drop).doing("moving conversations on")
+fn advance(on: &mut Writing, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
+    let last = |(number, head): (&i64, &Head)| Some((*number, *head.stored.last()?));
+    let changed: Vec<_> = heads.iter().filter_map(last).collect();
+    on.later(&ADVANCE, &changed, |(number, last), values| {
+        let head = &heads[number];
+        values
+            .add(*number)
+            .add(head.next_seq)
+            .add(all[*last].message.id.as_str())
+            .add(head.last_access)
+            .add(head.longest_data);
+    });
 }

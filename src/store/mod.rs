@@ -25,6 +25,7 @@ mod users;
 mod values;
 mod workspaces;
 mod writer;
+mod writing;
 
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ pub use stations::{BindStation, Station};
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
 pub use workspaces::{MOST_WORKSPACES, RegisterWorkspace, Registered, Workspace};
 use writer::Writer;
-pub use writer::{Change, Told, Writing};
+pub use writer::{Change, Told};
+pub use writing::Writing;
 
 /// A row that every database of ours has.
 const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::error::Doing as _;
-use super::writer::Writing;
+use super::writing::Writing;
 use crate::id::{ConversationId, UserId};
 
 const ADD: &str = "
@@ -88,7 +88,7 @@ pub(super) async fn add(
         .bind(user.as_str())
         .bind(secret)
         .bind(display_name);
-    add.execute(&mut on.connection).await.map(drop).doing("adding a participant")
+    add.execute(on.connection().await?).await.map(drop).doing("adding a participant")
 }
 
 /// Writes down the nicks of all who take part in a conversation of this user.
@@ -98,18 +98,25 @@ pub(super) async fn name_people(
     user: UserId,
 ) -> Result<(), Error> {
     let name = sqlx::query(NAME_PEOPLE).bind(conversation.as_str()).bind(user.as_str());
-    name.execute(&mut on.connection).await.map(drop).doing("naming the people of a conversation")
+    name.execute(on.connection().await?)
+        .await
+        .map(drop)
+        .doing("naming the people of a conversation")
 }
 
 /// The same for all conversations of a user, whose nick is another.
 pub(super) async fn name_people_of(on: &mut Writing, user: UserId) -> Result<(), Error> {
     let name = sqlx::query(NAME_PEOPLE_OF).bind(user.as_str());
-    name.execute(&mut on.connection).await.map(drop).doing("naming the people of conversations")
+    name.execute(on.connection().await?).await.map(drop).doing("naming the people of conversations")
 }
 
 /// Settles what two may do in their conversation, if they have one, after a change of what they are to each other.
 pub(super) async fn settle(on: &mut Writing, one: UserId, other: UserId) -> Result<(), Error> {
     let settle =
         sqlx::query(SETTLE).bind(ConversationId::one_to_one(one, other).as_str().to_owned());
-    settle.execute(&mut on.connection).await.map(drop).doing("settling what participants may do")
+    settle
+        .execute(on.connection().await?)
+        .await
+        .map(drop)
+        .doing("settling what participants may do")
 }

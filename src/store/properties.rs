@@ -6,7 +6,8 @@ use super::changes::{Changes, Subject};
 use super::conversations::conversation_object;
 use super::error::Doing as _;
 use super::values::ManyRows;
-use super::writer::{Together, Writing};
+use super::writer::Together;
+use super::writing::Writing;
 use super::{Error, Replay, Store, WireText, stored_number};
 use crate::id::{ConversationId, StationId};
 
@@ -50,12 +51,6 @@ static OBJECTS: ManyRows = ManyRows::new(
          CROSS JOIN conversations c ON c.number = p.conversation_number"
     ),
     1,
-);
-
-static RECORD: ManyRows = ManyRows::new(
-    "INSERT INTO replays (expires_at, signature)
-     SELECT column1, column2 FROM (VALUES {rows}) AS made WHERE column1 IS NOT NULL",
-    2,
 );
 
 /// Something of a conversation that is one participant's own.
@@ -170,8 +165,9 @@ async fn change_all(
         }
     }
     if !made.is_empty() {
-        set(on, &made).await?;
-        record(on, &made).await?;
+        set(on, &made);
+        let replays: Vec<_> = made.iter().map(|(change, _)| &change.replay).collect();
+        Replay::record_all(on, &replays);
         changes.note(on).await?;
     }
     let places = judged.iter().filter_map(|judged| judged.participant);
@@ -188,16 +184,17 @@ async fn change_all(
 }
 
 async fn judge(on: &mut Writing, all: &[&ChangeProperty]) -> Result<Vec<Judged>, Error> {
-    let mut query = sqlx::query_scalar::<_, String>(JUDGE.text(all.len()));
-    for (nth, change) in all.iter().enumerate() {
-        query = query
-            .bind(i64::try_from(nth).unwrap_or(i64::MAX))
-            .bind(change.replay.user.as_str())
-            .bind(change.conversation.as_str())
-            .bind(change.replay.expires_at.unix())
-            .bind(change.replay.signature.as_str());
-    }
-    let rows = query.fetch_one(&mut on.connection).await.doing("judging changes of properties")?;
+    let rows: Vec<_> = (0..).zip(all).collect();
+    let judging = on.value(&JUDGE, &rows, |(nth, change), values| {
+        let Replay { user, signature, expires_at } = &change.replay;
+        values
+            .add(*nth)
+            .add(user.as_str())
+            .add(change.conversation.as_str())
+            .add(expires_at.unix())
+            .add(signature.as_str());
+    });
+    let rows: String = judging.await.doing("judging changes of properties")?;
     let mut judged = Vec::with_capacity(all.len());
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
         judged.push((stored_number(nth)?, Judged::read(values)?));
@@ -206,11 +203,10 @@ async fn judge(on: &mut Writing, all: &[&ChangeProperty]) -> Result<Vec<Judged>,
     Ok(judged.into_iter().map(|(_, judged)| judged).collect())
 }
 
-async fn set(on: &mut Writing, made: &[(&ChangeProperty, i64)]) -> Result<(), Error> {
-    let mut query = sqlx::query(SET.text(made.len()));
-    for (change, place) in made {
-        let (mut muted, mut favorite, mut hidden, mut hide_id, mut color) =
-            (None, None, None, None, None);
+fn set(on: &mut Writing, made: &[(&ChangeProperty, i64)]) {
+    on.later(&SET, made, |(change, place), values| {
+        let (mut muted, mut favorite, mut hidden) = (None, None, None);
+        let (mut hide_id, mut color) = (None, None);
         match &change.property {
             Property::Muted(is_muted) => muted = Some(*is_muted),
             Property::Favorite(is_favorite) => favorite = Some(*is_favorite),
@@ -219,18 +215,8 @@ async fn set(on: &mut Writing, made: &[(&ChangeProperty, i64)]) -> Result<(), Er
             Property::Hidden => (hidden, hide_id) = (Some(true), Some("")),
             Property::Shown => (hidden, hide_id) = (Some(false), Some("")),
         }
-        query =
-            query.bind(*place).bind(muted).bind(favorite).bind(hidden).bind(hide_id).bind(color);
-    }
-    query.execute(&mut on.connection).await.map(drop).doing("changing properties")
-}
-
-async fn record(on: &mut Writing, made: &[(&ChangeProperty, i64)]) -> Result<(), Error> {
-    let mut query = sqlx::query(RECORD.text(made.len()));
-    for (ChangeProperty { replay, .. }, _) in made {
-        query = query.bind(replay.expires_at.unix()).bind(replay.signature.as_str());
-    }
-    query.execute(&mut on.connection).await.map(drop).doing("recording signatures")
+        values.add(*place).add(muted).add(favorite).add(hidden).add(hide_id).add(color);
+    });
 }
 
 /// The conversation objects of participants, by place.
@@ -238,11 +224,10 @@ async fn objects(on: &mut Writing, places: &[i64]) -> Result<HashMap<i64, WireTe
     if places.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut query = sqlx::query_scalar::<_, Option<String>>(OBJECTS.text(places.len()));
-    for place in places {
-        query = query.bind(*place);
-    }
-    let objects = query.fetch_one(&mut on.connection).await.doing("reading conversations")?;
+    let reading = on.value(&OBJECTS, places, |place, values| {
+        values.add(*place);
+    });
+    let objects: Option<String> = reading.await.doing("reading conversations")?;
     let objects = objects.unwrap_or_default();
     let lines = objects.split('\n').filter_map(|line| line.split_once(' '));
     lines.map(|(place, object)| Ok((stored_number(place)?, object.to_owned()))).collect()

@@ -1,7 +1,9 @@
 //! Signatures of changes that were carried out, so that the same bytes change nothing again.
 
 use super::error::Doing as _;
-use super::writer::{Change, Writing};
+use super::values::ManyRows;
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::id::{Signature, UserId};
@@ -9,7 +11,11 @@ use crate::id::{Signature, UserId};
 const IS_KNOWN: &str =
     "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)";
 
-const RECORD: &str = "INSERT INTO replays (expires_at, signature) VALUES ($1, $2)";
+static RECORD: ManyRows = ManyRows::new(
+    "INSERT INTO replays (expires_at, signature)
+     SELECT column1, column2 FROM (VALUES {rows}) AS made WHERE column1 IS NOT NULL",
+    2,
+);
 
 const EXPIRE: &str = "
     DELETE FROM replays WHERE (expires_at, signature) IN (
@@ -45,12 +51,17 @@ impl Replay {
     pub(super) async fn is_known(&self, on: &mut Writing) -> Result<bool, Error> {
         let known =
             sqlx::query_scalar(IS_KNOWN).bind(self.expires_at.unix()).bind(self.signature.as_str());
-        known.fetch_one(&mut on.connection).await.doing("looking for a replay")
+        known.fetch_one(on.connection().await?).await.doing("looking for a replay")
     }
 
-    pub(super) async fn record(&self, on: &mut Writing) -> Result<(), Error> {
-        let record = sqlx::query(RECORD).bind(self.expires_at.unix()).bind(self.signature.as_str());
-        record.execute(&mut on.connection).await.map(drop).doing("recording a signature")
+    pub(super) fn record(&self, on: &mut Writing) {
+        Self::record_all(on, &[self]);
+    }
+
+    pub(super) fn record_all(on: &mut Writing, all: &[&Self]) {
+        on.later(&RECORD, all, |replay, values| {
+            values.add(replay.expires_at.unix()).add(replay.signature.as_str());
+        });
     }
 }
 
@@ -61,7 +72,7 @@ impl Change for Expire {
 
     async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
         let expire = sqlx::query(EXPIRE).bind(self.0.unix()).bind(STEP);
-        expire.execute(&mut on.connection).await.map(drop).doing("removing expired signatures")
+        expire.execute(on.connection().await?).await.map(drop).doing("removing expired signatures")
     }
 }
 

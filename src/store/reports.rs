@@ -6,7 +6,8 @@ use super::changes::{Changes, Subject};
 use super::conversations::object;
 use super::error::Doing as _;
 use super::places::{place, place_of_id, run};
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Replay, Store, WireText, stored};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
@@ -150,17 +151,17 @@ impl Change for Report {
     async fn apply(&self, on: &mut Writing) -> Result<Reported, Error> {
         let user = self.replay.user;
         if self.replay.is_known(on).await? {
-            let object = object(&mut on.connection, self.conversation, user).await?;
+            let object = object(on.connection().await?, self.conversation, user).await?;
             return Ok(Reported::Replayed(object));
         }
-        let Some(head) = Head::read(&mut on.connection, self.conversation, user).await? else {
+        let Some(head) = Head::read(on.connection().await?, self.conversation, user).await? else {
             return Ok(Reported::NotFound);
         };
         if self.instance.is_some_and(|instance| instance.as_str() != head.instance) {
-            let object = object(&mut on.connection, self.conversation, user).await?;
+            let object = object(on.connection().await?, self.conversation, user).await?;
             return Ok(object.map_or(Reported::NotFound, Reported::InstanceChanged));
         }
-        self.replay.record(on).await?;
+        self.replay.record(on);
         let mut making = Making { user, head, now: self.now };
         if self.make(on, &mut making).await? {
             let subject = Subject::Conversation(self.conversation);
@@ -220,7 +221,7 @@ impl Change for MarkDelivered {
     async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
         let Undelivered { conversation, user, generation, places: (first, last) } =
             self.undelivered;
-        let Some(head) = Head::read(&mut on.connection, conversation, user).await? else {
+        let Some(head) = Head::read(on.connection().await?, conversation, user).await? else {
             return Ok(());
         };
         if head.generation != generation || !head.may_report {
@@ -241,7 +242,7 @@ impl Change for MarkDelivered {
             .bind(last)
             .bind(user.as_str())
             .bind(making.head.delivered_to.max(place(generation, 0)));
-        delivered.execute(&mut on.connection).await.map(drop).doing("noting what was delivered")
+        delivered.execute(on.connection().await?).await.map(drop).doing("noting what was delivered")
     }
 }
 
@@ -316,13 +317,17 @@ impl Making {
             Which::Ids(ids) => query.bind(ids).bind(self.head.next_seq),
             Which::Places(first, last) => query.bind(first).bind(last),
         };
-        let made = query.execute(&mut on.connection).await.doing("making reports")?.rows_affected();
+        let made =
+            query.execute(on.connection().await?).await.doing("making reports")?.rows_affected();
         if made == 0 {
             return Ok(false);
         }
         let made = i64::try_from(made).unwrap_or(i64::MAX);
         let advance = sqlx::query(ADVANCE).bind(self.head.number).bind(made);
-        advance.execute(&mut on.connection).await.doing("moving a conversation's reports on")?;
+        advance
+            .execute(on.connection().await?)
+            .await
+            .doing("moving a conversation's reports on")?;
         self.head.next_report_seq += made;
         Ok(true)
     }

@@ -3,7 +3,8 @@
 use sqlx::FromRow;
 
 use super::error::Doing as _;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Store, stored};
 use crate::clock::Timestamp;
 use crate::id::{Email, StationId, UserId};
@@ -82,7 +83,7 @@ impl Change for BindStation {
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.now.unix());
-        bind.execute(&mut on.connection).await.doing("binding a station")?;
+        bind.execute(on.connection().await?).await.doing("binding a station")?;
         for station in &self.unbind {
             unbind(on, self.user, *station).await?;
         }
@@ -90,7 +91,7 @@ impl Change for BindStation {
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.most - 1);
-        oldest.execute(&mut on.connection).await.doing("unbinding the oldest stations")?;
+        oldest.execute(on.connection().await?).await.doing("unbinding the oldest stations")?;
         // Its own listeners find out whether they are among those that gave way.
         on.tell(self.user);
         Ok(())
@@ -99,7 +100,7 @@ impl Change for BindStation {
 
 async fn unbind(on: &mut Writing, user: UserId, station: StationId) -> Result<bool, Error> {
     let unbind = sqlx::query(UNBIND).bind(user.as_str()).bind(station.as_str());
-    let unbound = unbind.execute(&mut on.connection).await.doing("unbinding a station")?;
+    let unbound = unbind.execute(on.connection().await?).await.doing("unbinding a station")?;
     on.tell(user);
     Ok(unbound.rows_affected() > 0)
 }
@@ -131,7 +132,7 @@ impl Change for TouchStation {
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.now.unix());
-        touch.execute(&mut on.connection).await.map(drop).doing("noting the use of a station")
+        touch.execute(on.connection().await?).await.map(drop).doing("noting the use of a station")
     }
 }
 

@@ -8,7 +8,8 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::friend_ids;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Store, participants, stored};
 use crate::id::{ApiKey, ConversationId, Email, UserId};
 use crate::keys::PublicKey;
@@ -244,14 +245,14 @@ impl Change for AddUser {
             .bind(digest(&self.api_key))
             .bind(&self.private_key)
             .bind(self.public_key.as_str())
-            .execute(&mut on.connection)
+            .execute(on.connection().await?)
             .await
             .doing("adding a user")?;
         if added.rows_affected() > 0 {
             return Ok(None);
         }
         let holder =
-            sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(&mut on.connection).await;
+            sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(on.connection().await?).await;
         holder.map(Some).doing("reading the address that has an id")
     }
 }
@@ -285,7 +286,7 @@ impl Change for RenameUser {
 
     async fn apply(&self, on: &mut Writing) -> Result<Renamed, Error> {
         if let Some(nick) = &self.nick {
-            let partners = partners(&mut on.connection, self.user).await?;
+            let partners = partners(on.connection().await?, self.user).await?;
             if partners.iter().any(|(partner, _)| !self.display_names.contains_key(partner)) {
                 return Ok(Renamed::PartnersChanged);
             }
@@ -297,10 +298,10 @@ impl Change for RenameUser {
                     .bind(self.user.as_str())
                     .bind(partner.as_str())
                     .bind(display_name);
-                renamed.execute(&mut on.connection).await.doing("changing a display name")?;
+                renamed.execute(on.connection().await?).await.doing("changing a display name")?;
             }
             participants::name_people_of(on, self.user).await?;
-            let friends = friend_ids(&mut on.connection, self.user).await?;
+            let friends = friend_ids(on.connection().await?, self.user).await?;
             self.changes(&friends).note(on).await?;
         }
         if let Some(full_name) = &self.full_name
@@ -335,7 +336,7 @@ async fn set(
     value: &str,
 ) -> Result<bool, Error> {
     let set = sqlx::query(statement).bind(user.as_str()).bind(value);
-    let set = set.execute(&mut on.connection).await.doing("changing a user")?;
+    let set = set.execute(on.connection().await?).await.doing("changing a user")?;
     Ok(set.rows_affected() > 0)
 }
 
@@ -349,7 +350,8 @@ impl Change for SetDisabled {
 
     async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
         let set = sqlx::query(SET_DISABLED).bind(self.user.as_str()).bind(self.is_disabled);
-        let set = set.execute(&mut on.connection).await.doing("disabling or enabling a user")?;
+        let set =
+            set.execute(on.connection().await?).await.doing("disabling or enabling a user")?;
         on.tell(self.user);
         Ok(set.rows_affected() > 0)
     }
@@ -368,7 +370,7 @@ impl Change for SetApiKey {
             .bind(self.user.as_str())
             .bind(self.api_key.as_str())
             .bind(digest(&self.api_key));
-        let set = set.execute(&mut on.connection).await.doing("rotating an API key")?;
+        let set = set.execute(on.connection().await?).await.doing("rotating an API key")?;
         on.tell(self.user);
         Ok(set.rows_affected() > 0)
     }

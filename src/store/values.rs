@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments as _, Encode, Sqlite, Type};
+
 /// The most rows of one statement. SQLite binds at most 32,766 values, which is far above.
 pub(super) const ROWS: usize = 256;
 
@@ -21,27 +24,38 @@ impl ManyRows {
         Self { statement, columns, texts: [const { OnceLock::new() }; SIZES] }
     }
 
-    /// The number of rows that must be bound for this many.
-    pub(super) fn padded(rows: usize) -> usize {
-        rows.next_power_of_two()
-    }
-
-    /// The statement for this many rows, at most [`ROWS`].
-    pub(super) fn text(&'static self, rows: usize) -> &'static str {
-        let padded = Self::padded(rows);
+    /// The statement for these rows, at least one and at most [`ROWS`], whose values are added to the arguments.
+    pub(super) fn bind<R>(
+        &'static self,
+        rows: &[R],
+        arguments: &mut SqliteArguments,
+        bind: impl Fn(&R, &mut Values<'_>),
+    ) -> &'static str {
+        let padded = rows.len().next_power_of_two();
+        arguments.reserve(padded * self.columns, 0);
+        for row in rows {
+            bind(row, &mut Values(arguments));
+        }
+        for _ in 0..(padded - rows.len()) * self.columns {
+            Values(arguments).add(None::<i64>);
+        }
         self.texts[padded.ilog2() as usize].get_or_init(|| self.render(padded))
     }
 
     fn render(&self, rows: usize) -> String {
-        let mut list = String::new();
-        for row in 0..rows {
-            list.push_str(if row == 0 { "(" } else { ", (" });
-            for column in 0..self.columns {
-                // Without a number: sqlx looks each name up in SQLite, which looks through all of them.
-                list.push_str(if column == 0 { "?" } else { ", ?" });
-            }
-            list.push(')');
-        }
-        self.statement.replace("{rows}", &list)
+        // Without numbers: sqlx looks each name of a parameter up in SQLite, which looks through all of them.
+        let row = format!("({})", vec!["?"; self.columns].join(", "));
+        self.statement.replace("{rows}", &vec![row.as_str(); rows].join(", "))
+    }
+}
+
+/// The values of one row, in the order of the columns.
+pub(super) struct Values<'a>(&'a mut SqliteArguments);
+
+impl Values<'_> {
+    /// The value of the next column.
+    pub(super) fn add<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> &mut Self {
+        self.0.add(value).expect("text and numbers have a form in SQLite");
+        self
     }
 }

@@ -1,7 +1,8 @@
 //! Workspaces: who has registered which name.
 
 use super::error::Doing as _;
-use super::writer::{Change, Writing};
+use super::writer::Change;
+use super::writing::Writing;
 use super::{Error, Store, stored};
 use crate::clock::Timestamp;
 use crate::id::{Email, UserId};
@@ -83,20 +84,21 @@ impl Change for RegisterWorkspace {
     async fn apply(&self, on: &mut Writing) -> Result<Registered, Error> {
         let owner = sqlx::query_scalar(OWNER).bind(&self.name);
         let owner: Option<String> =
-            owner.fetch_optional(&mut on.connection).await.doing("looking for a workspace")?;
+            owner.fetch_optional(on.connection().await?).await.doing("looking for a workspace")?;
         match owner {
             Some(owner) if owner == self.owner.as_str() => return Ok(Registered::Registered),
             Some(_) => return Ok(Registered::Taken),
             None => {}
         }
         let count = sqlx::query_scalar(COUNT).bind(self.owner.as_str());
-        let count: i64 = count.fetch_one(&mut on.connection).await.doing("counting workspaces")?;
+        let count: i64 =
+            count.fetch_one(on.connection().await?).await.doing("counting workspaces")?;
         if count >= i64::from(MOST_WORKSPACES) {
             return Ok(Registered::TooMany);
         }
         let register =
             sqlx::query(REGISTER).bind(&self.name).bind(self.owner.as_str()).bind(self.now.unix());
-        register.execute(&mut on.connection).await.doing("registering a workspace")?;
+        register.execute(on.connection().await?).await.doing("registering a workspace")?;
         Ok(Registered::Registered)
     }
 }

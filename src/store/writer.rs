@@ -3,9 +3,9 @@
 //! The first change that waits begins a transaction, whatever has arrived by then joins it, and one
 //! commit makes all of it durable before anybody is answered. Nothing is delayed on purpose: the next
 //! batch is what arrived during this commit. Changes take effect in the order of the queue; runs of
-//! messages, and of changes of properties, become multi-row statements. Should a batch fail, it is rolled back and its changes are
-//! applied one by one, so that none fails for a neighbour. Between transactions nothing is remembered:
-//! other processes write to the same file.
+//! messages, and of changes of properties, become multi-row statements. Should a batch fail, it is rolled back
+//! and its changes are applied one by one, so that none fails for a neighbour. Between transactions nothing
+//! is remembered: other processes write to the same file.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -20,11 +20,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::error::Doing as _;
-use super::log::{self, Log, execute};
+use super::log::{self, Log};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
 use super::values::ROWS;
+use super::writing::Writing;
 use super::{DatabaseFile, Error};
 use crate::id::UserId;
 
@@ -42,19 +42,6 @@ const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
 const TOLD: usize = 1024;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// The connection that writes, in a transaction of which users may have to be told.
-pub struct Writing {
-    pub(super) connection: SqliteConnection,
-    told: HashSet<UserId>,
-}
-
-impl Writing {
-    /// Once the transaction is committed, something has changed for this user.
-    pub(super) fn tell(&mut self, user: UserId) {
-        self.told.insert(user);
-    }
-}
 
 /// Who has something new to read since a commit. It is a hint: what is new stands in the database.
 #[derive(Clone, Debug)]
@@ -119,9 +106,14 @@ impl<C, O> Waiting<C, O> {
 impl<C: Change> Queued for Waiting<C, C::Outcome> {
     fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            if !C::IS_FOR_ITS_ANSWER || !self.caller.is_closed() {
-                self.outcome = Some(self.change.apply(on).await?);
+            if C::IS_FOR_ITS_ANSWER {
+                // The transaction has begun then, however long that took.
+                on.connection().await?;
+                if self.caller.is_closed() {
+                    return Ok(());
+                }
             }
+            self.outcome = Some(self.change.apply(on).await?);
             Ok(())
         })
     }
@@ -187,7 +179,7 @@ impl Writer {
         let log = Arc::new(Log::default());
         let task = WriterTask {
             file,
-            writing: Some(Writing { connection, told: HashSet::new() }),
+            writing: Some(Writing::new(connection)),
             changes,
             told: told.clone(),
             version: None,
@@ -302,7 +294,7 @@ impl WriterTask {
             }
         }
         if let Some(writing) = self.writing.take()
-            && let Err(error) = writing.connection.close().await
+            && let Err(error) = writing.into_connection().close().await
         {
             tracing::warn!(%error, "closing the writing connection failed");
         }
@@ -312,17 +304,13 @@ impl WriterTask {
     async fn write(&mut self, first: Item) {
         let started = Instant::now();
         let mut batch = vec![first];
-        let begun = self.begin().await;
         self.gather(&mut batch);
-        if begun.is_err() {
-            settle_all(batch, &begun);
-            return;
-        }
         let written = self.apply_and_commit(&mut batch).await;
         histogram!("chatserver_store_batch_changes").record(number(batch.len()));
         histogram!("chatserver_store_commit_seconds").record(started.elapsed());
         match &written {
-            Err(error) if batch.len() > 1 => {
+            // Another process does not let go of the database, whichever change comes first.
+            Err(error) if batch.len() > 1 && !error.is_busy() => {
                 tracing::warn!(%error, changes = batch.len(), "a batch failed, its changes follow one by one");
                 counter!("chatserver_store_failed_batches_total").increment(1);
                 self.write_one_by_one(batch).await;
@@ -335,18 +323,15 @@ impl WriterTask {
     async fn write_one_by_one(&mut self, batch: Vec<Item>) {
         for item in batch {
             let mut alone = vec![item];
-            let written = match self.begin().await {
-                Ok(()) => self.apply_and_commit(&mut alone).await,
-                refused => refused,
-            };
+            let written = self.apply_and_commit(&mut alone).await;
             settle_all(alone, &written);
         }
     }
 
-    /// Begins a transaction that holds the right to write, and waits for it where another process has it.
-    async fn begin(&mut self) -> Result<(), Error> {
-        let writing = match &mut self.writing {
-            Some(writing) => writing,
+    /// The connection, or a new one where the last one failed.
+    async fn writing(&mut self) -> Result<&mut Writing, Error> {
+        match &mut self.writing {
+            Some(writing) => Ok(writing),
             none => {
                 let opened = self.file.connect_writer().await;
                 let connection = opened.map_err(|error| {
@@ -357,15 +342,9 @@ impl WriterTask {
                     Error::Closed
                 })?;
                 self.version = None;
-                none.insert(Writing { connection, told: HashSet::new() })
+                Ok(none.insert(Writing::new(connection)))
             }
-        };
-        let begun = execute(&mut writing.connection, "BEGIN IMMEDIATE").await;
-        if begun.is_err() {
-            // Whatever is wrong with it, a new connection may be right.
-            self.writing = None;
         }
-        begun.doing("beginning a transaction")
     }
 
     /// Takes what else has arrived into the batch.
@@ -379,24 +358,29 @@ impl WriterTask {
     }
 
     async fn apply_and_commit(&mut self, batch: &mut [Item]) -> Result<(), Error> {
-        let writing = self.writing.as_mut().ok_or(Error::Closed)?;
-        let mut written = apply(writing, batch).await;
-        if written.is_ok() {
-            let committed = execute(&mut writing.connection, "COMMIT").await;
-            written = committed.doing("committing a batch");
-        }
-        let told = std::mem::take(&mut writing.told);
-        if written.is_ok() {
-            if !told.is_empty() {
-                // Nobody may be listening.
-                drop(self.told.send(Told::Users(Arc::new(told))));
+        let writing = self.writing().await?;
+        writing.begin();
+        let written = match apply(writing, batch).await {
+            Ok(()) => writing.commit().await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(told) => {
+                if !told.is_empty() {
+                    // Nobody may be listening.
+                    drop(self.told.send(Told::Users(Arc::new(told))));
+                }
+                Ok(())
             }
-        } else if execute(&mut writing.connection, "ROLLBACK").await.is_err() {
-            // SQLite rolls back by itself after some errors and then refuses to do it again. A new
-            // connection is in a known state in any case.
-            self.writing = None;
+            Err(error) => {
+                // SQLite rolls back by itself after some errors and then refuses to do it again, and where a
+                // transaction has not begun. A new connection is in a known state in any case.
+                if writing.roll_back().await.is_err() {
+                    self.writing = None;
+                }
+                Err(error)
+            }
         }
-        written
     }
 
     /// Tells of what other processes have written, such as a command.
@@ -404,7 +388,7 @@ impl WriterTask {
         self.looked_at = Instant::now();
         let Some(writing) = &mut self.writing else { return };
         let version = sqlx::query_scalar("PRAGMA data_version");
-        match version.fetch_one(&mut writing.connection).await {
+        match version.fetch_one(writing.idle()).await {
             Ok(version) => {
                 if self.version.replace(version) != Some(version) {
                     drop(self.told.send(Told::Anybody));
@@ -417,7 +401,7 @@ impl WriterTask {
     /// Empties a log that is too long.
     async fn empty_log(&mut self) {
         let Some(writing) = &mut self.writing else { return };
-        if let Err(error) = self.log.empty(&mut writing.connection).await {
+        if let Err(error) = self.log.empty(writing.idle()).await {
             tracing::warn!(%error, "emptying the write-ahead log failed");
             self.writing = None;
         }

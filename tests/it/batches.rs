@@ -45,9 +45,8 @@ async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
             std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context))).await;
         assert!(polled.is_pending(), "a change waits for the commit");
     }
-    // The writer has taken the first one out of the queue and waits for the lock.
-    let waiting = changes.len() - 1;
-    until("the changes are queued", async || world.app().store.queue_depth() == waiting).await;
+    // They were queued before the writer came to look, and it waits for the lock with all of them.
+    until("the changes are taken", async || world.app().store.queue_depth() == 0).await;
     lock.release().await;
     let mut answers = Vec::new();
     for change in changes {

@@ -1,0 +1,128 @@
+//! The connection that writes, within a transaction.
+//!
+//! SQLite works on a thread of its own, and each statement that is waited for costs two changes of threads, which on a
+//! busy machine take longer than the statement. So what nobody waits for is carried out later, with the next
+//! statement whose result somebody needs, or with the commit.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, FromRow, SqliteConnection};
+
+use super::Error;
+use super::error::Doing as _;
+use super::values::{ManyRows, Values};
+use crate::id::UserId;
+
+/// The most texts of several statements that are remembered. There are about a hundred that come again and again.
+const TEXTS: usize = 512;
+
+/// A transaction, and of whom it has changed something.
+pub struct Writing {
+    connection: SqliteConnection,
+    /// What is to be carried out with the next statement.
+    later: Vec<&'static str>,
+    arguments: SqliteArguments,
+    /// Texts of several statements, by the places in memory of the single ones.
+    texts: HashMap<Vec<usize>, Arc<str>>,
+    told: HashSet<UserId>,
+}
+
+impl Writing {
+    pub(super) fn new(connection: SqliteConnection) -> Self {
+        Self {
+            connection,
+            later: Vec::new(),
+            arguments: SqliteArguments::default(),
+            texts: HashMap::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    /// Begins a transaction that holds the right to write. The first statement waits where another process has it.
+    pub(super) fn begin(&mut self) {
+        self.later.push("BEGIN IMMEDIATE");
+    }
+
+    /// Has a statement over these rows carried out, by and by.
+    pub(super) fn later<R>(
+        &mut self,
+        statement: &'static ManyRows,
+        rows: &[R],
+        bind: impl Fn(&R, &mut Values<'_>),
+    ) {
+        self.later.push(statement.bind(rows, &mut self.arguments, bind));
+    }
+
+    /// The value that a statement makes of these rows.
+    pub(super) async fn value<R, T>(
+        &mut self,
+        statement: &'static ManyRows,
+        rows: &[R],
+        bind: impl Fn(&R, &mut Values<'_>),
+    ) -> Result<T, sqlx::Error>
+    where
+        (T,): for<'r> FromRow<'r, SqliteRow>,
+        T: Send + Unpin,
+    {
+        self.later(statement, rows, bind);
+        let (text, arguments) = self.take();
+        sqlx::query_scalar_with(AssertSqlSafe(text), arguments)
+            .fetch_one(&mut self.connection)
+            .await
+    }
+
+    /// The connection, for other statements, once everything before them is carried out.
+    pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
+        if !self.later.is_empty() {
+            self.carry_out().await.doing("carrying statements out")?;
+        }
+        Ok(&mut self.connection)
+    }
+
+    /// Ends the transaction: what was changed is on disk, and told of are those whom it concerns.
+    pub(super) async fn commit(&mut self) -> Result<HashSet<UserId>, Error> {
+        self.later.push("COMMIT");
+        self.carry_out().await.doing("committing a batch")?;
+        Ok(std::mem::take(&mut self.told))
+    }
+
+    /// Ends the transaction and changes nothing. After a failure of this the connection may be in any state.
+    pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
+        self.take();
+        self.told.clear();
+        sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
+    }
+
+    /// Once the transaction is committed, something has changed for this user.
+    pub(super) fn tell(&mut self, user: UserId) {
+        self.told.insert(user);
+    }
+
+    /// The connection between two transactions.
+    pub(super) fn idle(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    pub(super) fn into_connection(self) -> SqliteConnection {
+        self.connection
+    }
+
+    async fn carry_out(&mut self) -> Result<(), sqlx::Error> {
+        let (text, arguments) = self.take();
+        let carried_out = sqlx::query_with(AssertSqlSafe(text), arguments);
+        carried_out.execute(&mut self.connection).await.map(drop)
+    }
+
+    /// What is to be carried out, as one text.
+    fn take(&mut self) -> (Arc<str>, SqliteArguments) {
+        let statements = std::mem::take(&mut self.later);
+        if self.texts.len() >= TEXTS {
+            self.texts.clear();
+        }
+        let key = statements.iter().map(|statement| statement.as_ptr().addr()).collect();
+        let text = self.texts.entry(key).or_insert_with(|| statements.join(";\n").into());
+        (Arc::clone(text), std::mem::take(&mut self.arguments))
+    }
+}
