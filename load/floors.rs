@@ -15,6 +15,7 @@ use super::scenario::{Run as Measure, Scenario};
 type Floors = BTreeMap<Scenario, BTreeMap<Ceiling, f64>>;
 
 #[derive(Args)]
+#[group(id = "floors")]
 pub struct Run {
     /// A TOML file: a section for each scenario, in which each ceiling has its least ratio of requests/s
     file: PathBuf,
@@ -27,12 +28,15 @@ impl Run {
         let file = self.file.display();
         let text = fs::read_to_string(&self.file).map_err(|error| format!("{file}: {error}"))?;
         let floors: Floors = toml::from_str(&text).map_err(|error| format!("{file}: {error}"))?;
+        if floors.is_empty() {
+            return Err(format!("{file}: it names no scenario").into());
+        }
         let measure = Measure { ceiling: true, ..self.measure };
-        let mut holds = !floors.is_empty();
+        let mut holds = true;
         for (scenario, floors) in floors {
             let measured = measure.measure(scenario).await?;
             report::print(&measured, &measure)?;
-            holds &= measured.server.are_ok();
+            holds &= measured.is_ok();
             for (ceiling, floor) in floors {
                 let mut all = measured.ceilings.iter();
                 let found = all.find(|(measured, ..)| *measured == ceiling);

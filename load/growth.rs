@@ -17,15 +17,15 @@ use super::figures::{Figures, as_f64};
 use super::report::mebibytes;
 use super::server::{Place, Server, Target, Which};
 
-/// The conversations over which the messages are spread evenly.
-const CONVERSATIONS: usize = 10_000;
-
 /// Bytes of Data of a message.
 const BYTES: usize = 400;
 
 #[derive(Args)]
 pub struct Run {
-    /// Sizes of the database, in messages: each a multiple of 10000, in ascending order
+    /// The conversations over which the messages are spread evenly
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    conversations: u32,
+    /// Sizes of the database, in messages: multiples of the conversations, in ascending order
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
     messages: Vec<usize>,
     #[command(flatten)]
@@ -52,22 +52,25 @@ struct Measured {
 impl Run {
     pub async fn run(self) -> Result<bool, Failed> {
         let ascending = self.messages.is_sorted() && !self.messages.is_empty();
-        let in_step = |messages: &usize| *messages > 0 && messages.is_multiple_of(CONVERSATIONS);
+        let conversations = usize::try_from(self.conversations)?;
+        let in_step = |messages: &usize| *messages > 0 && messages.is_multiple_of(conversations);
         if !ascending || !self.messages.iter().all(in_step) {
-            return Err("--messages must be multiples of 10000 in ascending order".into());
+            let sentence =
+                format!("--messages must be multiples of {conversations} in ascending order");
+            return Err(sentence.into());
         }
         if !self.which.is_started() {
             return Err("growth starts and kills the server: it can't have --url".into());
         }
         let place = self.which.place()?;
         let database = Database::open(&place.database_url).await?;
-        let crowd = Arc::new(database.add(Shape::Conversations(CONVERSATIONS)).await?);
+        let crowd = Arc::new(database.add(Shape::Conversations(conversations)).await?);
         database.close().await;
         let mut all = Vec::new();
         let mut filled = 0;
         for messages in &self.messages {
             let database = Database::open(&place.database_url).await?;
-            let more = messages / CONVERSATIONS - filled;
+            let more = messages / conversations - filled;
             database.fill(&crowd, more, BYTES, true).await?;
             database.close().await;
             filled += more;
@@ -137,7 +140,7 @@ impl Run {
         }
         let Measured { messages, database_bytes, send, page_of_one, page, after_stop, after_kill } =
             measured;
-        println!("{messages} messages in {CONVERSATIONS} conversations");
+        println!("{messages} messages in {} conversations", self.conversations);
         for (name, figures) in [("send", send), ("page of 1", page_of_one), ("page of 50", page)] {
             println!(
                 "  {name:10} {:8.0}/s  p50 {:6.2} ms  p99 {:7.2} ms  {} bytes",

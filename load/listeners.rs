@@ -91,9 +91,9 @@ impl Run {
         raise_open_files(count + usize::try_from(self.connections)?)?;
         let place = self.which.place()?;
         let database = Database::open(&place.database_url).await?;
-        let crowd = database.add(Shape::Pairs(count.div_ceil(2))).await?;
+        let crowd = database.add(Shape::Pairs((count + AT_ONCE).div_ceil(2))).await?;
         database.close().await;
-        // The first ones come before the others, to tell what the server takes once.
+        // Others come before them, to tell what the server takes once.
         let most = (count + AT_ONCE).to_string();
         let server = place.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
         let measured = self.measure(&server.target, &Arc::new(crowd)).await;
@@ -105,9 +105,10 @@ impl Run {
 
     async fn measure(&self, target: &Target, crowd: &Arc<Crowd>) -> Result<Measured, Failed> {
         let count = usize::try_from(self.listeners)?;
-        drop(open(target, &crowd.people[..count.min(AT_ONCE)]).await?);
+        let (people, others) = crowd.people.split_at(count);
+        drop(open(target, others).await?);
         let before = settled_memory(target).await?;
-        let sockets = open(target, &crowd.people[..count]).await?;
+        let sockets = open(target, people).await?;
         let after = settled_memory(target).await?;
         let listener_bytes = after.saturating_sub(before) / u64::from(self.listeners);
 
@@ -145,10 +146,12 @@ impl Run {
     fn senders(&self, target: &Target, crowd: &Arc<Crowd>, untold: &Arc<Untold>) -> Vec<Actor> {
         const SEND: &[Ask] = &[Ask::Send { bytes: SENT }];
         let target = Arc::new(target.clone());
-        let connections = usize::try_from(self.connections).unwrap_or(usize::MAX);
-        let connections = connections.min(crowd.talks.len());
+        let [connections, listeners] =
+            [self.connections, self.listeners].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let talks_heard = listeners / 2;
+        let connections = connections.min(talks_heard);
         let actor = |connection| {
-            let talks = (connection..crowd.talks.len()).step_by(connections);
+            let talks = (connection..talks_heard).step_by(connections);
             let seats = talks.map(|talk| Seat { person: crowd.talks[talk].people[0], talk });
             let mut actor = Actor::new(crowd, &target, seats.collect(), SEND);
             actor.untold = Some(Arc::clone(untold));
@@ -272,14 +275,15 @@ async fn listen(
     Ok(pushes)
 }
 
-/// The memory of the server, once it no longer changes.
+/// The memory of the server, once it no longer changes by much, or after [`PATIENCE`].
 async fn settled_memory(target: &Target) -> Result<u64, Failed> {
-    let mut memory = 0;
+    const LITTLE: u64 = 64 * 1024;
+    let (since, mut memory) = (Instant::now(), 0);
     loop {
         sleep(Duration::from_secs(2)).await;
         let Some(usage) = target.usage()? else { return Ok(0) };
-        if usage.rss == memory {
-            return Ok(memory);
+        if usage.rss.abs_diff(memory) < LITTLE || since.elapsed() > PATIENCE {
+            return Ok(usage.rss);
         }
         memory = usage.rss;
     }

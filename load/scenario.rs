@@ -149,11 +149,18 @@ pub struct Measured {
     pub ceilings: Vec<(Ceiling, Figures, Ratios)>,
 }
 
+impl Measured {
+    /// Whether every answer was OK, and there were some.
+    pub fn is_ok(&self) -> bool {
+        self.server.are_ok() && self.ceilings.iter().all(|(_, figures, _)| figures.are_ok())
+    }
+}
+
 impl Run {
     pub async fn run(self, scenario: Scenario) -> Result<bool, Failed> {
         let measured = self.measure(scenario).await?;
         report::print(&measured, &self)?;
-        Ok(measured.server.are_ok())
+        Ok(measured.is_ok())
     }
 
     /// Measures it. The server is stopped in the end.

@@ -137,8 +137,11 @@ impl Server {
     /// Starts a program that prints where it listens, and waits until it answers.
     pub async fn start(mut command: Command) -> Result<Self, Failed> {
         let since = Instant::now();
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| {
+            let program = command.as_std().get_program().display();
+            format!("{program} could not be started: {error}")
+        })?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
         let line = timeout(PATIENCE, BufReader::new(stdout).lines().next_line()).await??;
         let line = line.ok_or("the server ended at once; its log says why")?;
