@@ -81,7 +81,7 @@ impl Shape {
 
 /// The database, opened beside a server or while there is none.
 pub struct Database {
-    store: Arc<Store>,
+    pub store: Arc<Store>,
     tasks: TaskTracker,
 }
 
@@ -156,13 +156,23 @@ impl Database {
         sender: usize,
         bytes: usize,
     ) -> Result<(), Failed> {
-        let now = Clock::system().now();
         let sender = &crowd.people[talk.people[sender]];
-        let added = self.store.add_message(AddMessage {
-            conversation: talk.conversation,
+        match self.store.add_message(talk.message(sender, bytes)?).await? {
+            Added::Stored => Ok(()),
+            other => Err(format!("a message was not stored: {other:?}").into()),
+        }
+    }
+}
+
+impl Talk {
+    /// A new message from one of the two.
+    pub fn message(&self, sender: &Person, bytes: usize) -> Result<AddMessage, Failed> {
+        let now = Clock::system().now();
+        Ok(AddMessage {
+            conversation: self.conversation,
             sender: sender.user,
             station: Some(sender.station),
-            instance: talk.instance,
+            instance: self.instance,
             message: Message {
                 id: MessageId::parse(&Uuid::new_v4().to_string()).ok_or("no message ID")?,
                 kind: "Message".to_owned(),
@@ -171,11 +181,7 @@ impl Database {
                 data: data(bytes),
             },
             now,
-        });
-        match added.await? {
-            Added::Stored => Ok(()),
-            other => Err(format!("a message was not stored: {other:?}").into()),
-        }
+        })
     }
 }
 

@@ -21,6 +21,7 @@ mod hints;
 mod keys;
 mod limits;
 mod listener;
+mod load;
 mod migration;
 mod model;
 mod notifications;

@@ -1,0 +1,195 @@
+//! The load generator, as somebody runs it who wants to know what a server does.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::binary::{Process, Workplace};
+
+/// A run that is as short as one can be.
+const SHORT: [&str; 6] = ["--seconds", "1", "--warm-up", "0", "--connections", "4"];
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_chatserver-load");
+
+impl Workplace {
+    fn loads(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).current_dir(self.path()).env_clear().stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
+    /// Measures something with `--json`, which must succeed.
+    #[track_caller]
+    fn measures(&self, arguments: &[&str]) -> Value {
+        let output = self.loads(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Measures something that must not succeed, and returns what is said on stdout and stderr.
+    #[track_caller]
+    fn does_not_measure(&self, arguments: &[&str]) -> String {
+        let output = self.loads(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    }
+}
+
+/// The arguments with which a server is measured that runs already.
+fn running(server: &Process) -> [String; 4] {
+    let url = format!("http://{}/", server.address);
+    ["--url".into(), url, "--database-url".into(), "sqlite://chatserver.db".into()]
+}
+
+#[track_caller]
+fn is_without_errors(figures: &Value) {
+    assert!(figures["requests"].as_u64().unwrap() > 0, "{figures}");
+    assert_eq!(figures["errors"], Value::Object(serde_json::Map::new()), "{figures}");
+    let percentiles =
+        ["p50_ms", "p95_ms", "p99_ms", "max_ms"].map(|of| figures[of].as_f64().unwrap());
+    assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{figures}");
+}
+
+#[test]
+fn every_scenario_is_answered_ok() {
+    let place = Workplace::new();
+    for scenario in ["send", "send-hot", "list", "page", "page-read", "properties", "mixed"] {
+        let measured = place.measures(&[&[scenario], &SHORT[..]].concat());
+        assert_eq!(measured["scenario"], scenario);
+        is_without_errors(&measured["server"]);
+        assert!(measured["server"]["cpu_micros"].as_f64().unwrap() > 0.0, "{measured}");
+        assert!(measured["server"]["rss_after"].as_u64().unwrap() > 0, "{measured}");
+    }
+}
+
+#[test]
+fn ceilings_are_measured_in_turn_with_the_server() {
+    let place = Workplace::new();
+    let rounds = ["--ceiling", "--rounds", "1"];
+    for (scenario, names) in [("send", ["echo", "insert"]), ("page", ["echo", "row"])] {
+        let measured = place.measures(&[&[scenario], &SHORT[..], &rounds[..]].concat());
+        let ceilings = measured["ceilings"].as_object().unwrap();
+        assert!(ceilings.keys().eq(names), "{measured}");
+        for ceiling in ceilings.values() {
+            is_without_errors(ceiling);
+            // The answers have the same size, so that the same bytes are sent.
+            let bytes = |figures: &Value| figures["answer_bytes"].as_u64().unwrap();
+            assert!(bytes(ceiling).abs_diff(bytes(&measured["server"])) <= 2, "{measured}");
+            for ratio in ["per_second", "p99", "cpu"] {
+                assert!(ceiling["ratios"][ratio].as_f64().unwrap() > 0.0, "{measured}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_open_loop_asks_at_its_rate() {
+    let place = Workplace::new();
+    let measured = place.measures(&[&["list", "--rate", "50"], &SHORT[..]].concat());
+    let requests = measured["server"]["requests"].as_u64().unwrap();
+    assert!((25..=50).contains(&requests), "{measured}");
+}
+
+#[tokio::test]
+async fn listeners_hear_of_each_message() {
+    let place = Workplace::new();
+    let short = ["--listeners", "20", "--rate", "40", "--connections", "4", "--seconds", "1"];
+    let measured = place.measures(&[&["listeners"], &short[..]].concat());
+    is_without_errors(&measured["sends"]);
+    is_without_errors(&measured["pushes"]);
+    let requests = |of: &str| measured[of]["requests"].as_u64().unwrap();
+    assert!(requests("pushes") >= requests("sends"), "{measured}");
+    assert!(measured["listener_bytes"].is_u64(), "{measured}");
+}
+
+#[test]
+fn a_database_grows_and_its_server_is_stopped_and_killed() {
+    let place = Workplace::new();
+    let sizes = ["--conversations", "10", "--messages", "20,100"];
+    let measured = place.measures(&[&["growth"], &sizes[..], &SHORT[..]].concat());
+    let sizes = measured["sizes"].as_array().unwrap();
+    assert_eq!(sizes.iter().map(|size| &size["messages"]).collect::<Vec<_>>(), [20, 100]);
+    for size in sizes {
+        for path in ["send", "page_of_one", "page"] {
+            is_without_errors(&size[path]);
+        }
+        assert!(size["database_to_data"].as_f64().unwrap() > 1.0, "{measured}");
+        assert!(size["ready_after_kill_ms"].as_f64().unwrap() > 0.0, "{measured}");
+    }
+    let refused = place.does_not_measure(&["growth", "--conversations", "10", "--messages", "15"]);
+    assert!(refused.contains("--messages must be multiples of 10"), "{refused}");
+}
+
+/// Whoever measures refusals has measured nothing.
+#[tokio::test]
+async fn refusals_are_counted_by_code_and_fail_the_run() {
+    let place = Workplace::new();
+    let server = place.serves(&[("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "20")]).await;
+    let running = running(&server);
+    let arguments = [&["send"][..], &SHORT, &running.each_ref().map(String::as_str)].concat();
+    let told = place.does_not_measure(&arguments);
+    assert!(told.contains("limits.requests_per_second must be 0 at that server"), "{told}");
+    assert!(told.contains(" x rate_limited\n"), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_that_runs_is_measured_and_goes_on() {
+    let place = Workplace::new();
+    let server = place.serves(&[("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0")]).await;
+    let running = running(&server);
+    let running = running.each_ref().map(String::as_str);
+    let measured = place.measures(&[&["send"][..], &SHORT, &running].concat());
+    is_without_errors(&measured["server"]);
+    assert_eq!(measured["server"]["cpu_micros"], Value::Null, "it was not told the process");
+    let (alice, bob) = place.alice_and_bob(&server);
+    alice.sends("still there?").await;
+    assert_eq!(bob.reads().await, ["still there?"]);
+}
+
+/// Thousands of sockets need a limit that is high enough, which is better known before.
+#[test]
+fn too_few_open_files_are_named_before_anything_is_opened() {
+    let place = Workplace::new();
+    let limited = Command::new("sh")
+        .args(["-c", r#"ulimit -n 250 && exec "$0" listeners --listeners 1000"#, PROGRAM])
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    assert_eq!(limited.status.code(), Some(1), "{limited:?}");
+    let told = String::from_utf8(limited.stderr).unwrap();
+    let needed = "1064 connections need 1264 open files, 250 are allowed: ulimit -n 1264";
+    assert!(told.contains(needed), "{told}");
+}
+
+#[test]
+fn floors_hold_or_are_missed() {
+    let place = Workplace::new();
+    let file = place.path().join("floors.toml");
+    let floors = |text: &str| {
+        fs::write(&file, text).unwrap();
+        ["floors", "floors.toml", "--rounds", "1"]
+    };
+    let low = place.loads(&[&floors("[send]\ninsert = 0.001\n")[..], &SHORT].concat());
+    assert!(low.status.success(), "{low:?}");
+    let told = String::from_utf8(low.stderr).unwrap();
+    assert!(told.contains("send to (b) insert") && told.contains("0.00 holds"), "{told}");
+
+    let told = place.does_not_measure(&[&floors("[page]\nrow = 1000.0\n")[..], &SHORT].concat());
+    assert!(told.contains("the floor of 1000.00 IS MISSED"), "{told}");
+    let told = place.does_not_measure(&[&floors("[page]\ninsert = 0.1\n")[..], &SHORT].concat());
+    assert!(told.contains("floors.toml: page has no ceiling (b) insert"), "{told}");
+    let told = place.does_not_measure(&[&floors("[pages]\nrow = 0.1\n")[..], &SHORT].concat());
+    assert!(told.contains("unknown variant `pages`"), "{told}");
+    assert!(place.does_not_measure(&floors("")).contains("floors.toml: it names no scenario"));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let place = Workplace::new();
+    let told = place.does_not_measure(&["send", "--server", "no/such/chatserver"]);
+    assert!(told.contains("no/such/chatserver"), "{told}");
+    let nobody = ["--url", "http://127.0.0.1:1/", "--database-url", "sqlite://chatserver.db"];
+    let told = place.does_not_measure(&[&["send"][..], &nobody].concat());
+    assert!(told.contains("http://127.0.0.1:1/ is not ready"), "{told}");
+}
