@@ -26,6 +26,10 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is not one JSON object, or has a key twice.
     pub fn of_body(body: &'a [u8]) -> Result<Self, Error> {
         let not_text = Error::BadRequest("the body is not valid UTF-8");
         let text = std::str::from_utf8(body).map_err(|_| not_text)?;
@@ -45,18 +49,30 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is not there or not of its form.
     pub fn required<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
         let missing = || Error::missing(self.full(name), T::EXPECTED);
         self.optional(name)?.ok_or_else(missing)
     }
 
     /// A field that may be absent, `null` or empty, which all mean the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is not of its form.
     pub fn optional<T: Parse>(&self, name: &'static str) -> Result<Option<T>, Error> {
         let text = self.text(name, T::EXPECTED)?.filter(|text| !text.is_empty());
         text.map(|text| self.parse(name, &text)).transpose()
     }
 
     /// A field that must be there, but may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is not there or not of its form.
     pub fn present<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
         let missing = || Error::missing(self.full(name), T::EXPECTED);
         let text = self.text(name, T::EXPECTED)?.ok_or_else(missing)?;
@@ -64,6 +80,10 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number of at least 1 that may be absent or `null`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is something else.
     pub fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let malformed = || Error::malformed(self.full(name), "a whole number of at least 1");
         let count = self.value(name).map(|value| digits(value).filter(|count| *count > 0));
@@ -71,18 +91,30 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number that must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is not there or something else.
     pub fn number(&self, name: &'static str) -> Result<u64, Error> {
         let missing = || Error::missing(self.full(name), NUMBER);
         self.optional_number(name)?.ok_or_else(missing)
     }
 
     /// A whole number that may be absent or `null`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is something else.
     pub fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let malformed = || Error::malformed(self.full(name), NUMBER);
         self.value(name).map(|value| digits(value).ok_or_else(malformed)).transpose()
     }
 
     /// An array of strings, which must be there but may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is not there, too long, or an entry is not of its form.
     pub fn list<T: Parse>(&self, name: &'static str, most: usize) -> Result<Vec<T>, Error> {
         let expected = || format!("an array of at most {most} strings, each {}", T::EXPECTED);
         let value = self.value(name);
@@ -94,6 +126,10 @@ impl<'a> Fields<'a> {
     }
 
     /// An object, either plain or as a string that contains its JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is not there, no object, or `read` refuses what is in it.
     pub fn object<T>(
         &self,
         name: &'static str,

@@ -31,7 +31,7 @@ pub mod config;
 pub mod conversations;
 mod envelope;
 pub mod error;
-mod fields;
+pub mod fields;
 pub mod friends;
 pub mod id;
 pub mod jobs;

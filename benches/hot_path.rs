@@ -1,0 +1,163 @@
+//! What the requests that come most often are made of, each part on its own: `cargo bench`.
+//!
+//! `chatserver-load` measures the whole server; this says which part has become slower.
+
+use std::hint::black_box;
+
+use chatserver::clock::{Clock, Timestamp};
+use chatserver::fields::Fields;
+use chatserver::id::{ConversationId, Instance, MessageId, StationId};
+use chatserver::messages::{Data, Kind};
+use chatserver::signature::Signed;
+use chatserver::store::Added;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crowd::{Crowd, Database, Person, Shape, Talk};
+use futures_util::future::join_all;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+#[path = "../load/crowd.rs"]
+#[expect(dead_code, reason = "the load generator makes other crowds, too")]
+mod crowd;
+
+/// Whatever goes wrong while a crowd is made.
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Bytes of Data of a message.
+const BYTES: usize = 300;
+
+/// The messages of a batch, each in a conversation of its own.
+const BATCH: usize = 64;
+
+/// A database in a folder of its own, and who talks in it.
+struct World {
+    runtime: Runtime,
+    database: Database,
+    crowd: Crowd,
+    _folder: TempDir,
+}
+
+impl World {
+    fn new(shape: Shape) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("chat.db").display());
+        let (database, crowd) = runtime.block_on(async {
+            let database = Database::open(&url).await.expect("a database");
+            let crowd = database.add(shape).await.expect("a crowd");
+            database.fill(&crowd, 1, BYTES, false).await.expect("messages");
+            (database, crowd)
+        });
+        Self { runtime, database, crowd, _folder: folder }
+    }
+
+    fn sender(&self, talk: &Talk) -> &Person {
+        &self.crowd.people[talk.people[0]]
+    }
+
+    /// The body of a request that adds a message, as clients send it.
+    fn request(&self) -> String {
+        let talk = &self.crowd.talks[0];
+        let message = talk.message(self.sender(talk), BYTES).expect("a message").message;
+        let message = json!({
+            "ID": message.id.as_str(), "Type": message.kind, "Created": message.created,
+            "ValidUntil": message.valid_until, "Data": message.data,
+        });
+        json!({
+            "action": "add", "conversationid": talk.conversation.as_str(),
+            "instance": talk.instance.as_str(), "message": message.to_string(),
+            "clientversioncode": 3, "timestamp": Clock::system().now().to_string(),
+        })
+        .to_string()
+    }
+}
+
+/// Whether the HMAC of a request is right.
+fn signature_check(criterion: &mut Criterion) {
+    let world = World::new(Shape::Pairs(1));
+    let person = world.sender(&world.crowd.talks[0]);
+    let body = world.request();
+    let signed = Signed {
+        srv: "chatserver",
+        api: "chatconversation",
+        user: person.user,
+        station: Some(person.station),
+        body: body.as_bytes(),
+    };
+    let signature = person.key.sign(&signed);
+    assert!(person.key.verifies(&signed, &signature), "the signature is right");
+    criterion.bench_function("signature check", |bencher| {
+        bencher.iter(|| person.key.verifies(black_box(&signed), &signature));
+    });
+}
+
+/// The fields of a request, out of its body.
+fn request_parse(criterion: &mut Criterion) {
+    let world = World::new(Shape::Pairs(1));
+    let body = world.request();
+    assert_eq!(parse(body.as_bytes()).expect("it is well formed").2.len(), BYTES);
+    criterion.bench_function("request parse", |bencher| {
+        bencher.iter(|| parse(black_box(body.as_bytes())));
+    });
+}
+
+fn parse(body: &[u8]) -> Result<(ConversationId, Instance, String), chatserver::error::Error> {
+    let fields = Fields::of_body(body)?;
+    fields.required::<Timestamp>("timestamp")?;
+    fields.optional::<StationId>("stationid")?;
+    let (conversation, instance) =
+        (fields.required("conversationid")?, fields.required("instance")?);
+    let data = fields.object("message", "message.", |message| {
+        message.required::<MessageId>("ID")?;
+        message.required::<Kind>("Type")?;
+        message.required::<Timestamp>("Created")?;
+        message.present::<Data>("Data")
+    })?;
+    Ok((conversation, instance, data.into_string()))
+}
+
+/// Conversation objects, as the store writes them.
+fn conversation_serialization(criterion: &mut Criterion) {
+    let world = World::new(Shape::Ring { people: 21, neighbours: 10 });
+    let (talk, store) = (&world.crowd.talks[0], &world.database.store);
+    let user = world.sender(talk).user;
+    let mut group = criterion.benchmark_group("conversation serialization");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("one", |bencher| {
+        bencher.to_async(&world.runtime).iter(async || {
+            let shown = store.conversation(talk.conversation, user).await;
+            shown.expect("the database answers").expect("it is there")
+        });
+    });
+    group.throughput(Throughput::Elements(20));
+    group.bench_function("list of 20", |bencher| {
+        bencher
+            .to_async(&world.runtime)
+            .iter(async || store.conversations(user).await.expect("the database answers"));
+    });
+    group.finish();
+}
+
+/// A batch of messages, durable.
+fn batch_apply(criterion: &mut Criterion) {
+    let world = World::new(Shape::Pairs(BATCH));
+    let mut group = criterion.benchmark_group("batch apply");
+    group.throughput(Throughput::Elements(u64::try_from(BATCH).expect("a small number")));
+    group.bench_function("64 messages", |bencher| {
+        bencher.to_async(&world.runtime).iter(async || {
+            let adding = world.crowd.talks.iter().map(|talk| add(&world, talk));
+            join_all(adding).await
+        });
+    });
+    group.finish();
+}
+
+async fn add(world: &World, talk: &Talk) {
+    let message = talk.message(world.sender(talk), BYTES).expect("a message");
+    let added = world.database.store.add_message(message).await;
+    assert_eq!(added.expect("the database answers"), Added::Stored);
+}
+
+criterion_group!(hot_path, signature_check, request_parse, conversation_serialization, batch_apply);
+criterion_main!(hot_path);
