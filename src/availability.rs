@@ -233,7 +233,7 @@ async fn tell_friends_of(app: &App, user: UserId) -> Result<(), store::Error> {
     {
         for friend in seen_by.friends {
             app.hints.changed(friend, user);
-            app.hub.wake(friend);
+            app.hub.wake(friend, None);
         }
     }
     Ok(())

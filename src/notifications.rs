@@ -127,6 +127,19 @@ impl Inbox<'_> {
         Ok(())
     }
 
+    /// The same with what was just sent to it, a moment later where nothing else is to be stored.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`] where this could not be stored.
+    pub async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
+        let Some(number) = sequence.number(self.user, self.station) else {
+            return Ok(());
+        };
+        self.hints.acknowledged(self.user, self.station, number);
+        self.store.acknowledge_soon(self.user, self.station, number).await
+    }
+
     /// Reads what the store has to tell. A station of which nothing is remembered is told of every friend.
     async fn read(&self, told: Option<Reach>) -> Result<Option<Pending>, store::Error> {
         let asked = self.asked(told);

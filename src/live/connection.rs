@@ -310,12 +310,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         if self.acknowledged >= Some(sequence) {
             return Ok(());
         }
-        match self.inbox().acknowledge(sequence).await {
+        let is_newest = self.sent == Some(sequence);
+        let acknowledged = if is_newest {
+            self.inbox().acknowledge_sent(sequence).await
+        } else {
+            self.inbox().acknowledge(sequence).await
+        };
+        match acknowledged {
             // What it covers is told again on the next connection.
             Err(store::Error::QueueFull) => return Ok(()),
             acknowledged => acknowledged.map_err(|error| failed(&error))?,
         }
-        if self.sent == Some(sequence) {
+        if is_newest {
             self.acknowledged = Some(sequence);
             self.held_until = None;
         }

@@ -81,10 +81,12 @@ impl Hub {
         self.tasks.wait().await;
     }
 
-    /// Wakes the listeners of a user.
-    pub fn wake(&self, user: UserId) {
+    /// Wakes the listeners of a user, but for one at this station.
+    pub fn wake(&self, user: UserId, but: Option<StationId>) {
         for listener in self.users().get(&user).into_iter().flatten() {
-            listener.bell.rung.notify_one();
+            if Some(listener.station) != but {
+                listener.bell.rung.notify_one();
+            }
         }
     }
 
@@ -99,7 +101,7 @@ impl Hub {
     pub async fn follow(&self, mut told: broadcast::Receiver<Told>) {
         loop {
             match told.recv().await {
-                Ok(Told::Users(users)) => users.iter().for_each(|user| self.wake(*user)),
+                Ok(Told::Users(users)) => users.iter().for_each(|(user, at)| self.wake(*user, *at)),
                 Ok(Told::Anybody) | Err(RecvError::Lagged(_)) => self.wake_all(),
                 Err(RecvError::Closed) => return,
             }

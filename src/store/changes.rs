@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
 use super::values::{ManyRows, ROWS};
-use super::writer::Change;
+use super::writer::{Change, Together};
 use super::writing::Writing;
 use super::{Error, Store, WireText, stored, stored_number};
 use crate::id::{ApiKey, ConversationId, Parse, StationId, UserId};
@@ -90,11 +90,19 @@ FROM station"#;
 
 /// The position never falls and never runs ahead of what there is: a client may remember an answer that the
 /// database, restored from a backup, does not.
-const MOVE: &str = "
-    UPDATE stations SET position = $3
-    WHERE user_id = $1 AND station_id = $2 AND (position IS NULL OR position < $3)
-        AND $3 <= coalesce((SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
-                            WHERE u.id = $1), 0)";
+static MOVE: ManyRows = ManyRows::new(
+    "WITH told (user_id, station_id, position) AS (
+         SELECT column1, column2, max(column3) FROM (VALUES {rows}) AS incoming
+         WHERE column1 IS NOT NULL GROUP BY column1, column2)
+     UPDATE stations SET position = told.position
+     FROM told
+     WHERE stations.user_id = told.user_id AND stations.station_id = told.station_id
+         AND (stations.position IS NULL OR stations.position < told.position)
+         AND told.position <= coalesce((
+             SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
+             WHERE u.id = told.user_id), 0)",
+    3,
+);
 
 const POSITION: &str = "
     SELECT coalesce(s.position, -1), coalesce(n.newest, 0)
@@ -165,11 +173,11 @@ impl Changes {
     /// Numbers them, and tells the users of them once they are committed.
     pub(super) async fn note(mut self, on: &mut Writing) -> Result<(), Error> {
         self.look_up(on).await?;
+        for ((user, _), made) in &self.made {
+            on.tell(*user, made.at.filter(|_| !made.elsewhere));
+        }
         let mut users: Vec<_> = self.made.keys().map(|(user, _)| *user).collect();
         users.dedup();
-        for user in &users {
-            on.tell(*user);
-        }
         let known = |user| self.known.users.get(user).copied();
         let users: Vec<_> = users.iter().filter_map(known).collect();
         for users in users.chunks(ROWS) {
@@ -355,34 +363,40 @@ impl Change for TakePending {
     async fn apply(&self, on: &mut Writing) -> Result<Option<Pending>, Error> {
         let pending = self.0.read(on.connection().await?).await?;
         if let Some(pending) = &pending {
-            move_to(on, self.0.user, self.0.station, pending.newest).await?;
+            let AskPending { user, station, .. } = self.0;
+            move_to(on, &[&Acknowledge { user, station, number: pending.newest, may_wait: false }]);
         }
         Ok(pending)
     }
 }
 
-struct Acknowledge {
+/// A station has been told up to this number.
+pub(super) struct Acknowledge {
     user: UserId,
     station: StationId,
     number: i64,
+    /// Whether it may go with what comes next.
+    may_wait: bool,
 }
 
-impl Change for Acknowledge {
+impl Together for Acknowledge {
     type Outcome = ();
 
-    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
-        move_to(on, self.user, self.station, self.number).await
+    fn may_wait(&self) -> bool {
+        self.may_wait
+    }
+
+    async fn apply_all(on: &mut Writing, all: &[&Self]) -> Result<Vec<()>, Error> {
+        move_to(on, all);
+        Ok(vec![(); all.len()])
     }
 }
 
-async fn move_to(
-    on: &mut Writing,
-    user: UserId,
-    station: StationId,
-    number: i64,
-) -> Result<(), Error> {
-    let moved = sqlx::query(MOVE).bind(user.as_str()).bind(station.as_str()).bind(number);
-    moved.execute(on.connection().await?).await.map(drop).doing("moving a position")
+fn move_to(on: &mut Writing, all: &[&Acknowledge]) {
+    on.later(&MOVE, all, |acknowledge, values| {
+        let Acknowledge { user, station, number, .. } = acknowledge;
+        values.add(user.as_str()).add(station.as_str()).add(*number);
+    });
 }
 
 /// Takes a number for what is told but not stored.
@@ -448,7 +462,21 @@ impl Store {
         station: StationId,
         number: i64,
     ) -> Result<(), Error> {
-        self.change(Acknowledge { user, station, number }).await
+        self.writer.acknowledge(Acknowledge { user, station, number, may_wait: false }).await
+    }
+
+    /// The same, together with the next change that does not wait, or with none after a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where the position was not moved.
+    pub async fn acknowledge_soon(
+        &self,
+        user: UserId,
+        station: StationId,
+        number: i64,
+    ) -> Result<(), Error> {
+        self.writer.acknowledge(Acknowledge { user, station, number, may_wait: true }).await
     }
 
     /// A change number for what is told but not stored.

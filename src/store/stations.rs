@@ -93,7 +93,7 @@ impl Change for BindStation {
             .bind(self.most - 1);
         oldest.execute(on.connection().await?).await.doing("unbinding the oldest stations")?;
         // Its own listeners find out whether they are among those that gave way.
-        on.tell(self.user);
+        on.tell(self.user, None);
         Ok(())
     }
 }
@@ -101,7 +101,7 @@ impl Change for BindStation {
 async fn unbind(on: &mut Writing, user: UserId, station: StationId) -> Result<bool, Error> {
     let unbind = sqlx::query(UNBIND).bind(user.as_str()).bind(station.as_str());
     let unbound = unbind.execute(on.connection().await?).await.doing("unbinding a station")?;
-    on.tell(user);
+    on.tell(user, None);
     Ok(unbound.rows_affected() > 0)
 }
 

@@ -352,7 +352,7 @@ impl Change for SetDisabled {
         let set = sqlx::query(SET_DISABLED).bind(self.user.as_str()).bind(self.is_disabled);
         let set =
             set.execute(on.connection().await?).await.doing("disabling or enabling a user")?;
-        on.tell(self.user);
+        on.tell(self.user, None);
         Ok(set.rows_affected() > 0)
     }
 }
@@ -371,7 +371,7 @@ impl Change for SetApiKey {
             .bind(self.api_key.as_str())
             .bind(digest(&self.api_key));
         let set = set.execute(on.connection().await?).await.doing("rotating an API key")?;
-        on.tell(self.user);
+        on.tell(self.user, None);
         Ok(set.rows_affected() > 0)
     }
 }

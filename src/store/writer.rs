@@ -7,7 +7,7 @@
 //! and its changes are applied one by one, so that none fails for a neighbour. Between transactions nothing
 //! is remembered: other processes write to the same file.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,17 +16,18 @@ use std::time::Duration;
 use metrics::{counter, histogram};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::changes::Acknowledge;
 use super::log::{self, Log};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
 use super::values::ROWS;
 use super::writing::Writing;
 use super::{DatabaseFile, Error};
-use crate::id::UserId;
+use crate::id::{StationId, UserId};
 
 /// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
 const QUEUE: usize = 4096;
@@ -34,6 +35,9 @@ const QUEUE: usize = 4096;
 /// A batch takes no further change once its messages carry this many bytes: it bounds the time that
 /// one commit takes.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a change that may wait does so for others to go with.
+const MAY_WAIT: Duration = Duration::from_millis(20);
 
 /// How often to look whether another process has written.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
@@ -46,8 +50,8 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Who has something new to read since a commit. It is a hint: what is new stands in the database.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// These users.
-    Users(Arc<HashSet<UserId>>),
+    /// These users; not at the station that is named, whose own doing it was.
+    Users(Arc<HashMap<UserId, Option<StationId>>>),
     /// Perhaps anybody: another process has written.
     Anybody,
 }
@@ -71,6 +75,11 @@ pub trait Change: Send + Sync + 'static {
 pub(super) trait Together: Send + Sync {
     /// What became of one, refusals that were expected included.
     type Outcome: Send;
+
+    /// Whether it may go with what comes next, for [`MAY_WAIT`] at most: nobody is answered when it is made.
+    fn may_wait(&self) -> bool {
+        false
+    }
 
     /// Applies at least one and at most [`ROWS`], in their order. They may be applied again after a rollback.
     fn apply_all(
@@ -128,6 +137,7 @@ type WaitingTogether<C> = Box<Waiting<C, <C as Together>::Outcome>>;
 enum Item {
     Add(WaitingTogether<AddMessage>),
     Property(WaitingTogether<ChangeProperty>),
+    Acknowledge(WaitingTogether<Acknowledge>),
     Change(Box<dyn Queued>),
 }
 
@@ -135,7 +145,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Add(waiting) => waiting.change.message.data.len(),
-            Self::Property(_) | Self::Change(_) => 0,
+            Self::Property(_) | Self::Acknowledge(_) | Self::Change(_) => 0,
         }
     }
 
@@ -143,14 +153,26 @@ impl Item {
     fn goes_with(&self, next: &Self) -> bool {
         matches!(
             (self, next),
-            (Self::Add(_), Self::Add(_)) | (Self::Property(_), Self::Property(_))
+            (Self::Add(_), Self::Add(_))
+                | (Self::Property(_), Self::Property(_))
+                | (Self::Acknowledge(_), Self::Acknowledge(_))
         )
+    }
+
+    fn may_wait(&self) -> bool {
+        match self {
+            Self::Add(waiting) => waiting.change.may_wait(),
+            Self::Property(waiting) => waiting.change.may_wait(),
+            Self::Acknowledge(waiting) => waiting.change.may_wait(),
+            Self::Change(_) => false,
+        }
     }
 
     fn settle(self, committed: Result<(), Error>) {
         match self {
             Self::Add(waiting) => waiting.settle(committed),
             Self::Property(waiting) => waiting.settle(committed),
+            Self::Acknowledge(waiting) => waiting.settle(committed),
             Self::Change(waiting) => waiting.settle(committed),
         }
     }
@@ -203,6 +225,11 @@ impl Writer {
         change: ChangeProperty,
     ) -> Result<PropertyChanged, Error> {
         self.submit(|caller| Item::Property(Box::new(Waiting { change, outcome: None, caller })))
+            .await
+    }
+
+    pub(super) async fn acknowledge(&self, change: Acknowledge) -> Result<(), Error> {
+        self.submit(|caller| Item::Acknowledge(Box::new(Waiting { change, outcome: None, caller })))
             .await
     }
 
@@ -302,8 +329,9 @@ impl WriterTask {
 
     /// One batch: from the first change that waited to the answers.
     async fn write(&mut self, first: Item) {
-        let started = Instant::now();
         let mut batch = vec![first];
+        self.wait_for_more(&mut batch).await;
+        let started = Instant::now();
         self.gather(&mut batch);
         let written = self.apply_and_commit(&mut batch).await;
         histogram!("chatserver_store_batch_changes").record(number(batch.len()));
@@ -343,6 +371,17 @@ impl WriterTask {
                 })?;
                 self.version = None;
                 Ok(none.insert(Writing::new(connection)))
+            }
+        }
+    }
+
+    /// Waits for a change that does not wait itself, if there is none in the batch.
+    async fn wait_for_more(&mut self, batch: &mut Vec<Item>) {
+        let until = Instant::now() + MAY_WAIT;
+        while batch.iter().all(Item::may_wait) && batch.len() < ROWS {
+            match timeout_at(until, self.changes.recv()).await {
+                Ok(Some(item)) => batch.push(item),
+                Ok(None) | Err(_) => return,
             }
         }
     }
@@ -416,16 +455,18 @@ fn settle_all(batch: Vec<Item>, written: &Result<(), Error>) {
 
 async fn apply(on: &mut Writing, batch: &mut [Item]) -> Result<(), Error> {
     for run in batch.chunk_by_mut(Item::goes_with) {
-        let (mut messages, mut properties) = (Vec::new(), Vec::new());
+        let (mut messages, mut properties, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());
         for item in run {
             match item {
                 Item::Add(message) => messages.push(message),
                 Item::Property(property) => properties.push(property),
+                Item::Acknowledge(acknowledge) => acknowledged.push(acknowledge),
                 Item::Change(change) => change.apply(&mut *on).await?,
             }
         }
         apply_together(on, messages).await?;
         apply_together(on, properties).await?;
+        apply_together(on, acknowledged).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! busy machine take longer than the statement. So what nobody waits for is carried out later, with the next
 //! statement whose result somebody needs, or with the commit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -13,12 +13,12 @@ use sqlx::{AssertSqlSafe, FromRow, SqliteConnection};
 use super::Error;
 use super::error::Doing as _;
 use super::values::{ManyRows, Values};
-use crate::id::UserId;
+use crate::id::{StationId, UserId};
 
 /// The most texts of several statements that are remembered. There are about a hundred that come again and again.
 const TEXTS: usize = 512;
 
-/// A transaction, and of whom it has changed something.
+/// A transaction, and of whom it has changed something: at which station, where it was one alone.
 pub struct Writing {
     connection: SqliteConnection,
     /// What is to be carried out with the next statement.
@@ -26,7 +26,7 @@ pub struct Writing {
     arguments: SqliteArguments,
     /// Texts of several statements, by the places in memory of the single ones.
     texts: HashMap<Vec<usize>, Arc<str>>,
-    told: HashSet<UserId>,
+    told: HashMap<UserId, Option<StationId>>,
 }
 
 impl Writing {
@@ -36,7 +36,7 @@ impl Writing {
             later: Vec::new(),
             arguments: SqliteArguments::default(),
             texts: HashMap::new(),
-            told: HashSet::new(),
+            told: HashMap::new(),
         }
     }
 
@@ -82,7 +82,7 @@ impl Writing {
     }
 
     /// Ends the transaction: what was changed is on disk, and told of are those whom it concerns.
-    pub(super) async fn commit(&mut self) -> Result<HashSet<UserId>, Error> {
+    pub(super) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
         self.later.push("COMMIT");
         self.carry_out().await.doing("committing a batch")?;
         Ok(std::mem::take(&mut self.told))
@@ -95,9 +95,13 @@ impl Writing {
         sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
     }
 
-    /// Once the transaction is committed, something has changed for this user.
-    pub(super) fn tell(&mut self, user: UserId) {
-        self.told.insert(user);
+    /// Once the transaction is committed, something has changed for this user, at this station of the user's if at any,
+    /// which need not be told.
+    pub(super) fn tell(&mut self, user: UserId, at: Option<StationId>) {
+        let known = self.told.entry(user).or_insert(at);
+        if *known != at {
+            *known = None;
+        }
     }
 
     /// The connection between two transactions.
