@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::Failed;
 use super::actor::{Actor, Ask, Seat};
@@ -39,7 +41,8 @@ pub struct Run {
 
 /// What came of one size.
 struct Measured {
-    messages: usize,
+    messages: u64,
+    data_bytes: u64,
     database_bytes: u64,
     send: Figures,
     /// Of the newest message alone, which every size has.
@@ -74,7 +77,7 @@ impl Run {
             database.fill(&crowd, more, BYTES, true).await?;
             database.close().await;
             filled += more;
-            let measured = self.measure(&place, &crowd, *messages).await?;
+            let measured = self.measure(&place, &crowd).await?;
             self.show(&measured);
             all.push(measured);
         }
@@ -89,13 +92,11 @@ impl Run {
         Ok(all.iter().all(are_ok))
     }
 
-    async fn measure(
-        &self,
-        place: &Place,
-        crowd: &Arc<Crowd>,
-        messages: usize,
-    ) -> Result<Measured, Failed> {
-        let database_bytes = size(&place.folder().join("chat.db"))?;
+    async fn measure(&self, place: &Place, crowd: &Arc<Crowd>) -> Result<Measured, Failed> {
+        let file = place.folder().join("chat.db");
+        // Those that were sent while it was measured are there, too.
+        let (messages, data_bytes) = stored(&file).await?;
+        let database_bytes = fs::metadata(&file)?.len();
         let server = place.serve(&[]).await?;
         let after_stop = server.ready_after;
         let load = &self.load;
@@ -110,7 +111,16 @@ impl Run {
         let send = actors(&server.target, crowd, load, &[Ask::Send { bytes: BYTES }]);
         let send = drive(&server.target, load, send).await?;
         let after_kill = self.after_kill(place, server, crowd).await?;
-        Ok(Measured { messages, database_bytes, send, page_of_one, page, after_stop, after_kill })
+        Ok(Measured {
+            messages,
+            data_bytes,
+            database_bytes,
+            send,
+            page_of_one,
+            page,
+            after_stop,
+            after_kill,
+        })
     }
 
     /// Kills the server while people send, and says how long it takes to come back.
@@ -138,8 +148,7 @@ impl Run {
         if self.json {
             return;
         }
-        let Measured { messages, database_bytes, send, page_of_one, page, after_stop, after_kill } =
-            measured;
+        let Measured { messages, send, page_of_one, page, after_stop, after_kill, .. } = measured;
         println!("{messages} messages in {} conversations", self.conversations);
         for (name, figures) in [("send", send), ("page of 1", page_of_one), ("page of 50", page)] {
             println!(
@@ -150,7 +159,8 @@ impl Run {
                 figures.shown().answer_bytes
             );
         }
-        println!("  database   {}, {:.2} x Data", mebibytes(*database_bytes), measured.ratio());
+        let (size, ratio) = (mebibytes(measured.database_bytes), measured.ratio());
+        println!("  database   {size}, {ratio:.2} x Data");
         println!(
             "  ready      {after_stop:.0?} after a stop, {after_kill:.0?} after a kill under load\n"
         );
@@ -160,8 +170,7 @@ impl Run {
 impl Measured {
     /// The database to the Data of its messages.
     fn ratio(&self) -> f64 {
-        let data = u64::try_from(self.messages * BYTES).unwrap_or(u64::MAX);
-        as_f64(self.database_bytes) / as_f64(data)
+        as_f64(self.database_bytes) / as_f64(self.data_bytes)
     }
 
     fn shown(&self) -> Value {
@@ -189,6 +198,11 @@ fn actors(target: &Target, crowd: &Arc<Crowd>, load: &Load, mix: &'static [Ask])
     (0..load.connections()).map(actor).collect()
 }
 
-fn size(path: &Path) -> Result<u64, Failed> {
-    Ok(fs::metadata(path)?.len())
+/// How many messages there are in a database that nobody has open, and the bytes of their Data.
+async fn stored(file: &Path) -> Result<(u64, u64), Failed> {
+    let mut database = SqliteConnectOptions::new().filename(file).read_only(true).connect().await?;
+    let stored = sqlx::query_as("SELECT count(*), sum(octet_length(data)) FROM messages");
+    let (messages, data_bytes): (i64, i64) = stored.fetch_one(&mut database).await?;
+    database.close().await?;
+    Ok((u64::try_from(messages)?, u64::try_from(data_bytes)?))
 }

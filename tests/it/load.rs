@@ -109,7 +109,9 @@ fn a_database_grows_and_its_server_is_stopped_and_killed() {
     let sizes = ["--conversations", "10", "--messages", "20,100"];
     let measured = place.measures(&[&["growth"], &sizes[..], &SHORT[..]].concat());
     let sizes = measured["sizes"].as_array().unwrap();
-    assert_eq!(sizes.iter().map(|size| &size["messages"]).collect::<Vec<_>>(), [20, 100]);
+    let messages: Vec<_> = sizes.iter().map(|size| size["messages"].as_u64().unwrap()).collect();
+    // What was sent between the two is there, too.
+    assert!(messages[0] == 20 && messages[1] >= 100, "{measured}");
     for size in sizes {
         for path in ["send", "page_of_one", "page"] {
             is_without_errors(&size[path]);
