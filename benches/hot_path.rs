@@ -61,7 +61,7 @@ impl World {
         let talk = &self.crowd.talks[0];
         let message = talk.message(self.sender(talk), BYTES).expect("a message").message;
         let message = json!({
-            "ID": message.id.as_str(), "Type": message.kind, "Created": message.created,
+            "ID": message.id.as_str(), "Type": message.kind, "Created": message.created.to_string(),
             "ValidUntil": message.valid_until, "Data": message.data,
         });
         json!({

@@ -176,7 +176,7 @@ impl Talk {
             message: Message {
                 id: MessageId::parse(&Uuid::new_v4().to_string()).ok_or("no message ID")?,
                 kind: "Message".to_owned(),
-                created: now.to_string(),
+                created: now,
                 valid_until: String::new(),
                 data: data(bytes),
             },

@@ -70,8 +70,8 @@ CREATE TABLE participants (
     -- What the participant may do: 'open' is everything; 'blocked', where the participant has blocked the other one, and
     -- 'not_friends' allow to read. It follows from friends and blocks, and is written in the transactions that change these.
     standing TEXT NOT NULL,
-    -- Who takes part, as the conversation object says it: two fields with the ids and the nicks of all. It is
-    -- written anew when a nick changes.
+    -- Who takes part, as the conversation object says it: the entries of participantids, the name of the next field
+    -- and the entries of that, which have the nicks. It is written anew when a nick changes.
     people TEXT NOT NULL,
     secret TEXT NOT NULL,
     display_name TEXT NOT NULL,
@@ -100,9 +100,9 @@ SELECT (u.number << 32) + c.number, p.user_id, u.number, c.id, c.number,
                  OR EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = o.user_id AND b.blocked_id = p.user_id)
             THEN 'not_friends'
             ELSE 'open' END,
-       concat('"participantids":["', least.id, '","', greatest.id,
+       concat('"', least.id, '","', greatest.id,
               '"],"participants":[{"userid":"', least.id, '","username":', json_quote(least.nick),
-              '},{"userid":"', greatest.id, '","username":', json_quote(greatest.nick), '}]'),
+              '},{"userid":"', greatest.id, '","username":', json_quote(greatest.nick), '}'),
        p.secret, p.display_name, p.is_muted, p.is_favorite, p.is_hidden, p.hide_id, p.background_color,
        CASE p.delivered_to WHEN 0 THEN 0 ELSE (c.generation << 32) + p.delivered_to END
 FROM old_participants p
@@ -124,9 +124,10 @@ CREATE TABLE messages (
     place INTEGER NOT NULL,
     id TEXT NOT NULL,
     sender_number INTEGER NOT NULL,
-    -- A JSON string, as it stands on the wire.
-    type TEXT NOT NULL,
-    created TEXT NOT NULL,
+    -- A JSON string, as it stands on the wire; NULL stands for "Message", which most are.
+    type TEXT,
+    -- Unix seconds by the sender's clock.
+    created INTEGER NOT NULL,
     valid_until TEXT NOT NULL,
     -- Unix seconds by the server's clock, never falling within a generation.
     accepted_at INTEGER NOT NULL,
@@ -135,7 +136,8 @@ CREATE TABLE messages (
 ) STRICT;
 
 INSERT INTO messages
-SELECT (g.number << 32) + m.seq, m.id, u.number, json_quote(m.type), m.created, m.valid_until, m.accepted_at, m.data
+SELECT (g.number << 32) + m.seq, m.id, u.number, nullif(json_quote(m.type), '"Message"'), unixepoch(m.created),
+       m.valid_until, m.accepted_at, m.data
 FROM old_messages m
 JOIN generations g ON g.conversation_id = m.conversation_id AND g.generation = m.generation
 JOIN users u ON u.id = m.sender_id
@@ -145,16 +147,19 @@ ORDER BY g.number, m.seq;
 -- for each: the youngest, up to 15 of a generation, are found by looking at them.
 CREATE TABLE message_ids (
     generation INTEGER NOT NULL,
-    id TEXT NOT NULL,
+    -- The 16 bytes of a UUID in lower case; of anything else its text.
+    id ANY NOT NULL,
     place INTEGER NOT NULL,
     CONSTRAINT message_ids_pk PRIMARY KEY (generation, id)
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO message_ids
-SELECT m.place >> 32, m.id, m.place FROM messages m
+SELECT m.place >> 32, CASE WHEN m.id GLOB uuid.pattern THEN unhex(m.id, '-') ELSE m.id END, m.place
+FROM messages m
+CROSS JOIN (SELECT replace('########-####-####-####-############', '#', '[0-9a-f]') AS pattern) AS uuid
 JOIN conversations c ON c.generation = m.place >> 32
 WHERE (m.place & 4294967295) <= (c.next_seq - 1) / 16 * 16
-ORDER BY m.place >> 32, m.id;
+ORDER BY 1, 2;
 
 -- Generations that a clear has ended and whose messages are still to be removed.
 CREATE TABLE purges (

@@ -74,7 +74,7 @@ struct Accepted<'a> {
     #[serde(rename = "ID")]
     id: &'a str,
     r#type: &'a str,
-    created: &'a str,
+    created: String,
     valid_until: &'a str,
 }
 
@@ -88,7 +88,7 @@ pub async fn add(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Repl
         &Accepted {
             id: message.id.as_str(),
             r#type: &message.kind,
-            created: &message.created,
+            created: message.created.to_string(),
             valid_until: &message.valid_until,
         },
     );
@@ -108,13 +108,7 @@ fn message(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
     if data.len() > most {
         return Err(Error::TooLarge { what: "message.Data", limit: most });
     }
-    Ok(Message {
-        id,
-        kind: kind.into_string(),
-        created: created.to_string(),
-        valid_until: valid_until.0,
-        data,
-    })
+    Ok(Message { id, kind: kind.into_string(), created, valid_until: valid_until.0, data })
 }
 
 /// A date or the empty string.

@@ -152,7 +152,7 @@ async fn say(
     let message = Message {
         id: MessageId::parse(&id).ok_or("the message ID of the demo is malformed")?,
         kind: "Message".to_owned(),
-        created: now.to_string(),
+        created: now,
         valid_until: String::new(),
         data: data.to_owned(),
     };

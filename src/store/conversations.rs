@@ -14,8 +14,8 @@ use crate::id::{ConversationId, Instance, StationId, UserId};
 /// that is not quoted here is hexadecimal, base64, alphanumeric or a colour, and needs no escape.
 macro_rules! conversation_object {
     () => {
-        r#" concat('{"id":"', p.conversation_id, '","isgroup":false,', p.people,
-            ',"displayname":"', p.display_name,
+        r#" concat('{"id":"', p.conversation_id, '","isgroup":false,"participantids":[', p.people,
+            '],"displayname":"', p.display_name,
             '","lastmessageid":"', c.last_message_id,
             '","lastreportid":"', c.last_report_id,
             '","lastaccess":', c.last_access,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::participants::Standing;
-use super::places::{RUN, place, place_of_id, run, seq};
+use super::places::{RUN, known_id, place, place_of_id, run, seq};
 use super::values::ManyRows;
 use super::writer::Together;
 use super::writing::Writing;
@@ -32,15 +32,15 @@ static JUDGE: ManyRows = ManyRows::new(
     4,
 );
 
-const IS_STORED: &str = "
+const IS_STORED: &str = r#"
     SELECT EXISTS (
         SELECT 1 FROM messages
-        WHERE place = $1 AND sender_number = $2 AND type = json_quote($3) AND created = $4
-            AND valid_until = $5 AND data = $6)";
+        WHERE place = $1 AND sender_number = $2 AND type IS nullif(json_quote($3), '"Message"') AND created = $4
+            AND valid_until = $5 AND data = $6)"#;
 
 static INSERT: ManyRows = ManyRows::new(
     "INSERT INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data)
-     SELECT column1, column2, column3, json_quote(column4), column5, column6, column7, column8
+     SELECT column1, column2, column3, nullif(json_quote(column4), '\"Message\"'), column5, column6, column7, column8
      FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
     8,
 );
@@ -49,7 +49,9 @@ static INSERT: ManyRows = ManyRows::new(
 static LIST_IDS: ManyRows = ManyRows::new(
     concat!(
         "INSERT INTO message_ids (generation, id, place)
-         SELECT m.place >> 32, m.id, m.place
+         SELECT m.place >> 32, ",
+        known_id!("m.id"),
+        ", m.place
          FROM (VALUES {rows}) AS whole
          CROSS JOIN messages m ON m.place > whole.column1 - ",
         run!(),
@@ -75,7 +77,7 @@ pub struct Message {
     /// Its type, 1 to 32 characters.
     pub kind: String,
     /// When the sender says it was made: a date.
-    pub created: String,
+    pub created: Timestamp,
     /// A date or the empty string.
     pub valid_until: String,
     /// The encrypted payload: the very text that came.
@@ -236,7 +238,7 @@ async fn repeats(
         .bind(known_at)
         .bind(judged.sender_number)
         .bind(message.kind.as_str())
-        .bind(message.created.as_str())
+        .bind(message.created.unix())
         .bind(message.valid_until.as_str())
         .bind(message.data.as_str());
     same.fetch_one(on.connection().await?).await.map(Some).doing("comparing a repeated message")
@@ -328,7 +330,7 @@ fn insert(on: &mut Writing, all: &[&AddMessage], rows: &[Row]) {
             .add(message.id.as_str())
             .add(row.sender_number)
             .add(message.kind.as_str())
-            .add(message.created.as_str())
+            .add(message.created.unix())
             .add(message.valid_until.as_str())
             .add(row.accepted_at)
             .add(message.data.as_str());

@@ -4,7 +4,7 @@
 use sqlx::FromRow;
 
 use super::error::Doing as _;
-use super::places::{place_of_id, run};
+use super::places::{known_id, place_of_id, run};
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
@@ -13,8 +13,8 @@ use crate::id::{ConversationId, Instance, MessageId, UserId};
 macro_rules! message_bytes {
     () => {
         r#"octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
-                          + octet_length(m.id) + octet_length(m.type) + octet_length(m.created)
-                          + octet_length(m.valid_until) + octet_length(m.data)"#
+                          + octet_length(m.id) + octet_length(coalesce(m.type, '"Message"'))
+                          + octet_length('yyyy-MM-dd HH:mm:ss') + octet_length(m.valid_until) + octet_length(m.data)"#
     };
 }
 
@@ -140,8 +140,8 @@ ends AS MATERIALIZED (
 SELECT instance, generation,
        (SELECT concat(string_agg(object, ','), ' ', min(news), ' ', max(news))
         FROM (
-            SELECT concat('{"ID":"', m.id, '","Type":', m.type, ',"Created":"', m.created,
-                          '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
+            SELECT concat('{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'),
+                          ',"Created":"', datetime(m.created, 'unixepoch'), '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
                    CASE WHEN m.place > delivered_to AND m.sender_number <> user_number
                            AND standing = 'open' AND NOT EXISTS (
                                SELECT 1 FROM reports r

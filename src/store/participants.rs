@@ -16,10 +16,9 @@ macro_rules! name_people {
     ($which:literal) => {
         concat!(
             r#"UPDATE participants SET people = (
-                   SELECT concat('"participantids":[', string_agg(concat('"', id, '"'), ','),
+                   SELECT concat(string_agg(concat('"', id, '"'), ','),
                                  '],"participants":[',
-                                 string_agg(concat('{"userid":"', id, '","username":', json_quote(nick), '}'), ','),
-                                 ']')
+                                 string_agg(concat('{"userid":"', id, '","username":', json_quote(nick), '}'), ','))
                    FROM (SELECT u.id, u.nick FROM participants o JOIN users u ON u.id = o.user_id
                          WHERE o.conversation_number = participants.conversation_number
                          ORDER BY u.id) AS everybody)

@@ -22,6 +22,23 @@ pub(super) const fn place(generation: i64, seq: i64) -> i64 {
     (generation << 32) + seq
 }
 
+/// SQL for an ID of a message as `message_ids` has it: the bytes of a UUID, or the text of any other.
+macro_rules! known_id {
+    ($id:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $id,
+            " GLOB '[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]-[0-9a-f][0-9a-f][0-9a-f][0-9a-f]-[0-9a-f][0-9a-f][0-9a-f][0-9a-f]-\
+             [0-9a-f][0-9a-f][0-9a-f][0-9a-f]-[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]",
+            "' THEN unhex(",
+            $id,
+            ", '-') ELSE ",
+            $id,
+            " END"
+        )
+    };
+}
+
 /// SQL for the place of the message with an ID, or NULL: of a generation and its `next_seq`, all three SQL as well.
 macro_rules! place_of_id {
     ($generation:literal, $next_seq:literal, $id:literal) => {
@@ -31,7 +48,7 @@ macro_rules! place_of_id {
                  WHERE known.generation = ",
             $generation,
             " AND known.id = ",
-            $id,
+            known_id!($id),
             "), (SELECT young.place FROM messages young
                  WHERE young.place > (",
             $generation,
@@ -52,4 +69,4 @@ macro_rules! place_of_id {
     };
 }
 
-pub(super) use {place_of_id, run};
+pub(super) use {known_id, place_of_id, run};

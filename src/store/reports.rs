@@ -5,7 +5,7 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::{Changes, Subject};
 use super::conversations::object;
 use super::error::Doing as _;
-use super::places::{place, place_of_id, run};
+use super::places::{known_id, place, place_of_id, run};
 use super::writer::Change;
 use super::writing::Writing;
 use super::{Error, Replay, Store, WireText, stored};

@@ -99,7 +99,7 @@ impl<'a> Changes<'a> {
             message: Message {
                 id: MessageId::parse(id).unwrap(),
                 kind: kind.to_owned(),
-                created: "2024-03-08 12:00:00".to_owned(),
+                created: Timestamp::parse("2024-03-08 12:00:00").unwrap(),
                 valid_until: String::new(),
                 data: text.to_owned(),
             },

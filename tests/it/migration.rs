@@ -15,11 +15,16 @@ const FILLED: &str = "
     INSERT INTO users SELECT id, email, nick, full_name, api_key, api_key_digest, is_disabled,
                              private_key, public_key FROM new.users;
     INSERT INTO friends SELECT user_id, friend_id FROM new.friends;
-    INSERT INTO conversations SELECT id, 2, instance, 2, 'm-1', 1709899200 FROM new.conversations;
+    INSERT INTO conversations SELECT id, 2, instance, 21, 'm-20', 1709899200 FROM new.conversations;
     INSERT INTO participants SELECT conversation_id, user_id, secret, display_name, 1, 0, 0, 'x',
                                     '#bae1ff' FROM new.participants;
-    INSERT INTO messages SELECT c.id, 2, 1, 'm-1', u.id, 'Message', '2024-03-08 12:00:00', '',
-                                1709899200, 'aGk=' FROM conversations c, users u
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20)
+    INSERT INTO messages SELECT c.id, 2, n, CASE n % 4
+                                    WHEN 1 THEN printf('%08x-abcd-4bcd-8bcd-abcdefabcdef', n)
+                                    WHEN 2 THEN printf('%08x-ABCD-4bcd-8bcd-abcdefabcdef', n - 1)
+                                    ELSE 'm-' || n END,
+                                u.id, CASE n WHEN 3 THEN 'Note' ELSE 'Message' END,
+                                '2024-03-08 12:00:00', '', 1709899200, 'aGk=' FROM conversations c, users u, numbers
                          WHERE u.email = 'alice@example.com';
     INSERT INTO messages SELECT id, 1, 1, 'm-0', 'x', 'Message', '2024-03-08 12:00:00', '',
                                 1709899200, 'aGk=' FROM conversations;
@@ -63,14 +68,28 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
         conversation["conversationid"].as_str().unwrap().clone_into(&mut person.conversation);
     }
     let seen = bob.sees().await;
-    assert_eq!((&seen["lastmessageid"], &seen["lastreportid"]), (&json!("m-1"), &json!("")));
+    assert_eq!((&seen["lastmessageid"], &seen["lastreportid"]), (&json!("m-20"), &json!("")));
     assert_eq!(seen["properties"][0]["listitembackgroundcolor"], "#bae1ff");
-    assert_eq!(bob.reads().await, ["hi"]);
+    let before = bob.downloads().await.ok();
+    let messages = before["messages"].as_array().unwrap();
+    assert_eq!(messages.len(), 20);
+    assert_eq!(
+        [&messages[0]["ID"], &messages[1]["ID"]],
+        ["00000001-abcd-4bcd-8bcd-abcdefabcdef", "00000001-ABCD-4bcd-8bcd-abcdefabcdef",]
+    );
+    assert_eq!([&messages[1]["Type"], &messages[2]["Type"]], ["Message", "Note"]);
+    for message in messages {
+        assert_eq!(message["Created"], "2024-03-08 12:00:00");
+        alice.adds(message).await.ok();
+    }
+    assert_eq!(bob.reads().await, ["hi"; 20], "what was sent again was there");
     let everything = bob.is_notified().await;
     assert_eq!(everything.conversations, [bob.conversation.clone()]);
     assert_eq!(everything.friends, [alice.user.to_string()]);
-    bob.reports_as("viewed", &["m-1"]).await.ok();
-    assert_eq!(alice.told().await.len(), 2);
+    bob.reports_as("viewed", &["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-20"]).await.ok();
+    let told = alice.told().await;
+    let viewed = told.iter().filter(|(kind, _)| kind == "viewed").map(|(_, message)| message);
+    assert_eq!(viewed.collect::<Vec<_>>(), ["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-20"]);
     alice.sends("and on").await;
-    assert_eq!(bob.reads().await, ["hi", "and on"]);
+    assert_eq!(bob.reads().await[20..], ["and on"]);
 }

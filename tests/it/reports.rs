@@ -112,13 +112,12 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     let insert = sqlx::query(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $3)
          INSERT INTO messages
-         SELECT (c.generation << 32) + n, 'm-' || n, u.number, '\"Message\"', $4, '', $5, 'QUJD'
+         SELECT (c.generation << 32) + n, 'm-' || n, u.number, NULL, $4, '', $4, 'QUJD'
          FROM conversations c, users u, numbers WHERE c.id = $1 AND u.id = $2",
     );
-    let now = world.clock.date();
-    let second = Timestamp::parse(&now).unwrap().unix();
+    let now = Timestamp::parse(&world.clock.date()).unwrap().unix();
     let insert = insert.bind(&sender.conversation).bind(sender.user.as_str()).bind(messages);
-    insert.bind(&now).bind(second).execute(&mut database).await.unwrap();
+    insert.bind(now).execute(&mut database).await.unwrap();
     // The IDs of whole runs are listed.
     let list = "INSERT INTO message_ids SELECT place >> 32, id, place FROM messages
                 WHERE (place & 4294967295) <= $1 / 16 * 16";
@@ -128,7 +127,7 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
          SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, longest_data = 4
          WHERE id = $1",
     );
-    let advance = advance.bind(&sender.conversation).bind(messages).bind(second);
+    let advance = advance.bind(&sender.conversation).bind(messages).bind(now);
     advance.execute(&mut database).await.unwrap();
 }
 

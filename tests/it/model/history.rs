@@ -23,9 +23,14 @@ pub fn date(second: i64) -> Timestamp {
     Timestamp::from_unix(Timestamp::parse(START).unwrap().unix() + second).unwrap()
 }
 
-/// The ID with this number.
+/// The ID with this number: a UUID, one that differs from it in case alone, or none.
 pub fn message_id(number: usize) -> MessageId {
-    MessageId::parse(&format!("m-{number}")).unwrap()
+    let id = match number % 3 {
+        0 => format!("m-{number}"),
+        1 => format!("{number:08x}-abcd-4bcd-8bcd-abcdefabcdef"),
+        _ => format!("{:08x}-ABCD-4bcd-8bcd-abcdefabcdef", number - 1),
+    };
+    MessageId::parse(&id).unwrap()
 }
 
 /// A version of the message with this ID: each differs from the first in one field.
@@ -33,13 +38,13 @@ pub fn message(id: usize, version: usize) -> Message {
     let mut message = Message {
         id: message_id(id),
         kind: "Message".to_owned(),
-        created: START.to_owned(),
+        created: Timestamp::parse(START).unwrap(),
         valid_until: String::new(),
         data: "QUJD".repeat(id),
     };
     match version {
         1 => "Mes\"sage\\ \u{e9}".clone_into(&mut message.kind),
-        2 => "2024-03-08 11:59:59".clone_into(&mut message.created),
+        2 => message.created = Timestamp::parse("0000-01-01 00:00:00").unwrap(),
         3 => "2024-03-15 12:00:00".clone_into(&mut message.valid_until),
         4 => message.data = "REVG".repeat(100),
         _ => {}
@@ -50,7 +55,7 @@ pub fn message(id: usize, version: usize) -> Message {
 /// The message as the protocol writes it.
 pub fn written(message: &Message) -> Value {
     json!({
-        "ID": message.id.as_str(), "Type": message.kind, "Created": message.created,
+        "ID": message.id.as_str(), "Type": message.kind, "Created": message.created.to_string(),
         "ValidUntil": message.valid_until, "Data": message.data,
     })
 }
