@@ -11,9 +11,9 @@ use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use super::{BUSY_TIMEOUT, OpenError};
 use crate::id::Parse;
 
-/// How long the write-ahead log may become: 64 MiB. Only reads that do not end, such as a
+/// How long the write-ahead log may become: 128 MiB. Only reads that do not end, such as a
 /// backup by another program, can keep it from being emptied in time.
-pub(super) const WAL_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const WAL_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Where an SQLite database stands.
 #[derive(Clone, Debug)]

@@ -12,7 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::files::WAL_BYTES;
 
 /// How often the log is checkpointed while there are commits.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a log that is beyond its bound is checkpointed at most before the writer empties it: each time less has been
+/// added meanwhile, and what is left is moved while everybody waits.
+const PASSES: usize = 4;
+
+/// What may be left for the writer to move.
+const LITTLE: u64 = 1024 * 1024;
 
 /// How long to wait before a log that is too long is emptied again: where a long read is in the way, each
 /// attempt holds the writer up for a second.
@@ -72,11 +79,8 @@ pub(super) async fn checkpoint(
         if blocked { EMPTY_AGAIN } else { CHECKPOINT_EVERY }
     };
     while ended.run_until_cancelled(growth(rest())).await.is_some() {
-        match checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await {
-            Ok(Checkpoint { bytes, .. }) if bytes > WAL_BYTES / 2 => {
-                log.too_long.store(true, Ordering::Relaxed);
-            }
-            Ok(_) => {}
+        match catch_up(&mut connection).await {
+            Ok(is_too_long) => log.too_long.store(is_too_long, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),
         }
     }
@@ -85,12 +89,29 @@ pub(super) async fn checkpoint(
     }
 }
 
+/// Moves the log into the database, and says whether it is beyond its bound. Little of it is left then, unless a read
+/// is in the way.
+async fn catch_up(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    for _ in 0..PASSES {
+        let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        if checkpoint.bytes <= WAL_BYTES / 2 {
+            return Ok(false);
+        }
+        if checkpoint.left <= LITTLE {
+            break;
+        }
+    }
+    Ok(true)
+}
+
 /// What a checkpoint has found.
 struct Checkpoint {
     /// Whether somebody was in the way of it.
     busy: bool,
     /// How long the log is.
     bytes: u64,
+    /// How much of it is not in the database yet.
+    left: u64,
 }
 
 /// Moves what it can of the log into the database.
@@ -99,9 +120,10 @@ async fn checkpoint_once(
     statement: &'static str,
 ) -> Result<Checkpoint, sqlx::Error> {
     const FRAME_BYTES: u64 = 4096 + 24;
-    let (busy, frames, _moved): (bool, i64, i64) =
+    let (busy, frames, moved): (bool, i64, i64) =
         sqlx::query_as(statement).fetch_one(connection).await?;
-    Ok(Checkpoint { busy, bytes: u64::try_from(frames).unwrap_or(0) * FRAME_BYTES })
+    let bytes = |frames| u64::try_from(frames).unwrap_or(0) * FRAME_BYTES;
+    Ok(Checkpoint { busy, bytes: bytes(frames), left: bytes(frames - moved) })
 }
 
 pub(super) async fn execute(
