@@ -6,6 +6,7 @@ use super::changes::{Changes, Subject};
 use super::conversations::object;
 use super::error::Doing as _;
 use super::places::{known_id, place, place_of_id, run};
+use super::values::ManyRows;
 use super::writer::Change;
 use super::writing::Writing;
 use super::{Error, Replay, Store, WireText, stored};
@@ -16,7 +17,8 @@ use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 /// what is reported is shown to both, so a block must not look otherwise than the end of the friendship.
 const HEAD: &str = "
     SELECT c.number, c.instance, c.generation, c.next_seq, c.next_report_seq,
-           p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other, p.standing = 'open' AS may_report,
+           p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other,
+           o.user_number AS other_number, p.standing = 'open' AS may_report,
            coalesce((SELECT r.created FROM reports r
                      WHERE r.place > c.generation << 32 AND r.place < (c.generation + 1) << 32
                      ORDER BY r.place DESC LIMIT 1), '') AS last_created
@@ -73,24 +75,34 @@ const UNREPORTED: &str = concat!(
              WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)"
 );
 
-const ADVANCE: &str = "
-    UPDATE conversations
-    SET next_report_seq = next_report_seq + $2,
-        last_report_id = (SELECT replace(r.id, '-', '') FROM reports r
-                          WHERE r.place = (generation << 32) + next_report_seq + $2 - 1)
-    WHERE number = $1";
+static ADVANCE: ManyRows = ManyRows::new(
+    "WITH made (number, reports) AS (VALUES {rows})
+     UPDATE conversations
+     SET next_report_seq = next_report_seq + made.reports,
+         last_report_id = (SELECT replace(r.id, '-', '') FROM reports r
+                           WHERE r.place = (generation << 32) + next_report_seq + made.reports - 1)
+     FROM made WHERE conversations.number = made.number",
+    2,
+);
 
-/// Everything up to the place `$3` is delivered if nothing between `$5` and `$2` is not. It is not looked for far back.
-const DELIVERED_TO: &str = "
-    UPDATE participants SET delivered_to = $3
-    WHERE place = $1 AND delivered_to < $3 AND $5 >= $2 - 1000
-        AND NOT EXISTS (
-            SELECT 1 FROM messages m
-            WHERE m.place > $5 AND m.place < $2
-                AND m.sender_number <> user_number
-                AND NOT EXISTS (
-                    SELECT 1 FROM reports r
-                    WHERE r.message_place = m.place AND r.user_id = $4 AND r.type = 'delivered'))";
+/// Everything up to the place `last` is delivered if nothing between `known` and `first` is not. It is not looked for far
+/// back.
+static DELIVERED_TO: ManyRows = ManyRows::new(
+    "WITH delivered (place, known, first, last) AS (VALUES {rows})
+     UPDATE participants SET delivered_to = delivered.last
+     FROM delivered
+     WHERE participants.place = delivered.place AND delivered_to < delivered.last
+         AND delivered.known >= delivered.first - 1000
+         AND NOT EXISTS (
+             SELECT 1 FROM messages m
+             WHERE m.place > delivered.known AND m.place < delivered.first
+                 AND m.sender_number <> participants.user_number
+                 AND NOT EXISTS (
+                     SELECT 1 FROM reports r
+                     WHERE r.message_place = m.place AND r.user_id = participants.user_id
+                         AND r.type = 'delivered'))",
+    4,
+);
 
 /// The most messages of which one change makes the reports: it is to hold the writer for milliseconds.
 const STEP: i64 = 256;
@@ -171,6 +183,7 @@ impl Change for Report {
                 None,
             );
             changes.know_user(user, making.head.user_number);
+            changes.know_user(stored(&making.head.other)?, making.head.other_number);
             changes.know_conversation(self.conversation, making.head.number);
             changes.note(on).await?;
         }
@@ -233,16 +246,15 @@ impl Change for MarkDelivered {
             let subject = Subject::Conversation(conversation);
             let sender = stored(&making.head.other)?;
             let mut changes = Changes::default().with(sender, subject, None);
+            changes.know_user(sender, making.head.other_number);
             changes.know_conversation(conversation, making.head.number);
             changes.note(on).await?;
         }
-        let delivered = sqlx::query(DELIVERED_TO)
-            .bind(making.head.participant)
-            .bind(first)
-            .bind(last)
-            .bind(user.as_str())
-            .bind(making.head.delivered_to.max(place(generation, 0)));
-        delivered.execute(on.connection().await?).await.map(drop).doing("noting what was delivered")
+        let known = making.head.delivered_to.max(place(generation, 0));
+        on.later(&DELIVERED_TO, &[making.head.participant], |participant, values| {
+            values.add(*participant).add(known).add(first).add(last);
+        });
+        Ok(())
     }
 }
 
@@ -259,6 +271,7 @@ struct Head {
     user_number: i64,
     delivered_to: i64,
     other: String,
+    other_number: i64,
     may_report: bool,
     last_created: String,
 }
@@ -323,11 +336,9 @@ impl Making {
             return Ok(false);
         }
         let made = i64::try_from(made).unwrap_or(i64::MAX);
-        let advance = sqlx::query(ADVANCE).bind(self.head.number).bind(made);
-        advance
-            .execute(on.connection().await?)
-            .await
-            .doing("moving a conversation's reports on")?;
+        on.later(&ADVANCE, &[self.head.number], |conversation, values| {
+            values.add(*conversation).add(made);
+        });
         self.head.next_report_seq += made;
         Ok(true)
     }
