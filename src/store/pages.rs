@@ -55,7 +55,7 @@ macro_rules! first_since {
 /// into the bytes: a message object has at most 288 bytes beside its data, and a report has 217. `start` has the
 /// entries that the page begins at. `kept` says how many messages there are from there on and how many of them
 /// the page has: where not every page fits, always the nearest, and forward from a known one the next one, too.
-/// `ends` says the same of the reports, which have the bytes that messages leave; where no message gets the client
+/// `ends` says the same of the reports, which have the bytes that messages leave (`taken` has those they do not); where no message gets the client
 /// further, one report does. Behind the messages stand the first and the last place of those of others that are
 /// still to be reported as delivered to the caller.
 ///
@@ -114,8 +114,17 @@ kept AS MATERIALIZED (
                         ELSE report_near - base END AS report_there
             FROM start) AS there) AS reach
 ),
+taken AS MATERIALIZED (
+    SELECT kept.*, CASE WHEN fits THEN 0 ELSE (
+               SELECT coalesce(sum("#,
+    message_bytes!(),
+    r#"        ), 0) FROM messages m
+               WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
+                   AND CASE WHEN $10 THEN near + kept - 1 ELSE near END) END AS taken
+    FROM kept
+),
 ends AS MATERIALIZED (
-    SELECT kept.*, CASE WHEN fits THEN report_reach ELSE (
+    SELECT taken.*, CASE WHEN fits THEN report_reach ELSE (
                SELECT count(*) FROM (
                    SELECT row_number() OVER nearest AS nth,
                           sum(octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
@@ -129,13 +138,8 @@ ends AS MATERIALIZED (
                        AND about.place = r.message_place
                    WINDOW nearest AS (ORDER BY abs(r.place - report_near)
                                       ROWS UNBOUNDED PRECEDING)) AS sized
-               WHERE (nth <= report_least AND kept < least) OR bytes <= $6 - (
-                   SELECT coalesce(sum("#,
-    message_bytes!(),
-    r#"            ), 0) FROM messages m
-                   WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
-                       AND CASE WHEN $10 THEN near + kept - 1 ELSE near END)) END AS report_kept
-    FROM kept
+               WHERE (nth <= report_least AND kept < least) OR bytes <= $6 - taken) END AS report_kept
+    FROM taken
 )
 SELECT instance, generation,
        (SELECT concat(string_agg(object, ','), ' ', min(news), ' ', max(news))
