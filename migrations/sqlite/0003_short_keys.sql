@@ -138,10 +138,10 @@ CREATE TABLE messages (
 INSERT INTO messages
 SELECT (g.number << 32) + m.seq, m.id, u.number, nullif(json_quote(m.type), '"Message"'), unixepoch(m.created),
        m.valid_until, m.accepted_at, m.data
-FROM old_messages m
-JOIN generations g ON g.conversation_id = m.conversation_id AND g.generation = m.generation
-JOIN users u ON u.id = m.sender_id
-ORDER BY g.number, m.seq;
+-- In this order they come sorted, and none has to be kept in memory.
+FROM generations g
+CROSS JOIN old_messages m ON m.conversation_id = g.conversation_id AND m.generation = g.generation
+CROSS JOIN users u ON u.id = m.sender_id;
 
 -- Where the messages are whose IDs are given. A page of this table is written for whole runs of 16 messages alone, not
 -- for each: the youngest, up to 15 of a generation, are found by looking at them.
@@ -155,11 +155,10 @@ CREATE TABLE message_ids (
 
 INSERT INTO message_ids
 SELECT m.place >> 32, CASE WHEN m.id GLOB uuid.pattern THEN unhex(m.id, '-') ELSE m.id END, m.place
-FROM messages m
-CROSS JOIN (SELECT replace('########-####-####-####-############', '#', '[0-9a-f]') AS pattern) AS uuid
-JOIN conversations c ON c.generation = m.place >> 32
-WHERE (m.place & 4294967295) <= (c.next_seq - 1) / 16 * 16
-ORDER BY 1, 2;
+FROM (SELECT replace('########-####-####-####-############', '#', '[0-9a-f]') AS pattern) AS uuid
+CROSS JOIN conversations c
+CROSS JOIN messages m ON m.place > c.generation << 32
+    AND m.place <= (c.generation << 32) + (c.next_seq - 1) / 16 * 16;
 
 -- Generations that a clear has ended and whose messages are still to be removed.
 CREATE TABLE purges (
@@ -218,7 +217,7 @@ SELECT u.number, n.newest FROM old_change_numbers n JOIN users u ON u.id = n.use
 -- What has changed for a user, each thing once: a conversation (kind 1, and its number as the subject), a friend
 -- (kind 2, and the friend's number), or the lists of the user (kind 3). A station is not told of its own changes, so a
 -- row has two numbers: of the newest change, and of the newest one that was not made at the station of the newest. Of
--- a station these are the first bits of its id; both 0 stand for nothing. No foreign keys: these rows are written
+-- a station this is 63 bits of a hash of its id; 0 stands for none. No foreign keys: these rows are written
 -- with every message.
 CREATE TABLE changes (
     user_number INTEGER NOT NULL,

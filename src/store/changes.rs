@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use sha2::{Digest as _, Sha256};
 use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
@@ -270,9 +271,12 @@ fn note(on: &mut Writing, rows: &[Row]) {
     });
 }
 
-/// What stands for a station where its changes are noted: 60 bits of its id, which is random.
+/// What stands for a station where its changes are noted: 63 bits of a hash, as its client has chosen the id, and never 0,
+/// which stands for none.
 fn bits(station: &StationId) -> i64 {
-    i64::from_str_radix(&station.as_str()[..15], 16).unwrap_or(0)
+    let hash: [u8; 32] = Sha256::digest(station.as_str()).into();
+    let bits = hash.iter().take(8).fold(0, |bits, byte| bits << 8 | i64::from(*byte));
+    (bits & i64::MAX).max(1)
 }
 
 /// What a station is still to be told.

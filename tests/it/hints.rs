@@ -6,11 +6,18 @@ use std::time::Duration;
 use chatserver::id::UserId;
 use chatserver::notifications::Inbox;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use crate::friends::{NONE, incoming};
 use crate::world::{Person, World};
+
+/// What stands for a person's station where changes are noted: 63 bits of a hash of its id.
+pub fn station_bits(person: &Person) -> i64 {
+    let hash: [u8; 32] = Sha256::digest(person.station.as_str()).into();
+    i64::from_be_bytes(*hash.first_chunk().unwrap()) & i64::MAX
+}
 
 /// What people's stations have to be told of, read where it is noted.
 pub struct Hints {
@@ -40,9 +47,7 @@ impl Hints {
         let rows: Vec<(String, String, i64, i64)> = rows.await.unwrap();
         *known = rows.iter().map(|row| row.2).max().unwrap_or(*known);
         let named = |(kind, subject, _, station): (String, String, i64, i64)| {
-            // 60 bits of a station's id stand for it.
-            let own =
-                if format!("{station:015x}") == person.station.as_str()[..15] { "*" } else { "" };
+            let own = if station == station_bits(person) { "*" } else { "" };
             format!("{kind} {subject}{own}")
         };
         rows.into_iter().map(named).collect()

@@ -285,3 +285,22 @@ async fn a_poll_that_was_refused_takes_nothing_with_it() {
     alice.does("mute", json!({})).await.ok();
     assert_eq!(bob.is_notified().await.conversations, std::slice::from_ref(&bob.conversation));
 }
+
+/// A client chooses the ids of its stations as it likes.
+#[tokio::test]
+async fn stations_whose_ids_are_alike_are_told_of_each_other() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let one = alice.at("00000000000000000000000000000000");
+    let two = alice.at("00000000000000000000000000000001");
+    for station in [&one, &two] {
+        station.is_notified().await;
+    }
+    bob.sends("hi").await;
+    let conversation = [alice.conversation.clone()];
+    assert_eq!(one.is_notified().await.conversations, conversation);
+    assert_eq!(two.is_notified().await.conversations, conversation);
+    one.sends("from here").await;
+    assert_eq!(one.is_notified().await, nothing());
+    assert_eq!(two.is_notified().await.conversations, conversation);
+}

@@ -142,11 +142,6 @@ async fn whatever_was_queued_is_written(earlier: &Prepared) {
     earlier.sent().await.refused(409, "replayed");
 }
 
-/// What stands for a person's station where changes are noted: 60 bits of its id.
-fn bits(person: &Person) -> i64 {
-    i64::from_str_radix(&person.station.as_str()[..15], 16).unwrap()
-}
-
 /// The number of the newest change of the conversation for this person, and what stands for the station that made it.
 async fn noted(world: &World, person: &Person) -> (i64, i64) {
     let note = "SELECT x.number, x.station FROM changes x

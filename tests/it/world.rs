@@ -378,6 +378,11 @@ impl Person {
         Self { station: new_station(), ..self.clone() }
     }
 
+    /// The same person on a device with this id.
+    pub fn at(&self, station: &str) -> Self {
+        Self { station: StationId::parse(station).unwrap(), ..self.clone() }
+    }
+
     /// The date, as this person's clock shows it.
     pub fn date(&self) -> String {
         self.clock.now().to_string()

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use uuid::{Uuid, Variant};
 
-use super::{bare, bits, blocks, delivered, fill, noted, number, settled, stand_in_line, viewed};
+use super::{bare, blocks, delivered, fill, noted, number, settled, stand_in_line, viewed};
+use crate::hints::station_bits;
 use crate::world::{World, message_with_id, until};
 
 #[tokio::test]
@@ -268,7 +269,7 @@ async fn a_report_is_news_for_both_but_not_where_it_was_made() {
     let (hers, his) = (noted(&world, &alice).await, noted(&world, &bob).await);
     bob.reports_as("viewed", &[&sent]).await.ok();
     // One change, though two reports were made.
-    let news = [(hers.0 + 1, 0), (his.0 + 1, bits(&bob))];
+    let news = [(hers.0 + 1, 0), (his.0 + 1, station_bits(&bob))];
     assert_eq!([noted(&world, &alice).await, noted(&world, &bob).await], news);
     bob.elsewhere().reports_as("viewed", &[&sent]).await.ok();
     bob.reports_as("delivered", &["unknown"]).await.ok();
