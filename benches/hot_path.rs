@@ -9,7 +9,7 @@ use chatserver::fields::Fields;
 use chatserver::id::{ConversationId, Instance, MessageId, StationId};
 use chatserver::messages::{Data, Kind};
 use chatserver::signature::Signed;
-use chatserver::store::Added;
+use chatserver::store::{Added, Schema};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crowd::{Crowd, Database, Person, Shape, Talk};
 use futures_util::future::join_all;
@@ -44,7 +44,7 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join("chat.db").display());
         let (database, crowd) = runtime.block_on(async {
-            let database = Database::open(&url).await.expect("a database");
+            let database = Database::open(&url, Schema::Migrate).await.expect("a database");
             let crowd = database.add(shape).await.expect("a crowd");
             database.fill(&crowd, 1, BYTES, false).await.expect("messages");
             (database, crowd)

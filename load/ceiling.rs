@@ -53,7 +53,7 @@ const USER: HeaderName = HeaderName::from_static("ozeki-user");
 /// The most rows of one statement, as in the server.
 const ROWS: usize = 256;
 
-/// The log is checkpointed and bounded as in the server.
+/// The log is checkpointed and bounded by a task of its own, as in the server.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 const LONG_LOG: i64 = 32 * 1024 * 1024 / 4120;
 

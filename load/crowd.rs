@@ -86,9 +86,10 @@ pub struct Database {
 }
 
 impl Database {
-    pub async fn open(url: &str) -> Result<Self, Failed> {
+    /// Only one's own may be migrated: that of a running server is its server's.
+    pub async fn open(url: &str, schema: Schema) -> Result<Self, Failed> {
         let tasks = TaskTracker::new();
-        let store = Store::open(url, Schema::Migrate, &tasks).await?;
+        let store = Store::open(url, schema, &tasks).await?;
         Ok(Self { store: Arc::new(store), tasks })
     }
 

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::Failed;
 use super::actor::{Actor, Ask, Seat};
-use super::crowd::{Crowd, Database, Shape};
+use super::crowd::{Crowd, Shape};
 use super::drive::{Load, drive};
 use super::figures::{Figures, as_f64};
 use super::report::mebibytes;
@@ -66,13 +66,13 @@ impl Run {
             return Err("growth starts and kills the server: it can't have --url".into());
         }
         let place = self.which.place()?;
-        let database = Database::open(&place.database_url).await?;
+        let database = place.database().await?;
         let crowd = Arc::new(database.add(Shape::Conversations(conversations)).await?);
         database.close().await;
         let mut all = Vec::new();
         let mut filled = 0;
         for messages in &self.messages {
-            let database = Database::open(&place.database_url).await?;
+            let database = place.database().await?;
             let more = messages / conversations - filled;
             database.fill(&crowd, more, BYTES, true).await?;
             database.close().await;
@@ -190,12 +190,13 @@ impl Measured {
 /// Each connection takes its turns at conversations of its own, far from one another.
 fn actors(target: &Target, crowd: &Arc<Crowd>, load: &Load, mix: &'static [Ask]) -> Vec<Actor> {
     let target = Arc::new(target.clone());
+    let connections = load.connections().min(crowd.talks.len());
     let actor = |connection| {
-        let talks = (connection..crowd.talks.len()).step_by(load.connections());
+        let talks = (connection..crowd.talks.len()).step_by(connections);
         let seats = talks.map(|talk| Seat { person: crowd.talks[talk].people[0], talk });
         Actor::new(crowd, &target, seats.collect(), mix)
     };
-    (0..load.connections()).map(actor).collect()
+    (0..connections).map(actor).collect()
 }
 
 /// How many messages there are in a database that nobody has open, and the bytes of their Data.

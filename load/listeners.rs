@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failed;
 use super::actor::{Actor, Ask, Seat};
-use super::crowd::{Crowd, Database, Person, Shape};
+use super::crowd::{Crowd, Person, Shape};
 use super::drive::{Load, drive, raise_open_files};
 use super::figures::Figures;
 use super::report::{HEADER, line, print_rest};
@@ -90,7 +90,7 @@ impl Run {
         let count = usize::try_from(self.listeners)?;
         raise_open_files(count + usize::try_from(self.connections)?)?;
         let place = self.which.place()?;
-        let database = Database::open(&place.database_url).await?;
+        let database = place.database().await?;
         let crowd = database.add(Shape::Pairs((count + AT_ONCE).div_ceil(2))).await?;
         database.close().await;
         // Others come before them, to tell what the server takes once.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Failed;
 use super::actor::{Actor, Ask, Seat};
 use super::ceiling::Ceiling;
-use super::crowd::{Crowd, Database, Shape};
+use super::crowd::{Crowd, Shape};
 use super::drive::{Load, drive, probe};
 use super::figures::Figures;
 use super::report::{self, Ratios};
@@ -167,7 +167,7 @@ impl Run {
     pub async fn measure(&self, scenario: Scenario) -> Result<Measured, Failed> {
         let place = self.which.place()?;
         let server = if self.which.is_started() { None } else { Some(place.serve(&[]).await?) };
-        let database = Database::open(&place.database_url).await?;
+        let database = place.database().await?;
         let crowd = database.add(scenario.shape(self.load.connections())).await?;
         let (messages, both) = scenario.history();
         database.fill(&crowd, messages, READ, both).await?;

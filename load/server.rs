@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use chatserver::store::Schema;
 use clap::Args;
 use procfs::process::Process;
 use serde::Deserialize;
@@ -18,6 +19,7 @@ use url::Url;
 
 use super::Failed;
 use super::client::Client;
+use super::crowd::Database;
 
 /// How long a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -104,6 +106,12 @@ impl Place {
             .envs(settings.iter().map(|(name, value)| (*name, value)))
             .stderr(self.log()?);
         Server::start(command).await
+    }
+
+    /// Opens the database; one's own may have to be made.
+    pub async fn database(&self) -> Result<Database, Failed> {
+        let schema = if self.which.is_started() { Schema::Migrate } else { Schema::MustBeCurrent };
+        Database::open(&self.database_url, schema).await
     }
 
     /// The folder, for files that go with the run.
