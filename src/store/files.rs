@@ -11,8 +11,8 @@ use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use super::{BUSY_TIMEOUT, OpenError};
 use crate::id::Parse;
 
-/// How long the write-ahead log may become: 128 MiB. Only reads that do not end, such as a
-/// backup by another program, can keep it from being emptied in time.
+/// What is kept of the file of the write-ahead log: 128 MiB. From the half of that on the log is emptied, so it stays about
+/// below, unless much is written at once, or a read that does not end, such as a backup by another program, is in the way.
 pub(super) const WAL_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Where an SQLite database stands.

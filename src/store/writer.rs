@@ -1,8 +1,8 @@
 //! The one task that writes: it commits for many callers at once.
 //!
-//! The first change that waits begins a transaction, whatever has arrived by then joins it, and one
+//! The first change that waits takes along whatever has arrived by then, and one
 //! commit makes all of it durable before anybody is answered. The next batch is what arrived during this
-//! commit; nothing else is waited for, but where a thousand commits a second are not enough. Changes take effect in the order of the queue; runs of
+//! commit; only beyond a thousand commits a second is a batch held back, and what may wait a moment. Changes take effect in the order of the queue; runs of
 //! messages, and of changes of properties, become multi-row statements. Should a batch fail, it is rolled back
 //! and its changes are applied one by one, so that none fails for a neighbour. Between transactions nothing
 //! is remembered: other processes write to the same file.

@@ -15,8 +15,8 @@ use super::error::Doing as _;
 use super::values::{ManyRows, Values};
 use crate::id::{StationId, UserId};
 
-/// The most texts of several statements that are remembered. There are about a hundred that come again and again.
-const TEXTS: usize = 512;
+/// The most texts of several statements that are remembered: as many as sqlx keeps prepared.
+const TEXTS: usize = 100;
 
 /// A transaction, and of whom it has changed something: at which station, where it was one alone.
 pub struct Writing {
