@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::Failed;
 use super::actor::Actor;
 use super::client::Client;
 use super::figures::Figures;
 use super::server::Target;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How requests are made, and for how long.
 #[derive(Args, Clone, Debug)]
@@ -81,15 +84,16 @@ impl Pace {
         let Self::Open { due, start, every, .. } = self else { return };
         let mut told = 0;
         loop {
-            let now = Instant::now();
-            if now >= end {
-                return;
-            }
+            // All that is due before the end is told, however late this thread is woken.
+            let now = Instant::now().min(end);
             let by_now = now.duration_since(*start).div_duration_f64(*every);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-            let by_now = by_now as usize + 1;
-            due.add_permits(by_now - told);
-            told = by_now;
+            let by_now = by_now.ceil() as usize;
+            due.add_permits(by_now.saturating_sub(told));
+            told = told.max(by_now);
+            if now == end {
+                return;
+            }
             let next = *start + every.mul_f64(u32::try_from(told).unwrap_or(u32::MAX).into());
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
@@ -157,14 +161,18 @@ async fn ask(
         let request = actor.next();
         let due = pace.next().await;
         // In a closed loop a request is due when it is sent.
-        if Instant::now() >= window.end {
+        if due >= window.end {
             return Ok(figures);
         }
         actor.sends();
-        let answer = client.call(request.as_bytes()).await?;
-        let took = due.elapsed();
+        let Ok(answer) = timeout(PATIENCE, client.call(request.as_bytes())).await else {
+            figures.count(PATIENCE, 0, Some("unanswered".to_owned()));
+            return Ok(figures);
+        };
+        let (answer, took) = (answer?, due.elapsed());
         let error = answer.error();
-        if error.is_some() || (due >= window.begin && due + took <= window.end) {
+        // What was due in time counts, however late it is answered.
+        if error.is_some() || due >= window.begin {
             figures.count(took, answer.body.len(), error);
         }
     }
