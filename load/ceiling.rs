@@ -54,22 +54,22 @@ const USER: HeaderName = HeaderName::from_static("ozeki-user");
 const ROWS: usize = 256;
 
 /// The log is checkpointed and bounded by a task of its own, as in the server.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
-const LONG_LOG: i64 = 32 * 1024 * 1024 / 4120;
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
+const LONG_LOG: i64 = 64 * 1024 * 1024 / 4120;
 
 const MESSAGES: &str = "
     CREATE TABLE messages (
         place INTEGER PRIMARY KEY,
         id TEXT NOT NULL,
-        sender_id TEXT NOT NULL,
-        type TEXT NOT NULL,
-        created TEXT NOT NULL,
+        sender_number INTEGER NOT NULL,
+        type TEXT,
+        created INTEGER NOT NULL,
         valid_until TEXT NOT NULL,
         accepted_at INTEGER NOT NULL,
         data TEXT NOT NULL
     ) STRICT";
 
-const ROW: &str = "(?, ?, ?, 'Message', '2024-03-08 14:12:48', '', 1709907168, ?)";
+const ROW: &str = "(?, ?, 1000, NULL, 1709907168, '', 1709907168, ?)";
 
 const REPLIES: &str = "
     CREATE TABLE replies (user_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID";
@@ -128,7 +128,7 @@ fn connect(folder: &Path, is_new: bool) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", "0")
-        .pragma("journal_size_limit", "67108864")
+        .pragma("journal_size_limit", "134217728")
         .statement_cache_capacity(2 * ROWS)
         .disable_statement_logging()
 }
@@ -249,7 +249,6 @@ async fn write(
             insert = insert
                 .bind(*place)
                 .bind(Uuid::new_v4().to_string())
-                .bind(user.as_str())
                 .bind(from_utf8(&body[..data_bytes.min(body.len())]).unwrap_or_default());
         }
         insert.execute(&mut writer).await?;
