@@ -16,7 +16,7 @@ use super::actor::{Actor, Ask, Seat};
 use super::crowd::{Crowd, Shape};
 use super::drive::{Load, drive};
 use super::figures::{Figures, as_f64};
-use super::report::mebibytes;
+use super::report::{limit, mebibytes};
 use super::server::{Place, Server, Target, Which};
 
 /// Bytes of Data of a message.
@@ -69,6 +69,9 @@ impl Run {
         let database = place.database().await?;
         let crowd = Arc::new(database.add(Shape::Conversations(conversations)).await?);
         database.close().await;
+        if !self.json {
+            println!("growth: {}\n{}\n", self.load.name(), limit(&self.which));
+        }
         let mut all = Vec::new();
         let mut filled = 0;
         for messages in &self.messages {
@@ -83,7 +86,8 @@ impl Run {
         }
         if self.json {
             let sizes: Vec<_> = all.iter().map(Measured::shown).collect();
-            println!("{}", json!({ "scenario": "growth", "sizes": sizes }));
+            let limit = limit(&self.which);
+            println!("{}", json!({ "scenario": "growth", "limit": limit, "sizes": sizes }));
         }
         let are_ok = |measured: &Measured| {
             let Measured { send, page_of_one, page, .. } = measured;

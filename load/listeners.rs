@@ -25,7 +25,7 @@ use super::actor::{Actor, Ask, Seat};
 use super::crowd::{Crowd, Person, Shape};
 use super::drive::{Load, drive, raise_open_files};
 use super::figures::Figures;
-use super::report::{HEADER, line, print_rest};
+use super::report::{HEADER, limit, line, print_rest};
 use super::server::{Target, Which};
 
 /// How many listeners are opened at the same time.
@@ -165,6 +165,7 @@ impl Run {
         if self.json {
             let shown = json!({
                 "scenario": "listeners",
+                "limit": limit(&self.which),
                 "listeners": self.listeners,
                 "rate": self.rate,
                 "seconds": self.seconds,
@@ -177,8 +178,9 @@ impl Run {
         }
         let Self { listeners, rate, connections, seconds, .. } = self;
         println!(
-            "listeners: {listeners}, and {rate} messages/s over {connections} connections, {seconds} s\n"
+            "listeners: {listeners}, and {rate} messages/s over {connections} connections, {seconds} s"
         );
+        println!("{}\n", limit(&self.which));
         println!("{HEADER}");
         println!("{}", line("send", sends));
         println!("{}", line("push", pushes));

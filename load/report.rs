@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Failed;
 use super::figures::{Figures, Shown, median};
 use super::scenario::{Measured, Run};
+use super::server::Which;
 
 /// What the server reaches of a ceiling: the median of the rounds, in each of which both were measured one after the
 /// other.
@@ -48,7 +49,7 @@ pub fn print(measured: &Measured, run: &Run) -> Result<(), Failed> {
         return Ok(());
     }
     println!("{}: {}", measured.scenario.name(), run.load.name());
-    println!("{}\n", limit(run));
+    println!("{}\n", limit(&run.which));
     println!("{HEADER}");
     println!("{}", line("server", &measured.server));
     for (ceiling, figures, _) in &measured.ceilings {
@@ -68,8 +69,8 @@ pub fn print(measured: &Measured, run: &Run) -> Result<(), Failed> {
 }
 
 /// What was done about the rate of users.
-fn limit(run: &Run) -> &'static str {
-    if run.which.is_started() {
+pub fn limit(which: &Which) -> &'static str {
+    if which.is_started() {
         "limits.requests_per_second is set to 0: no limit for one user"
     } else {
         "limits.requests_per_second must be 0 at that server: otherwise rate_limited is counted below"
@@ -120,6 +121,7 @@ fn as_json(measured: &Measured, run: &Run) -> Result<Value, Failed> {
         "connections": run.load.connections,
         "seconds": run.load.seconds,
         "rate": run.load.rate,
+        "limit": limit(&run.which),
         "server": measured.server.shown(),
         "ceilings": ceilings,
     }))
