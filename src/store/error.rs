@@ -26,9 +26,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another process has kept the database.
-    pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Self::Database { source, .. } if is_busy(source))
+    /// Whether it is the same for every change: another process has kept the database, or it can't be opened.
+    pub(super) fn is_for_all(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => is_busy(source),
+            Self::Closed => true,
+            Self::QueueFull => false,
+        }
     }
 
     /// A column holds something else than what is written there.

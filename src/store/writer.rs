@@ -1,11 +1,11 @@
 //! The one task that writes: it commits for many callers at once.
 //!
-//! The first change that waits takes along whatever has arrived by then, and one
-//! commit makes all of it durable before anybody is answered. The next batch is what arrived during this
-//! commit; only beyond a thousand commits a second is a batch held back, and what may wait a moment. Changes take effect in the order of the queue; runs of
-//! messages, and of changes of properties, become multi-row statements. Should a batch fail, it is rolled back
-//! and its changes are applied one by one, so that none fails for a neighbour. Between transactions nothing
-//! is remembered: other processes write to the same file.
+//! The first change that waits takes along whatever has arrived by then, and one commit makes all of it durable before
+//! anybody is answered. The next batch is what arrived during this commit; it is held back only beyond a thousand
+//! commits a second, and where all of it may wait a moment. Changes take effect in the order of the queue; runs of
+//! changes of a kind that come often become multi-row statements. Should a batch fail, it is rolled back and its
+//! changes are applied one by one, so that none fails for a neighbour. Between transactions nothing is remembered: other
+//! processes write to the same file.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -348,8 +348,7 @@ impl WriterTask {
         histogram!("chatserver_store_batch_changes").record(number(batch.len()));
         histogram!("chatserver_store_commit_seconds").record(started.elapsed());
         match &written {
-            // Another process does not let go of the database, whichever change comes first.
-            Err(error) if batch.len() > 1 && !error.is_busy() => {
+            Err(error) if batch.len() > 1 && !error.is_for_all() => {
                 tracing::warn!(%error, changes = batch.len(), "a batch failed, its changes follow one by one");
                 counter!("chatserver_store_failed_batches_total").increment(1);
                 self.write_one_by_one(batch).await;
