@@ -14,7 +14,8 @@ macro_rules! message_bytes {
     () => {
         r#"octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
                           + octet_length(m.id) + octet_length(coalesce(m.type, '"Message"'))
-                          + octet_length('yyyy-MM-dd HH:mm:ss') + octet_length(m.valid_until) + octet_length(m.data)"#
+                          + octet_length('yyyy-MM-dd HH:mm:ss') + octet_length(m.valid_until)
+                          + octet_length(m.data)"#
     };
 }
 
@@ -55,9 +56,9 @@ macro_rules! first_since {
 /// into the bytes: a message object has at most 288 bytes beside its data, and a report has 217. `start` has the
 /// entries that the page begins at. `kept` says how many messages there are from there on and how many of them
 /// the page has: where not every page fits, always the nearest, and forward from a known one the next one, too.
-/// `ends` says the same of the reports, which have the bytes that messages leave (`taken` has those they do not); where no message gets the client
-/// further, one report does. Behind the messages stand the first and the last place of those of others that are
-/// still to be reported as delivered to the caller.
+/// `ends` says the same of the reports, which have the bytes that messages leave (`weighed`); where no message gets the
+/// client further, one report does. Behind the messages stand the first and the last place of those of others that
+/// are still to be reported as delivered to the caller.
 ///
 /// `MATERIALIZED` has each expression evaluated once. What is put together is put in order first: `string_agg` with an
 /// order of its own copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
@@ -114,18 +115,15 @@ kept AS MATERIALIZED (
                         ELSE report_near - base END AS report_there
             FROM start) AS there) AS reach
 ),
-taken AS MATERIALIZED (
-    SELECT kept.*, CASE WHEN fits THEN 0 ELSE (
-               SELECT coalesce(sum("#,
-    message_bytes!(),
-    r#"        ), 0) FROM messages m
-               WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
-                   AND CASE WHEN $10 THEN near + kept - 1 ELSE near END) END AS taken
-    FROM kept
-),
 ends AS MATERIALIZED (
-    SELECT taken.*, CASE WHEN fits THEN report_reach ELSE (
+    SELECT kept.*, CASE WHEN fits THEN report_reach ELSE (
                SELECT count(*) FROM (
+                   SELECT coalesce(sum("#,
+    message_bytes!(),
+    r#"            ), 0) AS taken FROM messages m
+                   WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
+                       AND CASE WHEN $10 THEN near + kept - 1 ELSE near END) AS weighed
+               CROSS JOIN (
                    SELECT row_number() OVER nearest AS nth,
                           sum(octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
                               + octet_length(r.id) + octet_length(r.type) + octet_length(r.created)
@@ -139,13 +137,14 @@ ends AS MATERIALIZED (
                    WINDOW nearest AS (ORDER BY abs(r.place - report_near)
                                       ROWS UNBOUNDED PRECEDING)) AS sized
                WHERE (nth <= report_least AND kept < least) OR bytes <= $6 - taken) END AS report_kept
-    FROM taken
+    FROM kept
 )
 SELECT instance, generation,
        (SELECT concat(string_agg(object, ','), ' ', min(news), ' ', max(news))
         FROM (
             SELECT concat('{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'),
-                          ',"Created":"', datetime(m.created, 'unixepoch'), '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
+                          ',"Created":"', datetime(m.created, 'unixepoch'),
+                          '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
                    CASE WHEN m.place > delivered_to AND m.sender_number <> user_number
                            AND standing = 'open' AND NOT EXISTS (
                                SELECT 1 FROM reports r

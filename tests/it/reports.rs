@@ -142,6 +142,12 @@ async fn whatever_was_queued_is_written(earlier: &Prepared) {
     earlier.sent().await.refused(409, "replayed");
 }
 
+/// Has conversations as if they had held a message so large that not every page fits.
+async fn weighs(world: &World) {
+    let large = sqlx::query("UPDATE conversations SET longest_data = 1000000");
+    large.execute(&mut database(world).await).await.unwrap();
+}
+
 /// The number of the newest change of the conversation for this person, and what stands for the station that made it.
 async fn noted(world: &World, person: &Person) -> (i64, i64) {
     let note = "SELECT x.number, x.station FROM changes x

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{delivered, fill};
+use super::{delivered, fill, weighs};
 use crate::world::{Person, World, message_with_id, until};
 
 /// The entries of an array, without what was there before.
@@ -145,4 +145,25 @@ async fn a_long_history_is_read_and_reported_as_fast_as_a_short_one() {
     for (short, long) in times[0].iter().zip(times[1]) {
         assert!(long < *short * 5, "{times:?}");
     }
+}
+
+/// Where a message may be large, a page is weighed: each message and each report once.
+#[tokio::test]
+async fn weighing_a_page_takes_as_long_as_the_page() {
+    let mut times = Vec::new();
+    for messages in [250, 2_000] {
+        let world = World::start().await;
+        let (alice, bob) = world.alice_and_bob().await;
+        fill(&world, &alice, messages).await;
+        weighs(&world).await;
+        let ids: Vec<_> = (1..=messages).map(|number| format!("m-{number}")).collect();
+        for ids in ids.chunks(1_000) {
+            bob.reports_as("viewed", ids).await.ok();
+        }
+        let page = bob.does("download", json!({})).await.ok();
+        assert_eq!(i64::try_from(page["reports"].as_array().unwrap().len()).unwrap(), 2 * messages);
+        times.push(fastest(async || drop(bob.does("download", json!({})).await.ok())).await);
+    }
+    // Eight times as many take eight times as long, not sixty-four times.
+    assert!(times[1] < times[0] * 24, "{times:?}");
 }
