@@ -101,8 +101,10 @@ impl Store {
     /// [`Error`] where it could not be read.
     pub async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
         let row = sqlx::query_as(SEEN_BY).bind(user.as_str());
-        let row: Option<(String, String)> =
-            row.fetch_optional(&self.reads).await.doing("reading an availability")?;
+        let row: Option<(String, String)> = row
+            .fetch_optional(&mut *self.reading().await?)
+            .await
+            .doing("reading an availability")?;
         row.map(|(chosen, friends)| {
             Ok(SeenBy { chosen: stored(&chosen)?, friends: ids(&friends)? })
         })

@@ -43,7 +43,7 @@ impl Store {
     /// [`Error`] where it could not be read.
     pub async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
         let blocklist = sqlx::query_as(BLOCKLIST).bind(user.as_str().to_owned());
-        let blocklist = blocklist.fetch_one(&self.reads).await;
+        let blocklist = blocklist.fetch_one(&mut *self.reading().await?).await;
         let (users, conversations) = blocklist.doing("reading a block list")?;
         Ok(Blocklist { users, conversations })
     }

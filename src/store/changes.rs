@@ -425,7 +425,7 @@ impl Store {
     ///
     /// [`Error`] where it could not be read.
     pub async fn pending(&self, asked: &AskPending) -> Result<Option<Pending>, Error> {
-        let mut reads = self.reads.acquire().await.doing("reading what a station is to be told")?;
+        let mut reads = self.reading().await?;
         asked.read(&mut reads).await
     }
 
@@ -450,8 +450,10 @@ impl Store {
         number: i64,
     ) -> Result<bool, Error> {
         let position = sqlx::query_as(POSITION).bind(user.as_str()).bind(station.as_str());
-        let position: Option<(i64, i64)> =
-            position.fetch_optional(&self.reads).await.doing("reading a position")?;
+        let position: Option<(i64, i64)> = position
+            .fetch_optional(&mut *self.reading().await?)
+            .await
+            .doing("reading a position")?;
         Ok(position.is_some_and(|(position, newest)| position < number && number <= newest))
     }
 

@@ -112,7 +112,7 @@ impl Store {
     /// [`Error`] where they could not be read.
     pub async fn conversations(&self, user: UserId) -> Result<WireText, Error> {
         let all = sqlx::query_scalar(CONVERSATIONS).bind(user.as_str().to_owned());
-        all.fetch_one(&self.reads).await.doing("listing conversations")
+        all.fetch_one(&mut *self.reading().await?).await.doing("listing conversations")
     }
 
     /// One conversation object, where the user takes part in it.
@@ -125,7 +125,7 @@ impl Store {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<WireText>, Error> {
-        let mut reads = self.reads.acquire().await.doing("reading a conversation")?;
+        let mut reads = self.reading().await?;
         object(&mut reads, conversation, user).await
     }
 
@@ -135,7 +135,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be removed.
     pub async fn purge(&self) -> Result<Purged, Error> {
-        let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&self.reads).await;
+        let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&mut *self.reading().await?).await;
         match next.doing("looking for cleared messages")? {
             Some(generation) => self.change(Purge { generation }).await,
             None => Ok(Purged::NothingLeft),

@@ -5,8 +5,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use super::{BUSY_TIMEOUT, OpenError};
 use crate::id::Parse;
@@ -65,17 +65,14 @@ impl DatabaseFile {
     }
 
     /// Connections that only read, twice as many as cores, but at least four.
-    pub(super) async fn connect_readers(&self) -> Result<SqlitePool, OpenError> {
+    pub(super) async fn connect_readers(&self) -> Result<Vec<SqliteConnection>, OpenError> {
         let cores = available_parallelism().map_or(1, usize::from);
-        let readers = u32::try_from((2 * cores).clamp(4, 64)).unwrap_or(4);
-        let pool = SqlitePoolOptions::new()
-            .min_connections(readers)
-            .max_connections(readers)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false);
         let options = self.options().pragma("query_only", "1");
-        pool.connect_with(options).await.map_err(|source| self.failed(source))
+        let mut readers = Vec::new();
+        for _ in 0..(2 * cores).clamp(4, 64) {
+            readers.push(options.connect().await.map_err(|source| self.failed(source))?);
+        }
+        Ok(readers)
     }
 
     fn options(&self) -> SqliteConnectOptions {

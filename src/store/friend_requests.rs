@@ -82,7 +82,7 @@ impl Store {
     pub async fn friend_requests(&self, user: UserId) -> Result<Requests, Error> {
         let requests =
             sqlx::query_as(REQUESTS).bind(user.as_str().to_owned()).bind(i64::from(MOST_SHOWN));
-        let requests = requests.fetch_one(&self.reads).await;
+        let requests = requests.fetch_one(&mut *self.reading().await?).await;
         let (incoming, outgoing) = requests.doing("listing friend requests")?;
         Ok(Requests { incoming, outgoing })
     }

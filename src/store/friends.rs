@@ -74,7 +74,7 @@ impl Store {
     pub async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDS)
             .bind(user.as_str())
-            .fetch_all(&self.reads)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .doing("listing friends")?;
         let friend = |(id, nick, public_key, chosen): (String, String, String, String)| {
@@ -91,7 +91,7 @@ impl Store {
     /// [`Error`] where they could not be read.
     pub async fn friendships(&self) -> Result<Vec<Friendship>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDSHIPS)
-            .fetch_all(&self.reads)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .doing("listing friendships")?;
         let friendship = |(one, other, one_id, other_id): (String, String, String, String)| {

@@ -29,7 +29,8 @@ mod writing;
 
 use std::time::Duration;
 
-use sqlx::{SqliteConnection, SqlitePool};
+use deadpool::unmanaged;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
@@ -68,7 +69,7 @@ pub type WireText = String;
 
 /// The database.
 pub struct Store {
-    reads: SqlitePool,
+    reads: unmanaged::Pool<SqliteConnection>,
     writer: Writer,
 }
 
@@ -93,7 +94,7 @@ impl Store {
             }
         };
         let writer = Writer::start(file, writer, checkpointer, tasks);
-        Ok(Self { reads, writer })
+        Ok(Self { reads: reads.into(), writer })
     }
 
     /// Whether the database answers and changes are still accepted.
@@ -105,7 +106,8 @@ impl Store {
         if self.writer.has_ended() {
             return Err(Error::Closed);
         }
-        let schema = sqlx::query_scalar::<_, i64>(NEWEST_MIGRATION).fetch_one(&self.reads);
+        let mut reads = self.reading().await?;
+        let schema = sqlx::query_scalar::<_, i64>(NEWEST_MIGRATION).fetch_one(&mut *reads);
         schema.await.map(drop).doing("looking whether the database answers")
     }
 
@@ -138,7 +140,18 @@ impl Store {
     /// Refuses further changes, waits for those that are queued, and closes the files.
     pub async fn close(&self) {
         self.writer.close().await;
-        self.reads.close().await;
+        for _ in 0..self.reads.status().size {
+            let Ok(connection) = self.reads.remove().await else { break };
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "closing a reading connection failed");
+            }
+        }
+        self.reads.close();
+    }
+
+    /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
+    async fn reading(&self) -> Result<unmanaged::Object<SqliteConnection>, Error> {
+        self.reads.get().await.map_err(|_| Error::Closed)
     }
 }
 
@@ -146,7 +159,7 @@ impl Store {
 async fn connect(
     file: &DatabaseFile,
     schema: Schema,
-) -> Result<(SqliteConnection, SqliteConnection, SqlitePool), OpenError> {
+) -> Result<(SqliteConnection, SqliteConnection, Vec<SqliteConnection>), OpenError> {
     schema::prepare(file, schema).await?;
     Ok((file.connect_writer().await?, file.connect_writer().await?, file.connect_readers().await?))
 }

@@ -309,7 +309,7 @@ impl Asking<'_> {
             .bind(report_cursor.date.map(|date| date.to_string()))
             .bind(self.is_forward);
         let row: Option<PageRow> =
-            page.fetch_optional(&store.reads).await.doing("reading messages")?;
+            page.fetch_optional(&mut *store.reading().await?).await.doing("reading messages")?;
         row.map(|row| self.page_of(row)).transpose()
     }
 

@@ -84,7 +84,7 @@ impl Store {
     /// [`Error`] where they could not be removed.
     pub async fn expire_replays(&self, now: Timestamp) -> Result<bool, Error> {
         let any = sqlx::query_scalar(ANY_EXPIRED).bind(now.unix());
-        let any = any.fetch_one(&self.reads).await;
+        let any = any.fetch_one(&mut *self.reading().await?).await;
         let any = any.doing("looking for expired signatures")?;
         if any {
             self.change(Expire(now)).await?;

@@ -363,7 +363,7 @@ impl Store {
             .bind(report_type.as_str())
             .bind(array_of(messages));
         let unreported: String =
-            unreported.fetch_one(&self.reads).await.doing("looking for reports")?;
+            unreported.fetch_one(&mut *self.reading().await?).await.doing("looking for reports")?;
         let unreported: Vec<String> = serde_json::from_str(&unreported)
             .map_err(|error| sqlx::Error::Decode(Box::new(error)))
             .doing("looking for reports")?;

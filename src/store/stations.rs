@@ -149,7 +149,7 @@ impl Store {
     ) -> Result<Option<Timestamp>, Error> {
         let used_at = sqlx::query_scalar(USED_AT).bind(user.as_str()).bind(station.as_str());
         let used_at: Option<i64> =
-            used_at.fetch_optional(&self.reads).await.doing("reading a station")?;
+            used_at.fetch_optional(&mut *self.reading().await?).await.doing("reading a station")?;
         Ok(used_at.and_then(Timestamp::from_unix))
     }
 
@@ -160,7 +160,8 @@ impl Store {
     /// [`Error`] where they could not be read.
     pub async fn stations_of(&self, user: UserId) -> Result<Vec<StationId>, Error> {
         let ids = sqlx::query_scalar(STATIONS_OF).bind(user.as_str());
-        let ids: Vec<String> = ids.fetch_all(&self.reads).await.doing("listing stations")?;
+        let ids: Vec<String> =
+            ids.fetch_all(&mut *self.reading().await?).await.doing("listing stations")?;
         ids.iter().map(|id| stored(id)).collect()
     }
 
@@ -171,7 +172,8 @@ impl Store {
     /// [`Error`] where they could not be read.
     pub async fn stations(&self, user: Option<UserId>) -> Result<Vec<Station>, Error> {
         let rows = sqlx::query_as(STATIONS).bind(user.as_ref().map(UserId::as_str));
-        let rows: Vec<StationRow> = rows.fetch_all(&self.reads).await.doing("listing stations")?;
+        let rows: Vec<StationRow> =
+            rows.fetch_all(&mut *self.reading().await?).await.doing("listing stations")?;
         rows.into_iter().map(StationRow::station).collect()
     }
 
@@ -188,8 +190,10 @@ impl Store {
         let users = sqlx::query_scalar(USERS_AT)
             .bind(station.as_str())
             .bind(user.as_ref().map(UserId::as_str));
-        let users: Vec<String> =
-            users.fetch_all(&self.reads).await.doing("reading who uses a station")?;
+        let users: Vec<String> = users
+            .fetch_all(&mut *self.reading().await?)
+            .await
+            .doing("reading who uses a station")?;
         users.iter().map(|user| stored(user)).collect()
     }
 

@@ -119,7 +119,7 @@ impl Store {
     pub async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
         let row: Option<UserRow> = sqlx::query_as(USER)
             .bind(user.as_str())
-            .fetch_optional(&self.reads)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .doing("reading a user")?;
         row.map(UserRow::user).transpose()
@@ -131,8 +131,10 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn users(&self) -> Result<Vec<User>, Error> {
-        let rows: Vec<UserRow> =
-            sqlx::query_as(USERS).fetch_all(&self.reads).await.doing("listing users")?;
+        let rows: Vec<UserRow> = sqlx::query_as(USERS)
+            .fetch_all(&mut *self.reading().await?)
+            .await
+            .doing("listing users")?;
         rows.into_iter().map(UserRow::user).collect()
     }
 
@@ -144,7 +146,7 @@ impl Store {
     pub async fn login(&self, api_key: &ApiKey) -> Result<Option<Login>, Error> {
         let row: Option<(String, String, String, String)> = sqlx::query_as(LOGIN)
             .bind(digest(api_key))
-            .fetch_optional(&self.reads)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .doing("looking an API key up")?;
         row.map(|(id, nick, full_name, private_key)| {
@@ -161,7 +163,7 @@ impl Store {
     pub async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
         let key: Option<String> = sqlx::query_scalar(SIGNING_KEY)
             .bind(user.as_str())
-            .fetch_one(&self.reads)
+            .fetch_one(&mut *self.reading().await?)
             .await
             .doing("reading a signing key")?;
         key.map(|key| stored(&key)).transpose()
@@ -173,7 +175,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn partners(&self, user: UserId) -> Result<Vec<(UserId, PublicKey)>, Error> {
-        let mut reads = self.reads.acquire().await.doing("listing partners")?;
+        let mut reads = self.reading().await?;
         partners(&mut reads, user).await
     }
 

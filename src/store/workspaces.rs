@@ -40,8 +40,10 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn workspaces(&self) -> Result<Vec<Workspace>, Error> {
-        let rows: Vec<(String, String, String, i64)> =
-            sqlx::query_as(WORKSPACES).fetch_all(&self.reads).await.doing("listing workspaces")?;
+        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(WORKSPACES)
+            .fetch_all(&mut *self.reading().await?)
+            .await
+            .doing("listing workspaces")?;
         let workspace = |(name, owner, email, at): (String, String, String, i64)| {
             let out_of_range = || sqlx::Error::Decode("a column holds no second of a date".into());
             let at = Timestamp::from_unix(at).ok_or_else(out_of_range);
