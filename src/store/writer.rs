@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use metrics::{counter, histogram};
 use sqlx::{Connection as _, SqliteConnection};
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -216,7 +217,10 @@ impl Writer {
             due: Instant::now(),
             log: Arc::clone(&log),
         };
-        tasks.spawn(task.run(closing.clone(), ended.clone().drop_guard()));
+        let (close, guard) = (closing.clone(), ended.clone().drop_guard());
+        // A thread of its own: woken as a task among others, it would wait for its turn behind all who wait for it.
+        let runtime = Handle::current();
+        tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
         tasks.spawn(log::checkpoint(checkpointer, log, ended.clone()));
         Self { queue, told, closing, ended }
     }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use chatserver::clock::Timestamp;
-use chatserver::id::{ConversationId, Instance, MessageId, Parse as _, Signature};
+use chatserver::id::{ConversationId, Email, Instance, MessageId, Parse as _, Signature, UserId};
 use chatserver::store::{
     AddMessage, Added, ChangeProperty, Clear, Cleared, Error, Message, Property, PropertyChanged,
     Replay, Store,
@@ -37,16 +37,25 @@ async fn connect(world: &World) -> SqliteConnection {
 
 type Answers<'a, T> = Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
 
-/// Puts the changes into the queue, in this order, and lets them be made at once.
-async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
-    let lock = Lock::take(world).await;
-    for change in &mut changes {
+/// Puts the changes into the queue, in this order.
+async fn queue<T>(changes: &mut Answers<'_, T>) {
+    for change in changes {
         let polled =
             std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context))).await;
         assert!(polled.is_pending(), "a change waits for the commit");
     }
-    // They were queued before the writer came to look, and it waits for the lock with all of them.
-    until("the changes are taken", async || world.app().store.queue_depth() == 0).await;
+}
+
+/// Puts the changes into the queue, in this order and behind another one, and lets them be made at once.
+async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
+    let store = &world.app().store;
+    let nobody = UserId::of(&Email::parse("nobody@example.com").unwrap());
+    let lock = Lock::take(world).await;
+    let mut in_front: Answers<'_, _> = vec![Box::pin(store.take_number(nobody))];
+    queue(&mut in_front).await;
+    until("the writer waits for the lock", async || store.queue_depth() == 0).await;
+    queue(&mut changes).await;
+    assert_eq!(store.queue_depth(), changes.len());
     lock.release().await;
     let mut answers = Vec::new();
     for change in changes {
