@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::participants::Standing;
-use super::places::{RUN, known_id, place, place_of_id, run, seq};
+use super::places::{RUN, known_id, place, place_of_id, run, seq, uuid_bytes};
 use super::values::ManyRows;
 use super::writer::Together;
 use super::writing::Writing;
@@ -17,10 +17,10 @@ use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 /// comma between two messages and a space between two values. A message that has the ID already is named by its place.
 static JUDGE: ManyRows = ManyRows::new(
     concat!(
-        "WITH incoming (nth, user_id, conversation_id, id) AS (VALUES {rows})
+        "WITH incoming (nth, user_id, conversation_id, id, known_id) AS (VALUES {rows})
          SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.last_access,
                                      c.longest_data, p.standing, p.user_number, o.user_number, o.user_id, ",
-        place_of_id!("c.generation", "c.next_seq", "i.id"),
+        place_of_id!("c.generation", "c.next_seq", "i.id", "i.known_id"),
         "), ',')
          FROM incoming i
          CROSS JOIN participants p
@@ -29,19 +29,19 @@ static JUDGE: ManyRows = ManyRows::new(
          CROSS JOIN participants o
              ON o.conversation_number = c.number AND o.user_id <> p.user_id"
     ),
-    4,
+    5,
 );
 
 const IS_STORED: &str = r#"
     SELECT EXISTS (
         SELECT 1 FROM messages
-        WHERE place = $1 AND sender_number = $2 AND type IS nullif(json_quote($3), '"Message"') AND created = $4
-            AND valid_until = $5 AND data = $6)"#;
+        WHERE place = $1 AND sender_number = $2 AND type IS $3 AND created = $4 AND valid_until = $5 AND data = $6)"#;
 
+/// Where a statement is to undo what it has done if it fails, SQLite copies each page before it changes it. Here the whole
+/// transaction is undone then, so this one is not to (`OR FAIL`), which SQLite heeds where no function is called.
 static INSERT: ManyRows = ManyRows::new(
-    "INSERT INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data)
-     SELECT column1, column2, column3, nullif(json_quote(column4), '\"Message\"'), column5, column6, column7, column8
-     FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
+    "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data)
+     SELECT * FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
     8,
 );
 
@@ -62,7 +62,7 @@ static LIST_IDS: ManyRows = ManyRows::new(
 
 static ADVANCE: ManyRows = ManyRows::new(
     "WITH changed (number, next_seq, last_message_id, last_access, longest_data) AS (VALUES {rows})
-     UPDATE conversations
+     UPDATE OR FAIL conversations
      SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
          last_access = changed.last_access, longest_data = changed.longest_data
      FROM changed WHERE conversations.number = changed.number",
@@ -237,7 +237,7 @@ async fn repeats(
     let same = sqlx::query_scalar(IS_STORED)
         .bind(known_at)
         .bind(judged.sender_number)
-        .bind(message.kind.as_str())
+        .bind(type_column(&message.kind))
         .bind(message.created.unix())
         .bind(message.valid_until.as_str())
         .bind(message.data.as_str());
@@ -301,6 +301,11 @@ impl Run {
     }
 }
 
+/// What the column `type` holds for this type.
+fn type_column(kind: &str) -> Option<String> {
+    (kind != "Message").then(|| serde_json::Value::from(kind).to_string())
+}
+
 /// What decides about each message; `None` where the sender has no such conversation.
 async fn judge(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Option<Judged>>, Error> {
     let rows: Vec<_> = (0..).zip(all).collect();
@@ -310,6 +315,10 @@ async fn judge(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Option<Judge
             .add(add.sender.as_str())
             .add(add.conversation.as_str())
             .add(add.message.id.as_str());
+        match uuid_bytes(add.message.id.as_str()) {
+            Some(bytes) => values.add(bytes),
+            None => values.add(add.message.id.as_str()),
+        };
     });
     let rows: Option<String> = judging.await.doing("judging messages")?;
     let mut judged: Vec<_> = all.iter().map(|_| None).collect();
@@ -329,7 +338,7 @@ fn insert(on: &mut Writing, all: &[&AddMessage], rows: &[Row]) {
             .add(row.place)
             .add(message.id.as_str())
             .add(row.sender_number)
-            .add(message.kind.as_str())
+            .add(type_column(&message.kind))
             .add(message.created.unix())
             .add(message.valid_until.as_str())
             .add(row.accepted_at)

@@ -1,6 +1,8 @@
 //! Places: what stands in a generation of a conversation is found by one number, which has the number of the generation
 //! in its upper bits and in the lower 32 the sequence number there.
 
+use uuid::Uuid;
+
 /// The number of messages in a run, as text of SQL and as a number.
 macro_rules! run {
     () => {
@@ -39,16 +41,20 @@ macro_rules! known_id {
     };
 }
 
-/// SQL for the place of the message with an ID, or NULL: of a generation and its `next_seq`, all three SQL as well.
+/// SQL for the place of the message with an ID, or NULL: of a generation and its `next_seq`, all of these SQL as well. The
+/// ID may be given as [`known_id`] has it, too.
 macro_rules! place_of_id {
     ($generation:literal, $next_seq:literal, $id:literal) => {
+        place_of_id!($generation, $next_seq, $id, known_id!($id))
+    };
+    ($generation:literal, $next_seq:literal, $id:literal, $known_id:expr) => {
         concat!(
             "coalesce(
                 (SELECT known.place FROM message_ids known
                  WHERE known.generation = ",
             $generation,
             " AND known.id = ",
-            known_id!($id),
+            $known_id,
             "), (SELECT young.place FROM messages young
                  WHERE young.place > (",
             $generation,
@@ -67,6 +73,13 @@ macro_rules! place_of_id {
             "))"
         )
     };
+}
+
+/// The bytes of a UUID in lower case, as [`known_id`] has it, or `None` for any other ID.
+pub(super) fn uuid_bytes(id: &str) -> Option<Vec<u8>> {
+    let uuid = Uuid::try_parse(id).ok()?;
+    let written = uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == id;
+    written.then(|| uuid.as_bytes().to_vec())
 }
 
 pub(super) use {known_id, place_of_id, run};
