@@ -60,12 +60,14 @@ macro_rules! first_since {
 /// client further, one report does. Behind the messages stand the first and the last place of those of others that
 /// are still to be reported as delivered to the caller.
 ///
-/// `MATERIALIZED` has each expression evaluated once. What is put together is put in order first: `string_agg` with an
-/// order of its own copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
+/// Each step is one row, handed on by a coroutine. That takes a `LIMIT` in the step and a `WHERE` in the next one: otherwise
+/// SQLite copies the expressions of a step to wherever they are used, and `MATERIALIZED` makes a table for each, which is
+/// a tenth of what a page costs. What is put together is put in order first: `string_agg` with an order of its own
+/// copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
 const PAGE: &str = concat!(
     "
 WITH
-head AS MATERIALIZED (
+head AS (
     SELECT c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
            p.standing, p.user_number, p.delivered_to, $5 * (c.longest_data + 505) <= $6 AS fits,
            CASE WHEN $3 IS NOT NULL THEN ",
@@ -76,8 +78,9 @@ head AS MATERIALIZED (
            ) AS report_known
     FROM participants p JOIN conversations c ON c.number = p.conversation_number
     WHERE p.user_id = $2 AND p.conversation_id = $1
+    LIMIT 1
 ),
-start AS MATERIALIZED (
+start AS (
     SELECT head.*,
            CASE WHEN $10 THEN 0 ELSE -1 END + CASE
                WHEN known IS NOT NULL THEN known
@@ -93,9 +96,9 @@ start AS MATERIALIZED (
                ELSE base + next_report_seq END AS report_near,
            CASE WHEN $10 AND known IS NOT NULL THEN 2 ELSE 1 END AS least,
            CASE WHEN $10 AND report_known IS NOT NULL THEN 2 ELSE 1 END AS report_least
-    FROM head
+    FROM head WHERE base IS NOT NULL LIMIT 1
 ),
-kept AS MATERIALIZED (
+kept AS (
     SELECT reach.*, CASE WHEN fits THEN reach ELSE (
                SELECT count(*) FROM (
                    SELECT row_number() OVER nearest AS nth, sum(",
@@ -113,9 +116,10 @@ kept AS MATERIALIZED (
             SELECT start.*, CASE WHEN $10 THEN base + next_seq - near ELSE near - base END AS there,
                    CASE WHEN $10 THEN base + next_report_seq - report_near
                         ELSE report_near - base END AS report_there
-            FROM start) AS there) AS reach
+            FROM start WHERE base IS NOT NULL) AS there) AS reach
+    LIMIT 1
 ),
-ends AS MATERIALIZED (
+ends AS (
     SELECT kept.*, CASE WHEN fits THEN report_reach ELSE (
                SELECT count(*) FROM (
                    SELECT coalesce(sum("#,
@@ -137,7 +141,7 @@ ends AS MATERIALIZED (
                    WINDOW nearest AS (ORDER BY abs(r.place - report_near)
                                       ROWS UNBOUNDED PRECEDING)) AS sized
                WHERE (nth <= report_least AND kept < least) OR bytes <= $6 - taken) END AS report_kept
-    FROM kept
+    FROM kept WHERE base IS NOT NULL LIMIT 1
 )
 SELECT instance, generation,
        (SELECT concat(string_agg(object, ','), ' ', min(news), ' ', max(news))
@@ -167,7 +171,7 @@ SELECT instance, generation,
                ORDER BY r.place) AS objects), '') AS reports,
        CASE WHEN $10 THEN kept < there OR report_kept < report_there
             ELSE kept < reach OR report_kept < report_reach END AS more
-FROM ends"#
+FROM ends WHERE base IS NOT NULL"#
 );
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
