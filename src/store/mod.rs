@@ -1,7 +1,8 @@
 //! The truth, on disk: SQLite with one writer, which commits for many callers at once, and a pool of readers.
 //!
 //! Only this folder knows SQL. Every statement is a constant in the dialect that SQLite and PostgreSQL share
-//! (`$n`, `CAST`, explicit `ORDER BY`); where a reply is one row for the wire, the statement writes the wire text.
+//! (`$n`, but `?` over many rows; `CAST`, explicit `ORDER BY`); where a reply is one row for the wire, the statement writes
+//! the wire text.
 
 mod availability;
 mod blocklist;
