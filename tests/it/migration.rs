@@ -1,17 +1,19 @@
 //! Databases that an earlier version has filled are brought up to date with everything in them.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::binary::Workplace;
-use crate::world::Person;
+use crate::world::{Person, until};
 
-/// The schema of the first version, and what Alice and Bob had in it. Their rows are taken from `new`, a database of
-/// this version, as far as there was room for them.
+/// The schema of the first version, and what people had in it. Their rows are taken from `new`, a database of this
+/// version, as far as there was room for them. Alice has written twenty messages to each of her friends.
 const FIRST: &str = include_str!("../../migrations/sqlite/0001_users_and_conversations.sql");
 
-const FILLED: &str = "
+const FIRST_FILLED: &str = "
     INSERT INTO users SELECT id, email, nick, full_name, api_key, api_key_digest, is_disabled,
                              private_key, public_key FROM new.users;
     INSERT INTO friends SELECT user_id, friend_id FROM new.friends;
@@ -30,43 +32,112 @@ const FILLED: &str = "
                                 1709899200, 'aGk=' FROM conversations;
     INSERT INTO purges SELECT id, 1 FROM conversations;";
 
-/// Makes `chatserver.db` a database of the first version, filled with what is in `new.db`.
-async fn fills(place: &Workplace) {
-    let create = SqliteConnectOptions::new().create_if_missing(true);
-    let mut old = create.filename(place.path().join("chatserver.db")).connect().await.unwrap();
+/// What came with the second version: Bob has got ten of Alice's messages and viewed three, he and his two stations have
+/// been told of it, and Alice has blocked Carol.
+const SECOND: &str = include_str!("../../migrations/sqlite/0002_reports_stations_and_changes.sql");
+
+const SECOND_FILLED: &str = "
+    CREATE TEMP TABLE bob AS SELECT user_id, conversation_id FROM participants
+        WHERE user_id = (SELECT id FROM users WHERE email = 'bob@example.com');
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 13)
+    INSERT INTO reports SELECT conversation_id, 2, n, printf('11111111-1111-8111-8111-%012x', n),
+                               CASE WHEN n <= 10 THEN 'delivered' ELSE 'viewed' END,
+                               '2024-03-08 12:00:01', CASE WHEN n <= 10 THEN n ELSE n - 10 END, user_id
+                        FROM bob, numbers;
+    UPDATE conversations SET next_report_seq = 14, last_report_id = '11111111-1111-8111-8111-00000000000d'
+        WHERE id = (SELECT conversation_id FROM bob);
+    UPDATE participants SET delivered_to = 10 WHERE user_id = (SELECT user_id FROM bob);
+    INSERT INTO change_numbers SELECT user_id, 5 FROM bob;
+    INSERT INTO changes SELECT user_id, 'conversation', conversation_id, 5, '', 0 FROM bob;
+    INSERT INTO changes SELECT user_id, 'list', '', 3, '', 0 FROM bob;
+    INSERT INTO stations SELECT user_id, '00000000000000000000000000000000', 1709899200, 1709899200, 4 FROM bob;
+    INSERT INTO stations SELECT user_id, '00000000000000000000000000000001', 1709899200, 1709899200, 5 FROM bob;
+    INSERT INTO replays SELECT user_id, 'cafe', 4102444800 FROM bob;
+    INSERT INTO blocks SELECT a.id, c.id FROM users a, users c
+        WHERE a.email = 'alice@example.com' AND c.email = 'carol@example.com';
+    DROP TABLE bob;";
+
+/// Makes `chatserver.db` a database of an earlier version, filled with what is in `new.db` and with what comes with
+/// each step.
+async fn fills(place: &Workplace, steps: &[&str], version: u8) {
+    let mut old = connects(place).await;
     let new = place.path().join("new.db");
     runs(&mut old, format!("ATTACH '{}' AS new", new.display())).await;
-    runs(&mut old, FIRST.to_owned()).await;
+    for step in steps {
+        runs(&mut old, (*step).to_owned()).await;
+    }
     let applied = "SELECT sql FROM new.sqlite_schema WHERE name = '_sqlx_migrations'";
     let applied: String = sqlx::query_scalar(applied).fetch_one(&mut old).await.unwrap();
     runs(&mut old, applied).await;
-    let first = "INSERT INTO _sqlx_migrations SELECT * FROM new._sqlx_migrations WHERE version = 1";
-    runs(&mut old, first.to_owned()).await;
-    runs(&mut old, FILLED.to_owned()).await;
+    let earlier = format!(
+        "INSERT INTO _sqlx_migrations SELECT * FROM new._sqlx_migrations WHERE version <= {version}"
+    );
+    runs(&mut old, earlier).await;
     old.close().await.unwrap();
+}
+
+async fn connects(place: &Workplace) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().create_if_missing(true);
+    options.filename(place.path().join("chatserver.db")).connect().await.unwrap()
 }
 
 async fn runs(database: &mut SqliteConnection, statements: String) {
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(database).await.unwrap();
 }
 
+/// Alice and her two friends, as commands have told of them.
+struct Added {
+    people: [Value; 3],
+    with_bob: Value,
+    with_carol: Value,
+}
+
+struct People {
+    alice: Person,
+    bob: Person,
+    /// Alice in her conversation with Carol.
+    alice_to_carol: Person,
+    carol: Person,
+}
+
+/// Adds them to `new.db`.
+fn adds(place: &Workplace) -> Added {
+    let tells = |command: &[&str]| -> Value {
+        place.tells(&[command, &["--database-url", "sqlite://new.db"]].concat())
+    };
+    let people = ["Alice", "Bob", "Carol"].map(|nick| {
+        tells(&["user", "add", &format!("{}@example.com", nick.to_lowercase()), "--nick", nick])
+    });
+    let befriends = |friend| tells(&["friend", "add", "alice@example.com", friend]);
+    let (with_bob, with_carol) = (befriends("bob@example.com"), befriends("carol@example.com"));
+    Added { people, with_bob, with_carol }
+}
+
+impl Added {
+    fn at(&self, address: SocketAddr) -> People {
+        let in_conversation = |told, with: &Value| {
+            let mut person = Person::added(told, address);
+            with["conversationid"].as_str().unwrap().clone_into(&mut person.conversation);
+            person
+        };
+        let [alice, bob, carol] = &self.people;
+        People {
+            alice: in_conversation(alice, &self.with_bob),
+            bob: in_conversation(bob, &self.with_bob),
+            alice_to_carol: in_conversation(alice, &self.with_carol),
+            carol: in_conversation(carol, &self.with_carol),
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_the_first_version_has_kept_is_served_by_this_one() {
     let place = Workplace::new();
-    let new = ["--database-url", "sqlite://new.db"];
-    let added = |email, nick| -> Value {
-        place.tells(&[&["user", "add", email, "--nick", nick][..], &new].concat())
-    };
-    let (alice, bob) = (added("alice@example.com", "Alice"), added("bob@example.com", "Bob"));
-    let friends = ["friend", "add", "alice@example.com", "bob@example.com"];
-    let conversation = place.tells(&[&friends[..], &new].concat());
-    fills(&place).await;
+    let people = adds(&place);
+    fills(&place, &[FIRST, FIRST_FILLED], 1).await;
 
     let server = place.serves(&[]).await;
-    let [mut alice, mut bob] = [alice, bob].map(|told| Person::added(&told, server.address));
-    for person in [&mut alice, &mut bob] {
-        conversation["conversationid"].as_str().unwrap().clone_into(&mut person.conversation);
-    }
+    let People { alice, bob, .. } = people.at(server.address);
     let seen = bob.sees().await;
     assert_eq!((&seen["lastmessageid"], &seen["lastreportid"]), (&json!("m-20"), &json!("")));
     assert_eq!(seen["properties"][0]["listitembackgroundcolor"], "#bae1ff");
@@ -92,4 +163,42 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
     assert_eq!(viewed.collect::<Vec<_>>(), ["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-20"]);
     alice.sends("and on").await;
     assert_eq!(bob.reads().await[20..], ["and on"]);
+}
+
+#[tokio::test]
+async fn what_the_second_version_has_kept_is_served_by_this_one() {
+    let place = Workplace::new();
+    let people = adds(&place);
+    fills(&place, &[FIRST, FIRST_FILLED, SECOND, SECOND_FILLED], 2).await;
+
+    let server = place.serves(&[]).await;
+    let People { alice, bob, alice_to_carol, carol } = people.at(server.address);
+    let told_before = bob.at("00000000000000000000000000000001").is_notified().await;
+    assert!(told_before.conversations.is_empty(), "{told_before:?}");
+    let behind = bob.at("00000000000000000000000000000000").is_notified().await;
+    assert_eq!(behind.conversations, [bob.conversation.clone()]);
+    assert!(behind.lists.is_empty(), "told already: {behind:?}");
+    assert_eq!(bob.sees().await["lastreportid"], "1111111111118111811100000000000d");
+
+    let reports = alice.told().await;
+    let of_type = |wanted| reports.iter().filter(|(kind, _)| kind == wanted).count();
+    assert_eq!((reports.len(), of_type("delivered"), of_type("viewed")), (13, 10, 3));
+    assert_eq!(reports[12], ("viewed".to_owned(), "m-3".to_owned()));
+    assert_eq!(bob.downloads().await.message_ids().len(), 20);
+    until("the other ten are delivered", async || alice.told().await.len() == 23).await;
+    assert_eq!(alice.told().await[22], ("delivered".to_owned(), "m-20".to_owned()));
+
+    let message = crate::world::message("hi", &alice.date());
+    alice_to_carol.adds(&message).await.refused(403, "blocked");
+    carol.adds(&message).await.refused(403, "not_friends");
+    assert_eq!(carol.downloads().await.message_ids().len(), 20);
+
+    let mut database = connects(&place).await;
+    let kept: Vec<(i64, String)> =
+        sqlx::query_as("SELECT * FROM replays WHERE expires_at = 4102444800")
+            .fetch_all(&mut database)
+            .await
+            .unwrap();
+    assert_eq!(kept, [(4_102_444_800, "cafe".to_owned())]);
+    database.close().await.unwrap();
 }
