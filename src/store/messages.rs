@@ -32,10 +32,10 @@ static JUDGE: ManyRows = ManyRows::new(
     5,
 );
 
-const IS_STORED: &str = r#"
+const IS_STORED: &str = "
     SELECT EXISTS (
         SELECT 1 FROM messages
-        WHERE place = $1 AND sender_number = $2 AND type IS $3 AND created = $4 AND valid_until = $5 AND data = $6)"#;
+        WHERE place = $1 AND sender_number = $2 AND type IS $3 AND created = $4 AND valid_until = $5 AND data = $6)";
 
 /// Where a statement is to undo what it has done if it fails, SQLite copies each page before it changes it. Here the whole
 /// transaction is undone then, so this one is not to (`OR FAIL`), which SQLite heeds where no function is called.

@@ -155,7 +155,7 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
     }
     assert_eq!(bob.reads().await, ["hi"; 20], "what was sent again was there");
     let everything = bob.is_notified().await;
-    assert_eq!(everything.conversations, [bob.conversation.clone()]);
+    assert_eq!(everything.conversations, std::slice::from_ref(&bob.conversation));
     assert_eq!(everything.friends, [alice.user.to_string()]);
     bob.reports_as("viewed", &["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-20"]).await.ok();
     let told = alice.told().await;
@@ -176,7 +176,7 @@ async fn what_the_second_version_has_kept_is_served_by_this_one() {
     let told_before = bob.at("00000000000000000000000000000001").is_notified().await;
     assert!(told_before.conversations.is_empty(), "{told_before:?}");
     let behind = bob.at("00000000000000000000000000000000").is_notified().await;
-    assert_eq!(behind.conversations, [bob.conversation.clone()]);
+    assert_eq!(behind.conversations, std::slice::from_ref(&bob.conversation));
     assert!(behind.lists.is_empty(), "told already: {behind:?}");
     assert_eq!(bob.sees().await["lastreportid"], "1111111111118111811100000000000d");
 
