@@ -22,10 +22,11 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use axum::serve::ListenerExt as _;
 use clap::{Args, ValueEnum};
+use deadpool::unmanaged;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, SqliteConnection};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
@@ -153,12 +154,11 @@ impl Serve {
             }
             Ceiling::Row => {
                 let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                let pool = SqlitePoolOptions::new()
-                    .max_connections(u32::try_from((2 * cores).clamp(4, 64))?)
-                    .test_before_acquire(false)
-                    .connect_with(connect(&self.folder, false))
-                    .await?;
-                Router::new().fallback_service(post(row).with_state(pool))
+                let mut readers = Vec::new();
+                for _ in 0..(2 * cores).clamp(4, 64) {
+                    readers.push(connect(&self.folder, false).connect().await?);
+                }
+                Router::new().fallback_service(post(row).with_state(Readers::from(readers)))
             }
         };
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
@@ -218,12 +218,16 @@ fn user(headers: &HeaderMap) -> Result<&str, StatusCode> {
     user.ok_or(StatusCode::BAD_REQUEST)
 }
 
+/// The server's kind of pool: that of sqlx asks each connection after each read whether it still answers.
+type Readers = unmanaged::Pool<SqliteConnection>;
+
 async fn row(
-    State(pool): State<SqlitePool>,
+    State(readers): State<Readers>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, StatusCode> {
+    let mut reader = readers.get().await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let row = sqlx::query_scalar("SELECT body FROM replies WHERE user_id = $1");
-    let row: Result<String, _> = row.bind(user(&headers)?).fetch_one(&pool).await;
+    let row: Result<String, _> = row.bind(user(&headers)?).fetch_one(&mut *reader).await;
     row.map(answered).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
