@@ -41,7 +41,8 @@ impl Reply {
     }
 
     fn with_bytes(mut self, name: &str, open: &[u8], value: &[u8], close: &[u8]) -> Self {
-        self.0.reserve(name.len() + value.len() + 8);
+        // Behind a long value there is room for others: a vector that grows doubles, and is copied.
+        self.0.reserve(name.len() + value.len() + 256);
         for part in [b",\"", name.as_bytes(), b"\":", open, value, close] {
             self.0.extend_from_slice(part);
         }

@@ -5,6 +5,8 @@ use sqlx::SqliteConnection;
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::participants::Standing;
+use super::reading::Question;
+use super::values::{ManyRows, Values};
 use super::writer::Change;
 use super::writing::Writing;
 use super::{Error, Store, WireText, stored};
@@ -42,17 +44,32 @@ const CONVERSATION: &str = concat!(
 );
 
 /// What is to be put together is put in order first: `string_agg` with an order of its own copies all of it.
-const CONVERSATIONS: &str = concat!(
-    "SELECT coalesce(string_agg(object, ','), '') FROM (
+static CONVERSATIONS: ManyRows = ManyRows::values_of(
+    concat!(
+        "SELECT coalesce(string_agg(object, ','), '') FROM (
      SELECT",
-    conversation_object!(),
-    "AS object
+        conversation_object!(),
+        "AS object
      FROM users u
      CROSS JOIN participants p
          ON p.place > u.number << 32 AND p.place < (u.number + 1) << 32
      CROSS JOIN conversations c ON c.number = p.conversation_number
-     WHERE u.id = $1 ORDER BY c.last_access DESC, c.id) AS mine"
+     WHERE u.id = ? ORDER BY c.last_access DESC, c.id) AS mine"
+    ),
+    1,
 );
+
+/// Asks for all conversations of a user.
+pub(super) struct AskConversations(UserId);
+
+impl Question for AskConversations {
+    const STATEMENT: &'static ManyRows = &CONVERSATIONS;
+    const DOING: &'static str = "listing conversations";
+
+    fn bind(&self, values: &mut Values<'_>) {
+        values.add(self.0.as_str());
+    }
+}
 
 /// What decides about a clear, for a participant, and the other one.
 const STANDING: &str = "
@@ -111,8 +128,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn conversations(&self, user: UserId) -> Result<WireText, Error> {
-        let all = sqlx::query_scalar(CONVERSATIONS).bind(user.as_str().to_owned());
-        all.fetch_one(&mut *self.reading().await?).await.doing("listing conversations")
+        Ok(self.lists.ask(AskConversations(user)).await?.unwrap_or_default())
     }
 
     /// One conversation object, where the user takes part in it.

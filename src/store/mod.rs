@@ -18,6 +18,7 @@ mod pages;
 mod participants;
 mod places;
 mod properties;
+mod reading;
 mod replays;
 mod reports;
 mod schema;
@@ -30,8 +31,8 @@ mod writing;
 
 use std::time::Duration;
 
-use deadpool::unmanaged;
-use sqlx::{Connection as _, SqliteConnection};
+use deadpool::unmanaged::Object;
+use sqlx::SqliteConnection;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
@@ -52,6 +53,7 @@ pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
 pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Download, DownloadPartial, Page};
 pub use properties::{ChangeProperty, Property, PropertyChanged};
+use reading::{Readers, Together};
 pub use replays::{Once, Replay};
 pub use reports::{Report, ReportType, Reported, Undelivered};
 pub use schema::Schema;
@@ -70,7 +72,9 @@ pub type WireText = String;
 
 /// The database.
 pub struct Store {
-    reads: unmanaged::Pool<SqliteConnection>,
+    readers: Readers,
+    pages: Together<pages::Asking>,
+    lists: Together<conversations::AskConversations>,
     writer: Writer,
 }
 
@@ -95,7 +99,9 @@ impl Store {
             }
         };
         let writer = Writer::start(file, writer, checkpointer, tasks);
-        Ok(Self { reads: reads.into(), writer })
+        let readers = Readers::new(reads);
+        let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
+        Ok(Self { readers, pages, lists, writer })
     }
 
     /// Whether the database answers and changes are still accepted.
@@ -141,18 +147,12 @@ impl Store {
     /// Refuses further changes, waits for those that are queued, and closes the files.
     pub async fn close(&self) {
         self.writer.close().await;
-        for _ in 0..self.reads.status().size {
-            let Ok(connection) = self.reads.remove().await else { break };
-            if let Err(error) = connection.close().await {
-                tracing::warn!(%error, "closing a reading connection failed");
-            }
-        }
-        self.reads.close();
+        self.readers.close().await;
     }
 
     /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
-    async fn reading(&self) -> Result<unmanaged::Object<SqliteConnection>, Error> {
-        self.reads.get().await.map_err(|_| Error::Closed)
+    async fn reading(&self) -> Result<Object<SqliteConnection>, Error> {
+        self.readers.get().await
     }
 }
 

@@ -1,10 +1,9 @@
 //! Pages of messages and reports: one statement finds the cursors and writes the page, so that all of it is one
 //! snapshot.
 
-use sqlx::FromRow;
-
-use super::error::Doing as _;
 use super::places::{known_id, place_of_id, run};
+use super::reading::Question;
+use super::values::{ManyRows, Values};
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
@@ -49,7 +48,7 @@ macro_rules! first_since {
     };
 }
 
-/// A page that begins at its cursors and goes forward where `$10` is true, backward otherwise. No sequence number of a
+/// A page that begins at its cursors and goes forward where `is_forward` is true, backward otherwise. No sequence number of a
 /// generation is left out, so a page is everything between two places.
 ///
 /// `head` is the conversation, if it is the caller's, the places that the cursors name, and whether any page of it fits
@@ -57,45 +56,53 @@ macro_rules! first_since {
 /// entries that the page begins at. `kept` says how many messages there are from there on and how many of them
 /// the page has: where not every page fits, always the nearest, and forward from a known one the next one, too.
 /// `ends` says the same of the reports, which have the bytes that messages leave (`weighed`); where no message gets the
-/// client further, one report does. Behind the messages stand the first and the last place of those of others that
-/// are still to be reported as delivered to the caller.
+/// client further, one report does.
+///
+/// The text has three parts with a bar between them, and only the first may hold bars itself: the messages, the reports,
+/// and with spaces between them whether there is more, the instance, its generation, and the first and the last place
+/// of messages of others that are still to be reported as delivered to the caller.
 ///
 /// Each step is one row, handed on by a coroutine. That takes a `LIMIT` in the step and a `WHERE` in the next one: otherwise
 /// SQLite copies the expressions of a step to wherever they are used, and `MATERIALIZED` makes a table for each, which is
 /// a tenth of what a page costs. What is put together is put in order first: `string_agg` with an order of its own
 /// copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
-const PAGE: &str = concat!(
+static PAGE: ManyRows = ManyRows::values_of(concat!(
     "
 WITH
+asked AS (
+    SELECT ? AS conversation, ? AS asker, ? AS cursor_id, ? AS cursor_date, ? AS entries, ? AS most_bytes,
+           ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward
+    LIMIT 1
+),
 head AS (
-    SELECT c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
-           p.standing, p.user_number, p.delivered_to, $5 * (c.longest_data + 505) <= $6 AS fits,
-           CASE WHEN $3 IS NOT NULL THEN ",
-    place_of_id!("c.generation", "c.next_seq", "$3"),
+    SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
+           p.standing, p.user_number, p.delivered_to, entries * (c.longest_data + 505) <= most_bytes AS fits,
+           CASE WHEN cursor_id IS NOT NULL THEN ",
+    place_of_id!("c.generation", "c.next_seq", "cursor_id"),
     " END AS known,
            (SELECT r.place FROM reports r
-            WHERE r.place = (c.generation << 32) + $7 AND replace(r.id, '-', '') = $8
+            WHERE r.place = (c.generation << 32) + report_seq AND replace(r.id, '-', '') = cursor_report
            ) AS report_known
-    FROM participants p JOIN conversations c ON c.number = p.conversation_number
-    WHERE p.user_id = $2 AND p.conversation_id = $1
+    FROM asked CROSS JOIN participants p CROSS JOIN conversations c ON c.number = p.conversation_number
+    WHERE p.user_id = asker AND p.conversation_id = conversation
     LIMIT 1
 ),
 start AS (
     SELECT head.*,
-           CASE WHEN $10 THEN 0 ELSE -1 END + CASE
+           CASE WHEN is_forward THEN 0 ELSE -1 END + CASE
                WHEN known IS NOT NULL THEN known
-               WHEN $4 IS NOT NULL THEN base + ",
-    first_since!("messages", "accepted_at", "$4", "next_seq"),
-    "          WHEN $10 THEN base + 1
+               WHEN cursor_date IS NOT NULL THEN base + ",
+    first_since!("messages", "accepted_at", "cursor_date", "next_seq"),
+    "          WHEN is_forward THEN base + 1
                ELSE base + next_seq END AS near,
-           CASE WHEN $10 THEN 0 ELSE -1 END + CASE
+           CASE WHEN is_forward THEN 0 ELSE -1 END + CASE
                WHEN report_known IS NOT NULL THEN report_known
-               WHEN $9 IS NOT NULL THEN base + ",
-    first_since!("reports", "created", "$9", "next_report_seq"),
-    "          WHEN $10 THEN base + 1
+               WHEN report_date IS NOT NULL THEN base + ",
+    first_since!("reports", "created", "report_date", "next_report_seq"),
+    "          WHEN is_forward THEN base + 1
                ELSE base + next_report_seq END AS report_near,
-           CASE WHEN $10 AND known IS NOT NULL THEN 2 ELSE 1 END AS least,
-           CASE WHEN $10 AND report_known IS NOT NULL THEN 2 ELSE 1 END AS report_least
+           CASE WHEN is_forward AND known IS NOT NULL THEN 2 ELSE 1 END AS least,
+           CASE WHEN is_forward AND report_known IS NOT NULL THEN 2 ELSE 1 END AS report_least
     FROM head WHERE base IS NOT NULL LIMIT 1
 ),
 kept AS (
@@ -105,16 +112,16 @@ kept AS (
     message_bytes!(),
     r#"             ) OVER nearest AS bytes
                    FROM messages m
-                   WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - reach + 1 END
-                       AND CASE WHEN $10 THEN near + reach - 1 ELSE near END
+                   WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - reach + 1 END
+                       AND CASE WHEN is_forward THEN near + reach - 1 ELSE near END
                    WINDOW nearest AS (ORDER BY abs(m.place - near) ROWS UNBOUNDED PRECEDING)) AS sized
-               WHERE nth <= least OR bytes <= $6) END AS kept
+               WHERE nth <= least OR bytes <= most_bytes) END AS kept
     FROM (
-        SELECT there.*, CASE WHEN there < $5 THEN there ELSE $5 END AS reach,
-               CASE WHEN report_there < $5 THEN report_there ELSE $5 END AS report_reach
+        SELECT there.*, CASE WHEN there < entries THEN there ELSE entries END AS reach,
+               CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach
         FROM (
-            SELECT start.*, CASE WHEN $10 THEN base + next_seq - near ELSE near - base END AS there,
-                   CASE WHEN $10 THEN base + next_report_seq - report_near
+            SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
+                   CASE WHEN is_forward THEN base + next_report_seq - report_near
                         ELSE report_near - base END AS report_there
             FROM start WHERE base IS NOT NULL) AS there) AS reach
     LIMIT 1
@@ -125,54 +132,53 @@ ends AS (
                    SELECT coalesce(sum("#,
     message_bytes!(),
     r#"            ), 0) AS taken FROM messages m
-                   WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
-                       AND CASE WHEN $10 THEN near + kept - 1 ELSE near END) AS weighed
+                   WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
+                       AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) AS weighed
                CROSS JOIN (
                    SELECT row_number() OVER nearest AS nth,
                           sum(octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
                               + octet_length(r.id) + octet_length(r.type) + octet_length(r.created)
                               + octet_length(about.id) + octet_length(r.user_id)) OVER nearest AS bytes
                    FROM reports r CROSS JOIN messages about
-                   WHERE r.place BETWEEN CASE WHEN $10 THEN report_near
+                   WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
                                               ELSE report_near - report_reach + 1 END
-                           AND CASE WHEN $10 THEN report_near + report_reach - 1
+                           AND CASE WHEN is_forward THEN report_near + report_reach - 1
                                     ELSE report_near END
                        AND about.place = r.message_place
                    WINDOW nearest AS (ORDER BY abs(r.place - report_near)
                                       ROWS UNBOUNDED PRECEDING)) AS sized
-               WHERE (nth <= report_least AND kept < least) OR bytes <= $6 - taken) END AS report_kept
+               WHERE (nth <= report_least AND kept < least) OR bytes <= most_bytes - taken) END AS report_kept
     FROM kept WHERE base IS NOT NULL LIMIT 1
 )
-SELECT instance, generation,
-       (SELECT concat(string_agg(object, ','), ' ', min(news), ' ', max(news))
-        FROM (
-            SELECT concat('{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'),
-                          ',"Created":"', datetime(m.created, 'unixepoch'),
-                          '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
-                   CASE WHEN m.place > delivered_to AND m.sender_number <> user_number
-                           AND standing = 'open' AND NOT EXISTS (
-                               SELECT 1 FROM reports r
-                               WHERE r.message_place = m.place AND r.user_id = $2
-                                   AND r.type = 'delivered')
-                        THEN m.place END AS news
-            FROM messages m
-            WHERE m.place BETWEEN CASE WHEN $10 THEN near ELSE near - kept + 1 END
-                AND CASE WHEN $10 THEN near + kept - 1 ELSE near END
-            ORDER BY m.place) AS objects) AS messages,
-       coalesce((
-           SELECT string_agg(object, ',') FROM (
-               SELECT concat('{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created,
-                             '","MessageID":"', about.id, '","UserID":"', r.user_id, '"}') AS object
-               FROM reports r CROSS JOIN messages about
-               WHERE r.place BETWEEN CASE WHEN $10 THEN report_near
-                                          ELSE report_near - report_kept + 1 END
-                       AND CASE WHEN $10 THEN report_near + report_kept - 1 ELSE report_near END
-                   AND about.place = r.message_place
-               ORDER BY r.place) AS objects), '') AS reports,
-       CASE WHEN $10 THEN kept < there OR report_kept < report_there
-            ELSE kept < reach OR report_kept < report_reach END AS more
+SELECT (
+    SELECT concat(
+        string_agg(object, ','), '|', (SELECT string_agg(object, ',') FROM (
+                SELECT concat('{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created,
+                              '","MessageID":"', about.id, '","UserID":"', r.user_id, '"}') AS object
+                FROM reports r CROSS JOIN messages about
+                WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
+                                           ELSE report_near - report_kept + 1 END
+                        AND CASE WHEN is_forward THEN report_near + report_kept - 1 ELSE report_near END
+                    AND about.place = r.message_place
+                ORDER BY r.place) AS objects), '|', CASE WHEN is_forward THEN kept < there OR report_kept < report_there
+                  ELSE kept < reach OR report_kept < report_reach END,
+        ' ', instance, ' ', generation, ' ', min(news), ' ', max(news))
+    FROM (
+        SELECT concat('{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'),
+                      ',"Created":"', datetime(m.created, 'unixepoch'),
+                      '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
+               CASE WHEN m.place > delivered_to AND m.sender_number <> user_number
+                       AND standing = 'open' AND NOT EXISTS (
+                           SELECT 1 FROM reports r
+                           WHERE r.message_place = m.place AND r.user_id = asker
+                               AND r.type = 'delivered')
+                    THEN m.place END AS news
+        FROM messages m
+        WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
+            AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END
+        ORDER BY m.place) AS objects)
 FROM ends WHERE base IS NOT NULL"#
-);
+), 10);
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -241,15 +247,6 @@ pub struct Page {
     pub undelivered: Option<Undelivered>,
 }
 
-#[derive(FromRow)]
-struct PageRow {
-    instance: String,
-    generation: i64,
-    messages: String,
-    reports: WireText,
-    more: bool,
-}
-
 impl Store {
     /// A page from two cursors on, or `None` where the user has no such conversation.
     ///
@@ -260,7 +257,7 @@ impl Store {
         let asking = Asking {
             conversation: asked.conversation,
             user: asked.user,
-            cursors: [&asked.cursor, &asked.report_cursor],
+            cursors: [asked.cursor.clone(), asked.report_cursor.clone()],
             entries: asked.entries,
             bytes: asked.bytes,
             is_forward: true,
@@ -277,7 +274,7 @@ impl Store {
         let asking = Asking {
             conversation: asked.conversation,
             user: asked.user,
-            cursors: [&asked.cursor, &asked.report_cursor],
+            cursors: [asked.cursor.clone(), asked.report_cursor.clone()],
             entries: asked.limit,
             bytes: asked.bytes,
             is_forward: false,
@@ -287,53 +284,69 @@ impl Store {
 }
 
 /// What [`PAGE`] takes.
-struct Asking<'a> {
+pub(super) struct Asking {
     conversation: ConversationId,
     user: UserId,
     /// Of the messages and of the reports.
-    cursors: [&'a Cursor; 2],
+    cursors: [Cursor; 2],
     entries: u32,
     bytes: u32,
     is_forward: bool,
 }
 
-impl Asking<'_> {
-    async fn page(&self, store: &Store) -> Result<Option<Page>, Error> {
-        let [cursor, report_cursor] = self.cursors;
-        let report = report_cursor.report();
-        let page = sqlx::query_as(PAGE)
-            .bind(self.conversation.as_str())
-            .bind(self.user.as_str())
-            .bind(cursor.id.as_ref().map(MessageId::as_str))
-            .bind(cursor.date.map(Timestamp::unix))
-            .bind(self.entries)
-            .bind(self.bytes)
-            .bind(report.as_ref().map(|(seq, _)| *seq))
-            .bind(report.as_ref().map(|(_, id)| id))
-            .bind(report_cursor.date.map(|date| date.to_string()))
-            .bind(self.is_forward);
-        let row: Option<PageRow> =
-            page.fetch_optional(&mut *store.reading().await?).await.doing("reading messages")?;
-        row.map(|row| self.page_of(row)).transpose()
-    }
+impl Question for Asking {
+    const STATEMENT: &'static ManyRows = &PAGE;
+    const DOING: &'static str = "reading messages";
 
-    fn page_of(&self, row: PageRow) -> Result<Page, Error> {
-        let PageRow { generation, mut messages, reports, more, .. } = row;
-        let mut last = |of: &'static str| {
-            let (rest, place) =
-                messages.rsplit_once(' ').ok_or_else(|| Error::not_as_stored(of))?;
-            let place = (!place.is_empty()).then(|| stored_number(place)).transpose()?;
-            messages.truncate(rest.len());
-            Ok::<_, Error>(place)
-        };
-        let (last, first) =
-            (last("the last undelivered place")?, last("the first undelivered place")?);
-        let undelivered = first.zip(last).map(|places| Undelivered {
-            conversation: self.conversation,
-            user: self.user,
-            generation,
-            places,
-        });
-        Ok(Page { instance: stored(&row.instance)?, messages, reports, more, undelivered })
+    fn bind(&self, values: &mut Values<'_>) {
+        let [cursor, report_cursor] = &self.cursors;
+        let report = report_cursor.report();
+        values
+            .add(self.conversation.as_str())
+            .add(self.user.as_str())
+            .add(cursor.id.as_ref().map(MessageId::as_str))
+            .add(cursor.date.map(Timestamp::unix))
+            .add(self.entries)
+            .add(self.bytes)
+            .add(report.as_ref().map(|(seq, _)| *seq))
+            .add(report.as_ref().map(|(_, id)| id.as_str()))
+            .add(report_cursor.date.map(|date| date.to_string()))
+            .add(self.is_forward);
     }
+}
+
+impl Asking {
+    async fn page(self, store: &Store) -> Result<Option<Page>, Error> {
+        let (conversation, user) = (self.conversation, self.user);
+        let Some(text) = store.pages.ask(self).await? else {
+            return Ok(None);
+        };
+        page(conversation, user, text).map(Some)
+    }
+}
+
+/// A page as [`PAGE`] writes it.
+fn page(conversation: ConversationId, user: UserId, text: String) -> Result<Page, Error> {
+    let mut messages = text;
+    let mut line = || {
+        let (rest, line) = messages.rsplit_once('|')?;
+        let (rest, line) = (rest.len(), line.to_owned());
+        messages.truncate(rest);
+        Some(line)
+    };
+    let (about, reports) = (line(), line());
+    let about = about.as_deref().unwrap_or_default().split(' ').collect::<Vec<_>>();
+    let ([more, instance, generation, first, last], Some(reports)) = (about.as_slice(), reports)
+    else {
+        return Err(Error::not_as_stored("a page"));
+    };
+    let place = |place: &str| (!place.is_empty()).then(|| stored_number(place)).transpose();
+    let generation = stored_number(generation)?;
+    let undelivered = place(first)?.zip(place(last)?).map(|places| Undelivered {
+        conversation,
+        user,
+        generation,
+        places,
+    });
+    Ok(Page { instance: stored(instance)?, messages, reports, more: *more == "1", undelivered })
 }

@@ -15,13 +15,22 @@ const SIZES: usize = ROWS.ilog2() as usize + 1;
 /// a power of two, so that a handful of prepared statements serves every number of rows.
 pub(super) struct ManyRows {
     statement: &'static str,
+    /// What stands for one row, where that is no list of values.
+    row: Option<&'static str>,
     columns: usize,
     texts: [OnceLock<String>; SIZES],
 }
 
 impl ManyRows {
     pub(super) const fn new(statement: &'static str, columns: usize) -> Self {
-        Self { statement, columns, texts: [const { OnceLock::new() }; SIZES] }
+        Self { statement, row: None, columns, texts: [const { OnceLock::new() }; SIZES] }
+    }
+
+    /// A statement for one row, which has a column for each of the rows that are given: the value of a query with so
+    /// many parameters.
+    pub(super) const fn values_of(query: &'static str, parameters: usize) -> Self {
+        let texts = [const { OnceLock::new() }; SIZES];
+        Self { statement: "SELECT {rows}", row: Some(query), columns: parameters, texts }
     }
 
     /// The statement for these rows, at least one and at most [`ROWS`], whose values are added to the arguments.
@@ -44,8 +53,13 @@ impl ManyRows {
 
     fn render(&self, rows: usize) -> String {
         // Without numbers: sqlx looks each name of a parameter up in SQLite, which looks through all of them.
-        let row = format!("({})", vec!["?"; self.columns].join(", "));
-        self.statement.replace("{rows}", &vec![row.as_str(); rows].join(", "))
+        let row = match self.row {
+            Some(query) => format!("({query})"),
+            None => format!("({})", vec!["?"; self.columns].join(", ")),
+        };
+        let text = self.statement.replace("{rows}", &vec![row.as_str(); rows].join(", "));
+        // Each time it is used, sqlx looks for all of it among those that are prepared.
+        text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -28,6 +28,7 @@ mod notifications;
 mod openssl;
 mod operating;
 mod privacy;
+mod reads;
 mod reports;
 mod settings;
 mod shutdown;

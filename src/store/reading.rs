@@ -1,0 +1,196 @@
+//! The connections that read, and the statements that many ask at the same time.
+//!
+//! SQLite works on threads of its own: to hand a question to one of them and its answer back takes about as long as a
+//! short answer itself. So those who wait for the same statement go together, as the columns of one row.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use deadpool::unmanaged::{Object, Pool};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+use tokio::sync::oneshot;
+
+use super::Error;
+use super::error::Doing as _;
+use super::values::{ManyRows, Values};
+
+/// The most who are answered by one row. With eight pages no more are read, and the first waits longer for the last.
+const TOGETHER: usize = 4;
+
+/// The connections that read.
+#[derive(Clone)]
+pub(super) struct Readers(Pool<SqliteConnection>);
+
+impl Readers {
+    pub(super) fn new(connections: Vec<SqliteConnection>) -> Self {
+        Self(connections.into())
+    }
+
+    /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
+    pub(super) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
+        self.0.get().await.map_err(|_| Error::Closed)
+    }
+
+    /// Waits for the reads that go on, and closes the connections.
+    pub(super) async fn close(&self) {
+        for _ in 0..self.0.status().size {
+            let Ok(connection) = self.0.remove().await else { break };
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "closing a reading connection failed");
+            }
+        }
+        self.0.close();
+    }
+
+    fn len(&self) -> usize {
+        self.0.status().size
+    }
+}
+
+/// What is asked of a statement that many ask.
+pub(super) trait Question: Send + Sync + 'static {
+    /// The statement, of texts or NULLs ([`ManyRows::values_of`]).
+    const STATEMENT: &'static ManyRows;
+
+    /// What is being done, for errors.
+    const DOING: &'static str;
+
+    /// Binds the parameters.
+    fn bind(&self, values: &mut Values<'_>);
+}
+
+/// Those who ask one statement.
+pub(super) struct Together<Q>(Arc<Shared<Q>>);
+
+struct Shared<Q> {
+    readers: Readers,
+    asked: Mutex<Asked<Q>>,
+}
+
+struct Asked<Q> {
+    waiting: Vec<Waiting<Q>>,
+    /// Tasks that answer.
+    answering: usize,
+}
+
+struct Waiting<Q> {
+    question: Q,
+    caller: oneshot::Sender<Result<Option<String>, Error>>,
+}
+
+impl<Q: Question> Together<Q> {
+    pub(super) fn new(readers: Readers) -> Self {
+        let asked = Mutex::new(Asked { waiting: Vec::new(), answering: 0 });
+        Self(Arc::new(Shared { readers, asked }))
+    }
+
+    /// The text that the statement has for this, or `None` for NULL.
+    pub(super) async fn ask(&self, question: Q) -> Result<Option<String>, Error> {
+        let (caller, answer) = oneshot::channel();
+        self.0.asked().waiting.push(Waiting { question, caller });
+        Answering::begin(&self.0);
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl<Q> Shared<Q> {
+    fn asked(&self) -> MutexGuard<'_, Asked<Q>> {
+        // Whoever panicked has left nothing half done.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that answers.
+struct Answering<Q> {
+    shared: Arc<Shared<Q>>,
+    /// Whether it is one of those that answer.
+    is_counted: bool,
+}
+
+impl<Q: Question> Answering<Q> {
+    /// Begins to answer, unless as many do as there are connections.
+    fn begin(shared: &Arc<Shared<Q>>) {
+        let mut asked = shared.asked();
+        if asked.answering < shared.readers.len() {
+            asked.answering += 1;
+            drop(asked);
+            let answering = Self { shared: Arc::clone(shared), is_counted: true };
+            tokio::spawn(answering.answer());
+        }
+    }
+
+    /// Answers until nobody waits.
+    async fn answer(mut self) {
+        loop {
+            let connection = self.shared.readers.get().await;
+            let waiting = self.next();
+            match connection {
+                _ if waiting.is_empty() => return,
+                Ok(mut connection) => answer(&mut connection, waiting).await,
+                Err(error) => fail(waiting, &error),
+            }
+        }
+    }
+
+    /// Those who waited longest. Where there are none, whoever comes next begins anew.
+    fn next(&mut self) -> Vec<Waiting<Q>> {
+        let mut asked = self.shared.asked();
+        asked.waiting.retain(|one| !one.caller.is_closed());
+        let count = asked.waiting.len().min(TOGETHER);
+        if count == 0 {
+            asked.answering -= 1;
+            self.is_counted = false;
+        }
+        asked.waiting.drain(..count).collect()
+    }
+}
+
+impl<Q> Drop for Answering<Q> {
+    /// Where it was ended in the middle, its place is free for the next one.
+    fn drop(&mut self) {
+        if self.is_counted {
+            self.shared.asked().answering -= 1;
+        }
+    }
+}
+
+impl<Q> Waiting<Q> {
+    /// Whoever went away has given up the answer.
+    fn settle(self, answer: Result<Option<String>, Error>) {
+        drop(self.caller.send(answer));
+    }
+}
+
+/// Answers all of these, one by one where they fail together, so that none fails for a neighbour.
+async fn answer<Q: Question>(on: &mut SqliteConnection, waiting: Vec<Waiting<Q>>) {
+    match texts(on, &waiting).await {
+        Ok(texts) => {
+            for (one, text) in waiting.into_iter().zip(texts) {
+                one.settle(Ok(text));
+            }
+        }
+        Err(_) if waiting.len() > 1 => {
+            for one in waiting {
+                Box::pin(answer(on, vec![one])).await;
+            }
+        }
+        Err(error) => fail(waiting, &error),
+    }
+}
+
+fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
+    for one in waiting {
+        one.settle(Err(error.clone()));
+    }
+}
+
+async fn texts<Q: Question>(
+    on: &mut SqliteConnection,
+    waiting: &[Waiting<Q>],
+) -> Result<Vec<Option<String>>, Error> {
+    let mut arguments = SqliteArguments::default();
+    let text = Q::STATEMENT.bind(waiting, &mut arguments, |one, values| one.question.bind(values));
+    let row = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_one(on).await;
+    let columns = |row: SqliteRow| (0..waiting.len()).map(|column| row.try_get(column)).collect();
+    row.and_then(columns).doing(Q::DOING)
+}

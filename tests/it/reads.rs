@@ -1,0 +1,93 @@
+//! Many who read at the same time: they go together, and each is answered what is its own.
+
+use chatserver::id::UserId;
+use chatserver::store::{Error, Store};
+use futures_util::future::join_all;
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::world::{Person, World, message};
+
+/// More than go together, and than there are connections to read on.
+const MANY: usize = 50;
+
+/// Pairs of friends, of whom one has sent the other what is only theirs.
+async fn pairs(world: &World) -> Vec<(Person, Person)> {
+    let mut pairs = Vec::new();
+    for pair in 0..MANY {
+        let mut one = world.person(&format!("One{pair}")).await;
+        let mut other = world.person(&format!("Other{pair}")).await;
+        world.befriends(&mut one, &mut other).await;
+        one.adds(&message(&format!("of pair {pair}"), &one.date())).await.ok();
+        pairs.push((one, other));
+    }
+    pairs
+}
+
+/// Asks for the conversations of all of them at once.
+async fn lists(store: &Store, users: &[UserId]) -> Vec<Result<String, Error>> {
+    join_all(users.iter().map(|user| store.conversations(*user))).await
+}
+
+#[tokio::test]
+async fn each_is_answered_what_is_its_own() {
+    let world = World::start().await;
+    let pairs = pairs(&world).await;
+    let read = join_all(pairs.iter().map(|(_, other)| other.reads())).await;
+    for (pair, read) in read.iter().enumerate() {
+        assert_eq!(read, &[format!("of pair {pair}")]);
+    }
+    let listed = join_all(pairs.iter().map(|(one, _)| one.lists())).await;
+    for ((one, _), listed) in pairs.iter().zip(listed) {
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0]["id"], one.conversation);
+    }
+    // Every other one asks for what is none of its business.
+    let answers = join_all(pairs.iter().enumerate().map(async |(pair, (one, _))| {
+        let mut asker = one.clone();
+        if pair % 2 == 1 {
+            asker.conversation.clone_from(&pairs[pair - 1].0.conversation);
+        }
+        asker.downloads().await
+    }));
+    for (pair, answer) in answers.await.iter().enumerate() {
+        if pair % 2 == 1 {
+            answer.refused(404, "conversation_not_found");
+        } else {
+            assert_eq!(answer.message_ids().len(), 1);
+        }
+    }
+}
+
+/// A row that can't be read is the trouble of those alone who ask for it.
+#[tokio::test]
+async fn none_fails_for_another() {
+    let world = World::start().await;
+    let pairs = pairs(&world).await;
+    let users: Vec<_> = pairs.iter().map(|(one, _)| one.user).collect();
+    let broken = users[MANY / 2];
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
+    let mut connection = options.connect().await.unwrap();
+    let not_utf8 = "UPDATE participants SET display_name = CAST(x'ff' AS TEXT) WHERE user_id = $1";
+    let changed = sqlx::query(not_utf8).bind(broken.as_str()).execute(&mut connection).await;
+    assert_eq!(changed.unwrap().rows_affected(), 1);
+    connection.close().await.unwrap();
+    for (user, list) in users.iter().zip(lists(&world.app().store, &users).await) {
+        assert_eq!(list.is_err(), *user == broken, "{list:?}");
+    }
+}
+
+/// Who goes away before its turn is not in the way of those behind it.
+#[tokio::test]
+async fn who_goes_away_is_left_out() {
+    let world = World::start().await;
+    let pairs = pairs(&world).await;
+    let users: Vec<_> = pairs.iter().map(|(one, _)| one.user).collect();
+    let store = &world.app().store;
+    let (patient, impatient) = users.split_at(MANY / 2);
+    let mut going = Box::pin(lists(store, impatient));
+    assert!(futures_util::poll!(going.as_mut()).is_pending());
+    drop(going);
+    for (list, (one, _)) in lists(store, patient).await.into_iter().zip(&pairs) {
+        assert!(list.unwrap().contains(&one.conversation));
+    }
+}
