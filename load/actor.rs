@@ -86,10 +86,10 @@ impl Actor {
         self.request(person, api, &body)
     }
 
-    /// The last request is about to be sent.
-    pub fn sends(&self) {
+    /// The last request is about to be sent, in the part of the run that is measured or before it.
+    pub fn sends(&self, is_measured: bool) {
         if let (Some(untold), Some(conversation)) = (&self.untold, self.conversation) {
-            untold.sent(conversation);
+            untold.sent(conversation, is_measured);
         }
     }
 

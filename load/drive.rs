@@ -164,7 +164,8 @@ async fn ask(
         if due >= window.end {
             return Ok(figures);
         }
-        actor.sends();
+        let is_measured = due >= window.begin;
+        actor.sends(is_measured);
         let Ok(answer) = timeout(PATIENCE, client.call(request.as_bytes())).await else {
             figures.count(PATIENCE, 0, Some("unanswered".to_owned()));
             return Ok(figures);
@@ -172,7 +173,7 @@ async fn ask(
         let (answer, took) = (answer?, due.elapsed());
         let error = answer.error();
         // What was due in time counts, however late it is answered.
-        if error.is_some() || due >= window.begin {
+        if error.is_some() || is_measured {
             figures.count(took, answer.body.len(), error);
         }
     }

@@ -58,22 +58,30 @@ pub struct Run {
     json: bool,
 }
 
-/// When the messages were sent of which their recipients have not been told.
+/// The messages of which their recipients have not been told.
 #[derive(Default)]
-pub struct Untold(Mutex<HashMap<ConversationId, Vec<Instant>>>);
+pub struct Untold(Mutex<HashMap<ConversationId, Vec<Sent>>>);
+
+/// A message on its way.
+struct Sent {
+    at: Instant,
+    /// Whether it was due in the part of the run that is measured.
+    is_measured: bool,
+}
 
 impl Untold {
     /// A message is on its way.
-    pub fn sent(&self, conversation: ConversationId) {
-        self.untold().entry(conversation).or_default().push(Instant::now());
+    pub fn sent(&self, conversation: ConversationId, is_measured: bool) {
+        let sent = Sent { at: Instant::now(), is_measured };
+        self.untold().entry(conversation).or_default().push(sent);
     }
 
     /// The recipient is told of all of them.
-    fn told(&self, conversation: ConversationId) -> Vec<Instant> {
+    fn told(&self, conversation: ConversationId) -> Vec<Sent> {
         self.untold().remove(&conversation).unwrap_or_default()
     }
 
-    fn untold(&self) -> MutexGuard<'_, HashMap<ConversationId, Vec<Instant>>> {
+    fn untold(&self) -> MutexGuard<'_, HashMap<ConversationId, Vec<Sent>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,7 +140,7 @@ impl Run {
         };
         let all_told = timeout(PATIENCE, waiting).await.is_ok();
         enough.cancel();
-        let mut pushes = Figures::new(Duration::from_secs((self.seconds + WARM_UP).into()));
+        let mut pushes = Figures::new(Duration::from_secs(self.seconds.into()));
         while let Some(heard) = listening.join_next().await {
             pushes.add(&heard??);
         }
@@ -268,8 +276,8 @@ async fn listen(
         let event: Event = serde_json::from_str(&text)?;
         for conversation in &event.conversationchangedof {
             let conversation = ConversationId::parse(conversation).ok_or("no conversation id")?;
-            for sent in untold.told(conversation) {
-                pushes.count(sent.elapsed(), text.len(), None);
+            for sent in untold.told(conversation).iter().filter(|sent| sent.is_measured) {
+                pushes.count(sent.at.elapsed(), text.len(), None);
             }
         }
         acknowledge(&mut socket, event.sequence).await?;
