@@ -59,8 +59,8 @@ macro_rules! first_since {
 /// client further, one report does.
 ///
 /// The text has three parts with a bar between them, and only the first may hold bars itself: the messages, the reports,
-/// and with spaces between them whether there is more, the instance, its generation, and the first and the last place
-/// of messages of others that are still to be reported as delivered to the caller.
+/// and with spaces between them whether there is more, the instance, its generation, and the places of messages of
+/// others that are still to be reported as delivered to the caller.
 ///
 /// Each step is one row, handed on by a coroutine. That takes a `LIMIT` in the step and a `WHERE` in the next one: otherwise
 /// SQLite copies the expressions of a step to wherever they are used, and `MATERIALIZED` makes a table for each, which is
@@ -162,12 +162,12 @@ SELECT (
                     AND about.place = r.message_place
                 ORDER BY r.place) AS objects), '|', CASE WHEN is_forward THEN kept < there OR report_kept < report_there
                   ELSE kept < reach OR report_kept < report_reach END,
-        ' ', instance, ' ', generation, ' ', min(news), ' ', max(news))
+        ' ', instance, ' ', generation, ' ', string_agg(news, ' '))
     FROM (
         SELECT concat('{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'),
                       ',"Created":"', datetime(m.created, 'unixepoch'),
                       '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
-               CASE WHEN m.place > delivered_to AND m.sender_number <> user_number
+               CASE WHEN m.sender_number <> user_number AND m.place > delivered_to
                        AND standing = 'open' AND NOT EXISTS (
                            SELECT 1 FROM reports r
                            WHERE r.message_place = m.place AND r.user_id = asker
@@ -328,25 +328,24 @@ impl Asking {
 /// A page as [`PAGE`] writes it.
 fn page(conversation: ConversationId, user: UserId, text: String) -> Result<Page, Error> {
     let mut messages = text;
-    let mut line = || {
-        let (rest, line) = messages.rsplit_once('|')?;
-        let (rest, line) = (rest.len(), line.to_owned());
+    let mut last_part = || {
+        let (rest, part) = messages.rsplit_once('|')?;
+        let (rest, part) = (rest.len(), part.to_owned());
         messages.truncate(rest);
-        Some(line)
+        Some(part)
     };
-    let (about, reports) = (line(), line());
-    let about = about.as_deref().unwrap_or_default().split(' ').collect::<Vec<_>>();
-    let ([more, instance, generation, first, last], Some(reports)) = (about.as_slice(), reports)
-    else {
-        return Err(Error::not_as_stored("a page"));
-    };
-    let place = |place: &str| (!place.is_empty()).then(|| stored_number(place)).transpose();
-    let generation = stored_number(generation)?;
-    let undelivered = place(first)?.zip(place(last)?).map(|places| Undelivered {
+    let not_a_page = || Error::not_as_stored("a page");
+    let (about, reports) = last_part().zip(last_part()).ok_or_else(not_a_page)?;
+    let mut about = about.split_ascii_whitespace();
+    let mut next = || about.next().ok_or_else(not_a_page);
+    let (more, instance) = (next()? == "1", stored(next()?)?);
+    let generation = stored_number(next()?)?;
+    let news = about.map(stored_number).collect::<Result<Vec<_>, _>>()?;
+    let undelivered = news.first().zip(news.last()).map(|(first, last)| Undelivered {
         conversation,
         user,
         generation,
-        places,
+        places: (*first, *last),
     });
-    Ok(Page { instance: stored(instance)?, messages, reports, more: *more == "1", undelivered })
+    Ok(Page { instance, messages, reports, more, undelivered })
 }
