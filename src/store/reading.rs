@@ -19,31 +19,31 @@ const TOGETHER: usize = 4;
 
 /// The connections that read.
 #[derive(Clone)]
-pub(super) struct Readers(Pool<SqliteConnection>);
+pub(super) struct Readers {
+    pool: Pool<SqliteConnection>,
+    /// How many there are until they are closed.
+    count: usize,
+}
 
 impl Readers {
     pub(super) fn new(connections: Vec<SqliteConnection>) -> Self {
-        Self(connections.into())
+        Self { count: connections.len(), pool: connections.into() }
     }
 
     /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
     pub(super) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
-        self.0.get().await.map_err(|_| Error::Closed)
+        self.pool.get().await.map_err(|_| Error::Closed)
     }
 
     /// Waits for the reads that go on, and closes the connections.
     pub(super) async fn close(&self) {
-        for _ in 0..self.0.status().size {
-            let Ok(connection) = self.0.remove().await else { break };
+        for _ in 0..self.count {
+            let Ok(connection) = self.pool.remove().await else { break };
             if let Err(error) = connection.close().await {
                 tracing::warn!(%error, "closing a reading connection failed");
             }
         }
-        self.0.close();
-    }
-
-    fn len(&self) -> usize {
-        self.0.status().size
+        self.pool.close();
     }
 }
 
@@ -111,7 +111,7 @@ impl<Q: Question> Answering<Q> {
     /// Begins to answer, unless as many do as there are connections.
     fn begin(shared: &Arc<Shared<Q>>) {
         let mut asked = shared.asked();
-        if asked.answering < shared.readers.len() {
+        if asked.answering < shared.readers.count {
             asked.answering += 1;
             drop(asked);
             let answering = Self { shared: Arc::clone(shared), is_counted: true };

@@ -3,9 +3,10 @@
 use chatserver::id::UserId;
 use chatserver::store::{Error, Store};
 use futures_util::future::join_all;
+use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::world::{Person, World, message};
+use crate::world::{PATIENCE, Person, World, message};
 
 /// More than go together, and than there are connections to read on.
 const MANY: usize = 50;
@@ -56,6 +57,28 @@ async fn each_is_answered_what_is_its_own() {
             assert_eq!(answer.message_ids().len(), 1);
         }
     }
+}
+
+/// What separates the parts of a page in the store may stand in a message.
+#[tokio::test]
+async fn bars_and_spaces_are_content() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut message = message("hi", &alice.date());
+    message["Type"] = "| a|1 b |".into();
+    alice.adds(&message).await.ok();
+    let downloaded = bob.downloads().await.ok();
+    assert_eq!(downloaded["messages"], json!([message]));
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so() {
+    let world = World::start().await;
+    let (alice, _) = world.alice_and_bob().await;
+    let store = &world.app().store;
+    store.close().await;
+    let answer = tokio::time::timeout(PATIENCE, store.conversations(alice.user)).await;
+    assert!(matches!(answer, Ok(Err(Error::Closed))), "{answer:?}");
 }
 
 /// A row that can't be read is the trouble of those alone who ask for it.
