@@ -41,8 +41,11 @@ impl Reply {
     }
 
     fn with_bytes(mut self, name: &str, open: &[u8], value: &[u8], close: &[u8]) -> Self {
-        // Behind a long value there is room for others: a vector that grows doubles, and is copied.
-        self.0.reserve(name.len() + value.len() + 256);
+        let needed = name.len() + value.len() + 6;
+        if self.0.capacity() - self.0.len() < needed {
+            // Behind a long value there is room for short ones: a vector that grows again doubles, and is copied.
+            self.0.reserve(needed + 256);
+        }
         for part in [b",\"", name.as_bytes(), b"\":", open, value, close] {
             self.0.extend_from_slice(part);
         }

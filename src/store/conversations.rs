@@ -46,7 +46,7 @@ const CONVERSATION: &str = concat!(
 /// What is to be put together is put in order first: `string_agg` with an order of its own copies all of it.
 static CONVERSATIONS: ManyRows = ManyRows::values_of(
     concat!(
-        "SELECT coalesce(string_agg(object, ','), '') FROM (
+        "SELECT string_agg(object, ',') FROM (
      SELECT",
         conversation_object!(),
         "AS object

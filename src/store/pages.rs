@@ -283,6 +283,9 @@ impl Store {
     }
 }
 
+/// The entries of a page that clients show at once. One of more may have megabytes.
+const SHORT: u32 = 100;
+
 /// What [`PAGE`] takes.
 pub(super) struct Asking {
     conversation: ConversationId,
@@ -297,6 +300,10 @@ pub(super) struct Asking {
 impl Question for Asking {
     const STATEMENT: &'static ManyRows = &PAGE;
     const DOING: &'static str = "reading messages";
+
+    fn goes_alone(&self) -> bool {
+        self.entries > SHORT
+    }
 
     fn bind(&self, values: &mut Values<'_>) {
         let [cursor, report_cursor] = &self.cursors;
@@ -340,12 +347,14 @@ fn page(conversation: ConversationId, user: UserId, text: String) -> Result<Page
     let mut next = || about.next().ok_or_else(not_a_page);
     let (more, instance) = (next()? == "1", stored(next()?)?);
     let generation = stored_number(next()?)?;
-    let news = about.map(stored_number).collect::<Result<Vec<_>, _>>()?;
-    let undelivered = news.first().zip(news.last()).map(|(first, last)| Undelivered {
-        conversation,
-        user,
-        generation,
-        places: (*first, *last),
-    });
+    let first = about.next();
+    let last = about.next_back().or(first);
+    let undelivered = match first.zip(last) {
+        Some((first, last)) => {
+            let places = (stored_number(first)?, stored_number(last)?);
+            Some(Undelivered { conversation, user, generation, places })
+        }
+        None => None,
+    };
     Ok(Page { instance, messages, reports, more, undelivered })
 }

@@ -3,6 +3,7 @@
 //! SQLite works on threads of its own: to hand a question to one of them and its answer back takes about as long as a
 //! short answer itself. So those who wait for the same statement go together, as the columns of one row.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deadpool::unmanaged::{Object, Pool};
@@ -37,7 +38,7 @@ impl Readers {
 
     /// Waits for the reads that go on, and closes the connections.
     pub(super) async fn close(&self) {
-        for _ in 0..self.count {
+        while self.pool.status().size > 0 {
             let Ok(connection) = self.pool.remove().await else { break };
             if let Err(error) = connection.close().await {
                 tracing::warn!(%error, "closing a reading connection failed");
@@ -55,6 +56,11 @@ pub(super) trait Question: Send + Sync + 'static {
     /// What is being done, for errors.
     const DOING: &'static str;
 
+    /// Whether its text may be long, so that nobody else is to wait for it, nor memory be taken for several of these at once.
+    fn goes_alone(&self) -> bool {
+        false
+    }
+
     /// Binds the parameters.
     fn bind(&self, values: &mut Values<'_>);
 }
@@ -68,7 +74,7 @@ struct Shared<Q> {
 }
 
 struct Asked<Q> {
-    waiting: Vec<Waiting<Q>>,
+    waiting: VecDeque<Waiting<Q>>,
     /// Tasks that answer.
     answering: usize,
 }
@@ -80,14 +86,14 @@ struct Waiting<Q> {
 
 impl<Q: Question> Together<Q> {
     pub(super) fn new(readers: Readers) -> Self {
-        let asked = Mutex::new(Asked { waiting: Vec::new(), answering: 0 });
+        let asked = Mutex::new(Asked { waiting: VecDeque::new(), answering: 0 });
         Self(Arc::new(Shared { readers, asked }))
     }
 
     /// The text that the statement has for this, or `None` for NULL.
     pub(super) async fn ask(&self, question: Q) -> Result<Option<String>, Error> {
         let (caller, answer) = oneshot::channel();
-        self.0.asked().waiting.push(Waiting { question, caller });
+        self.0.asked().waiting.push_back(Waiting { question, caller });
         Answering::begin(&self.0);
         answer.await.unwrap_or(Err(Error::Closed))
     }
@@ -135,21 +141,53 @@ impl<Q: Question> Answering<Q> {
     /// Those who waited longest. Where there are none, whoever comes next begins anew.
     fn next(&mut self) -> Vec<Waiting<Q>> {
         let mut asked = self.shared.asked();
-        asked.waiting.retain(|one| !one.caller.is_closed());
-        let count = asked.waiting.len().min(TOGETHER);
-        if count == 0 {
+        let next = asked.next();
+        if next.is_empty() {
             asked.answering -= 1;
             self.is_counted = false;
         }
-        asked.waiting.drain(..count).collect()
+        next
+    }
+}
+
+impl<Q: Question> Asked<Q> {
+    /// A share of those who wait, without those who have gone away: the others who answer are free in a moment, too.
+    fn next(&mut self) -> Vec<Waiting<Q>> {
+        let share = self.waiting.len().div_ceil(self.answering.max(1)).min(TOGETHER);
+        let mut next: Vec<Waiting<Q>> = Vec::with_capacity(share);
+        while next.len() < share {
+            let Some(one) = self.waiting.pop_front() else { break };
+            if one.caller.is_closed() {
+                continue;
+            }
+            if one.question.goes_alone() {
+                if next.is_empty() {
+                    next.push(one);
+                } else {
+                    self.waiting.push_front(one);
+                }
+                break;
+            }
+            next.push(one);
+        }
+        next
     }
 }
 
 impl<Q> Drop for Answering<Q> {
-    /// Where it was ended in the middle, its place is free for the next one.
+    /// Where it was ended in the middle, its place is free for the next one. If it was the last, nobody else would
+    /// answer those who wait, so they are told that nobody will.
     fn drop(&mut self) {
         if self.is_counted {
-            self.shared.asked().answering -= 1;
+            let mut asked = self.shared.asked();
+            asked.answering -= 1;
+            let given_up = if asked.answering == 0 {
+                std::mem::take(&mut asked.waiting)
+            } else {
+                VecDeque::new()
+            };
+            drop(asked);
+            drop(given_up);
         }
     }
 }
@@ -169,8 +207,9 @@ async fn answer<Q: Question>(on: &mut SqliteConnection, waiting: Vec<Waiting<Q>>
                 one.settle(Ok(text));
             }
         }
-        Err(_) if waiting.len() > 1 => {
-            for one in waiting {
+        Err(error) if waiting.len() > 1 && !error.is_for_all() => {
+            tracing::warn!(%error, reads = waiting.len(), "reads failed together, they follow one by one");
+            for one in waiting.into_iter().filter(|one| !one.caller.is_closed()) {
                 Box::pin(answer(on, vec![one])).await;
             }
         }

@@ -11,7 +11,7 @@ pub(super) const ROWS: usize = 256;
 /// One text for each power of two up to [`ROWS`].
 const SIZES: usize = ROWS.ilog2() as usize + 1;
 
-/// A statement with a `VALUES` list in the place of `{rows}`, which is padded with rows of `NULL` to
+/// A statement with a `VALUES` list, or another text for each row, in the place of `{rows}`, which is padded with rows of `NULL` to
 /// a power of two, so that a handful of prepared statements serves every number of rows.
 pub(super) struct ManyRows {
     statement: &'static str,
@@ -27,7 +27,7 @@ impl ManyRows {
     }
 
     /// A statement for one row, which has a column for each of the rows that are given: the value of a query with so
-    /// many parameters.
+    /// many parameters, or NULL where it is padded.
     pub(super) const fn values_of(query: &'static str, parameters: usize) -> Self {
         let texts = [const { OnceLock::new() }; SIZES];
         Self { statement: "SELECT {rows}", row: Some(query), columns: parameters, texts }
@@ -54,11 +54,16 @@ impl ManyRows {
     fn render(&self, rows: usize) -> String {
         // Without numbers: sqlx looks each name of a parameter up in SQLite, which looks through all of them.
         let row = match self.row {
-            Some(query) => format!("({query})"),
+            Some(query) => {
+                // One too few or too many, and the next one of a row would be asked for somebody else.
+                assert_eq!(query.matches('?').count(), self.columns, "parameters of {query}");
+                format!("({query})")
+            }
             None => format!("({})", vec!["?"; self.columns].join(", ")),
         };
         let text = self.statement.replace("{rows}", &vec![row.as_str(); rows].join(", "));
-        // Each time it is used, sqlx looks for all of it among those that are prepared.
+        // Each time it is used, sqlx looks for all of it among those that are prepared. So it has no indentation; no
+        // literal may have a line that begins with spaces.
         text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
     }
 }

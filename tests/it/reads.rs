@@ -8,8 +8,8 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::world::{PATIENCE, Person, World, message};
 
-/// More than go together, and than there are connections to read on.
-const MANY: usize = 50;
+/// More than go together, and than there are connections to read on. The last ones that go together are three.
+const MANY: usize = 51;
 
 /// Pairs of friends, of whom one has sent the other what is only theirs.
 async fn pairs(world: &World) -> Vec<(Person, Person)> {
@@ -79,6 +79,20 @@ async fn a_closed_store_says_so() {
     store.close().await;
     let answer = tokio::time::timeout(PATIENCE, store.conversations(alice.user)).await;
     assert!(matches!(answer, Ok(Err(Error::Closed))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn who_waits_while_it_closes_is_answered_or_told() {
+    let world = World::start().await;
+    let pairs = pairs(&world).await;
+    let users: Vec<_> = pairs.iter().map(|(one, _)| one.user).collect();
+    let store = &world.app().store;
+    let mut waiting = Box::pin(lists(store, &users));
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    let both = async { tokio::join!(waiting, store.close()).0 };
+    for list in tokio::time::timeout(PATIENCE, both).await.unwrap() {
+        assert!(matches!(list, Ok(_) | Err(Error::Closed)), "{list:?}");
+    }
 }
 
 /// A row that can't be read is the trouble of those alone who ask for it.
