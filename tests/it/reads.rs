@@ -1,12 +1,14 @@
 //! Many who read at the same time: they go together, and each is answered what is its own.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chatserver::id::UserId;
 use chatserver::store::{Error, Store};
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::world::{PATIENCE, Person, World, message};
+use crate::world::{Answer, PATIENCE, Person, World, message};
 
 /// More than go together, and than there are connections to read on. The last ones that go together are three.
 const MANY: usize = 51;
@@ -22,6 +24,16 @@ async fn pairs(world: &World) -> Vec<(Person, Person)> {
         pairs.push((one, other));
     }
     pairs
+}
+
+/// Those who have sent.
+fn senders(pairs: &[(Person, Person)]) -> Vec<UserId> {
+    pairs.iter().map(|(one, _)| one.user).collect()
+}
+
+/// The newest entries of a conversation: of short pages several are answered together.
+async fn newest(person: &Person) -> Answer {
+    person.does("downloadpartial", json!({ "limit": 10 })).await
 }
 
 /// Asks for the conversations of all of them at once.
@@ -48,12 +60,14 @@ async fn each_is_answered_what_is_its_own() {
         if pair % 2 == 1 {
             asker.conversation.clone_from(&pairs[pair - 1].0.conversation);
         }
-        asker.downloads().await
+        newest(&asker).await
     }));
     for (pair, answer) in answers.await.iter().enumerate() {
         if pair % 2 == 1 {
             answer.refused(404, "conversation_not_found");
         } else {
+            let data = BASE64.encode(format!("of pair {pair}"));
+            assert_eq!(answer.ok()["messages"][0]["Data"], data, "{answer:?}");
             assert_eq!(answer.message_ids().len(), 1);
         }
     }
@@ -85,7 +99,7 @@ async fn a_closed_store_says_so() {
 async fn who_waits_while_it_closes_is_answered_or_told() {
     let world = World::start().await;
     let pairs = pairs(&world).await;
-    let users: Vec<_> = pairs.iter().map(|(one, _)| one.user).collect();
+    let users = senders(&pairs);
     let store = &world.app().store;
     let mut waiting = Box::pin(lists(store, &users));
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
@@ -100,7 +114,7 @@ async fn who_waits_while_it_closes_is_answered_or_told() {
 async fn none_fails_for_another() {
     let world = World::start().await;
     let pairs = pairs(&world).await;
-    let users: Vec<_> = pairs.iter().map(|(one, _)| one.user).collect();
+    let users = senders(&pairs);
     let broken = users[MANY / 2];
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
     let mut connection = options.connect().await.unwrap();
@@ -118,7 +132,7 @@ async fn none_fails_for_another() {
 async fn who_goes_away_is_left_out() {
     let world = World::start().await;
     let pairs = pairs(&world).await;
-    let users: Vec<_> = pairs.iter().map(|(one, _)| one.user).collect();
+    let users = senders(&pairs);
     let store = &world.app().store;
     let (patient, impatient) = users.split_at(MANY / 2);
     let mut going = Box::pin(lists(store, impatient));
