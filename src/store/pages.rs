@@ -48,8 +48,8 @@ macro_rules! first_since {
     };
 }
 
-/// A page that begins at its cursors and goes forward where `is_forward` is true, backward otherwise. No sequence number of a
-/// generation is left out, so a page is everything between two places.
+/// A page that begins at its cursors and goes forward where `is_forward` is true, backward otherwise. No sequence number
+/// of a generation is left out, so a page is everything between two places.
 ///
 /// `head` is the conversation, if it is the caller's, the places that the cursors name, and whether any page of it fits
 /// into the bytes: a message object has at most 288 bytes beside its data, and a report has 217. `start` has the

@@ -56,7 +56,7 @@ pub(super) trait Question: Send + Sync + 'static {
     /// What is being done, for errors.
     const DOING: &'static str;
 
-    /// Whether its text may be long, so that nobody else is to wait for it, nor memory be taken for several of these at once.
+    /// Whether its text may be long, so that nobody else is to wait for it, nor memory be taken for several at once.
     fn goes_alone(&self) -> bool {
         false
     }
@@ -93,8 +93,7 @@ impl<Q: Question> Together<Q> {
     /// The text that the statement has for this, or `None` for NULL.
     pub(super) async fn ask(&self, question: Q) -> Result<Option<String>, Error> {
         let (caller, answer) = oneshot::channel();
-        self.0.asked().waiting.push_back(Waiting { question, caller });
-        Answering::begin(&self.0);
+        self.0.wait(Waiting { question, caller });
         answer.await.unwrap_or(Err(Error::Closed))
     }
 }
@@ -106,6 +105,20 @@ impl<Q> Shared<Q> {
     }
 }
 
+impl<Q: Question> Shared<Q> {
+    /// Has one more wait, and a task answer unless as many do as there are connections.
+    fn wait(self: &Arc<Self>, one: Waiting<Q>) {
+        let mut asked = self.asked();
+        asked.waiting.push_back(one);
+        if asked.answering < self.readers.count {
+            asked.answering += 1;
+            drop(asked);
+            let answering = Answering { shared: Arc::clone(self), is_counted: true };
+            tokio::spawn(answering.answer());
+        }
+    }
+}
+
 /// A task that answers.
 struct Answering<Q> {
     shared: Arc<Shared<Q>>,
@@ -114,17 +127,6 @@ struct Answering<Q> {
 }
 
 impl<Q: Question> Answering<Q> {
-    /// Begins to answer, unless as many do as there are connections.
-    fn begin(shared: &Arc<Shared<Q>>) {
-        let mut asked = shared.asked();
-        if asked.answering < shared.readers.count {
-            asked.answering += 1;
-            drop(asked);
-            let answering = Self { shared: Arc::clone(shared), is_counted: true };
-            tokio::spawn(answering.answer());
-        }
-    }
-
     /// Answers until nobody waits.
     async fn answer(mut self) {
         loop {
@@ -156,19 +158,14 @@ impl<Q: Question> Asked<Q> {
         let share = self.waiting.len().div_ceil(self.answering.max(1)).min(TOGETHER);
         let mut next: Vec<Waiting<Q>> = Vec::with_capacity(share);
         while next.len() < share {
-            let Some(one) = self.waiting.pop_front() else { break };
-            if one.caller.is_closed() {
-                continue;
+            let fits = |one: &mut Waiting<Q>| next.is_empty() || !one.question.goes_alone();
+            let Some(one) = self.waiting.pop_front_if(fits) else { break };
+            if !one.caller.is_closed() {
+                next.push(one);
             }
-            if one.question.goes_alone() {
-                if next.is_empty() {
-                    next.push(one);
-                } else {
-                    self.waiting.push_front(one);
-                }
+            if next.last().is_some_and(|one| one.question.goes_alone()) {
                 break;
             }
-            next.push(one);
         }
         next
     }
@@ -181,13 +178,9 @@ impl<Q> Drop for Answering<Q> {
         if self.is_counted {
             let mut asked = self.shared.asked();
             asked.answering -= 1;
-            let given_up = if asked.answering == 0 {
-                std::mem::take(&mut asked.waiting)
-            } else {
-                VecDeque::new()
-            };
-            drop(asked);
-            drop(given_up);
+            if asked.answering == 0 {
+                asked.waiting.clear();
+            }
         }
     }
 }

@@ -11,8 +11,8 @@ pub(super) const ROWS: usize = 256;
 /// One text for each power of two up to [`ROWS`].
 const SIZES: usize = ROWS.ilog2() as usize + 1;
 
-/// A statement with a `VALUES` list, or another text for each row, in the place of `{rows}`, which is padded with rows of `NULL` to
-/// a power of two, so that a handful of prepared statements serves every number of rows.
+/// A statement with a `VALUES` list, or another text for each row, in the place of `{rows}`, which is padded with rows
+/// of `NULL` to a power of two, so that a handful of prepared statements serves every number of rows.
 pub(super) struct ManyRows {
     statement: &'static str,
     /// What stands for one row, where that is no list of values.
