@@ -1,25 +1,21 @@
 //! The log and the metrics.
 
-use std::io::BufWriter;
+mod lines;
+
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::sleep;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
-
-/// The most lines that wait to be written. Further ones are dropped and counted: a slow disk or
-/// terminal must not slow a request down.
-const LINES: usize = 65_536;
-
-/// Bytes of lines that are written at once where many wait: some two hundred lines.
-const LOG_BUFFER: usize = 64 * 1024;
+use lines::Lines;
 
 /// Telemetry that could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -27,45 +23,45 @@ pub enum Error {
     /// The process logs already.
     #[error("the log can't be set up")]
     Log(#[from] TryInitError),
+    /// There is no thread to write the log.
+    #[error("the thread of the log can't be started")]
+    LogThread(#[source] io::Error),
     /// The process keeps metrics already.
     #[error("the metrics can't be set up")]
     Metrics(#[from] BuildError),
 }
 
 /// The log. What is still waiting is written when this is dropped.
-pub struct Logging {
-    dropped: ErrorCounter,
-    _writer: WorkerGuard,
-}
+pub struct Logging(Arc<Lines>);
 
 impl Logging {
     /// Starts to log to stderr.
     ///
     /// # Errors
     ///
-    /// [`Error::Log`] where the process logs already.
+    /// [`Error::Log`] where the process logs already, [`Error::LogThread`] where the system gives no thread.
     pub fn start(log: &Log) -> Result<Self, Error> {
-        let (lines, writer) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(LINES)
-            .thread_name("log")
-            // It is flushed whenever no further line waits.
-            .finish(BufWriter::with_capacity(LOG_BUFFER, std::io::stderr()));
-        let dropped = lines.error_counter();
-        let layer = fmt::layer().with_writer(lines).with_ansi(false);
+        let logging = Self(Lines::start().map_err(Error::LogThread)?);
+        let layer = fmt::layer().with_writer(Arc::clone(&logging.0)).with_ansi(false);
         let layer = match log.format {
             LogFormat::Text => layer.boxed(),
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
         };
         let filter = log.filter.env_filter();
         tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
-        Ok(Self { dropped, _writer: writer })
+        Ok(logging)
     }
 
     /// How many lines were dropped because too many waited.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
-        u64::try_from(self.dropped.dropped_lines()).unwrap_or(u64::MAX)
+        self.0.dropped()
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -1,5 +1,7 @@
 //! What operators and browsers see: health, metrics, the log, time-outs, CORS.
 
+use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -93,6 +95,42 @@ async fn every_answer_has_an_id_that_the_log_line_has_too() {
     }
     assert!(line["micros"].as_u64().is_some_and(|micros| micros > 0), "{line}");
     assert!(!log.contains(&station) && !log.contains(&key), "{log}");
+}
+
+/// How many lines of the log were dropped, by the metrics at this address.
+async fn dropped_lines(metrics: SocketAddr) -> u64 {
+    let (_, text) = get(&format!("http://{metrics}/metrics")).await;
+    let count =
+        text.lines().find_map(|line| line.strip_prefix("chatserver_log_lines_dropped_total "));
+    count.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_log_that_nobody_reads() {
+    let workplace = Workplace::new();
+    let log = workplace.path().join("log.txt");
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    // Somebody holds it open, or the server would not get it.
+    let _unread = std::fs::File::options().read(true).write(true).open(&log).unwrap();
+    let metrics = free_address();
+    let settings = [
+        ("CHATSERVER_HTTP__METRICS_LISTEN", metrics.to_string()),
+        ("CHATSERVER_LOG__FILTER", "debug".to_owned()),
+    ];
+    let mut server =
+        workplace.serves(&settings.each_ref().map(|(name, value)| (*name, &**value))).await;
+    assert_eq!(dropped_lines(metrics).await, 0);
+    // At this level a line has all that was asked for.
+    let asked = format!("http://{}/healthz?{}", server.address, "long".repeat(2_000));
+    until("lines are dropped", async || {
+        for _ in 0..100 {
+            assert_eq!(get(&asked).await.0, 200);
+        }
+        dropped_lines(metrics).await > 0
+    })
+    .await;
+    server.signal("TERM");
+    assert!(server.ended().await.success());
 }
 
 #[tokio::test]
