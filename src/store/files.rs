@@ -1,6 +1,6 @@
 //! The database file and the three kinds of connections to it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
@@ -44,11 +44,12 @@ impl DatabaseFile {
         &self.path
     }
 
-    /// Creates the file, readable for its owner alone; SQLite gives `-wal` and `-shm` the same mode.
-    pub(super) fn create(&self) -> Result<(), OpenError> {
+    /// Opens the file, and creates it where there is none, readable for its owner alone; SQLite gives `-wal` and `-shm` the
+    /// same mode. It is to be closed after all connections: with it go the locks of the whole process on it (fcntl(2)).
+    pub(super) fn open(&self) -> Result<File, OpenError> {
         let mut options = OpenOptions::new();
         options.create(true).append(true).mode(0o600);
-        let opened = options.open(&self.path).map(drop);
+        let opened = options.open(&self.path);
         opened.map_err(|source| OpenError::Create { path: self.path.display().to_string(), source })
     }
 

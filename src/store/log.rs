@@ -1,11 +1,14 @@
 //! The write-ahead log: moved into the database by a task of its own, so that no commit has to, and kept short.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +70,7 @@ impl Log {
 /// Moves the log into the database every now and then, so that no commit has to.
 pub(super) async fn checkpoint(
     mut connection: SqliteConnection,
+    database: Arc<File>,
     log: Arc<Log>,
     ended: CancellationToken,
 ) {
@@ -79,7 +83,7 @@ pub(super) async fn checkpoint(
         if blocked { EMPTY_AGAIN } else { CHECKPOINT_EVERY }
     };
     while ended.run_until_cancelled(growth(rest())).await.is_some() {
-        match catch_up(&mut connection).await {
+        match catch_up(&mut connection, &database).await {
             Ok(is_too_long) => log.too_long.store(is_too_long, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),
         }
@@ -91,9 +95,13 @@ pub(super) async fn checkpoint(
 
 /// Moves the log into the database, and says whether it is beyond its bound. Little of it is left then, unless a read
 /// is in the way.
-async fn catch_up(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+async fn catch_up(
+    connection: &mut SqliteConnection,
+    database: &Arc<File>,
+) -> Result<bool, sqlx::Error> {
     for _ in 0..PASSES {
         let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        flush(database).await?;
         if checkpoint.bytes <= WAL_BYTES / 2 {
             return Ok(false);
         }
@@ -102,6 +110,14 @@ async fn catch_up(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error
         }
     }
     Ok(true)
+}
+
+/// Has the disk take what was moved into the database. SQLite does that once the whole log is moved, which is when the
+/// writer empties it and everybody waits.
+async fn flush(database: &Arc<File>) -> Result<(), sqlx::Error> {
+    let database = Arc::clone(database);
+    let flushed = spawn_blocking(move || database.sync_data()).await;
+    flushed.map_err(io::Error::from)?.map_err(sqlx::Error::from)
 }
 
 /// What a checkpoint has found.

@@ -29,6 +29,8 @@ mod workspaces;
 mod writer;
 mod writing;
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::unmanaged::Object;
@@ -76,6 +78,8 @@ pub struct Store {
     pages: Together<pages::Asking>,
     lists: Together<conversations::AskConversations>,
     writer: Writer,
+    /// To be closed after the connections, see [`DatabaseFile::open`].
+    _file: Arc<File>,
 }
 
 impl Store {
@@ -87,7 +91,7 @@ impl Store {
     pub async fn open(url: &str, schema: Schema, tasks: &TaskTracker) -> Result<Self, OpenError> {
         let refused = || OpenError::Url { url: url.to_owned() };
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
-        file.create()?;
+        let opened = Arc::new(file.open()?);
         let since = Instant::now();
         let (writer, checkpointer, reads) = loop {
             match connect(&file, schema).await {
@@ -98,10 +102,10 @@ impl Store {
                 connected => break connected?,
             }
         };
-        let writer = Writer::start(file, writer, checkpointer, tasks);
+        let writer = Writer::start(file, Arc::clone(&opened), writer, checkpointer, tasks);
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
-        Ok(Self { readers, pages, lists, writer })
+        Ok(Self { readers, pages, lists, writer, _file: opened })
     }
 
     /// Whether the database answers and changes are still accepted.

@@ -8,6 +8,7 @@
 //! processes write to the same file.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -198,6 +199,7 @@ impl Writer {
     /// Starts the writer and the task that checkpoints the log.
     pub(super) fn start(
         file: DatabaseFile,
+        opened: Arc<File>,
         connection: SqliteConnection,
         checkpointer: SqliteConnection,
         tasks: &TaskTracker,
@@ -221,7 +223,7 @@ impl Writer {
         // A thread of its own: woken as a task among others, it would wait for its turn behind all who wait for it.
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
-        tasks.spawn(log::checkpoint(checkpointer, log, ended.clone()));
+        tasks.spawn(log::checkpoint(checkpointer, opened, log, ended.clone()));
         Self { queue, told, closing, ended }
     }
 
