@@ -15,10 +15,6 @@ use crate::id::Parse;
 /// below, unless much is written at once, or a read that does not end, such as a backup by another program, is in the way.
 pub(super) const WAL_BYTES: u64 = 128 * 1024 * 1024;
 
-/// The memory for pages of the connection that writes, in KiB. It looks up IDs, whose pages are all over the database, and
-/// with SQLite's own 2 MiB it reads most of them again from the file.
-const WRITER_CACHE_KIB: u32 = 16 * 1024;
-
 /// Where an SQLite database stands.
 #[derive(Clone, Debug)]
 pub struct DatabaseFile {
@@ -66,7 +62,6 @@ impl DatabaseFile {
     /// A connection that may write. Its log is checkpointed by the store's own task, never by a commit.
     pub(super) async fn connect_writer(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.options().pragma("wal_autocheckpoint", "0");
-        let options = options.pragma("cache_size", format!("-{WRITER_CACHE_KIB}"));
         options.connect().await.map_err(|source| self.failed(source))
     }
 
