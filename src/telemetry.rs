@@ -31,7 +31,7 @@ pub enum Error {
     Metrics(#[from] BuildError),
 }
 
-/// The log. What is still waiting is written when this is dropped.
+/// The log. What still waits is written when this is dropped, which takes a second at most.
 pub struct Logging(Arc<Lines>);
 
 impl Logging {
@@ -52,7 +52,7 @@ impl Logging {
         Ok(logging)
     }
 
-    /// How many lines were dropped because too many waited.
+    /// How many lines were dropped because too many waited, or could not be written.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
         self.0.dropped()

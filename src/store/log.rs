@@ -93,8 +93,8 @@ pub(super) async fn checkpoint(
     }
 }
 
-/// Moves the log into the database, and says whether it is beyond its bound. Little of it is left then, unless a read
-/// is in the way.
+/// Moves the log into the database and onto the disk, and says whether it is beyond its bound. Little of it is left then,
+/// unless a read is in the way.
 async fn catch_up(
     connection: &mut SqliteConnection,
     database: &Arc<File>,

@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// The most bytes of lines that wait to be written, some 60,000 lines. Further ones are dropped and counted: a slow
-/// disk or terminal must not slow a request down.
+/// The most bytes of lines that wait, some 60,000 lines; as many again may be on their way. Further ones are dropped and
+/// counted: a slow disk or terminal must not slow a request down.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a line waits for others to go with.
@@ -33,7 +33,7 @@ pub struct Lines {
 struct Waiting {
     text: Vec<u8>,
     dropped: u64,
-    /// No more lines will come.
+    /// What comes now is no longer waited for.
     is_closed: bool,
     /// Everything is written.
     is_written: bool,
@@ -47,12 +47,12 @@ impl Lines {
     /// Where the system gives no thread.
     pub fn start() -> io::Result<Arc<Self>> {
         let lines = Arc::new(Self::default());
-        let written = Arc::clone(&lines);
-        thread::Builder::new().name("log".to_owned()).spawn(move || written.write_all())?;
+        let to_write = Arc::clone(&lines);
+        thread::Builder::new().name("log".to_owned()).spawn(move || to_write.write_all())?;
         Ok(lines)
     }
 
-    /// How many lines were dropped because too many waited.
+    /// How many lines were dropped because too many waited, or could not be written.
     pub fn dropped(&self) -> u64 {
         self.waiting().dropped
     }
@@ -76,8 +76,9 @@ impl Lines {
         let mut text = Vec::new();
         loop {
             let is_last = self.next(&mut text);
-            // There is nowhere to say that a line can't be written.
-            drop(io::stderr().write_all(&text));
+            if io::stderr().write_all(&text).is_err() {
+                self.waiting().dropped += lines_of(&text);
+            }
             if is_last {
                 break;
             }
@@ -121,4 +122,9 @@ impl Write for &Lines {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn lines_of(text: &[u8]) -> u64 {
+    let ends = text.iter().filter(|byte| **byte == b'\n').count();
+    u64::try_from(ends).unwrap_or(u64::MAX)
 }

@@ -150,7 +150,9 @@ impl Workplace {
         until("the server listens", async || self.log().contains("listening")).await;
         process.signal("TERM");
         assert!(process.ended().await.success());
-        self.log()
+        let log = self.log();
+        assert!(log.lines().last().unwrap().ends_with("stopped"), "{log}");
+        log
     }
 
     /// What the server that was started last has logged.
