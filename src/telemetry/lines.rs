@@ -125,6 +125,6 @@ impl Write for &Lines {
 }
 
 fn lines_of(text: &[u8]) -> u64 {
-    let ends = text.iter().filter(|byte| **byte == b'\n').count();
-    u64::try_from(ends).unwrap_or(u64::MAX)
+    let lines = text.split_inclusive(|byte| *byte == b'\n').count();
+    u64::try_from(lines).unwrap_or(u64::MAX)
 }
