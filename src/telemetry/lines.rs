@@ -48,7 +48,7 @@ impl Lines {
     pub fn start() -> io::Result<Arc<Self>> {
         let lines = Arc::new(Self::default());
         let to_write = Arc::clone(&lines);
-        thread::Builder::new().name("log".to_owned()).spawn(move || to_write.write_all())?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || to_write.write_what_waits())?;
         Ok(lines)
     }
 
@@ -72,7 +72,8 @@ impl Lines {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_all(&self) {
+    /// Writes until there will be no more.
+    fn write_what_waits(&self) {
         let mut text = Vec::new();
         loop {
             let is_last = self.next(&mut text);

@@ -155,9 +155,11 @@ impl Workplace {
         log
     }
 
-    /// What the server that was started last has logged.
+    /// What the server that was started last has logged. A pipe in the place of the file is for the test to read, or not to.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.path().join("log.txt")).unwrap()
+        let path = self.path().join("log.txt");
+        assert!(path.is_file(), "the log is no file that could be read");
+        std::fs::read_to_string(path).unwrap()
     }
 
     /// What the command that was started last has printed.

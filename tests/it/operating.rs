@@ -102,7 +102,8 @@ async fn dropped_lines(metrics: SocketAddr) -> u64 {
     let (_, text) = get(&format!("http://{metrics}/metrics")).await;
     let count =
         text.lines().find_map(|line| line.strip_prefix("chatserver_log_lines_dropped_total "));
-    count.unwrap().parse().unwrap()
+    let count = count.unwrap_or_else(|| panic!("no count of dropped lines in {text}"));
+    count.parse().unwrap()
 }
 
 #[tokio::test]
