@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sha2::{Digest as _, Sha256};
 use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
+use super::message_ids::hash;
 use super::values::{ManyRows, ROWS};
 use super::writer::{Change, Together};
 use super::writing::Writing;
@@ -274,9 +274,7 @@ fn note(on: &mut Writing, rows: &[Row]) {
 /// What stands for a station where its changes are noted: 63 bits of a hash, as its client has chosen the id, and never 0,
 /// which stands for none.
 fn bits(station: &StationId) -> i64 {
-    let hash: [u8; 32] = Sha256::digest(station.as_str()).into();
-    let bits = hash.iter().take(8).fold(0, |bits, byte| bits << 8 | i64::from(*byte));
-    (bits & i64::MAX).max(1)
+    (hash(station.as_str()) & i64::MAX).max(1)
 }
 
 /// What a station is still to be told.

@@ -82,7 +82,7 @@ const STANDING: &str = "
 const CLEAR: &str = "
     UPDATE conversations
     SET generation = (SELECT max(generation) + 1 FROM conversations), instance = $2, next_seq = 1,
-        last_message_id = '', longest_data = 0, next_report_seq = 1, last_report_id = ''
+        last_message_id = '', young = x'', longest_data = 0, next_report_seq = 1, last_report_id = ''
     WHERE id = $1";
 
 const PURGE_LATER: &str = "INSERT INTO purges (generation) VALUES ($1)";
@@ -101,8 +101,9 @@ const PURGE: &str = "
         ) AS sized WHERE nth = 1 OR bytes <= $3)";
 
 const PURGE_IDS: &str = "
-    DELETE FROM message_ids WHERE generation = $1 AND id IN (
-        SELECT id FROM message_ids WHERE generation = $1 ORDER BY id LIMIT $2)";
+    DELETE FROM message_ids WHERE generation = $1 AND hash <= (
+        SELECT max(hash) FROM (
+            SELECT hash FROM message_ids WHERE generation = $1 ORDER BY hash LIMIT $2) AS smallest)";
 
 const PURGE_REPORTS: &str = "
     DELETE FROM reports WHERE place > $1 << 32 AND place <= (

@@ -1,11 +1,13 @@
 //! Messages: many are judged and stored by one statement each.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
+use super::message_ids::{Listed, Young, hash, list, listed_place};
 use super::participants::Standing;
-use super::places::{RUN, known_id, place, place_of_id, run, seq, uuid_bytes};
+use super::places::place;
 use super::values::ManyRows;
 use super::writer::Together;
 use super::writing::Writing;
@@ -14,13 +16,15 @@ use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 
 /// What decides about each message whose sender takes part in its conversation, see [`Judged`]: one text for all, with a
-/// comma between two messages and a space between two values. A message that has the ID already is named by its place.
+/// comma between two messages and a space between two values. A message that has the ID already is named by its place, but
+/// of the youngest there are the hashes alone.
 static JUDGE: ManyRows = ManyRows::new(
     concat!(
-        "WITH incoming (nth, user_id, conversation_id, id, known_id) AS (VALUES {rows})
+        "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
          SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.last_access,
-                                     c.longest_data, p.standing, p.user_number, o.user_number, o.user_id, ",
-        place_of_id!("c.generation", "c.next_seq", "i.id", "i.known_id"),
+                                     c.longest_data, p.standing, p.user_number, o.user_number, o.user_id,
+                                     hex(c.young), ",
+        listed_place!("c.generation", "i.id", "i.hash"),
         "), ',')
          FROM incoming i
          CROSS JOIN participants p
@@ -32,10 +36,10 @@ static JUDGE: ManyRows = ManyRows::new(
     5,
 );
 
-const IS_STORED: &str = "
-    SELECT EXISTS (
-        SELECT 1 FROM messages
-        WHERE place = $1 AND sender_number = $2 AND type IS $3 AND created = $4 AND valid_until = $5 AND data = $6)";
+/// Whether the message with an ID at one of these places is this very one.
+const REPEATS: &str = "
+    SELECT sender_number = $4 AND type IS $5 AND created = $6 AND valid_until = $7 AND data = $8
+    FROM messages WHERE place >= $1 AND place < $2 AND id = $3";
 
 /// Where a statement is to undo what it has done if it fails, SQLite copies each page before it changes it. Here the whole
 /// transaction is undone then, so this one is not to (`OR FAIL`), which SQLite heeds where no function is called.
@@ -45,28 +49,13 @@ static INSERT: ManyRows = ManyRows::new(
     8,
 );
 
-/// Of a run of messages that is whole, the last place is bound.
-static LIST_IDS: ManyRows = ManyRows::new(
-    concat!(
-        "INSERT INTO message_ids (generation, id, place)
-         SELECT m.place >> 32, ",
-        known_id!("m.id"),
-        ", m.place
-         FROM (VALUES {rows}) AS whole
-         CROSS JOIN messages m ON m.place > whole.column1 - ",
-        run!(),
-        " AND m.place <= whole.column1"
-    ),
-    1,
-);
-
 static ADVANCE: ManyRows = ManyRows::new(
-    "WITH changed (number, next_seq, last_message_id, last_access, longest_data) AS (VALUES {rows})
+    "WITH changed (number, next_seq, last_message_id, last_access, longest_data, young) AS (VALUES {rows})
      UPDATE OR FAIL conversations
      SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
-         last_access = changed.last_access, longest_data = changed.longest_data
+         last_access = changed.last_access, longest_data = changed.longest_data, young = changed.young
      FROM changed WHERE conversations.number = changed.number",
-    5,
+    6,
 );
 
 /// A message as its sender made it.
@@ -142,13 +131,17 @@ struct Judged {
     sender_number: i64,
     recipient_number: i64,
     recipient: UserId,
-    /// Where the message is that has the ID already.
+    /// The youngest messages.
+    young: Young,
+    /// Where the message is that has the ID already, unless it is one of the youngest.
     known_at: Option<i64>,
+    /// What stands for the message's ID.
+    hash: i64,
 }
 
 impl Judged {
     /// Reads the values of one message, after the first one: how many messages came before it.
-    fn read(values: &str) -> Result<Self, Error> {
+    fn read(values: &str, hash: i64) -> Result<Self, Error> {
         let mut values = values.split(' ');
         let mut next = || values.next().ok_or_else(|| Error::not_as_stored("all values"));
         Ok(Self {
@@ -162,8 +155,19 @@ impl Judged {
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
             recipient: stored(next()?)?,
+            young: Young::read(next()?)?,
             known_at: values.next().map(stored_number).transpose()?,
+            hash,
         })
+    }
+
+    /// The places among which a message is that may have the ID already.
+    fn known_within(&self) -> Option<Range<i64>> {
+        let next = place(self.generation, self.next_seq);
+        match self.known_at {
+            Some(place) => Some(place..place + 1),
+            None => self.young.may_have(self.hash).then(|| self.young.places(next)),
+        }
     }
 }
 
@@ -172,6 +176,7 @@ struct Head {
     next_seq: i64,
     last_access: i64,
     longest_data: i64,
+    young: Young,
     /// Places in the run of the messages that this run stores.
     stored: Vec<usize>,
 }
@@ -190,6 +195,8 @@ struct Run {
     /// By the numbers of the conversations.
     heads: HashMap<i64, Head>,
     rows: Vec<Row>,
+    /// IDs that are to be listed.
+    listed: Vec<Listed>,
     changes: Changes,
 }
 
@@ -217,9 +224,9 @@ async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Er
     }
     if !run.rows.is_empty() {
         run.rows.sort_unstable_by_key(|row| row.place);
-        let Run { heads, rows, changes } = run;
+        let Run { heads, rows, listed, changes } = run;
         insert(on, all, &rows);
-        list_ids(on, &rows);
+        list(on, listed);
         advance(on, all, &heads);
         changes.note(on).await?;
     }
@@ -232,16 +239,18 @@ async fn repeats(
     add: &AddMessage,
     judged: &Judged,
 ) -> Result<Option<bool>, Error> {
-    let Some(known_at) = judged.known_at else { return Ok(None) };
+    let Some(places) = judged.known_within() else { return Ok(None) };
     let message = &add.message;
-    let same = sqlx::query_scalar(IS_STORED)
-        .bind(known_at)
+    let repeats = sqlx::query_scalar(REPEATS)
+        .bind(places.start)
+        .bind(places.end)
+        .bind(message.id.as_str())
         .bind(judged.sender_number)
         .bind(type_column(&message.kind))
         .bind(message.created.unix())
         .bind(message.valid_until.as_str())
         .bind(message.data.as_str());
-    same.fetch_one(on.connection().await?).await.map(Some).doing("comparing a repeated message")
+    repeats.fetch_optional(on.connection().await?).await.doing("comparing a repeated message")
 }
 
 impl Run {
@@ -261,6 +270,7 @@ impl Run {
             next_seq: judged.next_seq,
             last_access: judged.last_access,
             longest_data: judged.longest_data,
+            young: judged.young.clone(),
             stored: Vec::new(),
         });
         let same_id = |&earlier: &usize| all[earlier].message.id == add.message.id;
@@ -278,8 +288,10 @@ impl Run {
         head.last_access = head.last_access.max(add.now.unix());
         let bytes = i64::try_from(add.message.data.len()).unwrap_or(i64::MAX);
         head.longest_data = head.longest_data.max(bytes);
+        let place = place(judged.generation, head.next_seq);
+        self.listed.extend(head.young.push(place, judged.hash));
         self.rows.push(Row {
-            place: place(judged.generation, head.next_seq),
+            place,
             nth,
             sender_number: judged.sender_number,
             accepted_at: head.last_access,
@@ -308,25 +320,23 @@ fn type_column(kind: &str) -> Option<String> {
 
 /// What decides about each message; `None` where the sender has no such conversation.
 async fn judge(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Option<Judged>>, Error> {
-    let rows: Vec<_> = (0..).zip(all).collect();
-    let judging = on.value(&JUDGE, &rows, |(nth, add), values| {
+    let hashes: Vec<_> = all.iter().map(|add| hash(add.message.id.as_str())).collect();
+    let rows: Vec<_> = (0..).zip(all).zip(&hashes).collect();
+    let judging = on.value(&JUDGE, &rows, |((nth, add), hash), values| {
         values
             .add(*nth)
             .add(add.sender.as_str())
             .add(add.conversation.as_str())
-            .add(add.message.id.as_str());
-        match uuid_bytes(add.message.id.as_str()) {
-            Some(bytes) => values.add(bytes),
-            None => values.add(add.message.id.as_str()),
-        };
+            .add(add.message.id.as_str())
+            .add(**hash);
     });
     let rows: Option<String> = judging.await.doing("judging messages")?;
     let mut judged: Vec<_> = all.iter().map(|_| None).collect();
     let rows = rows.unwrap_or_default();
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
         let nth = usize::try_from(stored_number(nth)?).unwrap_or(usize::MAX);
-        let place = judged.get_mut(nth).ok_or_else(|| Error::not_as_stored("a place"))?;
-        *place = Some(Judged::read(values)?);
+        let judged = judged.get_mut(nth).ok_or_else(|| Error::not_as_stored("a place"))?;
+        *judged = Some(Judged::read(values, hashes[nth])?);
     }
     Ok(judged)
 }
@@ -346,16 +356,6 @@ fn insert(on: &mut Writing, all: &[&AddMessage], rows: &[Row]) {
     });
 }
 
-/// Lists the IDs of the runs of messages that these make whole.
-fn list_ids(on: &mut Writing, rows: &[Row]) {
-    let whole: Vec<_> = rows.iter().filter(|row| seq(row.place) % RUN == 0).collect();
-    if !whole.is_empty() {
-        on.later(&LIST_IDS, &whole, |row, values| {
-            values.add(row.place);
-        });
-    }
-}
-
 fn advance(on: &mut Writing, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
     let last = |(number, head): (&i64, &Head)| Some((*number, *head.stored.last()?));
     let changed: Vec<_> = heads.iter().filter_map(last).collect();
@@ -366,6 +366,7 @@ fn advance(on: &mut Writing, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
             .add(head.next_seq)
             .add(all[*last].message.id.as_str())
             .add(head.last_access)
-            .add(head.longest_data);
+            .add(head.longest_data)
+            .add(head.young.bytes());
     });
 }

@@ -13,6 +13,7 @@ mod files;
 mod friend_requests;
 mod friends;
 mod log;
+mod message_ids;
 mod messages;
 mod pages;
 mod participants;

@@ -1,7 +1,7 @@
 //! Pages of messages and reports: one statement finds the cursors and writes the page, so that all of it is one
 //! snapshot.
 
-use super::places::{known_id, place_of_id, run};
+use super::message_ids::{hash, listed_place, place_of_id, run};
 use super::reading::Question;
 use super::values::{ManyRows, Values};
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
@@ -70,15 +70,15 @@ static PAGE: ManyRows = ManyRows::values_of(concat!(
     "
 WITH
 asked AS (
-    SELECT ? AS conversation, ? AS asker, ? AS cursor_id, ? AS cursor_date, ? AS entries, ? AS most_bytes,
-           ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward
+    SELECT ? AS conversation, ? AS asker, ? AS cursor_id, ? AS cursor_hash, ? AS cursor_date, ? AS entries,
+           ? AS most_bytes, ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward
     LIMIT 1
 ),
 head AS (
     SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
            p.standing, p.user_number, p.delivered_to, entries * (c.longest_data + 505) <= most_bytes AS fits,
            CASE WHEN cursor_id IS NOT NULL THEN ",
-    place_of_id!("c.generation", "c.next_seq", "cursor_id"),
+    place_of_id!("c.generation", "c.next_seq", "cursor_id", "cursor_hash"),
     " END AS known,
            (SELECT r.place FROM reports r
             WHERE r.place = (c.generation << 32) + report_seq AND replace(r.id, '-', '') = cursor_report
@@ -178,7 +178,7 @@ SELECT (
             AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END
         ORDER BY m.place) AS objects)
 FROM ends WHERE base IS NOT NULL"#
-), 10);
+), 11);
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -312,6 +312,7 @@ impl Question for Asking {
             .add(self.conversation.as_str())
             .add(self.user.as_str())
             .add(cursor.id.as_ref().map(MessageId::as_str))
+            .add(cursor.id.as_ref().map(|id| hash(id.as_str())))
             .add(cursor.date.map(Timestamp::unix))
             .add(self.entries)
             .add(self.bytes)

@@ -5,7 +5,8 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::{Changes, Subject};
 use super::conversations::object;
 use super::error::Doing as _;
-use super::places::{known_id, place, place_of_id, run};
+use super::message_ids::{hashes_of, listed_place, place_of_id, run};
+use super::places::place;
 use super::values::ManyRows;
 use super::writer::Change;
 use super::writing::Writing;
@@ -54,21 +55,21 @@ macro_rules! make_reports {
 
 /// `CROSS JOIN` has each ID looked up; the messages of a generation may be many.
 const MAKE_FOR_IDS: &str = make_reports!(concat!(
-    "(SELECT DISTINCT value AS id FROM json_each($7)) AS named CROSS JOIN messages m
+    "json_each($7) AS named CROSS JOIN messages m
      WHERE m.place = ",
-    place_of_id!("$1", "$8", "named.id")
+    place_of_id!("$1", "$8", "named.key", "named.value")
 ));
 
 const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $7 AND $8");
 
 /// Which of these messages the user has not reported so, as a JSON array.
 const UNREPORTED: &str = concat!(
-    "SELECT json_group_array(named.id)
-     FROM (SELECT DISTINCT value AS id FROM json_each($4)) AS named
+    "SELECT json_group_array(named.key)
+     FROM json_each($4) AS named
      CROSS JOIN participants p ON p.user_id = $2 AND p.conversation_id = $1
      CROSS JOIN conversations c ON c.number = p.conversation_number
      CROSS JOIN messages m ON m.place = ",
-    place_of_id!("c.generation", "c.next_seq", "named.id"),
+    place_of_id!("c.generation", "c.next_seq", "named.key", "named.value"),
     "WHERE m.sender_number <> p.user_number
          AND NOT EXISTS (
              SELECT 1 FROM reports r
@@ -194,19 +195,13 @@ impl Change for Report {
 impl Report {
     /// Makes what there is not yet, and says whether there was any.
     async fn make(&self, on: &mut Writing, making: &mut Making) -> Result<bool, Error> {
-        let which = Which::Ids(array_of(&self.messages));
+        let which = Which::Ids(hashes_of(&self.messages));
         let mut made = making.make(on, ReportType::Delivered, &which).await?;
         if self.report_type == ReportType::Viewed {
             made |= making.make(on, ReportType::Viewed, &which).await?;
         }
         Ok(made)
     }
-}
-
-/// A JSON array of these IDs.
-fn array_of(messages: &[MessageId]) -> String {
-    let ids: Vec<_> = messages.iter().map(MessageId::as_str).collect();
-    serde_json::json!(ids).to_string()
 }
 
 /// Messages of a page that its reader has for the first time.
@@ -289,7 +284,7 @@ impl Head {
 
 /// The messages that are reported.
 enum Which {
-    /// A JSON array of their IDs.
+    /// A JSON object of their IDs and hashes.
     Ids(String),
     /// The first and the last place.
     Places(i64, i64),
@@ -361,7 +356,7 @@ impl Store {
             .bind(conversation.as_str())
             .bind(user.as_str())
             .bind(report_type.as_str())
-            .bind(array_of(messages));
+            .bind(hashes_of(messages));
         let unreported: String =
             unreported.fetch_one(&mut *self.reading().await?).await.doing("looking for reports")?;
         let unreported: Vec<String> = serde_json::from_str(&unreported)

@@ -3,12 +3,15 @@
 use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::{DatabaseFile, OpenError};
+use super::{DatabaseFile, OpenError, message_ids};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// The table in which the migrator keeps what was applied.
 const APPLIED: &str = "_sqlx_migrations";
+
+/// The number of migrations with which hashes of the IDs of messages came.
+const HASHES: usize = 4;
 
 /// What to do with a database whose schema is not the newest. An empty one is always filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,9 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<(), O
     let migrated = MIGRATIONS.run_direct(None, &mut *transaction, false).await;
     migrated
         .map_err(|source| OpenError::Migrate { path: file.path().display().to_string(), source })?;
+    if matches!(found, Found::Older(applied) if applied < HASHES) {
+        message_ids::list_all(&mut transaction).await.map_err(failed)?;
+    }
     transaction.commit().await.map_err(failed)?;
     connection.close().await.map_err(failed)
 }

@@ -218,6 +218,33 @@ async fn each_caller_of_a_batch_gets_its_own_answer() {
 }
 
 #[tokio::test]
+async fn messages_of_one_batch_are_known_afterwards_however_many_they_are() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let instance = current(&alice).await;
+    let texts = |texts: [&str; 2]| {
+        let mut changes = Changes::of(&world, &alice);
+        for n in 0..100 {
+            for text in texts {
+                changes.add(&alice, instance, &format!("m-{n}"), text);
+            }
+        }
+        in_one_batch(&world, changes.all)
+    };
+    let (stored, conflict) = (Became::Added(Added::Stored), Became::Added(Added::Conflict));
+    for (answers, expected) in [
+        (texts(["aaaa", "bbbb"]).await, [&stored, &conflict]),
+        (texts(["aaaa", "aaaa"]).await, [&stored, &stored]),
+        (texts(["bbbb", "aaaa"]).await, [&conflict, &stored]),
+    ] {
+        for (answer, expected) in answers.iter().zip(expected.into_iter().cycle()) {
+            assert_eq!(answer, expected);
+        }
+    }
+    assert_eq!(bob.downloads().await.message_ids().len(), 100);
+}
+
+#[tokio::test]
 async fn nobody_fails_for_a_neighbour() {
     use Added::Stored;
     use Became::{Added as A, Changed, Cleared, Failed};

@@ -6,17 +6,16 @@ use std::time::Duration;
 use chatserver::id::UserId;
 use chatserver::notifications::Inbox;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use crate::friends::{NONE, incoming};
+use crate::message_ids::hash;
 use crate::world::{Person, World};
 
 /// What stands for a person's station where changes are noted: 63 bits of a hash of its id.
 pub fn station_bits(person: &Person) -> i64 {
-    let hash: [u8; 32] = Sha256::digest(person.station.as_str()).into();
-    i64::from_be_bytes(*hash.first_chunk().unwrap()) & i64::MAX
+    hash(person.station.as_str()) & i64::MAX
 }
 
 /// What people's stations have to be told of, read where it is noted.

@@ -22,6 +22,7 @@ mod keys;
 mod limits;
 mod listener;
 mod load;
+mod message_ids;
 mod migration;
 mod model;
 mod notifications;

@@ -10,17 +10,17 @@ use crate::binary::Workplace;
 use crate::world::{Person, until};
 
 /// The schema of the first version, and what people had in it. Their rows are taken from `new`, a database of this
-/// version, as far as there was room for them. Alice has written twenty messages to each of her friends.
+/// version, as far as there was room for them. Alice has written forty messages to each of her friends.
 const FIRST: &str = include_str!("../../migrations/sqlite/0001_users_and_conversations.sql");
 
 const FIRST_FILLED: &str = "
     INSERT INTO users SELECT id, email, nick, full_name, api_key, api_key_digest, is_disabled,
                              private_key, public_key FROM new.users;
     INSERT INTO friends SELECT user_id, friend_id FROM new.friends;
-    INSERT INTO conversations SELECT id, 2, instance, 21, 'm-20', 1709899200 FROM new.conversations;
+    INSERT INTO conversations SELECT id, 2, instance, 41, 'm-40', 1709899200 FROM new.conversations;
     INSERT INTO participants SELECT conversation_id, user_id, secret, display_name, 1, 0, 0, 'x',
                                     '#bae1ff' FROM new.participants;
-    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20)
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 40)
     INSERT INTO messages SELECT c.id, 2, n, CASE n % 4
                                     WHEN 1 THEN printf('%08x-abcd-4bcd-8bcd-abcdefabcdef', n)
                                     WHEN 2 THEN printf('%08x-ABCD-4bcd-8bcd-abcdefabcdef', n - 1)
@@ -139,11 +139,11 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
     let server = place.serves(&[]).await;
     let People { alice, bob, .. } = people.at(server.address);
     let seen = bob.sees().await;
-    assert_eq!((&seen["lastmessageid"], &seen["lastreportid"]), (&json!("m-20"), &json!("")));
+    assert_eq!((&seen["lastmessageid"], &seen["lastreportid"]), (&json!("m-40"), &json!("")));
     assert_eq!(seen["properties"][0]["listitembackgroundcolor"], "#bae1ff");
     let before = bob.downloads().await.ok();
     let messages = before["messages"].as_array().unwrap();
-    assert_eq!(messages.len(), 20);
+    assert_eq!(messages.len(), 40);
     assert_eq!(
         [&messages[0]["ID"], &messages[1]["ID"]],
         ["00000001-abcd-4bcd-8bcd-abcdefabcdef", "00000001-ABCD-4bcd-8bcd-abcdefabcdef",]
@@ -153,16 +153,16 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
         assert_eq!(message["Created"], "2024-03-08 12:00:00");
         alice.adds(message).await.ok();
     }
-    assert_eq!(bob.reads().await, ["hi"; 20], "what was sent again was there");
+    assert_eq!(bob.reads().await, ["hi"; 40], "what was sent again was there");
     let everything = bob.is_notified().await;
     assert_eq!(everything.conversations, std::slice::from_ref(&bob.conversation));
     assert_eq!(everything.friends, [alice.user.to_string()]);
-    bob.reports_as("viewed", &["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-20"]).await.ok();
+    bob.reports_as("viewed", &["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-40"]).await.ok();
     let told = alice.told().await;
     let viewed = told.iter().filter(|(kind, _)| kind == "viewed").map(|(_, message)| message);
-    assert_eq!(viewed.collect::<Vec<_>>(), ["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-20"]);
+    assert_eq!(viewed.collect::<Vec<_>>(), ["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-40"]);
     alice.sends("and on").await;
-    assert_eq!(bob.reads().await[20..], ["and on"]);
+    assert_eq!(bob.reads().await[40..], ["and on"]);
 }
 
 #[tokio::test]
@@ -184,14 +184,14 @@ async fn what_the_second_version_has_kept_is_served_by_this_one() {
     let of_type = |wanted| reports.iter().filter(|(kind, _)| kind == wanted).count();
     assert_eq!((reports.len(), of_type("delivered"), of_type("viewed")), (13, 10, 3));
     assert_eq!(reports[12], ("viewed".to_owned(), "m-3".to_owned()));
-    assert_eq!(bob.downloads().await.message_ids().len(), 20);
-    until("the other ten are delivered", async || alice.told().await.len() == 23).await;
-    assert_eq!(alice.told().await[22], ("delivered".to_owned(), "m-20".to_owned()));
+    assert_eq!(bob.downloads().await.message_ids().len(), 40);
+    until("the other thirty are delivered", async || alice.told().await.len() == 43).await;
+    assert_eq!(alice.told().await[42], ("delivered".to_owned(), "m-40".to_owned()));
 
     let message = crate::world::message("hi", &alice.date());
     alice_to_carol.adds(&message).await.refused(403, "blocked");
     carol.adds(&message).await.refused(403, "not_friends");
-    assert_eq!(carol.downloads().await.message_ids().len(), 20);
+    assert_eq!(carol.downloads().await.message_ids().len(), 40);
 
     let mut database = connects(&place).await;
     let kept: Vec<(i64, String)> =

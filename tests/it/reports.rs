@@ -12,6 +12,7 @@ use chatserver::id::Parse as _;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
+use crate::message_ids::hash;
 use crate::world::{Answer, Person, Prepared, World, until};
 
 /// Cursors behind which there is nothing.
@@ -118,16 +119,23 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     let now = Timestamp::parse(&world.clock.date()).unwrap().unix();
     let insert = insert.bind(&sender.conversation).bind(sender.user.as_str()).bind(messages);
     insert.bind(now).execute(&mut database).await.unwrap();
-    // The IDs of whole runs are listed.
-    let list = "INSERT INTO message_ids SELECT place >> 32, id, place FROM messages
-                WHERE (place & 4294967295) <= $1 / 16 * 16";
-    sqlx::query(list).bind(messages).execute(&mut database).await.unwrap();
+    // The hashes of the IDs of whole runs are listed, the others stand in the conversation.
+    let whole = messages / 32 * 32;
+    let hashes: Vec<_> = (1..=whole).map(|n| (n, hash(&format!("m-{n}")))).collect();
+    let list = sqlx::query(
+        "INSERT INTO message_ids SELECT c.generation, value ->> 1, value ->> 0
+         FROM conversations c, json_each($2) WHERE c.id = $1",
+    );
+    let list = list.bind(&sender.conversation).bind(json!(hashes).to_string());
+    list.execute(&mut database).await.unwrap();
+    let young = (whole + 1..=messages).flat_map(|n| hash(&format!("m-{n}")).to_be_bytes());
     let advance = sqlx::query(
         "UPDATE conversations
-         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, longest_data = 4
+         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, longest_data = 4, young = $4
          WHERE id = $1",
     );
     let advance = advance.bind(&sender.conversation).bind(messages).bind(now);
+    let advance = advance.bind(young.collect::<Vec<u8>>());
     advance.execute(&mut database).await.unwrap();
 }
 
