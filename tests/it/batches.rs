@@ -1,34 +1,20 @@
 //! Many changes in one commit: each caller gets its own right answer.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use chatserver::clock::Timestamp;
-use chatserver::id::{ConversationId, Email, Instance, MessageId, Parse as _, Signature, UserId};
+use chatserver::id::{ConversationId, Instance, MessageId, Parse as _, Signature};
 use chatserver::store::{
-    AddMessage, Added, ChangeProperty, Clear, Cleared, Error, Message, Property, PropertyChanged,
-    Replay, Store,
+    AddMessage, Added, Change, ChangeProperty, Clear, Cleared, Error, Message, Property,
+    PropertyChanged, Replay, Store, Writing,
 };
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use tokio::sync::Notify;
 
-use crate::world::{Person, World, until};
-
-/// Another process that holds the right to write, so that changes gather behind it.
-struct Lock(SqliteConnection);
-
-impl Lock {
-    async fn take(world: &World) -> Self {
-        let mut connection = connect(world).await;
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
-        Self(connection)
-    }
-
-    async fn release(mut self) {
-        sqlx::query("ROLLBACK").execute(&mut self.0).await.unwrap();
-        self.0.close().await.unwrap();
-    }
-}
+use crate::world::{Person, World};
 
 async fn connect(world: &World) -> SqliteConnection {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
@@ -46,17 +32,38 @@ async fn queue<T>(changes: &mut Answers<'_, T>) {
     }
 }
 
-/// Puts the changes into the queue, in this order and behind another one, and lets them be made at once.
-async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
-    let store = &world.app().store;
-    let nobody = UserId::of(&Email::parse("nobody@example.com").unwrap());
-    let lock = Lock::take(world).await;
-    let mut in_front: Answers<'_, _> = vec![Box::pin(store.take_number(nobody))];
+/// A change that the writer is held up by.
+#[derive(Clone, Default)]
+struct Gate {
+    reached: Arc<Notify>,
+    opened: Arc<Notify>,
+}
+
+impl Change for Gate {
+    type Outcome = ();
+
+    async fn apply(&self, _: &mut Writing) -> Result<(), Error> {
+        self.reached.notify_one();
+        self.opened.notified().await;
+        Ok(())
+    }
+}
+
+/// A gate at which the writer waits, alone in its batch, and the answer that waits for it.
+async fn closed_gate(world: &World) -> (Gate, Answers<'_, Result<(), Error>>) {
+    let gate = Gate::default();
+    let mut in_front: Answers<'_, _> = vec![Box::pin(world.app().store.change(gate.clone()))];
     queue(&mut in_front).await;
-    until("the writer waits for the lock", async || store.queue_depth() == 0).await;
+    gate.reached.notified().await;
+    (gate, in_front)
+}
+
+/// Puts the changes into the queue, in this order, and lets them be made at once.
+async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
+    let (gate, _in_front) = closed_gate(world).await;
     queue(&mut changes).await;
-    assert_eq!(store.queue_depth(), changes.len());
-    lock.release().await;
+    assert_eq!(world.app().store.queue_depth(), changes.len());
+    gate.opened.notify_one();
     let mut answers = Vec::new();
     for change in changes {
         answers.push(change.await);
@@ -305,7 +312,7 @@ async fn a_full_queue_refuses_and_loses_nothing() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let instance = current(&alice).await;
-    let lock = Lock::take(&world).await;
+    let (gate, _in_front) = closed_gate(&world).await;
     let mut changes = Changes::of(&world, &alice);
     for n in 0..5000 {
         changes.add(&alice, instance, &format!("m-{n}"), "");
@@ -322,7 +329,7 @@ async fn a_full_queue_refuses_and_loses_nothing() {
         }
     }
     assert!(refused > 0 && waiting.len() >= 4096, "{refused} refused, {} waiting", waiting.len());
-    lock.release().await;
+    gate.opened.notify_one();
     let stored = waiting.len();
     for change in waiting {
         assert_eq!(change.await, Became::Added(Added::Stored));
