@@ -227,7 +227,7 @@ async fn row(
 ) -> Result<impl IntoResponse, StatusCode> {
     let mut reader = readers.get().await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let row = sqlx::query_scalar("SELECT body FROM replies WHERE user_id = $1");
-    let row: Result<String, _> = row.bind(user(&headers)?).fetch_one(&mut *reader).await;
+    let row: Result<Vec<u8>, _> = row.bind(user(&headers)?).fetch_one(&mut *reader).await;
     row.map(answered).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 

@@ -129,7 +129,7 @@ impl Database {
         let conversation = friends::befriend(&self.store, one, other, &secret).await?;
         let user = UserId::named(one).ok_or("no address")?;
         let shown = self.store.conversation(conversation, user).await?.ok_or("no conversation")?;
-        let Shown { instance } = serde_json::from_str(&shown)?;
+        let Shown { instance } = serde_json::from_slice(&shown)?;
         let instance = Instance::parse(&instance).ok_or("no instance")?;
         Ok(Talk { conversation, instance, people })
     }

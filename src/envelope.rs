@@ -31,13 +31,13 @@ impl Reply {
     /// Goes on with a field that the store has written as JSON.
     #[must_use]
     pub fn with_written(self, name: &str, value: &WireText) -> Self {
-        self.with_bytes(name, b"", value.as_bytes(), b"")
+        self.with_bytes(name, b"", value, b"")
     }
 
     /// Goes on with an array whose entries the store has written as JSON, separated by commas.
     #[must_use]
     pub fn with_entries(self, name: &str, entries: &WireText) -> Self {
-        self.with_bytes(name, b"[", entries.as_bytes(), b"]")
+        self.with_bytes(name, b"[", entries, b"]")
     }
 
     fn with_bytes(mut self, name: &str, open: &[u8], value: &[u8], close: &[u8]) -> Self {

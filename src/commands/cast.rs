@@ -146,7 +146,7 @@ async fn say(
 ) -> Result<(), Failed> {
     let sender = UserId::parse(&sender.userid).ok_or("the user id of the demo is malformed")?;
     let shown = store.conversation(conversation, sender).await?;
-    let shown: Shown = serde_json::from_str(&shown.unwrap_or_default())?;
+    let shown: Shown = serde_json::from_slice(&shown.unwrap_or_default())?;
     let now = Clock::system().now();
     let id = uuid::Uuid::new_v4().to_string();
     let message = Message {

@@ -321,7 +321,7 @@ pub struct AskPending {
 
 impl AskPending {
     async fn read(&self, on: &mut SqliteConnection) -> Result<Option<Pending>, Error> {
-        type Row = (String, i64, Option<i64>, bool, String, bool, String, String);
+        type Row = (String, i64, Option<i64>, bool, WireText, bool, String, String);
         let pending = sqlx::query_as(PENDING)
             .bind(self.user.as_str())
             .bind(self.station.as_str())

@@ -334,17 +334,16 @@ impl Asking {
 }
 
 /// A page as [`PAGE`] writes it.
-fn page(conversation: ConversationId, user: UserId, text: String) -> Result<Page, Error> {
-    let mut messages = text;
-    let mut last_part = || {
-        let (rest, part) = messages.rsplit_once('|')?;
-        let (rest, part) = (rest.len(), part.to_owned());
-        messages.truncate(rest);
-        Some(part)
-    };
+fn page(conversation: ConversationId, user: UserId, mut messages: WireText) -> Result<Page, Error> {
     let not_a_page = || Error::not_as_stored("a page");
-    let (about, reports) = last_part().zip(last_part()).ok_or_else(not_a_page)?;
-    let mut about = about.split_ascii_whitespace();
+    let mut last_part = || {
+        let bar = messages.iter().rposition(|byte| *byte == b'|').ok_or_else(not_a_page)?;
+        let part = messages.split_off(bar + 1);
+        messages.truncate(bar);
+        Ok::<_, Error>(part)
+    };
+    let (about, reports) = (last_part()?, last_part()?);
+    let mut about = str::from_utf8(&about).map_err(|_| not_a_page())?.split_ascii_whitespace();
     let mut next = || about.next().ok_or_else(not_a_page);
     let (more, instance) = (next()? == "1", stored(next()?)?);
     let generation = stored_number(next()?)?;

@@ -230,7 +230,7 @@ async fn objects(on: &mut Writing, places: &[i64]) -> Result<HashMap<i64, WireTe
     let objects: Option<String> = reading.await.doing("reading conversations")?;
     let objects = objects.unwrap_or_default();
     let lines = objects.split('\n').filter_map(|line| line.split_once(' '));
-    lines.map(|(place, object)| Ok((stored_number(place)?, object.to_owned()))).collect()
+    lines.map(|(place, object)| Ok((stored_number(place)?, object.into()))).collect()
 }
 
 impl Store {

@@ -11,9 +11,9 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use tokio::sync::oneshot;
 
-use super::Error;
 use super::error::Doing as _;
 use super::values::{ManyRows, Values};
+use super::{Error, WireText};
 
 /// The most who are answered by one row. With eight pages no more are read, and the first waits longer for the last.
 const TOGETHER: usize = 4;
@@ -81,7 +81,7 @@ struct Asked<Q> {
 
 struct Waiting<Q> {
     question: Q,
-    caller: oneshot::Sender<Result<Option<String>, Error>>,
+    caller: oneshot::Sender<Result<Option<WireText>, Error>>,
 }
 
 impl<Q: Question> Together<Q> {
@@ -91,7 +91,7 @@ impl<Q: Question> Together<Q> {
     }
 
     /// The text that the statement has for this, or `None` for NULL.
-    pub(super) async fn ask(&self, question: Q) -> Result<Option<String>, Error> {
+    pub(super) async fn ask(&self, question: Q) -> Result<Option<WireText>, Error> {
         let (caller, answer) = oneshot::channel();
         self.0.wait(Waiting { question, caller });
         answer.await.unwrap_or(Err(Error::Closed))
@@ -187,7 +187,7 @@ impl<Q> Drop for Answering<Q> {
 
 impl<Q> Waiting<Q> {
     /// Whoever went away has given up the answer.
-    fn settle(self, answer: Result<Option<String>, Error>) {
+    fn settle(self, answer: Result<Option<WireText>, Error>) {
         drop(self.caller.send(answer));
     }
 }
@@ -219,7 +219,7 @@ fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
 async fn texts<Q: Question>(
     on: &mut SqliteConnection,
     waiting: &[Waiting<Q>],
-) -> Result<Vec<Option<String>>, Error> {
+) -> Result<Vec<Option<WireText>>, Error> {
     let mut arguments = SqliteArguments::default();
     let text = Q::STATEMENT.bind(waiting, &mut arguments, |one, values| one.question.bind(values));
     let row = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_one(on).await;

@@ -3,7 +3,7 @@
 
 mod history;
 mod http;
-mod store;
+pub mod store;
 
 use std::ops::Range;
 

@@ -7,7 +7,7 @@ use chatserver::id::{ConversationId, Instance, Parse, Signature, UserId};
 use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::store::{
     AddMessage, Added, ChangeProperty, Clear, Cleared, Cursor, Download, DownloadPartial, Property,
-    PropertyChanged, Purged, Replay, Schema, Store,
+    PropertyChanged, Purged, Replay, Schema, Store, WireText,
 };
 use chatserver::users::{self, FullName, Nick};
 use futures_util::future::join_all;
@@ -33,12 +33,13 @@ fn email(by: usize) -> String {
 }
 
 /// Objects as the store writes them, separated by commas.
-fn objects(text: &str) -> Vec<Value> {
-    serde_json::from_str(&format!("[{text}]")).unwrap()
+/// Objects that the store has written with commas between them.
+pub fn objects(written: &WireText) -> Vec<Value> {
+    serde_json::from_slice(&[b"[", written.as_slice(), b"]"].concat()).unwrap()
 }
 
-fn object(text: &str) -> Value {
-    serde_json::from_str(text).unwrap()
+fn object(written: &WireText) -> Value {
+    serde_json::from_slice(written).unwrap()
 }
 
 impl Direct {

@@ -1,7 +1,7 @@
 //! Random histories of two people, told to the server and to a simple model of their reports.
 
 use chatserver::id::{ConversationId, MessageId, Parse as _};
-use chatserver::store::{Cursor, Download, DownloadPartial, Page};
+use chatserver::store::{Cursor, Download, DownloadPartial, Page, WireText};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
@@ -10,6 +10,7 @@ use tokio::runtime::Builder;
 
 use super::{bare, whatever_was_queued_is_written};
 use crate::bad_input::cases;
+use crate::model::store::objects;
 use crate::world::{Person, Prepared, World, message_with_id};
 
 const START: &str = "2024-03-08 12:00:00";
@@ -193,8 +194,8 @@ fn cursor(known: &[Value], scrolls: bool) -> Cursor {
 }
 
 /// Adds the entries of a page to what is known, and says how many are new.
-fn goes_on(known: &mut Vec<Value>, entries: &str, bounds: Bounds, scrolls: bool) -> usize {
-    let mut entries: Vec<Value> = serde_json::from_str(&format!("[{entries}]")).unwrap();
+fn goes_on(known: &mut Vec<Value>, entries: &WireText, bounds: Bounds, scrolls: bool) -> usize {
+    let mut entries = objects(entries);
     let bytes: usize = entries.iter().map(|entry| entry.to_string().len()).sum();
     assert!(entries.len() <= bounds.entries as usize);
     assert!(entries.len() <= 2 || bytes <= bounds.bytes as usize, "{bytes} bytes");
