@@ -21,7 +21,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
 /// added meanwhile, and what is left is moved while everybody waits.
 const PASSES: usize = 4;
 
-/// What may be left for the writer to move.
+/// A pass that has no more than this to move is the last: what is added during it is less still.
 const LITTLE: u64 = 1024 * 1024;
 
 /// How long to wait before a log that is too long is emptied again: where a long read is in the way, each
@@ -94,20 +94,23 @@ pub(super) async fn checkpoint(
 }
 
 /// Moves the log into the database and onto the disk, and says whether it is beyond its bound. Little of it is left then,
-/// unless a read is in the way.
+/// unless a read is in the way. A pass moves what there was when it began.
 async fn catch_up(
     connection: &mut SqliteConnection,
     database: &Arc<File>,
 ) -> Result<bool, sqlx::Error> {
+    let mut moved = 0;
     for _ in 0..PASSES {
         let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
         flush(database).await?;
         if checkpoint.bytes <= WAL_BYTES / 2 {
             return Ok(false);
         }
-        if checkpoint.left <= LITTLE {
+        let is_blocked = checkpoint.moved < checkpoint.bytes;
+        if is_blocked || checkpoint.bytes.saturating_sub(moved) <= LITTLE {
             break;
         }
+        moved = checkpoint.moved;
     }
     Ok(true)
 }
@@ -126,8 +129,8 @@ struct Checkpoint {
     busy: bool,
     /// How long the log is.
     bytes: u64,
-    /// How much of it is not in the database yet.
-    left: u64,
+    /// How much of it is in the database.
+    moved: u64,
 }
 
 /// Moves what it can of the log into the database.
@@ -139,7 +142,7 @@ async fn checkpoint_once(
     let (busy, frames, moved): (bool, i64, i64) =
         sqlx::query_as(statement).fetch_one(connection).await?;
     let bytes = |frames| u64::try_from(frames).unwrap_or(0) * FRAME_BYTES;
-    Ok(Checkpoint { busy, bytes: bytes(frames), left: bytes(frames - moved) })
+    Ok(Checkpoint { busy, bytes: bytes(frames), moved: bytes(moved) })
 }
 
 pub(super) async fn execute(
