@@ -85,7 +85,8 @@ const ALL: &str = "
 
 const KEEP_YOUNG: &str = "UPDATE conversations SET young = $2 WHERE generation = $1";
 
-/// What stands for an ID: 64 bits of its SHA-256, so that nobody can choose many IDs with the same.
+/// What stands for an ID: 64 bits of its SHA-256, so that nobody can choose many IDs with the same. Who finds two has a
+/// message more looked at.
 pub(super) fn hash(id: &str) -> i64 {
     let hash: [u8; 32] = Sha256::digest(id).into();
     hash.iter().take(8).fold(0, |bits, byte| bits << 8 | i64::from(*byte))
@@ -105,13 +106,14 @@ pub(super) type Listed = (i64, i64, i64);
 pub(super) struct Young(Vec<i64>);
 
 impl Young {
-    /// Reads what the database has written as `hex(young)`.
-    pub(super) fn read(digits: &str) -> Result<Self, Error> {
-        let bytes = hex::decode(digits).unwrap_or_default();
-        let (hashes, rest) = bytes.as_chunks();
-        if bytes.len() * 2 != digits.len() || !rest.is_empty() {
-            return Err(Error::not_as_stored("hashes of IDs"));
-        }
+    /// Reads what the database has written as `hex(young)` of a generation and its `next_seq`. An older version that
+    /// still ran when the database was migrated has begun generations without emptying it: those are not of this one.
+    pub(super) fn read(digits: &str, next_seq: i64) -> Result<Self, Error> {
+        let not_hashes = || Error::not_as_stored("hashes of IDs");
+        let bytes = hex::decode(digits).map_err(|_| not_hashes())?;
+        let count = usize::try_from(next_seq - 1).map_err(|_| not_hashes())? % RUN;
+        let first = bytes.len().checked_sub(count * 8).ok_or_else(not_hashes)?;
+        let (hashes, _) = bytes[first..].as_chunks();
         Ok(Self(hashes.iter().map(|hash| i64::from_be_bytes(*hash)).collect()))
     }
 
@@ -153,7 +155,8 @@ fn bind((generation, hash, seq): &Listed, values: &mut Values<'_>) {
     values.add(*generation).add(*hash).add(*seq);
 }
 
-/// Lists all messages of a database that has no hashes yet: SQLite can't compute them.
+/// Lists the whole runs of all present generations and keeps the others young, in a database that has no hashes yet: SQLite
+/// can't compute them.
 pub(super) async fn list_all(on: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     const STEP: i64 = 4096;
     let mut last = 0;
@@ -165,6 +168,11 @@ pub(super) async fn list_all(on: &mut SqliteConnection) -> Result<(), sqlx::Erro
         for (place, id) in &messages {
             if place >> 32 != last >> 32 {
                 keep_young(on, last, &std::mem::take(&mut young)).await?;
+                last = place >> 32 << 32;
+            }
+            if *place != last + 1 {
+                let missing = format!("the message at place {} is missing", last + 1);
+                return Err(sqlx::Error::Protocol(missing));
             }
             listed.extend(young.push(*place, hash(id)));
             last = *place;

@@ -144,18 +144,22 @@ impl Judged {
     fn read(values: &str, hash: i64) -> Result<Self, Error> {
         let mut values = values.split(' ');
         let mut next = || values.next().ok_or_else(|| Error::not_as_stored("all values"));
+        let conversation_number = stored_number(next()?)?;
+        let instance = stored(next()?)?;
+        let generation = stored_number(next()?)?;
+        let next_seq = stored_number(next()?)?;
         Ok(Self {
-            conversation_number: stored_number(next()?)?,
-            instance: stored(next()?)?,
-            generation: stored_number(next()?)?,
-            next_seq: stored_number(next()?)?,
+            conversation_number,
+            instance,
+            generation,
+            next_seq,
             last_access: stored_number(next()?)?,
             longest_data: stored_number(next()?)?,
             standing: Standing::of(next()?)?,
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
             recipient: stored(next()?)?,
-            young: Young::read(next()?)?,
+            young: Young::read(next()?, next_seq)?,
             known_at: values.next().map(stored_number).transpose()?,
             hash,
         })
@@ -266,7 +270,7 @@ impl Run {
         if judged.instance != add.instance {
             return Added::InstanceChanged;
         }
-        let head = self.heads.entry(judged.conversation_number).or_insert(Head {
+        let head = self.heads.entry(judged.conversation_number).or_insert_with(|| Head {
             next_seq: judged.next_seq,
             last_access: judged.last_access,
             longest_data: judged.longest_data,

@@ -70,7 +70,8 @@ pub use writing::Writing;
 /// A row that every database of ours has.
 const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";
 
-/// Text of the wire that a statement has written: JSON, ready to be sent. It is not looked through once more for UTF-8.
+/// Text of the wire that a statement has written: JSON, ready to be sent. It is made of texts that this program has stored, so
+/// it is not looked through once more for UTF-8.
 pub type WireText = Vec<u8>;
 
 /// The database.

@@ -10,7 +10,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// The table in which the migrator keeps what was applied.
 const APPLIED: &str = "_sqlx_migrations";
 
-/// The number of migrations with which hashes of the IDs of messages came.
+/// The number of migrations with which hashes of the IDs of messages came. They are listed after all migrations, so one
+/// that needs them, or moves what they are made of, has to be run after that.
 const HASHES: usize = 4;
 
 /// What to do with a database whose schema is not the newest. An empty one is always filled.

@@ -14,6 +14,7 @@ use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::Notify;
 
+use crate::message_ids::all_are_kept;
 use crate::world::{Person, World};
 
 async fn connect(world: &World) -> SqliteConnection {
@@ -249,6 +250,7 @@ async fn messages_of_one_batch_are_known_afterwards_however_many_they_are() {
         }
     }
     assert_eq!(bob.downloads().await.message_ids().len(), 100);
+    all_are_kept(&mut connect(&world).await).await;
 }
 
 #[tokio::test]

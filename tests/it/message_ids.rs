@@ -14,6 +14,31 @@ pub fn hash(id: &str) -> i64 {
     i64::from_be_bytes(*hash.first_chunk().unwrap())
 }
 
+/// Asserts that each message of the present generations is in the table, or among the youngest where its run is not whole.
+pub async fn all_are_kept(database: &mut SqliteConnection) {
+    let conversations = "SELECT generation, next_seq, young FROM conversations";
+    let conversations: Vec<(i64, i64, Vec<u8>)> =
+        sqlx::query_as(conversations).fetch_all(&mut *database).await.unwrap();
+    for (generation, next_seq, young) in conversations {
+        let ids = "SELECT id FROM messages WHERE place >> 32 = $1 ORDER BY place";
+        let ids: Vec<String> =
+            sqlx::query_scalar(ids).bind(generation).fetch_all(&mut *database).await.unwrap();
+        assert_eq!(i64::try_from(ids.len()).unwrap(), next_seq - 1);
+        let listed = "SELECT hash, seq FROM message_ids WHERE generation = $1 ORDER BY seq";
+        let listed: Vec<(i64, i64)> =
+            sqlx::query_as(listed).bind(generation).fetch_all(&mut *database).await.unwrap();
+        let (whole, rest) = ids.split_at(ids.len() / 32 * 32);
+        let whole: Vec<_> = whole.iter().map(|id| hash(id)).zip(1..).collect();
+        let rest: Vec<_> = rest.iter().flat_map(|id| hash(id).to_be_bytes()).collect();
+        assert_eq!((listed, young), (whole, rest), "of {} messages", ids.len());
+    }
+}
+
+/// The database of this world.
+pub async fn database(world: &World) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap()
+}
+
 /// Has a person send `count` messages, half of them with a UUID as ID.
 async fn sends_many(world: &World, person: &Person, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
@@ -43,6 +68,21 @@ async fn an_id_is_found_however_many_came_after_it() {
     let told = alice.told().await;
     let viewed = told.iter().filter(|(kind, _)| kind == "viewed").map(|(_, message)| message);
     assert_eq!(viewed.collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
+    all_are_kept(&mut database(&world).await).await;
+}
+
+#[tokio::test]
+async fn what_an_older_server_has_begun_is_begun() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    sends_many(&world, &alice, 20).await;
+    alice.clears().await;
+    // It knows of no young ones, and leaves those that were cleared.
+    let mut database = database(&world).await;
+    let left = "UPDATE conversations SET young = CAST(zeroblob(160) AS BLOB)";
+    sqlx::query(left).execute(&mut database).await.unwrap();
+    sends_many(&world, &alice, 40).await;
+    all_are_kept(&mut database).await;
 }
 
 #[tokio::test]
@@ -51,9 +91,8 @@ async fn a_hash_alone_decides_nothing() {
     let (alice, bob) = world.alice_and_bob().await;
     let mut ids = sends_many(&world, &alice, 40).await;
     // As if messages had IDs with the hashes of these.
-    let options = SqliteConnectOptions::new().filename(world.database());
-    let mut database: SqliteConnection = options.connect().await.unwrap();
-    for seq in 1..=3 {
+    let mut database = database(&world).await;
+    for seq in 2..=4 {
         let listed =
             sqlx::query("INSERT INTO message_ids SELECT generation, $1, $2 FROM conversations");
         let listed = listed.bind(hash("like-the-first-ones")).bind(seq);

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::binary::Workplace;
+use crate::message_ids::all_are_kept;
 use crate::world::{Person, until};
 
 /// The schema of the first version, and what people had in it. Their rows are taken from `new`, a database of this
@@ -56,6 +57,19 @@ const SECOND_FILLED: &str = "
     INSERT INTO blocks SELECT a.id, c.id FROM users a, users c
         WHERE a.email = 'alice@example.com' AND c.email = 'carol@example.com';
     DROP TABLE bob;";
+
+/// The third version numbers everything. Alice's and Carol's conversation is a whole run of messages.
+const THIRD: &str = include_str!("../../migrations/sqlite/0003_short_keys.sql");
+
+const THIRD_FILLED: &str = "
+    CREATE TEMP TABLE carols AS SELECT number, generation FROM conversations
+        WHERE id = (SELECT conversation_id FROM participants
+                    WHERE user_id = (SELECT id FROM users WHERE email = 'carol@example.com'));
+    DELETE FROM messages WHERE place > ((SELECT generation FROM carols) << 32) + 32
+        AND place < ((SELECT generation FROM carols) + 1) << 32;
+    UPDATE conversations SET next_seq = 33, last_message_id = 'm-32'
+        WHERE number = (SELECT number FROM carols);
+    DROP TABLE carols;";
 
 /// Makes `chatserver.db` a database of an earlier version, filled with what is in `new.db` and with what comes with
 /// each step.
@@ -163,6 +177,28 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
     assert_eq!(viewed.collect::<Vec<_>>(), ["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-40"]);
     alice.sends("and on").await;
     assert_eq!(bob.reads().await[40..], ["and on"]);
+}
+
+#[tokio::test]
+async fn what_the_third_version_has_kept_is_served_by_this_one() {
+    let place = Workplace::new();
+    let people = adds(&place);
+    let steps = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
+    fills(&place, &steps, 3).await;
+
+    let server = place.serves(&[]).await;
+    let People { alice, bob, alice_to_carol, carol } = people.at(server.address);
+    let mut database = connects(&place).await;
+    all_are_kept(&mut database).await;
+    database.close().await.unwrap();
+    for (sender, reader, messages) in [(alice, bob, 40), (alice_to_carol, carol, 32)] {
+        let before = reader.downloads().await.ok();
+        let before = before["messages"].as_array().unwrap();
+        for message in before {
+            sender.adds(message).await.ok();
+        }
+        assert_eq!(reader.reads().await, vec!["hi"; messages], "what was sent again was there");
+    }
 }
 
 #[tokio::test]

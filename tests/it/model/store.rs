@@ -32,7 +32,6 @@ fn email(by: usize) -> String {
     format!("{}@example.com", NICKS[by].to_lowercase())
 }
 
-/// Objects as the store writes them, separated by commas.
 /// Objects that the store has written with commas between them.
 pub fn objects(written: &WireText) -> Vec<Value> {
     serde_json::from_slice(&[b"[", written.as_slice(), b"]"].concat()).unwrap()
