@@ -42,7 +42,7 @@ pub enum Error {
     /// Something was still being done when the time for stopping was over.
     #[error("the server was not done {} s after it stopped accepting", GIVE_UP_AFTER.as_secs())]
     Unfinished,
-    /// The task that writes has ended, so that no change can be made.
+    /// The task that writes has ended, so that no change can be made. The log says why.
     #[error("the writer of the store has ended unexpectedly")]
     WriterEnded,
 }

@@ -67,7 +67,9 @@ impl Log {
     }
 }
 
-/// Moves the log into the database every now and then, so that no commit has to.
+/// Moves the log into the database every now and then, so that no commit has to. Ends where the disk did not take what was
+/// moved: the kernel may have dropped it and says so only once, so the log must be kept, to be moved again by the next
+/// process.
 pub(super) async fn checkpoint(
     mut connection: SqliteConnection,
     database: Arc<File>,
@@ -85,7 +87,13 @@ pub(super) async fn checkpoint(
     while ended.run_until_cancelled(growth(rest())).await.is_some() {
         match catch_up(&mut connection, &database).await {
             Ok(is_too_long) => log.too_long.store(is_too_long, Ordering::Relaxed),
-            Err(error) => tracing::warn!(%error, "checkpointing the write-ahead log failed"),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "the database can't be flushed to the disk: the server ends, and moves its write-ahead log again when it starts"
+                );
+                break;
+            }
         }
     }
     if let Err(error) = connection.close().await {
@@ -95,14 +103,18 @@ pub(super) async fn checkpoint(
 
 /// Moves the log into the database and onto the disk, and says whether it is beyond its bound. Little of it is left then,
 /// unless a read is in the way. A pass moves what there was when it began.
-async fn catch_up(
-    connection: &mut SqliteConnection,
-    database: &Arc<File>,
-) -> Result<bool, sqlx::Error> {
+async fn catch_up(connection: &mut SqliteConnection, database: &Arc<File>) -> io::Result<bool> {
     let mut moved = 0;
     for _ in 0..PASSES {
-        let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
         flush(database).await?;
+        let checkpoint = match checkpoint {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                tracing::warn!(%error, "checkpointing the write-ahead log failed");
+                return Ok(false);
+            }
+        };
         if checkpoint.bytes <= WAL_BYTES / 2 {
             return Ok(false);
         }
@@ -117,10 +129,9 @@ async fn catch_up(
 
 /// Has the disk take what was moved into the database. SQLite does that once the whole log is moved, which is when the
 /// writer empties it and everybody waits.
-async fn flush(database: &Arc<File>) -> Result<(), sqlx::Error> {
+async fn flush(database: &Arc<File>) -> io::Result<()> {
     let database = Arc::clone(database);
-    let flushed = spawn_blocking(move || database.sync_data()).await;
-    flushed.map_err(io::Error::from)?.map_err(sqlx::Error::from)
+    spawn_blocking(move || database.sync_data()).await?
 }
 
 /// What a checkpoint has found.

@@ -223,7 +223,13 @@ impl Writer {
         // A thread of its own: woken as a task among others, it would wait for its turn behind all who wait for it.
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
-        tasks.spawn(log::checkpoint(checkpointer, opened, log, ended.clone()));
+        let checkpoint = log::checkpoint(checkpointer, opened, log, ended.clone());
+        // Without it the log would grow for ever.
+        let close = closing.clone().drop_guard();
+        tasks.spawn(async move {
+            let _close = close;
+            checkpoint.await;
+        });
         Self { queue, told, closing, ended }
     }
 

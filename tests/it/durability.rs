@@ -1,7 +1,10 @@
-//! `kill -9` at any instant: nothing that was acknowledged is lost, and nothing is there twice.
+//! `kill -9` at any instant, or a disk that fails: nothing that was acknowledged is lost, and nothing is there twice.
 
 use std::collections::HashSet;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -157,4 +160,49 @@ async fn a_kill_brings_nothing_back_that_was_cleared() {
         sqlx::query_scalar::<_, i64>(rows).fetch_one(&mut database).await.unwrap() == 1
     })
     .await;
+}
+
+/// Makes a library of [`failing_disk.c`](failing_disk.c), to be loaded into a server before all others.
+fn failing_disk(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("failing_disk.c"), folder.join("failing_disk.so"));
+    fs::write(&source, include_str!("failing_disk.c")).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]);
+    assert!(compiler.status().unwrap().success());
+    library
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_to_take_the_database_loses_no_acknowledged_message() {
+    let (tools, place, address) = (Workplace::new(), Workplace::new(), free_address());
+    let library = failing_disk(tools.path());
+    let preload = [("LD_PRELOAD", library.to_str().unwrap())];
+    let mut server = place.starts_at(address, &["serve"], &preload).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    let (failing, database) = (place.path().join("failing"), place.path().join("chatserver.db"));
+
+    fs::write(&failing, "").unwrap();
+    let on_the_disk = fs::read(&database).unwrap();
+    let mut acknowledged = Vec::new();
+    until("the server takes no further message", async || {
+        let message = message(&acknowledged.len().to_string(), &alice.date());
+        let fields = json!({
+            "conversationid": alice.conversation, "instance": instance, "message": message,
+        });
+        let answer = alice.prepares("chatconversation", "add", &fields).tried().await;
+        let is_stored = answer.is_ok_and(|answer| answer.status == 200);
+        acknowledged.extend(is_stored.then(|| message["ID"].as_str().unwrap().to_owned()));
+        !is_stored
+    })
+    .await;
+    assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
+    let log = place.log();
+    assert!(log.contains("the database can't be flushed to the disk"), "{log}");
+
+    fs::remove_file(failing).unwrap();
+    fs::write(database, on_the_disk).unwrap();
+    let _server = place.starts_at(address, &["serve"], &[]).await;
+    let stored = bob.downloads().await.message_ids();
+    assert!(!acknowledged.is_empty() && stored.starts_with(&acknowledged), "{stored:?}");
 }
