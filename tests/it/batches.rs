@@ -11,16 +11,11 @@ use chatserver::store::{
     PropertyChanged, Replay, Store, Writing,
 };
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use sqlx::Connection as _;
 use tokio::sync::Notify;
 
-use crate::message_ids::all_are_kept;
+use crate::message_ids::{all_are_kept, database};
 use crate::world::{Person, World};
-
-async fn connect(world: &World) -> SqliteConnection {
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
-    options.connect().await.unwrap()
-}
 
 type Answers<'a, T> = Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
 
@@ -250,7 +245,34 @@ async fn messages_of_one_batch_are_known_afterwards_however_many_they_are() {
         }
     }
     assert_eq!(bob.downloads().await.message_ids().len(), 100);
-    all_are_kept(&mut connect(&world).await).await;
+    all_are_kept(&mut database(&world).await).await;
+}
+
+#[tokio::test]
+async fn one_batch_may_make_the_runs_of_many_conversations_whole() {
+    let world = World::start().await;
+    let mut alice = world.person("Alice").await;
+    let mut talks = Vec::new();
+    for nick in ["Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi", "Ivan", "Judy"] {
+        let mut friend = world.person(nick).await;
+        world.befriends(&mut alice, &mut friend).await;
+        talks.push((alice.clone(), current(&alice).await, friend));
+    }
+    // Beyond 256 IDs they are listed by two statements.
+    for numbers in [0..31, 31..32] {
+        let mut changes = Changes::of(&world, &alice);
+        for (alice, instance, _) in &talks {
+            changes.conversation = ConversationId::parse(&alice.conversation).unwrap();
+            for n in numbers.clone() {
+                changes.add(alice, *instance, &format!("m-{n}"), "aaaa");
+            }
+        }
+        in_one_batch(&world, changes.all).await;
+    }
+    for (.., friend) in &talks {
+        assert_eq!(friend.downloads().await.message_ids().len(), 32);
+    }
+    all_are_kept(&mut database(&world).await).await;
 }
 
 #[tokio::test]
@@ -260,7 +282,7 @@ async fn nobody_fails_for_a_neighbour() {
 
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut database = connect(&world).await;
+    let mut database = database(&world).await;
     let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages WHEN NEW.type = '\"Boom\"'
                    BEGIN SELECT RAISE(ABORT, 'boom'); END";
     sqlx::query(trigger).execute(&mut database).await.unwrap();
@@ -294,7 +316,7 @@ async fn nobody_fails_for_a_neighbour() {
 async fn a_failed_change_is_a_503_that_leaks_nothing_and_can_be_sent_again() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut database = connect(&world).await;
+    let mut database = database(&world).await;
     let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages
                    BEGIN SELECT RAISE(ABORT, 'a secret of the database'); END";
     sqlx::query(trigger).execute(&mut database).await.unwrap();

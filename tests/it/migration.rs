@@ -58,7 +58,8 @@ const SECOND_FILLED: &str = "
         WHERE a.email = 'alice@example.com' AND c.email = 'carol@example.com';
     DROP TABLE bob;";
 
-/// The third version numbers everything. Alice's and Carol's conversation is a whole run of messages.
+/// The third version numbers everything. Alice's and Carol's conversation is a whole run of messages. One of others is
+/// longer than a step of the migration, and one is empty.
 const THIRD: &str = include_str!("../../migrations/sqlite/0003_short_keys.sql");
 
 const THIRD_FILLED: &str = "
@@ -69,7 +70,11 @@ const THIRD_FILLED: &str = "
         AND place < ((SELECT generation FROM carols) + 1) << 32;
     UPDATE conversations SET next_seq = 33, last_message_id = 'm-32'
         WHERE number = (SELECT number FROM carols);
-    DROP TABLE carols;";
+    DROP TABLE carols;
+    INSERT INTO conversations (id, generation, instance, next_seq, last_message_id, last_access)
+    VALUES ('long', 1000, 'long', 9001, 'm-9000', 1709899200), ('empty', 1001, 'empty', 1, '', 0);
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9000)
+    INSERT INTO messages SELECT (1000 << 32) + n, 'm-' || n, 1, NULL, 1709899200, '', 1709899200, 'aGk=' FROM numbers;";
 
 /// Makes `chatserver.db` a database of an earlier version, filled with what is in `new.db` and with what comes with
 /// each step.
@@ -199,6 +204,25 @@ async fn what_the_third_version_has_kept_is_served_by_this_one() {
         }
         assert_eq!(reader.reads().await, vec!["hi"; messages], "what was sent again was there");
     }
+}
+
+#[tokio::test]
+async fn a_database_that_lacks_a_message_is_left_as_it_was() {
+    let place = Workplace::new();
+    adds(&place);
+    let steps = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
+    fills(&place, &steps, 3).await;
+    let mut database = connects(&place).await;
+    runs(&mut database, "DELETE FROM messages WHERE place = (1000 << 32) + 5000".to_owned()).await;
+    database.close().await.unwrap();
+
+    let said = place.fails(&["migrate"]);
+    assert!(said.contains("the message at place 4294967301000 is missing"), "{said}");
+    let mut database = connects(&place).await;
+    let version = "SELECT max(version) FROM _sqlx_migrations";
+    let version: i64 = sqlx::query_scalar(version).fetch_one(&mut database).await.unwrap();
+    assert_eq!(version, 3);
+    database.close().await.unwrap();
 }
 
 #[tokio::test]

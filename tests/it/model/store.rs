@@ -12,11 +12,13 @@ use chatserver::store::{
 use chatserver::users::{self, FullName, Nick};
 use futures_util::future::join_all;
 use serde_json::Value;
+use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::history::{date, expiry, message, message_id};
 use super::{Ask, Look, NICKS, Resolved, Said, Server, Shown, TALKS};
+use crate::message_ids::all_are_kept;
 use crate::world::ready_made_keys;
 
 /// A store without a server around it, so that nothing happens by itself.
@@ -221,6 +223,9 @@ impl Server for Direct {
 
     async fn restarts(&mut self) {
         self.store.close().await;
+        let mut database = SqliteConnection::connect(&self.url).await.unwrap();
+        all_are_kept(&mut database).await;
+        database.close().await.unwrap();
         let tasks = TaskTracker::new();
         self.store = Store::open(&self.url, Schema::MustBeCurrent, &tasks).await.unwrap();
     }
