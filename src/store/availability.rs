@@ -2,7 +2,7 @@
 
 use super::changes::ids;
 use super::error::Doing as _;
-use super::writer::Change;
+use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Replay, Store, stored};
 use crate::id::{Parse, UserId};

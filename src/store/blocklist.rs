@@ -3,7 +3,7 @@
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::are_friends;
-use super::writer::Change;
+use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Replay, Store, WireText, friend_requests, participants};
 use crate::id::{StationId, UserId};

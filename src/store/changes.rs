@@ -7,8 +7,8 @@ use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
 use super::message_ids::hash;
+use super::queue::{Batched, Change};
 use super::values::{ManyRows, ROWS};
-use super::writer::{Change, Together};
 use super::writing::Writing;
 use super::{Error, Store, WireText, stored, stored_number};
 use crate::id::{ApiKey, ConversationId, Parse, StationId, UserId};
@@ -381,7 +381,7 @@ pub(super) struct Acknowledge {
     may_wait: bool,
 }
 
-impl Together for Acknowledge {
+impl Batched for Acknowledge {
     type Outcome = ();
 
     fn may_wait(&self) -> bool {

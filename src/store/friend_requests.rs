@@ -6,8 +6,8 @@
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::{end_friendship, friendship_ended};
+use super::queue::Change;
 use super::replays::Once;
-use super::writer::Change;
 use super::writing::Writing;
 use super::{Befriend, Befriended, Error, Replay, Store, WireText};
 use crate::id::{StationId, UserId};

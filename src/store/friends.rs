@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
-use super::writer::Change;
+use super::queue::Change;
 use super::writing::Writing;
 use super::{Availability, Error, Store, friend_requests, participants, stored};
 use crate::id::{ConversationId, Email, Instance, StationId, UserId};

@@ -8,8 +8,8 @@ use super::error::Doing as _;
 use super::message_ids::{Listed, Young, hash, list, listed_place};
 use super::participants::Standing;
 use super::places::place;
+use super::queue::Batched;
 use super::values::ManyRows;
-use super::writer::Together;
 use super::writing::Writing;
 use super::{Error, Store, stored, stored_number};
 use crate::clock::Timestamp;
@@ -204,7 +204,7 @@ struct Run {
     changes: Changes,
 }
 
-impl Together for AddMessage {
+impl Batched for AddMessage {
     type Outcome = Added;
 
     /// A refused one takes no place in its conversation.

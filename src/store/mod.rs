@@ -19,6 +19,7 @@ mod pages;
 mod participants;
 mod places;
 mod properties;
+mod queue;
 mod reading;
 mod replays;
 mod reports;
@@ -56,6 +57,7 @@ pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
 pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Download, DownloadPartial, Page};
 pub use properties::{ChangeProperty, Property, PropertyChanged};
+pub use queue::Change;
 use reading::{Readers, Together};
 pub use replays::{Once, Replay};
 pub use reports::{Report, ReportType, Reported, Undelivered};
@@ -63,8 +65,8 @@ pub use schema::Schema;
 pub use stations::{BindStation, Station};
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
 pub use workspaces::{MOST_WORKSPACES, RegisterWorkspace, Registered, Workspace};
+pub use writer::Told;
 use writer::Writer;
-pub use writer::{Change, Told};
 pub use writing::Writing;
 
 /// A row that every database of ours has.

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::changes::{Changes, Subject};
 use super::conversations::conversation_object;
 use super::error::Doing as _;
+use super::queue::Batched;
 use super::values::ManyRows;
-use super::writer::Together;
 use super::writing::Writing;
 use super::{Error, Replay, Store, WireText, stored_number};
 use crate::id::{ConversationId, StationId};
@@ -125,7 +125,7 @@ impl Judged {
     }
 }
 
-impl Together for ChangeProperty {
+impl Batched for ChangeProperty {
     type Outcome = PropertyChanged;
 
     /// Each answer shows what its own change has made of the conversation, so a second change of the same participant

@@ -1,8 +1,8 @@
 //! Signatures of changes that were carried out, so that the same bytes change nothing again.
 
 use super::error::Doing as _;
+use super::queue::Change;
 use super::values::ManyRows;
-use super::writer::Change;
 use super::writing::Writing;
 use super::{Error, Store};
 use crate::clock::Timestamp;

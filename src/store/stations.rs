@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 
 use super::error::Doing as _;
-use super::writer::Change;
+use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Store, stored};
 use crate::clock::Timestamp;

@@ -8,7 +8,7 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::friends::friend_ids;
-use super::writer::Change;
+use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Store, participants, stored};
 use crate::id::{ApiKey, ConversationId, Email, UserId};

@@ -1,7 +1,7 @@
 //! Workspaces: who has registered which name.
 
 use super::error::Doing as _;
-use super::writer::Change;
+use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Store, stored};
 use crate::clock::Timestamp;

@@ -9,8 +9,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +24,7 @@ use super::changes::Acknowledge;
 use super::log::{self, Log};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
+use super::queue::{Caller, Change, Item, Submitted, apply};
 use super::values::ROWS;
 use super::writing::Writing;
 use super::{DatabaseFile, Error};
@@ -54,8 +53,6 @@ const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
 /// How many commits a listener to [`Told`] may lag behind before it hears of everybody at once.
 const TOLD: usize = 1024;
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// Who has something new to read since a commit. It is a hint: what is new stands in the database.
 #[derive(Clone, Debug)]
 pub enum Told {
@@ -63,128 +60,6 @@ pub enum Told {
     Users(Arc<HashMap<UserId, Option<StationId>>>),
     /// Perhaps anybody: another process has written.
     Anybody,
-}
-
-/// A change of the database that is applied within a transaction, where a refusal writes nothing.
-pub trait Change: Send + Sync + 'static {
-    /// What became of it, refusals that were expected included.
-    type Outcome: Send + 'static;
-
-    /// Whether it is made for its answer alone, so that it is not made once nobody waits for that.
-    const IS_FOR_ITS_ANSWER: bool = false;
-
-    /// Applies it. It may be called again after a rollback.
-    fn apply<'a>(
-        &'a self,
-        on: &'a mut Writing,
-    ) -> impl Future<Output = Result<Self::Outcome, Error>> + Send + 'a;
-}
-
-/// A change of which many are applied by one statement each.
-pub(super) trait Together: Send + Sync {
-    /// What became of one, refusals that were expected included.
-    type Outcome: Send;
-
-    /// Whether it may go with what comes next, for [`MAY_WAIT`] at most: nobody is answered when it is made.
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    /// Applies at least one and at most [`ROWS`], in their order. They may be applied again after a rollback.
-    fn apply_all(
-        on: &mut Writing,
-        all: &[&Self],
-    ) -> impl Future<Output = Result<Vec<Self::Outcome>, Error>> + Send;
-}
-
-/// A change in the queue, whatever its type.
-trait Queued: Send {
-    /// Applies the change and keeps its outcome back until the commit.
-    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>>;
-
-    /// Tells the caller what became of it: the outcome, unless the transaction failed.
-    fn settle(self: Box<Self>, committed: Result<(), Error>);
-}
-
-/// A change that waits, and who waits for its outcome.
-struct Waiting<C, O> {
-    change: C,
-    outcome: Option<O>,
-    caller: oneshot::Sender<Result<O, Error>>,
-}
-
-impl<C, O> Waiting<C, O> {
-    /// A caller that went away has given up its answer; the change too, only where it is for its answer alone.
-    fn settle(self, committed: Result<(), Error>) {
-        let result = committed.and_then(|()| self.outcome.ok_or(Error::Closed));
-        drop(self.caller.send(result));
-    }
-}
-
-impl<C: Change> Queued for Waiting<C, C::Outcome> {
-    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            if C::IS_FOR_ITS_ANSWER {
-                // The transaction has begun then, however long that took.
-                on.connection().await?;
-                if self.caller.is_closed() {
-                    return Ok(());
-                }
-            }
-            self.outcome = Some(self.change.apply(on).await?);
-            Ok(())
-        })
-    }
-
-    fn settle(self: Box<Self>, committed: Result<(), Error>) {
-        (*self).settle(committed);
-    }
-}
-
-type WaitingTogether<C> = Box<Waiting<C, <C as Together>::Outcome>>;
-
-enum Item {
-    Add(WaitingTogether<AddMessage>),
-    Property(WaitingTogether<ChangeProperty>),
-    Acknowledge(WaitingTogether<Acknowledge>),
-    Change(Box<dyn Queued>),
-}
-
-impl Item {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Add(waiting) => waiting.change.message.data.len(),
-            Self::Property(_) | Self::Acknowledge(_) | Self::Change(_) => 0,
-        }
-    }
-
-    /// Whether one statement serves both.
-    fn goes_with(&self, next: &Self) -> bool {
-        matches!(
-            (self, next),
-            (Self::Add(_), Self::Add(_))
-                | (Self::Property(_), Self::Property(_))
-                | (Self::Acknowledge(_), Self::Acknowledge(_))
-        )
-    }
-
-    fn may_wait(&self) -> bool {
-        match self {
-            Self::Add(waiting) => waiting.change.may_wait(),
-            Self::Property(waiting) => waiting.change.may_wait(),
-            Self::Acknowledge(waiting) => waiting.change.may_wait(),
-            Self::Change(_) => false,
-        }
-    }
-
-    fn settle(self, committed: Result<(), Error>) {
-        match self {
-            Self::Add(waiting) => waiting.settle(committed),
-            Self::Property(waiting) => waiting.settle(committed),
-            Self::Acknowledge(waiting) => waiting.settle(committed),
-            Self::Change(waiting) => waiting.settle(committed),
-        }
-    }
 }
 
 /// The queue's end in the hands of the store.
@@ -234,34 +109,25 @@ impl Writer {
     }
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
-        self.submit(|caller| {
-            Item::Add(Box::new(Waiting { change: message, outcome: None, caller }))
-        })
-        .await
+        self.submit(|caller| Item::Add(Box::new(Submitted::new(message, caller)))).await
     }
 
     pub(super) async fn change_property(
         &self,
         change: ChangeProperty,
     ) -> Result<PropertyChanged, Error> {
-        self.submit(|caller| Item::Property(Box::new(Waiting { change, outcome: None, caller })))
-            .await
+        self.submit(|caller| Item::Property(Box::new(Submitted::new(change, caller)))).await
     }
 
     pub(super) async fn acknowledge(&self, change: Acknowledge) -> Result<(), Error> {
-        self.submit(|caller| Item::Acknowledge(Box::new(Waiting { change, outcome: None, caller })))
-            .await
+        self.submit(|caller| Item::Acknowledge(Box::new(Submitted::new(change, caller)))).await
     }
 
     pub(super) async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
-        self.submit(|caller| Item::Change(Box::new(Waiting { change, outcome: None, caller })))
-            .await
+        self.submit(|caller| Item::Change(Box::new(Submitted::new(change, caller)))).await
     }
 
-    async fn submit<T>(
-        &self,
-        item: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Item,
-    ) -> Result<T, Error> {
+    async fn submit<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<T, Error> {
         let (caller, outcome) = oneshot::channel();
         self.queue.try_send(item(caller)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull,
@@ -276,9 +142,8 @@ impl Writer {
             return;
         }
         let (caller, _) = oneshot::channel();
-        let waiting = Waiting { change, outcome: None, caller };
         // What is offered is made again by the next occasion.
-        drop(self.queue.try_send(Item::Change(Box::new(waiting))));
+        drop(self.queue.try_send(Item::Change(Box::new(Submitted::new(change, caller)))));
     }
 
     pub(super) fn told(&self) -> broadcast::Receiver<Told> {
@@ -483,39 +348,6 @@ fn settle_all(batch: Vec<Item>, written: &Result<(), Error>) {
     for item in batch {
         item.settle(written.clone());
     }
-}
-
-async fn apply(on: &mut Writing, batch: &mut [Item]) -> Result<(), Error> {
-    for run in batch.chunk_by_mut(Item::goes_with) {
-        let (mut messages, mut properties, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());
-        for item in run {
-            match item {
-                Item::Add(message) => messages.push(message),
-                Item::Property(property) => properties.push(property),
-                Item::Acknowledge(acknowledge) => acknowledged.push(acknowledge),
-                Item::Change(change) => change.apply(&mut *on).await?,
-            }
-        }
-        apply_together(on, messages).await?;
-        apply_together(on, properties).await?;
-        apply_together(on, acknowledged).await?;
-    }
-    Ok(())
-}
-
-async fn apply_together<C: Together>(
-    on: &mut Writing,
-    run: Vec<&mut WaitingTogether<C>>,
-) -> Result<(), Error> {
-    if run.is_empty() {
-        return Ok(());
-    }
-    let changes: Vec<_> = run.iter().map(|waiting| &waiting.change).collect();
-    let outcomes = C::apply_all(on, &changes).await?;
-    for (waiting, outcome) in run.into_iter().zip(outcomes) {
-        waiting.outcome = Some(outcome);
-    }
-    Ok(())
 }
 
 fn number(count: usize) -> f64 {

@@ -1,0 +1,179 @@
+//! Changes on their way to the writer, whatever their type, and how a batch of them is applied.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::sync::oneshot;
+
+use super::Error;
+use super::changes::Acknowledge;
+use super::messages::{AddMessage, Added};
+use super::properties::{ChangeProperty, PropertyChanged};
+use super::writing::Writing;
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Who is told what became of a change.
+pub(super) type Caller<O> = oneshot::Sender<Result<O, Error>>;
+
+/// A change of the database that is applied within a transaction, where a refusal writes nothing.
+pub trait Change: Send + Sync + 'static {
+    /// What became of it, refusals that were expected included.
+    type Outcome: Send + 'static;
+
+    /// Whether it is made for its answer alone, so that it is not made once nobody waits for that.
+    const IS_FOR_ITS_ANSWER: bool = false;
+
+    /// Applies it. It may be called again after a rollback.
+    fn apply<'a>(
+        &'a self,
+        on: &'a mut Writing,
+    ) -> impl Future<Output = Result<Self::Outcome, Error>> + Send + 'a;
+}
+
+/// A change of which many are applied by one statement each.
+pub(super) trait Batched: Send + Sync {
+    /// What became of one, refusals that were expected included.
+    type Outcome: Send;
+
+    /// Whether it may wait a moment for what comes next: nobody is answered when it is made.
+    fn may_wait(&self) -> bool {
+        false
+    }
+
+    /// Applies at least one and at most [`ROWS`](super::values::ROWS), in their order. They may be applied again after a rollback.
+    fn apply_all(
+        on: &mut Writing,
+        all: &[&Self],
+    ) -> impl Future<Output = Result<Vec<Self::Outcome>, Error>> + Send;
+}
+
+/// A change in the queue, whatever its type.
+pub(super) trait Queued: Send {
+    /// Applies the change and keeps its outcome back until the commit.
+    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Tells the caller what became of it: the outcome, unless the transaction failed.
+    fn settle(self: Box<Self>, committed: Result<(), Error>);
+}
+
+/// A change that waits, and who waits for its outcome.
+pub(super) struct Submitted<C, O> {
+    change: C,
+    outcome: Option<O>,
+    caller: Caller<O>,
+}
+
+impl<C, O> Submitted<C, O> {
+    pub(super) fn new(change: C, caller: Caller<O>) -> Self {
+        Self { change, outcome: None, caller }
+    }
+
+    /// A caller that went away has given up its answer; the change too, only where it is for its answer alone.
+    fn settle(self, committed: Result<(), Error>) {
+        let result = committed.and_then(|()| self.outcome.ok_or(Error::Closed));
+        drop(self.caller.send(result));
+    }
+}
+
+impl<C: Change> Queued for Submitted<C, C::Outcome> {
+    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            if C::IS_FOR_ITS_ANSWER {
+                // The transaction has begun then, however long that took.
+                on.connection().await?;
+                if self.caller.is_closed() {
+                    return Ok(());
+                }
+            }
+            self.outcome = Some(self.change.apply(on).await?);
+            Ok(())
+        })
+    }
+
+    fn settle(self: Box<Self>, committed: Result<(), Error>) {
+        (*self).settle(committed);
+    }
+}
+
+/// A change in the queue.
+pub(super) enum Item {
+    Add(Box<Submitted<AddMessage, Added>>),
+    Property(Box<Submitted<ChangeProperty, PropertyChanged>>),
+    Acknowledge(Box<Submitted<Acknowledge, ()>>),
+    Change(Box<dyn Queued>),
+}
+
+impl Item {
+    /// The bytes of its message's data, if it is one.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Add(submitted) => submitted.change.message.data.len(),
+            Self::Property(_) | Self::Acknowledge(_) | Self::Change(_) => 0,
+        }
+    }
+
+    /// Whether one statement serves both.
+    fn goes_with(&self, next: &Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Add(_), Self::Add(_))
+                | (Self::Property(_), Self::Property(_))
+                | (Self::Acknowledge(_), Self::Acknowledge(_))
+        )
+    }
+
+    /// Whether it may wait a moment for what comes next.
+    pub(super) fn may_wait(&self) -> bool {
+        match self {
+            Self::Add(submitted) => submitted.change.may_wait(),
+            Self::Property(submitted) => submitted.change.may_wait(),
+            Self::Acknowledge(submitted) => submitted.change.may_wait(),
+            Self::Change(_) => false,
+        }
+    }
+
+    /// Tells the caller what became of it: the outcome, unless the transaction failed.
+    pub(super) fn settle(self, committed: Result<(), Error>) {
+        match self {
+            Self::Add(submitted) => submitted.settle(committed),
+            Self::Property(submitted) => submitted.settle(committed),
+            Self::Acknowledge(submitted) => submitted.settle(committed),
+            Self::Change(submitted) => submitted.settle(committed),
+        }
+    }
+}
+
+/// Applies these in their order, runs of those that go together by one statement each.
+pub(super) async fn apply(on: &mut Writing, batch: &mut [Item]) -> Result<(), Error> {
+    for run in batch.chunk_by_mut(Item::goes_with) {
+        let (mut messages, mut properties, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());
+        for item in run {
+            match item {
+                Item::Add(message) => messages.push(&mut **message),
+                Item::Property(property) => properties.push(&mut **property),
+                Item::Acknowledge(acknowledge) => acknowledged.push(&mut **acknowledge),
+                Item::Change(change) => change.apply(&mut *on).await?,
+            }
+        }
+        apply_together(on, messages).await?;
+        apply_together(on, properties).await?;
+        apply_together(on, acknowledged).await?;
+    }
+    Ok(())
+}
+
+async fn apply_together<C: Batched>(
+    on: &mut Writing,
+    run: Vec<&mut Submitted<C, C::Outcome>>,
+) -> Result<(), Error> {
+    if run.is_empty() {
+        return Ok(());
+    }
+    let changes: Vec<_> = run.iter().map(|submitted| &submitted.change).collect();
+    let outcomes = C::apply_all(on, &changes).await?;
+    for (submitted, outcome) in run.into_iter().zip(outcomes) {
+        submitted.outcome = Some(outcome);
+    }
+    Ok(())
+}
