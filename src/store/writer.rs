@@ -188,13 +188,13 @@ impl WriterTask {
         loop {
             let first = tokio::select! {
                 biased;
+                () = closing.cancelled(), if !self.changes.is_closed() => {
+                    self.changes.close();
+                    continue;
+                }
                 first = self.changes.recv() => first,
                 () = sleep(LOOK_FOR_OTHERS) => {
                     self.look_for_others().await;
-                    continue;
-                }
-                () = closing.cancelled(), if !self.changes.is_closed() => {
-                    self.changes.close();
                     continue;
                 }
             };

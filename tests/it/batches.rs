@@ -10,12 +10,14 @@ use chatserver::store::{
     AddMessage, Added, Change, ChangeProperty, Clear, Cleared, Error, Message, Property,
     PropertyChanged, Replay, Store, Writing,
 };
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::Connection as _;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::message_ids::{all_are_kept, database};
-use crate::world::{Person, World};
+use crate::world::{PATIENCE, Person, World, until};
 
 type Answers<'a, T> = Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
 
@@ -259,7 +261,7 @@ async fn one_batch_may_make_the_runs_of_many_conversations_whole() {
         talks.push((alice.clone(), current(&alice).await, friend));
     }
     // Beyond 256 IDs they are listed by two statements.
-    for numbers in [0..31, 31..32] {
+    for numbers in [0..16, 16..31, 31..32] {
         let mut changes = Changes::of(&world, &alice);
         for (alice, instance, _) in &talks {
             changes.conversation = ConversationId::parse(&alice.conversation).unwrap();
@@ -359,4 +361,19 @@ async fn a_full_queue_refuses_and_loses_nothing() {
         assert_eq!(change.await, Became::Added(Added::Stored));
     }
     assert_eq!(alice.downloads().await.message_ids().len(), stored);
+}
+
+#[tokio::test]
+async fn a_store_closes_however_many_changes_go_on_coming() {
+    let world = World::start().await;
+    let (alice, store) = (world.person("Alice").await, &world.app().store);
+    // More than one batch takes, so that some wait at any time.
+    let changes =
+        join_all((0..600).map(|_| async { while store.take_number(alice.user).await.is_ok() {} }));
+    let closes = async {
+        until("changes wait", async || store.queue_depth() > 300).await;
+        store.close().await;
+    };
+    let closed = timeout(PATIENCE, async { tokio::join!(changes, closes) }).await;
+    assert!(closed.is_ok(), "changes are taken on and on");
 }
