@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
@@ -111,9 +113,14 @@ impl Server {
         tasks.spawn(availability::tell_friends(Arc::clone(&app)));
         tasks.spawn(wake_listeners(Arc::clone(&app)));
         let to_the_end = async {
+            let mut serving = pin!(api::serve(listener, Arc::clone(&app)));
             tokio::select! {
-                () = api::serve(listener, Arc::clone(&app)) => {}
-                () = app.store.ended() => return Err(Error::WriterEnded),
+                () = &mut serving => {}
+                () = app.store.ended() => {
+                    app.shutdown.begin(Duration::ZERO).await;
+                    serving.await;
+                    return Err(Error::WriterEnded);
+                }
             }
             app.hub.ended().await;
             app.store.close().await;

@@ -120,7 +120,11 @@ impl OpenError {
 
 fn is_busy(error: &sqlx::Error) -> bool {
     const SQLITE_BUSY: i32 = 5;
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
     // The low byte of SQLite's extended codes is the kind of the error.
-    code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
+    sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_BUSY)
+}
+
+/// SQLite's extended code of an error that it has told of.
+pub(super) fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
 }

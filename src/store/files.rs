@@ -41,7 +41,8 @@ impl DatabaseFile {
     }
 
     /// Opens the file, and creates it where there is none, readable for its owner alone; SQLite gives `-wal` and `-shm` the
-    /// same mode. It is to be closed after all connections: with it go the locks of the whole process on it (fcntl(2)).
+    /// same mode. It is to be opened before all connections, to hear of each flush that fails, and closed after them: with it
+    /// go the locks of the whole process on it (fcntl(2)).
     pub(super) fn open(&self) -> Result<File, OpenError> {
         let mut options = OpenOptions::new();
         options.create(true).append(true).mode(0o600);

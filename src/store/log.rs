@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::error::sqlite_code;
 use super::files::WAL_BYTES;
 
 /// How often the log is checkpointed while there are commits.
@@ -38,6 +39,10 @@ pub(super) struct Log {
     too_long: AtomicBool,
     /// A read that did not end kept the log from being emptied.
     blocked: AtomicBool,
+    /// The disk did not take what was moved into the database. The kernel may have dropped it, and says so once to each who
+    /// had the file open: a later attempt would succeed. So from then on nobody may empty the log, and the next process
+    /// moves all of it again.
+    flush_failed: CancellationToken,
 }
 
 impl Log {
@@ -46,9 +51,27 @@ impl Log {
         self.grown.notify_one();
     }
 
-    /// Whether it is beyond its bound.
+    /// Whether it is beyond its bound, and may be emptied.
     pub(super) fn is_too_long(&self) -> bool {
-        self.too_long.load(Ordering::Relaxed)
+        self.too_long.load(Ordering::Relaxed) && !self.flush_failed.is_cancelled()
+    }
+
+    /// Cancelled once the disk did not take what was moved into the database.
+    pub(super) fn flush_failed(&self) -> &CancellationToken {
+        &self.flush_failed
+    }
+
+    /// A checkpoint has failed. It is tried again, unless the flush has failed.
+    pub(super) fn checkpoint_failed(&self, error: &sqlx::Error) {
+        if is_of_flush(error) {
+            tracing::error!(
+                %error,
+                "the database can't be flushed to the disk: its write-ahead log is kept as it is, for the next start"
+            );
+            self.flush_failed.cancel();
+        } else {
+            tracing::warn!(%error, "checkpointing the write-ahead log failed");
+        }
     }
 
     /// Moves the whole log into the database while nobody writes, and waits for the reads that are in it, so
@@ -67,9 +90,7 @@ impl Log {
     }
 }
 
-/// Moves the log into the database every now and then, so that no commit has to. Ends where the disk did not take what was
-/// moved: the kernel may have dropped it and says so only once, so the log must be kept, to be moved again by the next
-/// process.
+/// Moves the log into the database every now and then, so that no commit has to, until it must be kept.
 pub(super) async fn checkpoint(
     mut connection: SqliteConnection,
     database: Arc<File>,
@@ -87,13 +108,10 @@ pub(super) async fn checkpoint(
     while ended.run_until_cancelled(growth(rest())).await.is_some() {
         match catch_up(&mut connection, &database).await {
             Ok(is_too_long) => log.too_long.store(is_too_long, Ordering::Relaxed),
-            Err(error) => {
-                tracing::error!(
-                    %error,
-                    "the database can't be flushed to the disk: the server ends, and moves its write-ahead log again when it starts"
-                );
-                break;
-            }
+            Err(error) => log.checkpoint_failed(&error),
+        }
+        if log.flush_failed.is_cancelled() {
+            break;
         }
     }
     if let Err(error) = connection.close().await {
@@ -103,18 +121,15 @@ pub(super) async fn checkpoint(
 
 /// Moves the log into the database and onto the disk, and says whether it is beyond its bound. Little of it is left then,
 /// unless a read is in the way. A pass moves what there was when it began.
-async fn catch_up(connection: &mut SqliteConnection, database: &Arc<File>) -> io::Result<bool> {
+async fn catch_up(
+    connection: &mut SqliteConnection,
+    database: &Arc<File>,
+) -> Result<bool, sqlx::Error> {
     let mut moved = 0;
     for _ in 0..PASSES {
         let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
         flush(database).await?;
-        let checkpoint = match checkpoint {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => {
-                tracing::warn!(%error, "checkpointing the write-ahead log failed");
-                return Ok(false);
-            }
-        };
+        let checkpoint = checkpoint?;
         if checkpoint.bytes <= WAL_BYTES / 2 {
             return Ok(false);
         }
@@ -129,9 +144,16 @@ async fn catch_up(connection: &mut SqliteConnection, database: &Arc<File>) -> io
 
 /// Has the disk take what was moved into the database. SQLite does that once the whole log is moved, which is when the
 /// writer empties it and everybody waits.
-async fn flush(database: &Arc<File>) -> io::Result<()> {
+async fn flush(database: &Arc<File>) -> Result<(), sqlx::Error> {
     let database = Arc::clone(database);
-    spawn_blocking(move || database.sync_data()).await?
+    let flushed = spawn_blocking(move || database.sync_data()).await;
+    flushed.map_err(io::Error::from)?.map_err(sqlx::Error::from)
+}
+
+/// Whether [`flush`] has failed, or a flush by SQLite itself.
+fn is_of_flush(error: &sqlx::Error) -> bool {
+    const SQLITE_IOERR_FSYNC: i32 = 1034;
+    matches!(error, sqlx::Error::Io(_)) || sqlite_code(error) == Some(SQLITE_IOERR_FSYNC)
 }
 
 /// What a checkpoint has found.

@@ -147,8 +147,8 @@ impl Store {
         self.writer.queue_depth()
     }
 
-    /// Returns when the writer has ended, which it does by itself only when it panicked, or when the disk did not take what
-    /// was moved into the database.
+    /// Returns when the writer has ended, which it does by itself only after a panic, or when the disk did not take what was
+    /// moved into the database.
     pub async fn ended(&self) {
         self.writer.ended().await;
     }

@@ -48,7 +48,7 @@ pub(super) trait Batched: Send + Sync {
     ) -> impl Future<Output = Result<Vec<Self::Outcome>, Error>> + Send;
 }
 
-/// A change in the queue, whatever its type.
+/// A change of any type, without it.
 pub(super) trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
     fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>>;

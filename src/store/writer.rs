@@ -80,10 +80,10 @@ impl Writer {
         tasks: &TaskTracker,
     ) -> Self {
         let (queue, changes) = mpsc::channel(QUEUE);
-        let closing = CancellationToken::new();
+        let log = Arc::new(Log::default());
+        let closing = log.flush_failed().child_token();
         let ended = CancellationToken::new();
         let (told, _) = broadcast::channel(TOLD);
-        let log = Arc::new(Log::default());
         let task = WriterTask {
             file,
             writing: Some(Writing::new(connection)),
@@ -247,6 +247,8 @@ impl WriterTask {
     async fn writing(&mut self) -> Result<&mut Writing, Error> {
         match &mut self.writing {
             Some(writing) => Ok(writing),
+            // A file that is opened now hears nothing of the failure.
+            None if self.log.flush_failed().is_cancelled() => Err(Error::Closed),
             none => {
                 let opened = self.file.connect_writer().await;
                 let connection = opened.map_err(|error| {
@@ -338,7 +340,7 @@ impl WriterTask {
     async fn empty_log(&mut self) {
         let Some(writing) = &mut self.writing else { return };
         if let Err(error) = self.log.empty(writing.idle()).await {
-            tracing::warn!(%error, "emptying the write-ahead log failed");
+            self.log.checkpoint_failed(&error);
             self.writing = None;
         }
     }
