@@ -374,6 +374,6 @@ async fn a_store_closes_however_many_changes_go_on_coming() {
         until("changes wait", async || store.queue_depth() > 300).await;
         store.close().await;
     };
-    let closed = timeout(PATIENCE, async { tokio::join!(changes, closes) }).await;
-    assert!(closed.is_ok(), "changes are taken on and on");
+    let ended = timeout(PATIENCE, async { tokio::join!(changes, closes) }).await;
+    assert!(ended.is_ok(), "changes are taken on and on");
 }
