@@ -114,7 +114,10 @@ pub(super) async fn checkpoint(
             break;
         }
     }
-    if let Err(error) = connection.close().await {
+    if log.flush_failed.is_cancelled() {
+        // The last connection to be closed moves the log and removes it. As long as this one is open, none is the last.
+        std::mem::forget(connection);
+    } else if let Err(error) = connection.close().await {
         tracing::warn!(%error, "closing the checkpointing connection failed");
     }
 }
