@@ -114,19 +114,19 @@ impl Server {
         tasks.spawn(wake_listeners(Arc::clone(&app)));
         let to_the_end = async {
             let mut serving = pin!(api::serve(listener, Arc::clone(&app)));
-            tokio::select! {
-                () = &mut serving => {}
+            let writer_ended = tokio::select! {
+                () = &mut serving => false,
                 () = app.store.ended() => {
                     app.shutdown.begin(Duration::ZERO).await;
                     serving.await;
-                    return Err(Error::WriterEnded);
+                    true
                 }
-            }
+            };
             app.hub.ended().await;
             app.store.close().await;
             tasks.close();
             tasks.wait().await;
-            Ok(())
+            if writer_ended || app.store.flush_failed() { Err(Error::WriterEnded) } else { Ok(()) }
         };
         let too_long = async {
             app.shutdown.closing().await;

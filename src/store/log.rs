@@ -66,7 +66,7 @@ impl Log {
         if is_of_flush(error) {
             tracing::error!(
                 %error,
-                "the database can't be flushed to the disk: its write-ahead log is kept as it is, for the next start"
+                "the database or its write-ahead log can't be flushed to the disk: the log is kept as it is, for the next start"
             );
             self.flush_failed.cancel();
         } else {
@@ -131,7 +131,9 @@ async fn catch_up(
     let mut moved = 0;
     for _ in 0..PASSES {
         let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
-        flush(database).await?;
+        if !checkpoint.as_ref().is_err_and(is_of_flush) {
+            flush(database).await?;
+        }
         let checkpoint = checkpoint?;
         if checkpoint.bytes <= WAL_BYTES / 2 {
             return Ok(false);

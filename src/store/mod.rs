@@ -153,6 +153,12 @@ impl Store {
         self.writer.ended().await;
     }
 
+    /// Whether the disk did not take what was moved into the database, so that nothing more can be written.
+    #[must_use]
+    pub fn flush_failed(&self) -> bool {
+        self.writer.flush_failed()
+    }
+
     /// Refuses further changes, waits for those that are queued, and closes the files.
     pub async fn close(&self) {
         self.writer.close().await;

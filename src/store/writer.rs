@@ -66,6 +66,7 @@ pub enum Told {
 pub(super) struct Writer {
     queue: mpsc::Sender<Item>,
     told: broadcast::Sender<Told>,
+    log: Arc<Log>,
     closing: CancellationToken,
     ended: CancellationToken,
 }
@@ -98,14 +99,14 @@ impl Writer {
         // A thread of its own: woken as a task among others, it would wait for its turn behind all who wait for it.
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
-        let checkpoint = log::checkpoint(checkpointer, opened, log, ended.clone());
+        let checkpoint = log::checkpoint(checkpointer, opened, Arc::clone(&log), ended.clone());
         // Without it the log would grow for ever.
         let close = closing.clone().drop_guard();
         tasks.spawn(async move {
             let _close = close;
             checkpoint.await;
         });
-        Self { queue, told, closing, ended }
+        Self { queue, told, log, closing, ended }
     }
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
@@ -152,6 +153,10 @@ impl Writer {
 
     pub(super) fn queue_depth(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    pub(super) fn flush_failed(&self) -> bool {
+        self.log.flush_failed().is_cancelled()
     }
 
     pub(super) fn has_ended(&self) -> bool {
