@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs;
 use crate::shutdown::GIVE_UP_AFTER;
-use crate::store::{OpenError, Schema, Store};
+use crate::store::{OpenError, Schema, ServerLock, Store};
 use crate::telemetry::{Logging, Metrics};
 
 /// How many clients may wait to be accepted, as far as the operating system lets them: after a restart, all
@@ -54,21 +54,25 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     tasks: TaskTracker,
+    lock: ServerLock,
 }
 
 impl Server {
-    /// Opens the database, migrates it where it must, and listens.
+    /// Locks the database against a second server, opens it, migrates it where it must, and listens.
     ///
     /// # Errors
     ///
     /// [`Error`] where the database or the address can't be used.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
         let tasks = TaskTracker::new();
+        // Before listening: a second server commonly has the address of the first, too.
+        let mut lock = ServerLock::acquire(config.database.url.as_str(), "server").await?;
         let listener = listen("http.listen", config.http.listen)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
+        lock.announce(address)?;
         let store = Store::open(config.database.url.as_str(), Schema::Migrate, &tasks).await?;
         let app = App::new(config, clock, store, address);
-        Ok(Self { app: Arc::new(app), listener, tasks })
+        Ok(Self { app: Arc::new(app), listener, tasks, lock })
     }
 
     /// What the server answers requests with.
@@ -108,7 +112,8 @@ impl Server {
     ///
     /// [`Error`] where it ended in another way.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { app, listener, tasks } = self;
+        // The lock is held until the database is closed.
+        let Self { app, listener, tasks, lock: _lock } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.spawn(availability::tell_friends(Arc::clone(&app)));
         tasks.spawn(wake_listeners(Arc::clone(&app)));

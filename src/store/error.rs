@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::DatabaseFile;
+use super::{DatabaseFile, LockHolder};
 use crate::id::Parse as _;
 
 /// A read or a change that did not happen. Nothing of a change that fails is kept.
@@ -68,6 +68,23 @@ pub enum OpenError {
     #[error("the database file {path} can't be created")]
     Create {
         /// The path of the file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A server has the database, or a command that needs it to itself.
+    #[error("the database {path} is in use by {holder}")]
+    InUse {
+        /// The path of the database.
+        path: String,
+        /// The process that has it.
+        holder: LockHolder,
+    },
+    /// The file of the lock can't be created, locked or written.
+    #[error("the lock file {path} can't be used")]
+    Lock {
+        /// The path of the lock file.
         path: String,
         /// Why.
         #[source]

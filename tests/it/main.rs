@@ -31,6 +31,7 @@ mod operating;
 mod privacy;
 mod reads;
 mod reports;
+mod second_server;
 mod settings;
 mod shutdown;
 mod signatures;

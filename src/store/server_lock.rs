@@ -1,0 +1,218 @@
+//! The lock that keeps a second server off a database.
+//!
+//! SQLite lets several processes write to one file, and the commands rely on that. A server can't: it keeps in memory
+//! what others would have to hear of, such as stations, rates and listeners. So a server, and a command that needs the
+//! database to itself, holds an advisory lock (flock(2)) on a small file beside the database. The kernel drops the lock
+//! when the process ends, however it ends; the file stays and means nothing by itself.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::{DatabaseFile, OpenError};
+use crate::id::Parse as _;
+
+/// How long to try for a lock that is held: a server that is about to exit still has it for a moment, and
+/// [`ServerLock::holder`] takes it for an instant.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// Maximum bytes of the file that are read.
+const HOLDER_BYTES: usize = 4096;
+
+/// The right to be the only server on a database. Dropping it releases the lock.
+#[derive(Debug)]
+pub struct ServerLock {
+    path: PathBuf,
+    file: File,
+    holder: LockHolder,
+}
+
+/// The process that holds a [`ServerLock`], as it describes itself in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    /// What it does, such as `server` or `restore`.
+    pub task: String,
+    /// Its process id, as it sees itself: in a container that is another one than outside.
+    pub pid: u32,
+    /// The address that it listens on, once it does.
+    pub address: Option<SocketAddr>,
+}
+
+impl std::fmt::Display for LockHolder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { task, pid, .. } = self;
+        write!(formatter, "another process ({task}, process id {pid}")?;
+        if let Some(address) = self.address {
+            write!(formatter, ", listening on {address}")?;
+        }
+        formatter.write_str(")")
+    }
+}
+
+impl ServerLock {
+    /// Takes the lock of the database at this URL for a task, such as `server` or `restore`.
+    ///
+    /// The database need not exist, but its folder must. Waits for up to a second while another process has the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::InUse`] names the process that has it; [`OpenError::Lock`] where the file can't be used.
+    pub async fn acquire(url: &str, task: &str) -> Result<Self, OpenError> {
+        let database = parse(url)?;
+        let path = lock_path(database.path());
+        let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
+        let mut options = OpenOptions::new();
+        // What is in it is replaced once the lock is held, not before.
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(failed)?;
+        let since = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
+                    sleep(TRY_AGAIN).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let path = database.path().display().to_string();
+                    return Err(OpenError::InUse { path, holder: describe(&file) });
+                }
+            }
+        }
+        let pid = std::process::id();
+        let holder = LockHolder { task: task.to_owned(), pid, address: None };
+        let lock = Self { path, file, holder };
+        lock.write_holder()?;
+        Ok(lock)
+    }
+
+    /// Names the address that this process listens on to those who are refused from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Lock`] where the file can't be written.
+    pub fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
+        self.holder.address = Some(address);
+        self.write_holder()
+    }
+
+    /// The process that holds the lock of the database at this URL at the moment, if one does.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Lock`] where the file can't be read.
+    pub fn holder(url: &str) -> Result<Option<LockHolder>, OpenError> {
+        let path = lock_path(parse(url)?.path());
+        let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+            Err(TryLockError::WouldBlock) => Ok(Some(describe(&file))),
+        }
+    }
+
+    fn write_holder(&self) -> Result<(), OpenError> {
+        let failed = |source| OpenError::Lock { path: self.path.display().to_string(), source };
+        let mut text = serde_json::json!(self.holder).to_string();
+        text.push('\n');
+        self.file.write_all_at(text.as_bytes(), 0).map_err(failed)?;
+        self.file.set_len(text.len() as u64).map_err(failed)
+    }
+}
+
+/// What the file says of the process that holds its lock. It writes the file just after it has got the lock.
+fn describe(file: &File) -> LockHolder {
+    let mut text = [0; HOLDER_BYTES];
+    let read = file.read_at(&mut text, 0).unwrap_or(0);
+    let unknown = LockHolder { task: "unknown".to_owned(), pid: 0, address: None };
+    serde_json::from_slice(&text[..read]).unwrap_or(unknown)
+}
+
+fn parse(url: &str) -> Result<DatabaseFile, OpenError> {
+    DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })
+}
+
+/// The file beside the database, whatever links lead there: `chatserver.db-server` for `chatserver.db`.
+fn lock_path(database: &Path) -> PathBuf {
+    let resolved = fs::canonicalize(database).or_else(|_| {
+        // A database that is yet to be made: its folder must be there.
+        let folder = database.parent().filter(|folder| *folder != Path::new(""));
+        let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")))?;
+        Ok::<_, io::Error>(database.file_name().map_or(folder.clone(), |name| folder.join(name)))
+    });
+    let mut path = OsString::from(resolved.unwrap_or_else(|_| database.to_owned()));
+    path.push("-server");
+    path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn url(&self, name: &str) -> String {
+            format!("sqlite://{}", self.0.path().join(name).display())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_one_is_refused_and_told_of_the_first() {
+        let folder = Folder::new();
+        let url = folder.url("chat.db");
+        assert_eq!(ServerLock::holder(&url).unwrap(), None);
+        let mut first = ServerLock::acquire(&url, "server").await.unwrap();
+        first.announce("127.0.0.1:8080".parse().unwrap()).unwrap();
+        let error = ServerLock::acquire(&url, "restore").await.unwrap_err().to_string();
+        let pid = std::process::id();
+        for told in ["chat.db", "server", &format!("process id {pid}"), "127.0.0.1:8080"] {
+            assert!(error.contains(told), "{error}");
+        }
+        assert_eq!(ServerLock::holder(&url).unwrap(), Some(first.holder.clone()));
+        drop(first);
+        assert_eq!(ServerLock::holder(&url).unwrap(), None);
+        ServerLock::acquire(&url, "restore").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn all_names_of_a_database_have_one_lock() {
+        let folder = Folder::new();
+        fs::write(folder.0.path().join("chat.db"), "").unwrap();
+        std::os::unix::fs::symlink("chat.db", folder.0.path().join("link.db")).unwrap();
+        let _first = ServerLock::acquire(&folder.url("chat.db"), "server").await.unwrap();
+        for name in ["link.db", "./chat.db"] {
+            assert!(ServerLock::acquire(&folder.url(name), "server").await.is_err(), "{name}");
+        }
+        ServerLock::acquire(&folder.url("other.db"), "server").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_left_over_keeps_nobody_out() {
+        let folder = Folder::new();
+        let url = folder.url("chat.db");
+        fs::write(folder.0.path().join("chat.db-server"), "{\"task\":\"server\",\"pid\":1")
+            .unwrap();
+        assert_eq!(ServerLock::holder(&url).unwrap(), None);
+        let lock = ServerLock::acquire(&url, "server").await.unwrap();
+        assert_eq!(ServerLock::holder(&url).unwrap(), Some(lock.holder.clone()));
+    }
+}
