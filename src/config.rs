@@ -39,13 +39,11 @@ pub enum Error {
         /// Why.
         problem: String,
     },
-    /// No setting has this name.
-    #[error("{name} = {value}: there is no such setting")]
+    /// No setting has this name. Its value is not shown: it may be a secret of another program.
+    #[error("{name}: there is no such setting")]
     Unknown {
         /// The name that was given.
         name: String,
-        /// The value that was given.
-        value: String,
     },
     /// A setting has a value that it can't have.
     #[error("{name} = {value}: {problem}")]
@@ -226,13 +224,13 @@ impl Layers {
     fn add_file(&mut self, path: &Path) -> Result<(), Error> {
         let unreadable = |problem| Error::Unreadable { path: path.to_owned(), problem };
         let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-        let file: Table = text.parse().map_err(|error: de::Error| unreadable(error.to_string()))?;
+        let file: Table = text.parse().map_err(|error| unreadable(located(&text, &error)))?;
         for (section, value) in file {
             let settings = match value {
                 Value::Table(settings) if self.0.contains_key(&section) || !settings.is_empty() => {
                     settings
                 }
-                other => return Err(Error::Unknown { name: section, value: shown(&other) }),
+                _ => return Err(Error::Unknown { name: section }),
             };
             for (name, value) in settings {
                 self.set(&format!("{section}.{name}"), value)?;
@@ -245,7 +243,7 @@ impl Layers {
     fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
         match self.setting(name) {
             Some(setting) => *setting = value,
-            None => return Err(Error::Unknown { name: name.to_owned(), value: shown(&value) }),
+            None => return Err(Error::Unknown { name: name.to_owned() }),
         }
         Ok(())
     }
@@ -256,22 +254,62 @@ impl Layers {
     }
 
     fn read(mut self) -> Result<Config, Error> {
-        serde_path_to_error::deserialize(self.0.clone()).map_err(|error| {
+        let config: Config = serde_path_to_error::deserialize(self.0.clone()).map_err(|error| {
             // An entry of a list is shown as the whole list.
             let name = error.path().to_string();
             let name = name.split('[').next().unwrap_or_default().to_owned();
             let value = self.setting(&name).map_or_else(String::new, |value| shown(value));
             Error::Wrong { name, value, problem: error.into_inner().message().to_owned() }
-        })
+        })?;
+        config.limits.agree()?;
+        Ok(config)
     }
 }
 
-/// A value on one line.
+impl Limits {
+    /// Refuses bounds of which one could never be reached for the other.
+    fn agree(&self) -> Result<(), Error> {
+        let (message, body) = (self.message_bytes.get(), self.body_bytes.get());
+        if message > body {
+            return Err(Error::Wrong {
+                name: "limits.message_bytes".to_owned(),
+                value: message.to_string(),
+                problem: format!(
+                    "must not exceed limits.body_bytes = {body}: a message comes in a body"
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a TOML file, and where. Its lines are not shown: they may hold a secret.
+fn located(text: &str, error: &de::Error) -> String {
+    let Some(span) = error.span() else { return error.message().to_owned() };
+    let before = text.get(..span.start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("{} at line {line} column {column}", error.message())
+}
+
+/// A value on one line, unless it may hold a secret: a user and a password before the host of a URL, or an access token.
 fn shown(value: &Value) -> String {
+    let text = written(value);
+    let lower = text.to_lowercase();
+    if ["@", "pass", "pwd", "secret", "token", "key"].iter().any(|sign| lower.contains(sign)) {
+        return NOT_SHOWN.to_owned();
+    }
+    text
+}
+
+/// Stands for a value that may hold a secret.
+const NOT_SHOWN: &str = "(not shown)";
+
+fn written(value: &Value) -> String {
     match value {
         Value::String(text) => format!("{text:?}"),
         Value::Array(entries) => {
-            let entries: Vec<_> = entries.iter().map(shown).collect();
+            let entries: Vec<_> = entries.iter().map(written).collect();
             format!("[{}]", entries.join(", "))
         }
         other => other.to_string(),

@@ -18,8 +18,8 @@ fn wrong<E: serde::de::Error>(expected: impl std::fmt::Display) -> E {
 
 /// A setting that is a text with a meaning.
 pub(super) fn parsed<'de, D: Deserializer<'de>, T: Parse>(deserializer: D) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer).ok();
-    text.and_then(|text| T::parse(&text)).ok_or_else(|| wrong(T::EXPECTED))
+    let text = String::deserialize(deserializer).map_err(|_| wrong(T::EXPECTED))?;
+    T::parse(&text).ok_or_else(|| wrong(T::expected_of(&text)))
 }
 
 impl Parse for SocketAddr {
@@ -170,6 +170,10 @@ impl Parse for DatabaseUrl {
 
     fn parse(text: &str) -> Option<Self> {
         DatabaseFile::parse(text).map(|_| Self(text.to_owned()))
+    }
+
+    fn objection(text: &str) -> Option<&'static str> {
+        DatabaseFile::objection(text)
     }
 }
 

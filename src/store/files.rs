@@ -31,6 +31,13 @@ impl Parse for DatabaseFile {
             !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#', '\0']);
         well_formed.then(|| Self { path: path.into() })
     }
+
+    fn objection(url: &str) -> Option<&'static str> {
+        let path = url.strip_prefix("sqlite://")?;
+        path.contains(['?', '#']).then_some(
+            "its path holds ? or #, which begin parameters in a URL: leave these out, or rename the file or folder",
+        )
+    }
 }
 
 impl DatabaseFile {

@@ -35,7 +35,7 @@ const SETTINGS: [(&str, &str, &str, &str); 31] = [
     ("presence.timeout_seconds", "7", "0", "from 1 to 3600"),
     ("limits.connections", "7", "0", "from 1 to"),
     ("limits.buffered_bytes", "20000000", "1", "from 16777216 to"),
-    ("limits.body_bytes", "2048", "1023", "from 1024 to"),
+    ("limits.body_bytes", "2000000", "1023", "from 1024 to"),
     ("limits.message_bytes", "7", "67108865", "from 1 to 67108864"),
     ("limits.download_messages", "7", "1", "from 2 to"),
     ("limits.download_bytes", "2048", "", "from 1024 to"),
@@ -199,12 +199,12 @@ fn an_unknown_setting_is_refused() {
         ("http.listen_on", "127.0.0.1:1"),
         ("htpp.listen", "127.0.0.1:1"),
         ("http.listen.port", "80"),
-        ("limits.message", "7"),
+        ("smtp.password", "hunter2"),
     ] {
         let output = check(&place, &[], &[(&variable(name), value)]);
         let error = refusal(&output);
         let name = name.strip_suffix(".port").unwrap_or(name);
-        assert!(error.contains(name) && error.contains(value), "{name}: {error}");
+        assert!(error.contains(name) && !error.contains(value), "{name}: {error}");
     }
     for (text, name) in [
         ("[http]\nlisten_on = \"x\"\n", "http.listen_on"),
@@ -215,7 +215,7 @@ fn an_unknown_setting_is_refused() {
     ] {
         fs::write(place.path().join("chat.toml"), text).unwrap();
         let error = refusal(&check(&place, &["--config", "chat.toml"], &[]));
-        assert!(error.contains(&format!("{name} = ")), "{text}: {error}");
+        assert!(error.contains(name), "{text}: {error}");
     }
     fs::write(place.path().join("chat.toml"), "[http]\nlisten = \n").unwrap();
     let error = refusal(&check(&place, &["--config", "chat.toml"], &[]));

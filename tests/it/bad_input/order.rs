@@ -45,7 +45,8 @@ impl Mending<'_> {
 
 #[tokio::test]
 async fn one_thing_after_the_other() {
-    let stage = Stage::with(&[("limits.body_bytes", "2048")]).await;
+    let stage =
+        Stage::with(&[("limits.body_bytes", "2048"), ("limits.message_bytes", "1024")]).await;
     let (alice, bob) = (&stage.alice, &stage.bob);
     let carol = stage.world.person("Carol").await;
     let carols = chatserver::id::ConversationId::one_to_one(bob.user, carol.user).to_string();
