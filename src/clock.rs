@@ -66,7 +66,7 @@ impl Timestamp {
 }
 
 impl Parse for Timestamp {
-    const EXPECTED: &'static str = "a date such as 2024-03-08 14:12:48 (UTC)";
+    const EXPECTED: &'static str = "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours";
 
     /// Reads the one form there is, digit by digit: chrono's own reading takes a hundred times as long, and takes what is
     /// no date here.

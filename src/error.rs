@@ -12,6 +12,9 @@ pub enum Error {
     /// The body is not what every request must be.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// The body is not JSON, or not one object.
+    #[error("{0}")]
+    NotJson(String),
     /// The API has no such action.
     #[error("action must be one of this API's: {known}")]
     UnknownAction {
@@ -33,7 +36,9 @@ pub enum Error {
     #[error("{0}")]
     InvalidSignature(String),
     /// The timestamp is too far from the server's clock.
-    #[error("timestamp is too far from the server's clock, see servertime")]
+    #[error(
+        "timestamp is too far from the server's clock, see servertime: it must be the present time in UTC, with 24 hours"
+    )]
     TimestampOutOfRange {
         /// The server's clock.
         server_time: Timestamp,
@@ -121,7 +126,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) => "bad_request",
+            Self::BadRequest(_) | Self::NotJson(_) => "bad_request",
             Self::UnknownAction { .. } => "unknown_action",
             Self::InvalidField { .. } => "invalid_field",
             Self::InvalidCredentials => "invalid_credentials",

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::Utf8Error;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
@@ -15,6 +17,9 @@ const FEW: usize = 12;
 
 /// What a field that holds a whole number must be.
 const NUMBER: &str = "a whole number of at least 0";
+
+/// What a field that counts something must be.
+const COUNT: &str = "a whole number of at least 1";
 
 /// A JSON object in which no key occurs twice. Fields that nobody asks for are ignored.
 pub struct Fields<'a> {
@@ -31,17 +36,19 @@ impl<'a> Fields<'a> {
     ///
     /// [`Error`] where it is not one JSON object, or has a key twice.
     pub fn of_body(body: &'a [u8]) -> Result<Self, Error> {
-        let not_text = Error::BadRequest("the body is not valid UTF-8");
-        let text = std::str::from_utf8(body).map_err(|_| not_text)?;
-        Self::read(text, "", || Error::BadRequest("the body must be one JSON object"))
+        let text = std::str::from_utf8(body).map_err(|error| not_text(body, error))?;
+        Self::read(text, "", |problem| {
+            Error::NotJson(format!("the body must be one JSON object: {problem}"))
+        })
     }
 
     fn read(
         text: &'a str,
         prefix: &'static str,
-        no_object: impl FnOnce() -> Error,
+        no_object: impl FnOnce(String) -> Error,
     ) -> Result<Self, Error> {
-        let Object(fields) = serde_json::from_str(text).map_err(|_| no_object())?;
+        let object = serde_json::from_str(text);
+        let Object(fields) = object.map_err(|error| no_object(problem(text, &error)))?;
         if has_key_twice(&fields) {
             return Err(Error::BadRequest("a key occurs twice in the body or in message"));
         }
@@ -85,9 +92,9 @@ impl<'a> Fields<'a> {
     ///
     /// [`Error`] where it is something else.
     pub fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
-        let malformed = || Error::malformed(self.full(name), "a whole number of at least 1");
-        let count = self.value(name).map(|value| digits(value).filter(|count| *count > 0));
-        count.map(|count| count.ok_or_else(malformed)).transpose()
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let count = digits(value).filter(|count| *count > 0);
+        count.map(Some).ok_or_else(|| self.no_number(name, COUNT, value))
     }
 
     /// A whole number that must be there.
@@ -106,8 +113,20 @@ impl<'a> Fields<'a> {
     ///
     /// [`Error`] where it is something else.
     pub fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
-        let malformed = || Error::malformed(self.full(name), NUMBER);
-        self.value(name).map(|value| digits(value).ok_or_else(malformed)).transpose()
+        let Some(value) = self.value(name) else { return Ok(None) };
+        digits(value).map(Some).ok_or_else(|| self.no_number(name, NUMBER, value))
+    }
+
+    fn no_number(&self, name: &str, expected: &str, value: &RawValue) -> Error {
+        let json = value.get();
+        let objection = match json.as_bytes().first() {
+            Some(b'"') => "; it is a string",
+            Some(b'0'..=b'9') if json.contains(['.', 'e', 'E']) => {
+                "; it is written with a fraction or an exponent, and must be digits alone"
+            }
+            _ => "",
+        };
+        Error::malformed(self.full(name), &format!("{expected}{objection}"))
     }
 
     /// An array of strings, which must be there but may be empty.
@@ -139,14 +158,15 @@ impl<'a> Fields<'a> {
         const EXPECTED: &str = "a JSON object or a string that contains one";
         let value = self.value(name);
         let value = value.ok_or_else(|| Error::missing(self.full(name), EXPECTED))?;
-        let malformed = || Error::malformed(self.full(name), EXPECTED);
+        let malformed =
+            |problem: String| Error::malformed(self.full(name), &format!("{EXPECTED}: {problem}"));
         match value.get().as_bytes().first() {
             Some(b'{') => read(Fields::read(value.get(), prefix, malformed)?),
             Some(b'"') => {
                 let text: Cow<'_, str> = self.string(name, value, EXPECTED)?;
                 read(Fields::read(&text, prefix, malformed)?)
             }
-            _ => Err(malformed()),
+            _ => Err(Error::malformed(self.full(name), EXPECTED)),
         }
     }
 
@@ -179,11 +199,46 @@ impl<'a> Fields<'a> {
     }
 
     fn parse<T: Parse>(&self, name: &'static str, text: &str) -> Result<T, Error> {
-        T::parse(text).ok_or_else(|| Error::malformed(self.full(name), T::EXPECTED))
+        T::parse(text).ok_or_else(|| Error::malformed(self.full(name), &T::expected_of(text)))
     }
 
     fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+}
+
+/// Why a body is not UTF-8, for what clients send by mistake.
+fn not_text(body: &[u8], error: Utf8Error) -> Error {
+    const GZIP: &[u8] = b"\x1f\x8b";
+    const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+    if body.starts_with(GZIP) {
+        Error::BadRequest("the body is compressed with gzip: send the JSON itself")
+    } else if UTF_16.iter().any(|mark| body.starts_with(mark)) {
+        Error::BadRequest("the body is UTF-16: it must be UTF-8")
+    } else {
+        let offset = error.valid_up_to();
+        Error::NotJson(format!("the body is not valid UTF-8 from byte {offset} on"))
+    }
+}
+
+/// What keeps a text from being a JSON object, and where. None of the text is repeated: it may hold secrets.
+fn problem(text: &str, error: &serde_json::Error) -> String {
+    const BYTE_ORDER_MARK: char = '\u{feff}';
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return "it begins with a byte order mark (U+FEFF) at line 1 column 1".to_owned();
+    }
+    match error.classify() {
+        // It is JSON, and its first character says what.
+        Category::Data => {
+            let other = match text.trim_start().as_bytes().first() {
+                Some(b'[') => "an array",
+                Some(b'"') => "a string",
+                Some(b'-' | b'0'..=b'9') => "a number",
+                _ => "true, false or null",
+            };
+            format!("it is {other} at line {} column {}", error.line(), error.column())
+        }
+        _ => error.to_string(),
     }
 }
 

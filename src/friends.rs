@@ -1,7 +1,7 @@
 //! Friendship of two users: asking for it, ending it, and the one-to-one conversation that comes with it.
 
 use crate::error::Error;
-use crate::id::{ConversationId, Instance, Parse, UserId};
+use crate::id::{ConversationId, Email, Instance, Parse, UserId};
 use crate::keys::{self, ConversationSecret};
 use crate::store::{
     Approach, ApproachFriend, Approached, Befriend, Befriended, DeclineFriend, MOST_OPEN_REQUESTS,
@@ -18,6 +18,10 @@ impl Parse for Addressee {
 
     fn parse(text: &str) -> Option<Self> {
         UserId::named(text).map(Self)
+    }
+
+    fn objection(text: &str) -> Option<&'static str> {
+        Email::objection(text)
     }
 }
 

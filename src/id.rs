@@ -2,6 +2,7 @@
 //!
 //! [`Parse::parse`] is the only way in, so whatever holds one of these need not check it again.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use md5::{Digest, Md5};
@@ -17,6 +18,21 @@ pub trait Parse: Sized {
 
     /// The value, or `None` where the text is not well-formed.
     fn parse(text: &str) -> Option<Self>;
+
+    /// What is wrong with malformed text, for mistakes that are common enough to be named.
+    #[must_use]
+    fn objection(_text: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// [`Self::EXPECTED`], followed by the objection to this text if there is one.
+    #[must_use]
+    fn expected_of(text: &str) -> Cow<'static, str> {
+        match Self::objection(text) {
+            Some(objection) => format!("{}; {objection}", Self::EXPECTED).into(),
+            None => Self::EXPECTED.into(),
+        }
+    }
 }
 
 /// `N` lower-case hexadecimal characters, kept as the text they are.
@@ -150,7 +166,7 @@ impl ApiKey {
 }
 
 /// A user's e-mail address, trimmed and ASCII-lower-cased: ASCII, at most 254 bytes, one `@` with
-/// something on both sides (protocol, section 3).
+/// something on both sides, and none of the characters that only a quoted local part may hold (RFC 5321).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email(String);
 
@@ -160,11 +176,20 @@ impl Email {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// An address as it was stored. Earlier versions accepted addresses that [`Parse::parse`] refuses.
+    #[must_use]
+    pub(crate) fn from_stored(text: String) -> Self {
+        Self(text)
+    }
 }
 
+/// Characters that stand around addresses in mail headers and URLs, and in none that is not quoted.
+const NOT_IN_AN_ADDRESS: &[char] = &['<', '>', '(', ')', ',', ';', ':', '\\', '"'];
+
 impl Parse for Email {
-    const EXPECTED: &'static str =
-        "an e-mail address: ASCII, at most 254 bytes, one @ with something on both sides";
+    const EXPECTED: &'static str = "an e-mail address such as alice@example.com: ASCII, at most 254 bytes, one @ with something on both sides, \
+         none of < > ( ) , ; : \\ and \"";
 
     fn parse(text: &str) -> Option<Self> {
         let email = text.trim().to_ascii_lowercase();
@@ -173,8 +198,21 @@ impl Parse for Email {
             && email.bytes().all(|byte| byte.is_ascii_graphic())
             && !local.is_empty()
             && !domain.is_empty()
-            && !domain.contains('@');
+            && !domain.contains('@')
+            && !email.contains(NOT_IN_AN_ADDRESS);
         well_formed.then_some(Self(email))
+    }
+
+    fn objection(text: &str) -> Option<&'static str> {
+        if !text.is_ascii() {
+            Some(
+                "it has characters beyond ASCII: write an internationalised domain in its xn-- form",
+            )
+        } else if text.contains("mailto:") || text.contains(['<', '>']) {
+            Some("give the bare address, without mailto:, < and >")
+        } else {
+            None
+        }
     }
 }
 

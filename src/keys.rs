@@ -206,6 +206,15 @@ impl EncryptionPassword {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it has too few characters for a key that is derived by one round of MD5.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.0.chars().count() < Self::FEWEST_ADVISED
+    }
+
+    /// Fewer characters than this get a warning.
+    pub const FEWEST_ADVISED: usize = 16;
 }
 
 impl Parse for EncryptionPassword {

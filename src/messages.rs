@@ -50,6 +50,18 @@ impl Parse for Data {
     fn parse(text: &str) -> Option<Self> {
         BASE64.decode(text).is_ok().then(|| Self(text.to_owned()))
     }
+
+    fn objection(text: &str) -> Option<&'static str> {
+        if text.contains(|c: char| c.is_ascii_whitespace()) {
+            Some("it holds line breaks or blanks: send it as one line")
+        } else if text.contains(['-', '_']) {
+            Some("it is base64url (RFC 4648, section 5)")
+        } else if !text.len().is_multiple_of(4) {
+            Some("its length is not a multiple of 4: the padding is missing")
+        } else {
+            None
+        }
+    }
 }
 
 /// Adds a message to a conversation of the caller. When this returns it is on disk.

@@ -108,7 +108,11 @@ fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String>
     let Some(value) = values.next() else {
         return Err(format!("is missing, it must be {}", T::EXPECTED));
     };
-    let value = value.to_str().ok().filter(|_| values.next().is_none());
+    let further = values.count();
+    if further > 0 {
+        return Err(format!("was sent {} times: it must be sent once", further + 1));
+    }
+    let value = value.to_str().ok();
     value.and_then(T::parse).ok_or_else(|| format!("must be {}", T::EXPECTED))
 }
 

@@ -115,7 +115,8 @@ fn message(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
 struct Until(String);
 
 impl Parse for Until {
-    const EXPECTED: &'static str = "a date such as 2024-03-08 14:12:48 (UTC) or the empty string";
+    const EXPECTED: &'static str =
+        "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours, or the empty string";
 
     fn parse(text: &str) -> Option<Self> {
         let well_formed = text.is_empty() || Timestamp::parse(text).is_some();

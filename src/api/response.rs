@@ -52,9 +52,10 @@ pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
 /// The HTTP status of a refusal (protocol, section 6).
 pub fn status(error: &Error) -> StatusCode {
     match error {
-        Error::BadRequest(_) | Error::UnknownAction { .. } | Error::InvalidField { .. } => {
-            StatusCode::BAD_REQUEST
-        }
+        Error::BadRequest(_)
+        | Error::NotJson(_)
+        | Error::UnknownAction { .. }
+        | Error::InvalidField { .. } => StatusCode::BAD_REQUEST,
         Error::InvalidCredentials
         | Error::InvalidSignature(_)
         | Error::TimestampOutOfRange { .. } => StatusCode::UNAUTHORIZED,

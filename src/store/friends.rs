@@ -96,7 +96,7 @@ impl Store {
             .doing("listing friendships")?;
         let friendship = |(one, other, one_id, other_id): (String, String, String, String)| {
             Ok(Friendship {
-                emails: [stored(&one)?, stored(&other)?],
+                emails: [Email::from_stored(one), Email::from_stored(other)],
                 conversation: ConversationId::one_to_one(stored(&one_id)?, stored(&other_id)?),
             })
         };

@@ -220,7 +220,7 @@ impl StationRow {
             date.ok_or_else(error).doing("reading what was stored")
         };
         Ok(Station {
-            email: stored(&self.email)?,
+            email: Email::from_stored(self.email),
             id: stored(&self.station_id)?,
             bound_at: date(self.bound_at)?,
             used_at: date(self.used_at)?,

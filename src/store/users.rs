@@ -88,7 +88,7 @@ impl UserRow {
     fn user(self) -> Result<User, Error> {
         Ok(User {
             id: stored(&self.id)?,
-            email: stored(&self.email)?,
+            email: Email::from_stored(self.email),
             nick: self.nick,
             full_name: self.full_name,
             is_disabled: self.is_disabled,

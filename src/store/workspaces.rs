@@ -50,7 +50,7 @@ impl Store {
             Ok(Workspace {
                 name,
                 owner: stored(&owner)?,
-                email: stored(&email)?,
+                email: Email::from_stored(email),
                 registered_at: at.doing("reading when a workspace was registered")?,
             })
         };

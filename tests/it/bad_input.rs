@@ -5,6 +5,7 @@ mod bodies;
 mod fields;
 mod garbage;
 mod headers;
+mod mistakes;
 mod order;
 mod parsers;
 mod settings;

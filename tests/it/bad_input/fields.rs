@@ -15,7 +15,7 @@ struct Field {
 }
 
 const HEX: &str = "32 lower-case hexadecimal characters";
-const DATE: &str = "a date such as 2024-03-08 14:12:48 (UTC)";
+const DATE: &str = "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours";
 const MESSAGE_ID: &str = "1 to 64 characters of A-Z, a-z, 0-9 and -";
 const INSTANCE: &str = "10 characters of A-Z, a-z and 0-9";
 const WITH_CONVERSATION: &[&str] = &[
@@ -76,11 +76,11 @@ const FIELDS: &[Field] = &[
     required("message.Created", DATE, "+10000-01-01 00:00:00", &["add"]),
     required(
         "message.ValidUntil",
-        "a date such as 2024-03-08 14:12:48 (UTC) or the empty string",
+        "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours, or the empty string",
         " ",
         &["add"],
     ),
-    required("message.Data", "padded standard base64 (RFC 4648, section 4)", "AAE", &["add"]),
+    required("message.Data", "padded standard base64 (RFC 4648, section 4)", "AA=A", &["add"]),
     required(
         "friend",
         "the e-mail address or the user id of somebody else",
@@ -159,6 +159,7 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
     let stage = Stage::set().await;
     let count = "a whole number of at least 1";
     let number = "a whole number of at least 0";
+    let fraction = "it is written with a fraction or an exponent, and must be digits alone";
     let object = "a JSON object or a string that contains one";
     let key = "the API key, 64 lower-case hexadecimal characters";
     for (action, name, value, sentence) in [
@@ -178,11 +179,32 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
         ("add", "message", Some(json!(1)), &format!("must be {object}")),
         ("downloadpartial", "limit", Some(json!(0)), &format!("must be {count}")),
         ("downloadpartial", "limit", Some(json!(-1)), &format!("must be {count}")),
-        ("downloadpartial", "limit", Some(json!(2.0)), &format!("must be {count}")),
-        ("downloadpartial", "limit", Some(json!("50")), &format!("must be {count}")),
+        ("downloadpartial", "limit", Some(json!(2.0)), &format!("must be {count}; {fraction}")),
+        (
+            "downloadpartial",
+            "limit",
+            Some(json!("50")),
+            &format!("must be {count}; it is a string"),
+        ),
         ("chatnotification/download", "ack", Some(json!(-1)), &format!("must be {number}")),
-        ("chatnotification/download", "ack", Some(json!(1.0)), &format!("must be {number}")),
-        ("chatnotification/download", "ack", Some(json!("")), &format!("must be {number}")),
+        (
+            "chatnotification/download",
+            "ack",
+            Some(json!(1.0)),
+            &format!("must be {number}; {fraction}"),
+        ),
+        (
+            "chatnotification/download",
+            "ack",
+            Some(json!(1e30)),
+            &format!("must be {number}; {fraction}"),
+        ),
+        (
+            "chatnotification/download",
+            "ack",
+            Some(json!("")),
+            &format!("must be {number}; it is a string"),
+        ),
         ("chatlogin/login", "apikey", None, &format!("is missing, it must be {key}")),
         ("chatlogin/login", "apikey", Some(json!({})), &format!("must be a string: {key}")),
     ] {

@@ -73,7 +73,42 @@ fn name(text: &str) -> Option<String> {
     const OVERRIDES: &str =
         "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
     let name: String = text.trim().nfc().collect();
-    (!name.chars().any(|c| is_control(c) || OVERRIDES.contains(c))).then_some(name)
+    let is_bad = |c: char| is_control(c) || OVERRIDES.contains(c) || "\u{2028}\u{2029}".contains(c);
+    let shows = name.is_empty() || !only_invisible(&name);
+    (shows && !name.chars().any(is_bad)).then_some(name)
+}
+
+/// Whether a text has nothing but characters that show nothing.
+fn only_invisible(text: &str) -> bool {
+    const RANGES: [(u32, u32); 25] = [
+        (0x09, 0x0d),
+        (0x20, 0x20),
+        (0x85, 0x85),
+        (0xa0, 0xa0),
+        (0xad, 0xad),
+        (0x34f, 0x34f),
+        (0x61c, 0x61c),
+        (0x115f, 0x1160),
+        (0x1680, 0x1680),
+        (0x17b4, 0x17b5),
+        (0x180b, 0x180f),
+        (0x2000, 0x200f),
+        (0x2028, 0x202f),
+        (0x205f, 0x206f),
+        (0x2800, 0x2800),
+        (0x3000, 0x3000),
+        (0x3164, 0x3164),
+        (0xfe00, 0xfe0f),
+        (0xfeff, 0xfeff),
+        (0xffa0, 0xffa0),
+        (0xfff0, 0xfff8),
+        (0x1bca0, 0x1bca3),
+        (0x1d159, 0x1d159),
+        (0x1d173, 0x1d17a),
+        (0xe0000, 0xe0fff),
+    ];
+    let is_invisible = |c| RANGES.iter().any(|(from, to)| (*from..=*to).contains(&u32::from(c)));
+    text.chars().all(is_invisible)
 }
 
 fn days_of_month(year: u32, month: u32) -> u32 {
@@ -141,10 +176,13 @@ proptest! {
     }
 
     #[test]
-    fn addresses(text in near("[ \t]?[!-~]{0,130}@[!-~]{0,130}[ \n]?")) {
+    fn addresses(text in prop_oneof![
+        near("[ \t]?[!#-'*+./0-9=?A-Z\\[\\]^-~-]{0,130}@[!#-'*+./0-9=?A-Z\\[\\]^-~-]{0,130}[ \n]?"),
+        near("(mailto:|<|\")?[a-z]{1,9}@[a-z.]{1,9}[>,;\"]?"),
+    ]) {
         let lower = text.trim().to_ascii_lowercase();
         // Blanks and control characters within an address are left to nobody's guess.
-        let visible: String = ('!'..='~').collect();
+        let visible: String = ('!'..='~').filter(|c| !"<>(),;:\\\"".contains(*c)).collect();
         let parts: Vec<_> = lower.split('@').collect();
         let well_formed = only(&visible, &lower, 3..=254)
             && parts.len() == 2
@@ -207,7 +245,8 @@ proptest! {
     }
 
     #[test]
-    fn names(text in prop_oneof![near("[ -~]{0,70}"), near("[a\u{e9}\u{4e00}\u{1f600}e\u{301} ]{0,90}")]) {
+    fn names(text in prop_oneof![near("[ -~]{0,70}"), near("[a\u{e9}\u{4e00}\u{1f600}e\u{301} ]{0,90}"),
+        near("[\u{200b}\u{2800}\u{3164}\u{e0041}\u{ad}]{1,5}")]) {
         let name = name(&text);
         let nick = name.as_ref().filter(|nick| {
             (1..=64).contains(&nick.chars().count()) && nick.len() <= 190
