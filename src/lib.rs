@@ -33,6 +33,8 @@ mod envelope;
 pub mod error;
 pub mod fields;
 pub mod friends;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod id;
 pub mod jobs;
 pub mod keys;

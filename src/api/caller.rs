@@ -103,7 +103,7 @@ fn signed_header<T: Parse>(
 }
 
 /// A header that must be there once and well-formed, or what is wrong with it.
-fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String> {
+pub(super) fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Err(format!("is missing, it must be {}", T::EXPECTED));

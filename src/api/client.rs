@@ -17,7 +17,7 @@ pub fn address(head: &Parts, trusted: &[Network]) -> Option<IpAddr> {
     Some(behind_proxies(peer, &head.headers, trusted))
 }
 
-fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+pub(super) fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.0.contains(address));
     let mut named = Vec::new();
     for value in headers.get_all(FORWARDED_FOR) {

@@ -6,9 +6,10 @@ use super::envelope::Reply;
 use super::fields::Fields;
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::config::Limits;
 use crate::conversations::{self, Color, HideId};
 use crate::error::Error;
-use crate::id::{ConversationId, Instance, MessageId, Parse};
+use crate::id::{ConversationId, Instance, MessageId, Parse, UserId};
 use crate::messages::{self, Data, Downloaded, Kind};
 use crate::store::{Cursor, Download, DownloadPartial, Message, Property};
 use crate::users::Caller;
@@ -23,17 +24,27 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
 }
 
 pub async fn download(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let asked = Download {
-        conversation: fields.required("conversationid")?,
-        user: caller.user,
-        cursor: cursor(fields, "firstmessageid", "firstmessagedate")?,
-        report_cursor: cursor(fields, "firstreportid", "firstreportdate")?,
-        entries: app.config.limits.download_messages.get(),
-        bytes: app.config.limits.download_bytes.get(),
-    };
-    let (instance, now) = (fields.optional("instance")?, app.clock.now());
+    let (asked, instance) = download_fields(&app.config.limits, caller.user, fields)?;
+    let now = app.clock.now();
     let downloaded = messages::download(&app.store, caller, &asked, instance, now).await?;
     Ok(page(&downloaded))
+}
+
+/// Reads the fields of `download`.
+pub fn download_fields(
+    limits: &Limits,
+    user: UserId,
+    fields: &Fields<'_>,
+) -> Result<(Download, Option<Instance>), Error> {
+    let asked = Download {
+        conversation: fields.required("conversationid")?,
+        user,
+        cursor: cursor(fields, "firstmessageid", "firstmessagedate")?,
+        report_cursor: cursor(fields, "firstreportid", "firstreportdate")?,
+        entries: limits.download_messages.get(),
+        bytes: limits.download_bytes.get(),
+    };
+    Ok((asked, fields.optional("instance")?))
 }
 
 pub async fn download_partial(
@@ -41,19 +52,29 @@ pub async fn download_partial(
     caller: &Caller,
     fields: &Fields<'_>,
 ) -> Result<Reply, Error> {
+    let (asked, instance) = download_partial_fields(&app.config.limits, caller.user, fields)?;
+    let now = app.clock.now();
+    let downloaded = messages::download_partial(&app.store, caller, &asked, instance, now).await?;
+    Ok(page(&downloaded))
+}
+
+/// Reads the fields of `downloadpartial`.
+pub fn download_partial_fields(
+    limits: &Limits,
+    user: UserId,
+    fields: &Fields<'_>,
+) -> Result<(DownloadPartial, Option<Instance>), Error> {
     let limit = fields.count("limit")?;
     let limit = limit.map_or(LIMIT, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
     let asked = DownloadPartial {
         conversation: fields.required("conversationid")?,
-        user: caller.user,
+        user,
         cursor: cursor(fields, "lastmessageid", "lastmessagedate")?,
         report_cursor: cursor(fields, "lastreportid", "lastreportdate")?,
         limit: limit.min(LARGEST_LIMIT),
-        bytes: app.config.limits.download_bytes.get(),
+        bytes: limits.download_bytes.get(),
     };
-    let (instance, now) = (fields.optional("instance")?, app.clock.now());
-    let downloaded = messages::download_partial(&app.store, caller, &asked, instance, now).await?;
-    Ok(page(&downloaded))
+    Ok((asked, fields.optional("instance")?))
 }
 
 fn cursor(fields: &Fields<'_>, id: &'static str, date: &'static str) -> Result<Cursor, Error> {
@@ -79,10 +100,7 @@ struct Accepted<'a> {
 }
 
 pub async fn add(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let conversation: ConversationId = fields.required("conversationid")?;
-    let instance: Instance = fields.required("instance")?;
-    let most = app.config.limits.message_bytes.size();
-    let message = fields.object("message", "message.", |fields| message(&fields, most))?;
+    let (conversation, instance, message) = add_fields(&app.config.limits, fields)?;
     let reply = Reply::ok().with(
         "message",
         &Accepted {
@@ -97,8 +115,24 @@ pub async fn add(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Repl
     Ok(reply)
 }
 
+/// Reads the fields of `add`.
+pub fn add_fields(
+    limits: &Limits,
+    fields: &Fields<'_>,
+) -> Result<(ConversationId, Instance, Message), Error> {
+    let conversation = fields.required("conversationid")?;
+    let instance = fields.required("instance")?;
+    Ok((conversation, instance, message(limits, fields)?))
+}
+
+/// Reads `message`: an object, or a string that contains one.
+pub fn message(limits: &Limits, fields: &Fields<'_>) -> Result<Message, Error> {
+    let most = limits.message_bytes.size();
+    fields.object("message", "message.", |fields| message_fields(&fields, most))
+}
+
 /// Reads the five fields of a message, all of them strings and required (section 4.3).
-fn message(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
+fn message_fields(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
     let id: MessageId = fields.required("ID")?;
     let kind: Kind = fields.required("Type")?;
     let created: Timestamp = fields.required("Created")?;

@@ -7,6 +7,8 @@ mod caller;
 mod client;
 mod conversation;
 mod friends;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod health;
 mod listener;
 mod login;
@@ -25,7 +27,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, Response, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -261,13 +263,17 @@ fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
     }
     let api = api_of(&head.uri).ok_or(Error::UnknownApi)?;
     seen.api = api.name;
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
-    if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
+    if !is_json(&head.headers) {
         return Err(Error::UnsupportedMediaType);
     }
     body::refuse_announced(app, &head.headers)?;
     Ok(api)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
 }
 
 fn api_of(uri: &Uri) -> Option<Api> {

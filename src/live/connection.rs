@@ -80,7 +80,7 @@ struct Subscription {
 }
 
 /// What a client has shown to subscribe.
-struct Shown {
+pub(super) struct Shown {
     user: UserId,
     station: StationId,
     timestamp: String,
@@ -88,6 +88,16 @@ struct Shown {
 }
 
 impl Shown {
+    /// Reads the first frame, which must subscribe, and when it was made.
+    pub(super) fn read(frame: &[u8]) -> Result<(Self, Timestamp), Error> {
+        let fields = Fields::of_body(frame)?;
+        refuse_other(&fields, "subscribe")?;
+        let (user, station) = (fields.required("userid")?, fields.required("stationid")?);
+        let made: Timestamp = fields.required("timestamp")?;
+        let (timestamp, signature) = (made.to_string(), fields.required("signature")?);
+        Ok((Self { user, station, timestamp, signature }, made))
+    }
+
     fn signed(&self) -> Signed<'_> {
         Signed {
             srv: "chatserver",
@@ -136,16 +146,8 @@ async fn admit(
     frame: &[u8],
     client: Option<IpAddr>,
 ) -> Result<Subscription, Error> {
-    let fields = Fields::of_body(frame)?;
-    refuse_other(&fields, "subscribe")?;
-    let (user, station) = (fields.required("userid")?, fields.required("stationid")?);
-    let timestamp: Timestamp = fields.required("timestamp")?;
-    let shown = Shown {
-        user,
-        station,
-        timestamp: timestamp.to_string(),
-        signature: fields.required("signature")?,
-    };
+    let (shown, timestamp) = Shown::read(frame)?;
+    let (user, station) = (shown.user, shown.station);
     if !app.verifier.verify(&app.store, &shown.signed(), &shown.signature).await? {
         let sentence = "the signature is not the one of an enabled user's API key";
         let error = Error::InvalidSignature(sentence.to_owned());
@@ -156,6 +158,13 @@ async fn admit(
     let entered = app.hub.enter(user, station)?;
     app.station_used(user, station, true).await?;
     Ok(Subscription { shown, entered })
+}
+
+/// Reads a frame behind the first one, which must acknowledge.
+pub(super) fn acknowledged(frame: &[u8]) -> Result<Sequence, Error> {
+    let fields = Fields::of_body(frame)?;
+    refuse_other(&fields, "ack")?;
+    fields.number("sequence").map(Sequence::said)
 }
 
 /// Refuses a frame that asks for any other action.
@@ -304,9 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     /// A frame behind the first one, which must acknowledge.
     async fn hear(&mut self, frame: &[u8]) -> Result<(), End> {
         let malformed = |error: Error| End::Malformed(error.to_string());
-        let fields = Fields::of_body(frame).map_err(malformed)?;
-        refuse_other(&fields, "ack").map_err(malformed)?;
-        let sequence = Sequence::said(fields.number("sequence").map_err(malformed)?);
+        let sequence = acknowledged(frame).map_err(malformed)?;
         if self.acknowledged >= Some(sequence) {
             return Ok(());
         }

@@ -1,6 +1,8 @@
 //! Live connections: clients that listen are told at once that there is something new, and read it over HTTP.
 
 mod connection;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hub;
 mod socket;
 

@@ -1,0 +1,6 @@
+//! The query and the headers of a request.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    drop(chatserver::fuzzing::headers(bytes));
+});

@@ -1,0 +1,6 @@
+//! What a listener's client sends after the handshake.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    drop(chatserver::fuzzing::listener(bytes));
+});

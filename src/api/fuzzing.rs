@@ -1,0 +1,135 @@
+//! What fuzz targets call of the HTTP edge, see [`crate::fuzzing`].
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::{ACTIONS, Act, Action, ActionName, api_of, caller, client, conversation, is_json};
+use crate::clock::Timestamp;
+use crate::config::{Config, Limits, Network};
+use crate::conversations::{Color, HideId};
+use crate::error::Error;
+use crate::fields::Fields;
+use crate::id::{ConversationId, Email, Instance, MessageId, Parse, Signature, StationId, UserId};
+use crate::reports;
+use crate::store::Message;
+use crate::workspaces::WorkspaceName;
+
+static LIMITS: LazyLock<Limits> =
+    LazyLock::new(|| Config::load(None, [], &[]).expect("the defaults are right").limits);
+
+/// Reads the body of a request for each API that has its action. Returns the names of the APIs and actions whose
+/// fields are all well-formed.
+#[must_use]
+pub fn request(body: &[u8]) -> Vec<&'static str> {
+    let Ok(fields) = Fields::of_body(body) else { return Vec::new() };
+    let Ok(name) = fields.required::<ActionName>("action") else { return Vec::new() };
+    let named = ACTIONS.iter().filter(|action| action.name == name.0);
+    let read = named.filter(|action| read(action, &fields).is_ok());
+    read.flat_map(|action| [action.api.name, action.name]).collect()
+}
+
+/// Reads the fields of an action as its handler does.
+fn read(action: &Action, fields: &Fields<'_>) -> Result<(), Error> {
+    let user = UserId::parse(&"0".repeat(32)).expect("32 hexadecimal characters");
+    fields.optional::<Timestamp>("timestamp")?;
+    let Some(act) = action.act else {
+        // Login, or a notification.
+        fields.optional::<ActionName>("apikey")?;
+        return fields.optional_number("ack").map(drop);
+    };
+    match act {
+        Act::ListFriends | Act::ListRequests | Act::ListBlocks | Act::List | Act::Choose(_) => {
+            Ok(())
+        }
+        Act::AddFriend => fields.required::<Email>("friend").map(drop),
+        Act::AcceptFriend | Act::DeclineFriend | Act::RemoveFriend => {
+            fields.required::<UserId>("friendid").map(drop)
+        }
+        Act::Block(_) => fields.required::<UserId>("userid").map(drop),
+        Act::Download => conversation::download_fields(&LIMITS, user, fields).map(drop),
+        Act::DownloadPartial => {
+            conversation::download_partial_fields(&LIMITS, user, fields).map(drop)
+        }
+        Act::Add => conversation::add_fields(&LIMITS, fields).map(drop),
+        Act::Clear => {
+            fields.required::<ConversationId>("conversationid")?;
+            fields.required::<Instance>("instance").map(drop)
+        }
+        Act::Favorite(_) | Act::Mute(_) | Act::Unhide => {
+            fields.required::<ConversationId>("conversationid").map(drop)
+        }
+        Act::SetListItemBackgroundColor => {
+            fields.required::<ConversationId>("conversationid")?;
+            fields.required::<Color>("color").map(drop)
+        }
+        Act::Hide => {
+            fields.required::<ConversationId>("conversationid")?;
+            fields.optional::<HideId>("hideid").map(drop)
+        }
+        Act::Report(_) => {
+            fields.required::<ConversationId>("conversationid")?;
+            fields.optional::<Instance>("instance")?;
+            fields.list::<MessageId>("messageids", reports::MOST).map(drop)
+        }
+        Act::RegisterWorkspace => fields.required::<WorkspaceName>("workspacename").map(drop),
+    }
+}
+
+/// Reads the query and the headers of a request: the first line is the query, each other one is a header. Returns the API
+/// and the names of the headers that are well-formed.
+#[must_use]
+pub fn headers(head: &[u8]) -> Vec<&'static str> {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let query = lines.next().unwrap_or_default();
+    let mut read = Vec::new();
+    if let Ok(uri) = Uri::try_from([b"/?", query].concat()) {
+        read.extend(api_of(&uri).map(|api| api.name));
+    }
+    let headers: HeaderMap = lines.filter_map(header).collect();
+    read.extend(is_json(&headers).then_some("content-type"));
+    let station = caller::header::<StationId>(&headers, &caller::STATION);
+    read.extend(station.is_ok().then_some("ozeki-station"));
+    let user = caller::header::<UserId>(&headers, &caller::USER);
+    read.extend(user.is_ok().then_some("ozeki-user"));
+    let signature = caller::header::<Signature>(&headers, &caller::SIGNATURE);
+    read.extend(signature.is_ok().then_some("ozeki-signature"));
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let trusted = ["127.0.0.0/8", "10.0.0.0/8", "::1", "fc00::/7"];
+    let trusted: Vec<Network> = trusted.iter().filter_map(|text| Network::parse(text)).collect();
+    let address = client::behind_proxies(peer, &headers, &trusted);
+    assert_eq!(address, address.to_canonical(), "one client has one address");
+    read.extend((address != peer).then_some("x-forwarded-for"));
+    read
+}
+
+fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+    Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
+}
+
+/// Reads the JSON of a message that is embedded in a request as a string and, where it is JSON, as the plain object too. Both
+/// must come to the same. Returns `message` if it is well-formed.
+#[must_use]
+pub fn message(text: &[u8]) -> Vec<&'static str> {
+    let Ok(text) = str::from_utf8(text) else { return Vec::new() };
+    let embedded = read_message(&serde_json::Value::from(text).to_string());
+    let is_object = text.starts_with('{') && text.ends_with('}');
+    if is_object && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok() {
+        let plain = read_message(text);
+        assert_eq!(plain, embedded, "a plain object is read as one in a string");
+    }
+    if let Ok(message) = &embedded {
+        assert!(message.data.len() <= LIMITS.message_bytes.size());
+        assert_eq!(Timestamp::parse(&message.created.to_string()), Some(message.created));
+    }
+    embedded.map(|_| "message").into_iter().collect()
+}
+
+fn read_message(value: &str) -> Result<Message, String> {
+    let body = format!("{{\"message\":{value}}}");
+    let read = |fields| conversation::message(&LIMITS, &fields);
+    Fields::of_body(body.as_bytes()).and_then(read).map_err(|error| error.to_string())
+}

@@ -1,0 +1,29 @@
+//! What fuzz targets call of the listener, see [`crate::fuzzing`].
+
+use tokio::io;
+use tokio::runtime::Builder;
+
+use super::connection::{Shown, acknowledged};
+use super::socket::{Received, Socket};
+
+/// Reads what a client sends after the handshake: frames of a WebSocket, of which the first subscribes and the others
+/// acknowledge. Returns the actions that are well-formed.
+#[must_use]
+pub fn listener(bytes: &[u8]) -> Vec<&'static str> {
+    let runtime = Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime without I/O").block_on(async {
+        let mut read = Vec::new();
+        let mut socket = Socket::new(io::join(bytes, io::sink())).await;
+        while let Ok(received) = socket.receive().await {
+            let Received::Text(text) = received else {
+                if socket.answer().await.is_err() {
+                    break;
+                }
+                continue;
+            };
+            read.extend(Shown::read(text.as_bytes()).is_ok().then_some("subscribe"));
+            read.extend(acknowledged(text.as_bytes()).is_ok().then_some("ack"));
+        }
+        read
+    })
+}
