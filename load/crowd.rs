@@ -10,7 +10,7 @@ use chatserver::friends;
 use chatserver::id::{ConversationId, Email, Instance, MessageId, Parse, StationId, UserId};
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::signature::SigningKey;
-use chatserver::store::{AddMessage, Added, Message, Schema, Store};
+use chatserver::store::{AddMessage, Added, Limits, Message, Schema, Store};
 use chatserver::users::{self, FullName, Nick};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
@@ -89,7 +89,7 @@ impl Database {
     /// Only one's own may be migrated: that of a running server is its server's.
     pub async fn open(url: &str, schema: Schema) -> Result<Self, Failed> {
         let tasks = TaskTracker::new();
-        let store = Store::open(url, schema, &tasks).await?;
+        let store = Store::open(url, schema, Limits::default(), &tasks).await?;
         Ok(Self { store: Arc::new(store), tasks })
     }
 

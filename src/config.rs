@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value, de};
 
+use crate::store;
 use values::parsed;
 pub use values::{
     AllowedOrigin, Bounded, DatabaseUrl, ErrorStatus, Filter, List, LogFormat, MetricsListen,
-    Network, PublicUrl, Seconds, Switch,
+    Network, PublicUrl, Seconds, StoredBytes, Switch,
 };
 
 /// Every setting, with a comment and its default.
@@ -158,6 +159,10 @@ pub struct Limits {
     pub download_messages: Bounded<2, 100_000>,
     /// The serialized entries of one page, in bytes.
     pub download_bytes: Bounded<1024, 268_435_456>,
+    /// Bytes of `Data` of one conversation; 0 = off.
+    pub conversation_bytes: StoredBytes,
+    /// Friends of one user; 0 = off.
+    pub friends: Bounded<0, 1_000_000>,
     /// Stations of one user.
     pub stations_per_user: Bounded<1, 1000>,
     /// Failures of one address in a minute; 0 = off.
@@ -166,6 +171,18 @@ pub struct Limits {
     pub requests_per_second: Bounded<0, 1_000_000>,
     /// How many requests one user may have saved up.
     pub requests_burst: Bounded<1, 1_000_000>,
+}
+
+impl Limits {
+    /// What of this bounds the data.
+    #[must_use]
+    pub fn of_store(&self) -> store::Limits {
+        store::Limits {
+            conversation_bytes: self.conversation_bytes.get(),
+            friends: self.friends.get(),
+            disk_reserve_bytes: 0,
+        }
+    }
 }
 
 /// `[log]`

@@ -49,6 +49,16 @@ pub enum Error {
     /// The caller has blocked the other participant.
     #[error("you have blocked the other participant")]
     Blocked,
+    /// The conversation would hold more than it may.
+    #[error(
+        "with this message the conversation would hold {bytes} bytes of Data; the limit is {limit}: clear it first"
+    )]
+    QuotaExceeded {
+        /// Bytes that it would hold.
+        bytes: i64,
+        /// Bytes that it may hold.
+        limit: i64,
+    },
     /// The caller has no such conversation.
     #[error("there is no such conversation")]
     ConversationNotFound,
@@ -91,7 +101,7 @@ pub enum Error {
     #[error("the workspace belongs to somebody else")]
     WorkspaceTaken,
     /// The caller has so many of something that there can't be another.
-    #[error("you have {most} {what} already, which is the most there can be")]
+    #[error("limit reached: at most {most} {what}")]
     TooMany {
         /// What it is, in the plural.
         what: &'static str,
@@ -134,6 +144,7 @@ impl Error {
             Self::TimestampOutOfRange { .. } => "timestamp_out_of_range",
             Self::NotFriends => "not_friends",
             Self::Blocked => "blocked",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::ConversationNotFound => "conversation_not_found",
             Self::UnknownApi => "unknown_api",
             Self::MethodNotAllowed { .. } => "method_not_allowed",

@@ -41,7 +41,7 @@ pub async fn add(store: &Store, caller: &Caller, friend: Addressee) -> Result<()
 ///
 /// # Errors
 ///
-/// [`Error::Replayed`]; then nothing was changed.
+/// [`Error::TooMany`], [`Error::Replayed`]; then nothing was changed.
 pub async fn accept(store: &Store, caller: &Caller, friend: UserId) -> Result<(), Error> {
     approach(store, caller, Approach::Accept, friend).await
 }
@@ -64,6 +64,10 @@ async fn approach(
             Approached::TooMany => {
                 let most = MOST_OPEN_REQUESTS.into();
                 return Err(Error::TooMany { what: "open friend requests", most });
+            }
+            Approached::TooManyFriends { most } => {
+                let most = usize::try_from(most).unwrap_or(usize::MAX);
+                return Err(Error::TooMany { what: "friends for each of the two", most });
             }
             Approached::NeedsKeys => {
                 let (me, other) = (store.user(caller.user).await?, store.user(other).await?);
@@ -123,6 +127,10 @@ pub async fn befriend(
         match store.change(wrapped(&one, &other, secret)?).await? {
             Befriended::Friends => return Ok(ConversationId::one_to_one(one.id, other.id)),
             Befriended::NickChanged => {}
+            Befriended::TooMany { user, most } => {
+                let full = if user == one.id { one.email } else { other.email };
+                return Err(UserError::TooManyFriends { user: full.to_string(), most });
+            }
         }
     }
 }

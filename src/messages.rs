@@ -95,6 +95,7 @@ pub async fn add(
         Added::Conflict => Err(Error::MessageConflict),
         Added::NotFriends => Err(Error::NotFriends),
         Added::Blocked => Err(Error::Blocked),
+        Added::QuotaExceeded { bytes, limit } => Err(Error::QuotaExceeded { bytes, limit }),
     }
 }
 

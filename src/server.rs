@@ -65,12 +65,13 @@ impl Server {
     /// [`Error`] where the database or the address can't be used.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
         let tasks = TaskTracker::new();
+        let url = config.database.url.as_str();
         // Before listening: a second server commonly has the address of the first, too.
-        let mut lock = ServerLock::acquire(config.database.url.as_str(), "server").await?;
+        let mut lock = ServerLock::acquire(url, "server").await?;
         let listener = listen("http.listen", config.http.listen)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
         lock.announce(address)?;
-        let store = Store::open(config.database.url.as_str(), Schema::Migrate, &tasks).await?;
+        let store = Store::open(url, Schema::Migrate, config.limits.of_store(), &tasks).await?;
         let app = App::new(config, clock, store, address);
         Ok(Self { app: Arc::new(app), listener, tasks, lock })
     }

@@ -114,6 +114,14 @@ pub enum UserError {
     /// Nobody befriends oneself.
     #[error("a friendship takes two different users")]
     SameUser,
+    /// One of two new friends has as many as a user may have.
+    #[error("{user} has {most} friends already; the limit is {most} (limits.friends)")]
+    TooManyFriends {
+        /// Who has.
+        user: String,
+        /// Maximum friends of one user.
+        most: u32,
+    },
     /// Key material can't be used.
     #[error(transparent)]
     Keys(#[from] keys::Error),

@@ -59,7 +59,7 @@ pub fn status(error: &Error) -> StatusCode {
         Error::InvalidCredentials
         | Error::InvalidSignature(_)
         | Error::TimestampOutOfRange { .. } => StatusCode::UNAUTHORIZED,
-        Error::NotFriends | Error::Blocked => StatusCode::FORBIDDEN,
+        Error::NotFriends | Error::Blocked | Error::QuotaExceeded { .. } => StatusCode::FORBIDDEN,
         Error::ConversationNotFound | Error::UnknownApi => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -17,7 +17,7 @@ use crate::friends;
 use crate::id::{ConversationId, Instance, MessageId, Parse, UserId};
 use crate::keys::{ConversationSecret, EncryptionPassword, KeySource};
 use crate::random::os_random;
-use crate::store::{AddMessage, Message, Schema, Store};
+use crate::store::{AddMessage, Limits, Message, Schema, Store};
 use crate::users::{self, FullName, Nick};
 
 /// What Alice and Bob have said before anybody joins them.
@@ -86,7 +86,7 @@ impl Files {
             }
         }
         let url = format!("sqlite://{}", self.unfinished.display());
-        let database = Database::open(&url, Schema::Migrate).await?;
+        let database = Database::open(&url, Schema::Migrate, Limits::default()).await?;
         let cast = make(&database.store).await;
         database.close().await;
         let cast = cast?;

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
-use crate::store::{OpenError, Schema, Store};
+use crate::store::{Limits, OpenError, Schema, Store};
 use output::Output;
 
 /// A command that was not carried out. Its text and the texts of its sources are shown.
@@ -133,7 +133,12 @@ impl Settings {
 
     async fn open(&self) -> Result<Database, Failed> {
         let config = self.load(&[])?;
-        Ok(Database::open(config.database.url.as_str(), Schema::MustBeCurrent).await?)
+        Ok(Database::open(
+            config.database.url.as_str(),
+            Schema::MustBeCurrent,
+            config.limits.of_store(),
+        )
+        .await?)
     }
 }
 
@@ -144,9 +149,9 @@ struct Database {
 }
 
 impl Database {
-    async fn open(url: &str, schema: Schema) -> Result<Self, OpenError> {
+    async fn open(url: &str, schema: Schema, limits: Limits) -> Result<Self, OpenError> {
         let tasks = TaskTracker::new();
-        let store = Store::open(url, schema, &tasks).await?;
+        let store = Store::open(url, schema, limits, &tasks).await?;
         Ok(Self { store, tasks })
     }
 
@@ -191,8 +196,8 @@ pub async fn run() -> ExitCode {
 
 async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
-    Database::open(config.database.url.as_str(), Schema::Migrate).await?.close().await;
     let url = config.database.url.as_str();
+    Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;
     Output::new(format!("{url} has the newest schema"), json!({ "url": url })).print(settings.json)
 }
 

@@ -50,22 +50,51 @@ impl<const LEAST: u32, const MOST: u32> Bounded<LEAST, MOST> {
 
 impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Bounded<LEAST, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The environment holds text. 1.5 and true, which the layers would convert, are no whole numbers.
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Number {
-            Number(i64),
-            Text(String),
-        }
-        let number = match Number::deserialize(deserializer) {
-            Ok(Number::Number(number)) => u32::try_from(number).ok(),
-            Ok(Number::Text(text)) => text.parse().ok(),
-            Err(_) => None,
-        };
-        number
+        whole_number(deserializer)
+            .and_then(|number| u32::try_from(number).ok())
             .filter(|number| (LEAST..=MOST).contains(number))
             .map(Self)
             .ok_or_else(|| wrong(format!("a whole number from {LEAST} to {MOST}")))
+    }
+}
+
+/// A whole number that is written as one, or as text, as the environment has it. 1.5 and true, which the layers would
+/// convert, are none.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Option<i64> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Number(i64),
+        Text(String),
+    }
+    match Number::deserialize(deserializer).ok()? {
+        Number::Number(number) => Some(number),
+        Number::Text(text) => text.parse().ok(),
+    }
+}
+
+/// The largest number of bytes that a setting may hold: an exabyte, more than any disk has.
+const MOST_STORED: u64 = 1_000_000_000_000_000_000;
+
+/// Bytes of stored data; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBytes(u64);
+
+impl StoredBytes {
+    /// The number of bytes.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for StoredBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = whole_number(deserializer).and_then(|number| u64::try_from(number).ok());
+        bytes
+            .filter(|bytes| *bytes <= MOST_STORED)
+            .map(Self)
+            .ok_or_else(|| wrong(format!("a whole number from 0 to {MOST_STORED}")))
     }
 }
 

@@ -121,6 +121,11 @@ pub enum Approached {
     Replayed,
     /// The user has [`MOST_OPEN_REQUESTS`].
     TooMany,
+    /// One of the two has `most` friends: the request stays open.
+    TooManyFriends {
+        /// Maximum friends of one user.
+        most: u32,
+    },
     /// They would become friends: come again with what it takes, as it is now.
     NeedsKeys,
 }
@@ -141,8 +146,13 @@ impl Change for ApproachFriend {
         match (self.approach, theirs_is_silent) {
             _ if are_friends => {}
             (Approach::Add, Some(_)) | (Approach::Accept, Some(false)) => {
-                if !self.become_friends(on).await? {
-                    return Ok(Approached::NeedsKeys);
+                let Some(befriend) = &self.befriend else { return Ok(Approached::NeedsKeys) };
+                match befriend.make(on, self.station).await? {
+                    Befriended::Friends => {}
+                    Befriended::NickChanged => return Ok(Approached::NeedsKeys),
+                    Befriended::TooMany { most, .. } => {
+                        return Ok(Approached::TooManyFriends { most });
+                    }
                 }
             }
             (Approach::Accept, _) => {}
@@ -158,14 +168,6 @@ impl Change for ApproachFriend {
 }
 
 impl ApproachFriend {
-    /// Whether they are friends now; else the keys are missing, or wrapped for a nick that is another by now.
-    async fn become_friends(&self, on: &mut Writing) -> Result<bool, Error> {
-        let Some(befriend) = &self.befriend else {
-            return Ok(false);
-        };
-        Ok(befriend.make(on, self.station).await? == Befriended::Friends)
-    }
-
     async fn ask(&self, on: &mut Writing) -> Result<(), Error> {
         let user = self.replay.user;
         let ask = sqlx::query_scalar(ASK).bind(user.as_str()).bind(self.other.as_str());

@@ -36,6 +36,13 @@ const ARE_FRIENDS: &str =
 
 const FRIEND_IDS: &str = "SELECT friend_id FROM friends WHERE user_id = $1 ORDER BY friend_id";
 
+/// The one of two users who has as many friends as a user may have, unless they are friends already.
+const FULL: &str = "
+    SELECT user_id FROM friends
+    WHERE user_id IN ($1, $2)
+        AND NOT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2)
+    GROUP BY user_id HAVING count(*) >= $3 ORDER BY user_id LIMIT 1";
+
 const NICK: &str = "SELECT nick FROM users WHERE id = $1";
 
 const ADD_CONVERSATION: &str = "
@@ -161,6 +168,13 @@ pub enum Befriended {
     Friends,
     /// One of the nicks is another by now: wrap again.
     NickChanged,
+    /// One of them has as many friends as a user may have.
+    TooMany {
+        /// Who has.
+        user: UserId,
+        /// Maximum friends of one user.
+        most: u32,
+    },
 }
 
 impl Change for Befriend {
@@ -187,6 +201,15 @@ impl Befriend {
             }
         }
         let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
+        let most = on.limits().friends;
+        if most > 0 {
+            let full = sqlx::query_scalar(FULL).bind(one.as_str()).bind(other.as_str()).bind(most);
+            let full = full.fetch_optional(on.connection().await?).await;
+            let full: Option<String> = full.doing("counting friends")?;
+            if let Some(full) = full {
+                return Ok(Befriended::TooMany { user: stored(&full)?, most });
+            }
+        }
         let befriend = sqlx::query(BEFRIEND).bind(one.as_str()).bind(other.as_str());
         let befriend = befriend.execute(on.connection().await?).await.doing("making friends")?;
         if befriend.rows_affected() > 0 {

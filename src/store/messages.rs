@@ -11,7 +11,7 @@ use super::places::place;
 use super::queue::Batched;
 use super::values::ManyRows;
 use super::writing::Writing;
-use super::{Error, Store, stored, stored_number};
+use super::{Error, Limits, Store, stored, stored_number};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 
@@ -22,7 +22,7 @@ static JUDGE: ManyRows = ManyRows::new(
     concat!(
         "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
          SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.last_access,
-                                     c.longest_data, p.standing, p.user_number, o.user_number, o.user_id,
+                                     c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id,
                                      hex(c.young), ",
         listed_place!("c.generation", "i.id", "i.hash"),
         "), ',')
@@ -50,12 +50,13 @@ static INSERT: ManyRows = ManyRows::new(
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
-    "WITH changed (number, next_seq, last_message_id, last_access, longest_data, young) AS (VALUES {rows})
+    "WITH changed (number, next_seq, last_message_id, last_access, longest_data, data_bytes, young) AS (VALUES {rows})
      UPDATE OR FAIL conversations
      SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
-         last_access = changed.last_access, longest_data = changed.longest_data, young = changed.young
+         last_access = changed.last_access, longest_data = changed.longest_data,
+         data_bytes = changed.data_bytes, young = changed.young
      FROM changed WHERE conversations.number = changed.number",
-    6,
+    7,
 );
 
 /// A message as its sender made it.
@@ -105,6 +106,13 @@ pub enum Added {
     NotFriends,
     /// The sender has blocked the other participant.
     Blocked,
+    /// The conversation would hold more bytes of data than `limit`.
+    QuotaExceeded {
+        /// How many it would hold.
+        bytes: i64,
+        /// How many it may hold.
+        limit: i64,
+    },
 }
 
 impl Store {
@@ -126,6 +134,7 @@ struct Judged {
     next_seq: i64,
     last_access: i64,
     longest_data: i64,
+    data_bytes: i64,
     /// What the sender may do.
     standing: Standing,
     sender_number: i64,
@@ -155,6 +164,7 @@ impl Judged {
             next_seq,
             last_access: stored_number(next()?)?,
             longest_data: stored_number(next()?)?,
+            data_bytes: stored_number(next()?)?,
             standing: Standing::of(next()?)?,
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
@@ -180,6 +190,7 @@ struct Head {
     next_seq: i64,
     last_access: i64,
     longest_data: i64,
+    data_bytes: i64,
     young: Young,
     /// Places in the run of the messages that this run stores.
     stored: Vec<usize>,
@@ -194,8 +205,9 @@ struct Row {
 }
 
 /// A run of messages that is being stored.
-#[derive(Default)]
 struct Run {
+    /// Maximum bytes of data of one conversation.
+    conversation_bytes: i64,
     /// By the numbers of the conversations.
     heads: HashMap<i64, Head>,
     rows: Vec<Row>,
@@ -216,7 +228,7 @@ impl Batched for AddMessage {
 /// Judges and stores a run of messages in their order.
 async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Error> {
     let judged = judge(on, all).await?;
-    let mut run = Run::default();
+    let mut run = Run::new(on.limits());
     let mut outcomes = Vec::with_capacity(all.len());
     for (nth, judged) in judged.into_iter().enumerate() {
         let Some(judged) = judged else {
@@ -228,7 +240,7 @@ async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Er
     }
     if !run.rows.is_empty() {
         run.rows.sort_unstable_by_key(|row| row.place);
-        let Run { heads, rows, listed, changes } = run;
+        let Run { heads, rows, listed, changes, .. } = run;
         insert(on, all, &rows);
         list(on, listed);
         advance(on, all, &heads);
@@ -258,6 +270,20 @@ async fn repeats(
 }
 
 impl Run {
+    fn new(limits: &Limits) -> Self {
+        let conversation_bytes = match i64::try_from(limits.conversation_bytes) {
+            Ok(0) | Err(_) => i64::MAX,
+            Ok(bytes) => bytes,
+        };
+        Self {
+            conversation_bytes,
+            heads: HashMap::new(),
+            rows: Vec::new(),
+            listed: Vec::new(),
+            changes: Changes::default(),
+        }
+    }
+
     /// Decides about one message; where it is to be stored, gives it the next place.
     fn place_message(
         &mut self,
@@ -274,6 +300,7 @@ impl Run {
             next_seq: judged.next_seq,
             last_access: judged.last_access,
             longest_data: judged.longest_data,
+            data_bytes: judged.data_bytes,
             young: judged.young.clone(),
             stored: Vec::new(),
         });
@@ -288,9 +315,14 @@ impl Run {
             (None, Standing::NotFriends) => return Added::NotFriends,
             (None, Standing::Open) => {}
         }
+        let bytes = i64::try_from(add.message.data.len()).unwrap_or(i64::MAX);
+        let data_bytes = head.data_bytes.saturating_add(bytes);
+        if data_bytes > self.conversation_bytes {
+            return Added::QuotaExceeded { bytes: data_bytes, limit: self.conversation_bytes };
+        }
+        head.data_bytes = data_bytes;
         // A clock that was set back must not break the order of the seconds of acceptance.
         head.last_access = head.last_access.max(add.now.unix());
-        let bytes = i64::try_from(add.message.data.len()).unwrap_or(i64::MAX);
         head.longest_data = head.longest_data.max(bytes);
         let place = place(judged.generation, head.next_seq);
         self.listed.extend(head.young.push(place, judged.hash));
@@ -371,6 +403,7 @@ fn advance(on: &mut Writing, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
             .add(all[*last].message.id.as_str())
             .add(head.last_access)
             .add(head.longest_data)
+            .add(head.data_bytes)
             .add(head.young.bytes());
     });
 }

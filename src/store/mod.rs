@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod friend_requests;
 mod friends;
+mod limits;
 mod log;
 mod message_ids;
 mod messages;
@@ -55,6 +56,7 @@ pub use friend_requests::{
     Approach, ApproachFriend, Approached, DeclineFriend, MOST_OPEN_REQUESTS, RemoveFriend, Requests,
 };
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
+pub use limits::Limits;
 pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Download, DownloadPartial, Page};
 pub use properties::{ChangeProperty, Property, PropertyChanged};
@@ -94,7 +96,12 @@ impl Store {
     /// # Errors
     ///
     /// [`OpenError`] says what is wrong with the URL, the file or its schema.
-    pub async fn open(url: &str, schema: Schema, tasks: &TaskTracker) -> Result<Self, OpenError> {
+    pub async fn open(
+        url: &str,
+        schema: Schema,
+        limits: Limits,
+        tasks: &TaskTracker,
+    ) -> Result<Self, OpenError> {
         let refused = || OpenError::Url { url: url.to_owned() };
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
         let opened = Arc::new(file.open()?);
@@ -108,7 +115,7 @@ impl Store {
                 connected => break connected?,
             }
         };
-        let writer = Writer::start(file, Arc::clone(&opened), writer, checkpointer, tasks);
+        let writer = Writer::start(file, Arc::clone(&opened), limits, writer, checkpointer, tasks);
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
         Ok(Self { readers, pages, lists, writer, _file: opened })

@@ -27,7 +27,7 @@ use super::properties::{ChangeProperty, PropertyChanged};
 use super::queue::{Caller, Change, Item, Submitted, apply};
 use super::values::ROWS;
 use super::writing::Writing;
-use super::{DatabaseFile, Error};
+use super::{DatabaseFile, Error, Limits};
 use crate::id::{StationId, UserId};
 
 /// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
@@ -76,6 +76,7 @@ impl Writer {
     pub(super) fn start(
         file: DatabaseFile,
         opened: Arc<File>,
+        limits: Limits,
         connection: SqliteConnection,
         checkpointer: SqliteConnection,
         tasks: &TaskTracker,
@@ -87,7 +88,8 @@ impl Writer {
         let (told, _) = broadcast::channel(TOLD);
         let task = WriterTask {
             file,
-            writing: Some(Writing::new(connection)),
+            limits,
+            writing: Some(Writing::new(connection, limits)),
             changes,
             told: told.clone(),
             version: None,
@@ -175,6 +177,7 @@ impl Writer {
 
 struct WriterTask {
     file: DatabaseFile,
+    limits: Limits,
     /// `None` after a failure that may have left it in an unknown state.
     writing: Option<Writing>,
     changes: mpsc::Receiver<Item>,
@@ -264,7 +267,7 @@ impl WriterTask {
                     Error::Closed
                 })?;
                 self.version = None;
-                Ok(none.insert(Writing::new(connection)))
+                Ok(none.insert(Writing::new(connection, self.limits)))
             }
         }
     }

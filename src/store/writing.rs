@@ -10,9 +10,9 @@ use std::sync::Arc;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, FromRow, SqliteConnection};
 
-use super::Error;
 use super::error::Doing as _;
 use super::values::{ManyRows, Values};
+use super::{Error, Limits};
 use crate::id::{StationId, UserId};
 
 /// The most texts of several statements that are remembered: as many as sqlx keeps prepared.
@@ -21,6 +21,7 @@ const TEXTS: usize = 100;
 /// A transaction, and of whom it has changed something: at which station, where it was one alone.
 pub struct Writing {
     connection: SqliteConnection,
+    limits: Limits,
     /// What is to be carried out with the next statement.
     later: Vec<&'static str>,
     arguments: SqliteArguments,
@@ -30,14 +31,20 @@ pub struct Writing {
 }
 
 impl Writing {
-    pub(super) fn new(connection: SqliteConnection) -> Self {
+    pub(super) fn new(connection: SqliteConnection, limits: Limits) -> Self {
         Self {
             connection,
+            limits,
             later: Vec::new(),
             arguments: SqliteArguments::default(),
             texts: HashMap::new(),
             told: HashMap::new(),
         }
+    }
+
+    /// Bounds that changes are judged by.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Begins a transaction that holds the right to write. The first statement waits where another process has it.

@@ -30,6 +30,7 @@ mod notifications;
 mod openssl;
 mod operating;
 mod privacy;
+mod quotas;
 mod reads;
 mod reports;
 mod second_server;

@@ -195,6 +195,10 @@ async fn what_the_third_version_has_kept_is_served_by_this_one() {
     let People { alice, bob, alice_to_carol, carol } = people.at(server.address);
     let mut database = connects(&place).await;
     all_are_kept(&mut database).await;
+    let sizes =
+        "SELECT id, data_bytes FROM conversations WHERE id IN ('empty', 'long') ORDER BY id";
+    let sizes: Vec<(String, i64)> = sqlx::query_as(sizes).fetch_all(&mut database).await.unwrap();
+    assert_eq!(sizes, [("empty".to_owned(), 0), ("long".to_owned(), 9000 * 4)]);
     database.close().await.unwrap();
     for (sender, reader, messages) in [(alice, bob, 40), (alice_to_carol, carol, 32)] {
         let before = reader.downloads().await.ok();

@@ -6,8 +6,8 @@ use chatserver::friends;
 use chatserver::id::{ConversationId, Instance, Parse, Signature, UserId};
 use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::store::{
-    AddMessage, Added, ChangeProperty, Clear, Cleared, Cursor, Download, DownloadPartial, Property,
-    PropertyChanged, Purged, Replay, Schema, Store, WireText,
+    AddMessage, Added, ChangeProperty, Clear, Cleared, Cursor, Download, DownloadPartial, Limits,
+    Property, PropertyChanged, Purged, Replay, Schema, Store, WireText,
 };
 use chatserver::users::{self, FullName, Nick};
 use futures_util::future::join_all;
@@ -67,7 +67,9 @@ impl Direct {
                     Added::InstanceChanged => Said::InstanceChanged(None),
                     Added::Conflict => Said::Conflict,
                     Added::NotFriends => Said::NotFriends,
-                    Added::Blocked => unreachable!("nobody blocks anybody here"),
+                    Added::Blocked | Added::QuotaExceeded { .. } => {
+                        unreachable!("nobody blocks anybody, and there is no quota")
+                    }
                 }
             }
             Ask::Clear { by, of, .. } => {
@@ -121,7 +123,9 @@ impl Server for Direct {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("chat.db").display());
-        let store = Store::open(&url, Schema::Migrate, &TaskTracker::new()).await.unwrap();
+        let store = Store::open(&url, Schema::Migrate, Limits::default(), &TaskTracker::new())
+            .await
+            .unwrap();
         let keys = ready_made_keys();
         let mut users = Vec::new();
         for (by, nick) in NICKS.into_iter().enumerate() {
@@ -227,6 +231,7 @@ impl Server for Direct {
         all_are_kept(&mut database).await;
         database.close().await.unwrap();
         let tasks = TaskTracker::new();
-        self.store = Store::open(&self.url, Schema::MustBeCurrent, &tasks).await.unwrap();
+        self.store =
+            Store::open(&self.url, Schema::MustBeCurrent, Limits::default(), &tasks).await.unwrap();
     }
 }
