@@ -163,6 +163,8 @@ pub struct Limits {
     pub conversation_bytes: StoredBytes,
     /// Friends of one user; 0 = off.
     pub friends: Bounded<0, 1_000_000>,
+    /// Free bytes of the disk that are kept; 0 = off.
+    pub disk_reserve_bytes: StoredBytes,
     /// Stations of one user.
     pub stations_per_user: Bounded<1, 1000>,
     /// Failures of one address in a minute; 0 = off.
@@ -180,7 +182,7 @@ impl Limits {
         store::Limits {
             conversation_bytes: self.conversation_bytes.get(),
             friends: self.friends.get(),
-            disk_reserve_bytes: 0,
+            disk_reserve_bytes: self.disk_reserve_bytes.get(),
         }
     }
 }

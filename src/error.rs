@@ -126,9 +126,23 @@ pub enum Error {
     /// Too much is on its way at the moment; nothing was changed, unless by what the answer would have told.
     #[error("the server has too much on its way at the moment, try again")]
     Crowded,
+    /// The disk of the server is nearly full; nothing was changed.
+    #[error("the server's disk is nearly full: it stores nothing more until there is space again")]
+    StorageFull,
     /// The store refused or failed; nothing was changed.
     #[error("the server can't do this at the moment, try again")]
-    Unavailable(#[from] store::Error),
+    Unavailable(#[source] store::Error),
+}
+
+/// What is no failure of the store has no cause that would be logged for each request.
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::QueueFull => Self::Crowded,
+            store::Error::StorageFull { .. } => Self::StorageFull,
+            failed => Self::Unavailable(failed),
+        }
+    }
 }
 
 impl Error {
@@ -155,6 +169,7 @@ impl Error {
             Self::Replayed { .. } => "replayed",
             Self::WorkspaceTaken => "workspace_taken",
             Self::RateLimited { .. } | Self::TooMany { .. } => "rate_limited",
+            Self::StorageFull => "storage_full",
             Self::Internal | Self::Keys(_) => "internal",
             Self::TimedOut | Self::Crowded | Self::Unavailable(_) => "unavailable",
         }

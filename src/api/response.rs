@@ -70,7 +70,9 @@ pub fn status(error: &Error) -> StatusCode {
         | Error::WorkspaceTaken => StatusCode::CONFLICT,
         Error::RateLimited { .. } | Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal | Error::Keys(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        Error::TimedOut | Error::Crowded | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::TimedOut | Error::Crowded | Error::StorageFull | Error::Unavailable(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 
@@ -80,6 +82,8 @@ fn retry_after(error: &Error) -> Option<Duration> {
         // Until something of it has gone, which is for the caller or other people to do.
         Error::TooMany { .. } => Some(Duration::from_hours(1)),
         Error::TimedOut | Error::Crowded | Error::Unavailable(_) => Some(Duration::from_secs(1)),
+        // As long as an operator or a purge may need.
+        Error::StorageFull => Some(Duration::from_mins(1)),
         _ => None,
     }
 }

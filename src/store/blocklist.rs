@@ -76,6 +76,10 @@ pub enum BlockChanged {
 impl Change for ChangeBlock {
     type Outcome = BlockChanged;
 
+    fn grows(&self) -> bool {
+        self.blocked
+    }
+
     async fn apply(&self, on: &mut Writing) -> Result<BlockChanged, Error> {
         if self.replay.is_known(on).await? {
             return Ok(BlockChanged::Replayed);

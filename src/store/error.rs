@@ -11,6 +11,16 @@ pub enum Error {
     /// The writer's queue is full: the caller may try again later.
     #[error("the queue of the writer is full")]
     QueueFull,
+    /// The disk is nearly full, and the change would grow the data.
+    #[error(
+        "the disk has {free} bytes free, and limits.disk_reserve_bytes keeps {reserve} for changes that don't grow the data"
+    )]
+    StorageFull {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are kept free.
+        reserve: u64,
+    },
     /// The store is shutting down, or its writer has ended.
     #[error("the writer has stopped")]
     Closed,
@@ -31,7 +41,7 @@ impl Error {
         match self {
             Self::Database { source, .. } => is_busy(source),
             Self::Closed => true,
-            Self::QueueFull => false,
+            Self::QueueFull | Self::StorageFull { .. } => false,
         }
     }
 

@@ -133,6 +133,10 @@ pub enum Approached {
 impl Change for ApproachFriend {
     type Outcome = Approached;
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, on: &mut Writing) -> Result<Approached, Error> {
         if self.replay.is_known(on).await? {
             return Ok(Approached::Replayed);

@@ -180,6 +180,10 @@ pub enum Befriended {
 impl Change for Befriend {
     type Outcome = Befriended;
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, on: &mut Writing) -> Result<Befriended, Error> {
         self.make(on, None).await
     }

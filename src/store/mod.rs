@@ -24,6 +24,7 @@ mod queue;
 mod reading;
 mod replays;
 mod reports;
+mod reserve;
 mod schema;
 mod server_lock;
 mod stations;
@@ -64,13 +65,14 @@ pub use queue::Change;
 use reading::{Readers, Together};
 pub use replays::{Once, Replay};
 pub use reports::{Report, ReportType, Reported, Undelivered};
+use reserve::Reserve;
 pub use schema::Schema;
 pub use server_lock::{LockHolder, ServerLock};
 pub use stations::{BindStation, Station};
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
 pub use workspaces::{MOST_WORKSPACES, RegisterWorkspace, Registered, Workspace};
 pub use writer::Told;
-use writer::Writer;
+use writer::{Disk, Writer};
 pub use writing::Writing;
 
 /// A row that every database of ours has.
@@ -86,6 +88,7 @@ pub struct Store {
     pages: Together<pages::Asking>,
     lists: Together<conversations::AskConversations>,
     writer: Writer,
+    reserve: Arc<Reserve>,
     /// To be closed after the connections, see [`DatabaseFile::open`].
     _file: Arc<File>,
 }
@@ -115,10 +118,12 @@ impl Store {
                 connected => break connected?,
             }
         };
-        let writer = Writer::start(file, Arc::clone(&opened), limits, writer, checkpointer, tasks);
+        let reserve = Arc::new(Reserve::new(Arc::clone(&opened), limits.disk_reserve_bytes));
+        let disk = Disk { file, opened: Arc::clone(&opened), reserve: Arc::clone(&reserve) };
+        let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
-        Ok(Self { readers, pages, lists, writer, _file: opened })
+        Ok(Self { readers, pages, lists, writer, reserve, _file: opened })
     }
 
     /// Whether the database answers and changes are still accepted.
@@ -154,6 +159,12 @@ impl Store {
     #[must_use]
     pub fn queue_depth(&self) -> usize {
         self.writer.queue_depth()
+    }
+
+    /// Whether less of the disk is free than is to be kept, so that changes that grow the data are refused.
+    #[must_use]
+    pub fn is_storage_full(&self) -> bool {
+        self.reserve.is_full()
     }
 
     /// Returns when the writer has ended, which it does by itself only after a panic, or when the disk did not take what was

@@ -24,6 +24,12 @@ pub trait Change: Send + Sync + 'static {
     /// Whether it is made for its answer alone, so that it is not made once nobody waits for that.
     const IS_FOR_ITS_ANSWER: bool = false;
 
+    /// Whether it grows the data for good. Where the disk is nearly full it is refused, and all others are made. Messages,
+    /// which are no [`Change`], are refused then, too.
+    fn grows(&self) -> bool {
+        false
+    }
+
     /// Applies it. It may be called again after a rollback.
     fn apply<'a>(
         &'a self,

@@ -161,6 +161,10 @@ pub enum Reported {
 impl Change for Report {
     type Outcome = Reported;
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, on: &mut Writing) -> Result<Reported, Error> {
         let user = self.replay.user;
         if self.replay.is_known(on).await? {
@@ -225,6 +229,10 @@ struct MarkDelivered {
 
 impl Change for MarkDelivered {
     type Outcome = ();
+
+    fn grows(&self) -> bool {
+        true
+    }
 
     async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
         let Undelivered { conversation, user, generation, places: (first, last) } =

@@ -236,6 +236,10 @@ impl Change for AddUser {
     /// The address that has the id already, if one has: then nothing was added.
     type Outcome = Option<String>;
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, on: &mut Writing) -> Result<Option<String>, Error> {
         let id = UserId::of(&self.email);
         let added = sqlx::query(ADD)

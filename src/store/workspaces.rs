@@ -83,6 +83,10 @@ pub enum Registered {
 impl Change for RegisterWorkspace {
     type Outcome = Registered;
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, on: &mut Writing) -> Result<Registered, Error> {
         let owner = sqlx::query_scalar(OWNER).bind(&self.name);
         let owner: Option<String> =

@@ -25,6 +25,7 @@ use super::log::{self, Log};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
 use super::queue::{Caller, Change, Item, Submitted, apply};
+use super::reserve::Reserve;
 use super::values::ROWS;
 use super::writing::Writing;
 use super::{DatabaseFile, Error, Limits};
@@ -62,11 +63,20 @@ pub enum Told {
     Anybody,
 }
 
+/// Where the writer writes.
+pub(super) struct Disk {
+    pub(super) file: DatabaseFile,
+    /// The same, opened before all connections ([`DatabaseFile::open`]).
+    pub(super) opened: Arc<File>,
+    pub(super) reserve: Arc<Reserve>,
+}
+
 /// The queue's end in the hands of the store.
 pub(super) struct Writer {
     queue: mpsc::Sender<Item>,
     told: broadcast::Sender<Told>,
     log: Arc<Log>,
+    reserve: Arc<Reserve>,
     closing: CancellationToken,
     ended: CancellationToken,
 }
@@ -74,13 +84,13 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the writer and the task that checkpoints the log.
     pub(super) fn start(
-        file: DatabaseFile,
-        opened: Arc<File>,
+        disk: Disk,
         limits: Limits,
         connection: SqliteConnection,
         checkpointer: SqliteConnection,
         tasks: &TaskTracker,
     ) -> Self {
+        let Disk { file, opened, reserve } = disk;
         let (queue, changes) = mpsc::channel(QUEUE);
         let log = Arc::new(Log::default());
         let closing = log.flush_failed().child_token();
@@ -102,16 +112,18 @@ impl Writer {
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
         let checkpoint = log::checkpoint(checkpointer, opened, Arc::clone(&log), ended.clone());
+        tasks.spawn(Arc::clone(&reserve).watch(ended.clone()));
         // Without it the log would grow for ever.
         let close = closing.clone().drop_guard();
         tasks.spawn(async move {
             let _close = close;
             checkpoint.await;
         });
-        Self { queue, told, log, closing, ended }
+        Self { queue, told, log, reserve, closing, ended }
     }
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
+        self.reserve.refuse_growth()?;
         self.submit(|caller| Item::Add(Box::new(Submitted::new(message, caller)))).await
     }
 
@@ -127,6 +139,9 @@ impl Writer {
     }
 
     pub(super) async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
+        if change.grows() {
+            self.reserve.refuse_growth()?;
+        }
         self.submit(|caller| Item::Change(Box::new(Submitted::new(change, caller)))).await
     }
 
@@ -139,9 +154,10 @@ impl Writer {
         outcome.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Makes a change that nobody waits for, unless the queue is half full: the other half is for those who wait.
+    /// Makes a change that nobody waits for, unless the queue is half full: the other half is for those who wait. One that
+    /// grows the data is skipped while the disk is full.
     pub(super) fn offer<C: Change>(&self, change: C) {
-        if self.queue_depth() >= QUEUE / 2 {
+        if self.queue_depth() >= QUEUE / 2 || change.grows() && self.reserve.is_full() {
             return;
         }
         let (caller, _) = oneshot::channel();

@@ -13,11 +13,11 @@ impl Person {
         self.prepares("chatblocklist", action, fields).sent().await
     }
 
-    async fn blocks(&self, other: &str) -> Answer {
+    pub async fn blocks(&self, other: &str) -> Answer {
         self.asks_blocklist("block", &json!({ "userid": other })).await
     }
 
-    async fn unblocks(&self, other: &str) -> Answer {
+    pub async fn unblocks(&self, other: &str) -> Answer {
         self.asks_blocklist("unblock", &json!({ "userid": other })).await
     }
 

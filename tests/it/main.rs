@@ -17,6 +17,7 @@ mod devices;
 mod durability;
 mod ears;
 mod friends;
+mod full_disk;
 mod fuzzing;
 mod hints;
 mod keys;

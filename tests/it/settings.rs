@@ -13,7 +13,7 @@ use toml::Table;
 use crate::binary::Workplace;
 
 /// Every setting, another value, a wrong value, and what is said to be expected in its place.
-const SETTINGS: [(&str, &str, &str, &str); 33] = [
+const SETTINGS: [(&str, &str, &str, &str); 34] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.error_status", "always_200", "sometimes", r#""real" or "always_200""#),
@@ -41,6 +41,7 @@ const SETTINGS: [(&str, &str, &str, &str); 33] = [
     ("limits.download_bytes", "2048", "", "from 1024 to"),
     ("limits.conversation_bytes", "7", "1000000000000000001", "from 0 to"),
     ("limits.friends", "7", "1000001", "from 0 to 1000000"),
+    ("limits.disk_reserve_bytes", "7", "-1", "from 0 to"),
     ("limits.stations_per_user", "7", "0", "from 1 to 1000"),
     ("limits.failures_per_minute", "7", "1000001", "from 0 to"),
     ("limits.requests_per_second", "7", "true", "from 0 to"),

@@ -14,7 +14,7 @@ impl Person {
         self.prepares_for("chatowner", "workspace", "workspaceregister", &fields)
     }
 
-    async fn registers(&self, name: &str) -> Answer {
+    pub async fn registers(&self, name: &str) -> Answer {
         self.prepares_to_register(name).sent().await
     }
 

@@ -25,6 +25,7 @@ const NUMBERS: &[(&str, u64, u64)] = &[
     ("presence.timeout_seconds", 1, 3600),
     ("limits.conversation_bytes", 0, 1_000_000_000_000_000_000),
     ("limits.friends", 0, 1_000_000),
+    ("limits.disk_reserve_bytes", 0, 1_000_000_000_000_000_000),
     ("limits.stations_per_user", 1, 1000),
     ("auth.clock_skew_seconds", 1, 900),
     ("limits.connections", 1, 1_000_000),

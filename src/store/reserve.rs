@@ -1,0 +1,90 @@
+//! Free space of the disk, of which some is kept.
+//!
+//! SQLite needs space to delete, too: a clear, a purge and an acknowledgement are written to the log first. So below the
+//! reserve no change is made that grows the data, and those that shrink it go on.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use metrics::counter;
+use rustix::fs::fstatvfs;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+
+/// How often the free space is read. The default reserve is more than what a server writes in that time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The free space of the disk that the database is on.
+pub(super) struct Reserve {
+    database: Arc<File>,
+    /// Bytes to be kept free; 0 keeps none.
+    bytes: u64,
+    free: AtomicU64,
+    is_full: AtomicBool,
+}
+
+impl Reserve {
+    /// Reads for the first time how much is free.
+    pub(super) fn new(database: Arc<File>, bytes: u64) -> Self {
+        let free = AtomicU64::new(u64::MAX);
+        let reserve = Self { database, bytes, free, is_full: AtomicBool::new(false) };
+        reserve.look();
+        reserve
+    }
+
+    /// Reads every now and then how much is free, until the store has closed.
+    pub(super) async fn watch(self: Arc<Self>, ended: CancellationToken) {
+        while ended.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
+            let reserve = Arc::clone(&self);
+            drop(spawn_blocking(move || reserve.look()).await);
+        }
+    }
+
+    /// Refuses a change that grows the data where less is free than is to be kept.
+    pub(super) fn refuse_growth(&self) -> Result<(), Error> {
+        if !self.is_full() {
+            return Ok(());
+        }
+        counter!("chatserver_store_refused_changes_total", "cause" => "storage_full").increment(1);
+        Err(Error::StorageFull { free: self.free_bytes(), reserve: self.bytes })
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    fn look(&self) {
+        let free_bytes = match fstatvfs(&self.database) {
+            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+            Err(error) => {
+                tracing::debug!(%error, "the free space of the disk can't be read");
+                return;
+            }
+        };
+        self.free.store(free_bytes, Ordering::Relaxed);
+        let (is_full, reserve_bytes) = (free_bytes < self.bytes, self.bytes);
+        let was_full = self.is_full.swap(is_full, Ordering::Relaxed);
+        if is_full && !was_full {
+            tracing::warn!(
+                free_bytes,
+                reserve_bytes,
+                "the disk is nearly full: changes that grow the data are refused until more than limits.disk_reserve_bytes is free"
+            );
+        } else if was_full && !is_full {
+            tracing::info!(
+                free_bytes,
+                reserve_bytes,
+                "the disk has space again: all changes are accepted"
+            );
+        }
+    }
+}

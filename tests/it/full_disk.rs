@@ -1,0 +1,95 @@
+//! A disk that is nearly full: nothing is stored that grows the data, and everything else goes on.
+
+use chatserver::friends;
+use chatserver::keys::ConversationSecret;
+use serde_json::json;
+
+use crate::binary::Workplace;
+use crate::world::{Answer, World, message, until};
+
+/// More than any disk has.
+const RESERVE: (&str, &str) = ("limits.disk_reserve_bytes", "1000000000000000000");
+
+#[track_caller]
+fn is_full(answer: &Answer) {
+    answer.refused(503, "storage_full");
+    assert_eq!(answer.headers["retry-after"], "60");
+}
+
+#[tokio::test]
+async fn what_grows_the_data_is_refused_and_everything_else_goes_on() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let (carol, dora) = (world.person("Carol").await, world.person("Dora").await);
+    let id = bob.sends("before").await;
+    carol.wants(&alice.email).await.ok();
+    dora.wants(&alice.email).await.ok();
+    alice.blocks(dora.user.as_str()).await.ok();
+
+    let world = world.restarts(&[RESERVE]).await;
+    let [alice, bob, carol, dora] = [alice, bob, carol, dora].map(|one| one.moves_to(&world));
+    assert!(world.app().store.is_storage_full());
+    is_full(&alice.adds(&message("more", &alice.date())).await);
+    is_full(&alice.reports_as("viewed", &[&id]).await);
+    is_full(&alice.reports_as("delivered", &[&id]).await);
+    is_full(&alice.accepts(&carol).await);
+    is_full(&alice.wants("eve@example.com").await);
+    is_full(&alice.blocks(bob.user.as_str()).await);
+    is_full(&alice.registers("alice.ozeki.chat").await);
+    let secret = ConversationSecret::generate();
+    let befriend = friends::befriend(&world.app().store, &carol.email, &dora.email, &secret);
+    assert!(befriend.await.is_err());
+
+    alice.elsewhere().logs_in().await.ok();
+    let told = alice.is_notified().await;
+    alice.polls(told.sequence).await;
+    alice.chooses("useraway").await.ok();
+    for mark in ["favorite", "unfavorite", "mute", "unmute", "hide", "unhide"] {
+        alice.does(mark, json!({})).await.ok();
+    }
+    alice.does("setlistitembackgroundcolor", json!({ "color": "#bae1ff" })).await.ok();
+    alice.unblocks(dora.user.as_str()).await.ok();
+    alice.declines(&carol).await.ok();
+    carol.removes(alice.user.as_str()).await.ok();
+    assert_eq!(alice.reads().await, ["before"]);
+    alice.clears().await.ok();
+    assert_eq!(bob.reads().await, [""; 0]);
+    alice.removes(bob.user.as_str()).await.ok();
+    world.disables(&dora).await;
+}
+
+#[tokio::test]
+async fn the_reports_that_the_server_makes_wait_for_space() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let id = alice.sends("hi").await;
+    let world = world.restarts(&[RESERVE]).await;
+    let bob = bob.moves_to(&world);
+    assert_eq!(bob.reads().await, ["hi"]);
+    // What is in the queue is made before this.
+    bob.does("mute", json!({})).await.ok();
+    assert_eq!(bob.told().await, []);
+
+    let world = world.restarts(&[]).await;
+    let (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
+    assert_eq!(bob.reads().await, ["hi"]);
+    let delivered = [("delivered".to_owned(), id)];
+    until("it is delivered", async || alice.told().await == delivered).await;
+}
+
+#[test]
+fn commands_store_nothing_more_and_say_why() {
+    let place = Workplace::new();
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    std::fs::write(
+        place.path().join("full.toml"),
+        "[limits]\ndisk_reserve_bytes = 1000000000000000000\n",
+    )
+    .unwrap();
+    let config = ["--config", "full.toml"];
+    let add = ["user", "add", "bob@example.com", "--nick", "Bob"];
+    let said = place.fails(&[&add[..], &config[..]].concat());
+    assert!(said.contains("bytes free, and limits.disk_reserve_bytes keeps"), "{said}");
+    place.tells(&[&["user", "disable", "alice@example.com"][..], &config[..]].concat());
+    place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
+}
