@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::Utf8Error;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -14,6 +14,9 @@ use crate::id::Parse;
 
 /// As many fields as requests have.
 const FEW: usize = 12;
+
+/// Maximum keys of an object. A megabyte of short keys would take many times its size in memory.
+const MAX_KEYS: usize = 64;
 
 /// What a field that holds a whole number must be.
 const NUMBER: &str = "a whole number of at least 0";
@@ -49,6 +52,9 @@ impl<'a> Fields<'a> {
     ) -> Result<Self, Error> {
         let object = serde_json::from_str(text);
         let Object(fields) = object.map_err(|error| no_object(problem(text, &error)))?;
+        if fields.len() > MAX_KEYS {
+            return Err(Error::BadRequest("the body and message may have at most 64 keys each"));
+        }
         if has_key_twice(&fields) {
             return Err(Error::BadRequest("a key occurs twice in the body or in message"));
         }
@@ -280,6 +286,10 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         let mut fields = Vec::with_capacity(FEW);
         while let Some((name, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
             fields.push((name.0, value));
+            if fields.len() > MAX_KEYS {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                break;
+            }
         }
         Ok(Object(fields))
     }
