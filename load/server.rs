@@ -103,6 +103,7 @@ impl Place {
             .arg(&self.database_url)
             .env("CHATSERVER_HTTP__METRICS_LISTEN", "127.0.0.1:0")
             .env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0")
+            .env("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "0")
             .envs(settings.iter().map(|(name, value)| (*name, value)))
             .stderr(self.log()?);
         Server::start(command).await

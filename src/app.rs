@@ -1,7 +1,9 @@
 //! What requests are answered with.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 
@@ -10,13 +12,16 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::error::Error;
 use crate::id::{StationId, UserId};
-use crate::limits::{Rates, Room, failure_network};
+use crate::limits::{
+    AddressPermit, BoundLog, ConnectionCounts, MemoryBudget, MemoryPermit, Owner, Rates,
+    client_network,
+};
 use crate::live::Hub;
 use crate::notifications::Hints;
 use crate::shutdown::Shutdown;
 use crate::signature::Verifier;
 use crate::stations::Stations;
-use crate::store::{self, Store};
+use crate::store::{self, LIGHT_PAGE_BYTES, Store};
 
 /// Everything that a request needs, put together once.
 pub struct App {
@@ -42,8 +47,12 @@ pub struct App {
     pub rates: Rates<UserId>,
     /// Failures of each client address to show who it is.
     pub failures: Rates<IpAddr>,
+    /// Open connections of each client network.
+    pub connections: Arc<ConnectionCounts>,
     /// Memory for bodies and answers on their way.
-    pub room: Room,
+    pub memory: Arc<MemoryBudget>,
+    /// Warns that a bound was hit.
+    pub bounds: BoundLog,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -65,7 +74,9 @@ impl App {
             hub: Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size())),
             rates: Rates::per_second(rate, burst),
             failures: Rates::per_minute(limits.failures_per_minute.get()),
-            room: Room::new(limits.buffered_bytes.size()),
+            connections: Arc::new(ConnectionCounts::new(limits.connections_per_address.size())),
+            memory: Arc::new(MemoryBudget::new(limits.buffered_bytes.size())),
+            bounds: BoundLog::default(),
             shutdown: Shutdown::default(),
             config,
         }
@@ -104,9 +115,51 @@ impl App {
             return error;
         }
         let Some(client) = client else { return error };
-        match self.failures.count(&failure_network(client)) {
+        match self.failures.count(&client_network(client)) {
             Ok(()) => error,
             Err(retry_after) => Error::RateLimited { retry_after },
         }
+    }
+
+    /// Counts an open connection of a client.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RateLimited`] where its network has `limits.connections_per_address`.
+    pub fn count_connection(&self, client: IpAddr) -> Result<AddressPermit, Error> {
+        self.connections.open(client).ok_or_else(|| {
+            self.bounds.hit("limits.connections_per_address");
+            Error::RateLimited { retry_after: Duration::from_secs(1) }
+        })
+    }
+
+    /// Makes a permit of the memory budget one for so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crowded`] where they are not to be had at the moment.
+    pub fn resize(&self, permit: &mut MemoryPermit, bytes: usize) -> Result<(), Error> {
+        if permit.resize(bytes) {
+            return Ok(());
+        }
+        self.bounds.hit("limits.buffered_bytes");
+        Err(Error::Crowded)
+    }
+
+    /// Admits a read whose answer takes many bytes: it counts as one request of its user for every 128 KiB, and takes
+    /// its memory before it is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RateLimited`], [`Error::Crowded`].
+    pub fn admit_large_read(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
+        let mut permit = self.memory.permit(owner);
+        self.resize(&mut permit, bytes)?;
+        let requests = u32::try_from(bytes / LIGHT_PAGE_BYTES).ok().and_then(NonZeroU32::new);
+        if let (Some(user), Some(requests)) = (owner.user, requests) {
+            let counted = self.rates.count_many(&user, requests);
+            counted.map_err(|retry_after| Error::RateLimited { retry_after })?;
+        }
+        Ok(permit)
     }
 }

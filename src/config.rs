@@ -106,13 +106,15 @@ pub struct Http {
     /// The address of the metrics.
     #[serde(deserialize_with = "parsed")]
     pub metrics_listen: MetricsListen,
-    /// How long a connection may wait for the whole head of its next request.
+    /// How long a head may take, from its first byte to its end.
     pub header_timeout_seconds: Seconds<1>,
+    /// How long a connection may be idle before the first byte of its next head.
+    pub keep_alive_seconds: Seconds<1>,
     /// How long a body may take to arrive.
     pub body_timeout_seconds: Seconds<1>,
     /// How long the work on a request may take.
     pub request_timeout_seconds: Seconds<1>,
-    /// How long a client may take nothing of its reply.
+    /// How long a client may take its answer at less than 8 KiB/s.
     pub write_timeout_seconds: Seconds<1>,
 }
 
@@ -149,6 +151,8 @@ pub struct Presence {
 pub struct Limits {
     /// Connections at a time.
     pub connections: Bounded<1, 1_000_000>,
+    /// Connections of one client network at a time; 0 = off.
+    pub connections_per_address: Bounded<0, 1_000_000>,
     /// Bodies and answers on their way, in bytes.
     pub buffered_bytes: Bounded<16_777_216, 4_294_967_295>,
     /// The body of a request, in bytes.

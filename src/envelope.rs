@@ -3,22 +3,37 @@
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::limits::MemoryPermit;
 use crate::store::WireText;
 
 /// An envelope: of a success, `{"status":"OK","errormessage":""` and what follows it, in the order of the calls.
-pub struct Reply(Vec<u8>);
+pub struct Reply {
+    bytes: Vec<u8>,
+    /// Memory that was taken before the reply was made.
+    permit: Option<MemoryPermit>,
+}
 
 impl Reply {
     /// The bare envelope.
     #[must_use]
     pub fn ok() -> Self {
-        Self(br#"{"status":"OK","errormessage":"""#.to_vec())
+        Self::begin(br#"{"status":"OK","errormessage":"""#.to_vec())
     }
 
     /// What a listener is told without having asked.
     #[must_use]
     pub fn event(name: &str) -> Self {
-        Self(format!("{{\"event\":\"{name}\"").into_bytes())
+        Self::begin(format!("{{\"event\":\"{name}\"").into_bytes())
+    }
+
+    fn begin(bytes: Vec<u8>) -> Self {
+        Self { bytes, permit: None }
+    }
+
+    /// Keeps the memory that was taken for this reply.
+    #[must_use]
+    pub fn holding(self, permit: Option<MemoryPermit>) -> Self {
+        Self { permit, ..self }
     }
 
     /// Goes on with a field.
@@ -42,21 +57,27 @@ impl Reply {
 
     fn with_bytes(mut self, name: &str, open: &[u8], value: &[u8], close: &[u8]) -> Self {
         let needed = name.len() + value.len() + 6;
-        if self.0.capacity() - self.0.len() < needed {
+        if self.bytes.capacity() - self.bytes.len() < needed {
             // Behind a long value there is room for short ones: a vector that grows again doubles, and is copied.
-            self.0.reserve(needed + 256);
+            self.bytes.reserve(needed + 256);
         }
         for part in [b",\"", name.as_bytes(), b"\":", open, value, close] {
-            self.0.extend_from_slice(part);
+            self.bytes.extend_from_slice(part);
         }
         self
     }
 
     /// The whole envelope.
     #[must_use]
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        self.0.push(b'}');
-        self.0
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.into_parts().0
+    }
+
+    /// The whole envelope, and the memory that was taken for it.
+    #[must_use]
+    pub fn into_parts(mut self) -> (Vec<u8>, Option<MemoryPermit>) {
+        self.bytes.push(b'}');
+        (self.bytes, self.permit)
     }
 }
 
@@ -70,7 +91,7 @@ pub fn refusal(error: &Error) -> Reply {
     });
     let mut head = head.expect("a refusal has a JSON form").into_bytes();
     head.pop();
-    let envelope = Reply(head);
+    let envelope = Reply::begin(head);
     match error {
         Error::TimestampOutOfRange { server_time } => {
             envelope.with("servertime", &server_time.to_string())

@@ -1,4 +1,8 @@
-//! How much one caller may do, by rates for each user or address, and how much all may do at once.
+//! How much one caller may do: rates for each user or address, open connections, and memory.
+
+mod bounds;
+mod connections;
+mod memory;
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,9 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota};
+use governor::{DefaultDirectRateLimiter, NotUntil, Quota};
 use quick_cache::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use bounds::BoundLog;
+pub use connections::{AddressPermit, ConnectionCounts};
+pub use memory::{MemoryBudget, MemoryPermit, Owner};
 
 /// The most callers that are counted. One that is pushed out begins anew.
 const CALLERS: usize = 16_384;
@@ -45,6 +52,16 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     ///
     /// The time after which the caller is within the rate again.
     pub fn count(&self, caller: &K) -> Result<(), Duration> {
+        self.count_many(caller, NonZeroU32::MIN)
+    }
+
+    /// Counts several at once for this caller. They count as half of the burst at most, so that each can be had some
+    /// time.
+    ///
+    /// # Errors
+    ///
+    /// The time after which the caller is within the rate again.
+    pub fn count_many(&self, caller: &K, count: NonZeroU32) -> Result<(), Duration> {
         let Some(quota) = self.quota else {
             return Ok(());
         };
@@ -52,53 +69,17 @@ impl<K: Hash + Eq + Clone> Rates<K> {
             Ok::<_, std::convert::Infallible>(Arc::new(DefaultDirectRateLimiter::direct(quota)))
         });
         let Ok(limiter) = limiter;
-        let clock = DefaultClock::default();
-        limiter.check().map_err(|not_until| not_until.wait_time_from(clock.now()))
+        let wait = |until: NotUntil<_>| until.wait_time_from(DefaultClock::default().now());
+        let most = NonZeroU32::new(quota.burst_size().get() / 2).unwrap_or(NonZeroU32::MIN);
+        let checked = limiter.check_n(count.min(most));
+        checked.map_or(Ok(()), |checked| checked.map_err(wait))
     }
 }
 
-/// What is at most this large is not counted: the number of connections bounds it.
-const SMALL: usize = 16 * 1024;
-
-/// The unit of [`Room`], in bytes.
-const UNIT: usize = 1024;
-
-/// Memory for bodies and answers that are on their way, however slowly.
-pub struct Room {
-    free: Arc<Semaphore>,
-    units: u32,
-}
-
-/// A part of the room, given back when this is dropped.
-pub struct Reserved {
-    _units: Option<OwnedSemaphorePermit>,
-}
-
-impl Room {
-    /// Room for so many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX);
-        Self { free: Arc::new(Semaphore::new(bytes / UNIT)), units }
-    }
-
-    /// Takes room for so many bytes, or `None` where there is not enough. One that is larger than all of it
-    /// takes all of it, so that nothing is refused for ever.
-    #[must_use]
-    pub fn reserve(&self, bytes: usize) -> Option<Reserved> {
-        if bytes <= SMALL {
-            return Some(Reserved { _units: None });
-        }
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
-        let units = Arc::clone(&self.free).try_acquire_many_owned(units).ok()?;
-        Some(Reserved { _units: Some(units) })
-    }
-}
-
-/// The network that failures are counted for: the address, or for IPv6 its /64, which is what one
+/// The network that limits of one client apply to: the address, or for IPv6 its /64, which is what one
 /// subscriber commonly gets (RFC 6177).
 #[must_use]
-pub fn failure_network(address: IpAddr) -> IpAddr {
+pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() & !u128::from(u64::MAX);

@@ -7,7 +7,8 @@ use crate::clock::Timestamp;
 use crate::conversations;
 use crate::error::Error;
 use crate::id::{ConversationId, Instance, Parse};
-use crate::store::{AddMessage, Added, Download, DownloadPartial, Message, Page, Store, WireText};
+use crate::limits::MemoryPermit;
+use crate::store::{AddMessage, Added, Found, Message, Page, PageQuery, Store};
 use crate::users::Caller;
 
 /// The type of a message: 1 to 32 characters (section 3).
@@ -99,65 +100,35 @@ pub async fn add(
     }
 }
 
-/// Messages and reports from old to new, and whether the page was cut.
-pub struct Downloaded {
-    /// Message objects, separated by commas.
-    pub messages: WireText,
-    /// Report objects, separated by commas.
-    pub reports: WireText,
-    /// Whether the page was cut before it had all that was asked for.
-    pub more: bool,
-}
-
-/// Everything from two cursors on in this instance, or in the current one (section 4.2). What the caller has for the first time is reported as delivered,
-/// which this does not wait for.
+/// A page of the caller's conversation in this instance, or in the current one (docs/protocol.md#download). What the
+/// caller has for the first time is reported as delivered, which this does not wait for. A large page is made once
+/// `admit` has taken memory for so many bytes.
 ///
 /// # Errors
 ///
-/// [`Error::ConversationNotFound`], [`Error::InstanceChanged`].
+/// [`Error::ConversationNotFound`], [`Error::InstanceChanged`], and what `admit` refuses.
 pub async fn download(
     store: &Store,
     caller: &Caller,
-    asked: &Download,
+    query: &PageQuery,
     instance: Option<Instance>,
     now: Timestamp,
-) -> Result<Downloaded, Error> {
-    let page = store.download(asked).await?;
-    downloaded(store, caller, asked.conversation, instance, page, now).await
-}
-
-/// What stands just before two cursors in this instance, or in the current one (section 4.2). What the caller has for the first time is reported as
-/// delivered, which this does not wait for.
-///
-/// # Errors
-///
-/// [`Error::ConversationNotFound`], [`Error::InstanceChanged`].
-pub async fn download_partial(
-    store: &Store,
-    caller: &Caller,
-    asked: &DownloadPartial,
-    instance: Option<Instance>,
-    now: Timestamp,
-) -> Result<Downloaded, Error> {
-    let page = store.download_partial(asked).await?;
-    downloaded(store, caller, asked.conversation, instance, page, now).await
-}
-
-async fn downloaded(
-    store: &Store,
-    caller: &Caller,
-    conversation: ConversationId,
-    instance: Option<Instance>,
-    page: Option<Page>,
-    now: Timestamp,
-) -> Result<Downloaded, Error> {
-    let page = page.ok_or(Error::ConversationNotFound)?;
+    admit: impl FnOnce(usize) -> Result<MemoryPermit, Error>,
+) -> Result<(Page, Option<MemoryPermit>), Error> {
+    let not_found = || Error::ConversationNotFound;
+    let (page, permit) = match store.page(query).await?.ok_or_else(not_found)? {
+        Found::Page(page) => (page, None),
+        Found::Large(bytes) => {
+            let permit = admit(bytes)?;
+            (store.large_page(query).await?.ok_or_else(not_found)?, Some(permit))
+        }
+    };
     if instance.is_some_and(|instance| instance != page.instance) {
-        let conversation = conversations::show(store, caller, conversation).await?;
+        let conversation = conversations::show(store, caller, query.conversation).await?;
         return Err(Error::InstanceChanged { conversation });
     }
     if let Some(undelivered) = page.undelivered {
         store.mark_delivered(undelivered, now);
     }
-    Ok(Downloaded { messages: page.messages, reports: page.reports, more: page.more })
+    Ok((page, permit))
 }

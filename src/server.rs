@@ -97,11 +97,7 @@ impl Server {
         self.tasks.spawn(async move {
             let upkeep = metrics.clone();
             tokio::select! {
-                served = api::serve_metrics(listener, app, metrics, logging) => {
-                    if let Err(error) = served {
-                        tracing::error!(%error, "the metrics are no longer served");
-                    }
-                }
+                () = api::serve_metrics(listener, app, metrics, logging) => {}
                 () = upkeep.upkeep() => {}
             }
         });

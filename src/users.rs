@@ -1,6 +1,7 @@
 //! Users: who they are, how they are added, renamed, disabled, and log in.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -8,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::{ApiKey, Email, Parse, Signature, StationId, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
+use crate::limits::Owner;
 use crate::store::{self, AddUser, Login, RenameUser, Renamed, Replay, Store, User};
 
 /// Who a request comes from whose signature has been found right. There is no other way to make one
@@ -22,9 +24,17 @@ pub struct Caller {
     pub signature: Signature,
     /// Until when the request could be fresh: its timestamp and the largest skew there can be.
     pub expires_at: Timestamp,
+    /// The client's address.
+    pub client: Option<IpAddr>,
 }
 
 impl Caller {
+    /// On whose account the answer is.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner { user: Some(self.user), client: self.client }
+    }
+
     /// What is kept of the request, if it is a change that may not be made again.
     #[must_use]
     pub fn replay(&self) -> Replay {

@@ -1,18 +1,20 @@
 //! Receiving the body of a request, within its bounds of size and time.
 
+use std::net::IpAddr;
+
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::server::Connection;
 use crate::app::App;
 use crate::error::Error;
-use crate::limits::Reserved;
+use crate::limits::{MemoryPermit, Owner};
 
-/// How much of a body that is refused is read and thrown away, so that a client which sends all of it
+/// Maximum bytes of a refused body that are read and thrown away, so that a client which sends all of it
 /// before it reads finds the answer, and not a connection that was reset.
 const DISCARDED: usize = 64 * 1024 * 1024;
 
@@ -25,9 +27,9 @@ pub enum Unreceived {
 }
 
 /// Refuses a body that says beforehand that it is too large.
-pub fn refuse_announced(app: &App, headers: &HeaderMap) -> Result<(), Error> {
-    if announced(headers).is_some_and(|length| length > app.config.limits.body_bytes.size()) {
-        return Err(too_large(app));
+pub fn refuse_announced(headers: &HeaderMap, max: usize) -> Result<(), Error> {
+    if announced(headers).is_some_and(|length| length > max) {
+        return Err(too_large(max));
     }
     Ok(())
 }
@@ -36,53 +38,84 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn too_large(app: &App) -> Error {
-    Error::TooLarge { what: "the body", limit: app.config.limits.body_bytes.size() }
+fn too_large(max: usize) -> Error {
+    Error::TooLarge { what: "the body", limit: max }
 }
 
-/// A body that has arrived, and its room.
-pub struct Received<T> {
-    pub admitted: T,
-    pub body: Bytes,
-    _reserved: Reserved,
+/// A body that has arrived, and its part of the memory budget.
+pub struct Received {
+    bytes: Vec<u8>,
+    permit: MemoryPermit,
 }
 
-/// Reads the body, or throws it away where the request is refused already.
-pub async fn receive<T>(
+impl Received {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds bytes that have come. They are copied: as they come, each piece keeps the whole buffer that it was read into.
+    fn push(&mut self, app: &App, piece: &[u8], max: usize) -> Result<(), Error> {
+        let needed = self.bytes.len() + piece.len();
+        if needed > max {
+            return Err(too_large(max));
+        }
+        if needed > self.bytes.capacity() {
+            let capacity = needed.max(2 * self.bytes.capacity()).min(max);
+            app.resize(&mut self.permit, capacity)?;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
+/// Receives a body of at most `max` bytes. Memory is taken for what has come, not for what was announced.
+pub async fn receive(
     app: &App,
     head: &Parts,
     mut body: Body,
-    admitted: Result<T, Error>,
-) -> Result<Received<T>, Unreceived> {
-    let limit = app.config.limits.body_bytes.size();
+    max: usize,
+    client: Option<IpAddr>,
+) -> Result<Received, Unreceived> {
+    let permit = app.memory.permit(Owner { user: None, client });
+    let mut received = Received { bytes: Vec::new(), permit };
     let receiving = async {
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(error) => {
+        while let Some(frame) = body.frame().await {
+            let incomplete = |_| Error::BadRequest("the body did not arrive whole");
+            let Ok(piece) = frame.map_err(incomplete)?.into_data() else { continue };
+            if let Err(error) = received.push(app, &piece, max) {
+                drop(received);
                 discard(head, &mut body).await;
-                return Err(Unreceived::Refused(error));
+                return Err(error);
             }
-        };
-        let Some(reserved) = app.room.reserve(announced(&head.headers).unwrap_or(limit)) else {
-            discard(head, &mut body).await;
-            return Err(Unreceived::Refused(Error::Crowded));
-        };
-        match Limited::new(&mut body, limit).collect().await {
-            Ok(collected) => {
-                Ok(Received { admitted, body: collected.to_bytes(), _reserved: reserved })
-            }
-            Err(error) if error.is::<LengthLimitError>() => {
-                discard(head, &mut body).await;
-                Err(Unreceived::Refused(too_large(app)))
-            }
-            Err(_) => Err(Unreceived::Refused(Error::BadRequest("the body did not arrive whole"))),
         }
+        Ok(received)
     };
+    in_time(app, head, receiving).await
+}
+
+/// Throws the body of a refused request away.
+pub async fn refuse(app: &App, head: &Parts, mut body: Body, error: Error) -> Unreceived {
+    let discarding = async {
+        discard(head, &mut body).await;
+        Err::<(), _>(error)
+    };
+    in_time(app, head, discarding).await.err().unwrap_or(Unreceived::Late)
+}
+
+async fn in_time<T>(
+    app: &App,
+    head: &Parts,
+    receiving: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Unreceived> {
     let received = timeout(app.config.http.body_timeout_seconds.duration(), receiving).await;
     if let Some(connection) = head.extensions.get::<Connection>() {
         connection.received();
     }
-    received.unwrap_or(Err(Unreceived::Late))
+    match received {
+        Ok(received) => received.map_err(Unreceived::Refused),
+        Err(_) => Err(Unreceived::Late),
+    }
 }
 
 async fn discard(head: &Parts, body: &mut Body) {

@@ -1,5 +1,7 @@
 //! Who calls: the three headers, the signature, the rates, the freshness.
 
+use std::net::IpAddr;
+
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
@@ -30,6 +32,7 @@ pub struct Signer {
     station: Option<StationId>,
     /// A notification is told without one, too.
     signature: Option<Signature>,
+    client: Option<IpAddr>,
 }
 
 /// Verifies the signature of a request and counts it against its user; a failure, against its address.
@@ -40,7 +43,8 @@ pub async fn verify(
     body: &[u8],
     seen: &mut Seen,
 ) -> Result<Signer, Error> {
-    match verified(app, &head.headers, api, body).await {
+    let client = client::address(head, &app.config.http.trusted_proxies.0);
+    match verified(app, &head.headers, api, body, client).await {
         Ok(signer) => {
             seen.user = Some(signer.user);
             let rate = app.rates.count(&signer.user);
@@ -51,9 +55,15 @@ pub async fn verify(
     }
 }
 
-async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Result<Signer, Error> {
+async fn verified(
+    app: &App,
+    headers: &HeaderMap,
+    api: Api,
+    body: &[u8],
+    client: Option<IpAddr>,
+) -> Result<Signer, Error> {
     if api.shows == Shows::Station && !headers.contains_key(&SIGNATURE) {
-        return at_a_bound_station(app, headers).await;
+        return at_a_bound_station(app, headers, client).await;
     }
     let station = match api.shows {
         Shows::SignatureAlone if !headers.contains_key(&STATION) => None,
@@ -63,7 +73,7 @@ async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Resu
     let signature = signed_header(headers, &SIGNATURE, "Ozeki-Signature")?;
     let signed = Signed { srv: api.srv, api: api.name, user, station, body };
     if app.verifier.verify(&app.store, &signed, &signature).await? {
-        Ok(Signer { user, station, signature: Some(signature) })
+        Ok(Signer { user, station, signature: Some(signature), client })
     } else {
         let sentence =
             "the signature is not the one of an enabled user's API key over this request";
@@ -72,7 +82,11 @@ async fn verified(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Resu
 }
 
 /// Who has bound the station, where that is one enabled user, or the one who is named.
-async fn at_a_bound_station(app: &App, headers: &HeaderMap) -> Result<Signer, Error> {
+async fn at_a_bound_station(
+    app: &App,
+    headers: &HeaderMap,
+    client: Option<IpAddr>,
+) -> Result<Signer, Error> {
     let station = signed_header(headers, &STATION, "Ozeki-Station")?;
     let named = headers.contains_key(&USER);
     let named = named.then(|| signed_header(headers, &USER, "Ozeki-User")).transpose()?;
@@ -81,7 +95,7 @@ async fn at_a_bound_station(app: &App, headers: &HeaderMap) -> Result<Signer, Er
         users = app.store.users_at(station, named).await?;
     }
     if let [user] = users[..] {
-        return Ok(Signer { user, station: Some(station), signature: None });
+        return Ok(Signer { user, station: Some(station), signature: None, client });
     }
     let sentence = "Ozeki-Signature is missing, and without it a station is served that one user alone has \
                     bound, or the one whom Ozeki-User names";
@@ -133,6 +147,7 @@ impl Signer {
             station: self.station,
             signature: signature.ok_or_else(unsigned)?,
             expires_at: timestamp.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into()),
+            client: self.client,
         })
     }
 

@@ -6,7 +6,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
 use super::server::Connection;
+use crate::app::App;
 use crate::config::Network;
+use crate::error::Error;
+use crate::limits::AddressPermit;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -15,6 +18,22 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub fn address(head: &Parts, trusted: &[Network]) -> Option<IpAddr> {
     let peer = head.extensions.get::<Connection>()?.peer.ip().to_canonical();
     Some(behind_proxies(peer, &head.headers, trusted))
+}
+
+/// Whether this address is one of `http.trusted_proxies`.
+pub fn is_trusted(app: &App, address: IpAddr) -> bool {
+    app.config.http.trusted_proxies.0.iter().any(|network| network.0.contains(&address))
+}
+
+/// Counts a request of a client behind a trusted proxy as one connection, until the permit is dropped: how many
+/// connections the proxy itself has open is the proxy's choice.
+pub fn count_behind_proxy(app: &App, head: &Parts) -> Result<Option<AddressPermit>, Error> {
+    let peer = head.extensions.get::<Connection>().map(|one| one.peer.ip().to_canonical());
+    let client = address(head, &app.config.http.trusted_proxies.0);
+    match (peer, client) {
+        (Some(peer), Some(client)) if peer != client => app.count_connection(client).map(Some),
+        _ => Ok(None),
+    }
 }
 
 pub(super) fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {

@@ -10,8 +10,8 @@ use crate::config::Limits;
 use crate::conversations::{self, Color, HideId};
 use crate::error::Error;
 use crate::id::{ConversationId, Instance, MessageId, Parse, UserId};
-use crate::messages::{self, Data, Downloaded, Kind};
-use crate::store::{Cursor, Download, DownloadPartial, Message, Property};
+use crate::messages::{self, Data, Kind};
+use crate::store::{Cursor, Direction, Message, PageQuery, Property};
 use crate::users::Caller;
 
 /// How many entries `downloadpartial` returns unless it is told, and at most.
@@ -24,10 +24,8 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
 }
 
 pub async fn download(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let (asked, instance) = download_fields(&app.config.limits, caller.user, fields)?;
-    let now = app.clock.now();
-    let downloaded = messages::download(&app.store, caller, &asked, instance, now).await?;
-    Ok(page(&downloaded))
+    let (query, instance) = download_fields(&app.config.limits, caller.user, fields)?;
+    page(app, caller, &query, instance).await
 }
 
 /// Reads the fields of `download`.
@@ -35,16 +33,17 @@ pub fn download_fields(
     limits: &Limits,
     user: UserId,
     fields: &Fields<'_>,
-) -> Result<(Download, Option<Instance>), Error> {
-    let asked = Download {
+) -> Result<(PageQuery, Option<Instance>), Error> {
+    let query = PageQuery {
         conversation: fields.required("conversationid")?,
         user,
         cursor: cursor(fields, "firstmessageid", "firstmessagedate")?,
         report_cursor: cursor(fields, "firstreportid", "firstreportdate")?,
         entries: limits.download_messages.get(),
         bytes: limits.download_bytes.get(),
+        direction: Direction::Forward,
     };
-    Ok((asked, fields.optional("instance")?))
+    Ok((query, fields.optional("instance")?))
 }
 
 pub async fn download_partial(
@@ -52,10 +51,8 @@ pub async fn download_partial(
     caller: &Caller,
     fields: &Fields<'_>,
 ) -> Result<Reply, Error> {
-    let (asked, instance) = download_partial_fields(&app.config.limits, caller.user, fields)?;
-    let now = app.clock.now();
-    let downloaded = messages::download_partial(&app.store, caller, &asked, instance, now).await?;
-    Ok(page(&downloaded))
+    let (query, instance) = download_partial_fields(&app.config.limits, caller.user, fields)?;
+    page(app, caller, &query, instance).await
 }
 
 /// Reads the fields of `downloadpartial`.
@@ -63,29 +60,40 @@ pub fn download_partial_fields(
     limits: &Limits,
     user: UserId,
     fields: &Fields<'_>,
-) -> Result<(DownloadPartial, Option<Instance>), Error> {
+) -> Result<(PageQuery, Option<Instance>), Error> {
     let limit = fields.count("limit")?;
     let limit = limit.map_or(LIMIT, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
-    let asked = DownloadPartial {
+    let query = PageQuery {
         conversation: fields.required("conversationid")?,
         user,
         cursor: cursor(fields, "lastmessageid", "lastmessagedate")?,
         report_cursor: cursor(fields, "lastreportid", "lastreportdate")?,
-        limit: limit.min(LARGEST_LIMIT),
+        entries: limit.min(LARGEST_LIMIT),
         bytes: limits.download_bytes.get(),
+        direction: Direction::Backward,
     };
-    Ok((asked, fields.optional("instance")?))
+    Ok((query, fields.optional("instance")?))
 }
 
 fn cursor(fields: &Fields<'_>, id: &'static str, date: &'static str) -> Result<Cursor, Error> {
     Ok(Cursor { id: fields.optional(id)?, date: fields.optional(date)? })
 }
 
-fn page(downloaded: &Downloaded) -> Reply {
+async fn page(
+    app: &App,
+    caller: &Caller,
+    query: &PageQuery,
+    instance: Option<Instance>,
+) -> Result<Reply, Error> {
+    let admit = |bytes| app.admit_large_read(caller.owner(), bytes);
+    let now = app.clock.now();
+    let downloaded = messages::download(&app.store, caller, query, instance, now, admit).await?;
+    let (page, permit) = downloaded;
     let reply = Reply::ok()
-        .with_entries("messages", &downloaded.messages)
-        .with_entries("reports", &downloaded.reports);
-    if downloaded.more { reply.with("more", &true) } else { reply }
+        .holding(permit)
+        .with_entries("messages", &page.messages)
+        .with_entries("reports", &page.reports);
+    Ok(if page.more { reply.with("more", &true) } else { reply })
 }
 
 /// What the sender of a message is told of it.

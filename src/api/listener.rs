@@ -13,10 +13,12 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::observe::Seen;
+use super::server::Connection;
 use super::{client, response};
 use crate::app::App;
 use crate::config::ErrorStatus;
 use crate::error::Error;
+use crate::limits::AddressPermit;
 use crate::live::{self, Place};
 
 /// How long the client may take to receive the answer that turns HTTP into a WebSocket.
@@ -26,7 +28,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
     let upgraded = hyper::upgrade::on(&mut request);
     let (head, _) = request.into_parts();
     let seen = Seen::of("chatlistener", "upgrade");
-    let (response, place) = match admit(&app, &head) {
+    let (response, place, counted) = match admit(&app, &head) {
         Ok(admitted) => admitted,
         Err(error) => {
             return seen.refused(&error).on(response::refusal(&error, ErrorStatus::Real));
@@ -34,7 +36,9 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
     };
     let client = client::address(&head, &app.config.http.trusted_proxies.0);
     let listening = Arc::clone(&app);
+    let connection = head.extensions.get::<Connection>().cloned();
     app.hub.tasks().spawn(async move {
+        let _counted = (connection, counted);
         // Where the client is gone already, there is nobody to talk to.
         if let Ok(Ok(upgraded)) = timeout(UPGRADE_WITHIN, upgraded).await {
             live::run(listening, TokioIo::new(upgraded), client, place).await;
@@ -43,8 +47,8 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
     seen.on(response)
 }
 
-/// The answer to a handshake, and a place for its socket.
-fn admit(app: &App, head: &Parts) -> Result<(Response<Body>, Place), Error> {
+/// The answer to a handshake, a place for its socket, and its count as a connection behind a trusted proxy.
+fn admit(app: &App, head: &Parts) -> Result<(Response<Body>, Place, Option<AddressPermit>), Error> {
     let request = Request::from_parts(head.clone(), ());
     let response = create_response_with_body(&request, Body::empty);
     let response = response.map_err(|_| {
@@ -58,5 +62,5 @@ fn admit(app: &App, head: &Parts) -> Result<(Response<Body>, Place), Error> {
         return Err(Error::malformed("Origin", "one that may listen here"));
     }
     let place = app.hub.place().ok_or(Error::Crowded)?;
-    Ok((response, place))
+    Ok((response, place, client::count_behind_proxy(app, head)?))
 }

@@ -17,6 +17,7 @@ mod observe;
 mod reports;
 mod response;
 mod server;
+mod stream;
 mod workspace;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::envelope;
 use crate::error::Error;
 use crate::fields;
 use crate::id::Parse;
+use crate::limits::{AddressPermit, Owner};
 use crate::store::{Availability, Property, ReportType};
 use crate::users::Caller;
 use envelope::Reply;
@@ -57,7 +59,18 @@ pub struct Api {
     /// `api`
     pub name: &'static str,
     shows: Shows,
+    /// Maximum bytes of a body; `limits.body_bytes` may be less.
+    pub max_body: usize,
 }
+
+/// Maximum bytes of the body of a login, which carries an API key.
+const LOGIN_BODY: usize = 4 * 1024;
+
+/// Maximum bytes of a body whose fields are ids and short texts.
+const SHORT_BODY: usize = 16 * 1024;
+
+/// Maximum bytes of a body of 1,000 message IDs.
+const REPORTS_BODY: usize = 128 * 1024;
 
 /// What a request of an API must show of who makes it (protocol, section 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,18 +85,19 @@ enum Shows {
     Station,
 }
 
-const LOGIN: Api = Api { srv: "chatserver", name: "chatlogin", shows: Shows::ApiKey };
-const FRIENDS: Api = chatserver("chatfriends");
-const BLOCKLIST: Api = chatserver("chatblocklist");
-const CONVERSATION: Api = chatserver("chatconversation");
-const REPORTS: Api = chatserver("chatreports");
-const AVAILABILITY: Api = chatserver("chatavailability");
-const NOTIFICATION: Api =
-    Api { srv: "chatserver", name: "chatnotification", shows: Shows::Station };
-const WORKSPACE: Api = Api { srv: "chatowner", name: "workspace", shows: Shows::SignatureAlone };
+const LOGIN: Api = chatserver("chatlogin", Shows::ApiKey, LOGIN_BODY);
+const FRIENDS: Api = chatserver("chatfriends", Shows::Signature, SHORT_BODY);
+const BLOCKLIST: Api = chatserver("chatblocklist", Shows::Signature, SHORT_BODY);
+/// Its messages may be as large as `limits.body_bytes` lets them.
+const CONVERSATION: Api = chatserver("chatconversation", Shows::Signature, usize::MAX);
+const REPORTS: Api = chatserver("chatreports", Shows::Signature, REPORTS_BODY);
+const AVAILABILITY: Api = chatserver("chatavailability", Shows::Signature, SHORT_BODY);
+const NOTIFICATION: Api = chatserver("chatnotification", Shows::Station, SHORT_BODY);
+const WORKSPACE: Api =
+    Api { srv: "chatowner", name: "workspace", shows: Shows::SignatureAlone, max_body: SHORT_BODY };
 
-const fn chatserver(name: &'static str) -> Api {
-    Api { srv: "chatserver", name, shows: Shows::Signature }
+const fn chatserver(name: &'static str, shows: Shows, max_body: usize) -> Api {
+    Api { srv: "chatserver", name, shows, max_body }
 }
 
 /// One action of an API.
@@ -235,18 +249,26 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
     let mut seen = Seen::default();
-    let api = admit(&app, &head, &mut seen);
-    let answered = match body::receive(&app, &head, body, api).await {
-        Ok(received) => {
+    let client = client::address(&head, &app.config.http.trusted_proxies.0);
+    let received = match admit(&app, &head, &mut seen) {
+        Ok(admitted) => {
+            let received = body::receive(&app, &head, body, admitted.max_body, client).await;
+            received.map(|received| (admitted, received))
+        }
+        Err(error) => Err(body::refuse(&app, &head, body, error).await),
+    };
+    let answered = match received {
+        Ok((admitted, received)) => {
             let limit = app.config.http.request_timeout_seconds.duration();
-            let answer = answer(&app, &head, received.admitted, &received.body, &mut seen);
+            let answer = answer(&app, &head, admitted.api, received.bytes(), &mut seen);
             let answered = tokio::time::timeout(limit, answer).await;
             answered.unwrap_or(Err(Error::TimedOut))
         }
         Err(body::Unreceived::Refused(error)) => Err(error),
         Err(body::Unreceived::Late) => return seen.late().on(body::late()),
     };
-    let response = match answered.and_then(|reply| response::success(reply, &app.room)) {
+    let owner = Owner { user: seen.user, client };
+    let response = match answered.and_then(|reply| response::success(&app, reply, owner)) {
         Ok(response) => response,
         Err(error) => {
             seen = seen.refused(&error);
@@ -256,8 +278,16 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
     seen.on(response)
 }
 
+/// A request whose body may be received.
+struct Admitted {
+    api: Api,
+    max_body: usize,
+    /// Counts the request as a connection of a client behind a trusted proxy.
+    _counted: Option<AddressPermit>,
+}
+
 /// Everything that can be said of a request before its body is read.
-fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
+fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Admitted, Error> {
     if head.method != Method::POST {
         return Err(Error::MethodNotAllowed { allowed: "POST" });
     }
@@ -266,8 +296,9 @@ fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Api, Error> {
     if !is_json(&head.headers) {
         return Err(Error::UnsupportedMediaType);
     }
-    body::refuse_announced(app, &head.headers)?;
-    Ok(api)
+    let max_body = api.max_body.min(app.config.limits.body_bytes.size());
+    body::refuse_announced(&head.headers, max_body)?;
+    Ok(Admitted { api, max_body, _counted: client::count_behind_proxy(app, head)? })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -361,10 +392,8 @@ async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Re
 async fn refuse_unread(app: &App, request: Request<Body>, error: Error) -> Response<Body> {
     let (head, body) = request.into_parts();
     let seen = Seen::default().refused(&error);
-    match body::receive::<()>(app, &head, body, Err(error)).await {
-        Err(body::Unreceived::Refused(error)) => {
-            seen.on(response::refusal(&error, ErrorStatus::Real))
-        }
-        _ => seen.late().on(body::late()),
+    match body::refuse(app, &head, body, error).await {
+        body::Unreceived::Refused(error) => seen.on(response::refusal(&error, ErrorStatus::Real)),
+        body::Unreceived::Late => seen.late().on(body::late()),
     }
 }

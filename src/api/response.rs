@@ -6,23 +6,25 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
 
+use crate::app::App;
 use crate::config::ErrorStatus;
 use crate::envelope::{self, Reply};
 use crate::error::Error;
-use crate::limits::{Reserved, Room};
+use crate::limits::{MemoryPermit, Owner};
 
-/// A success as an answer, which keeps its room until the client has taken it.
-pub fn success(reply: Reply, room: &Room) -> Result<Response<Body>, Error> {
-    let bytes = reply.into_bytes();
-    let reserved = room.reserve(bytes.len()).ok_or(Error::Crowded)?;
-    let answer = Answer { bytes, _reserved: reserved };
+/// A success as an answer, which keeps its part of the memory budget until the client has taken it.
+pub fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<Body>, Error> {
+    let (bytes, permit) = reply.into_parts();
+    let mut permit = permit.unwrap_or_else(|| app.memory.permit(owner));
+    app.resize(&mut permit, bytes.len())?;
+    let answer = Answer { bytes, _permit: permit };
     Ok(json(StatusCode::OK, Bytes::from_owner(answer)))
 }
 
 /// The bytes of an answer.
 struct Answer {
     bytes: Vec<u8>,
-    _reserved: Reserved,
+    _permit: MemoryPermit,
 }
 
 impl AsRef<[u8]> for Answer {

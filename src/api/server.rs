@@ -8,25 +8,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Request;
+use axum::http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use metrics::gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::client;
+use super::stream::{ClientStream, Phase, Timeouts};
 use crate::app::App;
+use crate::error::Error;
+use crate::limits::AddressPermit;
 use crate::shutdown::CUT_AFTER;
 
 /// The most bytes of the head of a request. Our heads take about 400.
 const HEAD_BYTES: usize = 16 * 1024;
+
+/// The answer to a connection above `limits.connections_per_address`, which is closed unread.
+const TOO_MANY_CONNECTIONS: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
+    Connection: close\r\n\r\n";
 
 /// How long to wait after an accept that failed, commonly because there are too many open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -39,6 +47,8 @@ const BEGIN_WITHIN: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
+    /// Counts the connection for its client's network, for as long as anything of it is left.
+    _counted: Option<Arc<AddressPermit>>,
     /// Whether the request that is being answered has arrived whole.
     received: Arc<AtomicBool>,
 }
@@ -49,31 +59,56 @@ impl Connection {
     }
 }
 
-/// Serves until the shutdown says to close. Then requests that have arrived are answered, and those
+/// How many connections are served, and how slow they may be.
+pub(super) struct Bounds {
+    /// The setting that bounds the number of connections, for the log.
+    pub(super) name: &'static str,
+    pub(super) connections: usize,
+    pub(super) timeouts: Timeouts,
+}
+
+/// Serves the API until the shutdown says to close. Then requests that have arrived are answered, and those
 /// that have arrived in part are cut when their time is over.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
-    let server = Arc::new(Server {
-        router: super::router(&app),
-        http: http(&app),
-        header_timeout: app.config.http.header_timeout_seconds.duration(),
-        write_timeout: app.config.http.write_timeout_seconds.duration(),
-        cut: CancellationToken::new(),
-        app: Arc::clone(&app),
-    });
+    let (http, limits) = (&app.config.http, &app.config.limits);
+    let bounds = Bounds {
+        name: "limits.connections",
+        connections: limits.connections.size(),
+        timeouts: Timeouts {
+            header: http.header_timeout_seconds.duration(),
+            keep_alive: http.keep_alive_seconds.duration(),
+            write: http.write_timeout_seconds.duration(),
+        },
+    };
+    let server = Arc::new(Server::new(super::router(&app), bounds, Arc::clone(&app)));
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(app.config.limits.connections.size()));
-    let accepting = accept_all(&listener, &server, &connections, &places);
     tokio::select! {
-        () = accepting => {}
+        () = server.accept_all(&listener, &connections) => {}
         () = app.shutdown.closing() => {}
     }
     for (stream, peer) in backlog(listener) {
-        connections.spawn(Arc::clone(&server).connection(stream, peer, None));
+        server.spawn(stream, peer, None, &connections);
     }
     connections.close();
     if timeout(CUT_AFTER, connections.wait()).await.is_err() {
         server.cut.cancel();
         connections.wait().await;
+    }
+}
+
+/// Serves a router beside the API until the shutdown says to close. Nothing of it is waited for.
+pub(super) async fn serve_beside(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    app: Arc<App>,
+) {
+    let closing = app.shutdown.clone();
+    let server = Arc::new(Server::new(router, bounds, app));
+    let connections = TaskTracker::new();
+    tokio::select! {
+        () = server.accept_all(&listener, &connections) => {}
+        () = closing.closing() => server.cut.cancel(),
     }
 }
 
@@ -95,58 +130,87 @@ fn backlog(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr
     })
 }
 
-async fn accept_all(
-    listener: &TcpListener,
-    server: &Arc<Server>,
-    connections: &TaskTracker,
-    places: &Arc<Semaphore>,
-) {
-    while let Ok(place) = Arc::clone(places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let connection = Arc::clone(server).connection(stream, peer, Some(place));
-                connections.spawn(connection);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
-                sleep(ACCEPT_AGAIN).await;
-            }
-        }
-    }
-}
-
-fn http(app: &App) -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(app.config.http.header_timeout_seconds.duration())
-        .max_buf_size(HEAD_BYTES);
-    http
-}
-
 struct Server {
     router: Router,
     http: http1::Builder,
-    header_timeout: Duration,
-    write_timeout: Duration,
+    bounds: Bounds,
+    places: Arc<Semaphore>,
     /// Cancelled when requests that have not arrived whole are given up.
     cut: CancellationToken,
     app: Arc<App>,
 }
 
 impl Server {
+    fn new(router: Router, bounds: Bounds, app: Arc<App>) -> Self {
+        let mut http = http1::Builder::new();
+        // The stream bounds the time of a head.
+        http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
+        let (places, cut) =
+            (Arc::new(Semaphore::new(bounds.connections)), CancellationToken::new());
+        Self { router, http, bounds, places, cut, app }
+    }
+
+    async fn accept_all(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
+        while let Some(place) = self.place().await {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.spawn(stream, peer, Some(place), connections),
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// A place for one more connection, once there is one.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        self.app.bounds.hit(self.bounds.name);
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: Option<OwnedSemaphorePermit>,
+        connections: &TaskTracker,
+    ) {
+        let Ok(counted) = self.count(peer) else {
+            // The client may be one of thousands that don't read: whether it gets this is not waited for.
+            drop(stream.try_write(TOO_MANY_CONNECTIONS));
+            return;
+        };
+        let connection =
+            Connection { peer, _counted: counted.map(Arc::new), received: Arc::default() };
+        connections.spawn(Arc::clone(self).connection(stream, connection, place));
+    }
+
+    /// Counts a connection for the network of its client. One of a trusted proxy is not counted: the client that each
+    /// of its requests names is.
+    fn count(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, Error> {
+        let peer = peer.ip().to_canonical();
+        if client::is_trusted(&self.app, peer) {
+            return Ok(None);
+        }
+        self.app.count_connection(peer).map(Some)
+    }
+
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
-        peer: SocketAddr,
+        connection: Connection,
         _place: Option<OwnedSemaphorePermit>,
     ) {
         let open = gauge!("chatserver_connections");
         open.increment(1);
-        self.serve(stream, peer).await;
+        self.serve(stream, connection).await;
         open.decrement(1);
     }
 
-    async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(&self, stream: TcpStream, connection: Connection) {
         // Answers are written whole: waiting for more to send would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it was served");
@@ -155,16 +219,24 @@ impl Server {
         if !self.speaks(&stream).await {
             return;
         }
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.write_timeout));
-        let received = Arc::new(AtomicBool::new(false));
-        let connection = Connection { peer, received: Arc::clone(&received) };
+        let phase = Phase::idle();
+        let stream = ClientStream::new(stream, phase.clone(), self.bounds.timeouts);
+        let (peer, received) = (connection.peer, Arc::clone(&connection.received));
         let service = service_fn(|mut request: Request<Incoming>| {
             received.store(false, Ordering::Relaxed);
+            phase.begin_request();
             request.extensions_mut().insert(connection.clone());
-            self.router.clone().call(request)
+            let (answering, phase) = (self.router.clone().call(request), phase.clone());
+            async move {
+                let answer = answering.await;
+                if !matches!(&answer, Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS)
+                {
+                    phase.end_request();
+                }
+                answer
+            }
         });
-        let http = self.http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let http = self.http.serve_connection(TokioIo::new(stream), service);
         let mut http = pin!(http.with_upgrades());
         let served = tokio::select! {
             // A request that has come before the end is begun before the end.
@@ -191,7 +263,8 @@ impl Server {
     /// Waits for the first byte. hyper must not be asked to end a connection of which it has read
     /// nothing: it closes it at once, with the request that is already there.
     async fn speaks(&self, stream: &TcpStream) -> bool {
-        let first_byte = timeout(self.header_timeout, async { stream.peek(&mut [0]).await });
+        let keep_alive = self.bounds.timeouts.keep_alive;
+        let first_byte = timeout(keep_alive, async { stream.peek(&mut [0]).await });
         let too_late = async {
             self.app.shutdown.closing().await;
             sleep(BEGIN_WITHIN).await;

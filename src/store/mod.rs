@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use deadpool::unmanaged::Object;
 use sqlx::SqliteConnection;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
@@ -59,7 +59,7 @@ pub use friend_requests::{
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
 pub use limits::Limits;
 pub use messages::{AddMessage, Added, Message};
-pub use pages::{Cursor, Download, DownloadPartial, Page};
+pub use pages::{Cursor, Direction, Found, LIGHT_PAGE_BYTES, Page, PageQuery};
 pub use properties::{ChangeProperty, Property, PropertyChanged};
 pub use queue::Change;
 use reading::{Readers, Together};
@@ -87,6 +87,7 @@ pub struct Store {
     readers: Readers,
     pages: Together<pages::Asking>,
     lists: Together<conversations::AskConversations>,
+    large_reads: Semaphore,
     writer: Writer,
     reserve: Arc<Reserve>,
     /// To be closed after the connections, see [`DatabaseFile::open`].
@@ -123,7 +124,8 @@ impl Store {
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
-        Ok(Self { readers, pages, lists, writer, reserve, _file: opened })
+        let large_reads = Semaphore::new(readers.large_reads());
+        Ok(Self { readers, pages, lists, large_reads, writer, reserve, _file: opened })
     }
 
     /// Whether the database answers and changes are still accepted.

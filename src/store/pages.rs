@@ -58,6 +58,9 @@ macro_rules! first_since {
 /// `ends` says the same of the reports, which have the bytes that messages leave (`weighed`); where no message gets the
 /// client further, one report does.
 ///
+/// `weight` is what the page can have at most, in bytes. Where that is more than `light_bytes`, the text is the weight alone,
+/// and the page is not made.
+///
 /// The text has three parts with a bar between them, and only the first may hold bars itself: the messages, the reports,
 /// and with spaces between them whether there is more, the instance, its generation, and the places of messages of
 /// others that are still to be reported as delivered to the caller.
@@ -71,12 +74,12 @@ static PAGE: ManyRows = ManyRows::values_of(concat!(
 WITH
 asked AS (
     SELECT ? AS conversation, ? AS asker, ? AS cursor_id, ? AS cursor_hash, ? AS cursor_date, ? AS entries,
-           ? AS most_bytes, ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward
+           ? AS most_bytes, ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward, ? AS light_bytes
     LIMIT 1
 ),
 head AS (
     SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
-           p.standing, p.user_number, p.delivered_to, entries * (c.longest_data + 505) <= most_bytes AS fits,
+           c.longest_data, p.standing, p.user_number, p.delivered_to, entries * (c.longest_data + 505) <= most_bytes AS fits,
            CASE WHEN cursor_id IS NOT NULL THEN ",
     place_of_id!("c.generation", "c.next_seq", "cursor_id", "cursor_hash"),
     " END AS known,
@@ -106,7 +109,7 @@ start AS (
     FROM head WHERE base IS NOT NULL LIMIT 1
 ),
 kept AS (
-    SELECT reach.*, CASE WHEN fits THEN reach ELSE (
+    SELECT reach.*, CASE WHEN fits OR weight > light_bytes THEN reach ELSE (
                SELECT count(*) FROM (
                    SELECT row_number() OVER nearest AS nth, sum(",
     message_bytes!(),
@@ -118,7 +121,9 @@ kept AS (
                WHERE nth <= least OR bytes <= most_bytes) END AS kept
     FROM (
         SELECT there.*, CASE WHEN there < entries THEN there ELSE entries END AS reach,
-               CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach
+               CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach,
+               CASE WHEN there < entries THEN there ELSE entries END * (longest_data + 288)
+               + CASE WHEN report_there < entries THEN report_there ELSE entries END * 219 AS weight
         FROM (
             SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
                    CASE WHEN is_forward THEN base + next_report_seq - report_near
@@ -127,7 +132,7 @@ kept AS (
     LIMIT 1
 ),
 ends AS (
-    SELECT kept.*, CASE WHEN fits THEN report_reach ELSE (
+    SELECT kept.*, CASE WHEN fits OR weight > light_bytes THEN report_reach ELSE (
                SELECT count(*) FROM (
                    SELECT coalesce(sum("#,
     message_bytes!(),
@@ -150,7 +155,7 @@ ends AS (
                WHERE (nth <= report_least AND kept < least) OR bytes <= most_bytes - taken) END AS report_kept
     FROM kept WHERE base IS NOT NULL LIMIT 1
 )
-SELECT (
+SELECT CASE WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
     SELECT concat(
         string_agg(object, ','), '|', (SELECT string_agg(object, ',') FROM (
                 SELECT concat('{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created,
@@ -176,9 +181,9 @@ SELECT (
         FROM messages m
         WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
             AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END
-        ORDER BY m.place) AS objects)
+        ORDER BY m.place) AS objects) END
 FROM ends WHERE base IS NOT NULL"#
-), 11);
+), 12);
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -198,38 +203,32 @@ impl Cursor {
     }
 }
 
-/// Asks for everything from two cursors on.
-#[derive(Clone, Debug)]
-pub struct Download {
-    /// The conversation.
-    pub conversation: ConversationId,
-    /// Who asks.
-    pub user: UserId,
-    /// Where the messages begin; an empty one is the very first.
-    pub cursor: Cursor,
-    /// Where the reports begin; an empty one is the very first.
-    pub report_cursor: Cursor,
-    /// The most messages of the page, and the most reports.
-    pub entries: u32,
-    /// The most bytes of the page's entries, which the first one may exceed.
-    pub bytes: u32,
+/// Which way a page goes from its cursors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the cursors on, their own entries included; an empty cursor is before the very first entry.
+    Forward,
+    /// What stands just before the cursors; an empty cursor is behind the newest entry.
+    Backward,
 }
 
-/// Asks for what stands just before two cursors.
+/// Asks for a page of a conversation: messages from one cursor, reports from another.
 #[derive(Clone, Debug)]
-pub struct DownloadPartial {
+pub struct PageQuery {
     /// The conversation.
     pub conversation: ConversationId,
     /// Who asks.
     pub user: UserId,
-    /// Where the messages end, not included; an empty one is behind the newest.
+    /// Where the messages begin or end.
     pub cursor: Cursor,
-    /// Where the reports end, not included; an empty one is behind the newest.
+    /// Where the reports begin or end.
     pub report_cursor: Cursor,
-    /// How many messages are wanted, and how many reports.
-    pub limit: u32,
-    /// The most bytes of the page's entries, which the last one may exceed.
+    /// Maximum messages of the page, and maximum reports.
+    pub entries: u32,
+    /// Maximum bytes of the page's entries; the nearest entry may exceed it.
     pub bytes: u32,
+    /// Which way it goes.
+    pub direction: Direction,
 }
 
 /// A page of messages and reports.
@@ -247,94 +246,91 @@ pub struct Page {
     pub undelivered: Option<Undelivered>,
 }
 
+/// Bytes up to which a page is made at once. A client shows fifty messages of some hundred bytes at a time. Of larger pages
+/// few are made at a time, and their memory is taken first.
+pub const LIGHT_PAGE_BYTES: usize = 128 * 1024;
+
+/// A page, or how large it would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A page of at most [`LIGHT_PAGE_BYTES`].
+    Page(Page),
+    /// A page that may have this many bytes, which is more. It was not made.
+    Large(usize),
+}
+
 impl Store {
-    /// A page from two cursors on, or `None` where the user has no such conversation.
+    /// A page, where it is light; `None` where the user has no such conversation.
     ///
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
-    pub async fn download(&self, asked: &Download) -> Result<Option<Page>, Error> {
-        let asking = Asking {
-            conversation: asked.conversation,
-            user: asked.user,
-            cursors: [asked.cursor.clone(), asked.report_cursor.clone()],
-            entries: asked.entries,
-            bytes: asked.bytes,
-            is_forward: true,
+    pub async fn page(&self, query: &PageQuery) -> Result<Option<Found>, Error> {
+        let light_bytes = i64::try_from(LIGHT_PAGE_BYTES).unwrap_or(i64::MAX);
+        let asking = Asking { query: query.clone(), light_bytes };
+        let Some(text) = self.pages.ask(asking).await? else {
+            return Ok(None);
         };
-        asking.page(self).await
+        if let Some(bytes) = weight(&text) {
+            let most = usize::try_from(query.bytes).unwrap_or(usize::MAX);
+            return Ok(Some(Found::Large(bytes.min(most))));
+        }
+        read(query, text).map(|page| Some(Found::Page(page)))
     }
 
-    /// A page that ends just before two cursors, or `None` where the user has no such conversation.
+    /// A page of any size; `None` where the user has no such conversation. Few are made at a time, in the order of the
+    /// calls.
     ///
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
-    pub async fn download_partial(&self, asked: &DownloadPartial) -> Result<Option<Page>, Error> {
-        let asking = Asking {
-            conversation: asked.conversation,
-            user: asked.user,
-            cursors: [asked.cursor.clone(), asked.report_cursor.clone()],
-            entries: asked.limit,
-            bytes: asked.bytes,
-            is_forward: false,
-        };
-        asking.page(self).await
+    pub async fn large_page(&self, query: &PageQuery) -> Result<Option<Page>, Error> {
+        let _permit = self.large_reads.acquire().await.map_err(|_| Error::Closed)?;
+        let asking = Asking { query: query.clone(), light_bytes: i64::MAX };
+        let text = self.pages.ask_alone(asking).await?;
+        text.map(|text| read(query, text)).transpose()
     }
 }
 
-/// The entries of a page that clients show at once. One of more may have megabytes.
-const SHORT: u32 = 100;
-
 /// What [`PAGE`] takes.
 pub(super) struct Asking {
-    conversation: ConversationId,
-    user: UserId,
-    /// Of the messages and of the reports.
-    cursors: [Cursor; 2],
-    entries: u32,
-    bytes: u32,
-    is_forward: bool,
+    query: PageQuery,
+    /// From which weight on the page is not made.
+    light_bytes: i64,
 }
 
 impl Question for Asking {
     const STATEMENT: &'static ManyRows = &PAGE;
     const DOING: &'static str = "reading messages";
 
-    fn goes_alone(&self) -> bool {
-        self.entries > SHORT
-    }
-
     fn bind(&self, values: &mut Values<'_>) {
-        let [cursor, report_cursor] = &self.cursors;
+        let PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction } =
+            &self.query;
         let report = report_cursor.report();
         values
-            .add(self.conversation.as_str())
-            .add(self.user.as_str())
+            .add(conversation.as_str())
+            .add(user.as_str())
             .add(cursor.id.as_ref().map(MessageId::as_str))
             .add(cursor.id.as_ref().map(|id| hash(id.as_str())))
             .add(cursor.date.map(Timestamp::unix))
-            .add(self.entries)
-            .add(self.bytes)
+            .add(*entries)
+            .add(*bytes)
             .add(report.as_ref().map(|(seq, _)| *seq))
             .add(report.as_ref().map(|(_, id)| id.as_str()))
             .add(report_cursor.date.map(|date| date.to_string()))
-            .add(self.is_forward);
+            .add(*direction == Direction::Forward)
+            .add(self.light_bytes);
     }
 }
 
-impl Asking {
-    async fn page(self, store: &Store) -> Result<Option<Page>, Error> {
-        let (conversation, user) = (self.conversation, self.user);
-        let Some(text) = store.pages.ask(self).await? else {
-            return Ok(None);
-        };
-        page(conversation, user, text).map(Some)
-    }
+/// The weight that [`PAGE`] has written in the place of a page, which has bars.
+fn weight(text: &WireText) -> Option<usize> {
+    if text.len() > 20 { None } else { str::from_utf8(text).ok()?.parse().ok() }
 }
 
 /// A page as [`PAGE`] writes it.
-fn page(conversation: ConversationId, user: UserId, mut messages: WireText) -> Result<Page, Error> {
+fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
+    let PageQuery { conversation, user, .. } = *query;
     let not_a_page = || Error::not_as_stored("a page");
     let mut last_part = || {
         let bar = messages.iter().rposition(|byte| *byte == b'|').ok_or_else(not_a_page)?;

@@ -31,6 +31,12 @@ impl Readers {
         Self { count: connections.len(), pool: connections.into() }
     }
 
+    /// How many large reads may be made at a time: others always find connections, and memory for their making is
+    /// bounded. Each takes several times its size for a moment.
+    pub(super) fn large_reads(&self) -> usize {
+        (self.count / 2).clamp(1, 2)
+    }
+
     /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
     pub(super) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
         self.pool.get().await.map_err(|_| Error::Closed)
@@ -55,11 +61,6 @@ pub(super) trait Question: Send + Sync + 'static {
 
     /// What is being done, for errors.
     const DOING: &'static str;
-
-    /// Whether its text may be long, so that nobody else is to wait for it, nor memory be taken for several at once.
-    fn goes_alone(&self) -> bool {
-        false
-    }
 
     /// Binds the parameters.
     fn bind(&self, values: &mut Values<'_>);
@@ -95,6 +96,13 @@ impl<Q: Question> Together<Q> {
         let (caller, answer) = oneshot::channel();
         self.0.wait(Waiting { question, caller });
         answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// The same on a connection of its own, for a long text: nobody else is to wait for it.
+    pub(super) async fn ask_alone(&self, question: Q) -> Result<Option<WireText>, Error> {
+        let mut connection = self.0.readers.get().await?;
+        let texts = texts(&mut connection, &[&question]).await?;
+        Ok(texts.into_iter().next().flatten())
     }
 }
 
@@ -158,13 +166,9 @@ impl<Q: Question> Asked<Q> {
         let share = self.waiting.len().div_ceil(self.answering.max(1)).min(TOGETHER);
         let mut next: Vec<Waiting<Q>> = Vec::with_capacity(share);
         while next.len() < share {
-            let fits = |one: &mut Waiting<Q>| next.is_empty() || !one.question.goes_alone();
-            let Some(one) = self.waiting.pop_front_if(fits) else { break };
+            let Some(one) = self.waiting.pop_front() else { break };
             if !one.caller.is_closed() {
                 next.push(one);
-            }
-            if next.last().is_some_and(|one| one.question.goes_alone()) {
-                break;
             }
         }
         next
@@ -194,7 +198,8 @@ impl<Q> Waiting<Q> {
 
 /// Answers all of these, one by one where they fail together, so that none fails for a neighbour.
 async fn answer<Q: Question>(on: &mut SqliteConnection, waiting: Vec<Waiting<Q>>) {
-    match texts(on, &waiting).await {
+    let questions: Vec<_> = waiting.iter().map(|one| &one.question).collect();
+    match texts(on, &questions).await {
         Ok(texts) => {
             for (one, text) in waiting.into_iter().zip(texts) {
                 one.settle(Ok(text));
@@ -218,11 +223,11 @@ fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
 
 async fn texts<Q: Question>(
     on: &mut SqliteConnection,
-    waiting: &[Waiting<Q>],
+    questions: &[&Q],
 ) -> Result<Vec<Option<WireText>>, Error> {
     let mut arguments = SqliteArguments::default();
-    let text = Q::STATEMENT.bind(waiting, &mut arguments, |one, values| one.question.bind(values));
+    let text = Q::STATEMENT.bind(questions, &mut arguments, |one, values| one.bind(values));
     let row = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_one(on).await;
-    let columns = |row: SqliteRow| (0..waiting.len()).map(|column| row.try_get(column)).collect();
+    let columns = |row: SqliteRow| (0..questions.len()).map(|column| row.try_get(column)).collect();
     row.and_then(columns).doing(Q::DOING)
 }

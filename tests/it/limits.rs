@@ -3,10 +3,7 @@
 use chatserver::id::ApiKey;
 use serde_json::json;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-
-use crate::world::{Answer, PATIENCE, Person, Prepared, World, until};
+use crate::world::{Answer, Person, World};
 
 /// Asks with a wrong key, as the client at this address behind a proxy.
 async fn fails(person: &Person, address: &str) -> Answer {
@@ -116,39 +113,4 @@ async fn every_alias_of_the_path_serves_and_no_other() {
     ] {
         at(unknown).sent().await.refused(404, "unknown_api");
     }
-}
-
-/// Sends a request and reads nothing of its answer but that it has begun.
-async fn takes_nothing_of(request: &Prepared) -> TcpStream {
-    let mut stream = TcpStream::connect(request.address()).await.unwrap();
-    stream.write_all(&request.bytes()).await.unwrap();
-    let begun = tokio::time::timeout(PATIENCE, stream.peek(&mut [0])).await;
-    assert_eq!(begun.expect("the answer begins").unwrap(), 1);
-    stream
-}
-
-#[tokio::test]
-async fn answers_that_nobody_takes_fill_a_bounded_room() {
-    let limits = [("limits.buffered_bytes", "25000000"), ("limits.download_bytes", "12000000")];
-    let world = World::with(&limits).await;
-    let (alice, bob) = world.alice_and_bob().await;
-    for _ in 0..50 {
-        alice.sends(&"x".repeat(190_000)).await;
-    }
-    let download = || {
-        alice.prepares(
-            "chatconversation",
-            "download",
-            &json!({ "conversationid": alice.conversation }),
-        )
-    };
-    let first = takes_nothing_of(&download()).await;
-    let _second = takes_nothing_of(&download()).await;
-    let crowded = download().sent().await;
-    crowded.refused(503, "unavailable");
-    assert_eq!(crowded.headers["retry-after"], "1");
-    // What is small always finds room.
-    bob.sees().await;
-    drop(first);
-    until("there is room again", async || download().sent().await.status == 200).await;
 }

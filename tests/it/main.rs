@@ -30,6 +30,7 @@ mod model;
 mod notifications;
 mod openssl;
 mod operating;
+mod overload;
 mod privacy;
 mod quotas;
 mod reads;

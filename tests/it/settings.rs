@@ -13,7 +13,7 @@ use toml::Table;
 use crate::binary::Workplace;
 
 /// Every setting, another value, a wrong value, and what is said to be expected in its place.
-const SETTINGS: [(&str, &str, &str, &str); 34] = [
+const SETTINGS: [(&str, &str, &str, &str); 36] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.error_status", "always_200", "sometimes", r#""real" or "always_200""#),
@@ -26,6 +26,7 @@ const SETTINGS: [(&str, &str, &str, &str); 34] = [
     ("http.drain_seconds", "7", "3601", "from 0 to 3600"),
     ("http.metrics_listen", "127.0.0.1:9999", "metrics", "empty or an address and a port"),
     ("http.header_timeout_seconds", "7", "0", "from 1 to 3600"),
+    ("http.keep_alive_seconds", "7", "0", "from 1 to 3600"),
     ("http.body_timeout_seconds", "7", "0", "from 1 to 3600"),
     ("http.request_timeout_seconds", "7", "-1", "from 1 to 3600"),
     ("http.write_timeout_seconds", "7", "1.5", "from 1 to 3600"),
@@ -34,6 +35,7 @@ const SETTINGS: [(&str, &str, &str, &str); 34] = [
     ("auth.unsigned_notifications", "false", "no", "must be true or false"),
     ("presence.timeout_seconds", "7", "0", "from 1 to 3600"),
     ("limits.connections", "7", "0", "from 1 to"),
+    ("limits.connections_per_address", "0", "1000001", "from 0 to 1000000"),
     ("limits.buffered_bytes", "20000000", "1", "from 16777216 to"),
     ("limits.body_bytes", "2000000", "1023", "from 1024 to"),
     ("limits.message_bytes", "7", "67108865", "from 1 to 67108864"),

@@ -16,6 +16,7 @@ use crate::binary::Workplace;
 const NUMBERS: &[(&str, u64, u64)] = &[
     ("http.drain_seconds", 0, 3600),
     ("http.header_timeout_seconds", 1, 3600),
+    ("http.keep_alive_seconds", 1, 3600),
     ("http.body_timeout_seconds", 1, 3600),
     ("http.request_timeout_seconds", 1, 3600),
     ("http.write_timeout_seconds", 1, 3600),
@@ -29,6 +30,7 @@ const NUMBERS: &[(&str, u64, u64)] = &[
     ("limits.stations_per_user", 1, 1000),
     ("auth.clock_skew_seconds", 1, 900),
     ("limits.connections", 1, 1_000_000),
+    ("limits.connections_per_address", 0, 1_000_000),
     ("limits.buffered_bytes", 16_777_216, 4_294_967_295),
     ("limits.body_bytes", 1024, 67_108_864),
     ("limits.message_bytes", 1, 67_108_864),

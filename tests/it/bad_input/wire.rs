@@ -148,8 +148,11 @@ impl Written {
 }
 
 /// Settings under which nobody is waited for long.
-pub const IMPATIENT: &[(&str, &str)] =
-    &[("http.header_timeout_seconds", "1"), ("http.body_timeout_seconds", "1")];
+pub const IMPATIENT: &[(&str, &str)] = &[
+    ("http.header_timeout_seconds", "1"),
+    ("http.keep_alive_seconds", "1"),
+    ("http.body_timeout_seconds", "1"),
+];
 
 /// How much longer than a setting says something may take on a busy machine.
 pub const GRACE: Duration = Duration::from_secs(5);

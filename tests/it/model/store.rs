@@ -6,7 +6,7 @@ use chatserver::friends;
 use chatserver::id::{ConversationId, Instance, Parse, Signature, UserId};
 use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::store::{
-    AddMessage, Added, ChangeProperty, Clear, Cleared, Cursor, Download, DownloadPartial, Limits,
+    AddMessage, Added, ChangeProperty, Clear, Cleared, Cursor, Direction, Limits, PageQuery,
     Property, PropertyChanged, Purged, Replay, Schema, Store, WireText,
 };
 use chatserver::users::{self, FullName, Nick};
@@ -173,18 +173,13 @@ impl Server for Direct {
         let cursor = Cursor { id: look.id.map(message_id), date: look.date.map(date) };
         let report_cursor = Cursor::default();
         let (conversation, user, bytes) = (self.id(look.of), self.users[look.by], look.bytes);
-        let page = match look.limit {
-            None => {
-                let entries = look.messages;
-                let asked = Download { conversation, user, cursor, report_cursor, entries, bytes };
-                self.store.download(&asked).await
-            }
-            Some(limit) => {
-                let asked =
-                    DownloadPartial { conversation, user, cursor, report_cursor, limit, bytes };
-                self.store.download_partial(&asked).await
-            }
+        let (entries, direction) = match look.limit {
+            None => (look.messages, Direction::Forward),
+            Some(limit) => (limit, Direction::Backward),
         };
+        let query =
+            PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction };
+        let page = self.store.large_page(&query).await;
         let Some(page) = page.unwrap() else {
             return Shown::NotFound;
         };

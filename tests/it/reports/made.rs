@@ -2,7 +2,7 @@
 
 use chatserver::clock::Timestamp;
 use chatserver::id::{ConversationId, Parse as _};
-use chatserver::store::{Cursor, Download};
+use chatserver::store::{Cursor, Direction, PageQuery};
 use serde_json::{Value, json};
 
 use super::{
@@ -191,15 +191,16 @@ async fn a_page_of_a_cleared_instance_reports_nothing() {
     let (alice, bob) = world.alice_and_bob().await;
     alice.sends("before").await;
     let store = &world.app().store;
-    let asked = Download {
+    let query = PageQuery {
         conversation: ConversationId::parse(&bob.conversation).unwrap(),
         user: bob.user,
         cursor: Cursor::default(),
         report_cursor: Cursor::default(),
         entries: 10,
         bytes: 1024,
+        direction: Direction::Forward,
     };
-    let page = store.download(&asked).await.unwrap().unwrap();
+    let page = store.large_page(&query).await.unwrap().unwrap();
     bob.clears().await.ok();
     alice.sends("after").await;
     let done = carried_out(&bob).await;

@@ -1,7 +1,7 @@
 //! Random histories of two people, told to the server and to a simple model of their reports.
 
 use chatserver::id::{ConversationId, MessageId, Parse as _};
-use chatserver::store::{Cursor, Download, DownloadPartial, Page, WireText};
+use chatserver::store::{Cursor, Direction, Page, PageQuery, WireText};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
@@ -164,15 +164,10 @@ impl Stage {
         let [mut messages, mut reports] = [vec![], vec![]];
         loop {
             let [cursor, report_cursor] = [&messages, &reports].map(|known| cursor(known, scrolls));
-            let page = if scrolls {
-                let limit = entries;
-                let asked =
-                    DownloadPartial { conversation, user, cursor, report_cursor, limit, bytes };
-                store.download_partial(&asked).await
-            } else {
-                let asked = Download { conversation, user, cursor, report_cursor, entries, bytes };
-                store.download(&asked).await
-            };
+            let direction = if scrolls { Direction::Backward } else { Direction::Forward };
+            let query =
+                PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction };
+            let page = store.large_page(&query).await;
             let Page { messages: more_messages, reports: more_reports, more, .. } =
                 page.unwrap().unwrap();
             let got = goes_on(&mut messages, &more_messages, bounds, scrolls);

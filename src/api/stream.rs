@@ -1,0 +1,212 @@
+//! A client's socket that gives up on a client that is too slow, in sending a head or in taking an answer.
+//!
+//! hyper has one time-out for a head, which also runs while a connection is idle between two requests. Here the two
+//! are told apart, since a head that has begun must end soon, and an idle connection may stay.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Minimum bytes a second of an answer that a client takes, over the time-out for writing.
+const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// For a head, from its first byte to its end.
+    pub(super) header: Duration,
+    /// Until the first byte of the next head.
+    pub(super) keep_alive: Duration,
+    /// Within which an answer must make progress, at 8 KiB/s.
+    pub(super) write: Duration,
+}
+
+/// Where a connection is between two requests. The service sets it, the socket reads it.
+#[derive(Clone)]
+pub(super) struct Phase(Arc<AtomicU8>);
+
+impl Phase {
+    const IDLE: u8 = 0;
+    const HEAD: u8 = 1;
+    const REQUEST: u8 = 2;
+
+    pub(super) fn idle() -> Self {
+        Self(Arc::new(AtomicU8::new(Self::IDLE)))
+    }
+
+    /// A head has arrived whole: its request, or the protocol that follows, has time-outs of its own.
+    pub(super) fn begin_request(&self) {
+        self.0.store(Self::REQUEST, Ordering::Relaxed);
+    }
+
+    /// The request is answered.
+    pub(super) fn end_request(&self) {
+        self.0.store(Self::IDLE, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The socket of a client.
+pub(super) struct ClientStream {
+    socket: TcpStream,
+    phase: Phase,
+    timeouts: Timeouts,
+    /// Ends the wait for a head or its first byte.
+    head_deadline: Pin<Box<Sleep>>,
+    /// The phase that the deadline is of.
+    awaited: u8,
+    /// Whether something was written since the last flush.
+    is_writing: bool,
+    /// The time in which the client must take the next part of an answer.
+    window: Option<Window>,
+}
+
+struct Window {
+    end: Pin<Box<Sleep>>,
+    written: u64,
+}
+
+impl ClientStream {
+    pub(super) fn new(socket: TcpStream, phase: Phase, timeouts: Timeouts) -> Self {
+        let head_deadline = Box::pin(sleep_until(Instant::now() + timeouts.keep_alive));
+        Self {
+            socket,
+            phase,
+            timeouts,
+            head_deadline,
+            awaited: Phase::IDLE,
+            is_writing: false,
+            window: None,
+        }
+    }
+
+    fn await_phase(&mut self, phase: u8, timeout: Duration) {
+        self.awaited = phase;
+        self.head_deadline.as_mut().reset(Instant::now() + timeout);
+    }
+
+    /// Bytes have come: the first ones on an idle connection begin a head.
+    fn has_read(&mut self) {
+        if self.phase.get() == Phase::IDLE {
+            self.phase.0.store(Phase::HEAD, Ordering::Relaxed);
+            self.await_phase(Phase::HEAD, self.timeouts.header);
+        }
+    }
+
+    /// Nothing has come. Ready with an error once a head takes too long.
+    fn poll_head_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let phase = self.phase.get();
+        if phase == Phase::REQUEST || self.is_writing {
+            self.awaited = Phase::REQUEST;
+            return Poll::Pending;
+        }
+        if phase != self.awaited {
+            self.await_phase(phase, self.timeouts.keep_alive);
+        }
+        ready!(self.head_deadline.as_mut().poll(context));
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+
+    /// The client has no room for more. Ready with an error once it takes less than it must.
+    fn poll_window(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let length = self.timeouts.write;
+        let window = self.window.get_or_insert_with(|| Window {
+            end: Box::pin(sleep_until(Instant::now() + length)),
+            written: 0,
+        });
+        while window.end.as_mut().poll(context).is_ready() {
+            if window.written < MIN_BYTES_PER_SECOND * length.as_secs() {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            window.written = 0;
+            window.end.as_mut().reset(Instant::now() + length);
+        }
+        Poll::Pending
+    }
+
+    fn poll_written(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.is_writing = true;
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                if let Some(window) = &mut self.window {
+                    window.written += u64::try_from(bytes).unwrap_or(u64::MAX);
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Pending => self.poll_window(context).map(Err),
+            failed @ Poll::Ready(Err(_)) => failed,
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.socket).poll_read(context, buffer) {
+            Poll::Ready(read) => {
+                if buffer.filled().len() > before {
+                    self.has_read();
+                }
+                Poll::Ready(read)
+            }
+            Poll::Pending => self.poll_head_deadline(context).map(Err),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.poll_written(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(context, bytes);
+        self.poll_written(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(context);
+        if flushed.is_ready() {
+            self.is_writing = false;
+            self.window = None;
+            // hyper may have asked for the next head before it answered the last one. This wakes it at the deadline.
+            drop(self.poll_head_deadline(context));
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}

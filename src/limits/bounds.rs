@@ -1,0 +1,64 @@
+//! Tells the operator that a bound was hit, without a line for each hit.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Minimum time between two warnings about the same bound.
+const QUIET: Duration = Duration::from_mins(1);
+
+/// Logs the first hit of each bound, and at most one further warning a minute, which counts the hits since.
+#[derive(Default)]
+pub struct BoundLog(Mutex<HashMap<&'static str, Hits>>);
+
+struct Hits {
+    logged_at: Instant,
+    /// Hits since then that have no line of their own.
+    unlogged: u64,
+}
+
+impl BoundLog {
+    /// Counts a hit of the bound with this name; a setting's name where there is one.
+    pub fn hit(&self, bound: &'static str) {
+        if let Some(hits) = self.count(bound, Instant::now()) {
+            tracing::warn!(bound, hits, "a bound was hit: clients were refused or had to wait");
+        }
+    }
+
+    /// The number of hits to log now, if a line is due.
+    fn count(&self, bound: &'static str, now: Instant) -> Option<u64> {
+        let mut bounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match bounds.get_mut(bound) {
+            Some(hits) if hits.logged_at + QUIET > now => {
+                hits.unlogged += 1;
+                None
+            }
+            Some(hits) => {
+                hits.logged_at = now;
+                Some(std::mem::take(&mut hits.unlogged) + 1)
+            }
+            None => {
+                bounds.insert(bound, Hits { logged_at: now, unlogged: 0 });
+                Some(1)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_that_is_hit_often_is_logged_once_a_minute() {
+        let (log, start) = (BoundLog::default(), Instant::now());
+        assert_eq!(log.count("limits.connections", start), Some(1));
+        assert_eq!(log.count("limits.connections", start), None);
+        assert_eq!(log.count("limits.connections", start + QUIET / 2), None);
+        assert_eq!(log.count("http.listeners", start), Some(1), "each bound is logged by itself");
+        let hits = log.count("limits.connections", start + QUIET);
+        assert_eq!(hits, Some(3), "those since the last line count");
+    }
+}

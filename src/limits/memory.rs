@@ -1,0 +1,206 @@
+//! Memory for request bodies and answers on their way, and who may hold how much of it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::client_network;
+use crate::id::UserId;
+
+/// Bodies and answers of at most this many bytes are not counted: the number of connections bounds them.
+const UNCOUNTED: usize = 16 * 1024;
+
+/// A user may hold one in so many bytes of the budget.
+const USERS_SHARE: usize = 8;
+
+/// The network of a client address may hold one in so many.
+const NETWORKS_SHARE: usize = 2;
+
+/// A number of bytes that bodies and answers take from before they grow. A user holds at most 1/8 of it and a client
+/// network at most 1/2, but each at least one body or answer, however large.
+pub struct MemoryBudget {
+    bytes: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    by_user: HashMap<UserId, usize>,
+    by_network: HashMap<IpAddr, usize>,
+}
+
+/// Who holds memory, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owner {
+    /// The user who signed.
+    pub user: Option<UserId>,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+}
+
+/// A part of the budget, given back when this is dropped.
+pub struct MemoryPermit {
+    budget: Arc<MemoryBudget>,
+    user: Option<UserId>,
+    network: Option<IpAddr>,
+    bytes: usize,
+}
+
+impl MemoryBudget {
+    /// A budget of this many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { bytes, held: Mutex::default() }
+    }
+
+    /// A permit of this owner that holds nothing yet.
+    #[must_use]
+    pub fn permit(self: &Arc<Self>, owner: Owner) -> MemoryPermit {
+        let network = owner.client.map(client_network);
+        MemoryPermit { budget: Arc::clone(self), user: owner.user, network, bytes: 0 }
+    }
+
+    /// A permit of this owner for so many bytes; `None` where they are not to be had at the moment.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, owner: Owner, bytes: usize) -> Option<MemoryPermit> {
+        let mut permit = self.permit(owner);
+        permit.resize(bytes).then_some(permit)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MemoryPermit {
+    /// Makes the permit one for so many bytes; `false` where they are not to be had, and nothing has changed.
+    /// More than the whole budget takes the whole budget, so that nothing is refused for ever.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let bytes = if bytes <= UNCOUNTED { 0 } else { bytes.min(self.budget.bytes) };
+        if bytes == self.bytes {
+            return true;
+        }
+        let mut held = self.budget.held();
+        if bytes > self.bytes && !self.may_hold(&held, bytes) {
+            return false;
+        }
+        held.replace(self.user, self.network, self.bytes, bytes);
+        drop(held);
+        self.bytes = bytes;
+        true
+    }
+
+    /// Whether the budget and both shares have room for this permit to hold so many bytes.
+    fn may_hold(&self, held: &Held, bytes: usize) -> bool {
+        let total = self.budget.bytes;
+        let others_of = |held: Option<&usize>| held.map_or(0, |held| held - self.bytes);
+        let fits = |others: usize, share: usize| others == 0 || others + bytes <= total / share;
+        let of_user = self.user.and_then(|user| held.by_user.get(&user));
+        let of_network = self.network.and_then(|network| held.by_network.get(&network));
+        held.bytes - self.bytes + bytes <= total
+            && fits(others_of(of_user), USERS_SHARE)
+            && fits(others_of(of_network), NETWORKS_SHARE)
+    }
+}
+
+impl Held {
+    fn replace(
+        &mut self,
+        user: Option<UserId>,
+        network: Option<IpAddr>,
+        before: usize,
+        after: usize,
+    ) {
+        self.bytes = self.bytes - before + after;
+        if let Some(user) = user {
+            replace(&mut self.by_user, user, before, after);
+        }
+        if let Some(network) = network {
+            replace(&mut self.by_network, network, before, after);
+        }
+    }
+}
+
+fn replace<K: Copy + std::hash::Hash + Eq>(
+    held: &mut HashMap<K, usize>,
+    key: K,
+    before: usize,
+    after: usize,
+) {
+    let bytes = held.entry(key).or_insert(0);
+    *bytes = *bytes - before + after;
+    if *bytes == 0 {
+        held.remove(&key);
+    }
+}
+
+impl Drop for MemoryPermit {
+    fn drop(&mut self) {
+        self.budget.held().replace(self.user, self.network, self.bytes, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Parse as _;
+
+    const MIB: usize = 1024 * 1024;
+
+    fn budget() -> Arc<MemoryBudget> {
+        Arc::new(MemoryBudget::new(64 * MIB))
+    }
+
+    fn owner(user: u8, client: &str) -> Owner {
+        let user = UserId::parse(&format!("{user:032x}")).unwrap();
+        Owner { user: Some(user), client: Some(client.parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_user_holds_an_eighth_and_at_least_one_answer() {
+        let budget = budget();
+        let alice = owner(1, "192.0.2.1");
+        let first = budget.take(alice, 6 * MIB).unwrap();
+        assert!(budget.take(alice, 3 * MIB).is_none(), "above 8 MiB");
+        assert!(budget.take(alice, 2 * MIB).is_some());
+        assert!(budget.take(owner(2, "192.0.2.1"), 6 * MIB).is_some(), "others have their own");
+        drop(first);
+        assert!(budget.take(alice, 20 * MIB).is_some(), "a single large one fits");
+    }
+
+    #[test]
+    fn a_network_holds_half() {
+        let budget = budget();
+        let held: Vec<_> =
+            (0..4).map(|user| budget.take(owner(user, "2001:db8::1"), 8 * MIB)).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(budget.take(owner(9, "2001:db8::2"), 8 * MIB).is_none(), "the same /64");
+        assert!(budget.take(owner(9, "2001:db8:0:1::2"), 8 * MIB).is_some());
+    }
+
+    #[test]
+    fn small_ones_are_not_counted_and_the_largest_takes_all() {
+        let budget = budget();
+        let all = budget.take(Owner::default(), 100 * MIB).unwrap();
+        assert!(budget.take(Owner::default(), UNCOUNTED + 1).is_none());
+        assert!(budget.take(Owner::default(), UNCOUNTED).is_some());
+        drop(all);
+        assert!(budget.take(Owner::default(), UNCOUNTED + 1).is_some());
+    }
+
+    #[test]
+    fn a_permit_grows_and_shrinks() {
+        let budget = budget();
+        let alice = owner(1, "192.0.2.1");
+        let mut permit = budget.permit(alice);
+        assert!(permit.resize(MIB) && permit.resize(8 * MIB) && permit.resize(60 * MIB));
+        assert!(budget.take(owner(2, "198.51.100.1"), 5 * MIB).is_none());
+        assert!(permit.resize(MIB));
+        assert!(budget.take(owner(2, "198.51.100.1"), 5 * MIB).is_some());
+        drop(permit);
+        assert_eq!(budget.held().bytes, 0);
+        assert!(budget.held().by_user.is_empty() && budget.held().by_network.is_empty());
+    }
+}
