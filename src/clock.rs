@@ -1,35 +1,58 @@
-//! The server's clock and the one form in which the protocol writes dates.
+//! The server's clocks and the one form in which the protocol writes dates.
+
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Datelike as _, NaiveDate, Timelike as _, Utc};
 
 use crate::id::Parse;
+pub use watch::ClockWatch;
 
 /// The length of every date: `yyyy-MM-dd HH:mm:ss`, UTC, 24-hour (protocol, section 1).
 const LENGTH: usize = "yyyy-MM-dd HH:mm:ss".len();
 
-/// Where the time comes from. Tests put in a clock of their own.
+/// What the clocks of a machine show at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The wall clock, which may be wrong, and jump when it is set.
+    pub wall: Timestamp,
+    /// The monotonic clock, from an arbitrary moment on. Only differences mean something.
+    pub monotonic: Duration,
+}
+
+/// Where the time comes from. Tests put in clocks of their own.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub struct Clock(Arc<dyn Fn() -> Reading + Send + Sync>);
 
 impl Clock {
-    /// The clock of the machine.
+    /// The clocks of the machine.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     pub fn system() -> Self {
-        Self::from_fn(|| Timestamp(Utc::now().timestamp()))
+        let started = Instant::now();
+        Self::from_fn(move || Reading {
+            wall: Timestamp(Utc::now().timestamp()),
+            monotonic: started.elapsed(),
+        })
     }
 
-    /// A clock that shows what the function returns.
-    pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+    /// Clocks that show what the function returns.
+    pub fn from_fn(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
     }
 
-    /// The present second.
+    /// The present second of the wall clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
+        self.read().wall
+    }
+
+    /// What both clocks show.
+    #[must_use]
+    pub fn read(&self) -> Reading {
         (self.0)()
     }
 }

@@ -82,7 +82,8 @@ const STANDING: &str = "
 const CLEAR: &str = "
     UPDATE conversations
     SET generation = (SELECT max(generation) + 1 FROM conversations), instance = $2, next_seq = 1,
-        last_message_id = '', young = x'', longest_data = 0, data_bytes = 0, next_report_seq = 1, last_report_id = ''
+        last_message_id = '', max_accepted_at = 0, young = x'', longest_data = 0, data_bytes = 0,
+        next_report_seq = 1, last_report_id = ''
     WHERE id = $1";
 
 const PURGE_LATER: &str = "INSERT INTO purges (generation) VALUES ($1)";

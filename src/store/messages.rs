@@ -21,7 +21,7 @@ use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
 static JUDGE: ManyRows = ManyRows::new(
     concat!(
         "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
-         SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.last_access,
+         SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.max_accepted_at,
                                      c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id,
                                      hex(c.young), ",
         listed_place!("c.generation", "i.id", "i.hash"),
@@ -50,13 +50,14 @@ static INSERT: ManyRows = ManyRows::new(
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
-    "WITH changed (number, next_seq, last_message_id, last_access, longest_data, data_bytes, young) AS (VALUES {rows})
+    "WITH changed (number, next_seq, last_message_id, last_access, max_accepted_at, longest_data, data_bytes, young)
+         AS (VALUES {rows})
      UPDATE OR FAIL conversations
      SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
-         last_access = changed.last_access, longest_data = changed.longest_data,
-         data_bytes = changed.data_bytes, young = changed.young
+         last_access = changed.last_access, max_accepted_at = changed.max_accepted_at,
+         longest_data = changed.longest_data, data_bytes = changed.data_bytes, young = changed.young
      FROM changed WHERE conversations.number = changed.number",
-    7,
+    8,
 );
 
 /// A message as its sender made it.
@@ -132,7 +133,7 @@ struct Judged {
     instance: Instance,
     generation: i64,
     next_seq: i64,
-    last_access: i64,
+    max_accepted_at: i64,
     longest_data: i64,
     data_bytes: i64,
     /// What the sender may do.
@@ -162,7 +163,7 @@ impl Judged {
             instance,
             generation,
             next_seq,
-            last_access: stored_number(next()?)?,
+            max_accepted_at: stored_number(next()?)?,
             longest_data: stored_number(next()?)?,
             data_bytes: stored_number(next()?)?,
             standing: Standing::of(next()?)?,
@@ -188,7 +189,10 @@ impl Judged {
 /// A conversation as this run leaves it.
 struct Head {
     next_seq: i64,
+    /// The second in which the newest message was accepted.
     last_access: i64,
+    /// The latest second in which a message was accepted: a clock may be set back.
+    max_accepted_at: i64,
     longest_data: i64,
     data_bytes: i64,
     young: Young,
@@ -298,7 +302,8 @@ impl Run {
         }
         let head = self.heads.entry(judged.conversation_number).or_insert_with(|| Head {
             next_seq: judged.next_seq,
-            last_access: judged.last_access,
+            last_access: 0,
+            max_accepted_at: judged.max_accepted_at,
             longest_data: judged.longest_data,
             data_bytes: judged.data_bytes,
             young: judged.young.clone(),
@@ -321,8 +326,8 @@ impl Run {
             return Added::QuotaExceeded { bytes: data_bytes, limit: self.conversation_bytes };
         }
         head.data_bytes = data_bytes;
-        // A clock that was set back must not break the order of the seconds of acceptance.
-        head.last_access = head.last_access.max(add.now.unix());
+        head.last_access = add.now.unix();
+        head.max_accepted_at = head.max_accepted_at.max(head.last_access);
         head.longest_data = head.longest_data.max(bytes);
         let place = place(judged.generation, head.next_seq);
         self.listed.extend(head.young.push(place, judged.hash));
@@ -330,7 +335,7 @@ impl Run {
             place,
             nth,
             sender_number: judged.sender_number,
-            accepted_at: head.last_access,
+            accepted_at: head.max_accepted_at,
         });
         head.stored.push(nth);
         head.next_seq += 1;
@@ -402,6 +407,7 @@ fn advance(on: &mut Writing, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
             .add(head.next_seq)
             .add(all[*last].message.id.as_str())
             .add(head.last_access)
+            .add(head.max_accepted_at)
             .add(head.longest_data)
             .add(head.data_bytes)
             .add(head.young.bytes());

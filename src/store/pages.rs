@@ -19,7 +19,8 @@ macro_rules! message_bytes {
 }
 
 /// SQL that halves the places of a generation until it finds the first of a table that is of a date or later, as its
-/// sequence number. What is later never has an earlier date.
+/// sequence number. The column never falls: it holds the latest date so far, and the first entry whose date is not earlier
+/// than another is the first of which that is true of the latest date so far.
 macro_rules! first_since {
     ($table:literal, $column:literal, $date:literal, $next:literal) => {
         concat!(
@@ -101,7 +102,7 @@ start AS (
            CASE WHEN is_forward THEN 0 ELSE -1 END + CASE
                WHEN report_known IS NOT NULL THEN report_known
                WHEN report_date IS NOT NULL THEN base + ",
-    first_since!("reports", "created", "report_date", "next_report_seq"),
+    first_since!("reports", "coalesce(max_created, created)", "report_date", "next_report_seq"),
     "          WHEN is_forward THEN base + 1
                ELSE base + next_report_seq END AS report_near,
            CASE WHEN is_forward AND known IS NOT NULL THEN 2 ELSE 1 END AS least,

@@ -20,9 +20,9 @@ const HEAD: &str = "
     SELECT c.number, c.instance, c.generation, c.next_seq, c.next_report_seq,
            p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other,
            o.user_number AS other_number, p.standing = 'open' AS may_report,
-           coalesce((SELECT r.created FROM reports r
+           coalesce((SELECT coalesce(r.max_created, r.created) FROM reports r
                      WHERE r.place > c.generation << 32 AND r.place < (c.generation + 1) << 32
-                     ORDER BY r.place DESC LIMIT 1), '') AS last_created
+                     ORDER BY r.place DESC LIMIT 1), '') AS max_created
     FROM participants p
     JOIN conversations c ON c.number = p.conversation_number
     JOIN participants o ON o.conversation_number = c.number AND o.user_id <> p.user_id
@@ -33,18 +33,18 @@ const HEAD: &str = "
 macro_rules! make_reports {
     ($messages:expr) => {
         concat!(
-            "INSERT INTO reports (place, id, type, created, message_place, user_id)
+            "INSERT INTO reports (place, id, type, created, max_created, message_place, user_id)
              SELECT ($1 << 32) + seq,
                     substr(random, 1, 8) || '-' || substr(random, 9, 4) || '-8' || substr(random, 13, 3)
                         || '-' || substr('89ab', 1 + (seq & 3), 1) || substr(random, 16, 3)
                         || '-' || printf('%012x', seq),
-                    $3, $4, message_place, $2
+                    $3, $4, $5, message_place, $2
              FROM (
                  SELECT m.place AS message_place, lower(hex(randomblob(9))) AS random,
-                        $5 - 1 + row_number() OVER (ORDER BY m.place) AS seq
+                        $6 - 1 + row_number() OVER (ORDER BY m.place) AS seq
                  FROM ",
             $messages,
-            "    AND m.sender_number <> $6
+            "    AND m.sender_number <> $7
                      AND NOT EXISTS (
                          SELECT 1 FROM reports r
                          WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)
@@ -55,12 +55,12 @@ macro_rules! make_reports {
 
 /// `CROSS JOIN` has each ID looked up; the messages of a generation may be many.
 const MAKE_FOR_IDS: &str = make_reports!(concat!(
-    "json_each($7) AS named CROSS JOIN messages m
+    "json_each($8) AS named CROSS JOIN messages m
      WHERE m.place = ",
-    place_of_id!("$1", "$8", "named.key", "named.value")
+    place_of_id!("$1", "$9", "named.key", "named.value")
 ));
 
-const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $7 AND $8");
+const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $8 AND $9");
 
 /// Which of these messages the user has not reported so, as a JSON array.
 const UNREPORTED: &str = concat!(
@@ -276,7 +276,8 @@ struct Head {
     other: String,
     other_number: i64,
     may_report: bool,
-    last_created: String,
+    /// The latest date of this generation's reports: a clock may be set back.
+    max_created: String,
 }
 
 impl Head {
@@ -320,13 +321,14 @@ impl Making {
             Which::Ids(_) => MAKE_FOR_IDS,
             Which::Places(..) => MAKE_FOR_PLACES,
         };
-        // A clock that was set back must not break the order of the dates.
-        let created = self.now.to_string().max(self.head.last_created.clone());
+        let created = self.now.to_string();
+        let max_created = Some(&self.head.max_created).filter(|latest| **latest > created);
         let query = sqlx::query(statement)
             .bind(self.head.generation)
             .bind(self.user.as_str())
             .bind(report_type.as_str())
             .bind(created)
+            .bind(max_created)
             .bind(self.head.next_report_seq)
             .bind(self.head.user_number);
         let query = match which {

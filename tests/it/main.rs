@@ -8,6 +8,7 @@ mod bad_input;
 mod batches;
 mod binary;
 mod blocklist;
+mod clocks;
 mod command_line;
 mod conformance;
 mod conversations;

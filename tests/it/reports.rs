@@ -131,7 +131,8 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     let young = (whole + 1..=messages).flat_map(|n| hash(&format!("m-{n}")).to_be_bytes());
     let advance = sqlx::query(
         "UPDATE conversations
-         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, longest_data = 4, young = $4
+         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, max_accepted_at = $3,
+             longest_data = 4, young = $4
          WHERE id = $1",
     );
     let advance = advance.bind(&sender.conversation).bind(messages).bind(now);

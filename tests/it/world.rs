@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chatserver::app::App;
-use chatserver::clock::{Clock, Timestamp};
+use chatserver::clock::{Clock, Reading, Timestamp};
 use chatserver::config::Config;
 use chatserver::friends;
 use chatserver::id::{ApiKey, Parse, StationId, UserId};
@@ -56,19 +56,28 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     assert!(held.is_ok(), "waited in vain until {what}");
 }
 
-/// A clock that the test sets.
-#[derive(Clone)]
-pub struct TestClock(Arc<AtomicI64>);
+/// Clocks that the test sets.
+#[derive(Clone, Default)]
+pub struct TestClock {
+    wall: Arc<AtomicI64>,
+    monotonic: Arc<AtomicU64>,
+}
 
 impl TestClock {
-    /// Shows this date from now on, until it is set again.
+    /// The wall clock shows this date from now on, until it is set again.
     pub fn shows(&self, date: &str) {
-        self.0.store(Timestamp::parse(date).unwrap().unix(), Ordering::SeqCst);
+        self.wall.store(Timestamp::parse(date).unwrap().unix(), Ordering::SeqCst);
     }
 
-    /// Goes on by so many seconds.
+    /// Sets the wall clock forward or back.
+    pub fn jumps(&self, seconds: i64) {
+        self.wall.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Lets so many seconds pass, by both clocks.
     pub fn advances(&self, seconds: i64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
+        self.monotonic.fetch_add(u64::try_from(seconds).unwrap(), Ordering::SeqCst);
+        self.jumps(seconds);
     }
 
     /// The present date.
@@ -79,11 +88,14 @@ impl TestClock {
     /// This clock, as servers and people look at it.
     fn clock(&self) -> Clock {
         let shown = self.clone();
-        Clock::from_fn(move || shown.now())
+        Clock::from_fn(move || Reading {
+            wall: shown.now(),
+            monotonic: Duration::from_secs(shown.monotonic.load(Ordering::SeqCst)),
+        })
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_unix(self.0.load(Ordering::SeqCst)).unwrap()
+        Timestamp::from_unix(self.wall.load(Ordering::SeqCst)).unwrap()
     }
 }
 
@@ -105,7 +117,7 @@ impl World {
 
     /// A server with some settings of its own.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let clock = TestClock(Arc::new(AtomicI64::new(0)));
+        let clock = TestClock::default();
         clock.shows("2024-03-08 12:00:00");
         Self::on(tempfile::tempdir().unwrap(), clock, ready_made_keys(), settings).await
     }

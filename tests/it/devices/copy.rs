@@ -56,9 +56,7 @@ impl Conversation {
     /// A message that was sent from here is stored.
     pub fn has_sent(&mut self, message: Value, second: i64) {
         self.object["lastmessageid"] = message["ID"].clone();
-        // The server's order rules: its last second of acceptance never falls.
-        let last_access = self.object["lastaccess"].as_i64().unwrap().max(second);
-        self.object["lastaccess"] = json!(last_access);
+        self.object["lastaccess"] = json!(second);
         self.sent.push(message);
     }
 

@@ -126,8 +126,8 @@ impl Talk {
         if !self.friends {
             return Said::NotFriends;
         }
-        self.last_access = self.last_access.max(now);
-        self.messages.push(Kept { sender: by, message, accepted: self.last_access });
+        self.last_access = now;
+        self.messages.push(Kept { sender: by, message, accepted: now });
         Said::Stored
     }
 
@@ -194,7 +194,7 @@ impl Talk {
         let id = look.id.map(message_id);
         let known = id.and_then(|id| self.messages.iter().position(|kept| kept.message.id == id));
         let second = look.date.map(|second| date(second).unix());
-        let from = |second| self.messages.iter().filter(|kept| kept.accepted < second).count();
+        let from = |second| self.messages.iter().take_while(|kept| kept.accepted < second).count();
         let place = known.or(second.map(from));
         let (side, most) = match look.limit {
             None => (&self.messages[place.unwrap_or(0)..], look.messages),

@@ -1,5 +1,8 @@
 //! Random histories of two people, told to the server and to a simple model of their reports.
 
+use std::collections::BTreeSet;
+
+use chatserver::clock::Timestamp;
 use chatserver::id::{ConversationId, MessageId, Parse as _};
 use chatserver::store::{Cursor, Direction, Page, PageQuery, WireText};
 use proptest::prelude::*;
@@ -8,7 +11,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
-use super::{bare, whatever_was_queued_is_written};
+use super::{NEVER, bare, whatever_was_queued_is_written};
 use crate::bad_input::cases;
 use crate::model::store::objects;
 use crate::world::{Person, Prepared, World, message_with_id};
@@ -38,6 +41,14 @@ struct Report {
     action: &'static str,
     message: usize,
     reader: usize,
+    /// The server's clock when it was made, in seconds since the start.
+    second: i64,
+}
+
+impl Report {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.action, self.message, self.reader) == (other.action, other.message, other.reader)
+    }
 }
 
 /// What the protocol says of reports, in the simplest form.
@@ -45,6 +56,7 @@ struct Report {
 struct Model {
     senders: Vec<usize>,
     reports: Vec<Report>,
+    second: i64,
 }
 
 impl Model {
@@ -52,9 +64,9 @@ impl Model {
     fn make(&mut self, action: &'static str, reader: usize, mut messages: Vec<usize>) {
         messages.sort_unstable();
         for message in messages {
-            let report = Report { action, message, reader };
+            let report = Report { action, message, reader, second: self.second };
             let is_others = self.senders.get(message).is_some_and(|sender| *sender != reader);
-            if is_others && !self.reports.contains(&report) {
+            if is_others && !self.reports.iter().any(|known| known.is_same(&report)) {
                 self.reports.push(report);
             }
         }
@@ -70,7 +82,7 @@ impl Model {
                 self.make("delivered", *by, messages.clone());
                 self.make(action, *by, messages.clone());
             }
-            Step::Clear { .. } => *self = Self::default(),
+            Step::Clear { .. } => *self = Self { second: self.second, ..Self::default() },
             Step::Download { by, from } => {
                 self.make("delivered", *by, (place(*from).unwrap_or(0)..end).collect());
             }
@@ -79,7 +91,7 @@ impl Model {
                 let page = before.saturating_sub(*limit)..before;
                 self.make("delivered", *by, page.collect());
             }
-            Step::Clock(_) => {}
+            Step::Clock(second) => self.second = *second,
         }
     }
 }
@@ -129,7 +141,7 @@ impl Stage {
             // Within the bounds in which the repeated change is known as such.
             Step::Clock(second) => {
                 self.world.clock.shows(START);
-                self.world.clock.advances(*second);
+                self.world.clock.jumps(*second);
             }
         }
         whatever_was_queued_is_written(&self.done).await;
@@ -146,13 +158,33 @@ impl Stage {
             json!([report.action, name(report.message), self.people[report.reader].user.as_str()])
         });
         assert_eq!(said.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-        let dates: Vec<_> =
-            reports.iter().map(|report| report["Created"].as_str().unwrap()).collect();
-        assert!(dates.is_sorted(), "{dates:?}");
+        let dates = reports.iter().map(|report| report["Created"].as_str().unwrap().to_owned());
+        let expected = model.reports.iter().map(|report| date(report.second));
+        assert_eq!(dates.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         for person in &self.people {
             assert_eq!(person.newest_report().await, reports.last().map(bare).unwrap_or_default());
         }
         reports
+    }
+
+    /// Asserts that a date leads to the first report, in order, whose date is not earlier, whichever way the clock went.
+    async fn dates_lead(&self, model: &Model, reports: &[Value]) {
+        let seconds = model.reports.iter().map(|report| report.second);
+        let around: BTreeSet<_> =
+            seconds.flat_map(|second| [second - 1, second, second + 1]).collect();
+        let person = &self.people[0];
+        for second in around {
+            let first = model.reports.iter().take_while(|report| report.second < second).count();
+            // Without messages, of which a page would make reports.
+            let from = json!({ "firstreportdate": date(second), "firstmessagedate": NEVER });
+            let page = person.does("download", from).await;
+            assert_eq!(page.ok()["reports"], json!(reports[first..]), "from {second}");
+            let before = json!({
+                "lastreportdate": date(second), "lastmessagedate": "0000-01-01 00:00:00", "limit": 500,
+            });
+            let page = person.does("downloadpartial", before).await;
+            assert_eq!(page.ok()["reports"], json!(reports[..first]), "before {second}");
+        }
     }
 
     /// Everything, page by page: going on from the last entries, or scrolling up from the first.
@@ -179,6 +211,12 @@ impl Stage {
             }
         }
     }
+}
+
+/// The date so many seconds after the start.
+fn date(second: i64) -> String {
+    let start = Timestamp::parse(START).unwrap().unix();
+    Timestamp::from_unix(start + second).unwrap().to_string()
 }
 
 /// Where a client goes on.
@@ -233,12 +271,14 @@ fn reports_are_the_model() {
         runtime.block_on(async {
             let mut model = Model::default();
             stage.carries_out(&Step::Clear { by: 0 }, &model).await;
+            stage.carries_out(&Step::Clock(model.second), &model).await;
             for step in &steps {
                 stage.carries_out(step, &model).await;
                 model.takes(step);
                 stage.agrees(&model).await;
             }
             let reports = stage.agrees(&model).await;
+            stage.dates_lead(&model, &reports).await;
             for scrolls in [false, true] {
                 let [messages, told] = stage.pages(bounds, scrolls).await;
                 assert_eq!(messages.len(), model.senders.len());
