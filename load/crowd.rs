@@ -94,7 +94,7 @@ impl Database {
     }
 
     pub async fn close(self) {
-        self.store.close().await;
+        self.store.leave().await;
         self.tasks.close();
         self.tasks.wait().await;
     }

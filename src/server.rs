@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs;
 use crate::shutdown::GIVE_UP_AFTER;
-use crate::store::{OpenError, Schema, ServerLock, Store};
+use crate::store::{Fault, LogLeft, OpenError, Schema, ServerLock, Store};
 use crate::telemetry::{Logging, Metrics};
 
 /// How many clients may wait to be accepted, as far as the operating system lets them: after a restart, all
@@ -44,6 +44,12 @@ pub enum Error {
     /// Something was still being done when the time for stopping was over.
     #[error("the server was not done {} s after it stopped accepting", GIVE_UP_AFTER.as_secs())]
     Unfinished,
+    /// The database can't be written any more.
+    #[error(transparent)]
+    Fault(Fault),
+    /// The database file alone does not hold everything.
+    #[error(transparent)]
+    LogLeft(#[from] LogLeft),
     /// The task that writes has ended, so that no change can be made. The log says why.
     #[error("the writer of the store has ended unexpectedly")]
     WriterEnded,
@@ -118,17 +124,25 @@ impl Server {
             let mut serving = pin!(api::serve(listener, Arc::clone(&app)));
             let writer_ended = tokio::select! {
                 () = &mut serving => false,
-                () = app.store.ended() => {
+                () = app.store.refuses() => {
                     app.shutdown.begin(Duration::ZERO).await;
                     serving.await;
                     true
                 }
             };
             app.hub.ended().await;
-            app.store.close().await;
+            let closed = app.store.close().await;
+            if let Err(LogLeft { wal, bytes, cause }) = &closed {
+                let (wal, cause) = (wal.display(), cause as &dyn std::error::Error);
+                tracing::error!(bytes, %wal, cause, "changes are in the write-ahead log alone");
+            }
             tasks.close();
             tasks.wait().await;
-            if writer_ended || app.store.flush_failed() { Err(Error::WriterEnded) } else { Ok(()) }
+            match app.store.fault() {
+                Some(fault) => Err(Error::Fault(fault)),
+                None if writer_ended => Err(Error::WriterEnded),
+                None => Ok(closed?),
+            }
         };
         let too_long = async {
             app.shutdown.closing().await;

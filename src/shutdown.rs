@@ -38,10 +38,21 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// What SIGHUP does, which a process gets when its terminal is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// It is logged and nothing else: a server has no terminal, and no settings that could be read again.
+    Ignored,
+    /// The same as SIGTERM.
+    Stops,
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    on_hangup: Hangup,
 }
 
 impl Signals {
@@ -50,18 +61,26 @@ impl Signals {
     /// # Errors
     ///
     /// Where the operating system refuses.
-    pub fn listen() -> std::io::Result<Self> {
+    pub fn listen(on_hangup: Hangup) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            on_hangup,
         })
     }
 
-    /// Returns at the next signal, with its name.
+    /// Returns at the next signal that stops, with its name.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => match self.on_hangup {
+                    Hangup::Stops => return "SIGHUP",
+                    Hangup::Ignored => tracing::info!("SIGHUP ignored: settings are read at the start alone"),
+                },
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use super::output::Output;
 use super::{Failed, serve};
 use crate::config::Config;
 use crate::server::{self, Server};
+use crate::shutdown::Hangup;
 use crate::telemetry::Logging;
 
 /// The shell functions and commands, with the places of what is different each time.
@@ -71,7 +72,9 @@ impl Demo {
             let url = &server.app().public_url;
             if self.json { print_json(&cast, url) } else { print(&cast, url) }
         };
-        serve::run(config, &logging, ready).await.map_err(|failed| match failed.downcast_ref() {
+        // A demo belongs to the terminal that it was started in.
+        let served = serve::run(config, &logging, Hangup::Stops, ready).await;
+        served.map_err(|failed| match failed.downcast_ref() {
             Some(server::Error::Listen { address, source, .. }) => {
                 format!("can't listen on {address}: {source}; --listen takes another address")
                     .into()

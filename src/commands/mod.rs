@@ -13,14 +13,18 @@ mod workspace;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
-use crate::store::{Limits, OpenError, Schema, Store};
+use crate::store::{Limits, LogLeft, OpenError, Schema, ServerLock, Store};
+use crate::telemetry::Logging;
 use output::Output;
+
+pub use output::failure;
 
 /// A command that was not carried out. Its text and the texts of its sources are shown.
 type Failed = Box<dyn Error + Send + Sync>;
@@ -142,9 +146,14 @@ impl Settings {
     }
 }
 
+/// Changes of this process that are in the write-ahead log alone. A command prints its result before it fails for that: the
+/// change is made, and what was printed may never be shown again.
+static LOG_LEFT: OnceLock<LogLeft> = OnceLock::new();
+
 /// The database, opened for one command.
 struct Database {
     store: Store,
+    url: String,
     tasks: TaskTracker,
 }
 
@@ -152,11 +161,17 @@ impl Database {
     async fn open(url: &str, schema: Schema, limits: Limits) -> Result<Self, OpenError> {
         let tasks = TaskTracker::new();
         let store = Store::open(url, schema, limits, &tasks).await?;
-        Ok(Self { store, tasks })
+        Ok(Self { store, url: url.to_owned(), tasks })
     }
 
+    /// Closes it; after a change the database file alone holds everything. Beside a server that is the server's to do.
     async fn close(self) {
-        self.store.close().await;
+        let beside_server = matches!(ServerLock::holder(&self.url), Ok(Some(_)));
+        if beside_server || !self.store.has_written() {
+            self.store.leave().await;
+        } else if let Err(left) = self.store.close().await {
+            LOG_LEFT.get_or_init(|| left);
+        }
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -185,10 +200,14 @@ pub async fn run() -> ExitCode {
         Command::Migrate(settings) => migrate(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => {
-            output::failure(failed.as_ref());
+    match (done, LOG_LEFT.get()) {
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Ok(()), Some(left)) => {
+            failure(left);
+            ExitCode::FAILURE
+        }
+        (Err(failed), _) => {
+            failure(failed.as_ref());
             ExitCode::FAILURE
         }
     }
@@ -196,6 +215,8 @@ pub async fn run() -> ExitCode {
 
 async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
+    // A large database takes a while.
+    let _logging = Logging::start(&config.log)?;
     let url = config.database.url.as_str();
     Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;
     Output::new(format!("{url} has the newest schema"), json!({ "url": url })).print(settings.json)

@@ -2,10 +2,16 @@
 
 use std::error::Error;
 use std::io::{self, Write as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Failed;
+
+/// How long to wait until a failure is written to stderr.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The result of a command.
 pub struct Output {
@@ -42,6 +48,11 @@ pub fn failure(error: &(dyn Error + 'static)) {
         }
         cause = error.source();
     }
-    // With stderr gone there is nobody left to tell.
-    drop(writeln!(io::stderr(), "{text}"));
+    // With stderr gone there is nobody left to tell. A pipe that nobody reads must not keep the process from ending.
+    let (told, done) = mpsc::channel();
+    thread::spawn(move || {
+        drop(writeln!(io::stderr(), "{text}"));
+        told.send(()).ok();
+    });
+    done.recv_timeout(PATIENCE).ok();
 }

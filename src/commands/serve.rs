@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::server::{self, Server};
-use crate::shutdown::Signals;
+use crate::shutdown::{Hangup, Signals};
 use crate::telemetry::{Logging, Metrics};
 
 /// Files beside those of clients: the database, the listening sockets, the log.
@@ -33,7 +33,7 @@ impl Serve {
         let config = self.settings.load(flags.as_slice())?;
         let logging = Arc::new(Logging::start(&config.log)?);
         raise_open_files(&config);
-        run(config, &logging, |server| self.tell(server)).await
+        run(config, &logging, Hangup::Ignored, |server| self.tell(server)).await
     }
 
     /// Tells a program where the server is, which it can't know where the port is 0.
@@ -50,11 +50,20 @@ impl Serve {
 pub async fn run(
     config: Config,
     logging: &Arc<Logging>,
+    on_hangup: Hangup,
     ready: impl FnOnce(&Server) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
-    let signals = Signals::listen()?;
+    let mut signals = Signals::listen(on_hangup)?;
     let metrics_listen = config.http.metrics_listen.0;
-    let server = Server::bind(config, Clock::system()).await?;
+    // A task of its own: what blocks on the file must not keep signals from being seen.
+    let binding = tokio::spawn(Server::bind(config, Clock::system()));
+    let server = tokio::select! {
+        bound = binding => bound??,
+        signal = signals.next() => {
+            tracing::warn!(signal, "exiting at once: the server was not started yet");
+            return Err(format!("stopped by {signal} before the server was started").into());
+        }
+    };
     if let Some(address) = metrics_listen {
         let listener = server::listen("http.metrics_listen", address)?;
         tracing::info!(address = %listener.local_addr()?, "serving metrics");

@@ -47,6 +47,23 @@ impl DatabaseFile {
         &self.path
     }
 
+    /// The path of its write-ahead log: SQLite puts it beside the file that a symbolic link leads to.
+    pub(super) fn wal(&self) -> PathBuf {
+        self.sibling("-wal")
+    }
+
+    /// The path of the shared index of its log.
+    pub(super) fn shm(&self) -> PathBuf {
+        self.sibling("-shm")
+    }
+
+    fn sibling(&self, suffix: &str) -> PathBuf {
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let mut sibling = path.into_os_string();
+        sibling.push(suffix);
+        sibling.into()
+    }
+
     /// Opens the file, and creates it where there is none, readable for its owner alone; SQLite gives `-wal` and `-shm` the
     /// same mode. It is to be opened before all connections, to hear of each flush that fails, and closed after them: with it
     /// go the locks of the whole process on it (fcntl(2)).

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,11 +30,46 @@ const LITTLE: u64 = 1024 * 1024;
 /// attempt holds the writer up for a second.
 const EMPTY_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long the last checkpoint waits for other programs that read or write.
+const LAST_WAIT: &str = "PRAGMA busy_timeout = 2000";
+
+/// Changes that are in the write-ahead log after the store is closed: the database file alone lacks them.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{bytes} bytes of changes are in {} alone: keep that file beside the database, and the next start moves them",
+    wal.display()
+)]
+pub struct LogLeft {
+    /// The file of the log.
+    pub wal: PathBuf,
+    /// How many bytes of it are not in the database file, or the whole log where that is unknown.
+    pub bytes: u64,
+    /// What was in the way.
+    #[source]
+    pub cause: LeftBecause,
+}
+
+/// What keeps the log from being moved into the database file.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftBecause {
+    /// Another program is in the middle of a read or of a transaction.
+    #[error("another program is reading or writing the database")]
+    Busy,
+    /// The disk did not take the database.
+    #[error("the disk did not take the database")]
+    FlushFailed,
+    /// SQLite refused or failed.
+    #[error(transparent)]
+    Failed(sqlx::Error),
+}
+
 /// What the writer and the checkpointer tell each other about the write-ahead log.
 #[derive(Default)]
 pub(super) struct Log {
     /// A commit has added to the log.
     grown: Notify,
+    /// This store has committed, or tried to.
+    has_grown: AtomicBool,
     /// The log is beyond its bound. Only between two transactions of the writer can a checkpoint
     /// reach its end, after which it is written from the start again.
     too_long: AtomicBool,
@@ -48,7 +84,13 @@ pub(super) struct Log {
 impl Log {
     /// A commit has added to it.
     pub(super) fn grown(&self) {
+        self.has_grown.store(true, Ordering::Relaxed);
         self.grown.notify_one();
+    }
+
+    /// Whether this store has committed, or tried to.
+    pub(super) fn has_grown(&self) -> bool {
+        self.has_grown.load(Ordering::Relaxed)
     }
 
     /// Whether it is beyond its bound, and may be emptied.
@@ -90,13 +132,14 @@ impl Log {
     }
 }
 
-/// Moves the log into the database every now and then, so that no commit has to, until it must be kept.
+/// Moves the log into the database every now and then, so that no commit has to, until the writer has ended. Returns the
+/// connection for the last checkpoint, unless the log must be kept.
 pub(super) async fn checkpoint(
     mut connection: SqliteConnection,
     database: Arc<File>,
     log: Arc<Log>,
     ended: CancellationToken,
-) {
+) -> Option<SqliteConnection> {
     let growth = async |rest| {
         log.grown.notified().await;
         sleep(rest).await;
@@ -117,9 +160,54 @@ pub(super) async fn checkpoint(
     if log.flush_failed.is_cancelled() {
         // The last connection to be closed moves the log and removes it. As long as this one is open, none is the last.
         std::mem::forget(connection);
+        return None;
+    }
+    Some(connection)
+}
+
+/// Moves everything into the database file and cuts the log to nothing: the last act of a store, once no other connection of
+/// this process is open. `None` stands for a connection that is kept because a flush has failed.
+pub(super) async fn empty_at_the_end(
+    connection: Option<SqliteConnection>,
+    log: &Log,
+    wal: PathBuf,
+) -> Result<(), LogLeft> {
+    let Some(mut connection) = connection else {
+        let bytes = size(&wal);
+        return Err(LogLeft { wal, bytes, cause: LeftBecause::FlushFailed });
+    };
+    let emptied = async {
+        execute(&mut connection, LAST_WAIT).await?;
+        checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(TRUNCATE)").await
+    };
+    let left = match emptied.await {
+        Ok(checkpoint) if !checkpoint.busy => Ok(()),
+        Ok(Checkpoint { bytes, moved, .. }) => {
+            // Even what is moved counts while it is in the log: a database put in the place of this one would get it.
+            let bytes = if bytes > moved { bytes - moved } else { size(&wal) };
+            Err(LogLeft { wal, bytes, cause: LeftBecause::Busy })
+        }
+        Err(error) => {
+            log.checkpoint_failed(&error);
+            let bytes = size(&wal);
+            Err(LogLeft { wal, bytes, cause: LeftBecause::Failed(error) })
+        }
+    };
+    close(connection, log).await;
+    left
+}
+
+/// Closes the last connection, unless that would remove a log that must be kept.
+pub(super) async fn close(connection: SqliteConnection, log: &Log) {
+    if log.flush_failed.is_cancelled() {
+        std::mem::forget(connection);
     } else if let Err(error) = connection.close().await {
         tracing::warn!(%error, "closing the checkpointing connection failed");
     }
+}
+
+fn size(file: &Path) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
 }
 
 /// Moves the log into the database and onto the disk, and says whether it is beyond its bound. Little of it is left then,

@@ -30,6 +30,7 @@ mod server_lock;
 mod stations;
 mod users;
 mod values;
+mod watch;
 mod workspaces;
 mod writer;
 mod writing;
@@ -58,6 +59,7 @@ pub use friend_requests::{
 };
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
 pub use limits::Limits;
+pub use log::{LeftBecause, LogLeft};
 pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Direction, Found, LIGHT_PAGE_BYTES, Page, PageQuery};
 pub use properties::{ChangeProperty, Property, PropertyChanged};
@@ -90,6 +92,8 @@ pub struct Store {
     large_reads: Semaphore,
     writer: Writer,
     reserve: Arc<Reserve>,
+    /// Its schema was made or brought up to date when it was opened.
+    is_migrated: bool,
     /// To be closed after the connections, see [`DatabaseFile::open`].
     _file: Arc<File>,
 }
@@ -110,7 +114,7 @@ impl Store {
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
         let opened = Arc::new(file.open()?);
         let since = Instant::now();
-        let (writer, checkpointer, reads) = loop {
+        let (is_migrated, [writer, checkpointer], reads) = loop {
             match connect(&file, schema).await {
                 // SQLite does not wait for others who make the same new database at this moment.
                 Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
@@ -125,7 +129,7 @@ impl Store {
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
         let large_reads = Semaphore::new(readers.large_reads());
-        Ok(Self { readers, pages, lists, large_reads, writer, reserve, _file: opened })
+        Ok(Self { readers, pages, lists, large_reads, writer, reserve, is_migrated, _file: opened })
     }
 
     /// Whether the database answers and changes are still accepted.
@@ -169,22 +173,44 @@ impl Store {
         self.reserve.is_full()
     }
 
-    /// Returns when the writer has ended, which it does by itself only after a panic, or when the disk did not take what was
-    /// moved into the database.
-    pub async fn ended(&self) {
-        self.writer.ended().await;
+    /// Returns when changes are refused from now on: after a [`Fault`], a panic of the writer, or [`Self::close`].
+    pub async fn refuses(&self) {
+        self.writer.refuses().await;
     }
 
-    /// Whether the disk did not take what was moved into the database, so that nothing more can be written.
+    /// Why nothing more can be written, if that is so.
     #[must_use]
-    pub fn flush_failed(&self) -> bool {
-        self.writer.flush_failed()
+    pub fn fault(&self) -> Option<Fault> {
+        if self.writer.flush_failed() {
+            Some(Fault::FlushFailed)
+        } else {
+            self.writer.is_replaced().then_some(Fault::FileReplaced)
+        }
     }
 
-    /// Refuses further changes, waits for those that are queued, and closes the files.
-    pub async fn close(&self) {
+    /// Whether anything was written through this store, or may have been.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.is_migrated || self.writer.has_written()
+    }
+
+    /// Refuses further changes, waits for those that are queued, moves all of the write-ahead log into the database file and
+    /// closes the files. Other programs that use the database are waited for, up to 2 s.
+    ///
+    /// # Errors
+    ///
+    /// [`LogLeft`] where the database file alone does not hold everything.
+    pub async fn close(&self) -> Result<(), LogLeft> {
         self.writer.close().await;
         self.readers.close().await;
+        self.writer.empty_log().await
+    }
+
+    /// The same, without emptying the log: a server does that, or another process that has the database open.
+    pub async fn leave(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+        self.writer.leave_log().await;
     }
 
     /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
@@ -193,13 +219,27 @@ impl Store {
     }
 }
 
-/// The connections of the writer, of its checkpointer and of the readers.
+/// Why a store can write nothing more in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The disk did not take what was moved into the database.
+    #[error("the disk did not take the database: the next start moves the write-ahead log again")]
+    FlushFailed,
+    /// A file of the database is no longer the one that is open.
+    #[error(
+        "a file of the database was replaced, renamed or deleted: put the files back before the next start"
+    )]
+    FileReplaced,
+}
+
+/// Whether the schema was changed, the connections of the writer and of its checkpointer, and those of the readers.
 async fn connect(
     file: &DatabaseFile,
     schema: Schema,
-) -> Result<(SqliteConnection, SqliteConnection, Vec<SqliteConnection>), OpenError> {
-    schema::prepare(file, schema).await?;
-    Ok((file.connect_writer().await?, file.connect_writer().await?, file.connect_readers().await?))
+) -> Result<(bool, [SqliteConnection; 2], Vec<SqliteConnection>), OpenError> {
+    let is_migrated = schema::prepare(file, schema).await?;
+    let writers = [file.connect_writer().await?, file.connect_writer().await?];
+    Ok((is_migrated, writers, file.connect_readers().await?))
 }
 
 /// How long to wait before a database that is busy is opened again.

@@ -1,7 +1,11 @@
 //! The schema of the database: the migrations that are built in, and what the database has of them.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::{Connection as _, SqliteConnection};
+use tokio::time::{Instant, sleep};
 
 use super::{DatabaseFile, OpenError, message_ids};
 
@@ -13,6 +17,9 @@ const APPLIED: &str = "_sqlx_migrations";
 /// The number of migrations with which hashes of the IDs of messages came. They are listed after all migrations, so one
 /// that needs them, or moves what they are made of, has to be run after that.
 const HASHES: usize = 4;
+
+/// How often to log that a step goes on.
+const LOG_EVERY: Duration = Duration::from_secs(2);
 
 /// What to do with a database whose schema is not the newest. An empty one is always filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +38,8 @@ enum Found {
     Unknown,
 }
 
-/// Leaves the database with the newest schema, or says why it can't.
-pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<(), OpenError> {
+/// Leaves the database with the newest schema, or says why it can't. Returns whether it has changed the schema.
+pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool, OpenError> {
     let failed = |source| file.failed(source);
     let mut looking = file.connect_to_look().await?;
     let found = look(&mut looking).await;
@@ -40,22 +47,66 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<(), O
     let found = found.map_err(failed)?;
     refuse(file, &found, schema)?;
     if found == Found::Current {
-        return Ok(());
+        return Ok(false);
     }
     let mut connection = file.connect_writer().await?;
     // Another process may be doing the same: the second waits here and then finds it done.
-    let begun = connection.begin_with("BEGIN IMMEDIATE").await;
+    let transaction = connection.begin_with("BEGIN IMMEDIATE");
+    let begun =
+        logged("waiting for another process that writes to the database", transaction).await;
     let mut transaction = begun.map_err(failed)?;
     let found = look(&mut transaction).await.map_err(failed)?;
     refuse(file, &found, schema)?;
-    let migrated = MIGRATIONS.run_direct(None, &mut *transaction, false).await;
-    migrated
-        .map_err(|source| OpenError::Migrate { path: file.path().display().to_string(), source })?;
-    if matches!(found, Found::Older(applied) if applied < HASHES) {
-        message_ids::list_all(&mut transaction).await.map_err(failed)?;
+    if let Found::Older(applied) = found {
+        migrate(file, &mut transaction, applied).await?;
+    } else {
+        run(file, &mut transaction, None).await?;
     }
-    transaction.commit().await.map_err(failed)?;
-    connection.close().await.map_err(failed)
+    logged("committing the migrations", transaction.commit()).await.map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+    Ok(true)
+}
+
+/// Runs the migrations that come after the first few, and says in the log how far it is.
+async fn migrate(
+    file: &DatabaseFile,
+    transaction: &mut SqliteConnection,
+    applied: usize,
+) -> Result<(), OpenError> {
+    let (path, migrations) = (file.path().display(), MIGRATIONS.iter().count());
+    tracing::info!(%path, applied, migrations, "migrating the database: it keeps its schema until all is done");
+    for (number, migration) in (1..).zip(MIGRATIONS.iter()).skip(applied) {
+        let name = &migration.description;
+        tracing::info!(migration = number, migrations, %name, "running a migration");
+        let run = run(file, transaction, Some(migration.version));
+        logged(&format!("migration {number} of {migrations} is running"), run).await?;
+    }
+    if applied < HASHES {
+        let list = message_ids::list_all(transaction);
+        logged("listing the IDs of messages", list).await.map_err(|source| file.failed(source))?;
+    }
+    Ok(())
+}
+
+/// Runs migrations up to a version, or all.
+async fn run(
+    file: &DatabaseFile,
+    transaction: &mut SqliteConnection,
+    up_to: Option<i64>,
+) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Migrate { path: file.path().display().to_string(), source };
+    MIGRATIONS.run_direct(up_to, transaction, false).await.map_err(failed)
+}
+
+/// Logs every few seconds that a step goes on.
+async fn logged<T>(step: &str, work: impl Future<Output = T>) -> T {
+    let (since, mut work) = (Instant::now(), pin!(work));
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = sleep(LOG_EVERY) => tracing::info!(seconds = since.elapsed().as_secs(), "{step}"),
+        }
+    }
 }
 
 fn refuse(file: &DatabaseFile, found: &Found, schema: Schema) -> Result<(), OpenError> {

@@ -9,24 +9,27 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{counter, histogram};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::changes::Acknowledge;
-use super::log::{self, Log};
+use super::log::{self, Log, LogLeft};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
 use super::queue::{Caller, Change, Item, Submitted, apply};
 use super::reserve::Reserve;
 use super::values::ROWS;
+use super::watch::watch;
 use super::writing::Writing;
 use super::{DatabaseFile, Error, Limits};
 use crate::id::{StationId, UserId};
@@ -75,10 +78,16 @@ pub(super) struct Disk {
 pub(super) struct Writer {
     queue: mpsc::Sender<Item>,
     told: broadcast::Sender<Told>,
+    file: DatabaseFile,
     log: Arc<Log>,
     reserve: Arc<Reserve>,
+    /// Cancelled once changes are no longer accepted, for whatever reason.
     closing: CancellationToken,
+    /// Cancelled once the files are no longer those that are open. Nothing is acknowledged from then on.
+    replaced: CancellationToken,
     ended: CancellationToken,
+    /// Returns its connection when the writer has ended.
+    checkpointer: Mutex<Option<JoinHandle<Option<SqliteConnection>>>>,
 }
 
 impl Writer {
@@ -94,10 +103,11 @@ impl Writer {
         let (queue, changes) = mpsc::channel(QUEUE);
         let log = Arc::new(Log::default());
         let closing = log.flush_failed().child_token();
-        let ended = CancellationToken::new();
+        let (replaced, ended) = (CancellationToken::new(), CancellationToken::new());
         let (told, _) = broadcast::channel(TOLD);
         let task = WriterTask {
-            file,
+            file: file.clone(),
+            replaced: replaced.clone(),
             limits,
             writing: Some(Writing::new(connection, limits)),
             changes,
@@ -111,15 +121,21 @@ impl Writer {
         // A thread of its own: woken as a task among others, it would wait for its turn behind all who wait for it.
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
+        tasks.spawn(stop_when_replaced(
+            watch(file.clone(), Arc::clone(&opened)),
+            replaced.clone(),
+            closing.clone(),
+        ));
         let checkpoint = log::checkpoint(checkpointer, opened, Arc::clone(&log), ended.clone());
         tasks.spawn(Arc::clone(&reserve).watch(ended.clone()));
         // Without it the log would grow for ever.
         let close = closing.clone().drop_guard();
-        tasks.spawn(async move {
+        let checkpointer = tasks.spawn(async move {
             let _close = close;
-            checkpoint.await;
+            checkpoint.await
         });
-        Self { queue, told, log, reserve, closing, ended }
+        let checkpointer = Mutex::new(Some(checkpointer));
+        Self { queue, told, file, log, reserve, closing, replaced, ended, checkpointer }
     }
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
@@ -177,18 +193,63 @@ impl Writer {
         self.log.flush_failed().is_cancelled()
     }
 
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.is_cancelled()
+    }
+
+    pub(super) fn has_written(&self) -> bool {
+        self.log.has_grown()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.closing.is_cancelled() || self.ended.is_cancelled()
     }
 
-    pub(super) async fn ended(&self) {
-        self.ended.cancelled().await;
+    pub(super) async fn refuses(&self) {
+        self.closing.cancelled().await;
     }
 
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        self.ended().await;
+        self.ended.cancelled().await;
     }
+
+    /// The last checkpoint, once the writer and all readers are closed.
+    pub(super) async fn empty_log(&self) -> Result<(), LogLeft> {
+        match self.checkpointer().await {
+            Some(connection) => log::empty_at_the_end(connection, &self.log, self.file.wal()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the last connection and leaves the log to other processes.
+    pub(super) async fn leave_log(&self) {
+        if let Some(Some(connection)) = self.checkpointer().await {
+            log::close(connection, &self.log).await;
+        }
+    }
+
+    /// What the checkpointer has returned; `None` where that was taken before.
+    async fn checkpointer(&self) -> Option<Option<SqliteConnection>> {
+        let task = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that has panicked has lost its connection.
+        Some(task?.await.unwrap_or(None))
+    }
+}
+
+/// Ends the writer when a file of the database is no longer the one that is open.
+async fn stop_when_replaced(
+    watch: impl Future<Output = PathBuf>,
+    replaced: CancellationToken,
+    closing: CancellationToken,
+) {
+    let Some(path) = closing.run_until_cancelled(watch).await else { return };
+    tracing::error!(
+        path = %path.display(),
+        "the file was replaced, renamed or deleted while the database is open: no change is acknowledged any more"
+    );
+    replaced.cancel();
+    closing.cancel();
 }
 
 struct WriterTask {
@@ -204,12 +265,14 @@ struct WriterTask {
     /// When the next commit is due, by their rate.
     due: Instant,
     log: Arc<Log>,
+    replaced: CancellationToken,
 }
 
 impl WriterTask {
     async fn run(mut self, closing: CancellationToken, _ended: tokio_util::sync::DropGuard) {
         self.look_for_others().await;
-        loop {
+        // What is queued when the files are gone is dropped with the queue.
+        while !self.replaced.is_cancelled() {
             let first = tokio::select! {
                 biased;
                 () = closing.cancelled(), if !self.changes.is_closed() => {
@@ -254,16 +317,25 @@ impl WriterTask {
                 counter!("chatserver_store_failed_batches_total").increment(1);
                 self.write_one_by_one(batch).await;
             }
-            _ => settle_all(batch, &written),
+            _ => self.settle(batch, &written),
         }
-        self.log.grown();
     }
 
     async fn write_one_by_one(&mut self, batch: Vec<Item>) {
         for item in batch {
             let mut alone = vec![item];
             let written = self.apply_and_commit(&mut alone).await;
-            settle_all(alone, &written);
+            self.settle(alone, &written);
+        }
+    }
+
+    /// Answers, unless the files are gone: then the callers are told that the writer has stopped.
+    fn settle(&self, batch: Vec<Item>, written: &Result<(), Error>) {
+        if self.replaced.is_cancelled() {
+            return;
+        }
+        for item in batch {
+            item.settle(written.clone());
         }
     }
 
@@ -328,6 +400,8 @@ impl WriterTask {
         };
         match written {
             Ok(told) => {
+                // Before the answer: whoever has it may ask at once whether anything was written.
+                self.log.grown();
                 if !told.is_empty() {
                     // Nobody may be listening.
                     drop(self.told.send(Told::Users(Arc::new(told))));
@@ -367,12 +441,6 @@ impl WriterTask {
             self.log.checkpoint_failed(&error);
             self.writing = None;
         }
-    }
-}
-
-fn settle_all(batch: Vec<Item>, written: &Result<(), Error>) {
-    for item in batch {
-        item.settle(written.clone());
     }
 }
 

@@ -372,7 +372,7 @@ async fn a_store_closes_however_many_changes_go_on_coming() {
         join_all((0..600).map(|_| async { while store.take_number(alice.user).await.is_ok() {} }));
     let closes = async {
         until("changes wait", async || store.queue_depth() > 300).await;
-        store.close().await;
+        store.close().await.unwrap();
     };
     let ended = timeout(PATIENCE, async { tokio::join!(changes, closes) }).await;
     assert!(ended.is_ok(), "changes are taken on and on");

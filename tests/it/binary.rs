@@ -120,6 +120,23 @@ impl Workplace {
         arguments: &[&str],
         settings: &[(&str, &str)],
     ) -> Process {
+        let mut process = self.starts_without_waiting(address, arguments, settings);
+        let ready = format!("http://{address}/readyz");
+        until("the server is ready", async || {
+            assert!(process.child.try_wait().unwrap().is_none(), "{}", self.log());
+            reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+        process
+    }
+
+    /// Starts a command that serves at this address. It logs to `log.txt` in this folder.
+    pub fn starts_without_waiting(
+        &self,
+        address: SocketAddr,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Process {
         let create = |name| std::fs::File::create(self.path().join(name)).unwrap();
         let (log, printed) = (create("log.txt"), create("printed.txt"));
         let mut command = self.command(arguments);
@@ -128,14 +145,7 @@ impl Workplace {
         command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
         command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(printed).stderr(log);
-        let mut process = Process { child: command.spawn().unwrap(), address };
-        let ready = format!("http://{address}/readyz");
-        until("the server is ready", async || {
-            assert!(process.child.try_wait().unwrap().is_none(), "{}", self.log());
-            reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
-        })
-        .await;
-        process
+        Process { child: command.spawn().unwrap(), address }
     }
 
     /// What a server has logged by the time that it listens on this address.

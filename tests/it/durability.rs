@@ -164,7 +164,7 @@ async fn a_kill_brings_nothing_back_that_was_cleared() {
 }
 
 /// Makes a library of [`failing_disk.c`](failing_disk.c), to be loaded into a server before all others.
-fn failing_disk(folder: &Path) -> PathBuf {
+pub fn failing_disk(folder: &Path) -> PathBuf {
     let (source, library) = (folder.join("failing_disk.c"), folder.join("failing_disk.so"));
     fs::write(&source, include_str!("failing_disk.c")).unwrap();
     let mut compiler = Command::new("cc");
@@ -174,7 +174,7 @@ fn failing_disk(folder: &Path) -> PathBuf {
 }
 
 /// Sends one message after another until one is not taken. Returns the IDs of those that were acknowledged.
-async fn sends_until_refused(person: Person, acknowledged: Arc<AtomicUsize>) -> Vec<String> {
+pub async fn sends_until_refused(person: Person, acknowledged: Arc<AtomicUsize>) -> Vec<String> {
     let instance = person.instance().await;
     let mut sent = Vec::new();
     loop {

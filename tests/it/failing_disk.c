@@ -1,7 +1,9 @@
 // Preloaded into a server: a disk that takes the log, but not the database. While there is a file `held` in the working
-// directory, flushes of the database wait; from when there is a file `failing`, they fail, once for each file that was
-// open at the first failure, and succeed after that, as those of Linux do.
+// directory, flushes of the database wait, and while there is `held-log` those of the log; from when there is a file
+// `failing`, flushes of the database fail, once for each file that was open at the first failure, and succeed after that,
+// as those of Linux do. While there is a file `full`, the database takes no write.
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -15,20 +17,33 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int has_failed;
 static int to_be_told[FILES];
 
-static int is_database(int file)
+static int ends_with(int file, const char *end)
 {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
     ssize_t length = readlink(link, path, sizeof path);
-    return length >= 3 && memcmp(path + length - 3, ".db", 3) == 0;
+    ssize_t end_length = strlen(end);
+    return length >= end_length && memcmp(path + length - end_length, end, end_length) == 0;
+}
+
+static int is_database(int file)
+{
+    return ends_with(file, ".db");
+}
+
+static void wait_while(const char *name)
+{
+    while (access(name, F_OK) == 0)
+        usleep(1000);
 }
 
 static int fails(int file)
 {
+    if (ends_with(file, ".db-wal"))
+        wait_while("held-log");
     if (file >= FILES || !is_database(file))
         return 0;
-    while (access("held", F_OK) == 0)
-        usleep(1000);
+    wait_while("held");
     if (access("failing", F_OK) != 0)
         return 0;
     pthread_mutex_lock(&lock);
@@ -58,6 +73,34 @@ int fsync(int file)
 int fdatasync(int file)
 {
     return flush(SYS_fdatasync, file);
+}
+
+static int is_full(int file)
+{
+    return access("full", F_OK) == 0 && is_database(file);
+}
+
+ssize_t write(int file, const void *bytes, size_t length)
+{
+    if (is_full(file)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return syscall(SYS_write, file, bytes, length);
+}
+
+ssize_t pwrite64(int file, const void *bytes, size_t length, off64_t offset)
+{
+    if (is_full(file)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return syscall(SYS_pwrite64, file, bytes, length, offset);
+}
+
+ssize_t pwrite(int file, const void *bytes, size_t length, off_t offset)
+{
+    return pwrite64(file, bytes, length, offset);
 }
 
 int close(int file)

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 
-use crate::binary::Workplace;
+use crate::binary::{Workplace, free_address};
 use crate::message_ids::all_are_kept;
 use crate::world::{Person, until};
 
@@ -182,6 +182,35 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
     assert_eq!(viewed.collect::<Vec<_>>(), ["00000001-ABCD-4bcd-8bcd-abcdefabcdef", "m-40"]);
     alice.sends("and on").await;
     assert_eq!(bob.reads().await[40..], ["and on"]);
+}
+
+/// Very many messages of a conversation of the first version.
+const MANY: &str = "
+    WITH RECURSIVE numbers (n) AS (SELECT 41 UNION ALL SELECT n + 1 FROM numbers WHERE n < 300000)
+    INSERT INTO messages SELECT min(c.id), 2, n, 'm-' || n, u.id, 'Message', '2024-03-08 12:00:00', '', 1709899200, 'aGk='
+        FROM conversations c, users u, numbers WHERE u.email = 'alice@example.com' GROUP BY n, u.id;
+    UPDATE conversations SET next_seq = 300001, last_message_id = 'm-300000'
+        WHERE id = (SELECT min(id) FROM conversations);";
+
+#[tokio::test]
+async fn a_migration_logs_how_far_it_is_and_a_signal_ends_it() {
+    let place = Workplace::new();
+    adds(&place);
+    fills(&place, &[FIRST, FIRST_FILLED, MANY], 1).await;
+    let mut server = place.starts_without_waiting(free_address(), &["serve"], &[]);
+    until("the third migration is running", async || {
+        place.log().contains("running a migration migration=3 ")
+    })
+    .await;
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
+    assert!(place.log().contains("stopped by SIGTERM before the server was started"));
+    let mut database = connects(&place).await;
+    let version = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations");
+    let version: i64 = version.fetch_one(&mut database).await.unwrap();
+    assert_eq!(version, 1, "nothing of it is kept");
+    database.close().await.unwrap();
+    place.tells(&["migrate"]);
 }
 
 #[tokio::test]

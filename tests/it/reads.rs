@@ -90,7 +90,7 @@ async fn a_closed_store_says_so() {
     let world = World::start().await;
     let (alice, _) = world.alice_and_bob().await;
     let store = &world.app().store;
-    store.close().await;
+    store.close().await.unwrap();
     let answer = tokio::time::timeout(PATIENCE, store.conversations(alice.user)).await;
     assert!(matches!(answer, Ok(Err(Error::Closed))), "{answer:?}");
 }

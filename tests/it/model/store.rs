@@ -221,7 +221,7 @@ impl Server for Direct {
     }
 
     async fn restarts(&mut self) {
-        self.store.close().await;
+        self.store.close().await.unwrap();
         let mut database = SqliteConnection::connect(&self.url).await.unwrap();
         all_are_kept(&mut database).await;
         database.close().await.unwrap();

@@ -1,0 +1,84 @@
+//! Notices that the files of the database were replaced, renamed or deleted while they are open.
+//!
+//! SQLite goes on with the files that it has open. What it commits then would be gone with the process, or stand in a file
+//! that nobody looks for.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::DatabaseFile;
+
+/// How often the files are looked at: a change that is acknowledged into a file that is gone is lost.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// A file of the database, and what it was when it was opened.
+struct Watched {
+    path: PathBuf,
+    /// `None` until it is there: SQLite makes the log when it needs it.
+    identity: Option<Identity>,
+}
+
+/// Returns the path of a file once it is no longer the one that is open.
+pub(super) async fn watch(database: DatabaseFile, opened: Arc<File>) -> PathBuf {
+    let identity = opened.metadata().ok().map(|metadata| identity(&metadata));
+    let mut files = vec![
+        Watched { path: database.path().to_owned(), identity },
+        Watched { path: database.wal(), identity: None },
+        Watched { path: database.shm(), identity: None },
+    ];
+    loop {
+        let looked = spawn_blocking(move || {
+            let gone = files.iter_mut().find_map(Watched::look);
+            (files, gone)
+        });
+        match looked.await {
+            Ok((_, Some(path))) => return path,
+            Ok((still, None)) => files = still,
+            // The runtime is shutting down.
+            Err(_) => return std::future::pending().await,
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+impl Watched {
+    /// Its path, if there is another file or none now. A file that can't be looked at is taken for the same.
+    fn look(&mut self) -> Option<PathBuf> {
+        match (now(&self.path), self.identity) {
+            (Ok(found), Some(known)) => (found != Some(known)).then(|| self.path.clone()),
+            (Ok(found), None) => {
+                self.identity = found;
+                None
+            }
+            (Err(error), _) => {
+                let path = self.path.display();
+                tracing::warn!(%error, %path, "a file of the database can't be looked at");
+                None
+            }
+        }
+    }
+}
+
+fn now(path: &Path) -> io::Result<Option<Identity>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(identity(&metadata))),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}

@@ -1,0 +1,86 @@
+//! Files of the database that are taken away under a running server: it notices, acknowledges nothing more and ends.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::binary::Workplace;
+use crate::durability::sends_until_refused;
+use crate::world::{Person, until};
+
+/// Has Alice send while this is done to the files. Returns the IDs that were acknowledged, once the server has ended.
+async fn acknowledged_while(
+    place: &Workplace,
+    taken: &str,
+    tamper: impl FnOnce(&Path),
+) -> (Person, Vec<String>) {
+    let mut server = place.serves(&[]).await;
+    let (alice, _) = place.alice_and_bob(&server);
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let sending = sends_until_refused(alice.clone(), Arc::clone(&acknowledged));
+    let tampering = async {
+        until("messages are acknowledged", async || acknowledged.load(Ordering::SeqCst) > 20).await;
+        tamper(place.path());
+    };
+    let (sent, ()) = tokio::join!(sending, tampering);
+    assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
+    let log = place.log();
+    let noticed = log.lines().find(|line| line.contains("replaced, renamed or deleted"));
+    assert!(noticed.is_some_and(|line| line.contains(taken)), "{log}");
+    (alice, sent)
+}
+
+/// Starts a server again and asserts that all these messages are there.
+async fn are_there(place: &Workplace, alice: &Person, sent: &[String]) {
+    let _again = place.starts_at(alice.address(), &["serve"], &[]).await;
+    let stored: HashSet<_> = alice.downloads().await.message_ids().into_iter().collect();
+    assert!(sent.iter().all(|id| stored.contains(id)), "acknowledged, but not there");
+}
+
+#[tokio::test]
+async fn a_renamed_database_is_noticed_and_has_everything() {
+    let place = Workplace::new();
+    let (alice, sent) = acknowledged_while(&place, "chatserver.db", |folder| {
+        fs::rename(folder.join("chatserver.db"), folder.join("moved.db")).unwrap();
+    })
+    .await;
+    fs::remove_file(place.path().join("chatserver.db-wal")).unwrap();
+    fs::rename(place.path().join("moved.db"), place.path().join("chatserver.db")).unwrap();
+    are_there(&place, &alice, &sent).await;
+}
+
+#[tokio::test]
+async fn a_deleted_database_is_noticed() {
+    let place = Workplace::new();
+    acknowledged_while(&place, "chatserver.db", |folder| {
+        fs::remove_file(folder.join("chatserver.db")).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_replaced_is_noticed_and_mixed_with_nothing() {
+    let place = Workplace::new();
+    let other = Workplace::new();
+    other.tells(&["user", "add", "zoe@example.com", "--nick", "Zoe"]);
+    acknowledged_while(&place, "chatserver.db", |folder| {
+        fs::copy(other.path().join("chatserver.db"), folder.join("new.db")).unwrap();
+        fs::rename(folder.join("new.db"), folder.join("chatserver.db")).unwrap();
+    })
+    .await;
+    let users = place.tells(&["user", "list"]);
+    let users = users["users"].as_array().unwrap();
+    assert_eq!(users.iter().map(|user| &user["nick"]).collect::<Vec<_>>(), ["Zoe"]);
+}
+
+#[tokio::test]
+async fn a_deleted_log_is_noticed_and_what_was_in_it_is_kept() {
+    let place = Workplace::new();
+    let (alice, sent) = acknowledged_while(&place, "chatserver.db-wal", |folder| {
+        fs::remove_file(folder.join("chatserver.db-wal")).unwrap();
+    })
+    .await;
+    are_there(&place, &alice, &sent).await;
+}
