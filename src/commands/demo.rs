@@ -11,6 +11,7 @@ use serde::Serialize;
 use url::Url;
 
 use super::cast::{Cast, database_url};
+use super::failure::Refusal;
 use super::output::Output;
 use super::{Failed, serve};
 use crate::config::Config;
@@ -76,8 +77,9 @@ impl Demo {
         let served = serve::run(config, &logging, Hangup::Stops, ready).await;
         served.map_err(|failed| match failed.downcast_ref() {
             Some(server::Error::Listen { address, source, .. }) => {
-                format!("can't listen on {address}: {source}; --listen takes another address")
-                    .into()
+                let sentence =
+                    format!("can't listen on {address}: {source}; --listen takes another address");
+                Refusal::with_code("cannot_listen", sentence)
             }
             _ => failed,
         })

@@ -2,6 +2,7 @@
 
 mod cast;
 mod demo;
+mod failure;
 mod friend;
 mod output;
 mod serve;
@@ -24,7 +25,7 @@ use crate::store::{Limits, LogLeft, OpenError, Schema, ServerLock, Store};
 use crate::telemetry::Logging;
 use output::Output;
 
-pub use output::failure;
+pub use failure::tell as failure;
 
 /// A command that was not carried out. Its text and the texts of its sources are shown.
 type Failed = Box<dyn Error + Send + Sync>;
@@ -117,7 +118,7 @@ struct Settings {
     /// The database: sqlite:// and the path of a file
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// Print one JSON object on stdout
+    /// Print one JSON object on stdout, and failures as one on stderr
     #[arg(long)]
     json: bool,
 }
@@ -135,14 +136,14 @@ impl Settings {
         Config::load(self.config.as_deref(), environment, &flags)
     }
 
+    /// Opens the database that there is. A mistyped path must not create one.
     async fn open(&self) -> Result<Database, Failed> {
+        self.open_with(Schema::MustBeCurrent).await
+    }
+
+    async fn open_with(&self, schema: Schema) -> Result<Database, Failed> {
         let config = self.load(&[])?;
-        Ok(Database::open(
-            config.database.url.as_str(),
-            Schema::MustBeCurrent,
-            config.limits.of_store(),
-        )
-        .await?)
+        Ok(Database::open(config.database.url.as_str(), schema, config.limits.of_store()).await?)
     }
 }
 
@@ -181,13 +182,8 @@ impl Database {
 pub async fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let asked_for_help = !error.use_stderr();
-            return match error.print() {
-                Ok(()) if asked_for_help => ExitCode::SUCCESS,
-                _ => ExitCode::FAILURE,
-            };
-        }
+        Err(error) if failure::tell_usage(&error) => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::FAILURE,
     };
     let done = match cli.command {
         Command::Serve(serve) => serve.run().await,
@@ -201,15 +197,15 @@ pub async fn run() -> ExitCode {
         Command::CheckConfig(settings) => check_config(&settings),
     };
     match (done, LOG_LEFT.get()) {
-        (Ok(()), None) => ExitCode::SUCCESS,
-        (Ok(()), Some(left)) => {
-            failure(left);
+        (Err(failed), _) if !failure::is_of_the_reader(failed.as_ref()) => {
+            failure::tell(failed.as_ref());
             ExitCode::FAILURE
         }
-        (Err(failed), _) => {
-            failure(failed.as_ref());
+        (_, Some(left)) => {
+            failure::tell(left);
             ExitCode::FAILURE
         }
+        (_, None) => ExitCode::SUCCESS,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use url::Host;
 
 use super::output::Output;
-use super::{Failed, Settings};
+use super::{Failed, Settings, failure};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -42,7 +42,12 @@ impl Serve {
             return Ok(());
         }
         let url = server.app().public_url.as_str();
-        Output::new("", json!({ "listen": server.address()?, "publicurl": url })).print(true)
+        let told =
+            Output::new("", json!({ "listen": server.address()?, "publicurl": url })).print(true);
+        // A server goes on without a reader.
+        told.or_else(
+            |error| if failure::is_of_the_reader(error.as_ref()) { Ok(()) } else { Err(error) },
+        )
     }
 }
 

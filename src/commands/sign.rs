@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Failed;
+use super::failure::Refusal;
 use super::output::Output;
 use crate::id::{ApiKey, Parse, StationId, UserId};
 use crate::signature::{Signed, SigningKey};
@@ -34,15 +35,16 @@ pub struct Sign {
 
 impl Sign {
     pub fn run(self) -> Result<(), Failed> {
-        let user =
-            UserId::named(&self.user).ok_or("--user must be an e-mail address or a user id")?;
+        let no_user = || Refusal::argument("--user must be an e-mail address or a user id");
+        let user = UserId::named(&self.user).ok_or_else(no_user)?;
         let station = self.station.as_deref().map(|station| {
-            StationId::parse(station)
-                .ok_or_else(|| format!("--station must be {}", StationId::EXPECTED))
+            StationId::parse(station).ok_or_else(|| {
+                Refusal::argument(format!("--station must be {}", StationId::EXPECTED))
+            })
         });
-        let key = std::env::var(KEY).map_err(|_| format!("{KEY} must hold the API key"))?;
-        let key =
-            ApiKey::parse(&key).ok_or_else(|| format!("{KEY} must be {}", ApiKey::EXPECTED))?;
+        let no_key = |problem: &str| Refusal::argument(format!("{KEY} must {problem}"));
+        let key = std::env::var(KEY).map_err(|_| no_key("hold the API key"))?;
+        let key = ApiKey::parse(&key).ok_or_else(|| no_key(&format!("be {}", ApiKey::EXPECTED)))?;
         let mut body = Vec::new();
         std::io::stdin().lock().read_to_end(&mut body)?;
         let signature = SigningKey::new(&key).sign(&Signed {

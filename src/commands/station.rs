@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::failure::Refusal;
 use super::output::Output;
 use super::{Failed, Settings};
 use crate::id::{Parse as _, StationId};
@@ -86,7 +87,7 @@ impl List {
 impl Revoke {
     async fn run(self) -> Result<(), Failed> {
         let station = StationId::parse(&self.station)
-            .ok_or_else(|| format!("STATION must be {}", StationId::EXPECTED))?;
+            .ok_or_else(|| Refusal::argument(format!("STATION must be {}", StationId::EXPECTED)))?;
         let database = self.settings.open().await?;
         let revoked = async {
             let user = users::find(&database.store, &self.user).await?;

@@ -6,12 +6,13 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::failure::{self, Refusal};
 use super::output::Output;
-use super::{Failed, Settings};
+use super::{Database, Failed, Settings};
 use crate::id::{ApiKey, Email, Parse};
 use crate::keys::{EncryptionPassword, KeySource};
-use crate::store;
-use crate::users::{self, FullName, Nick};
+use crate::store::{self, Schema};
+use crate::users::{self, FullName, NewUser, Nick};
 
 #[derive(Subcommand)]
 pub enum User {
@@ -19,7 +20,8 @@ pub enum User {
     #[command(after_help = "\
 Example:
   chatserver user add alice@example.com --nick Alice --fullname 'Alice Example'
-The encryption password is generated unless a file gives it; it is stored nowhere.")]
+The encryption password is generated unless a file gives it; it is stored nowhere. The database is created where there
+is none.")]
     Add(Add),
     /// Change the names of a user; the display names of conversations follow the nick
     #[command(after_help = "\
@@ -112,7 +114,8 @@ impl User {
 
 /// Reads an argument as the type that it must be.
 fn argument<T: Parse>(name: &str, text: &str) -> Result<T, Failed> {
-    T::parse(text).ok_or_else(|| format!("{name} must be {}", T::EXPECTED).into())
+    T::parse(text)
+        .ok_or_else(|| Refusal::argument(format!("{name} must be {}", T::expected_of(text))))
 }
 
 impl Add {
@@ -124,11 +127,28 @@ impl Add {
             Some(file) => read_password(file)?,
             None => EncryptionPassword::generate(),
         };
-        let database = self.settings.open().await?;
+        let is_short = password.is_short();
+        let database = self.settings.open_with(Schema::CurrentOrNew).await?;
         let keys = KeySource::generated();
         let added = users::add(&database.store, &keys, email, nick, full_name, password).await;
+        let told = match &added {
+            Ok(added) => self.tell(added, &database).await,
+            Err(_) => Ok(()),
+        };
         database.close().await;
-        let added = added?;
+        added?;
+        told?;
+        if is_short {
+            failure::warn(&format!(
+                "the encryption password has fewer than {} characters: whoever gets the PEM of the private key can guess it",
+                EncryptionPassword::FEWEST_ADVISED
+            ));
+        }
+        Ok(())
+    }
+
+    /// Prints what is stored nowhere. A user who can't be told of it is removed, or the address would be taken for good.
+    async fn tell(&self, added: &NewUser, database: &Database) -> Result<(), Failed> {
         let (id, email) = (added.id.as_str(), added.email.as_str());
         let (key, password) = (added.api_key.as_str(), added.encryption_password.as_str());
         let shown = if self.encryption_password_file.is_some() { "as given" } else { password };
@@ -139,8 +159,17 @@ impl Add {
         let json = json!({
             "userid": id, "email": email, "apikey": key, "encryptionpassword": password,
         });
-        let told = Output::new(text, json).print(self.settings.json);
-        told.map_err(|error| format!("{email} was added, but this can't be told: {error}").into())
+        let Err(error) = Output::new(text, json).print(self.settings.json) else { return Ok(()) };
+        let removed = database.store.remove_new_user(added.id, added.api_key).await;
+        let outcome = match removed {
+            Ok(true) => "was not added".to_owned(),
+            Ok(false) => "was added, and has changed since".to_owned(),
+            Err(failed) => format!("was added, and can't be removed: {failed}"),
+        };
+        Err(Refusal::with_code(
+            "output_failed",
+            format!("{email} {outcome}: stdout can't be written: {error}"),
+        ))
     }
 }
 
@@ -151,8 +180,12 @@ fn read_password(file: &str) -> Result<EncryptionPassword, Failed> {
     } else {
         std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
     };
-    read.map_err(|error| format!("--encryption-password-file {file}: {error}"))?;
-    argument("the encryption password", text.trim_end_matches(['\r', '\n']))
+    read.map_err(|error| {
+        Refusal::argument(format!("--encryption-password-file {file} can't be read: {error}"))
+    })?;
+    // Editors of Windows put a byte order mark before the text.
+    let password = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    argument("the encryption password", password.trim_end_matches(['\r', '\n']))
 }
 
 impl Set {
@@ -212,16 +245,23 @@ impl One {
         let database = self.settings.open().await?;
         let rotated = async {
             let user = users::find(&database.store, &self.user).await?;
-            database.store.set_api_key(user.id, api_key).await?;
-            Ok::<_, users::UserError>(user)
+            let Some(before) = database.store.set_api_key(user.id, api_key).await? else {
+                return Err(users::UserError::NotFound(self.user.clone()).into());
+            };
+            let (id, email, key) = (user.id.as_str(), user.email.as_str(), api_key.as_str());
+            let text = format!("userid {id}\nemail  {email}\napikey {key}");
+            let json = json!({ "userid": id, "email": email, "apikey": key });
+            let Err(error) = Output::new(text, json).print(self.settings.json) else {
+                return Ok(());
+            };
+            // A key that nobody has been told would lock the user out.
+            database.store.set_api_key(user.id, before).await?;
+            let sentence = format!("{email} keeps the old key: stdout can't be written: {error}");
+            Err(Refusal::with_code("output_failed", sentence))
         };
         let rotated = rotated.await;
         database.close().await;
-        let user = rotated?;
-        let (id, email, key) = (user.id.as_str(), user.email.as_str(), api_key.as_str());
-        let text = format!("userid {id}\nemail  {email}\napikey {key}");
-        let json = json!({ "userid": id, "email": email, "apikey": key });
-        Output::new(text, json).print(self.settings.json)
+        rotated
     }
 }
 

@@ -1,6 +1,9 @@
 //! What can go wrong in the store.
 
+use std::io;
 use std::sync::Arc;
+
+use sqlx::migrate::MigrateError;
 
 use super::{DatabaseFile, LockHolder};
 use crate::id::Parse as _;
@@ -74,14 +77,38 @@ pub enum OpenError {
         /// The URL as it was given.
         url: String,
     },
+    /// There is no database, and none is to be created.
+    #[error(
+        "there is no database at {path}: `chatserver serve`, `chatserver migrate` and `chatserver user add` create one"
+    )]
+    Missing {
+        /// The path of the file.
+        path: String,
+    },
+    /// The path is not the one of a regular file.
+    #[error("{path} is {found}: the database must be a regular file")]
+    NoRegularFile {
+        /// The path.
+        path: String,
+        /// What there is.
+        found: &'static str,
+    },
+    /// There is a file that can't be opened.
+    #[error("the database {path} can't be opened: {source}{}", advice(source))]
+    Unusable {
+        /// The path of the file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The file could not be created.
-    #[error("the database file {path} can't be created")]
+    #[error("the database {path} can't be created: {source}{}", advice(source))]
     Create {
         /// The path of the file.
         path: String,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A server has the database, or a command that needs it to itself.
     #[error("the database {path} is in use by {holder}")]
@@ -92,16 +119,16 @@ pub enum OpenError {
         holder: LockHolder,
     },
     /// The file of the lock can't be created, locked or written.
-    #[error("the lock file {path} can't be used")]
+    #[error("the lock file {path} can't be used: {source}{}", advice(source))]
     Lock {
         /// The path of the lock file.
         path: String,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file is no database, or SQLite could not open it.
-    #[error("the database {path} can't be opened")]
+    #[error("the database {path} can't be opened: {source}{}", sqlite_advice(sqlite_code(source)))]
     Open {
         /// The path of the file.
         path: String,
@@ -128,13 +155,16 @@ pub enum OpenError {
         path: String,
     },
     /// A migration failed; none of it was kept.
-    #[error("the database {path} can't be migrated")]
+    #[error(
+        "the database {path} can't be migrated: {source}{}",
+        sqlite_advice(code_of_migration(source))
+    )]
     Migrate {
         /// The path of the file.
         path: String,
         /// Why.
         #[source]
-        source: sqlx::migrate::MigrateError,
+        source: MigrateError,
     },
 }
 
@@ -142,6 +172,46 @@ impl OpenError {
     /// Whether another connection was in the way, so that it is worth trying again.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Open { source, .. } if is_busy(source))
+    }
+}
+
+/// What an operator can do about a file that can't be opened or made.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; create its folder first",
+        io::ErrorKind::PermissionDenied => PERMISSIONS,
+        io::ErrorKind::ReadOnlyFilesystem => "; its file system is mounted read-only",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
+        _ => "",
+    }
+}
+
+const PERMISSIONS: &str = "; the user who runs this must be able to read and write the file and its folder, where SQLite keeps -wal and -shm";
+
+const FULL: &str = "; the disk is full: make room on it and start again";
+
+/// What an operator can do about a code of SQLite.
+fn sqlite_advice(code: Option<i32>) -> &'static str {
+    const SQLITE_READONLY: i32 = 8;
+    const SQLITE_IOERR: i32 = 10;
+    const SQLITE_FULL: i32 = 13;
+    const SQLITE_CANTOPEN: i32 = 14;
+    match code.map(|code| code & 0xff) {
+        Some(SQLITE_READONLY | SQLITE_CANTOPEN) => PERMISSIONS,
+        Some(SQLITE_FULL) => FULL,
+        Some(SQLITE_IOERR) => {
+            "; the disk is full or fails: see df and the log of the kernel, then start again"
+        }
+        _ => "",
+    }
+}
+
+fn code_of_migration(error: &MigrateError) -> Option<i32> {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            sqlite_code(error)
+        }
+        _ => None,
     }
 }
 

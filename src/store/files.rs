@@ -1,14 +1,15 @@
 //! The database file and the three kinds of connections to it.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
-use super::{BUSY_TIMEOUT, OpenError};
+use super::{BUSY_TIMEOUT, OpenError, Schema};
 use crate::id::Parse;
 
 /// What is kept of the file of the write-ahead log: 128 MiB. From the half of that on the log is emptied, so it stays about
@@ -40,6 +41,13 @@ impl Parse for DatabaseFile {
     }
 }
 
+/// The database file, as it was opened before all connections.
+pub(super) struct OpenedFile {
+    pub(super) file: File,
+    /// Whether there was none before.
+    is_new: bool,
+}
+
 impl DatabaseFile {
     /// The path of the file.
     #[must_use]
@@ -67,11 +75,70 @@ impl DatabaseFile {
     /// Opens the file, and creates it where there is none, readable for its owner alone; SQLite gives `-wal` and `-shm` the
     /// same mode. It is to be opened before all connections, to hear of each flush that fails, and closed after them: with it
     /// go the locks of the whole process on it (fcntl(2)).
-    pub(super) fn open(&self) -> Result<File, OpenError> {
+    pub(super) fn open(&self, schema: Schema) -> Result<OpenedFile, OpenError> {
+        let is_there = self.look()?.is_some();
+        if !is_there && !schema.creates() {
+            return Err(self.missing());
+        }
         let mut options = OpenOptions::new();
         options.create(true).append(true).mode(0o600);
-        let opened = options.open(&self.path);
-        opened.map_err(|source| OpenError::Create { path: self.path.display().to_string(), source })
+        let file = options.open(&self.path).map_err(|source| self.unusable(is_there, source))?;
+        Ok(OpenedFile { file, is_new: !is_there })
+    }
+
+    /// What there is at the path, which must be a regular file or nothing. A FIFO would be waited for without an end.
+    pub(super) fn look(&self) -> Result<Option<Metadata>, OpenError> {
+        match fs::metadata(&self.path) {
+            Ok(found) if found.is_file() => Ok(Some(found)),
+            Ok(found) => {
+                let kind = found.file_type();
+                let found = if kind.is_dir() {
+                    "a folder"
+                } else if kind.is_fifo() {
+                    "a FIFO"
+                } else if kind.is_socket() {
+                    "a socket"
+                } else {
+                    "a device"
+                };
+                Err(OpenError::NoRegularFile { path: self.absolute(), found })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.unusable(true, source)),
+        }
+    }
+
+    pub(super) fn missing(&self) -> OpenError {
+        OpenError::Missing { path: self.absolute() }
+    }
+
+    fn unusable(&self, is_there: bool, source: io::Error) -> OpenError {
+        let path = self.absolute();
+        if is_there {
+            OpenError::Unusable { path, source }
+        } else {
+            OpenError::Create { path, source }
+        }
+    }
+
+    /// The path from the root on: what an operator who has mistaken the working directory needs to see.
+    pub(super) fn absolute(&self) -> String {
+        std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()).display().to_string()
+    }
+
+    /// Tells the log which database was opened, and whether others than its owner can use it.
+    pub(super) fn log_opened(&self, opened: &OpenedFile) {
+        let path = self.absolute();
+        tracing::info!(path, created = opened.is_new, "opened the database");
+        let mode = opened.file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
+        if mode & 0o077 != 0 {
+            let mode = format!("{mode:o}");
+            tracing::warn!(
+                path,
+                mode,
+                "other users of this machine can use the database, which holds API keys: chmod 600 it, its -wal and its -shm"
+            );
+        }
     }
 
     /// A connection that leaves the file as it is: it may turn out to be somebody else's.

@@ -99,7 +99,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database, creates it where there is none, and starts its writer.
+    /// Opens the database, creates it where [`Schema`] says so, and starts its writer.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let refused = || OpenError::Url { url: url.to_owned() };
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
-        let opened = Arc::new(file.open()?);
+        let opened = file.open(schema)?;
         let since = Instant::now();
         let (is_migrated, [writer, checkpointer], reads) = loop {
             match connect(&file, schema).await {
@@ -123,6 +123,8 @@ impl Store {
                 connected => break connected?,
             }
         };
+        file.log_opened(&opened);
+        let opened = Arc::new(opened.file);
         let reserve = Arc::new(Reserve::new(Arc::clone(&opened), limits.disk_reserve_bytes));
         let disk = Disk { file, opened: Arc::clone(&opened), reserve: Arc::clone(&reserve) };
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);

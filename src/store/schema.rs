@@ -21,13 +21,22 @@ const HASHES: usize = 4;
 /// How often to log that a step goes on.
 const LOG_EVERY: Duration = Duration::from_secs(2);
 
-/// What to do with a database whose schema is not the newest. An empty one is always filled.
+/// What to do where there is no database, and with one whose schema is not the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
-    /// Bring it up to date.
+    /// Create it, and bring it up to date.
     Migrate,
-    /// Refuse it: another program may be working with it.
+    /// Create it, but refuse an older one: another program may be working with it.
+    CurrentOrNew,
+    /// Refuse both.
     MustBeCurrent,
+}
+
+impl Schema {
+    /// Whether a database is created where there is none.
+    pub(super) fn creates(self) -> bool {
+        self != Self::MustBeCurrent
+    }
 }
 
 #[derive(PartialEq)]
@@ -113,7 +122,8 @@ fn refuse(file: &DatabaseFile, found: &Found, schema: Schema) -> Result<(), Open
     let path = file.path().display().to_string();
     match (found, schema) {
         (Found::Unknown, _) => Err(OpenError::UnknownSchema { path }),
-        (Found::Older(found), Schema::MustBeCurrent) => {
+        (Found::Empty, Schema::MustBeCurrent) => Err(file.missing()),
+        (Found::Older(found), Schema::MustBeCurrent | Schema::CurrentOrNew) => {
             Err(OpenError::OlderSchema { path, found: *found, known: MIGRATIONS.iter().count() })
         }
         _ => Ok(()),

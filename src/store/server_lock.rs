@@ -68,6 +68,8 @@ impl ServerLock {
     /// [`OpenError::InUse`] names the process that has it; [`OpenError::Lock`] where the file can't be used.
     pub async fn acquire(url: &str, task: &str) -> Result<Self, OpenError> {
         let database = parse(url)?;
+        // What is no database file at all is refused as that, and not for its lock.
+        database.look()?;
         let path = lock_path(database.path());
         let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
         let mut options = OpenOptions::new();

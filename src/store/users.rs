@@ -41,6 +41,10 @@ const SET_FULL_NAME: &str = "UPDATE users SET full_name = $2 WHERE id = $1";
 
 const SET_DISABLED: &str = "UPDATE users SET is_disabled = $2 WHERE id = $1";
 
+const API_KEY: &str = "SELECT api_key FROM users WHERE id = $1";
+
+const REMOVE_NEW: &str = "DELETE FROM users WHERE id = $1 AND api_key = $2";
+
 const SET_API_KEY: &str = "UPDATE users SET api_key = $2, api_key_digest = $3 WHERE id = $1";
 
 /// Who takes part in the user's conversations, besides the user.
@@ -188,13 +192,26 @@ impl Store {
         self.change(SetDisabled { user, is_disabled }).await
     }
 
-    /// Gives a user a new API key; whether there is such a user.
+    /// Gives a user a new API key. Returns the one before; `None` where there is no such user.
     ///
     /// # Errors
     ///
     /// [`Error`] where it was not changed.
-    pub async fn set_api_key(&self, user: UserId, api_key: ApiKey) -> Result<bool, Error> {
+    pub async fn set_api_key(
+        &self,
+        user: UserId,
+        api_key: ApiKey,
+    ) -> Result<Option<ApiKey>, Error> {
         self.change(SetApiKey { user, api_key }).await
+    }
+
+    /// Removes a user who was added with this key a moment ago. Returns whether the user still had it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where nobody was removed, such as a user who is somebody's friend by now.
+    pub async fn remove_new_user(&self, user: UserId, api_key: ApiKey) -> Result<bool, Error> {
+        self.change(RemoveNewUser { user, api_key }).await
     }
 }
 
@@ -369,15 +386,33 @@ struct SetApiKey {
 }
 
 impl Change for SetApiKey {
-    type Outcome = bool;
+    type Outcome = Option<ApiKey>;
 
-    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
+    async fn apply(&self, on: &mut Writing) -> Result<Option<ApiKey>, Error> {
+        let before = sqlx::query_scalar(API_KEY).bind(self.user.as_str());
+        let before: Option<String> =
+            before.fetch_optional(on.connection().await?).await.doing("reading an API key")?;
         let set = sqlx::query(SET_API_KEY)
             .bind(self.user.as_str())
             .bind(self.api_key.as_str())
             .bind(digest(&self.api_key));
-        let set = set.execute(on.connection().await?).await.doing("rotating an API key")?;
+        set.execute(on.connection().await?).await.doing("rotating an API key")?;
         on.tell(self.user, None);
-        Ok(set.rows_affected() > 0)
+        before.map(|key| stored(&key)).transpose()
+    }
+}
+
+struct RemoveNewUser {
+    user: UserId,
+    api_key: ApiKey,
+}
+
+impl Change for RemoveNewUser {
+    type Outcome = bool;
+
+    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
+        let remove = sqlx::query(REMOVE_NEW).bind(self.user.as_str()).bind(self.api_key.as_str());
+        let removed = remove.execute(on.connection().await?).await.doing("removing a new user")?;
+        Ok(removed.rows_affected() > 0)
     }
 }

@@ -1,5 +1,7 @@
 //! The database as a file that operators own: how it comes into being, and which files are refused.
 
+mod refused;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -41,7 +43,7 @@ const OPENING: [&[&str]; 9] = [
 
 #[tokio::test]
 async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
-    for command in [&["migrate"][..], &["user", "list"], &["friend", "list"]] {
+    for command in [&["migrate"][..], OPENING[3]] {
         let place = Workplace::new();
         place.tells(&[command, &["--database-url", "sqlite://here.db"]].concat());
         assert_eq!(mode(&place.path().join("here.db")), 0o600, "{command:?}");
@@ -53,6 +55,25 @@ async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
     for file in ["chatserver.db", "chatserver.db-wal", "chatserver.db-shm"] {
         assert_eq!(mode(&place.path().join(file)), 0o600, "{file}");
     }
+}
+
+#[tokio::test]
+async fn a_server_tells_which_database_it_has_opened_and_who_else_can_use_it() {
+    let place = Workplace::new();
+    let path = place.path().join("chatserver.db");
+    let first = place.log_of_start("127.0.0.1:0", "").await;
+    let opened = |log: &str| {
+        let line = log.lines().find(|line| line.contains("opened the database")).map(str::to_owned);
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains(path.to_str().unwrap()), "{line}");
+        line
+    };
+    assert!(opened(&first).contains("created=true"), "{first}");
+    assert!(!first.contains("other users"), "{first}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let second = place.log_of_start("127.0.0.1:0", "").await;
+    assert!(opened(&second).contains("created=false"), "{second}");
+    assert!(second.contains("other users of this machine can use the database"), "{second}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod binary;
 mod blocklist;
 mod clocks;
 mod command_line;
+mod command_output;
 mod conformance;
 mod conversations;
 mod database_file;

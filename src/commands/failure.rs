@@ -1,0 +1,159 @@
+//! How a command that was not carried out is told: as a sentence, or with `--json` as an object with an `errorcode`.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Failed;
+use crate::config;
+use crate::server;
+use crate::store::{self, OpenError};
+use crate::users::UserError;
+
+/// How long to wait until a failure is written to stderr.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A refusal of the command line itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
+pub struct Refusal {
+    code: &'static str,
+    sentence: String,
+}
+
+impl Refusal {
+    /// An argument, or a file that an argument names, is not what it must be.
+    pub fn argument(sentence: impl Into<String>) -> Failed {
+        Self::with_code("invalid_argument", sentence)
+    }
+
+    /// A refusal with one of the words that README.md lists.
+    pub fn with_code(code: &'static str, sentence: impl Into<String>) -> Failed {
+        Box::new(Self { code, sentence: sentence.into() })
+    }
+}
+
+/// The `errorcode` of a failure. README.md lists these words.
+fn code(failed: &(dyn Error + 'static)) -> &'static str {
+    if let Some(refusal) = failed.downcast_ref::<Refusal>() {
+        refusal.code
+    } else if failed.is::<config::Error>() {
+        "invalid_settings"
+    } else if let Some(error) = failed.downcast_ref::<OpenError>() {
+        code_of_open(error)
+    } else if let Some(error) = failed.downcast_ref::<server::Error>() {
+        match error {
+            server::Error::Store(error) => code_of_open(error),
+            server::Error::Listen { .. } => "cannot_listen",
+            _ => "failed",
+        }
+    } else if let Some(error) = failed.downcast_ref::<UserError>() {
+        match error {
+            UserError::NotFound(_) => "not_found",
+            UserError::EmailTaken(_) | UserError::IdTaken(_) => "already_exists",
+            UserError::SameUser => "invalid_argument",
+            UserError::TooManyFriends { .. } => "limit_reached",
+            UserError::Store(error) => code_of_store(error),
+            UserError::Keys(_) => "failed",
+        }
+    } else if failed.is::<store::LogLeft>() {
+        "log_left"
+    } else if let Some(error) = failed.downcast_ref::<store::Error>() {
+        code_of_store(error)
+    } else {
+        "failed"
+    }
+}
+
+fn code_of_open(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Missing { .. } => "no_database",
+        OpenError::InUse { .. } => "in_use",
+        OpenError::OlderSchema { .. } => "older_schema",
+        _ => "database_failed",
+    }
+}
+
+fn code_of_store(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::StorageFull { .. } => "storage_full",
+        _ => "database_failed",
+    }
+}
+
+/// Tells on stderr why a command was not carried out, down to the first cause.
+pub fn tell(failed: &(dyn Error + 'static)) {
+    let mut text = failed.to_string();
+    let mut cause = failed.source();
+    while let Some(error) = cause {
+        let error_text = error.to_string();
+        if !text.contains(&error_text) {
+            text.push_str(": ");
+            text.push_str(&error_text);
+        }
+        cause = error.source();
+    }
+    write(code(failed), &text, &format!("chatserver: {text}\n"));
+}
+
+/// Tells on stderr that the arguments are no command, or prints the help that was asked for. Returns whether it was.
+pub fn tell_usage(error: &clap::Error) -> bool {
+    if !error.use_stderr() {
+        // A reader such as `head` may have enough of it.
+        drop(error.print());
+        return true;
+    }
+    let text = error.to_string();
+    let sentence = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    let sentence = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
+    if wants_json() {
+        write("usage", &sentence, "");
+    } else {
+        drop(error.print());
+    }
+    false
+}
+
+/// Warns on stderr of what a command did all the same.
+pub fn warn(sentence: &str) {
+    let line = if wants_json() {
+        json!({ "warning": sentence }).to_string()
+    } else {
+        format!("chatserver: warning: {sentence}")
+    };
+    // With stderr gone there is nobody left to tell.
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
+/// Whether a failure is that the reader of stdout has had enough, which is no failure of the command.
+pub fn is_of_the_reader(failed: &(dyn Error + 'static)) -> bool {
+    let error = failed.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn write(code: &str, sentence: &str, text: &str) {
+    let line = if wants_json() {
+        format!("{}\n", json!({ "errorcode": code, "errormessage": sentence }))
+    } else {
+        text.to_owned()
+    };
+    // With stderr gone there is nobody left to tell. A pipe that nobody reads must not keep the process from ending.
+    let (told, done) = mpsc::channel();
+    thread::spawn(move || {
+        drop(io::stderr().write_all(line.as_bytes()));
+        told.send(()).ok();
+    });
+    done.recv_timeout(PATIENCE).ok();
+}
+
+/// Whether `--json` was asked for. It is looked for in the arguments themselves, since those may be the failure.
+fn wants_json() -> bool {
+    let mut options =
+        std::env::args_os().skip(1).take_while(|argument| argument != OsStr::new("--"));
+    options.any(|argument| argument == OsStr::new("--json"))
+}

@@ -1,0 +1,125 @@
+//! What commands print where things go wrong: failures for programs, and output that nobody takes.
+
+use std::fs::{self, OpenOptions};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::binary::{Workplace, free_address};
+use crate::world::Person;
+
+/// The words that a failure with `--json` may have.
+fn words_of_the_readme() -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let table = readme.split_once("| `errorcode` | when |").unwrap().1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect()
+}
+
+/// Runs a command that must fail with one JSON object on stderr.
+#[track_caller]
+fn fails_with(place: &Workplace, arguments: &[&str], code: &str, part: &str) {
+    let error = place.fails(&[arguments, &["--json"]].concat());
+    assert_eq!(error.trim_end().lines().count(), 1, "{arguments:?}: {error}");
+    let told: Value = serde_json::from_str(&error).unwrap_or_else(|_| panic!("{error}"));
+    assert_eq!(told["errorcode"], code, "{arguments:?}: {error}");
+    assert!(told["errormessage"].as_str().unwrap().contains(part), "{arguments:?}: {error}");
+    assert!(words_of_the_readme().iter().any(|word| word == code), "README.md lists {code}");
+}
+
+#[tokio::test]
+async fn with_json_a_failure_is_one_object_with_an_errorcode() {
+    let place = Workplace::new();
+    fails_with(&place, &["frobnicate"], "usage", "frobnicate");
+    fails_with(&place, &["user", "add"], "usage", "<EMAIL>");
+    fails_with(&place, &["user"], "usage", "--json");
+    fails_with(&place, &["user", "list"], "no_database", "chatserver.db");
+    fails_with(&place, &["user", "add", "x", "--nick", "X"], "invalid_argument", "EMAIL");
+    fails_with(&place, &["sign", "--user", "x", "--api", "y"], "invalid_argument", "--user");
+    fails_with(&place, &["migrate", "--config", "none"], "invalid_settings", "none");
+    fails_with(&place, &["migrate", "--database-url", "x"], "invalid_settings", "database.url");
+    let add = ["user", "add", "alice@example.com", "--nick", "Alice"];
+    place.tells(&add);
+    fails_with(&place, &add, "already_exists", "alice@example.com");
+    fails_with(&place, &["user", "show", "bob@example.com"], "not_found", "bob@example.com");
+    let url = format!("sqlite://{}", place.path().display());
+    fails_with(&place, &["user", "list", "--database-url", &url], "database_failed", "a folder");
+    let taken = std::net::TcpListener::bind(free_address()).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let error = place.fails(&["serve", "--json", "--listen", &address]);
+    let told: Value = serde_json::from_str(error.lines().last().unwrap()).unwrap();
+    assert_eq!(told["errorcode"], "cannot_listen", "{error}");
+    let server = place.serves(&[]).await;
+    let other = free_address().to_string();
+    let error = place.fails(&["serve", "--json", "--listen", &other]);
+    let told: Value = serde_json::from_str(error.lines().last().unwrap()).unwrap();
+    assert_eq!(told["errorcode"], "in_use", "{error}");
+    drop(server);
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let place = Workplace::new();
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    for arguments in
+        [&["user", "list"][..], &["user", "list", "--json"], &["--help"], &["--version"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = place.command(arguments);
+        let output = command.stdin(Stdio::null()).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn output_that_nobody_takes_burns_neither_an_address_nor_a_key() {
+    let place = Workplace::new();
+    let add = ["user", "add", "alice@example.com", "--nick", "Alice"];
+    let rotate = ["user", "rotate-key", "bob@example.com"];
+    let bob = place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
+    for arguments in [&add[..], &rotate] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (reader, gone) = std::io::pipe().unwrap();
+        drop(reader);
+        for stdout in [Stdio::from(full), Stdio::from(gone)] {
+            let mut command = place.command(arguments);
+            let output = command.stdin(Stdio::null()).stdout(stdout).output().unwrap();
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+            assert!(error.contains("stdout can't be written"), "{arguments:?}: {error}");
+        }
+    }
+    let users = place.tells(&["user", "list"]);
+    assert_eq!(users["users"].as_array().unwrap().len(), 1, "Alice was not added");
+    place.tells(&add);
+    let server = place.serves(&[]).await;
+    Person::added(&bob, server.address).logs_in().await.ok();
+}
+
+#[test]
+fn a_password_from_an_editor_of_windows_has_no_byte_order_mark() {
+    let place = Workplace::new();
+    let password = "a password of more than sixteen characters";
+    fs::write(place.path().join("password"), format!("\u{feff}{password}\r\n")).unwrap();
+    let add = ["user", "add", "a@b.c", "--nick", "A", "--encryption-password-file", "password"];
+    let told = place.tells(&add);
+    assert_eq!(told["encryptionpassword"], password);
+}
+
+#[test]
+fn a_short_password_is_warned_of() {
+    let place = Workplace::new();
+    let add = |email: &str, password: &str| {
+        fs::write(place.path().join("password"), password).unwrap();
+        let option = "--encryption-password-file";
+        let added = place.runs(&["user", "add", email, "--nick", "A", option, "password"]);
+        assert!(added.status.success(), "{added:?}");
+        String::from_utf8(added.stderr).unwrap()
+    };
+    let warning = add("a@b.c", "fifteen letters");
+    assert!(warning.contains("warning") && warning.contains("16 characters"), "{warning}");
+    assert!(!warning.contains("fifteen letters"));
+    assert_eq!(add("b@b.c", "sixteen letters!"), "");
+}
