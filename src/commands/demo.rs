@@ -22,18 +22,24 @@ use crate::telemetry::Logging;
 /// The shell functions and commands, with the places of what is different each time.
 const SHELL: &str = include_str!("demo.sh");
 
-/// What the shell functions do. It stands before them: not every shell takes comments when typing.
+/// What the shell functions do.
 const GUIDE: &str = "\
-# Paste what follows into another shell. It needs curl and openssl, and defines a function for each command:
-#   chat_as_alice, chat_as_bob   who you are from then on
-#   chat_login                   log in; chat_key opens the private key that comes with it
-#   chat_list, chat_download     what the server says; chat_read opens the messages
-#   chat_add TEXT, chat_clear    say something, remove everything
-#   chat_call API FIELDS         stamp, sign and send any request
-# The server never reads Data. These people write IV:CIPHERTEXT, AES-256-CFB under the conversation's
-# secret, which chat_secret opens. The commands at the end work in any order, as often as you like.
-# Ctrl-C here ends the demo.
+Paste all of this into another shell: bash, dash, zsh. It needs curl and openssl, and defines a function for each command:
+  chat_as_alice, chat_as_bob   who you are from then on
+  chat_login                   log in; chat_key opens the private key that comes with it
+  chat_list, chat_download     what the server says; chat_read opens the messages
+  chat_add TEXT, chat_clear    say something, remove everything
+  chat_call API FIELDS         stamp, sign and send any request
+The server never reads Data. These people write IV:CIPHERTEXT, AES-256-CFB under the conversation's
+secret, which chat_secret opens. The commands at the end work in any order, as often as you like.
+Ctrl-C here ends the demo.
 ";
+
+/// Begins text that no shell carries out. Interactive zsh takes comments for commands, and quotes in them for quotes.
+const TEXT: &str = ": <<'CHAT_TEXT'";
+
+/// Ends it.
+const END_OF_TEXT: &str = "CHAT_TEXT";
 
 #[derive(Args)]
 pub struct Demo {
@@ -110,14 +116,14 @@ fn print(cast: &Cast, url: &Url) -> Result<(), Failed> {
             .replace(&format!("{{{{{name}.encryptionpassword}}}}"), &person.encryptionpassword);
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "# The server is at {url}. Two people talk on it:")?;
+    writeln!(stdout, "{TEXT}\nThe server is at {url}. Two people talk on it:")?;
     for person in [&cast.alice, &cast.bob] {
-        writeln!(stdout, "#   {}", person.email)?;
-        writeln!(stdout, "#     user id             {}", person.userid)?;
-        writeln!(stdout, "#     API key             {}", person.apikey)?;
-        writeln!(stdout, "#     encryption password {}", person.encryptionpassword)?;
+        writeln!(stdout, "  {}", person.email)?;
+        writeln!(stdout, "    user id             {}", person.userid)?;
+        writeln!(stdout, "    API key             {}", person.apikey)?;
+        writeln!(stdout, "    encryption password {}", person.encryptionpassword)?;
     }
-    writeln!(stdout, "# They are friends, and their conversation is {}.", cast.conversationid)?;
-    writeln!(stdout, "{GUIDE}\n{shell}")?;
+    writeln!(stdout, "They are friends, and their conversation is {}.", cast.conversationid)?;
+    writeln!(stdout, "{GUIDE}{END_OF_TEXT}\n\n{shell}")?;
     Ok(stdout.flush()?)
 }

@@ -74,4 +74,3 @@ chat_as_bob
 chat_add 'Hello, Alice'
 chat_as_alice
 chat_read
-chat_clear

@@ -1,31 +1,19 @@
 //! `chatserver demo`, tried the way people try it: what it prints is pasted into a shell.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::binary::{Process, Workplace};
 use crate::openssl::SealedKey;
+use crate::pasting::{SHELLS, pasted};
 use crate::world::Person;
 
 /// What `demo.json` tells.
 fn cast(folder: &Path) -> Value {
     serde_json::from_slice(&fs::read(folder.join("demo.json")).unwrap()).unwrap()
-}
-
-/// Pastes a text into a shell, and returns the lines that come out.
-fn pasted(shell: &str, text: &str) -> Vec<String> {
-    let mut command = Command::new(shell);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {output:?}");
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 async fn ends_at_ctrl_c(mut demo: Process) {
@@ -34,35 +22,29 @@ async fn ends_at_ctrl_c(mut demo: Process) {
 }
 
 /// Pastes all that a demo prints, twice.
-async fn everything_works_in(shell: &str) {
-    let place = Workplace::new();
-    let demo = place.starts(&["demo"], &[]).await;
-    let printed = place.printed();
-    let lines = pasted(shell, &printed.repeat(2));
-    let (envelopes, others): (Vec<_>, Vec<_>) =
-        lines.iter().map(String::as_str).partition(|line| line.starts_with('{'));
-    assert_eq!(envelopes.len(), 12, "login, list, add, download, add and clear: {envelopes:?}");
-    for envelope in envelopes {
-        assert!(envelope.starts_with(r#"{"status":"OK","errormessage":"""#), "{envelope}");
-    }
+#[tokio::test]
+async fn what_it_prints_works_in_every_shell() {
     let talk =
         ["Hi Bob, have you seen the new server?", "I am typing on it!", "Then everything works."];
     let (hello, reply, key) = ("Hello from the shell", "Hello, Alice", "RSA key ok");
-    let first = [&[key][..], &talk, &[hello], &talk, &[hello, reply]].concat();
-    // The first round ends with a clear.
-    let second = [key, hello, hello, reply];
-    assert_eq!(others, [&first[..], &second].concat());
-    ends_at_ctrl_c(demo).await;
-}
-
-#[tokio::test]
-async fn what_it_prints_works_in_sh() {
-    everything_works_in("sh").await;
-}
-
-#[tokio::test]
-async fn what_it_prints_works_in_bash() {
-    everything_works_in("bash").await;
+    for shell in SHELLS {
+        let place = Workplace::new();
+        let demo = place.starts(&["demo"], &[]).await;
+        let printed = place.printed();
+        let lines = pasted(shell, place.path(), &printed.repeat(2));
+        let (envelopes, others): (Vec<_>, Vec<_>) =
+            lines.iter().map(String::as_str).partition(|line| line.starts_with('{'));
+        assert_eq!(envelopes.len(), 10, "login, list, add, download and add: {envelopes:?}");
+        for envelope in envelopes {
+            assert!(envelope.starts_with(r#"{"status":"OK","errormessage":"""#), "{envelope}");
+        }
+        // Nothing is cleared, so that people find something to go on with.
+        let first = [&[key][..], &talk, &[hello], &talk, &[hello, reply]].concat();
+        let again = [&talk[..], &[hello, reply, hello]].concat();
+        let second = [&[key][..], &again, &again, &[reply]].concat();
+        assert_eq!(others, [&first[..], &second].concat(), "{shell:?}");
+        ends_at_ctrl_c(demo).await;
+    }
 }
 
 #[tokio::test]
