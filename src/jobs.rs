@@ -1,4 +1,5 @@
-//! What is done by and by: removing cleared messages and expired signatures, in small steps.
+//! What is done by and by, in small steps: removing cleared messages, giving their space back, and removing expired
+//! signatures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::time::sleep;
 use crate::app::App;
 use crate::clock::ClockWatch;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
-use crate::store::{self, Purged};
+use crate::store::{self, Purged, Store, Vacuumed};
 
 /// How long to rest between two steps, so that the changes of clients come first.
 const BETWEEN_STEPS: Duration = Duration::from_millis(20);
@@ -27,8 +28,9 @@ const KEEP_SIGNATURES: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW_SECONDS
 pub async fn run(app: Arc<App>) {
     let mut watch = ClockWatch::new(app.clock.clone(), KEEP_SIGNATURES);
     let work = async {
+        let mut cleared = Cleared { leaves_traces: true };
         loop {
-            let rest = match step(&app, &mut watch).await {
+            let rest = match step(&app, &mut watch, &mut cleared).await {
                 Ok(true) => BETWEEN_STEPS,
                 Ok(false) => WHEN_IDLE,
                 Err(error) => {
@@ -46,11 +48,40 @@ pub async fn run(app: Arc<App>) {
 }
 
 /// One step of each kind; whether there may be more to do.
-async fn step(app: &App, watch: &mut ClockWatch) -> Result<bool, store::Error> {
-    let purged = app.store.purge().await;
+async fn step(
+    app: &App,
+    watch: &mut ClockWatch,
+    cleared: &mut Cleared,
+) -> Result<bool, store::Error> {
+    let removed = cleared.remove(&app.store).await;
     let expired = match watch.passed() {
         Some(passed) => app.store.expire_replays(passed).await,
         None => Ok(false),
     };
-    Ok(expired? | (purged? == Purged::Step))
+    Ok(expired? | removed?)
+}
+
+/// What was cleared.
+struct Cleared {
+    /// Free pages and the write-ahead log may still hold some of it, as they may at the start.
+    leaves_traces: bool,
+}
+
+impl Cleared {
+    /// One step: of the messages, then of the space that they took, and at last of the log. Whether there may be more to do.
+    async fn remove(&mut self, store: &Store) -> Result<bool, store::Error> {
+        if store.purge().await? == Purged::Step {
+            self.leaves_traces = true;
+            return Ok(true);
+        }
+        if !self.leaves_traces {
+            return Ok(false);
+        }
+        if store.vacuum().await? == Vacuumed::Step {
+            return Ok(true);
+        }
+        store.truncate_log();
+        self.leaves_traces = false;
+        Ok(false)
+    }
 }

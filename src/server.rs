@@ -78,6 +78,11 @@ impl Server {
         let address = listener.local_addr().unwrap_or(config.http.listen);
         lock.announce(address)?;
         let store = Store::open(url, Schema::Migrate, config.limits.of_store(), &tasks).await?;
+        if !store.gives_space_back() {
+            tracing::warn!(
+                "the database keeps the space of what is cleared, and the ciphertext in it: stop the server and run `chatserver compact`"
+            );
+        }
         let app = App::new(config, clock, store, address);
         Ok(Self { app: Arc::new(app), listener, tasks, lock })
     }

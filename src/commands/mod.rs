@@ -1,6 +1,7 @@
 //! The command line: what operators and people who try the server type.
 
 mod cast;
+mod compact;
 mod demo;
 mod failure;
 mod friend;
@@ -99,6 +100,11 @@ Example:
 Example:
   chatserver migrate --database-url sqlite:///var/lib/chatserver/chatserver.db")]
     Migrate(Settings),
+    /// Write the database anew, without the space of what was removed; no server may have it open
+    #[command(after_help = "\
+Example:
+  chatserver compact --database-url sqlite:///var/lib/chatserver/chatserver.db")]
+    Compact(Settings),
     /// Check the settings of all layers without starting anything
     #[command(
         name = "check-config",
@@ -194,6 +200,7 @@ pub async fn run() -> ExitCode {
         Command::Workspace(workspace) => workspace.run().await,
         Command::Sign(sign) => sign.run(),
         Command::Migrate(settings) => migrate(&settings).await,
+        Command::Compact(settings) => compact::run(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),
     };
     match (done, LOG_LEFT.get()) {

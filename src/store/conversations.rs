@@ -264,6 +264,8 @@ struct Purge {
 impl Change for Purge {
     type Outcome = Purged;
 
+    const ENDS_BATCH: bool = true;
+
     async fn apply(&self, on: &mut Writing) -> Result<Purged, Error> {
         let step = |statement| sqlx::query(statement).bind(self.generation).bind(PURGE_STEP);
         let purge = step(PURGE).bind(PURGE_BYTES);

@@ -154,6 +154,15 @@ pub enum OpenError {
         /// The path of the file.
         path: String,
     },
+    /// The database could not be written anew; it is as it was.
+    #[error("the database {path} can't be compacted and is as it was")]
+    Compact {
+        /// The path of the file.
+        path: String,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
     /// A migration failed; none of it was kept.
     #[error(
         "the database {path} can't be migrated: {source}{}",

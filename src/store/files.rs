@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use super::{BUSY_TIMEOUT, OpenError, Schema};
@@ -153,8 +153,19 @@ impl DatabaseFile {
 
     /// A connection that may write. Its log is checkpointed by the store's own task, never by a commit.
     pub(super) async fn connect_writer(&self) -> Result<SqliteConnection, OpenError> {
-        let options = self.options().pragma("wal_autocheckpoint", "0");
+        let options = self.writer_options();
         options.connect().await.map_err(|source| self.failed(source))
+    }
+
+    /// The same, for an empty file: the database is made for giving free pages back to the file system.
+    pub(super) async fn connect_first(&self) -> Result<SqliteConnection, OpenError> {
+        let options = self.writer_options().auto_vacuum(SqliteAutoVacuum::Incremental);
+        options.connect().await.map_err(|source| self.failed(source))
+    }
+
+    /// What is deleted is overwritten where its page is written anyway; the rest goes with the free pages.
+    fn writer_options(&self) -> SqliteConnectOptions {
+        self.options().pragma("wal_autocheckpoint", "0").pragma("secure_delete", "fast")
     }
 
     /// Connections that only read, twice as many as cores, but at least four.

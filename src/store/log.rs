@@ -10,9 +10,10 @@ use std::time::Duration;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::{Backoff, Found, Next};
 use super::error::sqlite_code;
 use super::files::WAL_BYTES;
 
@@ -26,9 +27,11 @@ const PASSES: usize = 4;
 /// A pass that has no more than this to move is the last: what is added during it is less still.
 const LITTLE: u64 = 1024 * 1024;
 
-/// How long to wait before a log that is too long is emptied again: where a long read is in the way, each
-/// attempt holds the writer up for a second.
-const EMPTY_AGAIN: Duration = Duration::from_secs(2);
+/// Where more than this can't be moved, a read that goes on for long is in the way: what is written during a short one is less.
+const HELD: u64 = 16 * 1024 * 1024;
+
+/// How long the writer waits for the reads that are in the log. Those of the server itself take milliseconds.
+const WAIT_FOR_READS: &str = "PRAGMA busy_timeout = 100";
 
 /// How long the last checkpoint waits for other programs that read or write.
 const LAST_WAIT: &str = "PRAGMA busy_timeout = 2000";
@@ -70,10 +73,12 @@ pub(super) struct Log {
     grown: Notify,
     /// This store has committed, or tried to.
     has_grown: AtomicBool,
-    /// The log is beyond its bound. Only between two transactions of the writer can a checkpoint
-    /// reach its end, after which it is written from the start again.
-    too_long: AtomicBool,
-    /// A read that did not end kept the log from being emptied.
+    /// The writer is to empty the log. Only between two of its transactions can a checkpoint reach the end of the log, after
+    /// which it is written from the start again.
+    due: AtomicBool,
+    /// The log is to be truncated: what is removed from the database is in it as well.
+    truncate: AtomicBool,
+    /// A read kept the log from being emptied.
     blocked: AtomicBool,
     /// The disk did not take what was moved into the database. The kernel may have dropped it, and says so once to each who
     /// had the file open: a later attempt would succeed. So from then on nobody may empty the log, and the next process
@@ -93,9 +98,15 @@ impl Log {
         self.has_grown.load(Ordering::Relaxed)
     }
 
-    /// Whether it is beyond its bound, and may be emptied.
-    pub(super) fn is_too_long(&self) -> bool {
-        self.too_long.load(Ordering::Relaxed) && !self.flush_failed.is_cancelled()
+    /// Whether the writer is to empty it.
+    pub(super) fn is_due(&self) -> bool {
+        self.due.load(Ordering::Relaxed) && !self.flush_failed.is_cancelled()
+    }
+
+    /// Has it truncated once most of it is in the database.
+    pub(super) fn truncate_soon(&self) {
+        self.truncate.store(true, Ordering::Relaxed);
+        self.grown.notify_one();
     }
 
     /// Cancelled once the disk did not take what was moved into the database.
@@ -116,19 +127,51 @@ impl Log {
         }
     }
 
-    /// Moves the whole log into the database while nobody writes, and waits for the reads that are in it, so
+    /// Moves the whole log into the database while nobody writes, and waits a moment for the reads that are in it, so
     /// that the next transaction starts it anew.
     pub(super) async fn empty(&self, writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        self.too_long.store(false, Ordering::Relaxed);
-        execute(writer, "PRAGMA busy_timeout = 1000").await?;
-        let emptied = checkpoint_once(writer, "PRAGMA wal_checkpoint(RESTART)").await?;
-        execute(writer, "PRAGMA busy_timeout = 20000").await?;
-        if emptied.busy {
-            self.blocked.store(true, Ordering::Relaxed);
-            let bytes = emptied.bytes;
-            tracing::warn!(bytes, "a long read keeps the write-ahead log from being emptied");
+        self.due.store(false, Ordering::Relaxed);
+        let truncates = self.truncate.swap(false, Ordering::Relaxed);
+        let statement = if truncates {
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        } else {
+            "PRAGMA wal_checkpoint(RESTART)"
+        };
+        execute(writer, WAIT_FOR_READS).await?;
+        let emptied = checkpoint_once(writer, statement).await;
+        if truncates && !emptied.as_ref().is_ok_and(|emptied| !emptied.busy) {
+            self.truncate.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        if emptied?.busy {
+            self.blocked.store(true, Ordering::Relaxed);
+        }
+        execute(writer, "PRAGMA busy_timeout = 20000").await
+    }
+
+    /// Returns when it is time to look at the log again.
+    async fn next_look(&self) {
+        if !self.truncate.load(Ordering::Relaxed) {
+            self.grown.notified().await;
+        }
+        sleep(CHECKPOINT_EVERY).await;
+    }
+
+    /// Decides whether the writer is to empty it.
+    fn judge(&self, left: &Checkpoint, backoff: &mut Backoff) {
+        let found = Found {
+            is_due: left.bytes > WAL_BYTES / 2 || self.truncate.load(Ordering::Relaxed),
+            is_held: left.bytes.saturating_sub(left.moved) > HELD,
+            has_failed: self.blocked.swap(false, Ordering::Relaxed),
+        };
+        let next = backoff.next(Instant::now(), found);
+        if next == Next::Warn {
+            let bytes = left.bytes;
+            tracing::warn!(
+                bytes,
+                "a read that goes on keeps the write-ahead log from being emptied"
+            );
+        }
+        self.due.store(next == Next::Attempt, Ordering::Relaxed);
     }
 }
 
@@ -140,17 +183,10 @@ pub(super) async fn checkpoint(
     log: Arc<Log>,
     ended: CancellationToken,
 ) -> Option<SqliteConnection> {
-    let growth = async |rest| {
-        log.grown.notified().await;
-        sleep(rest).await;
-    };
-    let rest = || {
-        let blocked = log.blocked.swap(false, Ordering::Relaxed);
-        if blocked { EMPTY_AGAIN } else { CHECKPOINT_EVERY }
-    };
-    while ended.run_until_cancelled(growth(rest())).await.is_some() {
+    let mut backoff = Backoff::default();
+    while ended.run_until_cancelled(log.next_look()).await.is_some() {
         match catch_up(&mut connection, &database).await {
-            Ok(is_too_long) => log.too_long.store(is_too_long, Ordering::Relaxed),
+            Ok(left) => log.judge(&left, &mut backoff),
             Err(error) => log.checkpoint_failed(&error),
         }
         if log.flush_failed.is_cancelled() {
@@ -210,29 +246,27 @@ fn size(file: &Path) -> u64 {
     file.metadata().map_or(0, |metadata| metadata.len())
 }
 
-/// Moves the log into the database and onto the disk, and says whether it is beyond its bound. Little of it is left then,
-/// unless a read is in the way. A pass moves what there was when it began.
+/// Moves the log into the database and onto the disk. Little of it is left then, unless a read is in the way. A pass moves
+/// what there was when it began.
 async fn catch_up(
     connection: &mut SqliteConnection,
     database: &Arc<File>,
-) -> Result<bool, sqlx::Error> {
-    let mut moved = 0;
-    for _ in 0..PASSES {
+) -> Result<Checkpoint, sqlx::Error> {
+    let (mut moved, mut passes) = (0, 0);
+    loop {
         let checkpoint = checkpoint_once(connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
         if !checkpoint.as_ref().is_err_and(is_of_flush) {
             flush(database).await?;
         }
         let checkpoint = checkpoint?;
-        if checkpoint.bytes <= WAL_BYTES / 2 {
-            return Ok(false);
-        }
+        passes += 1;
         let is_blocked = checkpoint.moved < checkpoint.bytes;
-        if is_blocked || checkpoint.bytes.saturating_sub(moved) <= LITTLE {
-            break;
+        let is_little = checkpoint.bytes.saturating_sub(moved) <= LITTLE;
+        if checkpoint.bytes <= WAL_BYTES / 2 || is_blocked || is_little || passes == PASSES {
+            return Ok(checkpoint);
         }
         moved = checkpoint.moved;
     }
-    Ok(true)
 }
 
 /// Has the disk take what was moved into the database. SQLite does that once the whole log is moved, which is when the

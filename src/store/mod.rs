@@ -5,6 +5,7 @@
 //! the wire text.
 
 mod availability;
+mod backoff;
 mod blocklist;
 mod changes;
 mod conversations;
@@ -27,6 +28,7 @@ mod reports;
 mod reserve;
 mod schema;
 mod server_lock;
+mod space;
 mod stations;
 mod users;
 mod values;
@@ -70,6 +72,7 @@ pub use reports::{Report, ReportType, Reported, Undelivered};
 use reserve::Reserve;
 pub use schema::Schema;
 pub use server_lock::{LockHolder, ServerLock};
+pub use space::{Compacted, Vacuumed, compact};
 pub use stations::{BindStation, Station};
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
 pub use workspaces::{MOST_WORKSPACES, RegisterWorkspace, Registered, Workspace};
@@ -94,6 +97,7 @@ pub struct Store {
     reserve: Arc<Reserve>,
     /// Its schema was made or brought up to date when it was opened.
     is_migrated: bool,
+    gives_space_back: bool,
     /// To be closed after the connections, see [`DatabaseFile::open`].
     _file: Arc<File>,
 }
@@ -114,7 +118,7 @@ impl Store {
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
         let opened = file.open(schema)?;
         let since = Instant::now();
-        let (is_migrated, [writer, checkpointer], reads) = loop {
+        let (is_migrated, [mut writer, checkpointer], reads) = loop {
             match connect(&file, schema).await {
                 // SQLite does not wait for others who make the same new database at this moment.
                 Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
@@ -125,13 +129,25 @@ impl Store {
         };
         file.log_opened(&opened);
         let opened = Arc::new(opened.file);
+        let looked = space::gives_space_back(&mut writer).await;
+        let gives_space_back = looked.map_err(|source| file.failed(source))?;
         let reserve = Arc::new(Reserve::new(Arc::clone(&opened), limits.disk_reserve_bytes));
         let disk = Disk { file, opened: Arc::clone(&opened), reserve: Arc::clone(&reserve) };
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
         let large_reads = Semaphore::new(readers.large_reads());
-        Ok(Self { readers, pages, lists, large_reads, writer, reserve, is_migrated, _file: opened })
+        Ok(Self {
+            readers,
+            pages,
+            lists,
+            large_reads,
+            writer,
+            reserve,
+            is_migrated,
+            gives_space_back,
+            _file: opened,
+        })
     }
 
     /// Whether the database answers and changes are still accepted.

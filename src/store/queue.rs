@@ -24,6 +24,10 @@ pub trait Change: Send + Sync + 'static {
     /// Whether it is made for its answer alone, so that it is not made once nobody waits for that.
     const IS_FOR_ITS_ANSWER: bool = false;
 
+    /// Whether it is the last change of its transaction. What it frees is overwritten before it is used again only in a later
+    /// one: within its own, the rest of a page keeps what was there.
+    const ENDS_BATCH: bool = false;
+
     /// Whether it grows the data for good. Where the disk is nearly full it is refused, and all others are made. Messages,
     /// which are no [`Change`], are refused then, too.
     fn grows(&self) -> bool {
@@ -58,6 +62,9 @@ pub(super) trait Batched: Send + Sync {
 pub(super) trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
     fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Whether it is the last change of its transaction.
+    fn ends_batch(&self) -> bool;
 
     /// Tells the caller what became of it: the outcome, unless the transaction failed.
     fn settle(self: Box<Self>, committed: Result<(), Error>);
@@ -97,6 +104,10 @@ impl<C: Change> Queued for Submitted<C, C::Outcome> {
         })
     }
 
+    fn ends_batch(&self) -> bool {
+        C::ENDS_BATCH
+    }
+
     fn settle(self: Box<Self>, committed: Result<(), Error>) {
         (*self).settle(committed);
     }
@@ -127,6 +138,11 @@ impl Item {
                 | (Self::Property(_), Self::Property(_))
                 | (Self::Acknowledge(_), Self::Acknowledge(_))
         )
+    }
+
+    /// Whether it is the last change of its transaction.
+    pub(super) fn ends_batch(&self) -> bool {
+        matches!(self, Self::Change(change) if change.ends_batch())
     }
 
     /// Whether it may wait a moment for what comes next.

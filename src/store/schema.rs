@@ -58,7 +58,10 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
     if found == Found::Current {
         return Ok(false);
     }
-    let mut connection = file.connect_writer().await?;
+    let mut connection = match found {
+        Found::Empty => file.connect_first().await?,
+        _ => file.connect_writer().await?,
+    };
     // Another process may be doing the same: the second waits here and then finds it done.
     let transaction = connection.begin_with("BEGIN IMMEDIATE");
     let begun =

@@ -185,6 +185,10 @@ impl Writer {
         self.told.subscribe()
     }
 
+    pub(super) fn truncate_log(&self) {
+        self.log.truncate_soon();
+    }
+
     pub(super) fn queue_depth(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
@@ -282,6 +286,7 @@ impl WriterTask {
                 first = self.changes.recv() => first,
                 () = sleep(LOOK_FOR_OTHERS) => {
                     self.look_for_others().await;
+                    self.empty_log().await;
                     continue;
                 }
             };
@@ -290,9 +295,7 @@ impl WriterTask {
             if self.looked_at.elapsed() >= LOOK_FOR_OTHERS {
                 self.look_for_others().await;
             }
-            if self.log.is_too_long() {
-                self.empty_log().await;
-            }
+            self.empty_log().await;
         }
         if let Some(writing) = self.writing.take()
             && let Err(error) = writing.into_connection().close().await
@@ -384,7 +387,10 @@ impl WriterTask {
     /// Takes what else has arrived into the batch.
     fn gather(&mut self, batch: &mut Vec<Item>) {
         let mut bytes: usize = batch.iter().map(Item::bytes).sum();
-        while batch.len() < ROWS && bytes < BATCH_BYTES {
+        while batch.len() < ROWS
+            && bytes < BATCH_BYTES
+            && !batch.last().is_some_and(Item::ends_batch)
+        {
             let Ok(item) = self.changes.try_recv() else { break };
             bytes += item.bytes();
             batch.push(item);
@@ -434,8 +440,11 @@ impl WriterTask {
         }
     }
 
-    /// Empties a log that is too long.
+    /// Empties the log where that is due.
     async fn empty_log(&mut self) {
+        if !self.log.is_due() {
+            return;
+        }
         let Some(writing) = &mut self.writing else { return };
         if let Err(error) = self.log.empty(writing.idle()).await {
             self.log.checkpoint_failed(&error);

@@ -120,8 +120,12 @@ impl Workplace {
         arguments: &[&str],
         settings: &[(&str, &str)],
     ) -> Process {
-        let mut process = self.starts_without_waiting(address, arguments, settings);
-        let ready = format!("http://{address}/readyz");
+        self.ready(self.starts_without_waiting(address, arguments, settings)).await
+    }
+
+    /// Waits until this server is ready.
+    pub async fn ready(&self, mut process: Process) -> Process {
+        let ready = format!("http://{}/readyz", process.address);
         until("the server is ready", async || {
             assert!(process.child.try_wait().unwrap().is_none(), "{}", self.log());
             reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
@@ -145,7 +149,7 @@ impl Workplace {
         command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
         command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(printed).stderr(log);
-        Process { child: command.spawn().unwrap(), address }
+        Process::of(command, address)
     }
 
     /// What a server has logged by the time that it listens on this address.
@@ -199,6 +203,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Starts this command, which serves at this address.
+    pub fn of(mut command: Command, address: SocketAddr) -> Self {
+        Self { child: command.spawn().unwrap(), address }
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();

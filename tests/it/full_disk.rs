@@ -1,11 +1,13 @@
 //! A disk that is nearly full: nothing is stored that grows the data, and everything else goes on.
 
+use std::process::{Command, Stdio};
+
 use chatserver::friends;
 use chatserver::keys::ConversationSecret;
 use serde_json::json;
 
-use crate::binary::Workplace;
-use crate::world::{Answer, World, message, until};
+use crate::binary::{Process, Workplace, free_address};
+use crate::world::{Answer, Person, World, message, until};
 
 /// More than any disk has.
 const RESERVE: (&str, &str) = ("limits.disk_reserve_bytes", "1000000000000000000");
@@ -92,4 +94,63 @@ fn commands_store_nothing_more_and_say_why() {
     assert!(said.contains("bytes free, and limits.disk_reserve_bytes keeps"), "{said}");
     place.tells(&[&["user", "disable", "alice@example.com"][..], &config[..]].concat());
     place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
+}
+
+/// A server on a disk of its own, a file system in memory, to which the database of this place is moved. It needs the right
+/// to mount one, which root has, and on most systems everybody in a user namespace.
+async fn on_a_disk_of(place: &Workplace, bytes: u64, settings: &[(&str, &str)]) -> Process {
+    let address = free_address();
+    let script = format!(
+        "mkdir disk && mount -t tmpfs -o size={bytes} tmpfs disk && mv chatserver.db disk/ &&
+         exec \"$0\" serve --listen {address} --database-url sqlite://disk/chatserver.db"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    command.arg(env!("CARGO_BIN_EXE_chatserver")).current_dir(place.path());
+    command.env("CHATSERVER_HTTP__METRICS_LISTEN", "");
+    command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
+    command.envs(settings.iter().copied());
+    let log = std::fs::File::create(place.path().join("log.txt")).unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    place.ready(Process::of(command, address)).await
+}
+
+#[tokio::test]
+async fn a_full_disk_can_be_cleared_again_and_again() {
+    let place = Workplace::new();
+    let mut people = ["alice", "bob"]
+        .map(|name| place.tells(&["user", "add", &format!("{name}@example.com"), "--nick", name]));
+    let told = place.tells(&["friend", "add", "alice@example.com", "bob@example.com"]);
+    let megabyte = 1024 * 1024;
+    let reserve = (16 * megabyte).to_string();
+    let settings = [("CHATSERVER_LIMITS__DISK_RESERVE_BYTES", reserve.as_str())];
+    let server = on_a_disk_of(&place, 32 * megabyte, &settings).await;
+    let [alice, bob] = people.each_mut().map(|person| {
+        let mut person = Person::added(person, server.address);
+        told["conversationid"].as_str().unwrap().clone_into(&mut person.conversation);
+        person
+    });
+    let long = "x".repeat(190_000);
+    for round in 0..2 {
+        let mut stored = 0;
+        let refused = loop {
+            let answer = alice.adds(&message(&long, &alice.date())).await;
+            if answer.status != 200 {
+                break answer;
+            }
+            stored += 1;
+            assert!(stored < 32 * megabyte / 190_000, "the disk is full without end");
+        };
+        is_full(&refused);
+        assert!(stored > 10, "round {round}: {stored} were stored");
+        assert!(!bob.reads().await.is_empty());
+        bob.clears().await.ok();
+        until("there is space again", async || {
+            alice.adds(&message("again", &alice.date())).await.status == 200
+        })
+        .await;
+        alice.clears().await.ok();
+    }
+    assert!(place.log().contains("the disk is nearly full"), "{}", place.log());
+    assert!(place.log().contains("the disk has space again"), "{}", place.log());
 }

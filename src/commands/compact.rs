@@ -1,0 +1,16 @@
+//! `chatserver compact`.
+
+use serde_json::json;
+
+use super::output::Output;
+use super::{Failed, Settings};
+use crate::store::{self, Compacted};
+
+pub async fn run(settings: &Settings) -> Result<(), Failed> {
+    let config = settings.load(&[])?;
+    let url = config.database.url.as_str();
+    let Compacted { before, after } = store::compact(url).await?;
+    let text = format!("{url} is compacted: {before} bytes before, {after} bytes now");
+    let json = json!({ "url": url, "bytesbefore": before, "bytes": after });
+    Output::new(text, json).print(settings.json)
+}

@@ -1,0 +1,66 @@
+//! A read of another program that does not end, such as a `sqlite3` shell in a transaction.
+
+use chatserver::clock::Timestamp;
+use chatserver::id::{ConversationId, Instance, MessageId, Parse as _};
+use chatserver::store::{AddMessage, Added, Message};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+
+use crate::world::{Person, World, until};
+
+const MEBIBYTE: usize = 1024 * 1024;
+
+async fn another_program(world: &World) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap()
+}
+
+/// Adds a message of two mebibytes, past the bounds of HTTP.
+async fn says_much(world: &World, sender: &Person, instance: Instance, n: usize) {
+    let now = Timestamp::parse("2024-03-08 12:00:00").unwrap();
+    let add = AddMessage {
+        conversation: ConversationId::parse(&sender.conversation).unwrap(),
+        sender: sender.user,
+        station: None,
+        instance,
+        message: Message {
+            id: MessageId::parse(&format!("m-{n}")).unwrap(),
+            kind: "Message".to_owned(),
+            created: now,
+            valid_until: String::new(),
+            data: "A".repeat(2 * MEBIBYTE),
+        },
+        now,
+    };
+    assert_eq!(world.app().store.add_message(add).await.unwrap(), Added::Stored);
+}
+
+/// How many pages are in the write-ahead log since it was begun anew.
+async fn pages_in_the_log(other: &mut SqliteConnection) -> i64 {
+    let (_, pages, _): (i64, i64, i64) =
+        sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(other).await.unwrap();
+    pages
+}
+
+#[tokio::test]
+async fn changes_go_on_and_the_log_is_begun_anew_when_the_read_has_ended() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let instance = Instance::parse(&alice.instance().await).unwrap();
+    let mut reader = another_program(&world).await;
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM messages").execute(&mut reader).await.unwrap();
+    // Beyond the bound of the log, of which nothing can be moved.
+    for n in 0..45 {
+        says_much(&world, &alice, instance, n).await;
+    }
+    let mut other = another_program(&world).await;
+    let held = pages_in_the_log(&mut other).await;
+    assert!(held > 80 * 256, "{held} pages");
+    reader.close().await.unwrap();
+    until("the log is begun anew", async || {
+        alice.sends("and on").await;
+        pages_in_the_log(&mut other).await < held / 10
+    })
+    .await;
+    other.close().await.unwrap();
+    assert_eq!(bob.sees().await["participantids"].as_array().unwrap().len(), 2);
+}
