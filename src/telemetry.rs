@@ -6,8 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 use tokio::time::sleep;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::fmt;
@@ -15,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
+use crate::store::Store;
 use lines::Lines;
 
 /// Telemetry that could not be set up.
@@ -67,7 +71,10 @@ impl Drop for Logging {
 
 /// The metrics of this process.
 #[derive(Clone)]
-pub struct Metrics(PrometheusHandle);
+pub struct Metrics {
+    prometheus: PrometheusHandle,
+    process: Collector,
+}
 
 /// How often recorded values are put into their buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -93,20 +100,25 @@ impl Metrics {
             .set_buckets_for_metric(changes, &CHANGES)?
             .install_recorder()?;
         describe();
-        Ok(Self(handle))
+        let process = Collector::default();
+        process.describe();
+        gauge!("chatserver_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+        Ok(Self { prometheus: handle, process })
     }
 
-    /// All metrics in Prometheus' text form.
+    /// All metrics in Prometheus' text form, those of this store and of the process as they are now.
     #[must_use]
-    pub fn render(&self) -> String {
-        self.0.render()
+    pub fn render(&self, store: &Store) -> String {
+        self.process.collect();
+        record_store(store);
+        self.prometheus.render()
     }
 
     /// Puts what was recorded into its buckets, every now and then: until then each value takes memory.
     pub async fn upkeep(&self) {
         loop {
             sleep(UPKEEP_EVERY).await;
-            self.0.run_upkeep();
+            self.prometheus.run_upkeep();
         }
     }
 }
@@ -124,11 +136,36 @@ fn describe() {
         "chatserver_store_failed_batches_total",
         "Batches of several changes that were rolled back and made one by one"
     );
+    describe_counter!("chatserver_store_failed_changes_total", "Changes that failed, by cause");
+    describe_counter!(
+        "chatserver_store_refused_changes_total",
+        "Changes that were refused because the queue or the disk is full"
+    );
     describe_gauge!("chatserver_store_queue_depth", "Changes that wait for the writer");
+    describe_gauge!(
+        "chatserver_store_oldest_change_seconds",
+        Unit::Seconds,
+        "Age of the oldest change that is not made yet"
+    );
+    describe_gauge!("chatserver_store_database_bytes", Unit::Bytes, "Size of the database file");
+    describe_gauge!("chatserver_store_log_bytes", Unit::Bytes, "Size of the write-ahead log");
+    describe_gauge!("chatserver_store_free_bytes", Unit::Bytes, "Free space of its disk");
+    describe_gauge!("chatserver_store_is_full", "1 while changes that grow the data are refused");
+    describe_gauge!("chatserver_build_info", "1, by version");
     describe_gauge!("chatserver_connections", "Open HTTP connections, without listeners");
     describe_gauge!("chatserver_listeners", "Open listeners, subscribed or not");
     describe_counter!("chatserver_listener_notifications_total", "Events sent to listeners");
     describe_counter!("chatserver_log_lines_dropped_total", "Lines that the log dropped");
+}
+
+fn record_store(store: &Store) {
+    let measured = store.measure();
+    gauge!("chatserver_store_queue_depth").set(number(measured.queue_depth as u64));
+    gauge!("chatserver_store_oldest_change_seconds").set(measured.oldest_change);
+    gauge!("chatserver_store_database_bytes").set(number(measured.database_bytes));
+    gauge!("chatserver_store_log_bytes").set(number(measured.log_bytes));
+    gauge!("chatserver_store_free_bytes").set(number(measured.free_bytes));
+    gauge!("chatserver_store_is_full").set(i32::from(store.is_storage_full()));
 }
 
 /// Counts one request.
@@ -141,4 +178,9 @@ pub fn count_request(
     counter!("chatserver_requests_total", "api" => api, "action" => action, "outcome" => outcome)
         .increment(1);
     histogram!("chatserver_request_seconds", "api" => api, "action" => action).record(took);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; sizes are exact up to 8 PiB")]
+fn number(size: u64) -> f64 {
+    size as f64
 }

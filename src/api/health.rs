@@ -10,7 +10,7 @@ use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::net::TcpListener;
 use url::{Host, Url};
 
@@ -59,9 +59,8 @@ pub async fn serve_metrics(
     let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let measured = Arc::clone(&app);
     let render = move || {
-        gauge!("chatserver_store_queue_depth").set(number(measured.store.queue_depth()));
         counter!("chatserver_log_lines_dropped_total").absolute(logging.dropped_lines());
-        let text = metrics.render();
+        let text = metrics.render(&measured.store);
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
     let router = Router::new()
@@ -92,8 +91,4 @@ fn is_loopback(host: &str) -> bool {
         Ok(Some(Host::Ipv6(address))) => address.is_loopback(),
         _ => false,
     }
-}
-
-fn number(count: usize) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -48,6 +48,31 @@ impl Error {
         }
     }
 
+    /// Why a change failed, in one of a few words: a label of metrics. See <https://sqlite.org/rescode.html>.
+    pub(super) fn cause(&self) -> &'static str {
+        const CAUSES: [(i32, &str); 9] = [
+            (5, "busy"),
+            (6, "busy"),
+            (8, "readonly"),
+            (10, "io"),
+            (11, "corrupt"),
+            (13, "full"),
+            (14, "cantopen"),
+            (19, "constraint"),
+            (26, "corrupt"),
+        ];
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::StorageFull { .. } => "storage_full",
+            Self::Closed => "closed",
+            Self::Database { source, .. } => {
+                let kind = sqlite_code(source).map(|code| code & 0xff);
+                let known = CAUSES.iter().find(|(code, _)| kind == Some(*code));
+                known.map_or("other", |(_, word)| word)
+            }
+        }
+    }
+
     /// A column holds something else than what is written there.
     pub(super) fn not_as_stored(expected: &str) -> Self {
         let sentence = format!("a column holds something else than {expected}");

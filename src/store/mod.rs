@@ -15,6 +15,7 @@ mod friend_requests;
 mod friends;
 mod limits;
 mod log;
+mod measures;
 mod message_ids;
 mod messages;
 mod pages;
@@ -62,6 +63,7 @@ pub use friend_requests::{
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
 pub use limits::Limits;
 pub use log::{LeftBecause, LogLeft};
+pub use measures::Measured;
 pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Direction, Found, LIGHT_PAGE_BYTES, Page, PageQuery};
 pub use properties::{ChangeProperty, Property, PropertyChanged};

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Error;
 use super::changes::Acknowledge;
@@ -113,7 +114,13 @@ impl<C: Change> Queued for Submitted<C, C::Outcome> {
     }
 }
 
-/// A change in the queue.
+/// A change in the queue, and since when it waits.
+pub(super) struct Waiting {
+    pub(super) since: Instant,
+    pub(super) item: Item,
+}
+
+/// A change of any type, as it waits.
 pub(super) enum Item {
     Add(Box<Submitted<AddMessage, Added>>),
     Property(Box<Submitted<ChangeProperty, PropertyChanged>>),

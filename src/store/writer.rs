@@ -26,7 +26,7 @@ use super::changes::Acknowledge;
 use super::log::{self, Log, LogLeft};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
-use super::queue::{Caller, Change, Item, Submitted, apply};
+use super::queue::{Caller, Change, Item, Submitted, Waiting, apply};
 use super::reserve::Reserve;
 use super::values::ROWS;
 use super::watch::watch;
@@ -74,9 +74,25 @@ pub(super) struct Disk {
     pub(super) reserve: Arc<Reserve>,
 }
 
+/// Since when the oldest change of the present batch waits. All others in the queue are younger.
+#[derive(Default)]
+struct Oldest(Mutex<Option<Instant>>);
+
+impl Oldest {
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn age(&self) -> Duration {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
 /// The queue's end in the hands of the store.
 pub(super) struct Writer {
-    queue: mpsc::Sender<Item>,
+    queue: mpsc::Sender<Waiting>,
+    oldest: Arc<Oldest>,
     told: broadcast::Sender<Told>,
     file: DatabaseFile,
     log: Arc<Log>,
@@ -101,7 +117,7 @@ impl Writer {
     ) -> Self {
         let Disk { file, opened, reserve } = disk;
         let (queue, changes) = mpsc::channel(QUEUE);
-        let log = Arc::new(Log::default());
+        let (log, oldest) = (Arc::new(Log::default()), Arc::new(Oldest::default()));
         let closing = log.flush_failed().child_token();
         let (replaced, ended) = (CancellationToken::new(), CancellationToken::new());
         let (told, _) = broadcast::channel(TOLD);
@@ -111,6 +127,7 @@ impl Writer {
             limits,
             writing: Some(Writing::new(connection, limits)),
             changes,
+            oldest: Arc::clone(&oldest),
             told: told.clone(),
             version: None,
             looked_at: Instant::now(),
@@ -135,7 +152,18 @@ impl Writer {
             checkpoint.await
         });
         let checkpointer = Mutex::new(Some(checkpointer));
-        Self { queue, told, file, log, reserve, closing, replaced, ended, checkpointer }
+        Self {
+            queue,
+            oldest,
+            told,
+            file,
+            log,
+            reserve,
+            closing,
+            replaced,
+            ended,
+            checkpointer,
+        }
     }
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
@@ -163,11 +191,15 @@ impl Writer {
 
     async fn submit<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<T, Error> {
         let (caller, outcome) = oneshot::channel();
-        self.queue.try_send(item(caller)).map_err(|error| match error {
+        self.enqueue(item(caller)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull,
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
         })?;
         outcome.await.unwrap_or(Err(Error::Closed))
+    }
+
+    fn enqueue(&self, item: Item) -> Result<(), mpsc::error::TrySendError<Waiting>> {
+        self.queue.try_send(Waiting { since: Instant::now(), item })
     }
 
     /// Makes a change that nobody waits for, unless the queue is half full: the other half is for those who wait. One that
@@ -178,7 +210,7 @@ impl Writer {
         }
         let (caller, _) = oneshot::channel();
         // What is offered is made again by the next occasion.
-        drop(self.queue.try_send(Item::Change(Box::new(Submitted::new(change, caller)))));
+        drop(self.enqueue(Item::Change(Box::new(Submitted::new(change, caller)))));
     }
 
     pub(super) fn told(&self) -> broadcast::Receiver<Told> {
@@ -187,6 +219,16 @@ impl Writer {
 
     pub(super) fn truncate_log(&self) {
         self.log.truncate_soon();
+    }
+
+    /// The file that is written.
+    pub(super) fn file(&self) -> &DatabaseFile {
+        &self.file
+    }
+
+    /// Age of the oldest change that is not made yet.
+    pub(super) fn oldest_change(&self) -> Duration {
+        self.oldest.age()
     }
 
     pub(super) fn queue_depth(&self) -> usize {
@@ -261,7 +303,8 @@ struct WriterTask {
     limits: Limits,
     /// `None` after a failure that may have left it in an unknown state.
     writing: Option<Writing>,
-    changes: mpsc::Receiver<Item>,
+    changes: mpsc::Receiver<Waiting>,
+    oldest: Arc<Oldest>,
     told: broadcast::Sender<Told>,
     /// Changes when another connection commits; `None` where it has not been read on this one.
     version: Option<i64>,
@@ -291,7 +334,9 @@ impl WriterTask {
                 }
             };
             let Some(first) = first else { break };
-            self.write(first).await;
+            self.oldest.set(Some(first.since));
+            self.write(first.item).await;
+            self.oldest.set(None);
             if self.looked_at.elapsed() >= LOOK_FOR_OTHERS {
                 self.look_for_others().await;
             }
@@ -316,7 +361,13 @@ impl WriterTask {
         histogram!("chatserver_store_commit_seconds").record(started.elapsed());
         match &written {
             Err(error) if batch.len() > 1 && !error.is_for_all() => {
-                tracing::warn!(%error, changes = batch.len(), "a batch failed, its changes follow one by one");
+                let source: &dyn std::error::Error = error;
+                tracing::warn!(
+                    cause = error.cause(),
+                    error = source,
+                    changes = batch.len(),
+                    "batch failed; retrying its changes one at a time"
+                );
                 counter!("chatserver_store_failed_batches_total").increment(1);
                 self.write_one_by_one(batch).await;
             }
@@ -336,6 +387,11 @@ impl WriterTask {
     fn settle(&self, batch: Vec<Item>, written: &Result<(), Error>) {
         if self.replaced.is_cancelled() {
             return;
+        }
+        if let Err(error) = written {
+            let failed = batch.len().try_into().unwrap_or(u64::MAX);
+            counter!("chatserver_store_failed_changes_total", "cause" => error.cause())
+                .increment(failed);
         }
         for item in batch {
             item.settle(written.clone());
@@ -368,7 +424,7 @@ impl WriterTask {
         let until = Instant::now() + MAY_WAIT;
         while batch.iter().all(Item::may_wait) && batch.len() < ROWS {
             match timeout_at(until, self.changes.recv()).await {
-                Ok(Some(item)) => batch.push(item),
+                Ok(Some(waiting)) => batch.push(waiting.item),
                 Ok(None) | Err(_) => return,
             }
         }
@@ -391,7 +447,7 @@ impl WriterTask {
             && bytes < BATCH_BYTES
             && !batch.last().is_some_and(Item::ends_batch)
         {
-            let Ok(item) = self.changes.try_recv() else { break };
+            let Ok(Waiting { item, .. }) = self.changes.try_recv() else { break };
             bytes += item.bytes();
             batch.push(item);
         }

@@ -47,6 +47,7 @@ mod shutdown;
 mod signatures;
 mod space;
 mod stations;
+mod store_metrics;
 mod tidy;
 mod walk;
 mod workspaces;
