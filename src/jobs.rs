@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::app::App;
 use crate::clock::ClockWatch;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
 use crate::store::{self, Purged, Store, Vacuumed};
 
-/// How long to rest between two steps, so that the changes of clients come first.
-const BETWEEN_STEPS: Duration = Duration::from_millis(20);
+/// How many times as long as the last step to rest before the next one, so that the changes of clients come first: a step
+/// takes longer while there are many of them.
+const RESTS: u32 = 2;
 
 /// How long to rest when there is nothing to do.
 const WHEN_IDLE: Duration = Duration::from_secs(1);
@@ -30,8 +31,9 @@ pub async fn run(app: Arc<App>) {
     let work = async {
         let mut cleared = Cleared { leaves_traces: true };
         loop {
+            let started = Instant::now();
             let rest = match step(&app, &mut watch, &mut cleared).await {
-                Ok(true) => BETWEEN_STEPS,
+                Ok(true) => started.elapsed() * RESTS,
                 Ok(false) => WHEN_IDLE,
                 Err(error) => {
                     tracing::warn!(%error, "removing what is no longer needed failed");
