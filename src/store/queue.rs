@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -118,6 +120,21 @@ impl<C: Change> Queued for Submitted<C, C::Outcome> {
 pub(super) struct Waiting {
     pub(super) since: Instant,
     pub(super) item: Item,
+}
+
+/// Since when the oldest change of the present batch waits. All others in the queue are younger.
+#[derive(Default)]
+pub(super) struct Oldest(Mutex<Option<Instant>>);
+
+impl Oldest {
+    pub(super) fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// A change of any type, as it waits.

@@ -26,13 +26,14 @@ use super::changes::Acknowledge;
 use super::log::{self, Log, LogLeft};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
-use super::queue::{Caller, Change, Item, Submitted, Waiting, apply};
+use super::queue::{Caller, Change, Item, Oldest, Submitted, Waiting, apply};
 use super::reserve::Reserve;
 use super::values::ROWS;
 use super::watch::watch;
 use super::writing::Writing;
 use super::{DatabaseFile, Error, Limits};
 use crate::id::{StationId, UserId};
+use crate::limits::BoundLog;
 
 /// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
 const QUEUE: usize = 4096;
@@ -74,21 +75,6 @@ pub(super) struct Disk {
     pub(super) reserve: Arc<Reserve>,
 }
 
-/// Since when the oldest change of the present batch waits. All others in the queue are younger.
-#[derive(Default)]
-struct Oldest(Mutex<Option<Instant>>);
-
-impl Oldest {
-    fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
-    fn age(&self) -> Duration {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-}
-
 /// The queue's end in the hands of the store.
 pub(super) struct Writer {
     queue: mpsc::Sender<Waiting>,
@@ -97,6 +83,7 @@ pub(super) struct Writer {
     file: DatabaseFile,
     log: Arc<Log>,
     reserve: Arc<Reserve>,
+    bounds: BoundLog,
     /// Cancelled once changes are no longer accepted, for whatever reason.
     closing: CancellationToken,
     /// Cancelled once the files are no longer those that are open. Nothing is acknowledged from then on.
@@ -159,6 +146,7 @@ impl Writer {
             file,
             log,
             reserve,
+            bounds: BoundLog::default(),
             closing,
             replaced,
             ended,
@@ -192,7 +180,12 @@ impl Writer {
     async fn submit<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<T, Error> {
         let (caller, outcome) = oneshot::channel();
         self.enqueue(item(caller)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::QueueFull,
+            mpsc::error::TrySendError::Full(_) => {
+                counter!("chatserver_store_refused_changes_total", "cause" => "queue_full")
+                    .increment(1);
+                self.bounds.hit("queue of the writer");
+                Error::QueueFull
+            }
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
         })?;
         outcome.await.unwrap_or(Err(Error::Closed))
