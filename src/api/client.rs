@@ -1,6 +1,6 @@
 //! The address of the client, behind proxies or not.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
@@ -38,18 +38,31 @@ pub fn count_behind_proxy(app: &App, head: &Parts) -> Result<Option<AddressPermi
 
 pub(super) fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.0.contains(address));
-    let mut named = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
-        named.extend(value.to_str().unwrap_or_default().split(',').map(str::trim));
-    }
+    let values = headers.get_all(FORWARDED_FOR).iter().rev();
+    // Bytes, not text: what a client has put in front must not spoil what the proxy has added behind it.
+    let elements = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
     let mut client = peer;
-    for name in named.iter().rev() {
+    for element in elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()) {
         if !is_trusted(&client) {
             break;
         }
         // What is no address was not added by a proxy that knows what it does.
-        let Ok(address) = name.parse::<IpAddr>() else { break };
-        client = address.to_canonical();
+        let Some(address) = forwarded(element) else { break };
+        client = address;
     }
     client
+}
+
+/// The address in one element of the list: alone or with a port, IPv6 also in brackets, all of it perhaps in quotes.
+fn forwarded(element: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(element).ok()?;
+    let text = within(text, '"', '"').unwrap_or(text).trim();
+    let bare = within(text, '[', ']').unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let address = bare.parse::<IpAddr>().ok().or_else(with_port)?;
+    Some(address.to_canonical())
+}
+
+fn within(text: &str, open: char, close: char) -> Option<&str> {
+    text.strip_prefix(open)?.strip_suffix(close)
 }

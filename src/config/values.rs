@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -326,7 +326,8 @@ impl Parse for Network {
 
     fn parse(text: &str) -> Option<Self> {
         let network = text.parse::<IpNet>().ok();
-        network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(Self)
+        let network = network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+        Some(Self(canonical(network)))
     }
 }
 
@@ -341,5 +342,15 @@ impl Parse for AllowedOrigin {
         let origin = Url::parse(text).ok()?.origin();
         let is_whole = origin.is_tuple() && origin.ascii_serialization() == text;
         is_whole.then(|| Self(text.to_owned()))
+/// IPv4 networks that are written as IPv6 (`::ffff:10.0.0.0/104`), as what they are: addresses of clients are
+/// compared in that form.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    let IpNet::V6(v6) = network else { return network };
+    let length = v6.prefix_len().checked_sub(MAPPED);
+    let v4 = v6.addr().to_ipv4_mapped().zip(length);
+    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
     }
 }

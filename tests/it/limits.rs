@@ -1,6 +1,7 @@
 //! Rates: of a user, of a client address that fails, and whom a proxy may name.
 
 use chatserver::id::ApiKey;
+use reqwest::header::HeaderValue;
 use serde_json::json;
 
 use crate::world::{Answer, Person, World};
@@ -8,8 +9,9 @@ use crate::world::{Answer, Person, World};
 /// Asks with a wrong key, as the client at this address behind a proxy.
 async fn fails(person: &Person, address: &str) -> Answer {
     let mallory = person.with_key(ApiKey::generate());
-    let forgery = mallory.prepares("chatconversation", "list", &json!({}));
-    forgery.with_header("x-forwarded-for", address).sent().await
+    let mut forgery = mallory.prepares("chatconversation", "list", &json!({}));
+    forgery.headers.insert("x-forwarded-for", HeaderValue::from_bytes(address.as_bytes()).unwrap());
+    forgery.sent().await
 }
 
 #[tokio::test]
@@ -112,5 +114,27 @@ async fn every_alias_of_the_path_serves_and_no_other() {
         "/index.html?srv=chatserver&api=chatconversation",
     ] {
         at(unknown).sent().await.refused(404, "unknown_api");
+    }
+}
+
+#[tokio::test]
+async fn each_element_of_the_forwarded_addresses_is_judged_alone() {
+    let limits = [
+        ("limits.failures_per_minute", "1"),
+        ("http.trusted_proxies", "::ffff:127.0.0.1, 10.0.0.0/8"),
+    ];
+    let world = World::with(&limits).await;
+    let alice = world.person("Alice").await;
+    for (forms, other) in [
+        (["203.0.113.8:51234", "203.0.113.8"], "203.0.113.9:51234"),
+        (["[2001:db8::1]:443", "2001:db8::1"], "[2001:db8:1::1]:443"),
+        (["[2001:db8:2::1]", "\"[2001:db8:2::1]:80\""], "[2001:db8:3::1]"),
+        (["\"203.0.113.11\"", "::ffff:203.0.113.11"], "\"203.0.113.12\""),
+        (["caf\u{e9}, 203.0.113.13", "\u{e9},203.0.113.13 , "], "caf\u{e9}, 203.0.113.14"),
+        (["unknown, 203.0.113.15, 10.1.2.3:80", "203.0.113.15"], "203.0.113.16, 10.1.2.3"),
+    ] {
+        fails(&alice, forms[0]).await.refused(401, "invalid_signature");
+        fails(&alice, forms[1]).await.refused(429, "rate_limited");
+        fails(&alice, other).await.refused(401, "invalid_signature");
     }
 }
