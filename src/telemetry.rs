@@ -51,7 +51,7 @@ impl Logging {
             LogFormat::Text => layer.boxed(),
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
         };
-        let filter = log.filter.env_filter();
+        let filter = log.filter.layer_filter();
         tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
         Ok(logging)
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, FilterFn, LevelFilter};
+use tracing_subscriber::{EnvFilter, layer};
 use url::Url;
 
 use crate::id::Parse;
@@ -253,11 +254,21 @@ impl Parse for LogFormat {
 pub struct Filter(String);
 
 impl Filter {
-    /// The filter. What the library of WebSockets has to say is the frames themselves, station ids and signatures
-    /// included: it stays out of every log.
+    /// The filter. What libraries tell that carry secrets no directive can let through.
     #[must_use]
-    pub fn env_filter(&self) -> EnvFilter {
-        EnvFilter::new(format!("{},tungstenite=off", self.0))
+    pub fn layer_filter<S: Subscriber>(&self) -> impl layer::Filter<S> + use<S> {
+        let secrets = FilterFn::new(keeps_secrets).with_max_level_hint(LevelFilter::TRACE);
+        EnvFilter::new(&self.0).and(secrets)
+    }
+}
+
+/// Whether an event can hold no frame, header or bound value. The libraries of WebSockets log whole frames, station IDs
+/// and signatures included, and at `trace` any library may log the bytes that it handles.
+fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
+    match metadata.target().split("::").next().unwrap_or_default() {
+        "chatserver" => true,
+        "tungstenite" | "tokio_tungstenite" => false,
+        _ => *metadata.level() <= Level::DEBUG,
     }
 }
 
@@ -331,6 +342,16 @@ impl Parse for Network {
     }
 }
 
+/// IPv4 networks that are written as IPv6 (`::ffff:10.0.0.0/104`), as what they are: addresses of clients are
+/// compared in that form.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    let IpNet::V6(v6) = network else { return network };
+    let length = v6.prefix_len().checked_sub(MAPPED);
+    let v4 = v6.addr().to_ipv4_mapped().zip(length);
+    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
 /// An origin as a browser sends it (RFC 6454, section 7).
 #[derive(Clone, Debug)]
 pub struct AllowedOrigin(pub String);
@@ -342,15 +363,5 @@ impl Parse for AllowedOrigin {
         let origin = Url::parse(text).ok()?.origin();
         let is_whole = origin.is_tuple() && origin.ascii_serialization() == text;
         is_whole.then(|| Self(text.to_owned()))
-/// IPv4 networks that are written as IPv6 (`::ffff:10.0.0.0/104`), as what they are: addresses of clients are
-/// compared in that form.
-fn canonical(network: IpNet) -> IpNet {
-    const MAPPED: u8 = 96;
-    let IpNet::V6(v6) = network else { return network };
-    let length = v6.prefix_len().checked_sub(MAPPED);
-    let v4 = v6.addr().to_ipv4_mapped().zip(length);
-    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
-}
-
     }
 }

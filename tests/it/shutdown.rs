@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binary::{Process, Workplace};
+use crate::ears::Ear;
 use crate::world::{Person, Prepared, message, until};
 
 /// More than the runtime lets one task accept without a pause, which is 128.
@@ -266,11 +267,15 @@ async fn a_second_signal_ends_it_at_once() {
     }
 }
 
+/// Directives that name what libraries log of frames, headers and statements.
+const TELLTALE: &str = "info,tungstenite::protocol=trace,tungstenite::protocol::frame=trace,tokio_tungstenite=trace,\
+                        tokio_tungstenite::compat=trace,hyper=trace,hyper::proto=trace,sqlx=trace,log=trace";
+
 #[tokio::test]
 async fn the_log_knows_no_secret() {
-    for format in ["text", "json"] {
+    for (format, filter) in [("text", "trace"), ("json", TELLTALE), ("text", TELLTALE)] {
         let place = Workplace::new();
-        let settings = [("CHATSERVER_LOG__FILTER", "trace"), ("CHATSERVER_LOG__FORMAT", format)];
+        let settings = [("CHATSERVER_LOG__FILTER", filter), ("CHATSERVER_LOG__FORMAT", format)];
         let mut server = place.serves(&settings).await;
         let (alice, bob) = place.alice_and_bob(&server);
         let instance = alice.instance().await;
@@ -279,6 +284,13 @@ async fn the_log_knows_no_secret() {
         let login = alice.logs_in().await.ok();
         let answered = request.sent().await;
         answered.ok();
+        let subscription = bob.subscription();
+        let mut ear = Ear::opens(bob.address()).await;
+        ear.says(&subscription).await;
+        assert_eq!(ear.hears().await.unwrap()["status"], "OK");
+        ear.takes().await;
+        ear.is_heard().await;
+        drop(ear);
         bob.reads().await;
         // Refusals name what was wrong, but not its value.
         let stolen = bob.prepares("chatconversation", "list", &json!({}));
@@ -304,6 +316,7 @@ async fn the_log_knows_no_secret() {
         let mut secrets = vec![
             signature,
             stolen.headers["ozeki-signature"].to_str().unwrap(),
+            subscription["signature"].as_str().unwrap(),
             sent["Data"].as_str().unwrap(),
             "the text of a message",
             login["rsakey"].as_str().unwrap().lines().nth(6).unwrap(),
