@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{WebSocketStream, client_async};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Failed;
 use super::actor::{Actor, Ask, Seat};
@@ -214,16 +215,17 @@ async fn subscribe(target: &Target, person: &Person) -> Result<Socket, Failed> {
     let request = format!("ws://{}/ws", target.host).into_client_request()?;
     let (mut socket, _) = client_async(request, stream).await?;
     let timestamp = Clock::system().now().to_string();
+    let nonce = Uuid::new_v4().simple().to_string();
     let signature = person.key.sign(&Signed {
         srv: "chatserver",
         api: "chatlistener",
         user: person.user,
         station: Some(person.station),
-        body: timestamp.as_bytes(),
+        body: format!("{timestamp}\n{nonce}").as_bytes(),
     });
     let subscription = json!({
         "action": "subscribe", "userid": person.user.as_str(), "stationid": person.station.as_str(),
-        "timestamp": timestamp, "signature": signature.as_str(),
+        "timestamp": timestamp, "nonce": nonce, "signature": signature.as_str(),
     });
     socket.send(Message::text(subscription.to_string())).await?;
     let answer = hear(&mut socket).await?;

@@ -36,16 +36,19 @@ pub struct App {
     /// Says whether signatures are right.
     pub verifier: Verifier,
     /// The stations in use.
-    pub stations: Stations,
+    pub stations: Arc<Stations>,
     /// Who can be reached.
     pub presence: Arc<Presence>,
     /// Of whose availability stations are still to be told.
     pub hints: Hints,
     /// Who listens.
     pub hub: Arc<Hub>,
-    /// Signed requests of each user.
+    /// Fresh requests of each user, logins and subscriptions.
     pub rates: Rates<UserId>,
-    /// Failures of each client address to show who it is.
+    /// Signed requests without a timestamp: a captured one is never stale, so that its replays must not use up the
+    /// rate of all others.
+    pub undated_rates: Rates<UserId>,
+    /// Failures of each client address to show who it is, and that its request is fresh.
     pub failures: Rates<IpAddr>,
     /// Open connections of each client network.
     pub connections: Arc<ConnectionCounts>,
@@ -63,26 +66,37 @@ impl App {
     pub fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
         let (http, limits) = (&config.http, &config.limits);
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
+        let hub = Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size()));
+        let stations = Stations::new(limits.stations_per_user.get(), Arc::clone(&hub));
         Self {
             store,
-            clock,
             public_url: config.http.public_url.or_listening_on(address),
             verifier: Verifier::default(),
-            stations: Stations::new(limits.stations_per_user.get()),
+            stations: Arc::new(stations),
             presence: Arc::new(Presence::new(config.presence.timeout_seconds.duration())),
-            hints: Hints::new(limits.stations_per_user.size()),
-            hub: Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size())),
+            hints: Hints::new(limits.stations_per_user.size(), clock.now()),
+            hub,
             rates: Rates::per_second(rate, burst),
+            undated_rates: Rates::per_second(rate, burst),
             failures: Rates::per_minute(limits.failures_per_minute.get()),
             connections: Arc::new(ConnectionCounts::new(limits.connections_per_address.size())),
             memory: Arc::new(MemoryBudget::new(limits.buffered_bytes.size())),
             bounds: BoundLog::default(),
             shutdown: Shutdown::default(),
+            clock,
             config,
         }
     }
 
-    /// Notes that a station was used. A signed use binds it to the user.
+    /// Notes in the background that what was carried out was a signed use of its station, which binds it to the user.
+    /// The answer neither waits for that nor depends on it.
+    pub fn station_used_meanwhile(self: &Arc<Self>, user: UserId, station: StationId) {
+        let Some(pending) = self.stations.begin(user, station) else { return };
+        let (app, now) = (Arc::clone(self), self.clock.now());
+        self.stations.tasks().spawn(async move { pending.note(&app.store, now).await });
+    }
+
+    /// Notes that a station was used, for what needs it bound. A signed use binds it to the user.
     ///
     /// # Errors
     ///
@@ -109,9 +123,29 @@ impl App {
         Ok(())
     }
 
-    /// A failure of a client to show who it is: told as it is, or as too many of them.
+    /// Counts something that is known to be a user's own and fresh against that user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RateLimited`].
+    pub fn charge(&self, user: UserId) -> Result<(), Error> {
+        let counted = self.rates.count(&user);
+        counted.map_err(|retry_after| Error::RateLimited { retry_after })
+    }
+
+    /// Counts a refusal that came before the client had shown who it is and that its request is fresh. Returns
+    /// the refusal, or [`Error::RateLimited`] above the limit of the address.
     pub fn count_failure(&self, client: Option<IpAddr>, error: Error) -> Error {
-        if !matches!(error, Error::InvalidSignature(_) | Error::InvalidCredentials) {
+        let is_the_clients = matches!(
+            error,
+            Error::InvalidSignature(_)
+                | Error::InvalidCredentials
+                | Error::BadRequest(_)
+                | Error::NotJson(_)
+                | Error::InvalidField { .. }
+                | Error::TimestampOutOfRange { .. }
+        );
+        if !is_the_clients {
             return error;
         }
         let Some(client) = client else { return error };

@@ -95,7 +95,7 @@ pub struct Http {
     pub cors_origins: List<AllowedOrigin>,
     /// Origins of browser clients that may listen; none listed is all.
     pub listener_origins: List<AllowedOrigin>,
-    /// WebSockets at a time.
+    /// Listeners at a time, and as many WebSockets that have not subscribed.
     pub listeners: Bounded<1, 1_000_000>,
     /// Listeners of one user at a time.
     pub listeners_per_user: Bounded<1, 1000>,
@@ -173,7 +173,7 @@ pub struct Limits {
     pub stations_per_user: Bounded<1, 1000>,
     /// Failures of one address in a minute; 0 = off.
     pub failures_per_minute: Bounded<0, 1_000_000>,
-    /// Signed requests of one user in a second; 0 = off.
+    /// Logins and signed requests of one user in a second; 0 = off.
     pub requests_per_second: Bounded<0, 1_000_000>,
     /// How many requests one user may have saved up.
     pub requests_burst: Bounded<1, 1_000_000>,

@@ -6,9 +6,10 @@ mod sequence;
 
 use std::collections::BTreeSet;
 
+use crate::clock::Timestamp;
 use crate::envelope::Reply;
 use crate::id::{ApiKey, StationId, UserId};
-use crate::store::{self, AskPending, Pending, Store, WireText};
+use crate::store::{self, AskPending, Once, Pending, Replay, Store, WireText};
 
 pub use hints::Hints;
 pub use sequence::Sequence;
@@ -55,6 +56,17 @@ impl Notification {
     }
 }
 
+/// A request that takes what it is answered for told.
+#[derive(Clone, Debug)]
+pub struct Poll {
+    /// What is kept of it, as of a signed change.
+    pub replay: Replay,
+    /// Its timestamp.
+    pub timestamp: Timestamp,
+    /// The server's second.
+    pub now: Timestamp,
+}
+
 /// A station of a user, and what it takes to say what it is to be told.
 #[derive(Clone, Copy)]
 pub struct Inbox<'a> {
@@ -69,25 +81,32 @@ pub struct Inbox<'a> {
 }
 
 impl Inbox<'_> {
-    /// What there is to tell, which is taken for told. `None` where the station is not bound.
+    /// What there is to tell, which is taken for told, unless the poll is the same bytes again. `None` where the station is not
+    /// bound.
     ///
     /// # Errors
     ///
     /// [`store::Error`] where it could not be read.
-    pub async fn take(&self) -> Result<Option<Notification>, store::Error> {
+    pub async fn take(&self, poll: &Poll) -> Result<Option<Notification>, store::Error> {
         let Some(mut pending) = self.read(None).await? else {
             return Ok(None);
         };
-        if pending.position.is_none() || !pending.is_empty() {
+        let mut is_first = self.hints.polled(self.user, self.station, poll);
+        if is_first && (pending.position.is_none() || !pending.is_empty()) {
             let Self { user, station, .. } = *self;
             let asked = AskPending { user, station, told: None, all_friends: false };
-            match self.store.take_pending(asked).await? {
-                Some(taken) => pending = taken,
-                None => return Ok(None),
-            }
+            let taken = self.store.take_pending(asked, poll.replay.clone()).await?;
+            let Some((taken, once)) = taken else { return Ok(None) };
+            pending = taken;
+            is_first = once == Once::Done;
+        } else if is_first && poll.timestamp > poll.now {
+            // The one that could still pass for a new one after a restart.
+            self.store.record_meanwhile(poll.replay.clone());
         }
         let (news, mark) = self.hints.news(self.user, self.station);
-        self.hints.forget_news(self.user, self.station, mark);
+        if is_first {
+            self.hints.forget_news(self.user, self.station, mark);
+        }
         Ok(Some(self.notification(pending, news, mark)))
     }
 

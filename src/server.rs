@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::api;
@@ -23,6 +23,9 @@ use crate::telemetry::{Logging, Metrics};
 /// How many clients may wait to be accepted, as far as the operating system lets them: after a restart, all
 /// come back at once.
 const BACKLOG: u32 = 4096;
+
+/// How long a stop waits until uses of stations are noted in the background. The writer may be blocked by another process.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or did not stop in order.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +139,8 @@ impl Server {
                 }
             };
             app.hub.ended().await;
+            // What is not noted by then is noted with the next use.
+            drop(timeout(NOTED_WITHIN, app.stations.ended()).await);
             let closed = app.store.close().await;
             if let Err(LogLeft { wal, bytes, cause }) = &closed {
                 let (wal, cause) = (wal.display(), cause as &dyn std::error::Error);

@@ -153,7 +153,11 @@ fn describe() {
     describe_gauge!("chatserver_store_is_full", "1 while changes that grow the data are refused");
     describe_gauge!("chatserver_build_info", "1, by version");
     describe_gauge!("chatserver_connections", "Open HTTP connections, without listeners");
-    describe_gauge!("chatserver_listeners", "Open listeners, subscribed or not");
+    describe_gauge!("chatserver_listeners", "Open listeners that have subscribed");
+    describe_gauge!(
+        "chatserver_listeners_unsubscribed",
+        "Open WebSockets that have not subscribed"
+    );
     describe_counter!("chatserver_listener_notifications_total", "Events sent to listeners");
     describe_counter!("chatserver_log_lines_dropped_total", "Lines that the log dropped");
 }

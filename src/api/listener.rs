@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::config::ErrorStatus;
 use crate::error::Error;
 use crate::limits::AddressPermit;
-use crate::live::{self, Place};
+use crate::live::{self, SocketPermit};
 
 /// How long the client may take to receive the answer that turns HTTP into a WebSocket.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
     let upgraded = hyper::upgrade::on(&mut request);
     let (head, _) = request.into_parts();
     let seen = Seen::of("chatlistener", "upgrade");
-    let (response, place, counted) = match admit(&app, &head) {
+    let (response, permit, counted) = match admit(&app, &head) {
         Ok(admitted) => admitted,
         Err(error) => {
             return seen.refused(&error).on(response::refusal(&error, ErrorStatus::Real));
@@ -41,14 +41,17 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
         let _counted = (connection, counted);
         // Where the client is gone already, there is nobody to talk to.
         if let Ok(Ok(upgraded)) = timeout(UPGRADE_WITHIN, upgraded).await {
-            live::run(listening, TokioIo::new(upgraded), client, place).await;
+            live::run(listening, TokioIo::new(upgraded), client, permit).await;
         }
     });
     seen.on(response)
 }
 
-/// The answer to a handshake, a place for its socket, and its count as a connection behind a trusted proxy.
-fn admit(app: &App, head: &Parts) -> Result<(Response<Body>, Place, Option<AddressPermit>), Error> {
+/// The answer to a handshake, the permit of its socket, and its count as a connection behind a trusted proxy.
+fn admit(
+    app: &App,
+    head: &Parts,
+) -> Result<(Response<Body>, SocketPermit, Option<AddressPermit>), Error> {
     let request = Request::from_parts(head.clone(), ());
     let response = create_response_with_body(&request, Body::empty);
     let response = response.map_err(|_| {
@@ -61,6 +64,6 @@ fn admit(app: &App, head: &Parts) -> Result<(Response<Body>, Place, Option<Addre
     {
         return Err(Error::malformed("Origin", "one that may listen here"));
     }
-    let place = app.hub.place().ok_or(Error::Crowded)?;
-    Ok((response, place, client::count_behind_proxy(app, head)?))
+    let permit = app.hub.unsubscribed().ok_or(Error::Crowded)?;
+    Ok((response, permit, client::count_behind_proxy(app, head)?))
 }

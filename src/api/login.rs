@@ -1,5 +1,7 @@
 //! `chatlogin` (protocol, section 2.1).
 
+use std::sync::Arc;
+
 use axum::http::request::Parts;
 use serde::Serialize;
 
@@ -47,7 +49,7 @@ struct Urls {
 }
 
 pub async fn login(
-    app: &App,
+    app: &Arc<App>,
     head: &Parts,
     station: StationId,
     fields: &Fields<'_>,
@@ -57,7 +59,8 @@ pub async fn login(
     let login = users::login(&app.store, &api_key.0).await;
     let login = login.map_err(|error| caller::count_failure(app, head, error))?;
     seen.user = Some(login.user);
-    app.station_used(login.user, station, true).await?;
+    app.charge(login.user)?;
+    app.station_used_meanwhile(login.user, station);
     app.presence.sign(login.user);
     Ok(Reply::ok()
         .with("server", &env!("CARGO_PKG_VERSION"))

@@ -323,7 +323,7 @@ fn api_of(uri: &Uri) -> Option<Api> {
 
 /// Looks at a request in the order of section 1 of the protocol, and does what it asks for.
 async fn answer(
-    app: &App,
+    app: &Arc<App>,
     head: &Parts,
     api: Api,
     body: &[u8],
@@ -335,28 +335,19 @@ async fn answer(
         seen.action = action_of(api, &fields)?.name;
         return login::login(app, head, station, &fields, seen).await;
     }
-    let signer = caller::verify(app, head, api, body, seen).await?;
-    let fields = Fields::of_body(body)?;
+    let (signer, fields) = caller::verify(app, head, api, body, seen).await?;
     let action = action_of(api, &fields)?;
-    seen.action = action.name;
     if let Some(act) = action.act {
-        let caller = signer.at(app, api, &fields)?;
+        let caller = signer.caller(app)?;
         let reply = perform(act, app, &caller, &fields).await?;
-        use_station(app, &caller).await;
+        if let Some(station) = caller.station {
+            // What was carried out was a use of its station, which a refusal is not.
+            app.station_used_meanwhile(caller.user, station);
+        }
         Ok(reply)
     } else {
-        let asker = signer.asker(app, api, &fields)?;
+        let asker = signer.asker(app, body)?;
         notification::download(app, &asker, &fields).await
-    }
-}
-
-/// What was carried out was a use of its station, which a refusal is not.
-async fn use_station(app: &App, caller: &Caller) {
-    if let Some(station) = caller.station
-        && let Err(error) = app.station_used(caller.user, station, true).await
-    {
-        // The request itself is done. The next one binds the station.
-        tracing::warn!(%error, "a station can't be bound");
     }
 }
 

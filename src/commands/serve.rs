@@ -91,8 +91,9 @@ pub async fn run(
 
 /// Raises the limit of open files as far as the operating system lets us: each connection takes one.
 fn raise_open_files(config: &Config) {
-    let connections = config.limits.connections.get() + config.http.listeners.get();
-    let needed = u64::from(connections) + OTHER_FILES;
+    // As many sockets again may be open that have not subscribed.
+    let listeners = 2 * u64::from(config.http.listeners.get());
+    let needed = u64::from(config.limits.connections.get()) + listeners + OTHER_FILES;
     match rlimit::increase_nofile_limit(needed) {
         Ok(open_files) if open_files < needed => {
             tracing::warn!(

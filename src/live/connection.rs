@@ -3,51 +3,43 @@
 //! Most listeners are idle at most times, so what is done now and then is boxed: while a listener waits, it takes no
 //! memory for that. `chatserver-load listeners` measures what is left.
 
-use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::Place;
-use super::hub::{Bell, Entered};
+use super::hub::{Bell, SocketPermit};
 use super::socket::{End, Received, Socket};
+use super::subscription::{Action, Shown, Subscription, subscribe};
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::envelope::{self, Reply};
+use crate::envelope::Reply;
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::id::{Parse, Signature, StationId, UserId};
+use crate::id::UserId;
 use crate::notifications::{Inbox, Reach, Sequence};
-use crate::signature::{Signed, SigningKey};
+use crate::signature::SigningKey;
+use crate::stations::TOUCH_AFTER;
 use crate::store;
-
-/// How long a client may take to subscribe.
-const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the next notification waits for the last one to be acknowledged.
 const HOLD: Duration = Duration::from_secs(1);
-
-/// What a subscription signs as its API.
-const API: &str = "chatlistener";
 
 /// Converses with a client until one of the two ends it.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     app: Arc<App>,
     io: S,
     client: Option<IpAddr>,
-    _place: Place,
+    mut permit: SocketPermit,
 ) {
-    let open = gauge!("chatserver_listeners");
-    open.increment(1);
     let mut socket = Box::pin(Socket::new(io)).await;
     let since = Instant::now();
     let mut user = None;
     let end = tokio::select! {
-        end = converse(&app, &mut socket, client, &mut user) => end,
+        end = converse(&app, &mut socket, client, &mut permit, &mut user) => end,
         () = app.shutdown.closing() => End::Closing,
     };
     let (user, code, reason) = (user.as_ref().map(UserId::as_str), end.code(), end.reason());
@@ -55,131 +47,22 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let client = client.map(tracing::field::display);
     tracing::info!(client, user, code, reason, seconds, "a listener ended");
     Box::pin(socket.close(&end)).await;
-    open.decrement(1);
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     app: &Arc<App>,
     socket: &mut Socket<S>,
     client: Option<IpAddr>,
+    permit: &mut SocketPermit,
     user: &mut Option<UserId>,
 ) -> End {
     match Box::pin(subscribe(app, socket, client)).await {
-        Ok(subscription) => {
+        Ok((subscription, subscribed)) => {
+            *permit = subscribed;
             *user = Some(subscription.shown.user);
             subscription.listen(app, socket).await
         }
         Err(end) => end,
-    }
-}
-
-/// Whom a client listens for, and what shows that it may.
-struct Subscription {
-    shown: Shown,
-    entered: Entered,
-}
-
-/// What a client has shown to subscribe.
-pub(super) struct Shown {
-    user: UserId,
-    station: StationId,
-    timestamp: String,
-    signature: Signature,
-}
-
-impl Shown {
-    /// Reads the first frame, which must subscribe, and when it was made.
-    pub(super) fn read(frame: &[u8]) -> Result<(Self, Timestamp), Error> {
-        let fields = Fields::of_body(frame)?;
-        refuse_other(&fields, "subscribe")?;
-        let (user, station) = (fields.required("userid")?, fields.required("stationid")?);
-        let made: Timestamp = fields.required("timestamp")?;
-        let (timestamp, signature) = (made.to_string(), fields.required("signature")?);
-        Ok((Self { user, station, timestamp, signature }, made))
-    }
-
-    fn signed(&self) -> Signed<'_> {
-        Signed {
-            srv: "chatserver",
-            api: API,
-            user: self.user,
-            station: Some(self.station),
-            body: self.timestamp.as_bytes(),
-        }
-    }
-}
-
-/// Waits for the first frame, which must subscribe, and answers it.
-async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
-    app: &Arc<App>,
-    socket: &mut Socket<S>,
-    client: Option<IpAddr>,
-) -> Result<Subscription, End> {
-    let first = async {
-        loop {
-            match socket.receive().await? {
-                Received::Text(text) => return Ok(text),
-                Received::Sign => socket.answer().await?,
-            }
-        }
-    };
-    let late = |_| Err(End::Malformed("the first frame did not come in time".to_owned()));
-    let first = timeout(SUBSCRIBE_WITHIN, first).await.unwrap_or_else(late)?;
-    match admit(app, first.as_bytes(), client).await {
-        Ok(subscription) => {
-            socket.send(Reply::ok().into_bytes()).await?;
-            Ok(subscription)
-        }
-        Err(error) => {
-            if let Some(cause) = error.source() {
-                tracing::error!(error = cause, "a listener can't subscribe");
-            }
-            socket.send(envelope::refusal(&error).into_bytes()).await?;
-            Err(End::Malformed(error.to_string()))
-        }
-    }
-}
-
-/// Looks at a subscription as at any signed request.
-async fn admit(
-    app: &Arc<App>,
-    frame: &[u8],
-    client: Option<IpAddr>,
-) -> Result<Subscription, Error> {
-    let (shown, timestamp) = Shown::read(frame)?;
-    let (user, station) = (shown.user, shown.station);
-    if !app.verifier.verify(&app.store, &shown.signed(), &shown.signature).await? {
-        let sentence = "the signature is not the one of an enabled user's API key";
-        let error = Error::InvalidSignature(sentence.to_owned());
-        return Err(app.count_failure(client, error));
-    }
-    app.rates.count(&user).map_err(|retry_after| Error::RateLimited { retry_after })?;
-    app.refuse_stale(timestamp)?;
-    let entered = app.hub.enter(user, station)?;
-    app.station_used(user, station, true).await?;
-    Ok(Subscription { shown, entered })
-}
-
-/// Reads a frame behind the first one, which must acknowledge.
-pub(super) fn acknowledged(frame: &[u8]) -> Result<Sequence, Error> {
-    let fields = Fields::of_body(frame)?;
-    refuse_other(&fields, "ack")?;
-    fields.number("sequence").map(Sequence::said)
-}
-
-/// Refuses a frame that asks for any other action.
-fn refuse_other(fields: &Fields<'_>, action: &'static str) -> Result<(), Error> {
-    let asked: Action = fields.required("action")?;
-    if asked.0 == action { Ok(()) } else { Err(Error::UnknownAction { known: action.to_owned() }) }
-}
-
-struct Action(String);
-
-impl Parse for Action {
-    const EXPECTED: &'static str = "subscribe in the first frame and ack in any other";
-
-    fn parse(text: &str) -> Option<Self> {
-        Some(Self(text.to_owned()))
     }
 }
 
@@ -205,6 +88,7 @@ impl Subscription {
             held_until: None,
             acknowledged: None,
             is_heard: true,
+            used_at: app.clock.now(),
         };
         listening.run().await
     }
@@ -229,6 +113,8 @@ struct Listening<'a, S> {
     acknowledged: Option<Sequence>,
     /// Whether the client has shown a sign of life since the last ping.
     is_heard: bool,
+    /// When the use of the station was last noted.
+    used_at: Timestamp,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
@@ -264,6 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
                 if !std::mem::take(&mut self.is_heard) {
                     return Err(End::Slow);
                 }
+                self.note_use();
                 Box::pin(self.socket.ping()).await?;
             }
         }
@@ -295,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             return Err(End::Refused);
         };
         let key = SigningKey::new(&notification.api_key);
-        if !key.verifies(&self.shown.signed(), &self.shown.signature) {
+        if !key.verifies(&self.shown.signed(), self.shown.signature()) {
             return Err(End::Refused);
         }
         if notification.is_empty() {
@@ -310,10 +197,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         Ok(())
     }
 
-    /// A frame behind the first one, which must acknowledge.
+    /// An open listener is a use of its station.
+    fn note_use(&mut self) {
+        let (user, station, now) = (self.shown.user, self.shown.station, self.app.clock.now());
+        self.app.stations.heard(user, station);
+        if now.distance(self.used_at) >= TOUCH_AFTER {
+            self.used_at = now;
+            self.app.store.touch_station(user, station, now);
+        }
+    }
+
+    /// A frame behind the first one.
     async fn hear(&mut self, frame: &[u8]) -> Result<(), End> {
-        let malformed = |error: Error| End::Malformed(error.to_string());
-        let sequence = acknowledged(frame).map_err(malformed)?;
+        match Heard::read(frame).map_err(|error| End::Malformed(error.to_string()))? {
+            Heard::Acknowledgement(sequence) => self.acknowledge(sequence).await,
+            Heard::Ping => self.socket.send(Reply::event("pong").into_bytes()).await,
+        }
+    }
+
+    async fn acknowledge(&mut self, sequence: Sequence) -> Result<(), End> {
         if self.acknowledged >= Some(sequence) {
             return Ok(());
         }
@@ -331,8 +233,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         if is_newest {
             self.acknowledged = Some(sequence);
             self.held_until = None;
+            self.app.stations.heard(self.shown.user, self.shown.station);
         }
         Ok(())
+    }
+}
+
+/// What a frame behind the first one says.
+pub(super) enum Heard {
+    Acknowledgement(Sequence),
+    Ping,
+}
+
+impl Heard {
+    /// # Errors
+    ///
+    /// Where it is neither.
+    pub(super) fn read(frame: &[u8]) -> Result<Self, Error> {
+        let fields = Fields::of_body(frame)?;
+        let action: Action = fields.required("action")?;
+        match action.0.as_str() {
+            "ack" => fields.number("sequence").map(Sequence::said).map(Self::Acknowledgement),
+            "ping" => Ok(Self::Ping),
+            _ => Err(Error::UnknownAction { known: "ack, ping".to_owned() }),
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 use tokio::io;
 use tokio::runtime::Builder;
 
-use super::connection::{Shown, acknowledged};
+use super::connection::Heard;
 use super::socket::{Received, Socket};
+use super::subscription::Shown;
 
 /// Reads what a client sends after the handshake: frames of a WebSocket, of which the first subscribes and the others
-/// acknowledge. Returns the actions that are well-formed.
+/// acknowledge or ping. Returns the actions that are well-formed.
 #[must_use]
 pub fn listener(bytes: &[u8]) -> Vec<&'static str> {
     let runtime = Builder::new_current_thread().enable_time().build();
@@ -15,6 +16,7 @@ pub fn listener(bytes: &[u8]) -> Vec<&'static str> {
         let mut read = Vec::new();
         let mut socket = Socket::new(io::join(bytes, io::sink())).await;
         while let Ok(received) = socket.receive().await {
+            socket.hurry();
             let Received::Text(text) = received else {
                 if socket.answer().await.is_err() {
                     break;
@@ -22,7 +24,10 @@ pub fn listener(bytes: &[u8]) -> Vec<&'static str> {
                 continue;
             };
             read.extend(Shown::read(text.as_bytes()).is_ok().then_some("subscribe"));
-            read.extend(acknowledged(text.as_bytes()).is_ok().then_some("ack"));
+            read.extend(Heard::read(text.as_bytes()).ok().map(|heard| match heard {
+                Heard::Acknowledgement(_) => "ack",
+                Heard::Ping => "ping",
+            }));
         }
         read
     })

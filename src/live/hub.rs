@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::{Gauge, gauge};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
@@ -16,14 +17,31 @@ use crate::store::Told;
 pub struct Hub {
     /// The most listeners of one user.
     most: usize,
-    places: Arc<Semaphore>,
+    /// Sockets that have not subscribed have a pool of their own: whoever has no account can't take a listener's place.
+    unsubscribed: Arc<Semaphore>,
+    subscribed: Arc<Semaphore>,
     users: Mutex<HashMap<UserId, Vec<Listener>>>,
     tasks: TaskTracker,
 }
 
-/// A place among the sockets that may be open.
-pub struct Place {
+/// Counts a socket in its pool until this is dropped.
+pub struct SocketPermit {
     _permit: OwnedSemaphorePermit,
+    open: Gauge,
+}
+
+impl SocketPermit {
+    fn of(pool: &Arc<Semaphore>, open: Gauge) -> Option<Self> {
+        let permit = Arc::clone(pool).try_acquire_owned().ok()?;
+        open.increment(1);
+        Some(Self { _permit: permit, open })
+    }
+}
+
+impl Drop for SocketPermit {
+    fn drop(&mut self) {
+        self.open.decrement(1);
+    }
 }
 
 struct Listener {
@@ -51,22 +69,27 @@ impl Bell {
 }
 
 impl Hub {
-    /// For so many sockets, and so many listeners of each user.
+    /// For so many listeners, as many sockets that have not subscribed, and so many listeners of each user.
     #[must_use]
-    pub fn new(sockets: usize, most: usize) -> Self {
+    pub fn new(listeners: usize, most: usize) -> Self {
         Self {
             most,
-            places: Arc::new(Semaphore::new(sockets)),
+            unsubscribed: Arc::new(Semaphore::new(listeners)),
+            subscribed: Arc::new(Semaphore::new(listeners)),
             users: Mutex::default(),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// A place for one more socket, or `None` where there is none.
+    /// A permit for one more socket that has not subscribed, or `None` where there are too many.
     #[must_use]
-    pub fn place(&self) -> Option<Place> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Place { _permit: permit })
+    pub fn unsubscribed(&self) -> Option<SocketPermit> {
+        SocketPermit::of(&self.unsubscribed, gauge!("chatserver_listeners_unsubscribed"))
+    }
+
+    /// A permit for one more listener, or `None` where there are too many.
+    pub(super) fn subscribed(&self) -> Option<SocketPermit> {
+        SocketPermit::of(&self.subscribed, gauge!("chatserver_listeners"))
     }
 
     /// The tasks of the sockets.
@@ -79,6 +102,13 @@ impl Hub {
     pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// The stations at which a user listens.
+    #[must_use]
+    pub fn stations_of(&self, user: UserId) -> Vec<StationId> {
+        let users = self.users();
+        users.get(&user).into_iter().flatten().map(|listener| listener.station).collect()
     }
 
     /// Wakes the listeners of a user, but for one at this station.
@@ -108,6 +138,19 @@ impl Hub {
         }
     }
 
+    /// Refuses a listener that [`Hub::enter`] would refuse now.
+    pub(super) fn refuse_excess(&self, user: UserId, station: StationId) -> Result<(), Error> {
+        let listening = self.stations_of(user);
+        if listening.len() >= self.most && !listening.contains(&station) {
+            return Err(self.excess());
+        }
+        Ok(())
+    }
+
+    fn excess(&self) -> Error {
+        Error::TooMany { what: "listeners", most: self.most }
+    }
+
     /// Listens for a user at a station, in the place of whoever did so before.
     pub(super) fn enter(
         self: &Arc<Self>,
@@ -122,7 +165,7 @@ impl Hub {
             earlier.bell.is_replaced.store(true, Ordering::Relaxed);
             earlier.bell.rung.notify_one();
         } else if listeners.len() >= self.most {
-            return Err(Error::TooMany { what: "listeners", most: self.most });
+            return Err(self.excess());
         }
         let bell = Arc::new(Bell::default());
         listeners.push(Listener { station, bell: Arc::clone(&bell) });

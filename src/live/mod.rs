@@ -4,7 +4,9 @@ mod connection;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod hub;
+mod pace;
 mod socket;
+mod subscription;
 
 pub use connection::run;
-pub use hub::{Hub, Place};
+pub use hub::{Hub, SocketPermit};

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
+
+use super::pace::{Pace, Paced};
 
 /// The buffer that each socket reads into: our clients' frames take about 300 bytes.
 const READ_BUFFER_BYTES: usize = 1024;
@@ -85,7 +87,12 @@ pub(super) enum Received {
     Sign,
 }
 
-pub(super) struct Socket<S>(WebSocketStream<S>);
+pub(super) struct Socket<S> {
+    stream: WebSocketStream<Paced<S>>,
+    pace: Pace,
+    /// Before this, no further frame is read.
+    paused_until: Option<Instant>,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The server's side of a connection that has been upgraded.
@@ -95,12 +102,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .write_buffer_size(0)
             .max_message_size(Some(MESSAGE_BYTES))
             .max_frame_size(Some(MESSAGE_BYTES));
-        Self(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
+        let stream = WebSocketStream::from_raw_socket(Paced::new(io), Role::Server, Some(config));
+        Self { stream: stream.await, pace: Pace::of_frames(Instant::now()), paused_until: None }
     }
 
-    /// The next frame.
+    /// The next frame, once it may be read. Dropping this loses none.
     pub(super) async fn receive(&mut self) -> Result<Received, End> {
-        match self.0.next().await {
+        if let Some(until) = self.paused_until {
+            Box::pin(sleep_until(until)).await;
+        }
+        let received = self.stream.next().await;
+        self.paused_until = self.pace.count(1, Instant::now());
+        match received {
             Some(Ok(Message::Text(text))) => Ok(Received::Text(text)),
             Some(Ok(Message::Binary(_))) => Err(End::Binary),
             Some(
@@ -127,13 +140,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        within(SLOW_AFTER, self.0.send(message)).await
+        within(SLOW_AFTER, self.stream.send(message)).await
     }
 
     /// Sends the answer to a ping. Whoever has received a sign must do this before receiving more: the answers to a
     /// client that asks and does not read would fill the memory.
     pub(super) async fn answer(&mut self) -> Result<(), End> {
-        within(SLOW_AFTER, self.0.flush()).await
+        within(SLOW_AFTER, self.stream.flush()).await
+    }
+
+    /// Lets further frames be read at once, as far as [`Paced::hurry`] does.
+    pub(super) fn hurry(&mut self) {
+        self.stream.get_mut().hurry();
+        self.paused_until = None;
     }
 
     /// Closes the connection, and waits a little for the client to do so too.
@@ -142,14 +161,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // A close frame holds at most 123 bytes of reason (RFC 6455, 5.5).
         reason = &reason[..reason.floor_char_boundary(123)];
         let frame = CloseFrame { code: CloseCode::from(end.code()), reason: reason.into() };
+        self.hurry();
         let closing = async {
             if end != &End::Gone {
-                self.0.send(Message::Close(Some(frame))).await?;
+                self.stream.send(Message::Close(Some(frame))).await?;
             }
             // What it says is too late, but that it closes is answered, or is the answer.
-            while self.0.next().await.is_some() {}
+            while self.stream.next().await.is_some() {}
             // Bytes that nobody has read would reset the connection, perhaps before the client knows why it ends.
-            let io = self.0.get_mut();
+            let io = self.stream.get_mut();
             io.shutdown().await?;
             while io.read(&mut [0; 256]).await? > 0 {}
             Ok::<_, Error>(())

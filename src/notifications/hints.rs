@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
 
-use crate::id::{StationId, UserId};
+use super::Poll;
+use crate::clock::Timestamp;
+use crate::config::MAX_CLOCK_SKEW_SECONDS;
+use crate::id::{Signature, StationId, UserId};
 
 /// The most users whose stations' news are remembered. A forgotten station is told of every friend again.
 const USERS: usize = 32_768;
@@ -16,10 +19,15 @@ const USERS: usize = 32_768;
 /// told again.
 const SENT: usize = 16;
 
+/// Maximum polls of a station within one second that are told apart. Further ones take nothing, so what they tell is told again.
+const POLLS: usize = 512;
+
 /// The news of all stations that have been told of their friends since the server started.
 pub struct Hints {
     /// The most stations of one user.
     most: usize,
+    /// When the server started.
+    since: Timestamp,
     users: Cache<UserId, Arc<Mutex<Vec<Station>>>>,
     /// Later news have larger marks. One is taken while the stations of the user are locked.
     mark: AtomicU64,
@@ -33,9 +41,31 @@ struct Station {
     news: BTreeMap<UserId, u64>,
     /// What was sent: the number of each notification, and the newest mark in it.
     sent: VecDeque<(i64, u64)>,
+    /// The newest timestamp of its polls, and the signatures of those that have it.
+    polled_at: Timestamp,
+    polls: Vec<u64>,
 }
 
 impl Station {
+    /// Whether this poll is new: the same bytes again are told apart by their signature while they are of the newest second,
+    /// and by their timestamp later. Nothing need be stored of the many polls that are told nothing.
+    fn polled(&mut self, poll: &Poll) -> bool {
+        // After the clock was set back, no poll of its future is fresh.
+        let is_passed = self.polled_at > poll.now.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into());
+        if poll.timestamp > self.polled_at || is_passed {
+            self.polled_at = poll.timestamp;
+            self.polls.clear();
+        }
+        let number = number_of(&poll.replay.signature);
+        let is_new = poll.timestamp == self.polled_at
+            && self.polls.len() < POLLS
+            && !self.polls.contains(&number);
+        if is_new {
+            self.polls.push(number);
+        }
+        is_new
+    }
+
     /// The mark of the newest change.
     fn newest(&self) -> u64 {
         self.news.values().copied().max().unwrap_or(0)
@@ -49,10 +79,11 @@ impl Station {
 }
 
 impl Hints {
-    /// Of so many stations of each user at most.
+    /// Of so many stations of each user at most. Polls that were made before this moment take nothing: an earlier process may have
+    /// answered them.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self { most, users: Cache::new(USERS), mark: AtomicU64::new(1) }
+    pub fn new(most: usize, since: Timestamp) -> Self {
+        Self { most, since, users: Cache::new(USERS), mark: AtomicU64::new(1) }
     }
 
     /// A friend of this user is seen as something else.
@@ -76,9 +107,20 @@ impl Hints {
         if stations.len() >= self.most {
             stations.remove(0);
         }
-        let (news, sent) = (BTreeMap::new(), VecDeque::new());
-        stations.push(Station { id: station, has_friends: false, news, sent });
+        stations.push(Station {
+            id: station,
+            has_friends: false,
+            news: BTreeMap::new(),
+            sent: VecDeque::new(),
+            polled_at: self.since,
+            polls: Vec::new(),
+        });
         true
+    }
+
+    /// Remembers a poll, and says whether it is neither the same bytes again nor older than another one.
+    pub(super) fn polled(&self, user: UserId, station: StationId, poll: &Poll) -> bool {
+        self.at(user, station, |station| station.polled(poll)).unwrap_or(false)
     }
 
     /// Adds all friends to the news of a station, unless another has done so meanwhile.
@@ -159,6 +201,11 @@ impl Hints {
     fn next_mark(&self) -> u64 {
         self.mark.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// The first 64 bits of a signature.
+fn number_of(signature: &Signature) -> u64 {
+    u64::from_str_radix(&signature.as_str()[..16], 16).expect("hexadecimal characters")
 }
 
 fn lock(stations: &Mutex<Vec<Station>>) -> MutexGuard<'_, Vec<Station>> {

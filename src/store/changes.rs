@@ -10,7 +10,7 @@ use super::message_ids::hash;
 use super::queue::{Batched, Change};
 use super::values::{ManyRows, ROWS};
 use super::writing::Writing;
-use super::{Error, Store, WireText, stored, stored_number};
+use super::{Error, Once, Replay, Store, WireText, stored, stored_number};
 use crate::id::{ApiKey, ConversationId, Parse, StationId, UserId};
 
 /// All changes of one transaction that concern a user share the user's next number.
@@ -353,22 +353,29 @@ pub(super) fn ids(text: &str) -> Result<Vec<UserId>, Error> {
     text.split(',').filter(|id| !id.is_empty()).map(stored).collect()
 }
 
-/// Reads what a station is still to be told, and moves its position behind it.
-struct TakePending(AskPending);
+/// Reads what a station is still to be told, and moves its position behind it, unless this request has done so before.
+struct TakePending {
+    asked: AskPending,
+    replay: Replay,
+}
 
 impl Change for TakePending {
-    type Outcome = Option<Pending>;
+    type Outcome = Option<(Pending, Once)>;
 
     /// Who gave up waiting has not been told.
     const IS_FOR_ITS_ANSWER: bool = true;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Option<Pending>, Error> {
-        let pending = self.0.read(on.connection().await?).await?;
-        if let Some(pending) = &pending {
-            let AskPending { user, station, .. } = self.0;
-            move_to(on, &[&Acknowledge { user, station, number: pending.newest, may_wait: false }]);
+    async fn apply(&self, on: &mut Writing) -> Result<Self::Outcome, Error> {
+        let Some(pending) = self.asked.read(on.connection().await?).await? else {
+            return Ok(None);
+        };
+        if self.replay.is_known(on).await? {
+            return Ok(Some((pending, Once::Replayed)));
         }
-        Ok(pending)
+        let AskPending { user, station, .. } = self.asked;
+        move_to(on, &[&Acknowledge { user, station, number: pending.newest, may_wait: false }]);
+        self.replay.record(on);
+        Ok(Some((pending, Once::Done)))
     }
 }
 
@@ -427,13 +434,17 @@ impl Store {
         asked.read(&mut reads).await
     }
 
-    /// The same, and takes the station for told.
+    /// The same, and takes the station for told, unless this request has done so before.
     ///
     /// # Errors
     ///
     /// [`Error`] where the position was not moved.
-    pub async fn take_pending(&self, asked: AskPending) -> Result<Option<Pending>, Error> {
-        self.change(TakePending(asked)).await
+    pub async fn take_pending(
+        &self,
+        asked: AskPending,
+        replay: Replay,
+    ) -> Result<Option<(Pending, Once)>, Error> {
+        self.change(TakePending { asked, replay }).await
     }
 
     /// Whether this number is behind the station's position, and of a change that has been made.

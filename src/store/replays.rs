@@ -65,6 +65,21 @@ impl Replay {
     }
 }
 
+/// Records a signature, unless it is known.
+struct Record(Replay);
+
+impl Change for Record {
+    type Outcome = Once;
+
+    async fn apply(&self, on: &mut Writing) -> Result<Once, Error> {
+        if self.0.is_known(on).await? {
+            return Ok(Once::Replayed);
+        }
+        self.0.record(on);
+        Ok(Once::Done)
+    }
+}
+
 struct Expire(Timestamp);
 
 impl Change for Expire {
@@ -77,6 +92,20 @@ impl Change for Expire {
 }
 
 impl Store {
+    /// Records a signature, unless the writer is busy. Nobody waits for it.
+    pub fn record_meanwhile(&self, replay: Replay) {
+        self.writer.offer(Record(replay));
+    }
+
+    /// Records the signature of what changes nothing in the store, and is accepted once all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it was not recorded.
+    pub async fn record(&self, replay: Replay) -> Result<Once, Error> {
+        self.change(Record(replay)).await
+    }
+
     /// Removes one step of the signatures that expired before this moment, and says whether there were any.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Stations: the devices of users, of which each user has a bounded number.
 
-use sqlx::FromRow;
+use std::collections::HashMap;
+
+use sqlx::{FromRow, SqliteConnection};
 
 use super::error::Doing as _;
 use super::queue::Change;
@@ -34,11 +36,6 @@ const TOUCH: &str = "UPDATE stations SET used_at = $3 WHERE user_id = $1 AND sta
 
 const UNBIND: &str = "DELETE FROM stations WHERE user_id = $1 AND station_id = $2";
 
-const UNBIND_OLDEST: &str = "
-    DELETE FROM stations WHERE user_id = $1 AND station_id IN (
-        SELECT station_id FROM stations WHERE user_id = $1 AND station_id <> $2
-        ORDER BY used_at DESC, bound_at DESC, station_id DESC LIMIT -1 OFFSET $3)";
-
 /// A station as the command line shows one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
@@ -69,33 +66,49 @@ pub struct BindStation {
     pub station: StationId,
     /// The server's second.
     pub now: Timestamp,
-    /// Stations of the user that give way.
-    pub unbind: Vec<StationId>,
-    /// The most stations that the user may have; the least recently used give way to it.
+    /// Other stations of the user in the order in which they give way. One that is not named here is newer.
+    pub gives_way: Vec<StationId>,
+    /// Maximum stations of the user: the excess gives way.
     pub most: u32,
 }
 
-impl Change for BindStation {
-    type Outcome = ();
+impl BindStation {
+    /// The stations that give way, of all that the user has now.
+    fn excess(&self, mut stations: Vec<StationId>) -> Vec<StationId> {
+        let order: HashMap<_, _> = self.gives_way.iter().zip(0..).collect();
+        stations.retain(|station| *station != self.station);
+        stations.sort_by_key(|station| order.get(station).copied().unwrap_or(usize::MAX));
+        let keep = usize::try_from(self.most - 1).unwrap_or(usize::MAX);
+        stations.truncate(stations.len().saturating_sub(keep));
+        stations
+    }
+}
 
-    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+impl Change for BindStation {
+    /// The stations that gave way.
+    type Outcome = Vec<StationId>;
+
+    async fn apply(&self, on: &mut Writing) -> Result<Vec<StationId>, Error> {
         let bind = sqlx::query(BIND)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.now.unix());
         bind.execute(on.connection().await?).await.doing("binding a station")?;
-        for station in &self.unbind {
+        let excess = self.excess(stations_of(on.connection().await?, self.user).await?);
+        for station in &excess {
             unbind(on, self.user, *station).await?;
         }
-        let oldest = sqlx::query(UNBIND_OLDEST)
-            .bind(self.user.as_str())
-            .bind(self.station.as_str())
-            .bind(self.most - 1);
-        oldest.execute(on.connection().await?).await.doing("unbinding the oldest stations")?;
         // Its own listeners find out whether they are among those that gave way.
         on.tell(self.user, None);
-        Ok(())
+        Ok(excess)
     }
+}
+
+/// The stations of a user, the least recently used first, as far as that is noted.
+async fn stations_of(on: &mut SqliteConnection, user: UserId) -> Result<Vec<StationId>, Error> {
+    let ids = sqlx::query_scalar(STATIONS_OF).bind(user.as_str());
+    let ids: Vec<String> = ids.fetch_all(on).await.doing("listing stations")?;
+    ids.iter().map(|id| stored(id)).collect()
 }
 
 async fn unbind(on: &mut Writing, user: UserId, station: StationId) -> Result<bool, Error> {
@@ -159,10 +172,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn stations_of(&self, user: UserId) -> Result<Vec<StationId>, Error> {
-        let ids = sqlx::query_scalar(STATIONS_OF).bind(user.as_str());
-        let ids: Vec<String> =
-            ids.fetch_all(&mut *self.reading().await?).await.doing("listing stations")?;
-        ids.iter().map(|id| stored(id)).collect()
+        stations_of(&mut *self.reading().await?, user).await
     }
 
     /// All stations of one user or of everybody, by address, the most recently used first.

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chatserver::id::{Signature, StationId, UserId};
 use chatserver::signature::{Signed, SigningKey};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, client_async};
+use uuid::Uuid;
 
 use crate::world::{PATIENCE, Person};
 
@@ -143,28 +143,34 @@ impl Ear {
 }
 
 impl Person {
-    /// The frame that subscribes this person's station.
+    /// A frame that subscribes this person's station: each is another one.
     pub fn subscription(&self) -> Value {
-        let timestamp = self.date();
-        let signature = self.signs_subscription(self.user, self.station, &timestamp);
-        json!({
-            "action": "subscribe", "userid": self.user.as_str(), "stationid": self.station.as_str(),
-            "timestamp": timestamp, "signature": signature.as_str(),
-        })
+        self.subscription_with(&Uuid::new_v4().to_string())
     }
 
-    pub fn signs_subscription(
-        &self,
-        user: UserId,
-        station: StationId,
-        timestamp: &str,
-    ) -> Signature {
-        SigningKey::new(&self.api_key).sign(&Signed {
+    /// The same with this nonce.
+    pub fn subscription_with(&self, nonce: &str) -> Value {
+        let mut subscription = self.subscription_signing(&format!("{}\n{nonce}", self.date()));
+        subscription["nonce"] = json!(nonce);
+        subscription
+    }
+
+    /// The same without one: all of one second are the same.
+    pub fn subscription_without_nonce(&self) -> Value {
+        self.subscription_signing(&self.date())
+    }
+
+    fn subscription_signing(&self, body: &str) -> Value {
+        let signature = SigningKey::new(&self.api_key).sign(&Signed {
             srv: "chatserver",
             api: "chatlistener",
-            user,
-            station: Some(station),
-            body: timestamp.as_bytes(),
+            user: self.user,
+            station: Some(self.station),
+            body: body.as_bytes(),
+        });
+        json!({
+            "action": "subscribe", "userid": self.user.as_str(), "stationid": self.station.as_str(),
+            "timestamp": self.date(), "signature": signature.as_str(),
         })
     }
 

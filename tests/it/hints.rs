@@ -157,9 +157,9 @@ async fn what_operators_do_is_noted_for_both() {
 async fn a_poll_that_is_given_up_takes_nothing_with_it() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    bob.lists().await;
     let app = world.app();
     let (user, station) = (bob.user, bob.station);
+    app.station_used(user, station, true).await.unwrap();
     let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
     let given_up = tokio::time::timeout(Duration::ZERO, inbox.peek(None)).await;
     assert!(given_up.is_err(), "it waits for the store");

@@ -4,7 +4,8 @@ use chatserver::id::ApiKey;
 use reqwest::header::HeaderValue;
 use serde_json::json;
 
-use crate::world::{Answer, Person, World};
+use crate::ears::Ear;
+use crate::world::{Answer, Person, World, until};
 
 /// Asks with a wrong key, as the client at this address behind a proxy.
 async fn fails(person: &Person, address: &str) -> Answer {
@@ -27,7 +28,66 @@ async fn a_user_has_a_rate_and_others_are_not_touched() {
     assert_eq!(shed.headers["retry-after"], "1");
     alice.elsewhere().asks("list", json!({})).await.refused(429, "rate_limited");
     bob.asks("list", json!({})).await.ok();
-    alice.logs_in().await.ok();
+    // A login is a request of its user, too.
+    alice.logs_in().await.refused(429, "rate_limited");
+    bob.logs_in().await.ok();
+}
+
+#[tokio::test]
+async fn logins_count_against_their_user() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "5")];
+    let world = World::with(&limits).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mallory = alice.with_key(ApiKey::generate());
+    for _ in 0..5 {
+        mallory.logs_in().await.refused(401, "invalid_credentials");
+        alice.elsewhere().logs_in().await.ok();
+    }
+    until("she is above her rate", async || alice.elsewhere().logs_in().await.status == 429).await;
+    alice.logs_in().await.refused(429, "rate_limited");
+    bob.logs_in().await.ok();
+}
+
+#[tokio::test]
+async fn captured_requests_do_not_use_up_the_rate_of_their_owner() {
+    let limits = [
+        ("limits.requests_per_second", "1"),
+        ("limits.requests_burst", "5"),
+        ("limits.failures_per_minute", "20"),
+    ];
+    let world = World::with(&limits).await;
+    let alice = world.person("Alice").await;
+    let captured = alice.prepares("chatconversation", "list", &json!({}));
+    let frame = alice.subscription();
+    let malformed = alice.prepares_bytes("chatconversation", b"{}".to_vec());
+    world.clock.advances(1000);
+    for _ in 0..6 {
+        captured.sent().await.refused(401, "timestamp_out_of_range");
+        malformed.sent().await.refused(400, "invalid_field");
+        let mut ear = Ear::opens(world.address).await;
+        ear.says(&frame).await;
+        ear.is_refused("timestamp_out_of_range").await;
+    }
+    for _ in 0..5 {
+        alice.lists().await;
+    }
+    // All of these are failures of their address: 18 so far.
+    until("there are too many of them", async || captured.sent().await.status == 429).await;
+    captured.sent().await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn replays_of_what_has_no_timestamp_use_up_a_rate_of_their_own() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "5")];
+    let world = World::with(&limits).await;
+    let alice = world.person("Alice").await;
+    let body = json!({ "action": "workspaceregister", "workspacename": "alice.ozeki.chat" });
+    let captured = alice.prepares_bytes_for("chatowner", "workspace", body.to_string().into());
+    until("their rate is used up", async || captured.sent().await.status == 429).await;
+    for _ in 0..5 {
+        alice.lists().await;
+    }
+    until("hers is used up, too", async || alice.asks("list", json!({})).await.status == 429).await;
 }
 
 #[tokio::test]
@@ -67,6 +127,28 @@ async fn only_a_trusted_proxy_names_the_client() {
     let alice = world.person("Alice").await;
     fails(&alice, "192.0.2.1").await.refused(401, "invalid_signature");
     fails(&alice, "192.0.2.2").await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn each_element_of_the_forwarded_addresses_is_judged_alone() {
+    let limits = [
+        ("limits.failures_per_minute", "1"),
+        ("http.trusted_proxies", "::ffff:127.0.0.1, 10.0.0.0/8"),
+    ];
+    let world = World::with(&limits).await;
+    let alice = world.person("Alice").await;
+    for (forms, other) in [
+        (["203.0.113.8:51234", "203.0.113.8"], "203.0.113.9:51234"),
+        (["[2001:db8::1]:443", "2001:db8::1"], "[2001:db8:1::1]:443"),
+        (["[2001:db8:2::1]", "\"[2001:db8:2::1]:80\""], "[2001:db8:3::1]"),
+        (["\"203.0.113.11\"", "::ffff:203.0.113.11"], "\"203.0.113.12\""),
+        (["caf\u{e9}, 203.0.113.13", "\u{e9},203.0.113.13 , "], "caf\u{e9}, 203.0.113.14"),
+        (["unknown, 203.0.113.15, 10.1.2.3:80", "203.0.113.15"], "203.0.113.16, 10.1.2.3"),
+    ] {
+        fails(&alice, forms[0]).await.refused(401, "invalid_signature");
+        fails(&alice, forms[1]).await.refused(429, "rate_limited");
+        fails(&alice, other).await.refused(401, "invalid_signature");
+    }
 }
 
 #[tokio::test]
@@ -114,27 +196,5 @@ async fn every_alias_of_the_path_serves_and_no_other() {
         "/index.html?srv=chatserver&api=chatconversation",
     ] {
         at(unknown).sent().await.refused(404, "unknown_api");
-    }
-}
-
-#[tokio::test]
-async fn each_element_of_the_forwarded_addresses_is_judged_alone() {
-    let limits = [
-        ("limits.failures_per_minute", "1"),
-        ("http.trusted_proxies", "::ffff:127.0.0.1, 10.0.0.0/8"),
-    ];
-    let world = World::with(&limits).await;
-    let alice = world.person("Alice").await;
-    for (forms, other) in [
-        (["203.0.113.8:51234", "203.0.113.8"], "203.0.113.9:51234"),
-        (["[2001:db8::1]:443", "2001:db8::1"], "[2001:db8:1::1]:443"),
-        (["[2001:db8:2::1]", "\"[2001:db8:2::1]:80\""], "[2001:db8:3::1]"),
-        (["\"203.0.113.11\"", "::ffff:203.0.113.11"], "\"203.0.113.12\""),
-        (["caf\u{e9}, 203.0.113.13", "\u{e9},203.0.113.13 , "], "caf\u{e9}, 203.0.113.14"),
-        (["unknown, 203.0.113.15, 10.1.2.3:80", "203.0.113.15"], "203.0.113.16, 10.1.2.3"),
-    ] {
-        fails(&alice, forms[0]).await.refused(401, "invalid_signature");
-        fails(&alice, forms[1]).await.refused(429, "rate_limited");
-        fails(&alice, other).await.refused(401, "invalid_signature");
     }
 }

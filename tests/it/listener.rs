@@ -1,6 +1,7 @@
 //! The listener: what a client hears without asking.
 
 mod frames;
+mod pace;
 mod processes;
 mod raw;
 mod subscribing;

@@ -1,6 +1,7 @@
 //! What stations are told over HTTP, whichever form they ask in.
 
 mod acknowledged;
+mod repeated;
 
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -245,6 +246,7 @@ async fn an_answer_without_anything_new_writes_nothing() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut observer = Observer::of(&world).await;
+    alice.is_notified().await;
     bob.is_notified().await;
     let elsewhere = bob.elsewhere();
     let told = elsewhere.polls(0).await;
@@ -254,14 +256,19 @@ async fn an_answer_without_anything_new_writes_nothing() {
         assert_eq!(bob.is_notified().await, nothing());
         assert_eq!(unnumbered(elsewhere.polls(told.sequence).await), nothing());
         assert_eq!(unnumbered(elsewhere.polls(1).await), nothing());
-        let mut ear = elsewhere.listens().await;
+    }
+    assert_eq!(observer.version().await, before);
+    // A subscription is written down, what it is told is not.
+    let mut ear = elsewhere.listens().await;
+    let subscribed = observer.version().await;
+    for _ in 0..3 {
         ear.acknowledges(&told).await;
         ear.hears_nothing().await;
     }
-    assert_eq!(observer.version().await, before);
+    assert_eq!(observer.version().await, subscribed);
     alice.sends("hi").await;
     let sent = observer.version().await;
-    assert_ne!(sent, before);
+    assert_ne!(sent, subscribed);
     for _ in 0..3 {
         assert_eq!(unnumbered(elsewhere.polls(told.sequence).await), of(&[&bob.conversation]));
     }

@@ -1,5 +1,6 @@
 //! Stations: how they are bound, what that is good for, and which give way.
 
+mod background;
 mod commands;
 
 use chatserver::id::{ApiKey, StationId};
@@ -99,7 +100,7 @@ async fn an_unsigned_poll_is_as_good_as_a_signed_one() {
     stale.sent().await.refused(400, "invalid_field");
     world.clock.advances(301);
     let late = bob.prepares_unsigned();
-    world.clock.advances(-301);
+    world.clock.jumps(-301);
     late.sent().await.refused(401, "timestamp_out_of_range");
 }
 
@@ -179,7 +180,7 @@ async fn unsigned_polls_can_be_switched_off() {
 
 #[tokio::test]
 async fn unsigned_polls_have_the_rate_of_their_user() {
-    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "4")];
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "5")];
     let world = World::with(&limits).await;
     let (alice, bob) = world.alice_and_bob().await;
     alice.logs_in().await.ok();
@@ -204,35 +205,47 @@ async fn unknown_stations_count_against_their_address() {
     alice.polls_unsigned().await.ok();
 }
 
+/// Lists at a device, and waits until its station is bound.
+async fn uses(world: &World, device: &Person) {
+    device.lists().await;
+    is_bound(world, device).await;
+}
+
+async fn is_bound(world: &World, device: &Person) {
+    until("the station is bound", async || {
+        stations_of(world, device).await.contains(&device.station)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_least_recently_used_gives_way() {
     let world = World::with(&[("limits.stations_per_user", "3")]).await;
     let (alice, bob) = world.alice_and_bob().await;
-    bob.lists().await;
+    uses(&world, &bob).await;
     let devices: Vec<_> = (0..8).map(|_| alice.elsewhere()).collect();
     let [phone, tablet, laptop, watch, desktop, kiosk, ..] = &devices[..] else { unreachable!() };
     // All of it within the same second of the server's clock.
     for device in [phone, tablet, laptop] {
-        device.lists().await;
+        uses(&world, device).await;
     }
     phone.polls_unsigned().await.ok();
-    let mut ear = tablet.listens_from_now_on().await;
     laptop.lists().await;
     phone.lists().await;
-    watch.lists().await;
+    uses(&world, watch).await;
     assert_eq!(stations_of(&world, &alice).await, sorted([phone, laptop, watch]));
-    assert_eq!(ear.is_closed().await, Some(4003), "its listener ends");
     tablet.polls_unsigned().await.refused(401, "invalid_signature");
     laptop.polls_unsigned().await.ok();
     desktop.logs_in().await.ok();
+    is_bound(&world, desktop).await;
     assert_eq!(stations_of(&world, &alice).await, sorted([laptop, watch, desktop]));
     watch.is_notified().await;
-    kiosk.lists().await;
+    uses(&world, kiosk).await;
     assert_eq!(stations_of(&world, &alice).await, sorted([watch, desktop, kiosk]));
     // One that comes back is a new one, to which everything is new.
     tablet.is_notified().await;
     assert_eq!(stations_of(&world, &alice).await, sorted([watch, kiosk, tablet]));
-    phone.lists().await;
+    uses(&world, phone).await;
     assert!(!phone.is_notified().await.lists.is_empty());
     assert_eq!(stations_of(&world, &bob).await, sorted([&bob]), "others' stations stay");
 }
@@ -244,7 +257,7 @@ async fn the_order_of_use_survives_a_restart() {
     let alice = world.person("Alice").await;
     let devices: Vec<_> = (0..6).map(|_| alice.elsewhere()).collect();
     for device in &devices[..4] {
-        device.lists().await;
+        uses(&world, device).await;
         world.clock.advances(700);
     }
     // A later use is noted every now and then, and after a restart at once.
@@ -258,14 +271,15 @@ async fn the_order_of_use_survives_a_restart() {
     let world = world.restarts(&limit("4")).await;
     let devices: Vec<_> = devices.iter().map(|device| device.moves_to(&world)).collect();
     let [phone, tablet, _, watch, desktop, kiosk] = &devices[..] else { unreachable!() };
-    tablet.lists().await;
-    desktop.lists().await;
+    // A signed poll waits until its station's use is known.
+    tablet.is_notified().await;
+    uses(&world, desktop).await;
     assert_eq!(
         stations_of(&world, &alice).await,
         sorted([phone, tablet, watch, desktop]),
         "the laptop is gone"
     );
-    kiosk.lists().await;
+    uses(&world, kiosk).await;
     assert_eq!(stations_of(&world, &alice).await, sorted([phone, tablet, desktop, kiosk]));
 
     let world = world.restarts(&limit("2")).await;
@@ -277,8 +291,8 @@ async fn the_order_of_use_survives_a_restart() {
     let (desktop, kiosk, watch) =
         (desktop.moves_to(&world), kiosk.moves_to(&world), watch.moves_to(&world));
     desktop.polls_unsigned().await.ok();
-    kiosk.lists().await;
-    watch.lists().await;
+    kiosk.is_notified().await;
+    uses(&world, &watch).await;
     assert_eq!(stations_of(&world, &alice).await, sorted([&kiosk, &watch]));
 }
 
@@ -288,6 +302,7 @@ async fn a_refused_request_binds_nothing() {
     let alice = world.person("Alice").await;
     let choice = alice.prepares("chatavailability", "useravailable", &json!({}));
     choice.sent().await.ok();
+    is_bound(&world, &alice).await;
     let bound = world.app().store.stations(None).await.unwrap();
     assert_eq!(bound.len(), 1);
     let elsewhere = alice.elsewhere();

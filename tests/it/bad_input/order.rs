@@ -94,16 +94,16 @@ async fn one_thing_after_the_other() {
     mending.signs("x");
     mending.objection(400, "bad_request", "the body must be one JSON object").await;
     mending.signs("{}");
-    mending.objection(400, "invalid_field", "action is missing").await;
-    mending.field("action", json!("sing"));
-    mending.objection(400, "unknown_action", "action ").await;
-    mending.field("action", json!("add"));
     mending.objection(400, "invalid_field", "timestamp is missing").await;
     mending.field("timestamp", json!("now"));
     mending.objection(400, "invalid_field", "timestamp must be ").await;
     mending.field("timestamp", json!("2024-03-08 12:05:01"));
     mending.objection(401, "timestamp_out_of_range", "timestamp is too far ").await;
     mending.field("timestamp", json!("2024-03-08 12:05:00"));
+    mending.objection(400, "invalid_field", "action is missing").await;
+    mending.field("action", json!("sing"));
+    mending.objection(400, "unknown_action", "action ").await;
+    mending.field("action", json!("add"));
     mending.objection(400, "invalid_field", "conversationid is missing").await;
     mending.field("conversationid", json!(carols));
     mending.objection(400, "invalid_field", "instance is missing").await;
@@ -122,6 +122,26 @@ async fn one_thing_after_the_other() {
     let heard = mending.request.heard(&stage.world).await;
     assert_eq!(heard.outcome(), None);
     assert_eq!(bob.reads().await.last().unwrap(), "hi");
+}
+
+#[tokio::test]
+async fn the_rate_of_a_user_comes_behind_the_freshness_and_before_the_action() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "20")];
+    let stage = Stage::with(&limits).await;
+    let signs =
+        |body: Value| stage.alice.prepares_bytes("chatconversation", body.to_string().into());
+    let old = signs(json!({ "action": "sing", "timestamp": "2024-03-08 11:00:00" }));
+    let undated = signs(json!({ "action": "sing" }));
+    let unknown = signs(json!({ "action": "sing", "timestamp": "2024-03-08 12:00:00" }));
+    while unknown.sent().await.status != 429 {}
+    old.sent().await.refused(401, "timestamp_out_of_range");
+    undated.sent().await.refused(400, "invalid_field");
+    stage
+        .alice
+        .prepares_bytes("chatconversation", b"{".to_vec())
+        .sent()
+        .await
+        .refused(400, "bad_request");
 }
 
 #[tokio::test]

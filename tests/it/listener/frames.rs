@@ -172,24 +172,22 @@ async fn a_client_that_asks_and_never_reads_fills_no_memory() {
             (deaf.floods(&ping, FLOOD, PATIENCE), deaf_elsewhere.floods(&ping, FLOOD, PATIENCE));
         tokio::join!(both.0, both.1)
     };
-    let watching = async {
-        loop {
-            most = most.max(server.memory());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    let is_let_go = || {
+        let log = place.log();
+        log.lines().any(|line| line.contains("a listener ended") && line.contains("code=4000"))
     };
+    let watching = until("the one that does not subscribe is let go", async || {
+        most = most.max(server.memory());
+        is_let_go()
+    });
     tokio::select! {
         _ = flooding => {}
         () = watching => {}
     }
     let grown = most - before;
     assert!(grown < 16 << 20, "{grown} bytes");
-    until("both are let go", async || {
-        let log = place.log();
-        let codes = log.lines().filter(|line| line.contains("a listener ended"));
-        codes.filter(|line| line.contains("code=4002") || line.contains("code=4000")).count() == 2
-    })
-    .await;
+    until("it is let go", async || is_let_go()).await;
+    // The other one is read at a pace, and gives way to an honest client of its station.
     let mut listening = bob.listens().await;
     assert_eq!(listening.takes().await.conversations, [bob.conversation.as_str()]);
 

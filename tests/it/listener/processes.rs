@@ -89,7 +89,8 @@ async fn a_listener_is_counted_and_leaves_one_line_without_a_secret() {
     let silent = Ear::opens(server.address).await;
     alice.sends("hi").await;
     ear.takes().await;
-    until("both are counted", async || counted("chatserver_listeners 2").await).await;
+    until("it is counted", async || counted("chatserver_listeners 1").await).await;
+    assert!(counted("chatserver_listeners_unsubscribed 1").await);
     assert!(counted("chatserver_listener_notifications_total 2").await);
     let upgrades =
         r#"chatserver_requests_total{api="chatlistener",action="upgrade",outcome="ok"} 2"#;
@@ -98,7 +99,11 @@ async fn a_listener_is_counted_and_leaves_one_line_without_a_secret() {
     let mut refused = Ear::opens(server.address).await;
     refused.says(&json!({ "action": "subscribe" })).await;
     refused.is_refused("invalid_field").await;
-    until("they are gone", async || counted("chatserver_listeners 0").await).await;
+    until("they are gone", async || {
+        counted("chatserver_listeners 0").await
+            && counted("chatserver_listeners_unsubscribed 0").await
+    })
+    .await;
     let ended = || -> Vec<String> {
         let log = place.log();
         let lines = log.lines().filter(|line| line.contains("a listener ended"));

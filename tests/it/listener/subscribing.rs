@@ -109,22 +109,96 @@ async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
     assert_eq!(listening.takes().await.conversations, [bob.conversation.as_str()]);
 }
 
+/// Says this as the first frame, which is answered OK.
+async fn subscribes(world: &World, frame: &Value) -> Ear {
+    let mut ear = Ear::opens(world.address).await;
+    ear.says(frame).await;
+    assert_eq!(ear.hears().await, Ok(json!({ "status": "OK", "errormessage": "" })));
+    ear
+}
+
 #[tokio::test]
-async fn a_subscription_may_be_repeated_while_it_is_fresh() {
+async fn a_subscription_is_accepted_once() {
     let world = World::start().await;
-    let (_alice, bob) = world.alice_and_bob().await;
-    let captured = bob.subscription();
-    for seconds in [0, 299, 1] {
-        world.clock.advances(seconds);
-        let mut ear = Ear::opens(world.address).await;
-        ear.says(&captured).await;
-        assert_eq!(ear.hears().await, Ok(json!({ "status": "OK", "errormessage": "" })));
+    let (alice, bob) = world.alice_and_bob().await;
+    for nonce in [None, Some("once")] {
+        let without = || bob.subscription_without_nonce();
+        let captured = nonce.map_or_else(without, |nonce| bob.subscription_with(nonce));
+        let mut ear = subscribes(&world, &captured).await;
+        ear.takes().await;
+        for advance in [0, 299] {
+            world.clock.advances(advance);
+            is_refused(&world, &captured.to_string(), "replayed").await;
+        }
+        // The repeats have taken nothing over.
+        alice.sends("for Bob").await;
+        assert_eq!(ear.is_told().await.conversations, [bob.conversation.as_str()]);
     }
-    world.clock.advances(1);
-    let refusal = is_refused(&world, &captured.to_string(), "timestamp_out_of_range").await;
+    // Another nonce is another frame, within the same second.
+    let frames = [bob.subscription_without_nonce(), bob.subscription(), bob.subscription()];
+    for frame in &frames {
+        subscribes(&world, frame).await;
+    }
+    let world = world.restarts(&[]).await;
+    for frame in &frames {
+        is_refused(&world, &frame.to_string(), "replayed").await;
+    }
+    world.clock.advances(301);
+    let refusal = is_refused(&world, &frames[0].to_string(), "timestamp_out_of_range").await;
     assert_eq!(refusal["servertime"], world.clock.date());
     world.clock.jumps(-1000);
-    is_refused(&world, &captured.to_string(), "timestamp_out_of_range").await;
+    is_refused(&world, &frames[0].to_string(), "timestamp_out_of_range").await;
+}
+
+#[tokio::test]
+async fn a_nonce_is_signed_and_has_a_form() {
+    let world = World::with(&[("limits.failures_per_minute", "0")]).await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let longest = "-09azAZ".repeat(9) + "x";
+    assert_eq!(longest.len(), 64);
+    for nonce in ["x", longest.as_str()] {
+        subscribes(&world, &bob.subscription_with(nonce)).await;
+    }
+    for nonce in [&format!("{longest}x"), "a b", "\n", "\u{e9}", "a_b"] {
+        let refusal =
+            is_refused(&world, &bob.subscription_with(nonce).to_string(), "invalid_field").await;
+        assert!(refusal["errormessage"].as_str().unwrap().starts_with("nonce"), "{refusal}");
+    }
+    let mut other = bob.subscription();
+    other["nonce"] = json!("another");
+    is_refused(&world, &other.to_string(), "invalid_signature").await;
+    other.as_object_mut().unwrap().remove("nonce");
+    is_refused(&world, &other.to_string(), "invalid_signature").await;
+    let mut added = bob.subscription_without_nonce();
+    added["nonce"] = json!("another");
+    is_refused(&world, &added.to_string(), "invalid_signature").await;
+    // As with every optional string, these are none.
+    added["nonce"] = json!("");
+    subscribes(&world, &added).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_found_no_room_may_come_again() {
+    let world = World::with(&[("http.listeners", "2"), ("http.listeners_per_user", "1")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let listening = bob.listens().await;
+    let phone = bob.elsewhere().subscription();
+    is_refused(&world, &phone.to_string(), "rate_limited").await;
+    let alices = alice.listens().await;
+    let carol = world.person("Carol").await;
+    let carols = carol.subscription();
+    is_refused(&world, &carols.to_string(), "unavailable").await;
+    drop((listening, alices));
+    for frame in [phone, carols] {
+        until("there is room", async || {
+            let mut ear = Ear::opens(world.address).await;
+            ear.says(&frame).await;
+            let answer = ear.hears().await.unwrap();
+            assert_ne!(answer["errorcode"], "replayed");
+            answer["status"] == "OK"
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -201,26 +275,34 @@ async fn opens(world: &World, path: &str, headers: &[(&'static str, &str)]) -> R
 }
 
 #[tokio::test]
-async fn there_is_a_bounded_number_of_sockets() {
+async fn there_is_a_bounded_number_of_sockets_that_have_not_subscribed() {
     let world = World::with(&[("http.listeners", "2")]).await;
-    let (alice, _bob) = world.alice_and_bob().await;
-    let subscribed = alice.listens().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let _alices = alice.listens().await;
+    let bobs = bob.listens().await;
+    // Listeners take no room of those that have not subscribed.
     let silent = Ear::opens(world.address).await;
+    let mut waiting = Ear::opens(world.address).await;
     let crowded = opens(&world, "/ws", &[]).await.err().unwrap();
     crowded.refused(503, "unavailable");
     assert_eq!(crowded.headers["retry-after"], "1");
     // What is no listener is served.
     alice.sends("hi").await;
-    let mut open = Vec::new();
-    for (so_many, leaving) in [(1, silent), (2, subscribed)] {
-        drop(leaving);
-        until("a place is free", async || {
-            open.extend(opens(&world, "/ws", &[]).await);
-            open.len() == so_many
-        })
-        .await;
-        opens(&world, "/ws", &[]).await.err().unwrap().refused(503, "unavailable");
-    }
+    drop(silent);
+    until("there is room", async || opens(&world, "/ws", &[]).await.is_ok()).await;
+    // Nor do those that have not subscribed take room of listeners.
+    drop(bobs);
+    let phone = bob.elsewhere();
+    until("a listener's place is free", async || {
+        waiting.says(&phone.subscription()).await;
+        if waiting.hears().await.unwrap()["status"] == "OK" {
+            return true;
+        }
+        waiting = Ear::opens(world.address).await;
+        false
+    })
+    .await;
+    waiting.takes().await;
 }
 
 #[tokio::test]

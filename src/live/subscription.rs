@@ -1,0 +1,168 @@
+//! The first frame of a listener: who it is for, and what proves that it may listen.
+
+use std::error::Error as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::hub::{Entered, SocketPermit};
+use super::socket::{End, Received, Socket};
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::config::MAX_CLOCK_SKEW_SECONDS;
+use crate::envelope::{self, Reply};
+use crate::error::Error;
+use crate::fields::Fields;
+use crate::id::{Parse, Signature, StationId, UserId};
+use crate::signature::Signed;
+use crate::store::{Once, Replay};
+
+/// How long a client may take to subscribe.
+const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a subscription signs as its API.
+const API: &str = "chatlistener";
+
+/// A client that may listen.
+pub(super) struct Subscription {
+    pub(super) shown: Shown,
+    pub(super) entered: Entered,
+}
+
+/// What a client has shown to subscribe.
+pub(super) struct Shown {
+    pub(super) user: UserId,
+    pub(super) station: StationId,
+    timestamp: Timestamp,
+    /// The timestamp, and behind an LF the nonce if there is one.
+    signed: String,
+    signature: Signature,
+}
+
+impl Shown {
+    /// Reads the first frame, which must subscribe.
+    pub(super) fn read(frame: &[u8]) -> Result<Self, Error> {
+        let fields = Fields::of_body(frame)?;
+        let action: Action = fields.required("action")?;
+        if action.0 != "subscribe" {
+            return Err(Error::UnknownAction { known: "subscribe".to_owned() });
+        }
+        let (user, station) = (fields.required("userid")?, fields.required("stationid")?);
+        let timestamp: Timestamp = fields.required("timestamp")?;
+        let nonce: Option<Nonce> = fields.optional("nonce")?;
+        let signed = match nonce {
+            None => timestamp.to_string(),
+            Some(nonce) => format!("{timestamp}\n{}", nonce.0),
+        };
+        Ok(Self { user, station, timestamp, signed, signature: fields.required("signature")? })
+    }
+
+    pub(super) fn signed(&self) -> Signed<'_> {
+        Signed {
+            srv: "chatserver",
+            api: API,
+            user: self.user,
+            station: Some(self.station),
+            body: self.signed.as_bytes(),
+        }
+    }
+
+    pub(super) fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// What is kept of the frame, which is accepted once.
+    fn replay(&self) -> Replay {
+        let expires_at = self.timestamp.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into());
+        Replay { user: self.user, signature: self.signature, expires_at }
+    }
+}
+
+/// What tells two frames of one second apart.
+struct Nonce(String);
+
+impl Parse for Nonce {
+    const EXPECTED: &'static str = "1 to 64 characters of A-Z, a-z, 0-9 and -";
+
+    fn parse(text: &str) -> Option<Self> {
+        let well_formed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_nonce = (1..=64).contains(&text.len()) && text.bytes().all(well_formed);
+        is_nonce.then(|| Self(text.to_owned()))
+    }
+}
+
+/// The action of a frame.
+pub(super) struct Action(pub(super) String);
+
+impl Parse for Action {
+    const EXPECTED: &'static str = "subscribe in the first frame, and ack or ping in any other";
+
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+}
+
+/// Waits for the first frame, which must subscribe, and answers it.
+pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
+    app: &Arc<App>,
+    socket: &mut Socket<S>,
+    client: Option<IpAddr>,
+) -> Result<(Subscription, SocketPermit), End> {
+    let first = async {
+        loop {
+            match socket.receive().await? {
+                Received::Text(text) => return Ok(text),
+                Received::Sign => socket.answer().await?,
+            }
+        }
+    };
+    let late = |_| Err(End::Malformed("the first frame did not come in time".to_owned()));
+    let first = timeout(SUBSCRIBE_WITHIN, first).await.unwrap_or_else(late)?;
+    match admit(app, first.as_bytes(), client).await {
+        Ok(admitted) => {
+            socket.send(Reply::ok().into_bytes()).await?;
+            Ok(admitted)
+        }
+        Err(error) => {
+            if let Some(cause) = error.source() {
+                tracing::error!(error = cause, "a listener can't subscribe");
+            }
+            socket.send(envelope::refusal(&error).into_bytes()).await?;
+            Err(End::Malformed(error.to_string()))
+        }
+    }
+}
+
+/// Looks at a subscription as at any signed request. A frame that is refused for want of room may come again; one that is
+/// accepted takes an earlier listener over, so it is recorded before.
+async fn admit(
+    app: &Arc<App>,
+    frame: &[u8],
+    client: Option<IpAddr>,
+) -> Result<(Subscription, SocketPermit), Error> {
+    let shown = verify(app, frame).await.map_err(|error| app.count_failure(client, error))?;
+    let (user, station) = (shown.user, shown.station);
+    app.charge(user)?;
+    app.hub.refuse_excess(user, station)?;
+    let permit = app.hub.subscribed().ok_or(Error::Crowded)?;
+    if app.store.record(shown.replay()).await? == Once::Replayed {
+        return Err(Error::Replayed { conversation: None });
+    }
+    app.station_used(user, station, true).await?;
+    let entered = app.hub.enter(user, station)?;
+    Ok((Subscription { shown, entered }, permit))
+}
+
+/// Verifies the signature and the freshness of a subscription.
+async fn verify(app: &App, frame: &[u8]) -> Result<Shown, Error> {
+    let shown = Shown::read(frame)?;
+    if !app.verifier.verify(&app.store, &shown.signed(), &shown.signature).await? {
+        let sentence = "the signature is not the one of an enabled user's API key";
+        return Err(Error::InvalidSignature(sentence.to_owned()));
+    }
+    app.refuse_stale(shown.timestamp)?;
+    Ok(shown)
+}

@@ -1,0 +1,84 @@
+//! Clients that send more than there is to say: they are read at a pace, and are told what is new meanwhile.
+
+use serde_json::{Value, json};
+
+use super::raw::{CONTINUED, FINAL, PING, PONG, Raw, TEXT, frame};
+use crate::ears::Ear;
+use crate::world::{Person, World};
+
+/// Frames that take half a minute to be read at a hundred a second.
+const FRAMES: usize = 3000;
+
+/// What a client hears between its flood and the second event: the next one comes at least a second after the first, which
+/// is not acknowledged.
+async fn heard_before_two_events(alice: &Person, bob: &Person, flood: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut raw = Raw::listens(bob).await;
+    raw.hears().await;
+    raw.sends(flood).await;
+    let mut heard = Vec::new();
+    for text in ["one", "two"] {
+        alice.sends(text).await;
+        loop {
+            let (first, payload) = raw.receives().await.expect("the connection goes on");
+            let event: Value = serde_json::from_slice(&payload).unwrap_or_default();
+            if first == FINAL | TEXT && event["event"] == "notification" {
+                break;
+            }
+            heard.push((first, payload));
+        }
+    }
+    heard
+}
+
+#[tokio::test]
+async fn frames_are_read_at_a_pace_and_events_do_not_wait_for_them() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let ping = json!({ "action": "ping" }).to_string();
+    for (flood, answer) in [
+        (frame(FINAL | PING, b"x"), (FINAL | PONG, b"x".to_vec())),
+        (frame(FINAL | TEXT, ping.as_bytes()), (FINAL | TEXT, br#"{"event":"pong"}"#.to_vec())),
+    ] {
+        let heard = heard_before_two_events(&alice, &bob, &flood.repeat(FRAMES)).await;
+        assert!(heard.iter().all(|frame| *frame == answer));
+        // As many as are saved up, and then a hundred in each second.
+        assert!((200..FRAMES).contains(&heard.len()), "{}", heard.len());
+    }
+}
+
+#[tokio::test]
+async fn fragments_without_content_are_read_at_a_pace() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let ping = json!({ "action": "ping" }).to_string();
+    let (head, tail) = ping.as_bytes().split_at(5);
+    let mut flood = frame(TEXT, head);
+    flood.extend(frame(CONTINUED, b"").repeat(20_000));
+    flood.extend(frame(FINAL | CONTINUED, tail));
+    let mut raw = Raw::listens(&bob).await;
+    raw.hears().await;
+    raw.sends(&flood).await;
+    for text in ["one", "two"] {
+        alice.sends(text).await;
+        assert_eq!(raw.hears().await["event"], "notification");
+    }
+    // It was slowed down, not cut off.
+    while raw.hears().await != json!({ "event": "pong" }) {}
+}
+
+#[tokio::test]
+async fn a_ping_in_text_is_answered() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut ear = bob.listens_from_now_on().await;
+    for _ in 0..3 {
+        ear.says(&json!({ "action": "ping" })).await;
+        assert_eq!(ear.hears().await, Ok(json!({ "event": "pong" })));
+    }
+    alice.sends("hi").await;
+    assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
+    // It is no way to subscribe.
+    let mut first = Ear::opens(world.address).await;
+    first.says(&json!({ "action": "ping" })).await;
+    first.is_refused("unknown_action").await;
+}

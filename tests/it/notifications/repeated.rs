@@ -1,0 +1,107 @@
+//! A poll that is sent again, byte for byte, is answered and takes nothing.
+
+use serde_json::json;
+
+use super::nothing;
+use crate::ears::Told;
+use crate::world::{Prepared, World};
+
+async fn told_by(poll: &Prepared) -> Told {
+    Told::read(&poll.sent().await.ok())
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_poll_move_the_position_once() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let here = [bob.conversation.as_str()];
+    let poll = || bob.prepares("chatnotification", "download", &json!({}));
+    let (signed, unsigned) = (poll(), bob.prepares_unsigned());
+    assert_eq!(told_by(&signed).await.conversations, here, "everything is new");
+    assert_eq!(told_by(&unsigned).await, nothing());
+    for captured in [&signed, &unsigned] {
+        alice.sends("hi").await;
+        for _ in 0..2 {
+            assert_eq!(told_by(captured).await.conversations, here);
+        }
+        assert_eq!(told_by(&poll()).await.conversations, here, "nobody has taken it");
+        assert_eq!(told_by(captured).await, nothing());
+    }
+    // Nor does one that is older than the newest.
+    let older = poll();
+    world.clock.advances(1);
+    assert_eq!(told_by(&poll()).await, nothing());
+    alice.sends("hi").await;
+    for captured in [&signed, &unsigned, &older] {
+        assert_eq!(told_by(captured).await.conversations, here);
+    }
+    assert_eq!(bob.is_notified().await.conversations, here);
+    assert_eq!(bob.is_notified().await, nothing());
+}
+
+#[tokio::test]
+async fn nor_do_they_after_a_restart() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let here = [bob.conversation.as_str()];
+    let poll = || bob.prepares("chatnotification", "download", &json!({}));
+    let (first, unsigned) = (poll(), bob.prepares_unsigned());
+    first.sent().await.ok();
+    alice.sends("hi").await;
+    assert_eq!(told_by(&unsigned).await.conversations, here);
+    let empty = poll();
+    assert_eq!(told_by(&empty).await, nothing());
+    // The clock of another device is ahead.
+    let tablet = bob.elsewhere();
+    tablet.is_notified().await;
+    world.clock.advances(200);
+    let ahead = tablet.prepares("chatnotification", "download", &json!({}));
+    world.clock.jumps(-200);
+    assert_eq!(told_by(&ahead).await, nothing());
+    world.clock.advances(1);
+    let world = world.restarts(&[]).await;
+    let (alice, bob, tablet) =
+        (alice.moves_to(&world), bob.moves_to(&world), tablet.moves_to(&world));
+    alice.sends("hi").await;
+    for captured in [&first, &unsigned, &empty, &ahead] {
+        let mut again = captured.clone();
+        again.url = bob.url("chatnotification");
+        assert_eq!(told_by(&again).await.conversations, here);
+    }
+    assert_eq!(bob.is_notified().await.conversations, here);
+    assert_eq!(bob.is_notified().await.conversations, Vec::<String>::new());
+    world.clock.advances(200);
+    assert_eq!(tablet.is_notified().await.conversations, here);
+    assert_eq!(tablet.is_notified().await.conversations, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nor_do_they_take_what_is_told_of_friends() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let poll = || bob.prepares("chatnotification", "download", &json!({}));
+    let captured = poll();
+    captured.sent().await.ok();
+    alice.chooses("useravailable").await.ok();
+    crate::world::until("Bob is told of Alice", async || {
+        told_by(&captured).await.friends == [alice.user.to_string()]
+    })
+    .await;
+    assert_eq!(told_by(&poll()).await.friends, [alice.user.to_string()], "nobody has taken it");
+}
+
+#[tokio::test]
+async fn a_poll_that_was_refused_may_come_again() {
+    let world =
+        World::with(&[("limits.requests_per_second", "1"), ("limits.requests_burst", "1")]).await;
+    let (_alice, bob) = world.alice_and_bob().await;
+    let here = [bob.conversation.as_str()];
+    let poll = bob.prepares("chatnotification", "download", &json!({}));
+    bob.elsewhere().asks("list", json!({})).await.ok();
+    crate::world::until("it is answered", async || poll.sent().await.status == 200).await;
+    crate::world::until("it was taken", async || {
+        let again = bob.prepares("chatnotification", "download", &json!({})).sent().await;
+        again.status == 200 && Told::read(&again.json()).conversations != here
+    })
+    .await;
+}
