@@ -31,6 +31,8 @@ pub struct App {
     pub store: Store,
     /// The time.
     pub clock: Clock,
+    /// Requests that were signed in this second or before are refused: the database was restored since.
+    signed_before_restore: Timestamp,
     /// The URL by which clients reach the server.
     pub public_url: Url,
     /// Says whether signatures are right.
@@ -68,8 +70,11 @@ impl App {
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
         let hub = Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size()));
         let stations = Stations::new(limits.stations_per_user.get(), Arc::clone(&hub));
+        // A clock that ran ahead during the restore must not keep people out now.
+        let signed_before_restore = store.epoch().began_at.min(clock.now());
         Self {
             store,
+            signed_before_restore,
             public_url: config.http.public_url.or_listening_on(address),
             verifier: Verifier::default(),
             stations: Arc::new(stations),
@@ -110,15 +115,18 @@ impl App {
         self.stations.used(&self.store, user, station, is_signed, self.clock.now()).await
     }
 
-    /// Refuses what was made too long ago, or by a clock that is too far ahead.
+    /// Refuses what was made too long ago, by a clock that is too far ahead, or before the database was restored.
     ///
     /// # Errors
     ///
-    /// [`Error::TimestampOutOfRange`].
+    /// [`Error::TimestampOutOfRange`], [`Error::SignedBeforeRestore`].
     pub fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
         let now = self.clock.now();
         if timestamp.distance(now) > u64::from(self.config.auth.clock_skew_seconds.get()) {
             return Err(Error::TimestampOutOfRange { server_time: now });
+        }
+        if timestamp <= self.signed_before_restore {
+            return Err(Error::SignedBeforeRestore { server_time: now });
         }
         Ok(())
     }
@@ -144,6 +152,7 @@ impl App {
                 | Error::NotJson(_)
                 | Error::InvalidField { .. }
                 | Error::TimestampOutOfRange { .. }
+                | Error::SignedBeforeRestore { .. }
         );
         if !is_the_clients {
             return error;

@@ -93,7 +93,7 @@ pub fn refusal(error: &Error) -> Reply {
     head.pop();
     let envelope = Reply::begin(head);
     match error {
-        Error::TimestampOutOfRange { server_time } => {
+        Error::TimestampOutOfRange { server_time } | Error::SignedBeforeRestore { server_time } => {
             envelope.with("servertime", &server_time.to_string())
         }
         Error::InstanceChanged { conversation }

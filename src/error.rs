@@ -43,6 +43,14 @@ pub enum Error {
         /// The server's clock.
         server_time: Timestamp,
     },
+    /// The timestamp is not later than the restore of the database from a backup.
+    #[error(
+        "the database was restored from a backup after timestamp, see servertime: sign the request anew"
+    )]
+    SignedBeforeRestore {
+        /// The server's clock.
+        server_time: Timestamp,
+    },
     /// The other participant is no friend.
     #[error("you and the other participant are not friends")]
     NotFriends,
@@ -155,7 +163,9 @@ impl Error {
             Self::InvalidField { .. } => "invalid_field",
             Self::InvalidCredentials => "invalid_credentials",
             Self::InvalidSignature(_) => "invalid_signature",
-            Self::TimestampOutOfRange { .. } => "timestamp_out_of_range",
+            Self::TimestampOutOfRange { .. } | Self::SignedBeforeRestore { .. } => {
+                "timestamp_out_of_range"
+            }
             Self::NotFriends => "not_friends",
             Self::Blocked => "blocked",
             Self::QuotaExceeded { .. } => "quota_exceeded",

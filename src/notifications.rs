@@ -136,7 +136,7 @@ impl Inbox<'_> {
     ///
     /// [`store::Error`] where this could not be stored.
     pub async fn acknowledge(&self, sequence: Sequence) -> Result<(), store::Error> {
-        let Some(number) = sequence.number(self.user, self.station) else {
+        let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };
         self.hints.acknowledged(self.user, self.station, number);
@@ -152,7 +152,7 @@ impl Inbox<'_> {
     ///
     /// [`store::Error`] where this could not be stored.
     pub async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
-        let Some(number) = sequence.number(self.user, self.station) else {
+        let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };
         self.hints.acknowledged(self.user, self.station, number);
@@ -191,7 +191,7 @@ impl Inbox<'_> {
             conversations: pending.conversations,
             lists: pending.lists,
             api_key: pending.api_key,
-            sequence: Sequence::of(pending.newest, self.user, self.station),
+            sequence: Sequence::of(self.store.epoch(), pending.newest, self.user, self.station),
             told: Reach { number: pending.newest, mark },
         }
     }

@@ -36,6 +36,7 @@ async fn read(
     inbox.acknowledge(acknowledged).await?;
     let notification = inbox.peek(None).await?;
     Ok(notification.map(|notification| {
-        notification.on(Reply::ok()).with("sequence", &notification.sequence.get())
+        let reply = notification.on(Reply::ok()).with("sequence", &notification.sequence.get());
+        reply.with("epoch", &inbox.store.epoch().id)
     }))
 }

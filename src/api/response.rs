@@ -60,7 +60,8 @@ pub fn status(error: &Error) -> StatusCode {
         | Error::InvalidField { .. } => StatusCode::BAD_REQUEST,
         Error::InvalidCredentials
         | Error::InvalidSignature(_)
-        | Error::TimestampOutOfRange { .. } => StatusCode::UNAUTHORIZED,
+        | Error::TimestampOutOfRange { .. }
+        | Error::SignedBeforeRestore { .. } => StatusCode::UNAUTHORIZED,
         Error::NotFriends | Error::Blocked | Error::QuotaExceeded { .. } => StatusCode::FORBIDDEN,
         Error::ConversationNotFound | Error::UnknownApi => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,

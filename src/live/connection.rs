@@ -189,6 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             return Ok(());
         }
         let event = Reply::event("notification").with("sequence", &notification.sequence.get());
+        let event = event.with("epoch", &self.app.store.epoch().id);
         self.socket.send(notification.on(event).into_bytes()).await?;
         counter!("chatserver_listener_notifications_total").increment(1);
         self.told = Some(notification.told);

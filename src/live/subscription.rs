@@ -123,7 +123,8 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
     let first = timeout(SUBSCRIBE_WITHIN, first).await.unwrap_or_else(late)?;
     match admit(app, first.as_bytes(), client).await {
         Ok(admitted) => {
-            socket.send(Reply::ok().into_bytes()).await?;
+            let reply = Reply::ok().with("epoch", &app.store.epoch().id);
+            socket.send(reply.into_bytes()).await?;
             Ok(admitted)
         }
         Err(error) => {

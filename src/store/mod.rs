@@ -9,6 +9,7 @@ mod backoff;
 mod blocklist;
 mod changes;
 mod conversations;
+mod epoch;
 mod error;
 mod files;
 mod friend_requests;
@@ -54,6 +55,7 @@ pub use availability::{Availability, SeenBy, SetAvailability};
 pub use blocklist::{BlockChanged, Blocklist, ChangeBlock, MOST_BLOCKS};
 pub use changes::{AskPending, Pending};
 pub use conversations::{Clear, Cleared, Purged};
+pub use epoch::Epoch;
 use error::Doing as _;
 pub use error::{Error, OpenError};
 pub use files::DatabaseFile;
@@ -96,6 +98,7 @@ pub struct Store {
     lists: Together<conversations::AskConversations>,
     large_reads: Semaphore,
     writer: Writer,
+    epoch: Epoch,
     reserve: Arc<Reserve>,
     /// Its schema was made or brought up to date when it was opened.
     is_migrated: bool,
@@ -129,6 +132,7 @@ impl Store {
                 connected => break connected?,
             }
         };
+        let epoch = Epoch::read(&mut writer).await.map_err(|source| file.failed(source))?;
         file.log_opened(&opened);
         let opened = Arc::new(opened.file);
         let looked = space::gives_space_back(&mut writer).await;
@@ -145,11 +149,18 @@ impl Store {
             lists,
             large_reads,
             writer,
+            epoch,
             reserve,
             is_migrated,
             gives_space_back,
             _file: opened,
         })
+    }
+
+    /// The epoch of the database. It changes only while no server has it open.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.epoch
     }
 
     /// Whether the database answers and changes are still accepted.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -67,7 +67,7 @@ impl Raw {
         let mut raw = Self::opens(person.address()).await;
         let subscription = person.subscription().to_string();
         raw.sends(&frame(FINAL | TEXT, subscription.as_bytes())).await;
-        assert_eq!(raw.hears().await, json!({ "status": "OK", "errormessage": "" }));
+        assert_eq!(raw.hears().await["status"], "OK");
         raw
     }
 

@@ -113,7 +113,7 @@ async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
 async fn subscribes(world: &World, frame: &Value) -> Ear {
     let mut ear = Ear::opens(world.address).await;
     ear.says(frame).await;
-    assert_eq!(ear.hears().await, Ok(json!({ "status": "OK", "errormessage": "" })));
+    assert_eq!(ear.hears().await.unwrap()["status"], "OK");
     ear
 }
 

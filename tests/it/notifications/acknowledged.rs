@@ -1,7 +1,9 @@
 //! Acknowledged delivery: what is told comes again until the client says that it has it.
 
+use chatserver::clock::Timestamp;
 use chatserver::id::{Email, Parse as _, StationId, UserId};
 use chatserver::notifications::Sequence;
+use chatserver::store::Epoch;
 use serde_json::json;
 
 use super::{bob_and_friends, nothing, of, unnumbered};
@@ -58,8 +60,9 @@ async fn the_reply_ends_with_its_number() {
     let (answer, again) = (poll.sent().await, poll.sent().await);
     let number = answer.json()["sequence"].as_u64().unwrap();
     let expected = format!(
-        r#"{{"status":"OK","errormessage":"","friendavailabilitesof":[],"conversationchangedof":["{}"],"conversationlistchangedof":[],"sequence":{number}}}"#,
-        bob.conversation
+        r#"{{"status":"OK","errormessage":"","friendavailabilitesof":[],"conversationchangedof":["{}"],"conversationlistchangedof":[],"sequence":{number},"epoch":"{}"}}"#,
+        bob.conversation,
+        world.app().store.epoch().id
     );
     assert_eq!(answer.text, expected);
     assert_eq!(answer.text, again.text, "the same bytes may be sent again");
@@ -99,15 +102,31 @@ async fn a_number_that_was_never_sent_is_ignored() {
 }
 
 #[test]
-fn the_largest_numbers_are_nobodys() {
+fn sequence_numbers_stay_below_2_to_the_53rd() {
+    let epoch = |id: &str| Epoch { id: id.to_owned(), began_at: Timestamp::from_unix(0).unwrap() };
+    let (first, second) = (epoch("00000000000000aa"), epoch("00000000000000ab"));
     let user = UserId::of(&Email::parse("alice@example.com").unwrap());
     for station in 0..100 {
         let station = StationId::parse(&format!("{station:032x}")).unwrap();
-        for largest in [i64::MAX.cast_unsigned(), u64::MAX] {
-            assert_eq!(Sequence::said(largest).number(user, station), None);
+        for largest in [(1 << 53) - 1, 1 << 53, i64::MAX.cast_unsigned(), u64::MAX] {
+            assert_eq!(Sequence::said(largest).number(&first, user, station), None);
         }
-        let sent = Sequence::of(7, user, station);
-        assert_eq!(Sequence::said(sent.get().cast_unsigned()).number(user, station), Some(7));
+        for number in [7, 9_007_199_252] {
+            let sent = Sequence::of(&first, number, user, station);
+            assert!(sent.get() < 1 << 53);
+            let said = Sequence::said(sent.get().cast_unsigned());
+            assert_eq!(said.number(&first, user, station), Some(number));
+            assert_eq!(said.number(&second, user, station), None, "it was sent in another epoch");
+        }
+        // Beyond them a client is told again and again, and loses nothing.
+        for number in [9_007_199_253, i64::MAX] {
+            let sent = Sequence::of(&first, number, user, station);
+            assert!(sent.get() < 1 << 53, "{sent:?}");
+            assert_eq!(
+                Sequence::said(sent.get().cast_unsigned()).number(&first, user, station),
+                None
+            );
+        }
     }
 }
 

@@ -1,0 +1,39 @@
+//! The epoch of a database: what tells a database that was restored from a backup from the one before.
+
+use sqlx::SqliteConnection;
+
+use crate::clock::Timestamp;
+
+const EPOCH: &str = "SELECT id, began_at FROM epoch";
+
+/// Every station is told everything again: what it was told of may be gone.
+const BEGIN: &str = "
+    UPDATE epoch SET id = lower(hex(randomblob(8))), began_at = $1;
+    UPDATE stations SET position = NULL";
+
+/// The name of the epoch and when it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// 16 hexadecimal characters, random.
+    pub id: String,
+    /// The second of the restore; 1970-01-01 00:00:00 where nothing was ever restored.
+    pub began_at: Timestamp,
+}
+
+impl Epoch {
+    pub(super) async fn read(on: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+        let (id, began_at): (String, i64) = sqlx::query_as(EPOCH).fetch_one(on).await?;
+        let no_date = || sqlx::Error::Decode("epoch.began_at is no date".into());
+        let began_at = Timestamp::from_unix(began_at).ok_or_else(no_date)?;
+        Ok(Self { id, began_at })
+    }
+
+    /// Begins another one in a database that nobody else has open.
+    pub(super) async fn begin(
+        on: &mut SqliteConnection,
+        now: Timestamp,
+    ) -> Result<Self, sqlx::Error> {
+        sqlx::query(BEGIN).bind(now.unix()).execute(&mut *on).await?;
+        Self::read(on).await
+    }
+}
