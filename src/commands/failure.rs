@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Failed;
 use crate::config;
 use crate::server;
-use crate::store::{self, OpenError};
+use crate::store::{self, BackupError, OpenError};
 use crate::users::UserError;
 
 /// How long to wait until a failure is written to stderr.
@@ -46,6 +46,15 @@ fn code(failed: &(dyn Error + 'static)) -> &'static str {
         "invalid_settings"
     } else if let Some(error) = failed.downcast_ref::<OpenError>() {
         code_of_open(error)
+    } else if let Some(error) = failed.downcast_ref::<BackupError>() {
+        match error {
+            BackupError::Open(error) => code_of_open(error),
+            BackupError::Exists { .. } | BackupError::Replaces { .. } => "already_exists",
+            BackupError::OpenElsewhere { .. } => "in_use",
+            BackupError::Unfit { .. } => "invalid_backup",
+            BackupError::File { .. } => "failed",
+            BackupError::Database { .. } => "database_failed",
+        }
     } else if let Some(error) = failed.downcast_ref::<server::Error>() {
         match error {
             server::Error::Store(error) => code_of_open(error),

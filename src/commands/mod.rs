@@ -1,5 +1,6 @@
 //! The command line: what operators and people who try the server type.
 
+mod backup;
 mod cast;
 mod compact;
 mod demo;
@@ -95,6 +96,19 @@ Example:
 Example:
   printf '%s' \"$BODY\" | chatserver sign --user alice@example.com --station \"$STATION\" --api chatconversation")]
     Sign(sign::Sign),
+    /// Copy the database into a new file while a server runs, or check such a copy
+    #[command(after_help = "\
+Example:
+  chatserver backup /var/backups/chat.db
+  chatserver backup verify /var/backups/chat.db
+The backup holds API keys, like the database: keep it as safe.")]
+    Backup(backup::Backup),
+    /// Put a backup in the place of the database, while no server has it open, and begin a new epoch
+    #[command(after_help = "\
+Example:
+  chatserver restore /var/backups/chat.db --force
+Clients then read everything anew. Requests that they signed before the restore are refused.")]
+    Restore(backup::Restore),
     /// Bring the schema of the database up to date
     #[command(after_help = "\
 Example:
@@ -199,6 +213,8 @@ pub async fn run() -> ExitCode {
         Command::Station(station) => station.run().await,
         Command::Workspace(workspace) => workspace.run().await,
         Command::Sign(sign) => sign.run(),
+        Command::Backup(backup) => backup.run().await,
+        Command::Restore(restore) => restore.run().await,
         Command::Migrate(settings) => migrate(&settings).await,
         Command::Compact(settings) => compact::run(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),

@@ -249,7 +249,7 @@ fn code_of_migration(error: &MigrateError) -> Option<i32> {
     }
 }
 
-fn is_busy(error: &sqlx::Error) -> bool {
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     const SQLITE_BUSY: i32 = 5;
     // The low byte of SQLite's extended codes is the kind of the error.
     sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_BUSY)

@@ -49,6 +49,11 @@ pub(super) struct OpenedFile {
 }
 
 impl DatabaseFile {
+    /// The database at a path that need not be text.
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -143,12 +148,18 @@ impl DatabaseFile {
 
     /// A connection that leaves the file as it is: it may turn out to be somebody else's.
     pub(super) async fn connect_to_look(&self) -> Result<SqliteConnection, OpenError> {
-        let options = SqliteConnectOptions::new()
-            .filename(&self.path)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("query_only", "1")
-            .disable_statement_logging();
+        let options = self.options_plainly().pragma("query_only", "1");
         options.connect().await.map_err(|source| self.failed(source))
+    }
+
+    /// A connection without the settings of a store.
+    pub(super) async fn connect_plainly(&self) -> Result<SqliteConnection, OpenError> {
+        self.options_plainly().connect().await.map_err(|source| self.failed(source))
+    }
+
+    pub(super) fn options_plainly(&self) -> SqliteConnectOptions {
+        let options = SqliteConnectOptions::new().filename(&self.path);
+        options.busy_timeout(BUSY_TIMEOUT).disable_statement_logging()
     }
 
     /// A connection that may write. Its log is checkpointed by the store's own task, never by a commit.

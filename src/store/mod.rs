@@ -6,6 +6,7 @@
 
 mod availability;
 mod backoff;
+mod backup;
 mod blocklist;
 mod changes;
 mod conversations;
@@ -28,6 +29,7 @@ mod reading;
 mod replays;
 mod reports;
 mod reserve;
+mod restore;
 mod schema;
 mod server_lock;
 mod space;
@@ -52,6 +54,7 @@ use tokio_util::task::TaskTracker;
 use crate::id::Parse;
 
 pub use availability::{Availability, SeenBy, SetAvailability};
+pub use backup::{BackupError, Progress, Verified, back_up, verify_backup};
 pub use blocklist::{BlockChanged, Blocklist, ChangeBlock, MOST_BLOCKS};
 pub use changes::{AskPending, Pending};
 pub use conversations::{Clear, Cleared, Purged};
@@ -74,6 +77,7 @@ use reading::{Readers, Together};
 pub use replays::{Once, Replay};
 pub use reports::{Report, ReportType, Reported, Undelivered};
 use reserve::Reserve;
+pub use restore::{Restored, Since, restore};
 pub use schema::Schema;
 pub use server_lock::{LockHolder, ServerLock};
 pub use space::{Compacted, Vacuumed, compact};

@@ -39,8 +39,9 @@ impl Schema {
     }
 }
 
+/// What a database has of the migrations.
 #[derive(PartialEq)]
-enum Found {
+pub(super) enum Found {
     Empty,
     Current,
     Older(usize),
@@ -133,7 +134,7 @@ fn refuse(file: &DatabaseFile, found: &Found, schema: Schema) -> Result<(), Open
     }
 }
 
-async fn look(connection: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
+pub(super) async fn look(connection: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema ORDER BY name")
         .fetch_all(&mut *connection)
         .await?;

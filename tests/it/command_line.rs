@@ -54,6 +54,8 @@ fn every_command_explains_itself_with_an_example() {
     }
     let all = [
         "",
+        "backup",
+        "backup verify",
         "check-config",
         "demo",
         "friend",
@@ -61,6 +63,7 @@ fn every_command_explains_itself_with_an_example() {
         "friend list",
         "friend remove",
         "migrate",
+        "restore",
         "serve",
         "sign",
         "station",

@@ -4,6 +4,7 @@
 
 mod authorization;
 mod availability;
+mod backup;
 mod bad_input;
 mod batches;
 mod binary;

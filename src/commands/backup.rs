@@ -1,0 +1,162 @@
+//! `chatserver backup` and `chatserver restore`.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::failure::Refusal;
+use super::output::Output;
+use super::{Failed, Settings};
+use crate::clock::Clock;
+use crate::shutdown::{Hangup, Signals};
+use crate::store::{self, Progress, Since};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Backup {
+    #[command(subcommand)]
+    command: Option<BackupCommand>,
+    /// The file to make. It must not be there yet
+    #[arg(required = true)]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Subcommand)]
+enum BackupCommand {
+    /// Check a backup from end to end, and count what it holds
+    #[command(after_help = "\
+Example:
+  chatserver backup verify /var/backups/chat.db
+To make a backup that is named verify, write ./verify.")]
+    Verify(Verify),
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// The backup
+    file: PathBuf,
+    /// Print one JSON object on stdout, and failures as one on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct Restore {
+    /// The backup
+    file: PathBuf,
+    /// Replace the database that there is
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Backup {
+    pub async fn run(self) -> Result<(), Failed> {
+        if let Some(BackupCommand::Verify(verify)) = self.command {
+            return verify.run().await;
+        }
+        let Some(file) = &self.file else {
+            return Err(Refusal::argument("FILE is missing: the backup to make"));
+        };
+        let config = self.settings.load(&[])?;
+        let url = config.database.url.as_str();
+        let tell = |progress: Progress| {
+            if !self.settings.json {
+                let Progress { copied, total } = progress;
+                // With stderr gone there is nobody left to tell.
+                drop(writeln!(
+                    io::stderr(),
+                    "copied {} of {} MiB",
+                    mebibytes(copied),
+                    mebibytes(total)
+                ));
+            }
+        };
+        let bytes = unless_stopped(store::back_up(url, file, tell)).await?;
+        let text = format!("{} holds the database {url}: {} MiB", file.display(), mebibytes(bytes));
+        let json = json!({ "url": url, "file": file.display().to_string(), "bytes": bytes });
+        Output::new(text, json).print(self.settings.json)
+    }
+}
+
+/// With one decimal.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1024 * 1024);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// The outcome of work that removes what it has begun when it is dropped, as it is at a signal.
+async fn unless_stopped<T, E: Into<Failed>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failed> {
+    let mut signals = Signals::listen(Hangup::Stops)?;
+    tokio::select! {
+        done = work => done.map_err(Into::into),
+        signal = signals.next() => Err(Refusal::with_code("failed", format!("stopped by {signal}"))),
+    }
+}
+
+impl Verify {
+    async fn run(self) -> Result<(), Failed> {
+        let file = self.file.display().to_string();
+        let verified = store::verify_backup(&self.file).await?;
+        let counts = verified.counts.iter().map(|(name, count)| format!("{count} {name}"));
+        let counts = counts.collect::<Vec<_>>().join(", ");
+        let mut json = Map::from_iter([
+            ("file".to_owned(), Value::from(file.clone())),
+            ("bytes".to_owned(), Value::from(verified.bytes)),
+        ]);
+        json.extend(
+            verified.counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())),
+        );
+        let text = format!("{file} is sound: {} MiB, {counts}", mebibytes(verified.bytes));
+        Output::new(text, json.into()).print(self.json)
+    }
+}
+
+impl Restore {
+    pub async fn run(self) -> Result<(), Failed> {
+        let config = self.settings.load(&[])?;
+        let url = config.database.url.as_str();
+        let now = Clock::system().now();
+        let restored = unless_stopped(store::restore(url, &self.file, self.force, now)).await?;
+        let epoch = &restored.epoch.id;
+        let mut text = format!("{} is restored; epoch {epoch} has begun", restored.path);
+        let mut json = json!({ "file": restored.path, "epoch": epoch });
+        if let Some(since) = &restored.since {
+            text += &told(since);
+            json["disabledsince"] = json!(since.disabled);
+            json["rotatedsince"] = json!(since.rotated);
+            json["addedsince"] = json!(since.added);
+            json["unreadable"] = json!(since.unreadable);
+        }
+        Output::new(text, json).print(self.settings.json)
+    }
+}
+
+/// What the restore has undone, and what to do about it.
+fn told(since: &Since) -> String {
+    if let Some(problem) = &since.unreadable {
+        return format!(
+            "\nThe replaced database can't be read ({problem}): look yourself for accounts that were disabled, and for \
+             API keys that were rotated since the backup. Those are enabled and valid again"
+        );
+    }
+    let lists = [
+        (
+            &since.disabled,
+            "was disabled since the backup and is enabled again: chatserver user disable",
+        ),
+        (&since.rotated, "has the API key of before its rotation: chatserver user rotate-key"),
+        (&since.added, "was added since the backup and is gone: chatserver user add"),
+    ];
+    let lines = lists.iter().flat_map(|(emails, what)| {
+        emails.iter().map(move |email| format!("\n{email} {what} {email}"))
+    });
+    lines.collect()
+}

@@ -1,0 +1,273 @@
+//! Backups: copies of the database that are made while a server runs, and what says whether a file is one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use tempfile::TempPath;
+use tokio::time::interval;
+
+use super::schema::{self, Found};
+use super::{DatabaseFile, OpenError};
+use crate::id::Parse as _;
+
+/// How often the caller is told how far a copy is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes of the database without its log.
+const BYTES: &str = "
+    SELECT p.page_count * s.page_size FROM pragma_page_count() AS p, pragma_page_size() AS s";
+
+/// One read transaction, so the copy is the database at one moment, whatever is written meanwhile.
+const COPY: &str = "VACUUM INTO $1";
+
+/// What a backup has, by table. A friendship has two rows.
+const COUNTS: [(&str, &str, &str); 5] = [
+    ("users", "users", "SELECT count(*) FROM users"),
+    ("friendships", "friends", "SELECT count(*) / 2 FROM friends"),
+    ("conversations", "conversations", "SELECT count(*) FROM conversations"),
+    ("messages", "messages", "SELECT count(*) FROM messages"),
+    ("reports", "reports", "SELECT count(*) FROM reports"),
+];
+
+/// Why a backup was not made, is none, or was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The database can't be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The file of the backup is there already.
+    #[error("{path} exists already, and a backup overwrites nothing")]
+    Exists {
+        /// The path of the file.
+        path: String,
+    },
+    /// There is a database that would be replaced.
+    #[error("there is a database at {path} already: --force replaces it")]
+    Replaces {
+        /// The path of the database.
+        path: String,
+    },
+    /// A program that is no server has the database open.
+    #[error(
+        "another program has the database {path} open, such as a command or an sqlite3 shell: end it first"
+    )]
+    OpenElsewhere {
+        /// The path of the database.
+        path: String,
+    },
+    /// The file is not a backup that could be restored.
+    #[error("{path} is no usable backup: {problem}")]
+    Unfit {
+        /// The path of the file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file can't be read or written.
+    #[error("{path} can't be {doing}: {source}")]
+    File {
+        /// The path of the file.
+        path: String,
+        /// What was to be done with it.
+        doing: &'static str,
+        /// Why it can't.
+        source: io::Error,
+    },
+    /// The database failed.
+    #[error("the database failed while {doing}: {source}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: sqlx::Error,
+    },
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Bytes of the copy so far.
+    pub copied: u64,
+    /// Bytes of the database. The copy ends below that where the database has free pages.
+    pub total: u64,
+}
+
+/// What a backup was found to hold.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Its size.
+    pub bytes: u64,
+    /// Rows by what they are.
+    pub counts: Vec<(&'static str, i64)>,
+}
+
+/// Copies the database at `url` into a new file, readable for its owner alone, and has the disk take it. Returns its size.
+/// What was begun is removed where it fails or is dropped.
+///
+/// # Errors
+///
+/// [`BackupError`] where there is no complete backup.
+pub async fn back_up(
+    url: &str,
+    to: &Path,
+    mut progress: impl FnMut(Progress),
+) -> Result<u64, BackupError> {
+    let database =
+        DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
+    if database.look()?.is_none() {
+        return Err(database.missing().into());
+    }
+    let mut source = database.connect_plainly().await?;
+    let found = schema::look(&mut source).await.map_err(|source| database.failed(source))?;
+    if matches!(found, Found::Empty | Found::Unknown) {
+        return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
+    }
+    let to = std::path::absolute(to).map_err(|source| file_error(to, "found", source))?;
+    let unfinished = create(&to)?;
+    let bytes = copy(&mut source, &to, &mut progress).await?;
+    flush(&to)?;
+    unfinished.keep().map_err(|error| file_error(&to, "kept", error.error))?;
+    source.close().await.map_err(|source| database.failed(source))?;
+    Ok(bytes)
+}
+
+/// Creates the empty file that SQLite fills. It keeps its mode.
+fn create(to: &Path) -> Result<TempPath, BackupError> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+    created.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Exists { path: to.display().to_string() },
+        _ => file_error(to, "created", source),
+    })?;
+    TempPath::try_from_path(to).map_err(|source| file_error(to, "created", source))
+}
+
+async fn copy(
+    source: &mut SqliteConnection,
+    to: &Path,
+    progress: &mut impl FnMut(Progress),
+) -> Result<u64, BackupError> {
+    let failed = |source| BackupError::Database { doing: "copying it", source };
+    let no_text = || file_error(to, "used", io::Error::other("its path is not UTF-8"));
+    let total: i64 = sqlx::query_scalar(BYTES).fetch_one(&mut *source).await.map_err(failed)?;
+    let total = u64::try_from(total).unwrap_or(0);
+    let mut copying =
+        pin!(sqlx::query(COPY).bind(to.to_str().ok_or_else(no_text)?).execute(source));
+    let mut every = interval(PROGRESS_EVERY);
+    loop {
+        tokio::select! {
+            copied = &mut copying => {
+                copied.map_err(failed)?;
+                break;
+            }
+            _ = every.tick() => progress(Progress { copied: size(to)?, total }),
+        }
+    }
+    let copied = size(to)?;
+    progress(Progress { copied, total });
+    Ok(copied)
+}
+
+fn size(path: &Path) -> Result<u64, BackupError> {
+    let metadata = fs::metadata(path).map_err(|source| file_error(path, "looked at", source))?;
+    Ok(metadata.len())
+}
+
+/// Has the disk take a file and its name.
+pub(super) fn flush(path: &Path) -> Result<(), BackupError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    for path in [path, folder] {
+        let flushed = File::open(path).and_then(|file| file.sync_all());
+        flushed.map_err(|source| file_error(path, "flushed to the disk", source))?;
+    }
+    Ok(())
+}
+
+pub(super) fn file_error(path: &Path, doing: &'static str, source: io::Error) -> BackupError {
+    BackupError::File { path: path.display().to_string(), doing, source }
+}
+
+/// Looks whether a file is a backup that [`super::restore`] takes, and changes nothing.
+///
+/// # Errors
+///
+/// [`BackupError::Unfit`] says why it is not.
+pub async fn verify_backup(backup: &Path) -> Result<Verified, BackupError> {
+    let bytes = size(backup)?;
+    for suffix in ["-wal", "-journal"] {
+        let beside = beside(backup, suffix);
+        if fs::metadata(&beside).is_ok_and(|found| found.len() > 0) {
+            let problem = format!(
+                "{} stands beside it, so it is the file of a running or killed server, and not all is in it",
+                beside.display()
+            );
+            return Err(unfit(backup, problem));
+        }
+    }
+    let failed = |error: sqlx::Error| unfit(backup, error.to_string());
+    let mut connection = open_alone(backup).await.map_err(failed)?;
+    let counts = look_through(&mut connection).await;
+    let counts = counts.map_err(|problem| unfit(backup, problem))?;
+    connection.close().await.map_err(failed)?;
+    Ok(Verified { bytes, counts })
+}
+
+/// Opens a file that nobody changes, so that nothing is created beside it.
+pub(super) async fn open_alone(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
+    options.disable_statement_logging().connect().await
+}
+
+/// The rows of a sound backup, or what is wrong with it.
+async fn look_through(on: &mut SqliteConnection) -> Result<Vec<(&'static str, i64)>, String> {
+    let failed = |error: sqlx::Error| error.to_string();
+    if matches!(schema::look(on).await.map_err(failed)?, Found::Empty | Found::Unknown) {
+        return Err(
+            "it was made by a newer version of chatserver, or by another program".to_owned()
+        );
+    }
+    let problems: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(3)")
+        .fetch_all(&mut *on)
+        .await
+        .map_err(failed)?;
+    if problems != ["ok"] {
+        return Err(problems.join("; "));
+    }
+    let orphan: Option<(String, Option<i64>, String, i64)> =
+        sqlx::query_as("PRAGMA foreign_key_check")
+            .fetch_optional(&mut *on)
+            .await
+            .map_err(failed)?;
+    if let Some((table, _, parent, _)) = orphan {
+        return Err(format!("a row of {table} refers to a row of {parent} that is not there"));
+    }
+    let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema")
+        .fetch_all(&mut *on)
+        .await
+        .map_err(failed)?;
+    let mut counts = Vec::new();
+    for (name, table, count) in COUNTS {
+        // An earlier version may not have had it.
+        if tables.iter().any(|one| one == table) {
+            let rows = sqlx::query_scalar(count).fetch_one(&mut *on).await.map_err(failed)?;
+            counts.push((name, rows));
+        }
+    }
+    Ok(counts)
+}
+
+fn unfit(backup: &Path, problem: String) -> BackupError {
+    BackupError::Unfit { path: backup.display().to_string(), problem }
+}
+
+/// The path with something behind it, as SQLite names the files beside a database.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,285 @@
+//! Backups of a running server, and what clients find after one was restored.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use chatserver::clock::Clock;
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+
+use crate::binary::{Process, Workplace};
+use crate::ears::{Ear, Told};
+use crate::world::{Person, message, until};
+
+/// Ends a server in order.
+async fn stops(mut server: Process) {
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+}
+
+/// Ends a server as a power cut does.
+async fn is_killed(mut server: Process) {
+    server.signal("KILL");
+    server.ended().await;
+}
+
+/// Starts a server again where the last one was, once requests that are signed now are later than what was restored.
+async fn serves_again(place: &Workplace, address: std::net::SocketAddr) -> Process {
+    let restored = Clock::system().now();
+    until("the second of the restore is over", async || Clock::system().now() > restored).await;
+    place.starts_at(address, &["serve"], &[]).await
+}
+
+/// What a station is told that acknowledges, with the epoch.
+async fn polls(person: &Person, acknowledged: u64) -> (Told, String) {
+    let fields = json!({ "ack": acknowledged });
+    let answer = person.prepares("chatnotification", "download", &fields).sent().await.ok();
+    (Told::read(&answer), answer["epoch"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    let (enough, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let sends = async |sender: &Person| {
+        while !enough.load(Ordering::SeqCst) {
+            let fields = json!({ "instance": instance, "message": message("hi", &sender.date()) });
+            sender.does("add", fields).await.ok();
+            sent.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let backs_up = async {
+        until("there are messages", async || sent.load(Ordering::SeqCst) > 200).await;
+        let before = sent.load(Ordering::SeqCst);
+        place.tells_meanwhile(&["backup", "chat.backup"]).await;
+        until("the load goes on", async || sent.load(Ordering::SeqCst) > before + 10).await;
+        enough.store(true, Ordering::SeqCst);
+        before
+    };
+    let ((), (), before) = tokio::join!(sends(&alice), sends(&bob), backs_up);
+
+    let backup = place.path().join("chat.backup");
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    let verified = place.tells(&["backup", "verify", "chat.backup"]);
+    let messages = usize::try_from(verified["messages"].as_u64().unwrap()).unwrap();
+    let all = sent.load(Ordering::SeqCst);
+    assert!((before..all).contains(&messages), "{before} <= {messages} < {all}");
+    assert_eq!((&verified["users"], &verified["friendships"]), (&json!(2), &json!(1)));
+
+    let bytes = fs::read(&backup).unwrap();
+    let error = place.fails(&["backup", "chat.backup"]);
+    assert!(error.contains("exists already"), "{error}");
+    assert!(fs::read(&backup).unwrap() == bytes, "nothing was overwritten");
+    let told = place.runs(&["backup", "other.backup"]);
+    let progress = String::from_utf8(told.stderr).unwrap();
+    assert!(progress.contains("copied") && progress.contains("MiB"), "{progress}");
+    let left: Vec<_> = fs::read_dir(place.path()).unwrap().map(Result::unwrap).collect();
+    assert!(left.iter().all(|file| !file.file_name().to_str().unwrap().contains("journal")));
+
+    let (elsewhere, address) = (Workplace::new(), server.address);
+    stops(server).await;
+    elsewhere.tells(&["restore", backup.to_str().unwrap()]);
+    let _restored = serves_again(&elsewhere, address).await;
+    assert_eq!(alice.downloads().await.message_ids().len(), messages);
+}
+
+#[tokio::test]
+async fn a_failed_backup_leaves_nothing_behind() {
+    let place = Workplace::new();
+    let error = place.fails(&["backup", "chat.backup"]);
+    assert!(error.contains("there is no database at"), "{error}");
+    fs::write(place.path().join("chatserver.db"), "Dear Alice, ".repeat(1000)).unwrap();
+    let error = place.fails(&["backup", "chat.backup"]);
+    assert!(error.contains("not a database"), "{error}");
+    let error = place.fails(&["backup"]);
+    assert!(error.contains("<FILE>"), "{error}");
+    fs::remove_file(place.path().join("chatserver.db")).unwrap();
+    place.tells(&["migrate"]);
+    let error = place.fails(&["backup", "nowhere/chat.backup"]);
+    assert!(error.contains("nowhere/chat.backup"), "{error}");
+    assert!(!place.path().join("chat.backup").exists());
+}
+
+#[tokio::test]
+async fn what_is_no_backup_is_neither_verified_nor_restored() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, _) = place.alice_and_bob(&server);
+    for _ in 0..200 {
+        alice.sends(&"hello ".repeat(100)).await;
+    }
+    place.tells(&["backup", "sound"]);
+    let sound = fs::read(place.path().join("sound")).unwrap();
+    let half = sound.len() / 2;
+    let mut torn = sound.clone();
+    for byte in &mut torn[half..half + 4096] {
+        *byte ^= 0x55;
+    }
+    fs::write(place.path().join("torn"), torn).unwrap();
+    fs::write(place.path().join("cut"), &sound[..half]).unwrap();
+    fs::write(place.path().join("letter"), "Dear Alice, ".repeat(1000)).unwrap();
+    fs::write(place.path().join("empty"), "").unwrap();
+    // What people copied by hand: the file of a running server with its log beside it.
+    for suffix in ["", "-wal"] {
+        let from = place.path().join(format!("chatserver.db{suffix}"));
+        fs::copy(from, place.path().join(format!("copied{suffix}"))).unwrap();
+    }
+    stops(server).await;
+    let before = fs::read(place.path().join("chatserver.db")).unwrap();
+    for name in ["torn", "cut", "letter", "empty", "copied", "nowhere"] {
+        for command in [&["backup", "verify", name][..], &["restore", name, "--force"]] {
+            let error = place.fails(command);
+            assert!(error.contains(name), "{command:?}: {error}");
+        }
+    }
+    assert!(fs::read(place.path().join("chatserver.db")).unwrap() == before);
+    let error = place.fails(&["backup", "verify", "torn", "--json"]);
+    let told: Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(told["errorcode"], "invalid_backup");
+    place.tells(&["backup", "verify", "sound"]);
+    assert!(fs::read(place.path().join("sound")).unwrap() == sound, "verifying changes nothing");
+}
+
+#[tokio::test]
+async fn a_restore_needs_the_database_to_itself_and_force_to_replace_it() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    place.alice_and_bob(&server);
+    place.tells(&["backup", "sound"]);
+    let error = place.fails(&["restore", "sound", "--force"]);
+    assert!(error.contains("in use by another process (server"), "{error}");
+    stops(server).await;
+    let error = place.fails(&["restore", "sound"]);
+    assert!(error.contains("--force replaces it"), "{error}");
+    let database = place.path().join("chatserver.db");
+    let options = SqliteConnectOptions::new().filename(&database);
+    let mut shell = options.connect().await.unwrap();
+    sqlx::raw_sql("SELECT count(*) FROM users").execute(&mut shell).await.unwrap();
+    let error = place.fails(&["restore", "sound", "--force"]);
+    assert!(error.contains("another program has the database"), "{error}");
+    shell.close().await.unwrap();
+    place.tells(&["restore", "sound", "--force"]);
+
+    fs::write(&database, "no database").unwrap();
+    let told = place.tells(&["restore", "sound", "--force"]);
+    assert!(told["unreadable"].as_str().unwrap().contains("not a database"), "{told}");
+    assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
+    assert_eq!(fs::metadata(&database).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoes() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let address = server.address;
+    let (alice, bob) = place.alice_and_bob(&server);
+    alice.sends("before").await;
+    place.tells(&["backup", "sound"]);
+    place.tells(&["user", "disable", "alice@example.com"]);
+    place.tells(&["user", "rotate-key", "bob@example.com"]);
+    place.adds(&server, "Carol");
+    is_killed(server).await;
+    let log = place.path().join("chatserver.db-wal");
+    assert!(fs::metadata(&log).unwrap().len() > 0);
+    let told = place.tells(&["restore", "sound", "--force"]);
+    assert!(!log.exists() && !place.path().join("chatserver.db-shm").exists());
+    let emails = |nick: &str| json!([format!("{nick}@example.com")]);
+    assert_eq!(told["disabledsince"], emails("alice"));
+    assert_eq!(told["rotatedsince"], emails("bob"));
+    assert_eq!(told["addedsince"], emails("carol"));
+    let _server = serves_again(&place, address).await;
+    assert_eq!(bob.reads().await, ["before"]);
+    assert_eq!(alice.reads().await, ["before"]);
+}
+
+#[tokio::test]
+async fn after_a_restore_no_acknowledgement_from_before_hides_anything() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let address = server.address;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let listening = bob.elsewhere();
+    let mut ear = listening.listens().await;
+    ear.takes().await;
+    let (first, epoch) = polls(&bob, 0).await;
+    polls(&bob, first.sequence).await;
+    alice.sends("before").await;
+    place.tells(&["backup", "sound"]);
+    alice.sends("lost").await;
+    let (lost, _) = polls(&bob, first.sequence).await;
+    let lost_by_ear = ear.is_told().await;
+    stops(server).await;
+    place.tells(&["restore", "sound", "--force"]);
+    let _server = serves_again(&place, address).await;
+
+    // As many changes as before: the numbers that the client remembers are given once more.
+    alice.sends("new").await;
+    for _ in 0..2 {
+        let (told, new_epoch) = polls(&bob, lost.sequence).await;
+        assert_ne!(new_epoch, epoch);
+        assert_eq!(told.conversations, [bob.conversation.as_str()], "{told:?}");
+        assert!(told.sequence < 1 << 53);
+    }
+    let (told, _) = polls(&bob, 0).await;
+    let (told, _) = polls(&bob, told.sequence).await;
+    assert!(told.is_empty(), "{told:?}");
+    let mut ear = listening.listens().await;
+    let told = ear.is_told().await;
+    assert_eq!(told.conversations, [bob.conversation.as_str()]);
+    ear.acknowledges(&lost_by_ear).await;
+    ear.is_heard().await;
+    drop(ear);
+    let mut ear = listening.listens().await;
+    assert_eq!(ear.is_told().await.conversations, told.conversations, "nothing was acknowledged");
+    assert_eq!(bob.reads().await, ["before", "new"]);
+}
+
+#[tokio::test]
+async fn what_was_signed_before_a_restore_is_refused() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let address = server.address;
+    let (alice, bob) = place.alice_and_bob(&server);
+    place.tells(&["backup", "sound"]);
+    let fields =
+        json!({ "conversationid": alice.conversation, "instance": alice.instance().await });
+    let clear = alice.prepares("chatconversation", "clear", &fields);
+    let mute = alice.prepares(
+        "chatconversation",
+        "mute",
+        &json!({ "conversationid": alice.conversation }),
+    );
+    mute.sent().await.ok();
+    let subscription = bob.subscription();
+    stops(server).await;
+    place.tells(&["restore", "sound", "--force"]);
+    let server = serves_again(&place, address).await;
+    for request in [&clear, &mute] {
+        let refused = request.sent().await.refused(401, "timestamp_out_of_range");
+        assert!(refused["errormessage"].as_str().unwrap().contains("restored"), "{refused}");
+        assert!(refused["servertime"].is_string(), "{refused}");
+    }
+    let mut ear = Ear::opens(address).await;
+    ear.says(&subscription).await;
+    ear.is_refused("timestamp_out_of_range").await;
+    assert_eq!(alice.sees().await["properties"][0]["ismuted"], false);
+    alice.sends("signed anew").await;
+    bob.listens().await;
+
+    // A clock that ran ahead when the backup was restored keeps nobody out.
+    stops(server).await;
+    let ahead = Clock::system().now().unix() + 3600;
+    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
+    let mut connection = options.connect().await.unwrap();
+    let update = AssertSqlSafe(format!("UPDATE epoch SET began_at = {ahead}"));
+    sqlx::raw_sql(update).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let _server = place.starts_at(address, &["serve"], &[]).await;
+    until("requests are accepted", async || alice.asks("list", json!({})).await.status == 200)
+        .await;
+}
