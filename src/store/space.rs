@@ -99,6 +99,9 @@ pub struct Compacted {
 /// [`OpenError`]; then the database is as it was.
 pub async fn compact(url: &str) -> Result<Compacted, OpenError> {
     let file = DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
+    if file.look()?.is_none() {
+        return Err(file.missing());
+    }
     let _lock = ServerLock::acquire(url, "compact").await?;
     let before = size(&file)?;
     schema::prepare(&file, Schema::MustBeCurrent).await?;

@@ -57,6 +57,7 @@ fn every_command_explains_itself_with_an_example() {
         "backup",
         "backup verify",
         "check-config",
+        "compact",
         "demo",
         "friend",
         "friend add",
