@@ -29,7 +29,7 @@ const KEEP_SIGNATURES: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW_SECONDS
 pub async fn run(app: Arc<App>) {
     let mut watch = ClockWatch::new(app.clock.clone(), KEEP_SIGNATURES);
     let work = async {
-        let mut cleared = Cleared { leaves_traces: true };
+        let mut cleared = Cleared { in_free_pages: true, in_log: false };
         loop {
             let started = Instant::now();
             let rest = match step(&app, &mut watch, &mut cleared).await {
@@ -63,27 +63,29 @@ async fn step(
     Ok(expired? | removed?)
 }
 
-/// What was cleared.
+/// Where text of cleared messages may still be.
 struct Cleared {
-    /// Free pages and the write-ahead log may still hold some of it, as they may at the start.
-    leaves_traces: bool,
+    /// At the start, too: the last run may have been ended in the middle.
+    in_free_pages: bool,
+    /// Not at the start: opening a database empties the log.
+    in_log: bool,
 }
 
 impl Cleared {
     /// One step: of the messages, then of the space that they took, and at last of the log. Whether there may be more to do.
     async fn remove(&mut self, store: &Store) -> Result<bool, store::Error> {
         if store.purge().await? == Purged::Step {
-            self.leaves_traces = true;
+            (self.in_free_pages, self.in_log) = (true, true);
             return Ok(true);
         }
-        if !self.leaves_traces {
-            return Ok(false);
-        }
-        if store.vacuum().await? == Vacuumed::Step {
+        if self.in_free_pages && store.vacuum().await? == Vacuumed::Step {
+            self.in_log = true;
             return Ok(true);
         }
-        store.truncate_log();
-        self.leaves_traces = false;
+        self.in_free_pages = false;
+        if std::mem::take(&mut self.in_log) {
+            store.truncate_log();
+        }
         Ok(false)
     }
 }
