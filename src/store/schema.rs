@@ -7,6 +7,7 @@ use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
+use super::log::execute;
 use super::{DatabaseFile, OpenError, message_ids};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -74,6 +75,8 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
         migrate(file, &mut transaction, applied).await?;
     } else {
         run(file, &mut transaction, None).await?;
+        // What the migrations have made and removed again leaves free pages.
+        execute(&mut transaction, "PRAGMA incremental_vacuum").await.map_err(failed)?;
     }
     logged("committing the migrations", transaction.commit()).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
