@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -42,6 +42,10 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How long a connection that is silent when the server closes may take to begin its first request: long
 /// enough for one that is on its way, short enough that a connection held in reserve delays nobody.
 const BEGIN_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long an answer may wait to be taken once what has not arrived is cut. With that, a client that does not read leaves
+/// time to close the database in.
+const TAKE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a request knows of its connection.
 #[derive(Clone)]
@@ -94,6 +98,13 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
         server.cut.cancel();
         connections.wait().await;
     }
+    let unread = server.unread.load(Ordering::Relaxed);
+    if unread > 0 {
+        tracing::warn!(
+            connections = unread,
+            "connections were dropped: their clients did not take the answer"
+        );
+    }
 }
 
 /// Serves a router beside the API until the shutdown says to close. Nothing of it is waited for.
@@ -137,6 +148,8 @@ struct Server {
     places: Arc<Semaphore>,
     /// Cancelled when requests that have not arrived whole are given up.
     cut: CancellationToken,
+    /// Connections that were dropped with an answer that the client did not take.
+    unread: AtomicUsize,
     app: Arc<App>,
 }
 
@@ -147,7 +160,7 @@ impl Server {
         http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
         let (places, cut) =
             (Arc::new(Semaphore::new(bounds.connections)), CancellationToken::new());
-        Self { router, http, bounds, places, cut, app }
+        Self { router, http, bounds, places, cut, unread: AtomicUsize::new(0), app }
     }
 
     async fn accept_all(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
@@ -250,7 +263,13 @@ impl Server {
                         if !received.load(Ordering::Relaxed) {
                             return;
                         }
-                        http.await
+                        tokio::select! {
+                            served = &mut http => served,
+                            () = is_not_taken(&phase) => {
+                                self.unread.fetch_add(1, Ordering::Relaxed);
+                                return;
+                            }
+                        }
                     }
                 }
             }
@@ -273,6 +292,16 @@ impl Server {
             biased;
             first_byte = first_byte => matches!(first_byte, Ok(Ok(1))),
             () = too_late => false,
+        }
+    }
+}
+
+/// Returns when an answer has been ready for a while.
+async fn is_not_taken(phase: &Phase) {
+    loop {
+        sleep(TAKE_WITHIN).await;
+        if phase.is_answered() {
+            return;
         }
     }
 }

@@ -51,6 +51,11 @@ impl Phase {
         self.0.store(Self::IDLE, Ordering::Relaxed);
     }
 
+    /// Whether no request is being worked on.
+    pub(super) fn is_answered(&self) -> bool {
+        self.get() != Self::REQUEST
+    }
+
     fn get(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }

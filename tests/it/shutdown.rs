@@ -254,6 +254,30 @@ async fn requests_that_do_not_arrive_whole_are_cut() {
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_are_dropped() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let (alice, _) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    // More than what the kernel takes for a client that does not read.
+    for _ in 0..40 {
+        add(&alice, &instance, &message(&"long ".repeat(30_000), &alice.date())).sent().await.ok();
+    }
+    let fields = json!({ "conversationid": alice.conversation });
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let download = bytes_of(&alice.prepares("chatconversation", "download", &fields));
+        let socket = connected(&server, &download).await;
+        socket.readable().await.unwrap();
+        unread.push(socket);
+    }
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    let log = place.log();
+    assert!(log.contains("their clients did not take the answer connections=3"), "{log}");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT")] {
         let place = Workplace::new();
