@@ -29,6 +29,9 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if app.shutdown.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
+    if app.store.is_damaged() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the database is damaged, see the log\n");
+    }
     match app.store.ping().await {
         Ok(()) => (StatusCode::OK, "OK\n"),
         Err(error) => {

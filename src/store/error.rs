@@ -2,11 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::migrate::MigrateError;
 
 use super::{DatabaseFile, LockHolder};
 use crate::id::Parse as _;
+
+/// Set once a read or a change has found the database damaged. It is static because errors are made in many places, and a
+/// process that serves has one database.
+static IS_DAMAGED: AtomicBool = AtomicBool::new(false);
 
 /// A read or a change that did not happen. Nothing of a change that fails is kept.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -73,6 +78,13 @@ impl Error {
         }
     }
 
+    /// Rows contradict each other.
+    pub(super) fn contradiction(doing: &'static str, sentence: &'static str) -> Self {
+        let source = sqlx::Error::Decode(sentence.into());
+        note_damage(doing, &source);
+        Self::Database { doing, source: Arc::new(source) }
+    }
+
     /// A column holds something else than what is written there.
     pub(super) fn not_as_stored(expected: &str) -> Self {
         let sentence = format!("a column holds something else than {expected}");
@@ -89,7 +101,12 @@ pub(super) trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, sqlx::Error> {
     fn doing(self, doing: &'static str) -> Result<T, Error> {
-        self.map_err(|source| Error::Database { doing, source: Arc::new(source) })
+        self.map_err(|source| {
+            if is_of_damage(&source) {
+                note_damage(doing, &source);
+            }
+            Error::Database { doing, source: Arc::new(source) }
+        })
     }
 }
 
@@ -160,6 +177,18 @@ pub enum OpenError {
         /// Why.
         #[source]
         source: sqlx::Error,
+    },
+    /// The write-ahead log is not of this database, or the disk has lost something.
+    #[error(
+        "the database {path} and its write-ahead log {path}-wal don't belong together: {found}. A copy that was put over the \
+         file of a server that was killed does this. Keep copies of both files. Then put the original file back, or \
+         run `chatserver restore` with the backup"
+    )]
+    Mixed {
+        /// The path of the database.
+        path: String,
+        /// What contradicts what.
+        found: String,
     },
     /// The schema is one of an earlier version of this program.
     #[error(
@@ -247,6 +276,33 @@ fn code_of_migration(error: &MigrateError) -> Option<i32> {
         }
         _ => None,
     }
+}
+
+/// Whether a read or a change has found the database damaged.
+pub(super) fn is_damaged() -> bool {
+    IS_DAMAGED.load(Ordering::Relaxed)
+}
+
+fn note_damage(doing: &'static str, error: &sqlx::Error) {
+    if !IS_DAMAGED.swap(true, Ordering::Relaxed) {
+        tracing::error!(
+            doing,
+            %error,
+            "the database is damaged: stop the server, keep a copy of the database with its -wal and -shm, check the disk, \
+             and put a backup in its place with `chatserver restore`"
+        );
+    }
+}
+
+/// Whether SQLite has found a page, or the whole file, to be none of a database.
+pub(super) fn is_of_damage(error: &sqlx::Error) -> bool {
+    const SQLITE_CORRUPT: i32 = 11;
+    const SQLITE_NOTADB: i32 = 26;
+    // The file system's own checksums.
+    const SQLITE_IOERR_CORRUPTFS: i32 = 8458;
+    sqlite_code(error).is_some_and(|code| {
+        matches!(code & 0xff, SQLITE_CORRUPT | SQLITE_NOTADB) || code == SQLITE_IOERR_CORRUPTFS
+    })
 }
 
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {

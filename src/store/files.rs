@@ -65,6 +65,11 @@ impl DatabaseFile {
         self.sibling("-wal")
     }
 
+    /// Whether there is a log with anything in it: the last stop was not in order, or another process has the file open.
+    pub(super) fn has_log(&self) -> bool {
+        self.wal().metadata().is_ok_and(|log| log.len() > 0)
+    }
+
     /// The path of the shared index of its log.
     pub(super) fn shm(&self) -> PathBuf {
         self.sibling("-shm")

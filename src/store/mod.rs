@@ -15,6 +15,7 @@ mod error;
 mod files;
 mod friend_requests;
 mod friends;
+mod invariants;
 mod limits;
 mod log;
 mod measures;
@@ -221,6 +222,12 @@ impl Store {
         } else {
             self.writer.is_replaced().then_some(Fault::FileReplaced)
         }
+    }
+
+    /// Whether a read or a change has found the database damaged since this process started. The log says what to do.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        error::is_damaged()
     }
 
     /// Whether anything was written through this store, or may have been.

@@ -1,6 +1,8 @@
 //! Pages of messages and reports: one statement finds the cursors and writes the page, so that all of it is one
 //! snapshot.
 
+use serde::de::IgnoredAny;
+
 use super::message_ids::{hash, listed_place, place_of_id, run};
 use super::reading::Question;
 use super::values::{ManyRows, Values};
@@ -70,7 +72,9 @@ macro_rules! first_since {
 /// SQLite copies the expressions of a step to wherever they are used, and `MATERIALIZED` makes a table for each, which is
 /// a tenth of what a page costs. What is put together is put in order first: `string_agg` with an order of its own
 /// copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
-static PAGE: ManyRows = ManyRows::values_of(concat!(
+macro_rules! page {
+    ($message:literal, $report:literal) => {
+        ManyRows::values_of(concat!(
     "
 WITH
 asked AS (
@@ -159,8 +163,7 @@ ends AS (
 SELECT CASE WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
     SELECT concat(
         string_agg(object, ','), '|', (SELECT string_agg(object, ',') FROM (
-                SELECT concat('{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created,
-                              '","MessageID":"', about.id, '","UserID":"', r.user_id, '"}') AS object
+                SELECT concat("#, $report, r#") AS object
                 FROM reports r CROSS JOIN messages about
                 WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
                                            ELSE report_near - report_kept + 1 END
@@ -170,9 +173,7 @@ SELECT CASE WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
                   ELSE kept < reach OR report_kept < report_reach END,
         ' ', instance, ' ', generation, ' ', string_agg(news, ' '))
     FROM (
-        SELECT concat('{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'),
-                      ',"Created":"', datetime(m.created, 'unixepoch'),
-                      '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}') AS object,
+        SELECT concat("#, $message, r#") AS object,
                CASE WHEN m.sender_number <> user_number AND m.place > delivered_to
                        AND standing = 'open' AND NOT EXISTS (
                            SELECT 1 FROM reports r
@@ -184,7 +185,26 @@ SELECT CASE WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
             AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END
         ORDER BY m.place) AS objects) END
 FROM ends WHERE base IS NOT NULL"#
-), 12);
+), 12)
+    };
+}
+
+static PAGE: ManyRows = page!(
+    r#"'{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'), ',"Created":"', datetime(m.created, 'unixepoch'),
+       '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}'"#,
+    r#"'{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created, '","MessageID":"', about.id,
+       '","UserID":"', r.user_id, '"}'"#
+);
+
+/// The same for texts that are not what was stored: each is written as a JSON string, whatever it holds.
+static DAMAGED_PAGE: ManyRows = page!(
+    r#"'{"ID":', json_quote(m.id), ',"Type":',
+       CASE WHEN m.type IS NULL THEN '"Message"' WHEN json_valid(m.type) THEN m.type ELSE json_quote(m.type) END,
+       ',"Created":"', datetime(m.created, 'unixepoch'), '","ValidUntil":', json_quote(m.valid_until),
+       ',"Data":', json_quote(m.data), '}'"#,
+    r#"'{"ID":', json_quote(r.id), ',"Type":', json_quote(r.type), ',"Created":', json_quote(r.created),
+       ',"MessageID":', json_quote(about.id), ',"UserID":', json_quote(r.user_id), '}'"#
+);
 
 /// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -276,7 +296,7 @@ impl Store {
             let most = usize::try_from(query.bytes).unwrap_or(usize::MAX);
             return Ok(Some(Found::Large(bytes.min(most))));
         }
-        read(query, text).map(|page| Some(Found::Page(page)))
+        self.parsable(query, read(query, text)?).await.map(|page| Some(Found::Page(page)))
     }
 
     /// A page of any size; `None` where the user has no such conversation. Few are made at a time, in the order of the
@@ -289,7 +309,23 @@ impl Store {
         let _permit = self.large_reads.acquire().await.map_err(|_| Error::Closed)?;
         let asking = Asking { query: query.clone(), light_bytes: i64::MAX };
         let text = self.pages.ask_alone(asking).await?;
-        text.map(|text| read(query, text)).transpose()
+        match text {
+            Some(text) => self.parsable(query, read(query, text)?).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The page itself, or where a stored text makes it unparsable, the same page with that text as far as it can be read.
+    async fn parsable(&self, query: &PageQuery, page: Page) -> Result<Page, Error> {
+        if is_json(&page.messages) && is_json(&page.reports) {
+            return Ok(page);
+        }
+        let conversation = query.conversation;
+        tracing::warn!(%conversation, "a text of this conversation is not what was stored: check the disk");
+        let asking = Asking { query: query.clone(), light_bytes: i64::MAX };
+        let text = self.readers.ask(&Damaged(asking)).await?;
+        let text = text.ok_or_else(|| Error::not_as_stored("a page"))?;
+        read(query, String::from_utf8_lossy(&text).into_owned().into_bytes())
     }
 }
 
@@ -324,6 +360,48 @@ impl Question for Asking {
     }
 }
 
+/// What [`DAMAGED_PAGE`] takes: the same.
+struct Damaged(Asking);
+
+impl Question for Damaged {
+    const STATEMENT: &'static ManyRows = &DAMAGED_PAGE;
+    const DOING: &'static str = Asking::DOING;
+
+    fn bind(&self, values: &mut Values<'_>) {
+        self.0.bind(values);
+    }
+}
+
+/// Whether these objects are JSON: one byte that the disk has changed must not make a page unparsable. Nearly all objects
+/// are plain, which takes a microsecond for 20 KiB to see; a `Type` may hold anything.
+fn is_json(objects: &[u8]) -> bool {
+    is_plain(objects)
+        || str::from_utf8(objects)
+            .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(&format!("[{text}]")).is_ok())
+}
+
+/// Whether these are objects of five plain strings each: printable ASCII, no backslash, and twenty quotes for each brace.
+/// Without branches in the inner loop, so that it is compiled to vector instructions.
+fn is_plain(objects: &[u8]) -> bool {
+    const QUOTES: usize = 20;
+    let (mut quotes, mut braces) = (0, 0);
+    // The counts of a chunk fit into bytes.
+    for chunk in objects.chunks(128) {
+        let (mut quote, mut brace, mut other) = (0_u8, 0_u8, 0_u8);
+        for byte in chunk {
+            quote += u8::from(*byte == b'"');
+            brace += u8::from(*byte == b'{');
+            other |= u8::from(*byte < b' ') | u8::from(*byte > b'~') | u8::from(*byte == b'\\');
+        }
+        if other > 0 {
+            return false;
+        }
+        quotes += usize::from(quote);
+        braces += usize::from(brace);
+    }
+    quotes == QUOTES * braces
+}
+
 /// The weight that [`PAGE`] has written in the place of a page, which has bars.
 fn weight(text: &WireText) -> Option<usize> {
     if text.len() > 20 { None } else { str::from_utf8(text).ok()?.parse().ok() }
@@ -344,6 +422,11 @@ fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
     let mut next = || about.next().ok_or_else(not_a_page);
     let (more, instance) = (next()? == "1", stored(next()?)?);
     let generation = stored_number(next()?)?;
+    if more && messages.is_empty() && reports.is_empty() {
+        // A client would ask for the rest for ever.
+        let sentence = "messages or reports are missing in the middle of a conversation";
+        return Err(Error::contradiction("reading messages", sentence));
+    }
     let first = about.next();
     let last = about.next_back().or(first);
     let undelivered = match first.zip(last) {

@@ -42,6 +42,13 @@ impl Readers {
         self.pool.get().await.map_err(|_| Error::Closed)
     }
 
+    /// The text that a statement has for one question, or `None` for NULL.
+    pub(super) async fn ask<Q: Question>(&self, question: &Q) -> Result<Option<WireText>, Error> {
+        let mut connection = self.get().await?;
+        let texts = texts(&mut connection, &[question]).await?;
+        Ok(texts.into_iter().next().flatten())
+    }
+
     /// Waits for the reads that go on, and closes the connections.
     pub(super) async fn close(&self) {
         while self.pool.status().size > 0 {
@@ -100,9 +107,7 @@ impl<Q: Question> Together<Q> {
 
     /// The same on a connection of its own, for a long text: nobody else is to wait for it.
     pub(super) async fn ask_alone(&self, question: Q) -> Result<Option<WireText>, Error> {
-        let mut connection = self.0.readers.get().await?;
-        let texts = texts(&mut connection, &[&question]).await?;
-        Ok(texts.into_iter().next().flatten())
+        self.0.readers.ask(&question).await
     }
 }
 

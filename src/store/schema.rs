@@ -7,8 +7,10 @@ use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
+use super::error::is_of_damage;
+use super::invariants::contradiction;
 use super::log::execute;
-use super::{DatabaseFile, OpenError, message_ids};
+use super::{DatabaseFile, OpenError, ServerLock, message_ids};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -52,8 +54,14 @@ pub(super) enum Found {
 /// Leaves the database with the newest schema, or says why it can't. Returns whether it has changed the schema.
 pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool, OpenError> {
     let failed = |source| file.failed(source);
+    // A server that runs has a log, too, and its own snapshot is always whole.
+    let may_be_mixed = file.has_log() && (schema == Schema::Migrate || !is_served(file));
     let mut looking = file.connect_to_look().await?;
     let found = look(&mut looking).await;
+    if may_be_mixed && let Some(found) = mixture(&mut looking, &found).await.map_err(failed)? {
+        keep(looking);
+        return Err(OpenError::Mixed { path: file.path().display().to_string(), found });
+    }
     looking.close().await.map_err(failed)?;
     let found = found.map_err(failed)?;
     refuse(file, &found, schema)?;
@@ -73,6 +81,13 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
     refuse(file, &found, schema)?;
     if let Found::Older(applied) = found {
         migrate(file, &mut transaction, applied).await?;
+        if may_be_mixed
+            && let Some(found) = contradiction(&mut transaction).await.map_err(failed)?
+        {
+            transaction.rollback().await.map_err(failed)?;
+            keep(connection);
+            return Err(OpenError::Mixed { path: file.path().display().to_string(), found });
+        }
     } else {
         run(file, &mut transaction, None).await?;
         // What the migrations have made and removed again leaves free pages.
@@ -81,6 +96,29 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
     logged("committing the migrations", transaction.commit()).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     Ok(true)
+}
+
+fn is_served(file: &DatabaseFile) -> bool {
+    matches!(ServerLock::holder_of(file), Ok(Some(_)))
+}
+
+/// What shows that a database and its log don't belong together, if anything does. An older schema is checked once it is
+/// migrated.
+async fn mixture(
+    looking: &mut SqliteConnection,
+    found: &Result<Found, sqlx::Error>,
+) -> Result<Option<String>, sqlx::Error> {
+    match found {
+        Ok(Found::Current) => contradiction(looking).await,
+        Err(error) if is_of_damage(error) => Ok(Some(error.to_string())),
+        _ => Ok(None),
+    }
+}
+
+/// Leaves a connection open until the process ends: closing the last one would move the log into a database that it does
+/// not belong to, and remove it.
+fn keep(connection: SqliteConnection) {
+    std::mem::forget(connection);
 }
 
 /// Runs the migrations that come after the first few, and says in the log how far it is.

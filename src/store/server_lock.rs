@@ -113,7 +113,11 @@ impl ServerLock {
     ///
     /// [`OpenError::Lock`] where the file can't be read.
     pub fn holder(url: &str) -> Result<Option<LockHolder>, OpenError> {
-        let path = lock_path(parse(url)?.path());
+        Self::holder_of(&parse(url)?)
+    }
+
+    pub(super) fn holder_of(database: &DatabaseFile) -> Result<Option<LockHolder>, OpenError> {
+        let path = lock_path(database.path());
         let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
         let file = match File::open(&path) {
             Ok(file) => file,

@@ -14,6 +14,7 @@ mod command_line;
 mod command_output;
 mod conformance;
 mod conversations;
+mod damage;
 mod database_file;
 mod demo;
 mod devices;

@@ -1,0 +1,96 @@
+//! Invariants of the rows, checked after a stop that was not in order.
+//!
+//! SQLite moves what it finds in the write-ahead log into the database, whatever database that is. Where a backup was copied
+//! over the file of a server that was killed, the log beside it is that of the other file, and the two become a mixture in
+//! which rows name rows that are not there. The check has a second, and begins with what is most likely to be hit: the
+//! conversations that were used last.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Row as _, SqliteConnection};
+
+use super::error::{is_of_damage, sqlite_code};
+
+/// How long the check may take. The server is not ready before.
+const AT_MOST: Duration = Duration::from_secs(1);
+
+/// After how many steps of SQLite's machine the time is looked at: every few microseconds.
+const STEPS: i32 = 1000;
+
+/// Each finds what contradicts an invariant, as a text in the first column, and nothing where all is well.
+const CHECKS: [&str; 4] = [ENDS, CHANGES, COUNTS, PAGES];
+
+/// The newest message and report of a conversation are those that its row names, the ones before them have no gap, and
+/// nothing stands behind them.
+const ENDS: &str = "
+    SELECT concat('the newest messages or reports of conversation ', c.id, ' are missing')
+    FROM (SELECT id, generation << 32 AS base, next_seq, last_message_id, next_report_seq, last_report_id
+          FROM conversations ORDER BY last_access DESC) AS c
+    WHERE CASE WHEN c.next_seq = 1 THEN ''
+               ELSE (SELECT m.id FROM messages m WHERE m.place = c.base + c.next_seq - 1) END
+            IS NOT c.last_message_id
+        OR (SELECT count(*) FROM messages m WHERE m.place > c.base + max(c.next_seq - 33, 0)
+                AND m.place < c.base + c.next_seq) <> min(c.next_seq - 1, 32)
+        OR EXISTS (SELECT 1 FROM messages m
+                   WHERE m.place >= c.base + c.next_seq AND m.place < c.base + (1 << 32))
+        OR CASE WHEN c.next_report_seq = 1 THEN ''
+                ELSE (SELECT replace(r.id, '-', '') FROM reports r
+                      WHERE r.place = c.base + c.next_report_seq - 1) END
+            IS NOT c.last_report_id
+        OR (SELECT count(*) FROM reports r JOIN messages m ON m.place = r.message_place
+            WHERE r.place > c.base + max(c.next_report_seq - 33, 0)
+                AND r.place < c.base + c.next_report_seq) <> min(c.next_report_seq - 1, 32)
+        OR EXISTS (SELECT 1 FROM reports r
+                   WHERE r.place >= c.base + c.next_report_seq AND r.place < c.base + (1 << 32))
+    LIMIT 1";
+
+/// No change has a number that its user's counter has not reached.
+const CHANGES: &str = "
+    SELECT concat('user number ', c.user_number, ' has a change beyond the newest change number')
+    FROM changes c LEFT JOIN change_numbers n ON n.user_number = c.user_number
+    WHERE c.number > coalesce(n.newest, 0) LIMIT 1";
+
+/// A conversation has all its messages.
+const COUNTS: &str = "
+    SELECT concat('messages are missing in the middle of conversation ', c.id)
+    FROM (SELECT id, generation << 32 AS base, next_seq FROM conversations ORDER BY last_access DESC) AS c
+    WHERE (SELECT count(*) FROM messages m WHERE m.place > c.base AND m.place < c.base + c.next_seq)
+        <> c.next_seq - 1
+    LIMIT 1";
+
+/// SQLite's own check of the structure of all pages, as far as the time lasts. It says `ok` where all is well.
+const PAGES: &str = "PRAGMA quick_check(1)";
+
+/// What contradicts what, if anything was found within a second.
+pub(super) async fn contradiction(
+    on: &mut SqliteConnection,
+) -> Result<Option<String>, sqlx::Error> {
+    let end = Instant::now() + AT_MOST;
+    on.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < end);
+    let found = first_finding(on).await;
+    on.lock_handle().await?.remove_progress_handler();
+    found
+}
+
+async fn first_finding(on: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
+    for check in CHECKS {
+        match sqlx::query(check).fetch_optional(&mut *on).await {
+            Ok(Some(row)) => {
+                let finding: String = row.try_get(0)?;
+                if finding != "ok" {
+                    return Ok(Some(finding));
+                }
+            }
+            Ok(None) => {}
+            Err(error) if is_interrupt(&error) => return Ok(None),
+            Err(error) if is_of_damage(&error) => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn is_interrupt(error: &sqlx::Error) -> bool {
+    const SQLITE_INTERRUPT: i32 = 9;
+    sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_INTERRUPT)
+}

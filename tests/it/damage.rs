@@ -1,0 +1,177 @@
+//! A database that is not what was written: what can be noticed is told, and what can be read is served.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::binary::{Process, Workplace};
+use crate::world::{Person, until};
+
+async fn stops(mut server: Process, place: &Workplace) {
+    server.signal("TERM");
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+}
+
+async fn is_ready(server: &Process) -> bool {
+    let ready = reqwest::get(format!("http://{}/readyz", server.address)).await.unwrap();
+    ready.status().is_success()
+}
+
+/// What SQLite writes into the head of a log each time that it begins it anew.
+fn salt(wal: &Path) -> Option<Vec<u8>> {
+    fs::read(wal).ok()?.get(16..24).map(<[u8]>::to_vec)
+}
+
+/// Sends until the log has been begun anew, so that what was sent before is in the database file alone.
+async fn sends_until_the_log_begins_anew(alice: &Person, wal: &Path) {
+    let before = salt(wal);
+    until("the log begins anew", async || {
+        alice.sends(&"more ".repeat(400)).await;
+        salt(wal) != before
+    })
+    .await;
+}
+
+/// A backup over the file of a server that was killed, beside its log. Returns the address of the server.
+async fn mixes(place: &Workplace) -> std::net::SocketAddr {
+    let (file, backup) = (place.path().join("chatserver.db"), place.path().join("backup.db"));
+    let wal = place.path().join("chatserver.db-wal");
+    let server = place.serves(&[]).await;
+    let (alice, _) = place.alice_and_bob(&server);
+    for number in 0..30 {
+        alice.sends(&number.to_string()).await;
+    }
+    let address = server.address;
+    stops(server, place).await;
+    fs::copy(&file, &backup).unwrap();
+
+    let mut server = place.starts_at(address, &["serve"], &[]).await;
+    for number in 0..60 {
+        alice.sends(&format!("{number} {}", "after the backup ".repeat(100))).await;
+    }
+    sends_until_the_log_begins_anew(&alice, &wal).await;
+    sends_until_the_log_begins_anew(&alice, &wal).await;
+    alice.sends("the last one").await;
+    server.signal("KILL");
+    server.ended().await;
+    assert!(fs::metadata(&wal).unwrap().len() > 0);
+    fs::copy(&backup, &file).unwrap();
+    address
+}
+
+#[tokio::test]
+async fn a_backup_beside_the_log_of_a_killed_server_is_refused() {
+    let place = Workplace::new();
+    let address = mixes(&place).await;
+    let files = ["chatserver.db", "chatserver.db-wal"].map(|name| place.path().join(name));
+    let before = files.each_ref().map(|file| fs::read(file).unwrap());
+    let serve = ["serve", "--listen", &address.to_string()];
+    for command in [&serve[..], &["user", "list"], &["migrate"], &serve] {
+        let error = place.fails(command);
+        for told in ["chatserver.db", "chatserver.db-wal don't belong together", "copies"] {
+            assert!(error.contains(told), "{command:?}: {error}");
+        }
+        assert!(files.each_ref().map(|file| fs::read(file).unwrap()) == before, "{command:?}");
+    }
+
+    // What the sentence says to do, where the backup is wanted.
+    fs::remove_file(&files[1]).unwrap();
+    let server = place.starts_at(address, &["serve"], &[]).await;
+    let users = place.tells(&["user", "list"]);
+    assert_eq!(users["users"].as_array().unwrap().len(), 2);
+    stops(server, &place).await;
+}
+
+#[tokio::test]
+async fn a_hole_in_a_conversation_is_no_endless_page() {
+    let place = Workplace::new();
+    let settings = [("CHATSERVER_LIMITS__DOWNLOAD_MESSAGES", "2")];
+    let server = place.serves(&settings).await;
+    let (alice, _) = place.alice_and_bob(&server);
+    for number in 0..30 {
+        alice.sends(&number.to_string()).await;
+    }
+    let address = server.address;
+    stops(server, &place).await;
+    let file = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
+    let mut database = file.connect().await.unwrap();
+    sqlx::raw_sql("DELETE FROM messages").execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+
+    let server = place.starts_at(address, &["serve"], &settings).await;
+    alice.downloads().await.refused(503, "unavailable");
+    until("it is not ready", async || !is_ready(&server).await).await;
+    assert!(place.log().contains("the database is damaged: stop the server"), "{}", place.log());
+}
+
+/// Where these bytes are in a file, which has them once.
+fn find(file: &[u8], bytes: &[u8]) -> usize {
+    file.windows(bytes.len()).position(|window| window == bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_corrupt_page_makes_it_not_ready_and_says_what_to_do() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    for number in 0..50 {
+        alice.sends(&format!("message {number}, {}", "long ".repeat(100))).await;
+    }
+    let address = server.address;
+    stops(server, &place).await;
+    let file = place.path().join("chatserver.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let data = BASE64.encode(format!("message 25, {}", "long ".repeat(100)));
+    let page = find(&bytes, data.as_bytes()) / 4096 * 4096;
+    bytes[page..page + 4096].fill(0xff);
+    fs::write(&file, bytes).unwrap();
+
+    let server = place.starts_at(address, &["serve"], &[]).await;
+    assert!(is_ready(&server).await);
+    bob.downloads().await.refused(503, "unavailable");
+    until("it is not ready", async || !is_ready(&server).await).await;
+    assert!(place.log().contains("the database is damaged: stop the server"), "{}", place.log());
+}
+
+#[tokio::test]
+async fn one_flipped_byte_spoils_no_page() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let flipped = [b'A', b'"', b'\\', b'{', b'}', b'|', 0, b'\n', 0xff];
+    let text = |number: usize| format!("this is the message with the number {number}");
+    for number in 0..flipped.len() {
+        alice.sends(&text(number)).await;
+    }
+    let address = server.address;
+    stops(server, &place).await;
+    let file = place.path().join("chatserver.db");
+    let mut bytes = fs::read(&file).unwrap();
+    for (number, byte) in flipped.into_iter().enumerate().skip(1) {
+        let at = find(&bytes, BASE64.encode(text(number)).as_bytes());
+        bytes[at + 10] = byte;
+    }
+    fs::write(&file, bytes).unwrap();
+
+    let server = place.starts_at(address, &["serve"], &[]).await;
+    let partial = bob.does("downloadpartial", json!({ "limit": 50 })).await;
+    for page in [bob.downloads().await.ok(), partial.ok()] {
+        let messages = page["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), flipped.len());
+        let data = |message: &Value| message["Data"].as_str().unwrap().to_owned();
+        assert_eq!(data(&messages[0]), BASE64.encode(text(0)), "the others are as they were");
+        for (number, byte) in flipped.into_iter().enumerate().skip(1) {
+            let (found, stored) = (data(&messages[number]), BASE64.encode(text(number)));
+            let seen = if byte == 0xff { '\u{fffd}' } else { char::from(byte) };
+            assert_eq!(found.chars().nth(10), Some(seen));
+            assert_eq!(found.chars().take(10).collect::<String>(), stored[..10]);
+            assert_eq!(found.chars().skip(11).collect::<String>(), stored[11..]);
+        }
+    }
+    assert!(is_ready(&server).await);
+}
