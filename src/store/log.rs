@@ -36,6 +36,11 @@ const WAIT_FOR_READS: &str = "PRAGMA busy_timeout = 100";
 /// How long the last checkpoint waits for other programs that read or write.
 const LAST_WAIT: &str = "PRAGMA busy_timeout = 2000";
 
+/// How long it is tried again while another process is at its own, for which SQLite does not wait.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(2);
+
+const ATTEMPT_AGAIN: Duration = Duration::from_millis(20);
+
 /// Changes that are in the write-ahead log after the store is closed: the database file alone lacks them.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -214,7 +219,15 @@ pub(super) async fn empty_at_the_end(
     };
     let emptied = async {
         execute(&mut connection, LAST_WAIT).await?;
-        checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(TRUNCATE)").await
+        let since = Instant::now();
+        loop {
+            let emptied =
+                checkpoint_once(&mut connection, "PRAGMA wal_checkpoint(TRUNCATE)").await?;
+            if !emptied.busy || since.elapsed() >= LAST_ATTEMPTS {
+                break Ok(emptied);
+            }
+            sleep(ATTEMPT_AGAIN).await;
+        }
     };
     let left = match emptied.await {
         Ok(checkpoint) if !checkpoint.busy => Ok(()),
