@@ -17,6 +17,7 @@ use url::{Host, Url};
 use super::server::{self, Bounds};
 use super::stream::Timeouts;
 use crate::app::App;
+use crate::store::NotReady;
 use crate::telemetry::{Logging, Metrics};
 
 /// The process runs.
@@ -24,7 +25,7 @@ pub async fn alive() -> &'static str {
     "OK\n"
 }
 
-/// The server takes requests: the store answers, and it is not stopping.
+/// The server takes requests: the database answers, changes can be made, and it is not stopping.
 pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if app.shutdown.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
@@ -32,11 +33,19 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if app.store.is_damaged() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database is damaged, see the log\n");
     }
-    match app.store.ping().await {
+    match app.store.ready().await {
+        // Another server would have no more space, and reads, deletions and logins go on.
+        Ok(()) if app.store.is_storage_full() => {
+            (StatusCode::OK, "storage_full: what grows the data is refused\n")
+        }
         Ok(()) => (StatusCode::OK, "OK\n"),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the store is not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
+            let body = match error {
+                NotReady::Unread(_) => "the store does not answer\n",
+                _ => "no change can be made\n",
+            };
+            (StatusCode::SERVICE_UNAVAILABLE, body)
         }
     }
 }

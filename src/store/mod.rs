@@ -26,6 +26,7 @@ mod participants;
 mod places;
 mod properties;
 mod queue;
+mod readiness;
 mod reading;
 mod replays;
 mod reports;
@@ -74,6 +75,8 @@ pub use messages::{AddMessage, Added, Message};
 pub use pages::{Cursor, Direction, Found, LIGHT_PAGE_BYTES, Page, PageQuery};
 pub use properties::{ChangeProperty, Property, PropertyChanged};
 pub use queue::Change;
+pub use readiness::NotReady;
+use readiness::Probes;
 use reading::{Readers, Together};
 pub use replays::{Once, Replay};
 pub use reports::{Report, ReportType, Reported, Undelivered};
@@ -104,6 +107,7 @@ pub struct Store {
     large_reads: Semaphore,
     writer: Writer,
     epoch: Epoch,
+    probes: Probes,
     reserve: Arc<Reserve>,
     /// Its schema was made or brought up to date when it was opened.
     is_migrated: bool,
@@ -155,6 +159,7 @@ impl Store {
             large_reads,
             writer,
             epoch,
+            probes: Probes::default(),
             reserve,
             is_migrated,
             gives_space_back,

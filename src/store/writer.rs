@@ -27,6 +27,7 @@ use super::log::{self, Log, LogLeft};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
 use super::queue::{Caller, Change, Item, Oldest, Submitted, Waiting, apply};
+use super::readiness::Outcomes;
 use super::reserve::Reserve;
 use super::values::ROWS;
 use super::watch::watch;
@@ -75,6 +76,9 @@ pub(super) struct Disk {
     pub(super) reserve: Arc<Reserve>,
 }
 
+/// What became of a change, once it is known.
+type Outcome<T> = oneshot::Receiver<Result<T, Error>>;
+
 /// The queue's end in the hands of the store.
 pub(super) struct Writer {
     queue: mpsc::Sender<Waiting>,
@@ -83,6 +87,7 @@ pub(super) struct Writer {
     file: DatabaseFile,
     log: Arc<Log>,
     reserve: Arc<Reserve>,
+    outcomes: Arc<Outcomes>,
     bounds: BoundLog,
     /// Cancelled once changes are no longer accepted, for whatever reason.
     closing: CancellationToken,
@@ -105,6 +110,7 @@ impl Writer {
         let Disk { file, opened, reserve } = disk;
         let (queue, changes) = mpsc::channel(QUEUE);
         let (log, oldest) = (Arc::new(Log::default()), Arc::new(Oldest::default()));
+        let outcomes = Arc::new(Outcomes::default());
         let closing = log.flush_failed().child_token();
         let (replaced, ended) = (CancellationToken::new(), CancellationToken::new());
         let (told, _) = broadcast::channel(TOLD);
@@ -120,6 +126,7 @@ impl Writer {
             looked_at: Instant::now(),
             due: Instant::now(),
             log: Arc::clone(&log),
+            outcomes: Arc::clone(&outcomes),
         };
         let (close, guard) = (closing.clone(), ended.clone().drop_guard());
         // A thread of its own: woken as a task among others, it would wait for its turn behind all who wait for it.
@@ -146,6 +153,7 @@ impl Writer {
             file,
             log,
             reserve,
+            outcomes,
             bounds: BoundLog::default(),
             closing,
             replaced,
@@ -178,6 +186,15 @@ impl Writer {
     }
 
     async fn submit<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<T, Error> {
+        self.hand_in(item)?.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Queues a change that is made whether its outcome is waited for or not.
+    pub(super) fn begin<C: Change>(&self, change: C) -> Result<Outcome<C::Outcome>, Error> {
+        self.hand_in(|caller| Item::Change(Box::new(Submitted::new(change, caller))))
+    }
+
+    fn hand_in<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<Outcome<T>, Error> {
         let (caller, outcome) = oneshot::channel();
         self.enqueue(item(caller)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
@@ -188,7 +205,7 @@ impl Writer {
             }
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
         })?;
-        outcome.await.unwrap_or(Err(Error::Closed))
+        Ok(outcome)
     }
 
     fn enqueue(&self, item: Item) -> Result<(), mpsc::error::TrySendError<Waiting>> {
@@ -226,6 +243,10 @@ impl Writer {
 
     pub(super) fn queue_depth(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    pub(super) fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
     }
 
     pub(super) fn flush_failed(&self) -> bool {
@@ -306,6 +327,7 @@ struct WriterTask {
     due: Instant,
     log: Arc<Log>,
     replaced: CancellationToken,
+    outcomes: Arc<Outcomes>,
 }
 
 impl WriterTask {
@@ -457,6 +479,7 @@ impl WriterTask {
             Ok(told) => {
                 // Before the answer: whoever has it may ask at once whether anything was written.
                 self.log.grown();
+                self.outcomes.committed(!told.is_empty());
                 if !told.is_empty() {
                     // Nobody may be listening.
                     drop(self.told.send(Told::Users(Arc::new(told))));
@@ -469,6 +492,7 @@ impl WriterTask {
                 if writing.roll_back().await.is_err() {
                     self.writing = None;
                 }
+                self.outcomes.failed();
                 Err(error)
             }
         }

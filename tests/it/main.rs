@@ -41,6 +41,7 @@ mod overload;
 mod pasting;
 mod privacy;
 mod quotas;
+mod readiness;
 mod reads;
 mod reports;
 mod second_server;
