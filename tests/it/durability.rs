@@ -14,11 +14,12 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::task::LocalSet;
 
 use crate::binary::{Process, Workplace, free_address};
+use crate::disk_model::setting;
 use crate::reports::settled;
 use crate::world::{Person, message, until};
 
-/// How often the server is killed while people send.
-const KILLS: usize = 6;
+/// How often the server is killed while people send, unless `CHATSERVER_KILLS` says otherwise.
+const KILLS: u64 = 6;
 
 /// How many messages are acknowledged between two kills.
 const BETWEEN_KILLS: usize = 120;
@@ -101,7 +102,7 @@ async fn a_kill_loses_no_acknowledged_message_and_doubles_none() {
     let senders: Vec<_> =
         people.iter().map(|person| together.spawn_local(sending(person))).collect();
     let sent = together.run_until(async {
-        for _ in 0..KILLS {
+        for _ in 0..setting("CHATSERVER_KILLS", KILLS) {
             let before = tally.acknowledged.load(Ordering::SeqCst);
             until("messages are acknowledged", async || {
                 tally.acknowledged.load(Ordering::SeqCst) >= before + BETWEEN_KILLS

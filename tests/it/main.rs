@@ -18,6 +18,7 @@ mod damage;
 mod database_file;
 mod demo;
 mod devices;
+mod disk_model;
 mod durability;
 mod ears;
 mod file_watch;

@@ -1,0 +1,326 @@
+//! Power cuts: a server runs on a disk that keeps a journal ([`disk_model.c`](disk_model.c)), and then starts again on what
+//! that disk might hold after a power cut at any moment. What was flushed is there. Of what was not, each write is there, is
+//! lost, or is torn at the borders of sectors.
+//!
+//! `CHATSERVER_IMAGES` says how many disks are tried, `CHATSERVER_SEED` which.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::task::LocalSet;
+
+use crate::binary::{Workplace, free_address};
+use crate::world::{Person, message, until};
+
+/// How many disks are tried unless `CHATSERVER_IMAGES` says otherwise.
+const IMAGES: u64 = 4;
+
+/// How many messages are acknowledged, and how often the database is flushed, before its flushes begin to fail.
+const MESSAGES: usize = 500;
+const FLUSHES: usize = 4;
+
+const DATABASE: u8 = 1;
+const LOG: u8 = 2;
+
+/// The value of a variable that makes a run longer or repeats it.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a whole number"))
+}
+
+/// A sequence of numbers that depends on its seed alone (`SplitMix64`).
+struct Dice(u64);
+
+impl Dice {
+    fn rolls(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+}
+
+/// What the disk was told.
+enum Deed {
+    Write {
+        at: usize,
+        data: Vec<u8>,
+    },
+    Truncate {
+        size: usize,
+    },
+    /// Everything before this record is on the disk.
+    Flush {
+        begun: usize,
+    },
+    /// Everything before this record is on the disk in part, and is not written again.
+    FailedFlush {
+        begun: usize,
+    },
+    Remove,
+}
+
+struct Record {
+    file: u8,
+    deed: Deed,
+    /// How long the journal was with this record.
+    end: u64,
+}
+
+/// Reads what has been recorded so far. The last record may be cut.
+fn read_journal(path: &Path) -> Vec<Record> {
+    let journal = fs::read(path).unwrap_or_default();
+    let (mut records, mut rest) = (Vec::new(), &journal[..]);
+    while let Some((head, behind)) = rest.split_at_checked(16) {
+        let length = u32::from_le_bytes(head[4..8].try_into().unwrap()) as usize;
+        let at = usize::try_from(u64::from_le_bytes(head[8..].try_into().unwrap())).unwrap();
+        let Some((data, behind)) = behind.split_at_checked(length) else { break };
+        let deed = match head[0] {
+            1 => Deed::Write { at, data: data.to_vec() },
+            2 => Deed::Truncate { size: at },
+            3 => Deed::Flush { begun: at },
+            4 => Deed::FailedFlush { begun: at },
+            _ => Deed::Remove,
+        };
+        rest = behind;
+        records.push(Record { file: head[1], deed, end: (journal.len() - rest.len()) as u64 });
+    }
+    records
+}
+
+/// A file as the disk has it: nothing, or its bytes.
+type Content = Option<Vec<u8>>;
+
+fn write(content: &mut Content, at: usize, data: &[u8]) {
+    let content = content.get_or_insert_default();
+    if content.len() < at + data.len() {
+        content.resize(at + data.len(), 0);
+    }
+    content[at..at + data.len()].copy_from_slice(data);
+}
+
+fn carry_out(content: &mut Content, deed: &Deed) {
+    match deed {
+        Deed::Write { at, data } => write(content, *at, data),
+        Deed::Truncate { size } => content.get_or_insert_default().resize(*size, 0),
+        Deed::Remove => *content = None,
+        Deed::Flush { .. } | Deed::FailedFlush { .. } => {}
+    }
+}
+
+/// Carries out what was never flushed: wholly, not at all, or in some of its sectors.
+fn tear(content: &mut Content, deed: &Deed, dice: &mut Dice) {
+    let Deed::Write { at, data } = deed else {
+        if dice.rolls(2) == 0 {
+            carry_out(content, deed);
+        }
+        return;
+    };
+    let sector = match dice.rolls(4) {
+        0 => return,
+        1 => return write(content, *at, data),
+        2 => 512,
+        _ => 4096,
+    };
+    let mut from = 0;
+    while from < data.len() {
+        let to = data.len().min(from + sector - (at + from) % sector);
+        if dice.rolls(2) == 0 {
+            write(content, at + from, &data[from..to]);
+        }
+        from = to;
+    }
+}
+
+/// A file after a power cut behind so many records.
+fn after_cut(records: &[Record], file: u8, before: Content, dice: &mut Dice) -> Content {
+    let mut content = before;
+    let mut pending: Vec<(usize, &Deed)> = Vec::new();
+    for (nth, record) in records.iter().enumerate().filter(|(_, record)| record.file == file) {
+        let (begun, is_failed) = match record.deed {
+            Deed::Flush { begun } => (begun, false),
+            Deed::FailedFlush { begun } => (begun, true),
+            _ => {
+                pending.push((nth, &record.deed));
+                continue;
+            }
+        };
+        let flushed = pending.iter().take_while(|(nth, _)| *nth < begun).count();
+        for (_, deed) in pending.drain(..flushed) {
+            if is_failed {
+                tear(&mut content, deed, dice);
+            } else {
+                carry_out(&mut content, deed);
+            }
+        }
+    }
+    for (_, deed) in pending {
+        tear(&mut content, deed, dice);
+    }
+    content
+}
+
+/// A message that was sent, and how long the journal was when it was acknowledged, if it was.
+struct Sent {
+    id: String,
+    acknowledged: Option<u64>,
+}
+
+/// Sends one message after another until one is not taken.
+async fn sends_until_refused(
+    person: Person,
+    journal: PathBuf,
+    acknowledged: Arc<AtomicUsize>,
+) -> Vec<Sent> {
+    let instance = person.instance().await;
+    let mut sent = Vec::new();
+    loop {
+        let text = "x".repeat(1 + sent.len() * 97 % 3000);
+        let message = message(&text, &person.date());
+        let fields = json!({
+            "conversationid": person.conversation, "instance": instance, "message": message,
+        });
+        let answer = person.prepares("chatconversation", "add", &fields).tried().await;
+        let is_taken = answer.is_ok_and(|answer| answer.status == 200);
+        let at = is_taken.then(|| fs::metadata(&journal).unwrap().len());
+        sent.push(Sent { id: message["ID"].as_str().unwrap().to_owned(), acknowledged: at });
+        if !is_taken {
+            return sent;
+        }
+        acknowledged.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Makes a library of [`disk_model.c`](disk_model.c), to be loaded into a server before all others.
+fn library(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("disk_model.c"), folder.join("disk_model.so"));
+    fs::write(&source, include_str!("disk_model.c")).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]);
+    assert!(compiler.status().unwrap().success());
+    library
+}
+
+/// A server's life on the disk, until its flushes failed.
+struct Life {
+    address: std::net::SocketAddr,
+    before: Vec<u8>,
+    records: Vec<Record>,
+    people: Vec<Person>,
+    sent: Vec<Vec<Sent>>,
+}
+
+impl Life {
+    async fn lived() -> Self {
+        let (tools, place, address) = (Workplace::new(), Workplace::new(), free_address());
+        let (library, journal) = (library(tools.path()), tools.path().join("journal"));
+        let mut server = place.starts_at(address, &["serve"], &[]).await;
+        let mut people = Vec::new();
+        for pair in 0..3 {
+            let mut one = place.adds(&server, &format!("One-{pair}"));
+            let mut other = place.adds(&server, &format!("Other-{pair}"));
+            place.befriends(&mut one, &mut other);
+            people.extend([one, other]);
+        }
+        server.signal("TERM");
+        assert!(server.ended().await.success());
+        let before = fs::read(place.path().join("chatserver.db")).unwrap();
+
+        let preload = [
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("DISK_JOURNAL", journal.to_str().unwrap()),
+        ];
+        let mut server = place.starts_at(address, &["serve"], &preload).await;
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let together = LocalSet::new();
+        let sending = |person: &Person| {
+            sends_until_refused(person.clone(), journal.clone(), Arc::clone(&acknowledged))
+        };
+        let senders: Vec<_> =
+            people.iter().map(|person| together.spawn_local(sending(person))).collect();
+        let sent = together.run_until(async {
+            until("messages are acknowledged, and the database is flushed", async || {
+                let is_flush = |record: &&Record| {
+                    record.file == DATABASE && matches!(record.deed, Deed::Flush { .. })
+                };
+                acknowledged.load(Ordering::SeqCst) > MESSAGES
+                    && read_journal(&journal).iter().filter(is_flush).count() >= FLUSHES
+            })
+            .await;
+            fs::write(place.path().join("failing"), "").unwrap();
+            join_all(senders).await
+        });
+        let sent = sent.await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
+        let records = read_journal(&journal);
+        let has_failed = |record: &Record| matches!(record.deed, Deed::FailedFlush { .. });
+        assert!(records.iter().any(has_failed), "a flush of the database has failed");
+        Self { address, before, records, people, sent }
+    }
+
+    /// Cuts the power behind so many records, starts a server on what the disk then has, and looks for every message.
+    async fn is_whole_after(&self, cut: usize, dice: &mut Dice, what: &str) {
+        let records = &self.records[..cut];
+        let place = Workplace::new();
+        let path = |name| place.path().join(name);
+        let database = after_cut(records, DATABASE, Some(self.before.clone()), dice).unwrap();
+        fs::write(path("chatserver.db"), database).unwrap();
+        if let Some(log) = after_cut(records, LOG, None, dice) {
+            fs::write(path("chatserver.db-wal"), log).unwrap();
+        }
+        let server = place.starts_at(self.address, &["serve"], &[]).await;
+        let journal = records.last().map_or(0, |record| record.end);
+        for (pair, sent) in self.people.chunks(2).zip(self.sent.chunks(2)) {
+            let page = pair[0].downloads().await;
+            assert_eq!(page.text, pair[1].downloads().await.text, "{what}: both agree");
+            let stored = page.message_ids();
+            let known: HashSet<_> = stored.iter().collect();
+            assert_eq!(known.len(), stored.len(), "{what}: each message is there once");
+            for sent in sent {
+                let is_promised =
+                    |sent: &&Sent| sent.acknowledged.is_some_and(|length| length <= journal);
+                let promised = sent.iter().filter(is_promised).map(|sent| &sent.id);
+                let lost: Vec<_> = promised.filter(|id| !known.contains(id)).collect();
+                assert!(lost.is_empty(), "{what}: acknowledged, but not there: {lost:?}");
+                let all: Vec<_> = sent.iter().map(|sent| &sent.id).collect();
+                let mine: HashSet<_> = all.iter().copied().collect();
+                let found: Vec<_> = stored.iter().filter(|id| mine.contains(id)).collect();
+                assert_eq!(
+                    found,
+                    all[..found.len()],
+                    "{what}: in the sender's order, without a gap"
+                );
+            }
+            pair[0].sends("after the cut").await;
+        }
+        drop(server);
+        let options = SqliteConnectOptions::new().filename(path("chatserver.db"));
+        let mut database = options.connect().await.unwrap();
+        let checked = sqlx::query_scalar::<_, String>("PRAGMA integrity_check");
+        assert_eq!(checked.fetch_one(&mut database).await.unwrap(), "ok", "{what}");
+        database.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_power_cut_at_any_moment_loses_no_acknowledged_message() {
+    let seed = setting("CHATSERVER_SEED", u64::from(std::process::id()));
+    let life = Life::lived().await;
+    for image in 0..setting("CHATSERVER_IMAGES", IMAGES) {
+        let mut dice = Dice(seed.wrapping_add(image));
+        // The first one is after the end, when flushes have failed.
+        let all = life.records.len() as u64;
+        let cut = if image == 0 { all } else { dice.rolls(all + 1) };
+        let what =
+            format!("CHATSERVER_SEED={seed}, image {image}, cut behind record {cut} of {all}");
+        life.is_whole_after(usize::try_from(cut).unwrap(), &mut dice, &what).await;
+    }
+}
