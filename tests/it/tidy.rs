@@ -105,6 +105,24 @@ fn no_test_is_switched_off() {
 }
 
 #[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guarantees = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let named = guarantees.lines().filter_map(|line| line.strip_prefix("- `")?.strip_suffix('`'));
+    let mut count = 0;
+    for name in named {
+        let (module, function) = name.rsplit_once("::").unwrap();
+        let file = format!("{}.rs", module.replace("::", "/"));
+        let files = ["tests/it", "src"].map(|folder| root.join(folder).join(&file));
+        let text = files.iter().find_map(|file| fs::read_to_string(file).ok());
+        let text = text.unwrap_or_else(|| panic!("{name}: there is no such file"));
+        assert!(text.contains(&format!("fn {function}(")), "{name}: there is no such test");
+        count += 1;
+    }
+    assert!(count > 50, "{count} tests are named");
+}
+
+#[test]
 fn the_gate_runs_the_tests_as_the_readme_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let has_line = |file: &str, line: &str| {
