@@ -20,7 +20,7 @@ pub struct ClockWatch {
     /// How long a moment must lie behind by the monotonic clock to have passed.
     window: Duration,
     last: Reading,
-    /// Readings since the last jump, from old to new: at most the newest one is older than the window by itself.
+    /// Readings since the last jump, from old to new. At most one of them is older than the window.
     steady: VecDeque<Reading>,
 }
 
