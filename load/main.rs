@@ -12,7 +12,9 @@ mod drive;
 mod figures;
 mod floors;
 mod growth;
+mod hostile;
 mod listeners;
+mod overload;
 mod report;
 mod scenario;
 mod server;
@@ -64,6 +66,9 @@ enum Command {
     Listeners(listeners::Run),
     /// Messages and pages on a database of more and more messages in 10,000 conversations
     Growth(growth::Run),
+    /// Hostile clients, one kind after the other: memory of the server, and what a bystander notices; fail where
+    /// memory exceeds its bound or the bystander is not served
+    Overload(overload::Run),
     /// Compare the ratios to the ceilings with the floors in a file; fail below one
     Floors(floors::Run),
     /// What `--ceiling` measures against
@@ -76,7 +81,13 @@ fn main() -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // A ceiling has what the server has; who measures leaves half of the machine to them.
     let is_ceiling = matches!(cli.command, Command::Ceiling(_));
-    let threads = if is_ceiling { cores } else { cores.div_ceil(2) };
+    // Those who attack keep a thread busy, which the bystander must not wait for.
+    let is_attack = matches!(cli.command, Command::Overload(_));
+    let threads = match (is_ceiling, is_attack) {
+        (_, true) => 2 * cores,
+        (true, _) => cores,
+        _ => cores.div_ceil(2),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
@@ -105,6 +116,7 @@ async fn run(command: Command) -> Result<bool, Failed> {
         Command::Mixed(run) => run.run(Scenario::Mixed).await,
         Command::Listeners(run) => run.run().await,
         Command::Growth(run) => run.run().await,
+        Command::Overload(run) => run.run().await,
         Command::Floors(run) => run.run().await,
         Command::Ceiling(serve) => serve.run().await,
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chatserver::store::Schema;
 use clap::Args;
-use procfs::process::Process;
+use procfs::process::{ClearRefs, Process};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -210,6 +210,20 @@ impl Target {
         let Ok(mut client) = Client::connect(self.address).await else { return false };
         let answer = client.call(request.as_bytes()).await;
         answer.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// The most memory that its process has had since [`Self::forget_peak`], in bytes (`VmHWM`).
+    pub fn peak_rss(&self) -> Result<u64, Failed> {
+        Ok(self.process()?.status()?.vmhwm.ok_or("no VmHWM")? * 1024)
+    }
+
+    /// Has the kernel measure the peak anew, from the present memory on.
+    pub fn forget_peak(&self) -> Result<(), Failed> {
+        Ok(self.process()?.clear_refs(ClearRefs::PeakRSS)?)
+    }
+
+    fn process(&self) -> Result<Process, Failed> {
+        Ok(Process::new(self.pid.ok_or("the process is not known: name it with --pid")?)?)
     }
 
     /// What its process has used up to now, where that is known.

@@ -10,6 +10,10 @@ use crate::id::UserId;
 /// Bodies and answers of at most this many bytes are not counted: the number of connections bounds them.
 const UNCOUNTED: usize = 16 * 1024;
 
+/// What is larger than this is large. Large ones leave a quarter of the budget to the others, so that many clients which
+/// don't read their large answers keep nobody from a list.
+const LARGE: usize = 128 * 1024;
+
 /// A user may hold one in so many bytes of the budget.
 const USERS_SHARE: usize = 8;
 
@@ -17,7 +21,7 @@ const USERS_SHARE: usize = 8;
 const NETWORKS_SHARE: usize = 2;
 
 /// A number of bytes that bodies and answers take from before they grow. A user holds at most 1/8 of it and a client
-/// network at most 1/2, but each at least one body or answer, however large.
+/// network at most 1/2, but each at least one body or answer, however large. Those above 128 KiB leave 1/4 of it to others.
 pub struct MemoryBudget {
     bytes: usize,
     held: Mutex<Held>,
@@ -95,11 +99,13 @@ impl MemoryPermit {
     /// Whether the budget and both shares have room for this permit to hold so many bytes.
     fn may_hold(&self, held: &Held, bytes: usize) -> bool {
         let total = self.budget.bytes;
+        let most = if bytes > LARGE { total - total / 4 } else { total };
         let others_of = |held: Option<&usize>| held.map_or(0, |held| held - self.bytes);
         let fits = |others: usize, share: usize| others == 0 || others + bytes <= total / share;
         let of_user = self.user.and_then(|user| held.by_user.get(&user));
         let of_network = self.network.and_then(|network| held.by_network.get(&network));
-        held.bytes - self.bytes + bytes <= total
+        let others = held.bytes - self.bytes;
+        (others == 0 || others + bytes <= most)
             && fits(others_of(of_user), USERS_SHARE)
             && fits(others_of(of_network), NETWORKS_SHARE)
     }
@@ -183,6 +189,11 @@ mod tests {
     #[test]
     fn small_ones_are_not_counted_and_the_largest_takes_all() {
         let budget = budget();
+        assert!(budget.take(Owner::default(), 48 * MIB).is_some());
+        let large = budget.take(Owner::default(), 40 * MIB).unwrap();
+        assert!(budget.take(Owner::default(), 9 * MIB).is_none(), "a quarter is kept for others");
+        assert!(budget.take(Owner::default(), LARGE).is_some());
+        drop(large);
         let all = budget.take(Owner::default(), 100 * MIB).unwrap();
         assert!(budget.take(Owner::default(), UNCOUNTED + 1).is_none());
         assert!(budget.take(Owner::default(), UNCOUNTED).is_some());
@@ -195,7 +206,7 @@ mod tests {
         let budget = budget();
         let alice = owner(1, "192.0.2.1");
         let mut permit = budget.permit(alice);
-        assert!(permit.resize(MIB) && permit.resize(8 * MIB) && permit.resize(60 * MIB));
+        assert!(permit.resize(MIB) && permit.resize(8 * MIB) && permit.resize(44 * MIB));
         assert!(budget.take(owner(2, "198.51.100.1"), 5 * MIB).is_none());
         assert!(permit.resize(MIB));
         assert!(budget.take(owner(2, "198.51.100.1"), 5 * MIB).is_some());

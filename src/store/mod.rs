@@ -151,7 +151,7 @@ impl Store {
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
-        let large_reads = Semaphore::new(readers.large_reads());
+        let large_reads = Semaphore::new(LARGE_READS);
         Ok(Self {
             readers,
             pages,
@@ -288,6 +288,10 @@ async fn connect(
     let writers = [file.connect_writer().await?, file.connect_writer().await?];
     Ok((is_migrated, writers, file.connect_readers().await?))
 }
+
+/// Large pages that are made at a time. While a page of 8 MiB is made it takes 50 MiB: SQLite has it three times, and two
+/// copies are passed on.
+const LARGE_READS: usize = 1;
 
 /// How long to wait before a database that is busy is opened again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);

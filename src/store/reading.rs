@@ -31,12 +31,6 @@ impl Readers {
         Self { count: connections.len(), pool: connections.into() }
     }
 
-    /// How many large reads may be made at a time: others always find connections, and memory for their making is
-    /// bounded. Each takes several times its size for a moment.
-    pub(super) fn large_reads(&self) -> usize {
-        (self.count / 2).clamp(1, 2)
-    }
-
     /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
     pub(super) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
         self.pool.get().await.map_err(|_| Error::Closed)

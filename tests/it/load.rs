@@ -104,6 +104,21 @@ async fn listeners_hear_of_each_message() {
 }
 
 #[test]
+fn hostile_clients_are_bounded_in_memory_and_a_bystander_is_served() {
+    let place = Workplace::new();
+    // It fails where memory exceeds its bound or a list of the bystander is not answered.
+    let short = ["--budget", "16", "--users", "8", "--seconds", "1"];
+    let measured = place.measures(&[&["overload"], &short[..]].concat());
+    let attacks = measured["attacks"].as_array().unwrap();
+    assert_eq!(attacks.len(), 8, "{measured}");
+    for attack in attacks {
+        is_without_errors(&attack["bystander"]);
+        let peak = attack["peak_rss"].as_u64().unwrap();
+        assert!(peak > 0 && peak <= measured["bound"].as_u64().unwrap(), "{measured}");
+    }
+}
+
+#[test]
 fn a_database_grows_and_its_server_is_stopped_and_killed() {
     let place = Workplace::new();
     let sizes = ["--conversations", "10", "--messages", "20,100"];

@@ -1,0 +1,230 @@
+//! Clients that mean no good. They come from addresses of loopback of their own, so that bounds for an address hit
+//! them and not the bystander.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Failed;
+use super::actor::{Actor, Ask, Seat};
+use super::crowd::Crowd;
+use super::server::Target;
+
+/// What they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attack {
+    /// 300 bodies of 16 KiB, one byte a TCP segment.
+    TinyPieces,
+    /// The same with chunks of one byte, on 20 connections.
+    TinyChunks,
+    /// 256 bodies of 1 MiB that are announced and do not come.
+    Announced,
+    /// Logins of 1 MiB with 110,000 keys, on 64 connections.
+    ManyKeys,
+    /// Pages of 8 MiB of 64 users that nobody reads.
+    Unread,
+    /// Pages of 8 MiB of 64 users, one after the other.
+    LargePages,
+    /// One user's pages of 8 MiB on 16 connections.
+    OneUser,
+    /// 2,000 heads that are half sent, and as many upgrades that never subscribe.
+    HalfSent,
+}
+
+impl Attack {
+    pub const ALL: [Self; 8] = [
+        Self::TinyPieces,
+        Self::TinyChunks,
+        Self::Announced,
+        Self::ManyKeys,
+        Self::Unread,
+        Self::LargePages,
+        Self::OneUser,
+        Self::HalfSent,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TinyPieces => "tiny pieces",
+            Self::TinyChunks => "tiny chunks",
+            Self::Announced => "announced bodies",
+            Self::ManyKeys => "many keys",
+            Self::Unread => "unread pages",
+            Self::LargePages => "large pages",
+            Self::OneUser => "one user's pages",
+            Self::HalfSent => "half-sent heads",
+        }
+    }
+}
+
+/// How long to rest where the server does not let them.
+const REST: Duration = Duration::from_millis(20);
+
+/// Those who attack a server until they are told that it is enough.
+#[derive(Clone)]
+pub struct Attackers {
+    target: Arc<Target>,
+    crowd: Arc<Crowd>,
+    enough: CancellationToken,
+}
+
+impl Attackers {
+    pub fn new(target: &Arc<Target>, crowd: &Arc<Crowd>, enough: CancellationToken) -> Self {
+        Self { target: Arc::clone(target), crowd: Arc::clone(crowd), enough }
+    }
+
+    /// Attacks until it is enough.
+    pub async fn attack(self, attack: Attack) -> Result<(), Failed> {
+        let enough = self.enough.clone();
+        let attacking = async move {
+            match attack {
+                Attack::TinyPieces => self.trickle(300, "Content-Length: 16384", b" ").await,
+                Attack::TinyChunks => {
+                    self.trickle(20, "Transfer-Encoding: chunked", b"1\r\n \r\n").await
+                }
+                Attack::Announced => self.announce().await,
+                Attack::ManyKeys => {
+                    let keys: Vec<_> = (0..110_000).map(|key| format!("\"{key}\":0")).collect();
+                    let body: Arc<str> = format!("{{{}}}", keys.join(",")).into();
+                    self.many(64, move |this, nth| this.log_in_with(Arc::clone(&body), nth)).await
+                }
+                Attack::Unread => self.many(64, |this, nth| this.download(nth, nth, false)).await,
+                Attack::LargePages => {
+                    self.many(64, |this, nth| this.download(nth, nth, true)).await
+                }
+                Attack::OneUser => self.many(16, |this, nth| this.download(nth, 0, true)).await,
+                Attack::HalfSent => self.half_send().await,
+            }
+        };
+        enough.run_until_cancelled(attacking).await.unwrap_or(Ok(()))
+    }
+
+    /// Has so many work at the same time. One whom the server lets down begins anew.
+    async fn many<F: Future<Output = Result<(), Failed>> + Send + 'static>(
+        &self,
+        count: usize,
+        work: impl Fn(Self, usize) -> F + Clone + Send + Sync + 'static,
+    ) -> Result<(), Failed> {
+        let mut working = JoinSet::new();
+        for nth in 0..count {
+            let (this, work) = (self.clone(), work.clone());
+            working.spawn(async move {
+                loop {
+                    // Being refused is what an attacker has to expect.
+                    drop(work(this.clone(), nth).await);
+                    sleep(REST).await;
+                }
+            });
+        }
+        working.join_all().await;
+        Ok(())
+    }
+
+    /// A connection from one of 64 addresses.
+    async fn connect(&self, nth: usize) -> Result<TcpStream, Failed> {
+        let host = u8::try_from(nth % 64)? + 1;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(16 * 1024)?;
+        socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, host)), 0))?;
+        let stream = socket.connect(self.target.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn head(&self, api: &str, framing: &str) -> String {
+        let (path, host) = (&self.target.path, &self.target.host);
+        format!(
+            "POST {path}?srv=chatserver&api={api} HTTP/1.1\r\nHost: {host}\r\n\
+             Content-Type: application/json\r\n{framing}\r\n\r\n"
+        )
+    }
+
+    /// Sends bodies piece by piece, a piece to each connection in turn.
+    async fn trickle(&self, count: usize, framing: &str, piece: &[u8]) -> Result<(), Failed> {
+        let mut sockets = Vec::new();
+        for nth in 0..count {
+            let mut socket = self.connect(nth).await?;
+            socket.write_all(self.head("chatconversation", framing).as_bytes()).await?;
+            sockets.push(socket);
+        }
+        loop {
+            for socket in &mut sockets {
+                // One that was let go stays closed.
+                drop(socket.write_all(piece).await);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn announce(&self) -> Result<(), Failed> {
+        let mut sockets = Vec::new();
+        for nth in 0..256 {
+            let mut socket = self.connect(nth).await?;
+            let head = self.head("chatconversation", "Content-Length: 1048576");
+            socket.write_all((head + "{").as_bytes()).await?;
+            sockets.push(socket);
+        }
+        std::future::pending().await
+    }
+
+    async fn log_in_with(self, body: Arc<str>, nth: usize) -> Result<(), Failed> {
+        let mut socket = self.connect(nth).await?;
+        let head = self.head("chatlogin", &format!("Content-Length: {}", body.len()));
+        socket.write_all(head.as_bytes()).await?;
+        socket.write_all(body.as_bytes()).await?;
+        socket.read(&mut [0; 1024]).await.map(drop)?;
+        Ok(())
+    }
+
+    /// Downloads a page of 8 MiB as this person, and reads it or not.
+    async fn download(self, nth: usize, person: usize, reads: bool) -> Result<(), Failed> {
+        let person = person % self.crowd.people.len();
+        let seats = vec![Seat { person, talk: person / 2 }];
+        let mut actor = Actor::new(&self.crowd, &self.target, seats, &[Ask::Page { limit: 500 }]);
+        let mut socket = self.connect(nth).await?;
+        loop {
+            socket.write_all(actor.next().as_bytes()).await?;
+            if !reads {
+                // The server ends the connection.
+                while socket.peek(&mut [0]).await? > 0 {
+                    sleep(Duration::from_secs(1)).await;
+                }
+                return Ok(());
+            }
+            let mut buffer = vec![0; 64 * 1024];
+            // A page is over when nothing comes for a moment.
+            while let Ok(read) = timeout(Duration::from_millis(200), socket.read(&mut buffer)).await
+            {
+                if read? == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn half_send(&self) -> Result<(), Failed> {
+        let upgrade = format!(
+            "GET /ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            self.target.host
+        );
+        loop {
+            let mut sockets = Vec::new();
+            for _ in 0..2_000 {
+                // All from one address.
+                let mut socket = self.connect(0).await?;
+                let bytes =
+                    if sockets.len() % 2 == 0 { "GET / HTTP/1.1\r\nHost:" } else { &upgrade };
+                drop(socket.write_all(bytes.as_bytes()).await);
+                sockets.push(socket);
+            }
+            sleep(Duration::from_secs(5)).await;
+        }
+    }
+}

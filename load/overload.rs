@@ -1,0 +1,166 @@
+//! Hostile clients, one kind after the other, and a bystander who goes on asking for a list: what the server's memory
+//! grows to, and what the bystander notices.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Failed;
+use super::actor::{Actor, Ask, Seat};
+use super::client::Client;
+use super::crowd::{Crowd, Shape};
+use super::drive::raise_open_files;
+use super::figures::Figures;
+use super::hostile::{Attack, Attackers};
+use super::server::{Target, Which};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Bytes of Data of the messages that pages are made of. Forty make a page of 8 MiB.
+const DATA: usize = 262_144;
+const MESSAGES: usize = 40;
+
+/// How often the bystander asks.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long the bystander waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub struct Run {
+    /// `limits.buffered_bytes` of the server, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=4095))]
+    budget: u32,
+    /// Users whose pages of 8 MiB are downloaded
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    users: u32,
+    /// How long each kind of attack lasts
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one kind of attack has done.
+struct Suffered {
+    attack: Attack,
+    peak_rss: u64,
+    bystander: Figures,
+}
+
+impl Run {
+    /// Whether memory stayed within its bound and the bystander was always served.
+    pub async fn run(self) -> Result<bool, Failed> {
+        raise_open_files(4_000)?;
+        let place = self.which.place()?;
+        let database = place.database().await?;
+        let attackers =
+            database.add(Shape::Pairs(usize::try_from(self.users.div_ceil(2))?)).await?;
+        database.fill(&attackers, MESSAGES, DATA, true).await?;
+        let bystanders = database.add(Shape::Ring { people: 21, neighbours: 10 }).await?;
+        database.close().await;
+        let settings = [
+            ("CHATSERVER_LIMITS__BUFFERED_BYTES", (u64::from(self.budget) * MIB).to_string()),
+            ("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "50".to_owned()),
+            ("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "1000".to_owned()),
+            ("CHATSERVER_LOG__FILTER", "warn".to_owned()),
+        ];
+        let server = place.serve(&settings).await?;
+        let target = Arc::new(server.target.clone());
+        let (attackers, bystanders) = (Arc::new(attackers), Arc::new(bystanders));
+        let mut suffered = Vec::new();
+        for attack in Attack::ALL {
+            suffered.push(self.suffers(&target, &attackers, &bystanders, attack).await?);
+        }
+        server.stop().await?;
+        let bound = u64::from(self.budget) * MIB * 13 / 10 + 100 * MIB;
+        self.print(&suffered, bound)?;
+        Ok(suffered.iter().all(|one| one.bystander.are_ok() && one.peak_rss <= bound))
+    }
+
+    async fn suffers(
+        &self,
+        target: &Arc<Target>,
+        attackers: &Arc<Crowd>,
+        bystanders: &Arc<Crowd>,
+        attack: Attack,
+    ) -> Result<Suffered, Failed> {
+        target.forget_peak()?;
+        let enough = CancellationToken::new();
+        let attackers = Attackers::new(target, attackers, enough.clone());
+        let attacking = tokio::spawn(attackers.attack(attack));
+        let time = Duration::from_secs(self.seconds.into());
+        let bystander = bystander(target, bystanders, time).await?;
+        enough.cancel();
+        attacking.await??;
+        Ok(Suffered { attack, peak_rss: target.peak_rss()?, bystander })
+    }
+
+    fn print(&self, suffered: &[Suffered], bound: u64) -> Result<(), Failed> {
+        if self.json {
+            let attacks = suffered.iter().map(|one| {
+                json!({
+                    "attack": one.attack.name(),
+                    "peak_rss": one.peak_rss,
+                    "bystander": one.bystander.shown(),
+                })
+            });
+            let all = json!({ "bound": bound, "attacks": attacks.collect::<Vec<_>>() });
+            println!("{}", serde_json::to_string(&all)?);
+            return Ok(());
+        }
+        println!(
+            "memory may grow to {} MiB; the bystander lists every {ASK_EVERY:?}\n",
+            bound / MIB
+        );
+        println!(
+            "{:<16} {:>9} {:>9} {:>9} {:>9}  errors",
+            "attack", "peak MiB", "lists", "p50 ms", "p99 ms"
+        );
+        for Suffered { attack, peak_rss, bystander } in suffered {
+            let shown = bystander.shown();
+            println!(
+                "{:<16} {:>9} {:>9} {:>9.2} {:>9.2}  {:?}",
+                attack.name(),
+                peak_rss / MIB,
+                shown.requests,
+                shown.p50_ms,
+                shown.p99_ms,
+                shown.errors
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Asks for a list again and again, on a connection that stays.
+async fn bystander(
+    target: &Arc<Target>,
+    crowd: &Arc<Crowd>,
+    time: Duration,
+) -> Result<Figures, Failed> {
+    let seats = vec![Seat { person: 0, talk: 0 }];
+    let mut actor = Actor::new(crowd, target, seats, &[Ask::List]);
+    let mut client = Client::connect(target.address).await?;
+    let mut figures = Figures::new(time);
+    let since = Instant::now();
+    while since.elapsed() < time {
+        let (request, asked) = (actor.next(), Instant::now());
+        match timeout(PATIENCE, client.call(request.as_bytes())).await {
+            Ok(answer) => {
+                let answer = answer?;
+                figures.count(asked.elapsed(), answer.body.len(), answer.error());
+            }
+            Err(_) => figures.count(PATIENCE, 0, Some("unanswered".to_owned())),
+        }
+        sleep(ASK_EVERY).await;
+    }
+    Ok(figures)
+}
