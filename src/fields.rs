@@ -61,6 +61,15 @@ impl<'a> Fields<'a> {
         Ok(Self { prefix, fields })
     }
 
+    /// Reads what a request needs and frees the rest, before anything is waited for.
+    ///
+    /// # Errors
+    ///
+    /// What `read` refuses.
+    pub fn take<T>(self, read: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
+        read(&self)
+    }
+
     /// A field that must be there.
     ///
     /// # Errors

@@ -16,10 +16,10 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
 pub async fn change(
     app: &App,
     caller: &Caller,
-    fields: &Fields<'_>,
+    fields: Fields<'_>,
     blocked: bool,
 ) -> Result<Reply, Error> {
-    let other = fields.required("userid")?;
+    let other = fields.take(|fields| fields.required("userid"))?;
     blocklist::change(&app.store, caller, other, blocked).await?;
     Ok(Reply::ok())
 }

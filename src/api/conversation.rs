@@ -23,8 +23,9 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
     Ok(Reply::ok().with_entries("conversations", &conversations))
 }
 
-pub async fn download(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let (query, instance) = download_fields(&app.config.limits, caller.user, fields)?;
+pub async fn download(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let limits = &app.config.limits;
+    let (query, instance) = fields.take(|fields| download_fields(limits, caller.user, fields))?;
     page(app, caller, &query, instance).await
 }
 
@@ -49,9 +50,11 @@ pub fn download_fields(
 pub async fn download_partial(
     app: &App,
     caller: &Caller,
-    fields: &Fields<'_>,
+    fields: Fields<'_>,
 ) -> Result<Reply, Error> {
-    let (query, instance) = download_partial_fields(&app.config.limits, caller.user, fields)?;
+    let limits = &app.config.limits;
+    let read = |fields: &_| download_partial_fields(limits, caller.user, fields);
+    let (query, instance) = fields.take(read)?;
     page(app, caller, &query, instance).await
 }
 
@@ -107,8 +110,9 @@ struct Accepted<'a> {
     valid_until: &'a str,
 }
 
-pub async fn add(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let (conversation, instance, message) = add_fields(&app.config.limits, fields)?;
+pub async fn add(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let read = fields.take(|fields| add_fields(&app.config.limits, fields));
+    let (conversation, instance, message) = read?;
     let reply = Reply::ok().with(
         "message",
         &Accepted {
@@ -166,9 +170,12 @@ impl Parse for Until {
     }
 }
 
-pub async fn clear(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let conversation: ConversationId = fields.required("conversationid")?;
-    let instance: Instance = fields.required("instance")?;
+pub async fn clear(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let (conversation, instance) = fields.take(|fields| {
+        let conversation: ConversationId = fields.required("conversationid")?;
+        let instance: Instance = fields.required("instance")?;
+        Ok((conversation, instance))
+    })?;
     let cleared = conversations::clear(&app.store, caller, conversation, instance).await?;
     Ok(Reply::ok().with_written("conversation", &cleared))
 }
@@ -176,10 +183,10 @@ pub async fn clear(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Re
 pub async fn change(
     app: &App,
     caller: &Caller,
-    fields: &Fields<'_>,
+    fields: Fields<'_>,
     property: Property,
 ) -> Result<Reply, Error> {
-    let conversation: ConversationId = fields.required("conversationid")?;
+    let conversation: ConversationId = fields.take(|fields| fields.required("conversationid"))?;
     let changed = conversations::change(&app.store, caller, conversation, property).await?;
     Ok(Reply::ok().with_written("conversation", &changed))
 }
@@ -187,13 +194,13 @@ pub async fn change(
 pub async fn set_background_color(
     app: &App,
     caller: &Caller,
-    fields: &Fields<'_>,
+    fields: Fields<'_>,
 ) -> Result<Reply, Error> {
     let color: Color = fields.required("color")?;
     change(app, caller, fields, color.into_property()).await
 }
 
-pub async fn hide(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
+pub async fn hide(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
     let hide_id: Option<HideId> = fields.optional("hideid")?;
     let property = hide_id.map_or(Property::Hidden, HideId::into_property);
     change(app, caller, fields, property).await

@@ -48,26 +48,26 @@ pub async fn requests(app: &App, caller: &Caller) -> Result<Reply, Error> {
     Ok(reply.with_entries("outgoing", &requests.outgoing))
 }
 
-pub async fn add(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.required("friend")?;
+pub async fn add(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.take(|fields| fields.required("friend"))?;
     friends::add(&app.store, caller, friend).await?;
     Ok(Reply::ok())
 }
 
-pub async fn accept(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.required("friendid")?;
+pub async fn accept(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.take(|fields| fields.required("friendid"))?;
     friends::accept(&app.store, caller, friend).await?;
     Ok(Reply::ok())
 }
 
-pub async fn decline(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.required("friendid")?;
+pub async fn decline(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.take(|fields| fields.required("friendid"))?;
     friends::decline(&app.store, caller, friend).await?;
     Ok(Reply::ok())
 }
 
-pub async fn remove(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.required("friendid")?;
+pub async fn remove(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let friend = fields.take(|fields| fields.required("friendid"))?;
     friends::remove(&app.store, caller, friend).await?;
     Ok(Reply::ok())
 }

@@ -52,10 +52,10 @@ pub async fn login(
     app: &Arc<App>,
     head: &Parts,
     station: StationId,
-    fields: &Fields<'_>,
+    fields: Fields<'_>,
     seen: &mut Seen,
 ) -> Result<Reply, Error> {
-    let api_key: Presented = fields.required("apikey")?;
+    let api_key: Presented = fields.take(|fields| fields.required("apikey"))?;
     let login = users::login(&app.store, &api_key.0).await;
     let login = login.map_err(|error| caller::count_failure(app, head, error))?;
     seen.user = Some(login.user);

@@ -175,36 +175,47 @@ const fn signed(api: Api, name: &'static str, act: Act) -> Action {
     Action { api, name, act: Some(act) }
 }
 
-async fn perform(
-    act: Act,
-    app: &App,
-    caller: &Caller,
-    fields: &Fields<'_>,
-) -> Result<Reply, Error> {
-    let change = |property| conversation::change(app, caller, fields, property);
+async fn perform(act: Act, app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
     match act {
-        Act::ListFriends => friends::list(app, caller).await,
-        Act::ListRequests => friends::requests(app, caller).await,
+        Act::ListFriends => {
+            drop(fields);
+            friends::list(app, caller).await
+        }
+        Act::ListRequests => {
+            drop(fields);
+            friends::requests(app, caller).await
+        }
         Act::AddFriend => friends::add(app, caller, fields).await,
         Act::AcceptFriend => friends::accept(app, caller, fields).await,
         Act::DeclineFriend => friends::decline(app, caller, fields).await,
         Act::RemoveFriend => friends::remove(app, caller, fields).await,
-        Act::ListBlocks => blocklist::list(app, caller).await,
+        Act::ListBlocks => {
+            drop(fields);
+            blocklist::list(app, caller).await
+        }
         Act::Block(blocked) => blocklist::change(app, caller, fields, blocked).await,
-        Act::List => conversation::list(app, caller).await,
+        Act::List => {
+            drop(fields);
+            conversation::list(app, caller).await
+        }
         Act::Download => conversation::download(app, caller, fields).await,
         Act::DownloadPartial => conversation::download_partial(app, caller, fields).await,
         Act::Add => conversation::add(app, caller, fields).await,
         Act::Clear => conversation::clear(app, caller, fields).await,
-        Act::Favorite(favorite) => change(Property::Favorite(favorite)).await,
-        Act::Mute(muted) => change(Property::Muted(muted)).await,
+        Act::Favorite(favorite) => {
+            conversation::change(app, caller, fields, Property::Favorite(favorite)).await
+        }
+        Act::Mute(muted) => conversation::change(app, caller, fields, Property::Muted(muted)).await,
         Act::SetListItemBackgroundColor => {
             conversation::set_background_color(app, caller, fields).await
         }
         Act::Hide => conversation::hide(app, caller, fields).await,
-        Act::Unhide => change(Property::Shown).await,
+        Act::Unhide => conversation::change(app, caller, fields, Property::Shown).await,
         Act::Report(report_type) => reports::report(app, caller, fields, report_type).await,
-        Act::Choose(chosen) => availability::choose(app, caller, chosen).await,
+        Act::Choose(chosen) => {
+            drop(fields);
+            availability::choose(app, caller, chosen).await
+        }
         Act::RegisterWorkspace => workspace::register(app, caller, fields).await,
     }
 }
@@ -333,13 +344,13 @@ async fn answer(
         let station = caller::station_of_login(&head.headers)?;
         let fields = Fields::of_body(body)?;
         seen.action = action_of(api, &fields)?.name;
-        return login::login(app, head, station, &fields, seen).await;
+        return login::login(app, head, station, fields, seen).await;
     }
     let (signer, fields) = caller::verify(app, head, api, body, seen).await?;
     let action = action_of(api, &fields)?;
     if let Some(act) = action.act {
         let caller = signer.caller(app)?;
-        let reply = perform(act, app, &caller, &fields).await?;
+        let reply = perform(act, app, &caller, fields).await?;
         if let Some(station) = caller.station {
             // What was carried out was a use of its station, which a refusal is not.
             app.station_used_meanwhile(caller.user, station);
@@ -347,7 +358,7 @@ async fn answer(
         Ok(reply)
     } else {
         let asker = signer.asker(app, body)?;
-        notification::download(app, &asker, &fields).await
+        notification::download(app, &asker, fields).await
     }
 }
 

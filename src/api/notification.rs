@@ -8,9 +8,9 @@ use crate::fields::Fields;
 use crate::notifications::{Inbox, Poll, Sequence};
 
 /// What the station is to be told. Without `ack` it is told once, otherwise until that is acknowledged.
-pub async fn download(app: &App, asker: &Asker, fields: &Fields<'_>) -> Result<Reply, Error> {
+pub async fn download(app: &App, asker: &Asker, fields: Fields<'_>) -> Result<Reply, Error> {
     let Asker { user, station, is_signed, ref poll } = *asker;
-    let acknowledged = fields.optional_number("ack")?.map(Sequence::said);
+    let acknowledged = fields.take(|fields| fields.optional_number("ack"))?.map(Sequence::said);
     app.station_used(user, station, is_signed).await?;
     let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
     if let Some(reply) = read(&inbox, poll, acknowledged).await? {

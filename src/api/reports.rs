@@ -11,12 +11,14 @@ use crate::users::Caller;
 pub async fn report(
     app: &App,
     caller: &Caller,
-    fields: &Fields<'_>,
+    fields: Fields<'_>,
     report_type: ReportType,
 ) -> Result<Reply, Error> {
-    let conversation = fields.required("conversationid")?;
-    let instance = fields.optional("instance")?;
-    let messages = fields.list("messageids", reports::MOST)?;
+    let (conversation, instance, messages) = fields.take(|fields| {
+        let conversation = fields.required("conversationid")?;
+        let instance = fields.optional("instance")?;
+        Ok((conversation, instance, fields.list("messageids", reports::MOST)?))
+    })?;
     let now = app.clock.now();
     reports::report(&app.store, caller, report_type, conversation, instance, &messages, now)
         .await?;

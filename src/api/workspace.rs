@@ -7,8 +7,8 @@ use crate::error::Error;
 use crate::users::Caller;
 use crate::workspaces;
 
-pub async fn register(app: &App, caller: &Caller, fields: &Fields<'_>) -> Result<Reply, Error> {
-    let name = fields.required("workspacename")?;
+pub async fn register(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
+    let name = fields.take(|fields| fields.required("workspacename"))?;
     workspaces::register(&app.store, caller, name, app.clock.now()).await?;
     Ok(Reply::ok())
 }
