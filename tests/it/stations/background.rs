@@ -82,8 +82,9 @@ async fn a_stop_waits_for_stations_that_are_being_bound() {
 /// The order of use changes while a new station is bound, whoever else uses one at that moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn uses_during_a_bind_do_no_harm() {
-    const STATIONS: u32 = 400;
-    let world = World::with(&[("limits.stations_per_user", "400")]).await;
+    // With many more, the sort is less likely to notice that its order changes.
+    const STATIONS: u32 = 32;
+    let world = World::start().await;
     let alice = world.person("Alice").await;
     let (app, now) = (world.app(), Timestamp::parse(&world.clock.date()).unwrap());
     let station = |number: u32| StationId::parse(&format!("{number:032x}")).unwrap();
@@ -114,7 +115,7 @@ async fn uses_during_a_bind_do_no_harm() {
         }
         let bound = scope.spawn(|| {
             runtime.block_on(async {
-                for number in STATIONS..STATIONS + 100 {
+                for number in STATIONS..STATIONS + 300 {
                     binds(number).await;
                 }
             });
@@ -123,7 +124,7 @@ async fn uses_during_a_bind_do_no_harm() {
         is_over.store(true, Ordering::Relaxed);
         assert!(bound.is_ok(), "binding a station panicked");
     });
-    assert_eq!(stations_of(&world, &alice).await.len(), 400);
+    assert_eq!(stations_of(&world, &alice).await.len(), 32);
 }
 
 #[tokio::test]
