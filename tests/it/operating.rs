@@ -252,11 +252,13 @@ async fn a_bounded_number_of_connections_is_open_at_a_time() {
 
 #[tokio::test]
 async fn it_is_not_ready_without_its_database() {
-    let world = World::start().await;
-    let ready = format!("http://{}/readyz", world.address);
+    // A process of its own: that a database is damaged is known to the whole process.
+    let workplace = Workplace::new();
+    let server = workplace.serves(&[]).await;
+    let ready = format!("http://{}/readyz", server.address);
     assert_eq!(get(&ready).await.0, 200);
-    for file in ["chat.db", "chat.db-wal"] {
-        std::fs::write(world.database().with_file_name(file), vec![b'x'; 100_000]).unwrap();
+    for file in ["chatserver.db", "chatserver.db-wal"] {
+        std::fs::write(workplace.path().join(file), vec![b'x'; 100_000]).unwrap();
     }
     until("it is not ready", async || get(&ready).await.0 == 503).await;
 }
