@@ -147,6 +147,7 @@ impl Workplace {
         command.args(["--listen", &address.to_string()]);
         command.env("CHATSERVER_HTTP__METRICS_LISTEN", free_address().to_string());
         command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
+        command.env("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "0");
         command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(printed).stderr(log);
         Process::of(command, address)

@@ -106,7 +106,7 @@ async fn a_clear_takes_what_was_said_before_it_and_nothing_else() {
 
 #[tokio::test]
 async fn cleared_messages_are_removed_from_the_disk_by_and_by() {
-    let world = World::with(&[("limits.connections_per_address", "0")]).await;
+    let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);
     world.befriends(&mut other, &mut carol).await;

@@ -149,7 +149,12 @@ async fn who_can_not_be_asked_is_named_as_the_wrong_field() {
     ] {
         let refused = alice.wants(wrong).await.refused(400, "invalid_field");
         let sentence = "friend must be the e-mail address or the user id of somebody else";
-        assert_eq!(refused["errormessage"], sentence, "{wrong}");
+        let said = refused["errormessage"].as_str().unwrap();
+        if wrong.is_ascii() {
+            assert_eq!(said, sentence, "{wrong}");
+        } else {
+            assert!(said.starts_with("friend ") && said.contains("ASCII"), "{said}");
+        }
     }
     assert_eq!(alice.requests().await, NONE);
     for action in ["accept", "decline", "remove"] {

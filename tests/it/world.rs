@@ -133,6 +133,7 @@ impl World {
             ("http.listen", "127.0.0.1:0"),
             ("database.url", url.as_str()),
             ("limits.requests_per_second", "0"),
+            ("limits.connections_per_address", "0"),
         ];
         all.extend_from_slice(settings);
         let config = Config::load(None, [], &all).unwrap();
