@@ -134,7 +134,7 @@ now=$(date -u '+%Y-%m-%d %H:%M:%S')
 signature=$(printf 'chatserver\nchatlistener\n%s\n%s\n%s' "$user" "$station" "$now" |
   openssl dgst -sha256 -hmac "$key" -r | cut -c1-64)
 says "{\"action\":\"subscribe\",\"userid\":\"$user\",\"stationid\":\"$station\",\"timestamp\":\"$now\",\"signature\":\"$signature\"}"
-hears 'the subscription' '{"status":"OK","errormessage":""}'
+hears 'the subscription' '{"status":"OK","errormessage":"","epoch":'
 hears 'everything' "\"conversationlistchangedof\":[\"$user\"]}"
 # For longer than the proxy waits for what is silent, there is nothing but the server's pings, and the answers.
 pongs=0
