@@ -16,7 +16,7 @@ use super::actor::{Actor, Ask, Seat};
 use super::crowd::Crowd;
 use super::server::Target;
 
-/// What they do.
+/// A kind of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
     /// 300 bodies of 16 KiB, one byte a TCP segment.
@@ -66,7 +66,7 @@ impl Attack {
 /// How long to rest where the server does not let them.
 const REST: Duration = Duration::from_millis(20);
 
-/// Those who attack a server until they are told that it is enough.
+/// Clients that attack a server until `enough` is cancelled.
 #[derive(Clone)]
 pub struct Attackers {
     target: Arc<Target>,

@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // A ceiling has what the server has; who measures leaves half of the machine to them.
     let is_ceiling = matches!(cli.command, Command::Ceiling(_));
-    // Those who attack keep a thread busy, which the bystander must not wait for.
+    // An attack keeps a thread busy; the bystander must not wait for it.
     let is_attack = matches!(cli.command, Command::Overload(_));
     let threads = match (is_ceiling, is_attack) {
         (_, true) => 2 * cores,

@@ -48,7 +48,7 @@ pub struct Run {
     json: bool,
 }
 
-/// What one kind of attack has done.
+/// The figures of one kind of attack.
 struct Suffered {
     attack: Attack,
     peak_rss: u64,

@@ -28,7 +28,7 @@ pub fn station_of_login(headers: &HeaderMap) -> Result<StationId, Error> {
         .map_err(|problem| Error::InvalidField { field: "Ozeki-Station".to_owned(), problem })
 }
 
-/// Who has made a request, which is fresh.
+/// The verified user and station of a fresh request.
 pub struct Signer {
     user: UserId,
     station: Option<StationId>,
@@ -39,8 +39,8 @@ pub struct Signer {
     timestamp: Option<Timestamp>,
 }
 
-/// Verifies the signature and the freshness of a request, and only then counts it against its user: whoever has
-/// captured an old request must not use up its owner's rate. A failure counts against the client's address.
+/// Verifies the signature and the freshness of a request, and only then counts it against its user: an old request
+/// that is captured and sent again must not use up its owner's rate. A failure counts against the client's address.
 pub async fn verify<'a>(
     app: &App,
     head: &Parts,

@@ -1,4 +1,4 @@
-//! What fuzz targets call of the HTTP edge, see [`crate::fuzzing`].
+//! Entry points of the HTTP edge for fuzz targets, see [`crate::fuzzing`].
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;

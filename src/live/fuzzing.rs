@@ -1,4 +1,4 @@
-//! What fuzz targets call of the listener, see [`crate::fuzzing`].
+//! Entry points of the listener for fuzz targets, see [`crate::fuzzing`].
 
 use tokio::io;
 use tokio::runtime::Builder;
