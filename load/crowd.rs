@@ -25,6 +25,9 @@ const KEY_PAIRS: &str = include_str!("../tests/it/keys.txt");
 /// How many changes are under way at a time: enough to fill the batches of the store.
 const AT_ONCE: usize = 512;
 
+/// Their bytes: the writer's queue takes 16 MiB.
+const BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
+
 /// Somebody who signs requests.
 pub struct Person {
     pub user: UserId,
@@ -147,7 +150,8 @@ impl Database {
             let sender = if both { turn % 2 } else { 0 };
             crowd.talks.iter().map(move |talk| self.send(crowd, talk, sender, bytes))
         });
-        stream::iter(sends).buffered(AT_ONCE).try_collect().await
+        let at_once = (BYTES_AT_ONCE / bytes.max(1)).clamp(1, AT_ONCE);
+        stream::iter(sends).buffered(at_once).try_collect().await
     }
 
     async fn send(

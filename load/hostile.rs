@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,12 +34,14 @@ pub enum Attack {
     LargePages,
     /// One user's pages of 8 MiB on 16 connections.
     OneUser,
+    /// Pages of 8 MiB of 64 users who go away while the page is made.
+    GivenUp,
     /// 2,000 heads that are half sent, and as many upgrades that never subscribe.
     HalfSent,
 }
 
 impl Attack {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TinyPieces,
         Self::TinyChunks,
         Self::Announced,
@@ -46,6 +49,7 @@ impl Attack {
         Self::Unread,
         Self::LargePages,
         Self::OneUser,
+        Self::GivenUp,
         Self::HalfSent,
     ];
 
@@ -58,13 +62,22 @@ impl Attack {
             Self::Unread => "unread pages",
             Self::LargePages => "large pages",
             Self::OneUser => "one user's pages",
+            Self::GivenUp => "given-up pages",
             Self::HalfSent => "half-sent heads",
         }
+    }
+
+    /// Whether it does its harm by pages, so that it is none where not one page is served.
+    pub fn needs_pages(self) -> bool {
+        matches!(self, Self::Unread | Self::LargePages | Self::OneUser)
     }
 }
 
 /// How long to rest where the server does not let them.
 const REST: Duration = Duration::from_millis(20);
+
+/// How long a client waits for a page before it goes away.
+const GIVES_UP_AFTER: Duration = Duration::from_millis(30);
 
 /// Clients that attack a server until `enough` is cancelled.
 #[derive(Clone)]
@@ -72,11 +85,19 @@ pub struct Attackers {
     target: Arc<Target>,
     crowd: Arc<Crowd>,
     enough: CancellationToken,
+    /// Pages that the server has begun to send.
+    pages: Arc<AtomicU64>,
 }
 
 impl Attackers {
     pub fn new(target: &Arc<Target>, crowd: &Arc<Crowd>, enough: CancellationToken) -> Self {
-        Self { target: Arc::clone(target), crowd: Arc::clone(crowd), enough }
+        let (target, crowd) = (Arc::clone(target), Arc::clone(crowd));
+        Self { target, crowd, enough, pages: Arc::default() }
+    }
+
+    /// Counts the pages that the server has begun to send them.
+    pub fn pages(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.pages)
     }
 
     /// Attacks until it is enough.
@@ -99,6 +120,7 @@ impl Attackers {
                     self.many(64, |this, nth| this.download(nth, nth, true)).await
                 }
                 Attack::OneUser => self.many(16, |this, nth| this.download(nth, 0, true)).await,
+                Attack::GivenUp => self.many(64, Self::give_up).await,
                 Attack::HalfSent => self.half_send().await,
             }
         };
@@ -182,14 +204,30 @@ impl Attackers {
         Ok(())
     }
 
-    /// Downloads a page of 8 MiB as this person, and reads it or not.
-    async fn download(self, nth: usize, person: usize, reads: bool) -> Result<(), Failed> {
+    /// Someone who asks for pages of 8 MiB.
+    fn reader(&self, person: usize) -> Actor {
         let person = person % self.crowd.people.len();
         let seats = vec![Seat { person, talk: person / 2 }];
-        let mut actor = Actor::new(&self.crowd, &self.target, seats, &[Ask::Page { limit: 500 }]);
+        Actor::new(&self.crowd, &self.target, seats, &[Ask::Page { limit: 500 }])
+    }
+
+    async fn give_up(self, nth: usize) -> Result<(), Failed> {
+        let mut socket = self.connect(nth).await?;
+        socket.write_all(self.reader(nth).next().as_bytes()).await?;
+        sleep(GIVES_UP_AFTER).await;
+        Ok(())
+    }
+
+    /// Downloads a page of 8 MiB as this person, and reads it or not.
+    async fn download(self, nth: usize, person: usize, reads: bool) -> Result<(), Failed> {
+        let mut actor = self.reader(person);
         let mut socket = self.connect(nth).await?;
         loop {
             socket.write_all(actor.next().as_bytes()).await?;
+            let mut status = [0; 12];
+            if socket.peek(&mut status).await? == status.len() && status == *b"HTTP/1.1 200" {
+                self.pages.fetch_add(1, Ordering::Relaxed);
+            }
             if !reads {
                 // The server ends the connection.
                 while socket.peek(&mut [0]).await? > 0 {
