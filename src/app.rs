@@ -11,6 +11,7 @@ use crate::availability::Presence;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::error::Error;
+use crate::freshness::Freshness;
 use crate::id::{StationId, UserId};
 use crate::limits::{
     AddressPermit, BoundLog, ConnectionCounts, MemoryBudget, MemoryPermit, Owner, Rates,
@@ -31,8 +32,8 @@ pub struct App {
     pub store: Store,
     /// The time.
     pub clock: Clock,
-    /// Requests that were signed in this second or before are refused: the database was restored since.
-    signed_before_restore: Timestamp,
+    /// Refuses old timestamps.
+    freshness: Freshness,
     /// The URL by which clients reach the server.
     pub public_url: Url,
     /// Says whether signatures are right.
@@ -70,11 +71,11 @@ impl App {
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
         let hub = Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size()));
         let stations = Stations::new(limits.stations_per_user.get(), Arc::clone(&hub));
-        // A clock that ran ahead during the restore must not keep people out now.
-        let signed_before_restore = store.epoch().began_at.min(clock.now());
+        let skew = config.auth.clock_skew_seconds.get().into();
+        let freshness = Freshness::new(skew, store.epoch().began_at, clock.now());
         Self {
             store,
-            signed_before_restore,
+            freshness,
             public_url: config.http.public_url.or_listening_on(address),
             verifier: Verifier::default(),
             stations: Arc::new(stations),
@@ -121,14 +122,7 @@ impl App {
     ///
     /// [`Error::TimestampOutOfRange`], [`Error::SignedBeforeRestore`].
     pub fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
-        let now = self.clock.now();
-        if timestamp.distance(now) > u64::from(self.config.auth.clock_skew_seconds.get()) {
-            return Err(Error::TimestampOutOfRange { server_time: now });
-        }
-        if timestamp <= self.signed_before_restore {
-            return Err(Error::SignedBeforeRestore { server_time: now });
-        }
-        Ok(())
+        self.freshness.check(timestamp, self.clock.now())
     }
 
     /// Counts something that is known to be a user's own and fresh against that user.
@@ -198,11 +192,41 @@ impl App {
     pub fn admit_large_read(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
         let mut permit = self.memory.permit(owner);
         self.resize(&mut permit, bytes)?;
+        self.charge_for_size(owner, bytes)?;
+        Ok(permit)
+    }
+
+    /// Admits an answer that is already made, such as a list: it is charged in the same way, and takes its memory now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RateLimited`], [`Error::Crowded`].
+    pub fn admit_made(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
+        let mut permit = self.memory.permit_for_made(owner);
+        self.resize(&mut permit, bytes)?;
+        self.charge_for_size(owner, bytes)?;
+        Ok(permit)
+    }
+
+    fn charge_for_size(&self, owner: Owner, bytes: usize) -> Result<(), Error> {
         let requests = u32::try_from(bytes / LIGHT_PAGE_BYTES).ok().and_then(NonZeroU32::new);
         if let (Some(user), Some(requests)) = (owner.user, requests) {
             let counted = self.rates.count_many(&user, requests);
             counted.map_err(|retry_after| Error::RateLimited { retry_after })?;
         }
-        Ok(permit)
+        Ok(())
+    }
+
+    /// Puts the memory that a body takes on the account of its user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crowded`] where the user's share is taken.
+    pub fn charge_body(&self, permit: &mut MemoryPermit, user: UserId) -> Result<(), Error> {
+        if permit.charge_to(user) {
+            return Ok(());
+        }
+        self.bounds.hit("limits.buffered_bytes");
+        Err(Error::Crowded)
     }
 }

@@ -32,6 +32,7 @@ pub mod conversations;
 mod envelope;
 pub mod error;
 pub mod fields;
+mod freshness;
 pub mod friends;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -119,8 +119,9 @@ pub async fn download(
     let (page, permit) = match store.page(query).await?.ok_or_else(not_found)? {
         Found::Page(page) => (page, None),
         Found::Large(bytes) => {
-            let permit = admit(bytes)?;
-            (store.large_page(query).await?.ok_or_else(not_found)?, Some(permit))
+            let made = store.large_page(query, admit(bytes)?).await?;
+            let (page, permit) = made.ok_or_else(not_found)?;
+            (page, Some(permit))
         }
     };
     if instance.is_some_and(|instance| instance != page.instance) {

@@ -49,8 +49,9 @@ pub struct Received {
 }
 
 impl Received {
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The bytes, and the memory that they take.
+    pub fn parts(&mut self) -> (&[u8], &mut MemoryPermit) {
+        (&self.bytes, &mut self.permit)
     }
 
     /// Adds bytes that have come. They are copied: as they come, each piece keeps the whole buffer that it was read into.

@@ -48,7 +48,7 @@ pub async fn verify<'a>(
     body: &'a [u8],
     seen: &mut Seen,
 ) -> Result<(Signer, Fields<'a>), Error> {
-    let client = client::address(head, &app.config.http.trusted_proxies.0);
+    let client = client::address(head);
     let verified = async {
         let mut signer = verified(app, &head.headers, api, body, client).await?;
         seen.user = Some(signer.user);
@@ -137,7 +137,7 @@ async fn at_a_bound_station(
 
 /// Counts a failure of the client at the other end, see [`App::count_failure`].
 pub fn count_failure(app: &App, head: &Parts, error: Error) -> Error {
-    app.count_failure(client::address(head, &app.config.http.trusted_proxies.0), error)
+    app.count_failure(client::address(head), error)
 }
 
 fn signed_header<T: Parse>(
@@ -177,6 +177,10 @@ pub struct Asker {
 }
 
 impl Signer {
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
     /// The caller of an API that takes signed requests alone.
     pub fn caller(self, app: &App) -> Result<Caller, Error> {
         let unsigned = || Error::InvalidSignature("Ozeki-Signature is missing".to_owned());

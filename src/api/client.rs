@@ -13,11 +13,23 @@ use crate::limits::AddressPermit;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address that a request comes from. Only trusted proxies are believed in what they add to
+/// The address of the client, as a request carries it.
+#[derive(Clone, Copy)]
+struct Client(IpAddr);
+
+/// Finds the address that a request comes from, and leaves it on the request. Only trusted proxies are believed in what they add to
 /// `X-Forwarded-For`: the client is the last address in it that is not such a proxy.
-pub fn address(head: &Parts, trusted: &[Network]) -> Option<IpAddr> {
-    let peer = head.extensions.get::<Connection>()?.peer.ip().to_canonical();
-    Some(behind_proxies(peer, &head.headers, trusted))
+pub fn find(head: &mut Parts, trusted: &[Network]) {
+    if let Some(connection) = head.extensions.get::<Connection>() {
+        let peer = connection.peer.ip().to_canonical();
+        let client = behind_proxies(peer, &head.headers, trusted);
+        head.extensions.insert(Client(client));
+    }
+}
+
+/// The address that a request comes from, once it was found.
+pub fn address(head: &Parts) -> Option<IpAddr> {
+    head.extensions.get::<Client>().map(|client| client.0)
 }
 
 /// Whether this address is one of `http.trusted_proxies`.
@@ -26,12 +38,13 @@ pub fn is_trusted(app: &App, address: IpAddr) -> bool {
 }
 
 /// Counts a request of a client behind a trusted proxy as one connection, until the permit is dropped: how many
-/// connections the proxy itself has open is the proxy's choice.
+/// connections the proxy itself has open is the proxy's choice. The last of several proxies may name another one as its client.
 pub fn count_behind_proxy(app: &App, head: &Parts) -> Result<Option<AddressPermit>, Error> {
     let peer = head.extensions.get::<Connection>().map(|one| one.peer.ip().to_canonical());
-    let client = address(head, &app.config.http.trusted_proxies.0);
-    match (peer, client) {
-        (Some(peer), Some(client)) if peer != client => app.count_connection(client).map(Some),
+    match (peer, address(head)) {
+        (Some(peer), Some(client)) if peer != client && !is_trusted(app, client) => {
+            app.count_connection(client).map(Some)
+        }
         _ => Ok(None),
     }
 }

@@ -34,7 +34,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
             return seen.refused(&error).on(response::refusal(&error, ErrorStatus::Real));
         }
     };
-    let client = client::address(&head, &app.config.http.trusted_proxies.0);
+    let client = client::address(&head);
     let listening = Arc::clone(&app);
     let connection = head.extensions.get::<Connection>().cloned();
     app.hub.tasks().spawn(async move {
@@ -64,6 +64,9 @@ fn admit(
     {
         return Err(Error::malformed("Origin", "one that may listen here"));
     }
-    let permit = app.hub.unsubscribed().ok_or(Error::Crowded)?;
+    let permit = app.hub.unsubscribed().ok_or_else(|| {
+        app.bounds.hit("listeners that have not subscribed");
+        Error::Crowded
+    })?;
     Ok((response, permit, client::count_behind_proxy(app, head)?))
 }

@@ -44,6 +44,7 @@ use crate::id::Parse;
 use crate::limits::{AddressPermit, Owner};
 use crate::store::{Availability, Property, ReportType};
 use crate::users::Caller;
+use body::Received;
 use envelope::Reply;
 use fields::Fields;
 use observe::Seen;
@@ -260,7 +261,7 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
     let mut seen = Seen::default();
-    let client = client::address(&head, &app.config.http.trusted_proxies.0);
+    let client = client::address(&head);
     let received = match admit(&app, &head, &mut seen) {
         Ok(admitted) => {
             let received = body::receive(&app, &head, body, admitted.max_body, client).await;
@@ -269,9 +270,9 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
         Err(error) => Err(body::refuse(&app, &head, body, error).await),
     };
     let answered = match received {
-        Ok((admitted, received)) => {
+        Ok((admitted, mut received)) => {
             let limit = app.config.http.request_timeout_seconds.duration();
-            let answer = answer(&app, &head, admitted.api, received.bytes(), &mut seen);
+            let answer = answer(&app, &head, admitted.api, &mut received, &mut seen);
             let answered = tokio::time::timeout(limit, answer).await;
             answered.unwrap_or(Err(Error::TimedOut))
         }
@@ -337,9 +338,10 @@ async fn answer(
     app: &Arc<App>,
     head: &Parts,
     api: Api,
-    body: &[u8],
+    received: &mut Received,
     seen: &mut Seen,
 ) -> Result<Reply, Error> {
+    let (body, memory) = received.parts();
     if api.shows == Shows::ApiKey {
         let station = caller::station_of_login(&head.headers)?;
         let fields = Fields::of_body(body)?;
@@ -347,6 +349,7 @@ async fn answer(
         return login::login(app, head, station, fields, seen).await;
     }
     let (signer, fields) = caller::verify(app, head, api, body, seen).await?;
+    app.charge_body(memory, signer.user())?;
     let action = action_of(api, &fields)?;
     if let Some(act) = action.act {
         let caller = signer.caller(app)?;

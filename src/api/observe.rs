@@ -70,11 +70,12 @@ impl Seen {
 
 /// The outermost layer: it sees every answer.
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    client::find(&mut head, &app.config.http.trusted_proxies.0);
     let mut request = Observed {
         id: Uuid::new_v4().hyphenated().to_string(),
         started: Instant::now(),
-        client: client::address(&head, &app.config.http.trusted_proxies.0),
+        client: client::address(&head),
         uri: head.uri.clone(),
         answered: false,
     };

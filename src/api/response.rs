@@ -15,8 +15,13 @@ use crate::limits::{MemoryPermit, Owner};
 /// A success as an answer, which keeps its part of the memory budget until the client has taken it.
 pub fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<Body>, Error> {
     let (bytes, permit) = reply.into_parts();
-    let mut permit = permit.unwrap_or_else(|| app.memory.permit(owner));
-    app.resize(&mut permit, bytes.len())?;
+    let permit = match permit {
+        Some(mut permit) => {
+            app.resize(&mut permit, bytes.len())?;
+            permit
+        }
+        None => app.admit_made(owner, bytes.len())?,
+    };
     let answer = Answer { bytes, _permit: permit };
     Ok(json(StatusCode::OK, Bytes::from_owner(answer)))
 }

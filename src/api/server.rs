@@ -68,6 +68,8 @@ pub(super) struct Bounds {
     /// The setting that bounds the number of connections, for the log.
     pub(super) name: &'static str,
     pub(super) connections: usize,
+    /// Whether `limits.connections_per_address` applies.
+    pub(super) are_counted: bool,
     pub(super) timeouts: Timeouts,
 }
 
@@ -78,6 +80,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let bounds = Bounds {
         name: "limits.connections",
         connections: limits.connections.size(),
+        are_counted: true,
         timeouts: Timeouts {
             header: http.header_timeout_seconds.duration(),
             keep_alive: http.keep_alive_seconds.duration(),
@@ -205,7 +208,7 @@ impl Server {
     /// of its requests names is.
     fn count(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, Error> {
         let peer = peer.ip().to_canonical();
-        if client::is_trusted(&self.app, peer) {
+        if !self.bounds.are_counted || client::is_trusted(&self.app, peer) {
             return Ok(None);
         }
         self.app.count_connection(peer).map(Some)
@@ -260,7 +263,7 @@ impl Server {
                 tokio::select! {
                     served = &mut http => served,
                     () = self.cut.cancelled() => {
-                        if !received.load(Ordering::Relaxed) {
+                        if phase.is_head() || !received.load(Ordering::Relaxed) {
                             return;
                         }
                         tokio::select! {

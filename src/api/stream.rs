@@ -56,6 +56,11 @@ impl Phase {
         self.get() != Self::REQUEST
     }
 
+    /// Whether a part of a head has come, and no more.
+    pub(super) fn is_head(&self) -> bool {
+        self.get() == Self::HEAD
+    }
+
     fn get(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }
@@ -116,7 +121,9 @@ impl ClientStream {
             return Poll::Pending;
         }
         if phase != self.awaited {
-            self.await_phase(phase, self.timeouts.keep_alive);
+            let begun = phase == Phase::HEAD;
+            let timeout = if begun { self.timeouts.header } else { self.timeouts.keep_alive };
+            self.await_phase(phase, timeout);
         }
         ready!(self.head_deadline.as_mut().poll(context));
         Poll::Ready(io::ErrorKind::TimedOut.into())

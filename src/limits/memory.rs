@@ -10,8 +10,8 @@ use crate::id::UserId;
 /// Bodies and answers of at most this many bytes are not counted: the number of connections bounds them.
 const UNCOUNTED: usize = 16 * 1024;
 
-/// What is larger than this is large. Large ones leave a quarter of the budget to the others, so that many clients which
-/// don't read their large answers keep nobody from a list.
+/// Bodies, and answers that are admitted before they are made, are large above this. Large ones leave a quarter of the budget to the
+/// others, so that many clients which don't read their large answers keep nobody from a list.
 const LARGE: usize = 128 * 1024;
 
 /// A user may hold one in so many bytes of the budget.
@@ -49,6 +49,8 @@ pub struct MemoryPermit {
     user: Option<UserId>,
     network: Option<IpAddr>,
     bytes: usize,
+    /// Whether it may take the last quarter of the budget, however large it is.
+    may_take_all: bool,
 }
 
 impl MemoryBudget {
@@ -62,14 +64,16 @@ impl MemoryBudget {
     #[must_use]
     pub fn permit(self: &Arc<Self>, owner: Owner) -> MemoryPermit {
         let network = owner.client.map(client_network);
-        MemoryPermit { budget: Arc::clone(self), user: owner.user, network, bytes: 0 }
+        let (budget, user) = (Arc::clone(self), owner.user);
+        MemoryPermit { budget, user, network, bytes: 0, may_take_all: false }
     }
 
-    /// A permit of this owner for so many bytes; `None` where they are not to be had at the moment.
+    /// The same for an answer that is already made, such as a list.
     #[must_use]
-    pub fn take(self: &Arc<Self>, owner: Owner, bytes: usize) -> Option<MemoryPermit> {
+    pub fn permit_for_made(self: &Arc<Self>, owner: Owner) -> MemoryPermit {
         let mut permit = self.permit(owner);
-        permit.resize(bytes).then_some(permit)
+        permit.may_take_all = true;
+        permit
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -96,10 +100,31 @@ impl MemoryPermit {
         true
     }
 
+    /// Puts it on the account of a user, who is known only once a body has come; `false` where it is beyond that user's share,
+    /// and nothing has changed.
+    #[must_use]
+    pub fn charge_to(&mut self, user: UserId) -> bool {
+        if self.bytes == 0 {
+            self.user = Some(user);
+            return true;
+        }
+        let mut held = self.budget.held();
+        let others = held.by_user.get(&user).copied().unwrap_or(0);
+        if others > 0 && others + self.bytes > self.budget.bytes / USERS_SHARE {
+            return false;
+        }
+        held.replace(self.user, self.network, self.bytes, 0);
+        held.replace(Some(user), self.network, 0, self.bytes);
+        drop(held);
+        self.user = Some(user);
+        true
+    }
+
     /// Whether the budget and both shares have room for this permit to hold so many bytes.
     fn may_hold(&self, held: &Held, bytes: usize) -> bool {
         let total = self.budget.bytes;
-        let most = if bytes > LARGE { total - total / 4 } else { total };
+        let leaves_room = bytes > LARGE && !self.may_take_all;
+        let most = if leaves_room { total - total / 4 } else { total };
         let others_of = |held: Option<&usize>| held.map_or(0, |held| held - self.bytes);
         let fits = |others: usize, share: usize| others == 0 || others + bytes <= total / share;
         let of_user = self.user.and_then(|user| held.by_user.get(&user));
@@ -144,7 +169,10 @@ fn replace<K: Copy + std::hash::Hash + Eq>(
 
 impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.budget.held().replace(self.user, self.network, self.bytes, 0);
+        // Most hold nothing: they need not wait for the lock.
+        if self.bytes > 0 {
+            self.budget.held().replace(self.user, self.network, self.bytes, 0);
+        }
     }
 }
 
@@ -159,6 +187,11 @@ mod tests {
         Arc::new(MemoryBudget::new(64 * MIB))
     }
 
+    fn take(budget: &Arc<MemoryBudget>, owner: Owner, bytes: usize) -> Option<MemoryPermit> {
+        let mut permit = budget.permit(owner);
+        permit.resize(bytes).then_some(permit)
+    }
+
     fn owner(user: u8, client: &str) -> Owner {
         let user = UserId::parse(&format!("{user:032x}")).unwrap();
         Owner { user: Some(user), client: Some(client.parse().unwrap()) }
@@ -168,37 +201,40 @@ mod tests {
     fn a_user_holds_an_eighth_and_at_least_one_answer() {
         let budget = budget();
         let alice = owner(1, "192.0.2.1");
-        let first = budget.take(alice, 6 * MIB).unwrap();
-        assert!(budget.take(alice, 3 * MIB).is_none(), "above 8 MiB");
-        assert!(budget.take(alice, 2 * MIB).is_some());
-        assert!(budget.take(owner(2, "192.0.2.1"), 6 * MIB).is_some(), "others have their own");
+        let first = take(&budget, alice, 6 * MIB).unwrap();
+        assert!(take(&budget, alice, 3 * MIB).is_none(), "above 8 MiB");
+        assert!(take(&budget, alice, 2 * MIB).is_some());
+        assert!(take(&budget, owner(2, "192.0.2.1"), 6 * MIB).is_some(), "others have their own");
         drop(first);
-        assert!(budget.take(alice, 20 * MIB).is_some(), "a single large one fits");
+        assert!(take(&budget, alice, 20 * MIB).is_some(), "a single large one fits");
     }
 
     #[test]
     fn a_network_holds_half() {
         let budget = budget();
         let held: Vec<_> =
-            (0..4).map(|user| budget.take(owner(user, "2001:db8::1"), 8 * MIB)).collect();
+            (0..4).map(|user| take(&budget, owner(user, "2001:db8::1"), 8 * MIB)).collect();
         assert!(held.iter().all(Option::is_some));
-        assert!(budget.take(owner(9, "2001:db8::2"), 8 * MIB).is_none(), "the same /64");
-        assert!(budget.take(owner(9, "2001:db8:0:1::2"), 8 * MIB).is_some());
+        assert!(take(&budget, owner(9, "2001:db8::2"), 8 * MIB).is_none(), "the same /64");
+        assert!(take(&budget, owner(9, "2001:db8:0:1::2"), 8 * MIB).is_some());
     }
 
     #[test]
     fn small_ones_are_not_counted_and_the_largest_takes_all() {
         let budget = budget();
-        assert!(budget.take(Owner::default(), 48 * MIB).is_some());
-        let large = budget.take(Owner::default(), 40 * MIB).unwrap();
-        assert!(budget.take(Owner::default(), 9 * MIB).is_none(), "a quarter is kept for others");
-        assert!(budget.take(Owner::default(), LARGE).is_some());
+        assert!(take(&budget, Owner::default(), 48 * MIB).is_some());
+        let large = take(&budget, Owner::default(), 40 * MIB).unwrap();
+        assert!(take(&budget, Owner::default(), 9 * MIB).is_none(), "a quarter is kept for others");
+        assert!(take(&budget, Owner::default(), LARGE).is_some());
+        let mut list = budget.permit_for_made(Owner::default());
+        assert!(list.resize(9 * MIB), "a list may take that quarter");
+        drop(list);
         drop(large);
-        let all = budget.take(Owner::default(), 100 * MIB).unwrap();
-        assert!(budget.take(Owner::default(), UNCOUNTED + 1).is_none());
-        assert!(budget.take(Owner::default(), UNCOUNTED).is_some());
+        let all = take(&budget, Owner::default(), 100 * MIB).unwrap();
+        assert!(take(&budget, Owner::default(), UNCOUNTED + 1).is_none());
+        assert!(take(&budget, Owner::default(), UNCOUNTED).is_some());
         drop(all);
-        assert!(budget.take(Owner::default(), UNCOUNTED + 1).is_some());
+        assert!(take(&budget, Owner::default(), UNCOUNTED + 1).is_some());
     }
 
     #[test]
@@ -207,10 +243,27 @@ mod tests {
         let alice = owner(1, "192.0.2.1");
         let mut permit = budget.permit(alice);
         assert!(permit.resize(MIB) && permit.resize(8 * MIB) && permit.resize(44 * MIB));
-        assert!(budget.take(owner(2, "198.51.100.1"), 5 * MIB).is_none());
+        assert!(take(&budget, owner(2, "198.51.100.1"), 5 * MIB).is_none());
         assert!(permit.resize(MIB));
-        assert!(budget.take(owner(2, "198.51.100.1"), 5 * MIB).is_some());
+        assert!(take(&budget, owner(2, "198.51.100.1"), 5 * MIB).is_some());
         drop(permit);
+        assert_eq!(budget.held().bytes, 0);
+        assert!(budget.held().by_user.is_empty() && budget.held().by_network.is_empty());
+    }
+
+    #[test]
+    fn a_body_is_put_on_its_users_account_once_that_is_known() {
+        let budget = budget();
+        let anyone = |client: &str| Owner { user: None, client: Some(client.parse().unwrap()) };
+        let alice = UserId::parse(&format!("{:032x}", 1)).unwrap();
+        let mut first = take(&budget, anyone("192.0.2.1"), 6 * MIB).unwrap();
+        let mut second = take(&budget, anyone("198.51.100.1"), 3 * MIB).unwrap();
+        assert!(first.charge_to(alice));
+        assert!(!second.charge_to(alice), "above 8 MiB");
+        drop(first);
+        assert!(second.charge_to(alice));
+        assert!(take(&budget, owner(1, "203.0.113.1"), 6 * MIB).is_none(), "it counts");
+        drop(second);
         assert_eq!(budget.held().bytes, 0);
         assert!(budget.held().by_user.is_empty() && budget.held().by_network.is_empty());
     }

@@ -104,7 +104,7 @@ pub struct Store {
     readers: Readers,
     pages: Together<pages::Asking>,
     lists: Together<conversations::AskConversations>,
-    large_reads: Semaphore,
+    large_reads: Arc<Semaphore>,
     writer: Writer,
     epoch: Epoch,
     probes: Probes,
@@ -151,7 +151,7 @@ impl Store {
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
-        let large_reads = Semaphore::new(LARGE_READS);
+        let large_reads = Arc::new(Semaphore::new(LARGE_READS));
         Ok(Self {
             readers,
             pages,
@@ -289,8 +289,8 @@ async fn connect(
     Ok((is_migrated, writers, file.connect_readers().await?))
 }
 
-/// Large pages that are made at a time. While a page of 8 MiB is made it takes 50 MiB: SQLite has it three times, and two
-/// copies are passed on.
+/// Large pages that are made at a time, each until it is copied into its reply. A page of 8 MiB takes 50 MiB by then:
+/// SQLite has it three times, and two copies are passed on.
 const LARGE_READS: usize = 1;
 
 /// How long to wait before a database that is busy is opened again.

@@ -1,7 +1,10 @@
 //! Pages of messages and reports: one statement finds the cursors and writes the page, so that all of it is one
 //! snapshot.
 
+use std::sync::Arc;
+
 use serde::de::IgnoredAny;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::message_ids::{hash, listed_place, place_of_id, run};
 use super::reading::Question;
@@ -61,8 +64,9 @@ macro_rules! first_since {
 /// `ends` says the same of the reports, which have the bytes that messages leave (`weighed`); where no message gets the
 /// client further, one report does.
 ///
-/// `weight` is what the page can have at most, in bytes. Where that is more than `light_bytes`, the text is the weight alone,
-/// and the page is not made.
+/// `bound` is what the page can have at most, in bytes. Where that is more than `light_bytes`, its messages are weighed, unless
+/// there are so many that weighing them takes long (`is_heavy`). Where `weight` is more than `light_bytes`, too, the text is the
+/// weight alone, and the page is not made.
 ///
 /// The text has three parts with a bar between them, and only the first may hold bars itself: the messages, the reports,
 /// and with spaces between them whether there is more, the instance, its generation, and the places of messages of
@@ -114,7 +118,7 @@ start AS (
     FROM head WHERE base IS NOT NULL LIMIT 1
 ),
 kept AS (
-    SELECT reach.*, CASE WHEN fits OR weight > light_bytes THEN reach ELSE (
+    SELECT reach.*, CASE WHEN fits OR is_heavy THEN reach ELSE (
                SELECT count(*) FROM (
                    SELECT row_number() OVER nearest AS nth, sum(",
     message_bytes!(),
@@ -125,19 +129,21 @@ kept AS (
                    WINDOW nearest AS (ORDER BY abs(m.place - near) ROWS UNBOUNDED PRECEDING)) AS sized
                WHERE nth <= least OR bytes <= most_bytes) END AS kept
     FROM (
-        SELECT there.*, CASE WHEN there < entries THEN there ELSE entries END AS reach,
-               CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach,
-               CASE WHEN there < entries THEN there ELSE entries END * (longest_data + 288)
-               + CASE WHEN report_there < entries THEN report_there ELSE entries END * 219 AS weight
+        SELECT bounded.*, bound > light_bytes AND (reach > 500 OR report_reach > 500) AS is_heavy
         FROM (
-            SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
-                   CASE WHEN is_forward THEN base + next_report_seq - report_near
-                        ELSE report_near - base END AS report_there
-            FROM start WHERE base IS NOT NULL) AS there) AS reach
+            SELECT there.*, CASE WHEN there < entries THEN there ELSE entries END AS reach,
+                   CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach,
+                   CASE WHEN there < entries THEN there ELSE entries END * (longest_data + 288)
+                   + CASE WHEN report_there < entries THEN report_there ELSE entries END * 219 AS bound
+            FROM (
+                SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
+                       CASE WHEN is_forward THEN base + next_report_seq - report_near
+                            ELSE report_near - base END AS report_there
+                FROM start WHERE base IS NOT NULL) AS there) AS bounded) AS reach
     LIMIT 1
 ),
 ends AS (
-    SELECT kept.*, CASE WHEN fits OR weight > light_bytes THEN report_reach ELSE (
+    SELECT kept.*, CASE WHEN fits OR is_heavy THEN report_reach ELSE (
                SELECT count(*) FROM (
                    SELECT coalesce(sum("#,
     message_bytes!(),
@@ -157,7 +163,13 @@ ends AS (
                        AND about.place = r.message_place
                    WINDOW nearest AS (ORDER BY abs(r.place - report_near)
                                       ROWS UNBOUNDED PRECEDING)) AS sized
-               WHERE (nth <= report_least AND kept < least) OR bytes <= most_bytes - taken) END AS report_kept
+               WHERE (nth <= report_least AND kept < least) OR bytes <= most_bytes - taken) END AS report_kept,
+           CASE WHEN bound <= light_bytes THEN 0 WHEN is_heavy THEN bound ELSE (
+               SELECT coalesce(sum("#,
+    message_bytes!(),
+    r#"        ), 0) + report_reach * 219 FROM messages m
+               WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
+                   AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) END AS weight
     FROM kept WHERE base IS NOT NULL LIMIT 1
 )
 SELECT CASE WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
@@ -253,7 +265,7 @@ pub struct PageQuery {
 }
 
 /// A page of messages and reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Page {
     /// The instance that the page is of: the current one.
     pub instance: Instance,
@@ -265,6 +277,8 @@ pub struct Page {
     pub more: bool,
     /// What the reader has for the first time.
     pub undelivered: Option<Undelivered>,
+    /// Of a large page: until this is dropped, no other one is made.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Bytes up to which a page is made at once. A client shows fifty messages of some hundred bytes at a time. Of larger pages
@@ -272,11 +286,11 @@ pub struct Page {
 pub const LIGHT_PAGE_BYTES: usize = 128 * 1024;
 
 /// A page, or how large it would be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Found {
     /// A page of at most [`LIGHT_PAGE_BYTES`].
     Page(Page),
-    /// A page that may have this many bytes, which is more. It was not made.
+    /// A page of about so many bytes, which is more, and at most that many. It was not made.
     Large(usize),
 }
 
@@ -300,19 +314,30 @@ impl Store {
     }
 
     /// A page of any size; `None` where the user has no such conversation. Few are made at a time, in the order of the
-    /// calls.
+    /// calls: the next one once an earlier page is dropped.
+    ///
+    /// `permit` is for the memory that the page takes. SQLite makes a page to its end even where this is cancelled, so the
+    /// permit is held, and no other page is made, until then.
     ///
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
-    pub async fn large_page(&self, query: &PageQuery) -> Result<Option<Page>, Error> {
-        let _permit = self.large_reads.acquire().await.map_err(|_| Error::Closed)?;
+    pub async fn large_page<P: Send + 'static>(
+        &self,
+        query: &PageQuery,
+        permit: P,
+    ) -> Result<Option<(Page, P)>, Error> {
+        let turn = Arc::clone(&self.large_reads).acquire_owned().await;
+        let turn = turn.map_err(|_| Error::Closed)?;
         let asking = Asking { query: query.clone(), light_bytes: i64::MAX };
-        let text = self.pages.ask_alone(asking).await?;
-        match text {
-            Some(text) => self.parsable(query, read(query, text)?).await.map(Some),
-            None => Ok(None),
-        }
+        let readers = self.readers.clone();
+        let reading = tokio::spawn(async move { (readers.ask(&asking).await, turn, permit) });
+        let (text, turn, permit) = reading.await.map_err(|_| Error::Closed)?;
+        let Some(text) = text? else {
+            return Ok(None);
+        };
+        let page = self.parsable(query, read(query, text)?).await?;
+        Ok(Some((Page { _turn: Some(turn), ..page }, permit)))
     }
 
     /// The page itself, or where a stored text makes it unparsable, the same page with that text as far as it can be read.
@@ -436,5 +461,5 @@ fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
         }
         None => None,
     };
-    Ok(Page { instance, messages, reports, more, undelivered })
+    Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
 }

@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -13,6 +14,9 @@ use super::changes::Acknowledge;
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
 use super::writing::Writing;
+
+/// A batch takes no further change once its changes have this many bytes: it bounds the time that one commit takes.
+pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -35,6 +39,11 @@ pub trait Change: Send + Sync + 'static {
     /// which are no [`Change`], are refused then, too.
     fn grows(&self) -> bool {
         false
+    }
+
+    /// About how many bytes it keeps while it waits; 0 for the usual few hundred.
+    fn bytes(&self) -> usize {
+        0
     }
 
     /// Applies it. It may be called again after a rollback.
@@ -68,6 +77,9 @@ pub(super) trait Queued: Send {
 
     /// Whether it is the last change of its transaction.
     fn ends_batch(&self) -> bool;
+
+    /// About how many bytes it keeps.
+    fn bytes(&self) -> usize;
 
     /// Tells the caller what became of it: the outcome, unless the transaction failed.
     fn settle(self: Box<Self>, committed: Result<(), Error>);
@@ -111,6 +123,10 @@ impl<C: Change> Queued for Submitted<C, C::Outcome> {
         C::ENDS_BATCH
     }
 
+    fn bytes(&self) -> usize {
+        self.change.bytes()
+    }
+
     fn settle(self: Box<Self>, committed: Result<(), Error>) {
         (*self).settle(committed);
     }
@@ -120,6 +136,39 @@ impl<C: Change> Queued for Submitted<C, C::Outcome> {
 pub(super) struct Waiting {
     pub(super) since: Instant,
     pub(super) item: Item,
+    _bytes: QueuedBytes,
+}
+
+impl Waiting {
+    /// A change that begins to wait; `None` where those that wait have too many bytes already.
+    pub(super) fn new(item: Item, queued: &Arc<AtomicUsize>) -> Option<Self> {
+        let bytes = QueuedBytes::take(queued, item.bytes())?;
+        Some(Self { since: Instant::now(), item, _bytes: bytes })
+    }
+}
+
+/// Maximum bytes of the changes that wait, but for the last one of them: four batches of messages. A client that goes away leaves its
+/// change in the queue, and no other bound counts it from then on.
+const MAX_BYTES: usize = 4 * BATCH_BYTES;
+
+/// The bytes of a change that waits.
+struct QueuedBytes {
+    queued: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl QueuedBytes {
+    fn take(queued: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let before = queued.fetch_add(bytes, Ordering::Relaxed);
+        let taken = Self { queued: Arc::clone(queued), bytes };
+        (bytes == 0 || before < MAX_BYTES).then_some(taken)
+    }
+}
+
+impl Drop for QueuedBytes {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Since when the oldest change of the present batch waits. All others in the queue are younger.
@@ -146,11 +195,12 @@ pub(super) enum Item {
 }
 
 impl Item {
-    /// The bytes of its message's data, if it is one.
+    /// About how many bytes it keeps: of a message its data.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Add(submitted) => submitted.change.message.data.len(),
-            Self::Property(_) | Self::Acknowledge(_) | Self::Change(_) => 0,
+            Self::Property(_) | Self::Acknowledge(_) => 0,
+            Self::Change(change) => change.bytes(),
         }
     }
 

@@ -36,7 +36,7 @@ impl Readers {
         self.pool.get().await.map_err(|_| Error::Closed)
     }
 
-    /// The text that a statement has for one question, or `None` for NULL.
+    /// The text that a statement has for one question on a connection of its own, or `None` for NULL.
     pub(super) async fn ask<Q: Question>(&self, question: &Q) -> Result<Option<WireText>, Error> {
         let mut connection = self.get().await?;
         let texts = texts(&mut connection, &[question]).await?;
@@ -97,11 +97,6 @@ impl<Q: Question> Together<Q> {
         let (caller, answer) = oneshot::channel();
         self.0.wait(Waiting { question, caller });
         answer.await.unwrap_or(Err(Error::Closed))
-    }
-
-    /// The same on a connection of its own, for a long text: nobody else is to wait for it.
-    pub(super) async fn ask_alone(&self, question: Q) -> Result<Option<WireText>, Error> {
-        self.0.readers.ask(&question).await
     }
 }
 

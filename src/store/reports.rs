@@ -165,6 +165,10 @@ impl Change for Report {
         true
     }
 
+    fn bytes(&self) -> usize {
+        self.messages.iter().map(|id| size_of::<MessageId>() + id.as_str().len()).sum()
+    }
+
     async fn apply(&self, on: &mut Writing) -> Result<Reported, Error> {
         let user = self.replay.user;
         if self.replay.is_known(on).await? {

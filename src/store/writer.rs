@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use super::changes::Acknowledge;
 use super::log::{self, Log, LogLeft};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
-use super::queue::{Caller, Change, Item, Oldest, Submitted, Waiting, apply};
+use super::queue::{BATCH_BYTES, Caller, Change, Item, Oldest, Submitted, Waiting, apply};
 use super::readiness::Outcomes;
 use super::reserve::Reserve;
 use super::values::ROWS;
@@ -38,10 +39,6 @@ use crate::limits::BoundLog;
 
 /// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
 const QUEUE: usize = 4096;
-
-/// A batch takes no further change once its messages carry this many bytes: it bounds the time that
-/// one commit takes.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// The least time between commits, in the long run: a thousand flushes a second are about what disks of hired machines
 /// allow, and who flushes more often is stopped by them for longer. What comes more often goes together.
@@ -82,6 +79,8 @@ type Outcome<T> = oneshot::Receiver<Result<T, Error>>;
 /// The queue's end in the hands of the store.
 pub(super) struct Writer {
     queue: mpsc::Sender<Waiting>,
+    /// Bytes of the changes in the queue.
+    queued_bytes: Arc<AtomicUsize>,
     oldest: Arc<Oldest>,
     told: broadcast::Sender<Told>,
     file: DatabaseFile,
@@ -148,6 +147,7 @@ impl Writer {
         let checkpointer = Mutex::new(Some(checkpointer));
         Self {
             queue,
+            queued_bytes: Arc::default(),
             oldest,
             told,
             file,
@@ -196,20 +196,21 @@ impl Writer {
 
     fn hand_in<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<Outcome<T>, Error> {
         let (caller, outcome) = oneshot::channel();
-        self.enqueue(item(caller)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                counter!("chatserver_store_refused_changes_total", "cause" => "queue_full")
-                    .increment(1);
-                self.bounds.hit("queue of the writer");
-                Error::QueueFull
-            }
-            mpsc::error::TrySendError::Closed(_) => Error::Closed,
-        })?;
-        Ok(outcome)
+        let enqueued = self.enqueue(item(caller));
+        if let Err(Error::QueueFull) = enqueued {
+            counter!("chatserver_store_refused_changes_total", "cause" => "queue_full")
+                .increment(1);
+            self.bounds.hit("queue of the writer");
+        }
+        enqueued.map(|()| outcome)
     }
 
-    fn enqueue(&self, item: Item) -> Result<(), mpsc::error::TrySendError<Waiting>> {
-        self.queue.try_send(Waiting { since: Instant::now(), item })
+    fn enqueue(&self, item: Item) -> Result<(), Error> {
+        let waiting = Waiting::new(item, &self.queued_bytes).ok_or(Error::QueueFull)?;
+        self.queue.try_send(waiting).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => Error::Closed,
+        })
     }
 
     /// Makes a change that nobody waits for, unless the queue is half full: the other half is for those who wait. One that

@@ -179,8 +179,8 @@ impl Server for Direct {
         };
         let query =
             PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction };
-        let page = self.store.large_page(&query).await;
-        let Some(page) = page.unwrap() else {
+        let page = self.store.large_page(&query, ()).await;
+        let Some((page, ())) = page.unwrap() else {
             return Shown::NotFound;
         };
         let messages = objects(&page.messages);

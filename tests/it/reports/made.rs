@@ -200,7 +200,7 @@ async fn a_page_of_a_cleared_instance_reports_nothing() {
         bytes: 1024,
         direction: Direction::Forward,
     };
-    let page = store.large_page(&query).await.unwrap().unwrap();
+    let page = store.large_page(&query, ()).await.unwrap().unwrap().0;
     bob.clears().await.ok();
     alice.sends("after").await;
     let done = carried_out(&bob).await;

@@ -199,9 +199,8 @@ impl Stage {
             let direction = if scrolls { Direction::Backward } else { Direction::Forward };
             let query =
                 PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction };
-            let page = store.large_page(&query).await;
-            let Page { messages: more_messages, reports: more_reports, more, .. } =
-                page.unwrap().unwrap();
+            let (page, ()) = store.large_page(&query, ()).await.unwrap().unwrap();
+            let Page { messages: more_messages, reports: more_reports, more, .. } = page;
             let got = goes_on(&mut messages, &more_messages, bounds, scrolls);
             let told = goes_on(&mut reports, &more_reports, bounds, scrolls);
             let is_full = scrolls && [got, told].contains(&(entries as usize));

@@ -6,27 +6,10 @@ use std::thread;
 use chatserver::clock::Timestamp;
 use chatserver::id::{Parse as _, StationId};
 use futures_util::FutureExt as _;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use super::{sorted, stations_of};
+use crate::other_writer::OtherWriter;
 use crate::world::{Person, World, until};
-
-/// Another process that is writing, for as long as it likes.
-struct OtherWriter(SqliteConnection);
-
-impl OtherWriter {
-    async fn begins(world: &World) -> Self {
-        let options = SqliteConnectOptions::new().filename(world.database());
-        let mut connection = options.connect().await.unwrap();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
-        Self(connection)
-    }
-
-    async fn ends(mut self) {
-        sqlx::query("ROLLBACK").execute(&mut self.0).await.unwrap();
-    }
-}
 
 #[tokio::test]
 async fn what_only_reads_is_answered_while_another_process_writes() {

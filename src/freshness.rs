@@ -1,0 +1,78 @@
+//! Whether what was signed at some time may still be carried out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::clock::Timestamp;
+use crate::error::Error;
+
+/// Refuses timestamps that are too far from the present, and those from before the last restore: the records of what was
+/// carried out until then are gone, so it could be carried out again.
+pub struct Freshness {
+    /// Maximum seconds between a timestamp and the present, either way.
+    skew: u64,
+    /// The second of the restore.
+    restored_at: Timestamp,
+    /// The clock has been earlier than that: it ran ahead during the restore, so its second says nothing.
+    was_ahead: AtomicBool,
+}
+
+impl Freshness {
+    /// Of a database that was restored at `restored_at`, for a process that starts now. Where the clock ran ahead during the
+    /// restore, the restore was before now at the latest.
+    #[must_use]
+    pub fn new(skew: u64, restored_at: Timestamp, now: Timestamp) -> Self {
+        Self { skew, restored_at: restored_at.min(now), was_ahead: AtomicBool::new(false) }
+    }
+
+    /// Refuses what was not made just now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimestampOutOfRange`], [`Error::SignedBeforeRestore`].
+    pub fn check(&self, timestamp: Timestamp, now: Timestamp) -> Result<(), Error> {
+        if now < self.restored_at {
+            self.was_ahead.store(true, Ordering::Relaxed);
+        }
+        if timestamp.distance(now) > self.skew {
+            return Err(Error::TimestampOutOfRange { server_time: now });
+        }
+        if timestamp <= self.restored_at && !self.was_ahead.load(Ordering::Relaxed) {
+            return Err(Error::SignedBeforeRestore { server_time: now });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn what_is_too_far_away_or_from_before_the_restore_is_refused() {
+        let freshness = Freshness::new(300, at(-10), at(0));
+        assert!(freshness.check(at(5), at(5)).is_ok());
+        assert!(freshness.check(at(-9), at(5)).is_ok());
+        let refused = |timestamp| freshness.check(at(timestamp), at(5)).unwrap_err();
+        assert!(matches!(refused(-10), Error::SignedBeforeRestore { .. }));
+        assert!(matches!(refused(-296), Error::TimestampOutOfRange { .. }));
+        assert!(matches!(refused(306), Error::TimestampOutOfRange { .. }));
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_during_the_restore_keeps_nobody_out() {
+        let freshness = Freshness::new(300, at(3600), at(0));
+        assert!(freshness.check(at(1), at(1)).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_later_keeps_nobody_out() {
+        let freshness = Freshness::new(300, at(3600), at(3605));
+        assert!(freshness.check(at(3600), at(3606)).is_err());
+        assert!(freshness.check(at(0), at(0)).is_ok(), "after the correction");
+        assert!(freshness.check(at(3600), at(3601)).is_ok(), "an hour later");
+    }
+}

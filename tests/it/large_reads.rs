@@ -1,0 +1,154 @@
+//! Large answers and bodies: what they cost their user, and what a client that goes away leaves behind.
+
+use std::sync::Arc;
+
+use chatserver::id::{ConversationId, Parse as _};
+use chatserver::store::{Cursor, Direction, Found, PageQuery};
+use futures_util::FutureExt as _;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::other_writer::OtherWriter;
+use crate::overload::download;
+use crate::world::{Answer, Person, World, message, until};
+
+#[tokio::test]
+async fn a_large_page_counts_as_many_requests() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "40")];
+    let world = World::with(&limits).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let instance = alice.instance().await;
+    for _ in 0..10 {
+        for sender in [&alice, &bob] {
+            let message = message(&"x".repeat(190_000), &sender.date());
+            sender.does("add", json!({ "instance": instance, "message": message })).await.ok();
+        }
+    }
+    // A page of five megabytes counts as half of what a user has saved up.
+    download(&alice).sent().await.ok();
+    let shed = download(&alice).sent().await;
+    shed.refused(429, "rate_limited");
+    assert!(shed.headers.contains_key("retry-after"));
+    alice.sees().await;
+    download(&bob).sent().await.ok();
+}
+
+fn newest_fifty(person: &Person) -> PageQuery {
+    PageQuery {
+        conversation: ConversationId::parse(&person.conversation).unwrap(),
+        user: person.user,
+        cursor: Cursor::default(),
+        report_cursor: Cursor::default(),
+        entries: 50,
+        bytes: 8 * 1024 * 1024,
+        direction: Direction::Backward,
+    }
+}
+
+#[tokio::test]
+async fn a_page_counts_by_its_own_size_and_not_by_its_longest_message() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "80")];
+    let world = World::with(&limits).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    bob.sends(&"a long message ".repeat(200)).await;
+    for number in 0..30 {
+        alice.sends(&number.to_string()).await;
+    }
+    let page = world.app().store.page(&newest_fifty(&alice)).await.unwrap().unwrap();
+    assert!(matches!(page, Found::Page(_)), "a page of 10 KiB is made at once");
+
+    bob.sends(&"a picture ".repeat(19_000)).await;
+    let Some(Found::Large(bytes)) = world.app().store.page(&newest_fifty(&alice)).await.unwrap()
+    else {
+        panic!("a page of 260 KiB is large");
+    };
+    for _ in 0..4 {
+        let page = bob.does("downloadpartial", json!({ "limit": 50 })).await;
+        assert_eq!(page.ok()["messages"].as_array().unwrap().len(), 32);
+        // Reports come on top.
+        let size = page.text.len();
+        assert!(bytes > size - 16 * 1024 && bytes < size + 16 * 1024, "{bytes} for {size} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_given_up_keeps_its_memory_and_its_turn_until_it_is_made() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    alice.sends("hi").await;
+    let (store, query, permit) = (&world.app().store, newest_fifty(&alice), Arc::new(()));
+    let reading = store.large_page(&query, Arc::clone(&permit));
+    assert!(reading.now_or_never().is_none(), "it has begun and is given up");
+    let next = store.large_page(&query, ());
+    assert!(next.now_or_never().is_none(), "it waits for its turn");
+    assert_eq!(Arc::strong_count(&permit), 2, "SQLite goes on");
+    until("the page is made", async || Arc::strong_count(&permit) == 1).await;
+    assert!(store.large_page(&query, ()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_long_list_counts_as_several_requests() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "5")];
+    let world = World::with(&limits).await;
+    let mut alice = world.person("Alice").await;
+    for number in 0..140 {
+        let mut friend = world.person(&format!("Friend{number}")).await;
+        world.befriends(&mut alice, &mut friend).await;
+    }
+    let first = alice.asks("list", json!({})).await;
+    assert!(first.text.len() > 128 * 1024, "{} bytes", first.text.len());
+    first.ok();
+    let mut later = Vec::new();
+    for _ in 0..3 {
+        later.push(alice.asks("list", json!({})).await.status.as_u16());
+    }
+    assert!(later.contains(&429), "each counts as two: {later:?}");
+}
+
+/// Has someone add messages of 250,000 characters of Data, all at once.
+async fn adds_at_once(person: &Person, count: usize) -> JoinSet<Answer> {
+    let instance = person.instance().await;
+    let mut adding = JoinSet::new();
+    for _ in 0..count {
+        let message = message(&"x".repeat(187_500), &person.date());
+        let fields = json!({
+            "conversationid": person.conversation, "instance": instance, "message": message,
+        });
+        let add = person.prepares("chatconversation", "add", &fields);
+        adding.spawn(async move { add.sent().await });
+    }
+    adding
+}
+
+#[tokio::test]
+async fn few_large_messages_wait_for_a_writer_that_is_held_up() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let other = OtherWriter::begins(&world).await;
+    let mut adding = adds_at_once(&alice, 100).await;
+    adding.join_next().await.unwrap().unwrap().refused(503, "unavailable");
+    other.ends().await;
+    let answers = adding.join_all().await;
+    let stored = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!((60..90).contains(&stored), "16 MiB wait, and one batch is begun: {stored}");
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        answer.refused(503, "unavailable");
+    }
+    bob.sends("there is room again").await;
+}
+
+#[tokio::test]
+async fn a_body_takes_from_its_users_share_of_the_memory() {
+    let world = World::with(&[("limits.buffered_bytes", "16777216")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let other = OtherWriter::begins(&world).await;
+    let mut of_alice = adds_at_once(&alice, 20).await;
+    of_alice.join_next().await.unwrap().unwrap().refused(503, "unavailable");
+    let of_bob = adds_at_once(&bob, 2).await;
+    other.ends().await;
+    for answer in of_bob.join_all().await {
+        answer.ok();
+    }
+    let stored = of_alice.join_all().await.iter().filter(|answer| answer.status == 200).count();
+    assert!(stored > 0);
+}
