@@ -217,8 +217,9 @@ impl PendingUse {
     pub(crate) async fn note(self, store: &Store, now: Timestamp) {
         let key = (self.user, self.station);
         match self.stations.note(store, key, self.last, true, now).await {
-            // A stop drops what has not been begun; the next use of the station is noted.
-            Ok(()) | Err(Error::Closed) => {}
+            // A stop drops what has not been begun, and the writer has warned of a full queue; the next use of the station
+            // is noted.
+            Ok(()) | Err(Error::Closed | Error::QueueFull) => {}
             Err(error) => tracing::warn!(%error, "a station can't be bound"),
         }
     }

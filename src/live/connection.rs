@@ -221,6 +221,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             return Ok(());
         }
         let is_newest = self.sent == Some(sequence);
+        // The position is read from the database for an older one, which no client sends often.
+        if !is_newest && self.app.charge(self.shown.user).is_err() {
+            return Ok(());
+        }
         let acknowledged = if is_newest {
             self.inbox().acknowledge_sent(sequence).await
         } else {

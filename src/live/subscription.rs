@@ -137,8 +137,8 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Looks at a subscription as at any signed request. A frame that is refused for want of room may come again; one that is
-/// accepted takes an earlier listener over, so it is recorded before.
+/// Looks at a subscription as at any signed request. An accepted frame takes an earlier listener over, so it is recorded
+/// before. One that is refused for want of room is not recorded, unless the room was lost at the last moment.
 async fn admit(
     app: &Arc<App>,
     frame: &[u8],
@@ -147,8 +147,13 @@ async fn admit(
     let shown = verify(app, frame).await.map_err(|error| app.count_failure(client, error))?;
     let (user, station) = (shown.user, shown.station);
     app.charge(user)?;
-    app.hub.refuse_excess(user, station)?;
-    let permit = app.hub.subscribed().ok_or(Error::Crowded)?;
+    app.hub
+        .refuse_excess(user, station)
+        .inspect_err(|_| app.bounds.hit("http.listeners_per_user"))?;
+    let permit = app.hub.subscribed().ok_or_else(|| {
+        app.bounds.hit("http.listeners");
+        Error::Crowded
+    })?;
     if app.store.record(shown.replay()).await? == Once::Replayed {
         return Err(Error::Replayed { conversation: None });
     }

@@ -82,3 +82,19 @@ async fn a_ping_in_text_is_answered() {
     first.says(&json!({ "action": "ping" })).await;
     first.is_refused("unknown_action").await;
 }
+
+#[tokio::test]
+async fn older_acknowledgements_count_against_the_rate_of_the_user() {
+    let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "30")];
+    let world = World::with(&limits).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let mut ear = bob.listens().await;
+    let first = ear.is_told().await;
+    alice.sends("hi").await;
+    ear.is_told().await;
+    for _ in 0..30 {
+        ear.acknowledges(&first).await;
+    }
+    ear.is_heard().await;
+    bob.asks("list", json!({})).await.refused(429, "rate_limited");
+}
