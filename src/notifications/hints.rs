@@ -28,9 +28,17 @@ pub struct Hints {
     most: usize,
     /// When the server started.
     since: Timestamp,
-    users: Cache<UserId, Arc<Mutex<Vec<Station>>>>,
+    users: Cache<UserId, Arc<Mutex<Stations>>>,
     /// Later news have larger marks. One is taken while the stations of the user are locked.
     mark: AtomicU64,
+}
+
+/// The stations of one user.
+struct Stations {
+    all: Vec<Station>,
+    /// The timestamp from which on polls of a further station take something: those of stations that gave way to others are
+    /// forgotten, and must take nothing when they are sent again.
+    taking_since: Timestamp,
 }
 
 struct Station {
@@ -91,28 +99,32 @@ impl Hints {
         let Some(stations) = self.users.get(&user) else { return };
         let mut stations = lock(&stations);
         let mark = self.next_mark();
-        for station in stations.iter_mut() {
+        for station in &mut stations.all {
             station.news.insert(friend, mark);
         }
     }
 
     /// Remembers the news of a station from now on, and says whether its friends are still to be added.
     pub(super) fn begin(&self, user: UserId, station: StationId) -> bool {
-        let stations = self.users.get_or_insert_with(&user, || Ok::<_, Infallible>(Arc::default()));
+        let none = || Mutex::new(Stations { all: Vec::new(), taking_since: self.since });
+        let stations =
+            self.users.get_or_insert_with(&user, || Ok::<_, Infallible>(Arc::new(none())));
         let Ok(stations) = stations;
         let mut stations = lock(&stations);
-        if let Some(known) = stations.iter().find(|known| known.id == station) {
+        if let Some(known) = stations.all.iter().find(|known| known.id == station) {
             return !known.has_friends;
         }
-        if stations.len() >= self.most {
-            stations.remove(0);
+        if stations.all.len() >= self.most {
+            let behind = stations.all.remove(0).polled_at.plus_seconds(1);
+            stations.taking_since = stations.taking_since.max(behind);
         }
-        stations.push(Station {
+        let polled_at = stations.taking_since;
+        stations.all.push(Station {
             id: station,
             has_friends: false,
             news: BTreeMap::new(),
             sent: VecDeque::new(),
-            polled_at: self.since,
+            polled_at,
             polls: Vec::new(),
         });
         true
@@ -195,7 +207,7 @@ impl Hints {
     ) -> Option<T> {
         let stations = self.users.get(&user)?;
         let mut stations = lock(&stations);
-        stations.iter_mut().find(|known| known.id == station).map(with)
+        stations.all.iter_mut().find(|known| known.id == station).map(with)
     }
 
     fn next_mark(&self) -> u64 {
@@ -208,7 +220,7 @@ fn number_of(signature: &Signature) -> u64 {
     u64::from_str_radix(&signature.as_str()[..16], 16).expect("hexadecimal characters")
 }
 
-fn lock(stations: &Mutex<Vec<Station>>) -> MutexGuard<'_, Vec<Station>> {
+fn lock(stations: &Mutex<Stations>) -> MutexGuard<'_, Stations> {
     // Whoever panicked has left nothing half done.
     stations.lock().unwrap_or_else(PoisonError::into_inner)
 }

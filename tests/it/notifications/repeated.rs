@@ -105,3 +105,22 @@ async fn a_poll_that_was_refused_may_come_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn nor_do_they_once_other_stations_have_taken_the_place_of_theirs() {
+    let world = World::with(&[("limits.stations_per_user", "2")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let here = [bob.conversation.as_str()];
+    bob.is_notified().await;
+    let empty = bob.prepares("chatnotification", "download", &json!({}));
+    assert_eq!(told_by(&empty).await, nothing());
+    for other in [bob.elsewhere(), bob.elsewhere()] {
+        other.is_notified().await;
+    }
+    alice.sends("hi").await;
+    for _ in 0..2 {
+        assert_eq!(told_by(&empty).await.conversations, here);
+    }
+    world.clock.advances(1);
+    assert_eq!(bob.is_notified().await.conversations, here, "nobody has taken it");
+}
