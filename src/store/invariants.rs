@@ -2,8 +2,8 @@
 //!
 //! SQLite moves what it finds in the write-ahead log into the database, whatever database that is. Where a backup was copied
 //! over the file of a server that was killed, the log beside it is that of the other file, and the two become a mixture in
-//! which rows name rows that are not there. The check has a second, and begins with what is most likely to be hit: the
-//! conversations that were used last.
+//! which rows name rows that are not there. The checks have a second together, and begin with what is most likely to be
+//! hit: the conversations that were used last.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::error::{is_of_damage, sqlite_code};
 
-/// How long the check may take. The server is not ready before.
+/// How long the checks may take together. The server is not ready before.
 const AT_MOST: Duration = Duration::from_secs(1);
 
 /// After how many steps of SQLite's machine the time is looked at: every few microseconds.
@@ -65,32 +65,68 @@ const PAGES: &str = "PRAGMA quick_check(1)";
 pub(super) async fn contradiction(
     on: &mut SqliteConnection,
 ) -> Result<Option<String>, sqlx::Error> {
-    let end = Instant::now() + AT_MOST;
-    on.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < end);
-    let found = first_finding(on).await;
-    on.lock_handle().await?.remove_progress_handler();
-    found
+    first_finding(on, &CHECKS, AT_MOST).await
 }
 
-async fn first_finding(on: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
-    for check in CHECKS {
-        match sqlx::query(check).fetch_optional(&mut *on).await {
-            Ok(Some(row)) => {
-                let finding: String = row.try_get(0)?;
-                if finding != "ok" {
-                    return Ok(Some(finding));
-                }
-            }
-            Ok(None) => {}
-            Err(error) if is_interrupt(&error) => return Ok(None),
-            Err(error) if is_of_damage(&error) => return Ok(Some(error.to_string())),
-            Err(error) => return Err(error),
+/// Each check gets its share of the time that is left, and one that needs more is given up for the next one.
+async fn first_finding(
+    on: &mut SqliteConnection,
+    checks: &[&'static str],
+    at_most: Duration,
+) -> Result<Option<String>, sqlx::Error> {
+    let end = Instant::now() + at_most;
+    for (&check, left) in checks.iter().zip((1..=checks.len()).rev()) {
+        let now = Instant::now();
+        let share = end.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
+        on.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < now + share);
+        let found = finding(on, check).await;
+        on.lock_handle().await?.remove_progress_handler();
+        if let Some(found) = found? {
+            return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
+/// What one check has found before it was interrupted.
+async fn finding(
+    on: &mut SqliteConnection,
+    check: &'static str,
+) -> Result<Option<String>, sqlx::Error> {
+    match sqlx::query(check).fetch_optional(on).await {
+        Ok(Some(row)) => {
+            let finding: String = row.try_get(0)?;
+            Ok((finding != "ok").then_some(finding))
+        }
+        Ok(None) => Ok(None),
+        Err(error) if is_of_damage(&error) => Ok(Some(error.to_string())),
+        Err(error) if is_interrupt(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn is_interrupt(error: &sqlx::Error) -> bool {
     const SQLITE_INTERRUPT: i32 = 9;
     sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_INTERRUPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_check_that_takes_too_long_leaves_time_for_the_next_ones() {
+        const ENDLESS: &str = "
+            WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers)
+            SELECT 'never' FROM numbers WHERE n < 0";
+        const FINDS: &str = "SELECT 'a hole'";
+        let mut on = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let at_most = Duration::from_millis(200);
+        let found = first_finding(&mut on, &[ENDLESS, FINDS], at_most).await.unwrap();
+        assert_eq!(found.as_deref(), Some("a hole"));
+        let found = first_finding(&mut on, &[ENDLESS, ENDLESS], at_most).await.unwrap();
+        assert_eq!(found, None);
+    }
 }
