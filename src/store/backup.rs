@@ -12,7 +12,8 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tempfile::TempPath;
 use tokio::time::interval;
 
-use super::schema::{self, Found};
+use super::log::execute;
+use super::schema::{self, Found, Looked};
 use super::{DatabaseFile, OpenError};
 use crate::id::Parse as _;
 
@@ -123,8 +124,7 @@ pub async fn back_up(
     if database.look()?.is_none() {
         return Err(database.missing().into());
     }
-    let mut source = database.connect_plainly().await?;
-    let found = schema::look(&mut source).await.map_err(|source| database.failed(source))?;
+    let Looked { connection: mut source, found, .. } = schema::look_closely(&database).await?;
     if matches!(found, Found::Empty | Found::Unknown) {
         return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
     }
@@ -154,6 +154,8 @@ async fn copy(
 ) -> Result<u64, BackupError> {
     let failed = |source| BackupError::Database { doing: "copying it", source };
     let no_text = || file_error(to, "used", io::Error::other("its path is not UTF-8"));
+    // The connection was made for looking, and SQLite takes a copy for a change.
+    execute(source, "PRAGMA query_only = 0").await.map_err(failed)?;
     let total: i64 = sqlx::query_scalar(BYTES).fetch_one(&mut *source).await.map_err(failed)?;
     let total = u64::try_from(total).unwrap_or(0);
     let mut copying =

@@ -151,9 +151,11 @@ impl DatabaseFile {
         }
     }
 
-    /// A connection that leaves the file as it is: it may turn out to be somebody else's.
+    /// A connection that leaves the file as it is: it may turn out to be somebody else's. Beside a log it is read-only, and so
+    /// can't take the lock under which SQLite moves the log into the file when the last connection is closed. Without a log it
+    /// may write, since a read-only one can't roll back what a `-journal` holds.
     pub(super) async fn connect_to_look(&self) -> Result<SqliteConnection, OpenError> {
-        let options = self.options_plainly().pragma("query_only", "1");
+        let options = self.options_plainly().read_only(self.has_log()).pragma("query_only", "1");
         options.connect().await.map_err(|source| self.failed(source))
     }
 

@@ -1,5 +1,7 @@
 //! The schema of the database: the migrations that are built in, and what the database has of them.
 
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -51,29 +53,71 @@ pub(super) enum Found {
     Unknown,
 }
 
+/// A database that was looked at and is not a mixture, as far as that can be seen.
+pub(super) struct Looked {
+    /// The connection that has looked. It writes nothing.
+    pub(super) connection: Guarded,
+    pub(super) found: Found,
+    /// It has the log of a process that has ended, which may be another database's.
+    may_be_mixed: bool,
+}
+
+/// Looks at a database and changes neither its file nor its log.
+///
+/// # Errors
+///
+/// [`OpenError::Mixed`] where the two don't belong together.
+pub(super) async fn look_closely(file: &DatabaseFile) -> Result<Looked, OpenError> {
+    let failed = |source| file.failed(source);
+    // The snapshot of a server that runs is always whole.
+    let may_be_mixed = file.has_log() && !is_served(file);
+    let mut connection = Guarded::new(file.connect_to_look().await?, may_be_mixed);
+    let found = look(&mut connection).await;
+    if may_be_mixed && let Some(found) = mixture(&mut connection, &found).await.map_err(failed)? {
+        return Err(mixed(file, found));
+    }
+    Ok(Looked { connection, found: found.map_err(failed)?, may_be_mixed })
+}
+
 /// Leaves the database with the newest schema, or says why it can't. Returns whether it has changed the schema.
 pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool, OpenError> {
     let failed = |source| file.failed(source);
-    // A server that runs has a log, too, and its own snapshot is always whole.
-    let may_be_mixed = file.has_log() && (schema == Schema::Migrate || !is_served(file));
-    let mut looking = file.connect_to_look().await?;
-    let found = look(&mut looking).await;
-    if may_be_mixed && let Some(found) = mixture(&mut looking, &found).await.map_err(failed)? {
-        keep(looking);
-        return Err(OpenError::Mixed { path: file.path().display().to_string(), found });
-    }
-    looking.close().await.map_err(failed)?;
-    let found = found.map_err(failed)?;
+    let Looked { connection, found, may_be_mixed } = look_closely(file).await?;
     refuse(file, &found, schema)?;
     if found == Found::Current {
+        connection.close().await.map_err(failed)?;
         return Ok(false);
     }
-    let mut connection = match found {
+    // While it is open, no connection of this process that writes is the last to be closed.
+    let looking = if may_be_mixed {
+        Some(connection)
+    } else {
+        connection.close().await.map_err(failed)?;
+        None
+    };
+    let writer = match found {
         Found::Empty => file.connect_first().await?,
         _ => file.connect_writer().await?,
     };
+    let mut writer = Guarded::new(writer, may_be_mixed);
+    bring_up_to_date(file, schema, &mut writer, may_be_mixed).await?;
+    writer.close().await.map_err(failed)?;
+    if let Some(looking) = looking {
+        looking.close().await.map_err(failed)?;
+    }
+    Ok(true)
+}
+
+/// Makes the schema or migrates it, in one transaction.
+async fn bring_up_to_date(
+    file: &DatabaseFile,
+    schema: Schema,
+    writer: &mut SqliteConnection,
+    may_be_mixed: bool,
+) -> Result<(), OpenError> {
+    let failed = |source| file.failed(source);
     // Another process may be doing the same: the second waits here and then finds it done.
-    let transaction = connection.begin_with("BEGIN IMMEDIATE");
+    let transaction = writer.begin_with("BEGIN IMMEDIATE");
     let begun =
         logged("waiting for another process that writes to the database", transaction).await;
     let mut transaction = begun.map_err(failed)?;
@@ -81,44 +125,88 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
     refuse(file, &found, schema)?;
     if let Found::Older(applied) = found {
         migrate(file, &mut transaction, applied).await?;
+        // Again, as the older schema may not have had what all checks read.
         if may_be_mixed
-            && let Some(found) = contradiction(&mut transaction).await.map_err(failed)?
+            && let Some(found) = contradiction(&mut transaction, false).await.map_err(failed)?
         {
             transaction.rollback().await.map_err(failed)?;
-            keep(connection);
-            return Err(OpenError::Mixed { path: file.path().display().to_string(), found });
+            return Err(mixed(file, found));
         }
     } else {
         run(file, &mut transaction, None).await?;
         // What the migrations have made and removed again leaves free pages.
         execute(&mut transaction, "PRAGMA incremental_vacuum").await.map_err(failed)?;
     }
-    logged("committing the migrations", transaction.commit()).await.map_err(failed)?;
-    connection.close().await.map_err(failed)?;
-    Ok(true)
+    logged("committing the migrations", transaction.commit()).await.map_err(failed)
 }
 
+/// Whether another process keeps the database to itself, or serves it.
 fn is_served(file: &DatabaseFile) -> bool {
-    matches!(ServerLock::holder_of(file), Ok(Some(_)))
+    matches!(ServerLock::holder_of(file), Ok(Some(holder)) if !holder.is_this_process())
 }
 
-/// What shows that a database and its log don't belong together, if anything does. An older schema is checked once it is
-/// migrated.
+fn mixed(file: &DatabaseFile, found: String) -> OpenError {
+    OpenError::Mixed { path: file.path().display().to_string(), found }
+}
+
+/// What shows that a database and its log don't belong together, if anything does.
 async fn mixture(
     looking: &mut SqliteConnection,
     found: &Result<Found, sqlx::Error>,
 ) -> Result<Option<String>, sqlx::Error> {
     match found {
-        Ok(Found::Current) => contradiction(looking).await,
+        Ok(Found::Current) => contradiction(looking, false).await,
+        Ok(Found::Older(_)) => contradiction(looking, true).await,
         Err(error) if is_of_damage(error) => Ok(Some(error.to_string())),
         _ => Ok(None),
     }
 }
 
-/// Leaves a connection open until the process ends: closing the last one would move the log into a database that it does
-/// not belong to, and remove it.
-fn keep(connection: SqliteConnection) {
-    std::mem::forget(connection);
+/// A connection to a database whose log may be another's. SQLite moves the log into the database and removes it when the
+/// last connection is closed, so this one stays open until the process ends, unless it is closed on purpose.
+pub(super) enum Guarded {
+    /// Dropping it does not close it.
+    StaysOpen(ManuallyDrop<SqliteConnection>),
+    /// The database is not in doubt.
+    Closes(SqliteConnection),
+}
+
+impl Guarded {
+    fn new(connection: SqliteConnection, may_be_mixed: bool) -> Self {
+        if may_be_mixed {
+            Self::StaysOpen(ManuallyDrop::new(connection))
+        } else {
+            Self::Closes(connection)
+        }
+    }
+
+    /// Closes it, once its database was found to be whole.
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::StaysOpen(connection) => ManuallyDrop::into_inner(connection).close().await,
+            Self::Closes(connection) => connection.close().await,
+        }
+    }
+}
+
+impl Deref for Guarded {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        match self {
+            Self::StaysOpen(connection) => connection,
+            Self::Closes(connection) => connection,
+        }
+    }
+}
+
+impl DerefMut for Guarded {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::StaysOpen(connection) => connection,
+            Self::Closes(connection) => connection,
+        }
+    }
 }
 
 /// Runs the migrations that come after the first few, and says in the log how far it is.

@@ -11,10 +11,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::{DatabaseFile, OpenError};
 use crate::id::Parse as _;
@@ -45,6 +47,19 @@ pub struct LockHolder {
     pub pid: u32,
     /// The address that it listens on, once it does.
     pub address: Option<SocketAddr>,
+    /// What tells it from all others, also from one with the same process id in another container.
+    #[serde(default)]
+    process: String,
+}
+
+/// A random name of this process.
+static PROCESS: LazyLock<String> = LazyLock::new(|| Uuid::new_v4().to_string());
+
+impl LockHolder {
+    /// Whether it is this very process.
+    pub(super) fn is_this_process(&self) -> bool {
+        self.process == *PROCESS
+    }
 }
 
 impl std::fmt::Display for LockHolder {
@@ -91,7 +106,8 @@ impl ServerLock {
             }
         }
         let pid = std::process::id();
-        let holder = LockHolder { task: task.to_owned(), pid, address: None };
+        let (task, process) = (task.to_owned(), PROCESS.clone());
+        let holder = LockHolder { task, pid, address: None, process };
         let lock = Self { path, file, holder };
         lock.write_holder()?;
         Ok(lock)
@@ -144,8 +160,9 @@ impl ServerLock {
 fn describe(file: &File) -> LockHolder {
     let mut text = [0; HOLDER_BYTES];
     let read = file.read_at(&mut text, 0).unwrap_or(0);
-    let unknown = LockHolder { task: "unknown".to_owned(), pid: 0, address: None };
-    serde_json::from_slice(&text[..read]).unwrap_or(unknown)
+    let unknown =
+        || LockHolder { task: "unknown".to_owned(), pid: 0, address: None, process: String::new() };
+    serde_json::from_slice(&text[..read]).unwrap_or_else(|_| unknown())
 }
 
 fn parse(url: &str) -> Result<DatabaseFile, OpenError> {

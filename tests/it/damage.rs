@@ -1,7 +1,8 @@
 //! A database that is not what was written: what can be noticed is told, and what can be read is served.
 
 use std::fs;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,6 +13,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use crate::binary::{Process, Workplace};
 use crate::world::{Person, until};
 
+/// Ends a server in order.
 async fn stops(mut server: Process, place: &Workplace) {
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
@@ -37,10 +39,19 @@ async fn sends_until_the_log_begins_anew(alice: &Person, wal: &Path) {
     .await;
 }
 
-/// A backup over the file of a server that was killed, beside its log. Returns the address of the server.
-async fn mixes(place: &Workplace) -> std::net::SocketAddr {
-    let (file, backup) = (place.path().join("chatserver.db"), place.path().join("backup.db"));
-    let wal = place.path().join("chatserver.db-wal");
+/// The database of this place and its log.
+fn files(place: &Workplace) -> [PathBuf; 2] {
+    ["chatserver.db", "chatserver.db-wal"].map(|name| place.path().join(name))
+}
+
+/// What is in both of them.
+fn contents(place: &Workplace) -> [Vec<u8>; 2] {
+    files(place).map(|file| fs::read(file).unwrap())
+}
+
+/// A server that is killed some time after the copy `backup.db` of its file was made. Returns its address.
+async fn is_killed_after_a_backup(place: &Workplace) -> SocketAddr {
+    let ([file, wal], backup) = (files(place), place.path().join("backup.db"));
     let server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
     for number in 0..30 {
@@ -60,31 +71,86 @@ async fn mixes(place: &Workplace) -> std::net::SocketAddr {
     server.signal("KILL");
     server.ended().await;
     assert!(fs::metadata(&wal).unwrap().len() > 0);
-    fs::copy(&backup, &file).unwrap();
     address
+}
+
+/// A backup over the file of a server that was killed, beside its log. Returns the address of the server.
+async fn mixes(place: &Workplace) -> SocketAddr {
+    let address = is_killed_after_a_backup(place).await;
+    fs::copy(place.path().join("backup.db"), place.path().join("chatserver.db")).unwrap();
+    address
+}
+
+/// Asserts that every command refuses the mixture, time and again, and changes nothing.
+fn is_refused_by_all(place: &Workplace) {
+    let before = contents(place);
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let commands =
+        [&["user", "list"][..], &serve, &["migrate"], &["compact"], &["backup", "copy.db"]];
+    for command in [commands, commands].concat() {
+        let error = place.fails(command);
+        for told in ["chatserver.db", "chatserver.db-wal don't belong together", "copies"] {
+            assert!(error.contains(told), "{command:?}: {error}");
+        }
+        assert!(contents(place) == before, "{command:?} has changed a file");
+    }
+    assert!(!place.path().join("copy.db").exists());
 }
 
 #[tokio::test]
 async fn a_backup_beside_the_log_of_a_killed_server_is_refused() {
     let place = Workplace::new();
     let address = mixes(&place).await;
-    let files = ["chatserver.db", "chatserver.db-wal"].map(|name| place.path().join(name));
-    let before = files.each_ref().map(|file| fs::read(file).unwrap());
-    let serve = ["serve", "--listen", &address.to_string()];
-    for command in [&serve[..], &["user", "list"], &["migrate"], &serve] {
-        let error = place.fails(command);
-        for told in ["chatserver.db", "chatserver.db-wal don't belong together", "copies"] {
-            assert!(error.contains(told), "{command:?}: {error}");
-        }
-        assert!(files.each_ref().map(|file| fs::read(file).unwrap()) == before, "{command:?}");
-    }
+    is_refused_by_all(&place);
 
     // What the sentence says to do, where the backup is wanted.
-    fs::remove_file(&files[1]).unwrap();
+    fs::remove_file(place.path().join("chatserver.db-wal")).unwrap();
     let server = place.starts_at(address, &["serve"], &[]).await;
     let users = place.tells(&["user", "list"]);
     assert_eq!(users["users"].as_array().unwrap().len(), 2);
     stops(server, &place).await;
+}
+
+/// Turns the database into one of the version before this one, which had no epoch. It stays in the log.
+async fn makes_older(place: &Workplace) -> Vec<u8> {
+    let [file, wal] = files(place);
+    let older = SqliteConnectOptions::new().filename(file).pragma("wal_autocheckpoint", "0");
+    let mut older = older.connect().await.unwrap();
+    let statements = "DROP TABLE epoch; DELETE FROM _sqlx_migrations WHERE version > 6";
+    sqlx::raw_sql(statements).execute(&mut older).await.unwrap();
+    let log = fs::read(wal).unwrap();
+    older.close().await.unwrap();
+    log
+}
+
+#[tokio::test]
+async fn a_mixture_with_an_older_schema_is_refused_and_left_as_it_is() {
+    let place = Workplace::new();
+    is_killed_after_a_backup(&place).await;
+    let log = makes_older(&place).await;
+    let [file, wal] = files(&place);
+    fs::copy(place.path().join("backup.db"), file).unwrap();
+    fs::write(wal, log).unwrap();
+    is_refused_by_all(&place);
+}
+
+#[tokio::test]
+async fn an_older_database_with_its_own_log_is_migrated_and_whole() {
+    let place = Workplace::new();
+    let address = is_killed_after_a_backup(&place).await;
+    let [file, wal] = files(&place);
+    let before = fs::read(&file).unwrap();
+    let log = makes_older(&place).await;
+    fs::write(&file, before).unwrap();
+    fs::write(&wal, log).unwrap();
+    let error = place.fails(&["user", "list"]);
+    assert!(error.contains("older schema"), "{error}");
+    assert!(fs::metadata(&wal).unwrap().len() > 0, "a refusal leaves the log");
+    let server = place.starts_at(address, &["serve"], &[]).await;
+    assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
+    stops(server, &place).await;
+    place.tells(&["backup", "copy.db"]);
+    place.tells(&["backup", "verify", "copy.db"]);
 }
 
 /// Waits for the log, which another thread writes.
