@@ -96,7 +96,8 @@ impl DatabaseFile {
         Ok(OpenedFile { file, is_new: !is_there })
     }
 
-    /// What there is at the path, which must be a regular file or nothing. A FIFO would be waited for without an end.
+    /// What there is at the path, which must be a regular file or nothing. A FIFO would be waited for without an end. Through a
+    /// link that leads nowhere a file could be made, but its lock would have another name before that than after it.
     pub(super) fn look(&self) -> Result<Option<Metadata>, OpenError> {
         match fs::metadata(&self.path) {
             Ok(found) if found.is_file() => Ok(Some(found)),
@@ -113,7 +114,13 @@ impl DatabaseFile {
                 };
                 Err(OpenError::NoRegularFile { path: self.absolute(), found })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.path.is_symlink() {
+                    let found = "a link to a file that is not there";
+                    return Err(OpenError::NoRegularFile { path: self.absolute(), found });
+                }
+                Ok(None)
+            }
             Err(source) => Err(self.unusable(true, source)),
         }
     }

@@ -1,7 +1,7 @@
 //! Paths at which there is no usable database: nothing is created by mistake, and the sentence says what to do.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -43,6 +43,22 @@ fn what_is_no_regular_file_is_refused_at_once() {
             assert!(error.contains(what) && error.contains("regular file"), "{command:?}: {error}");
         }
     }
+}
+
+#[test]
+fn a_link_to_a_file_that_is_not_there_is_refused() {
+    let place = Workplace::new();
+    fs::create_dir(place.path().join("disk")).unwrap();
+    symlink("disk/chat.db", place.path().join("chatserver.db")).unwrap();
+    for command in [OPENING[0], OPENING[3], &["migrate"], &["serve", "--listen", "127.0.0.1:0"]] {
+        let error = place.fails(command);
+        assert!(error.contains("a link to a file that is not there"), "{command:?}: {error}");
+    }
+    assert_eq!(fs::read_dir(place.path().join("disk")).unwrap().count(), 0);
+    let names: Vec<_> = fs::read_dir(place.path()).unwrap().collect();
+    assert_eq!(names.len(), 2, "no lock was made beside the link: {names:?}");
+    place.tells(&["migrate", "--database-url", "sqlite://disk/chat.db"]);
+    place.tells(&["user", "list"]);
 }
 
 /// The binary, run by a user who owns nothing.
