@@ -80,7 +80,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let url = config.database.url.as_str();
         // Before listening: a second server commonly has the address of the first, too.
-        let mut lock = ServerLock::acquire(url, "server").await?;
+        let mut lock = ServerLock::acquire(url, ServerLock::SERVER).await?;
         let listener = listen("http.listen", config.http.listen)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
         lock.announce(address)?;

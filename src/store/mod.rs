@@ -130,6 +130,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let refused = || OpenError::Url { url: url.to_owned() };
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
+        ServerLock::wait_until_shared(&file).await?;
         let opened = file.open(schema)?;
         let since = Instant::now();
         let (is_migrated, [mut writer, checkpointer], reads) = loop {
@@ -137,10 +138,12 @@ impl Store {
                 // SQLite does not wait for others who make the same new database at this moment.
                 Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
                     sleep(OPEN_AGAIN).await;
+                    ServerLock::wait_until_shared(&file).await?;
                 }
                 connected => break connected?,
             }
         };
+        ServerLock::wait_until_shared(&file).await?;
         let epoch = Epoch::read(&mut writer).await.map_err(|source| file.failed(source))?;
         file.log_opened(&opened);
         let opened = Arc::new(opened.file);

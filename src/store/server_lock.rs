@@ -56,6 +56,11 @@ pub struct LockHolder {
 static PROCESS: LazyLock<String> = LazyLock::new(|| Uuid::new_v4().to_string());
 
 impl LockHolder {
+    /// Whether other processes may change the database meanwhile: a server and this process itself let them.
+    fn shares(&self) -> bool {
+        self.task == ServerLock::SERVER || self.is_this_process()
+    }
+
     /// Whether it is this very process.
     pub(super) fn is_this_process(&self) -> bool {
         self.process == *PROCESS
@@ -74,7 +79,10 @@ impl std::fmt::Display for LockHolder {
 }
 
 impl ServerLock {
-    /// Takes the lock of the database at this URL for a task, such as `server` or `restore`.
+    /// The task of a server, beside which commands may change the database.
+    pub const SERVER: &'static str = "server";
+
+    /// Takes the lock of the database at this URL for a task, such as [`Self::SERVER`] or `restore`.
     ///
     /// The database need not exist, but its folder must. Waits for up to a second while another process has the lock.
     ///
@@ -130,6 +138,25 @@ impl ServerLock {
     /// [`OpenError::Lock`] where the file can't be read.
     pub fn holder(url: &str) -> Result<Option<LockHolder>, OpenError> {
         Self::holder_of(&parse(url)?)
+    }
+
+    /// Waits for up to a second while another process has the database to itself, such as a restore: a change that is made
+    /// meanwhile may be replaced. It is to be called once more when the database is open, as a restore may have begun since;
+    /// one that begins after that finds it open and refuses.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::InUse`] names the process that has it.
+    pub(super) async fn wait_until_shared(database: &DatabaseFile) -> Result<(), OpenError> {
+        let since = Instant::now();
+        while let Some(holder) = Self::holder_of(database)?.filter(|holder| !holder.shares()) {
+            if since.elapsed() >= PATIENCE {
+                let path = database.path().display().to_string();
+                return Err(OpenError::InUse { path, holder });
+            }
+            sleep(TRY_AGAIN).await;
+        }
+        Ok(())
     }
 
     pub(super) fn holder_of(database: &DatabaseFile) -> Result<Option<LockHolder>, OpenError> {

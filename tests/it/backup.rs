@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use chatserver::clock::Clock;
+use chatserver::store::ServerLock;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
-use crate::binary::{Process, Workplace};
+use crate::binary::{Process, Workplace, free_address};
+use crate::durability::failing_disk;
 use crate::ears::{Ear, Told};
 use crate::world::{Person, message, until};
 
@@ -23,6 +26,23 @@ async fn stops(mut server: Process) {
 async fn is_killed(mut server: Process) {
     server.signal("KILL");
     server.ended().await;
+}
+
+/// Begins a command on a disk that waits while there is a file `held` in its folder, see `failing_disk.c`.
+pub fn begins(tools: &Workplace, place: &Workplace, arguments: &[&str]) -> Process {
+    let mut command = place.command(arguments);
+    command.env("LD_PRELOAD", failing_disk(tools.path()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Process::of(command, free_address())
+}
+
+/// Waits until a process holds the lock of the database for this task.
+pub async fn has_the_lock(place: &Workplace, task: &str) {
+    let url = format!("sqlite://{}", place.path().join("chatserver.db").display());
+    until("the database is locked", async || {
+        ServerLock::holder(&url).unwrap().is_some_and(|holder| holder.task == task)
+    })
+    .await;
 }
 
 /// Starts a server again where the last one was, once requests that are signed now are later than what was restored.
@@ -170,6 +190,24 @@ async fn a_restore_needs_the_database_to_itself_and_force_to_replace_it() {
     assert!(told["unreadable"].as_str().unwrap().contains("not a database"), "{told}");
     assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
     assert_eq!(fs::metadata(&database).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn nothing_is_changed_beside_a_restore_that_would_be_replaced_by_it() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    place.tells(&["backup", "sound"]);
+    let held = place.path().join("held");
+    fs::write(&held, "").unwrap();
+    let mut restore = begins(&tools, &place, &["restore", "sound", "--force"]);
+    has_the_lock(&place, "restore").await;
+    let error = place.fails(&["user", "disable", "alice@example.com", "--json"]);
+    let told: Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(told["errorcode"], "in_use");
+    assert!(error.contains(&format!("restore, process id {}", restore.id())), "{error}");
+    fs::remove_file(held).unwrap();
+    assert!(restore.ended().await.success());
+    place.tells(&["user", "disable", "alice@example.com"]);
 }
 
 #[tokio::test]
