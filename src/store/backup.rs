@@ -1,15 +1,16 @@
 //! Backups: copies of the database that are made while a server runs, and what says whether a file is one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
-use tempfile::TempPath;
+use tempfile::{TempDir, TempPath};
+use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use super::log::execute;
@@ -109,7 +110,8 @@ pub struct Verified {
 }
 
 /// Copies the database at `url` into a new file, readable for its owner alone, and has the disk take it. Returns its size.
-/// What was begun is removed where it fails or is dropped.
+/// The copy is made in a folder beside the file and gets its name when it is whole. The folder is removed with what is in it
+/// where that fails or is dropped.
 ///
 /// # Errors
 ///
@@ -129,22 +131,30 @@ pub async fn back_up(
         return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
     }
     let to = std::path::absolute(to).map_err(|source| file_error(to, "found", source))?;
-    let unfinished = create(&to)?;
-    let bytes = copy(&mut source, &to, &mut progress).await?;
-    flush(&to)?;
-    unfinished.keep().map_err(|error| file_error(&to, "kept", error.error))?;
+    let exists = || BackupError::Exists { path: to.display().to_string() };
+    if to.symlink_metadata().is_ok() {
+        return Err(exists());
+    }
+    let folder = folder_beside(&to, ".chatserver-backup-");
+    let folder = folder.map_err(|source| file_error(&to, "created", source))?;
+    let unfinished = create(folder.path())?;
+    let bytes = copy(&mut source, &unfinished, &mut progress).await?;
     source.close().await.map_err(|source| database.failed(source))?;
+    flush(&unfinished).await?;
+    unfinished.persist_noclobber(&to).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => exists(),
+        _ => file_error(&to, "created", error.error),
+    })?;
+    flush_name(&to)?;
     Ok(bytes)
 }
 
 /// Creates the empty file that SQLite fills. It keeps its mode.
-fn create(to: &Path) -> Result<TempPath, BackupError> {
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
-    created.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => BackupError::Exists { path: to.display().to_string() },
-        _ => file_error(to, "created", source),
-    })?;
-    TempPath::try_from_path(to).map_err(|source| file_error(to, "created", source))
+fn create(folder: &Path) -> Result<TempPath, BackupError> {
+    let path = folder.join("backup.db");
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let path = created.and_then(|_| TempPath::try_from_path(&path));
+    path.map_err(|source| file_error(folder, "written", source))
 }
 
 async fn copy(
@@ -180,14 +190,32 @@ fn size(path: &Path) -> Result<u64, BackupError> {
     Ok(metadata.len())
 }
 
-/// Has the disk take a file and its name.
-pub(super) fn flush(path: &Path) -> Result<(), BackupError> {
+/// Does what waits for the disk on a thread for that, so that the caller can be dropped meanwhile.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::from)?
+}
+
+/// A folder beside a file, on the same file system, for its owner alone. Dropping it removes it with what is in it.
+fn folder_beside(path: &Path, prefix: &str) -> io::Result<TempDir> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    for path in [path, folder] {
-        let flushed = File::open(path).and_then(|file| file.sync_all());
-        flushed.map_err(|source| file_error(path, "flushed to the disk", source))?;
-    }
-    Ok(())
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(folder)
+}
+
+/// Has the disk take what is in a file.
+pub(super) async fn flush(path: &Path) -> Result<(), BackupError> {
+    let file = path.to_owned();
+    let flushed = off_thread(move || File::open(file)?.sync_all()).await;
+    flushed.map_err(|source| file_error(path, "flushed to the disk", source))
+}
+
+/// Has the disk take the name of a file.
+pub(super) fn flush_name(path: &Path) -> Result<(), BackupError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let flushed = File::open(folder).and_then(|folder| folder.sync_all());
+    flushed.map_err(|source| file_error(folder, "flushed to the disk", source))
 }
 
 pub(super) fn file_error(path: &Path, doing: &'static str, source: io::Error) -> BackupError {

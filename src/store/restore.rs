@@ -9,7 +9,9 @@ use std::time::Duration;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tempfile::TempPath;
 
-use super::backup::{BackupError, beside, file_error, flush, open_alone, verify_backup};
+use super::backup::{
+    BackupError, beside, file_error, flush, flush_name, open_alone, verify_backup,
+};
 use super::error::is_busy;
 use super::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, schema};
 use crate::clock::Timestamp;
@@ -80,14 +82,14 @@ pub async fn restore(
     let since = if is_there { Some(compare(&database, backup).await?) } else { None };
     let copy = copy_beside(backup, &path)?;
     let epoch = begin_epoch(&copy, now).await?;
-    flush(&copy)?;
+    flush(&copy).await?;
     // All of the old log is in the old file by now, unless that can't be read. A log that outlived its database would be
     // taken for a part of the new one.
     for suffix in ["-wal", "-shm", "-journal"] {
         remove(&beside(&path, suffix))?;
     }
     copy.persist(&path).map_err(|error| file_error(&path, "replaced", error.error))?;
-    flush(&path)?;
+    flush_name(&path)?;
     Ok(Restored { path: path.display().to_string(), epoch, since })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -123,6 +124,39 @@ async fn a_failed_backup_leaves_nothing_behind() {
     let error = place.fails(&["backup", "nowhere/chat.backup"]);
     assert!(error.contains("nowhere/chat.backup"), "{error}");
     assert!(!place.path().join("chat.backup").exists());
+}
+
+/// The folders in which a command makes what is to be complete when it gets its name.
+fn unfinished(place: &Workplace, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).collect()
+}
+
+/// Waits until there is something in such a folder.
+async fn is_at_work(place: &Workplace, prefix: &str) {
+    let is_filled =
+        |folder: &PathBuf| fs::read_dir(folder).is_ok_and(|mut made| made.next().is_some());
+    until("it is at work", async || unfinished(place, prefix).iter().any(is_filled)).await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_ended_in_the_middle_leaves_no_half_of_it() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    let held = place.path().join("held");
+    fs::write(&held, "").unwrap();
+    for (signal, code, left) in [("TERM", Some(1), 0), ("KILL", None, 1)] {
+        let mut backup = begins(&tools, &place, &["backup", "chat.backup"]);
+        is_at_work(&place, ".chatserver-backup-").await;
+        assert!(!place.path().join("chat.backup").exists());
+        backup.signal(signal);
+        assert_eq!(backup.ended().await.code(), code);
+        assert!(!place.path().join("chat.backup").exists());
+        assert_eq!(unfinished(&place, ".chatserver-backup-").len(), left, "after SIG{signal}");
+    }
+    fs::remove_file(held).unwrap();
+    place.tells(&["backup", "chat.backup"]);
+    place.tells(&["backup", "verify", "chat.backup"]);
 }
 
 #[tokio::test]
