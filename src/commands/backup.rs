@@ -123,8 +123,8 @@ impl Restore {
     pub async fn run(self) -> Result<(), Failed> {
         let config = self.settings.load(&[])?;
         let url = config.database.url.as_str();
-        let now = Clock::system().now();
-        let restored = unless_stopped(store::restore(url, &self.file, self.force, now)).await?;
+        let clock = Clock::system();
+        let restored = unless_stopped(store::restore(url, &self.file, self.force, &clock)).await?;
         let epoch = &restored.epoch.id;
         let mut text = format!("{} is restored; epoch {epoch} has begun", restored.path);
         let mut json = json!({ "file": restored.path, "epoch": epoch });

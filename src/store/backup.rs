@@ -191,14 +191,14 @@ fn size(path: &Path) -> Result<u64, BackupError> {
 }
 
 /// Does what waits for the disk on a thread for that, so that the caller can be dropped meanwhile.
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::from)?
 }
 
 /// A folder beside a file, on the same file system, for its owner alone. Dropping it removes it with what is in it.
-fn folder_beside(path: &Path, prefix: &str) -> io::Result<TempDir> {
+pub(super) fn folder_beside(path: &Path, prefix: &str) -> io::Result<TempDir> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(folder)

@@ -1,20 +1,22 @@
 //! Restoring a backup: into a new epoch, in the place of the database, while nobody has that open.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
-use std::path::Path;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
-use tempfile::TempPath;
 
 use super::backup::{
-    BackupError, beside, file_error, flush, flush_name, open_alone, verify_backup,
+    BackupError, beside, file_error, flush, flush_name, folder_beside, off_thread, open_alone,
+    verify_backup,
 };
 use super::error::is_busy;
 use super::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, schema};
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 use crate::id::Parse as _;
 
 const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users ORDER BY email";
@@ -24,6 +26,9 @@ const END_LOG: &str = "PRAGMA journal_mode = DELETE";
 
 /// How long to wait for another program to close the database.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of the backup that are copied at a time. Between two steps the copy can be given up.
+const STEP: u64 = 8 * 1024 * 1024;
 
 /// What a restore has done.
 #[derive(Clone, Debug)]
@@ -58,6 +63,7 @@ struct Account {
 }
 
 /// Puts a copy of a backup in the place of the database at `url`, brought up to date, and begins a new epoch in it.
+/// Everything that can take long or fail is done to the copy first; dropping it before that is done leaves nothing behind.
 ///
 /// # Errors
 ///
@@ -66,7 +72,7 @@ pub async fn restore(
     url: &str,
     backup: &Path,
     force: bool,
-    now: Timestamp,
+    clock: &Clock,
 ) -> Result<Restored, BackupError> {
     let database =
         DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
@@ -79,18 +85,24 @@ pub async fn restore(
     // The file itself, where a link leads to it.
     let path = fs::canonicalize(database.path()).or_else(|_| std::path::absolute(database.path()));
     let path = path.map_err(|source| file_error(database.path(), "found", source))?;
-    let since = if is_there { Some(compare(&database, backup).await?) } else { None };
-    let copy = copy_beside(backup, &path)?;
-    let epoch = begin_epoch(&copy, now).await?;
+    let folder = folder_beside(&path, ".restoring-");
+    let folder = folder.map_err(|source| file_error(&path, "replaced", source))?;
+    let copy = copy_into(folder.path(), backup).await?;
+    let epoch = begin_epoch(&copy, clock).await?;
     flush(&copy).await?;
-    // All of the old log is in the old file by now, unless that can't be read. A log that outlived its database would be
-    // taken for a part of the new one.
-    for suffix in ["-wal", "-shm", "-journal"] {
-        remove(&beside(&path, suffix))?;
-    }
-    copy.persist(&path).map_err(|error| file_error(&path, "replaced", error.error))?;
-    flush_name(&path)?;
+    let since = if is_there { Some(compare(&database, backup).await?) } else { None };
+    replace(&path, &copy)?;
     Ok(Restored { path: path.display().to_string(), epoch, since })
+}
+
+/// Gives the copy the name of the database. All of the old log is in the old file by now, unless that can't be read. A log
+/// that outlived its database would be taken for a part of the new one.
+fn replace(database: &Path, copy: &Path) -> Result<(), BackupError> {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        remove(&beside(database, suffix))?;
+    }
+    fs::rename(copy, database).map_err(|source| file_error(database, "replaced", source))?;
+    flush_name(database)
 }
 
 /// Compares the accounts of the database with those of the backup, and leaves the database without a log.
@@ -140,23 +152,29 @@ async fn accounts(on: &mut SqliteConnection) -> Result<Vec<Account>, sqlx::Error
     sqlx::query_as(ACCOUNTS).fetch_all(on).await
 }
 
-/// A copy in the folder of the database, so that it can take its name in one step. Readable for its owner alone.
-fn copy_beside(backup: &Path, database: &Path) -> Result<TempPath, BackupError> {
-    let folder = database.parent().unwrap_or(Path::new("/"));
-    let created = tempfile::Builder::new().prefix(".restoring-").suffix(".db").tempfile_in(folder);
-    let mut copy = created.map_err(|source| file_error(folder, "written", source))?;
-    let mut original = File::open(backup).map_err(|source| file_error(backup, "read", source))?;
-    let copied = io::copy(&mut original, copy.as_file_mut());
-    copied.map_err(|source| file_error(copy.path(), "written", source))?;
-    Ok(copy.into_temp_path())
+/// A copy in this folder, readable for its owner alone. It ends soon after it is dropped.
+async fn copy_into(folder: &Path, backup: &Path) -> Result<PathBuf, BackupError> {
+    let copy = folder.join("restored.db");
+    let original = File::open(backup).map_err(|source| file_error(backup, "read", source))?;
+    let written = |source| file_error(&copy, "written", source);
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy);
+    let (original, file) = (Arc::new(original), Arc::new(created.map_err(written)?));
+    loop {
+        let (from, to) = (Arc::clone(&original), Arc::clone(&file));
+        // The kernel copies from file to file, without a detour through this process.
+        let step = move || io::copy(&mut (&*from).take(STEP), &mut &*to);
+        if off_thread(step).await.map_err(written)? == 0 {
+            return Ok(copy);
+        }
+    }
 }
 
-async fn begin_epoch(copy: &Path, now: Timestamp) -> Result<Epoch, BackupError> {
+async fn begin_epoch(copy: &Path, clock: &Clock) -> Result<Epoch, BackupError> {
     let database = DatabaseFile::at(copy);
     schema::prepare(&database, Schema::Migrate).await?;
     let mut connection = database.connect_plainly().await?;
     let failed = |source| BackupError::Database { doing: "beginning a new epoch", source };
-    let epoch = Epoch::begin(&mut connection, now).await.map_err(failed)?;
+    let epoch = Epoch::begin(&mut connection, clock.now()).await.map_err(failed)?;
     let _: String = sqlx::query_scalar(END_LOG).fetch_one(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     Ok(epoch)

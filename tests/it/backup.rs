@@ -245,6 +245,42 @@ async fn nothing_is_changed_beside_a_restore_that_would_be_replaced_by_it() {
 }
 
 #[tokio::test]
+async fn a_restore_can_be_stopped_while_it_copies() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    place.tells(&["backup", "sound"]);
+    place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
+    fs::write(place.path().join("held-copy"), "").unwrap();
+    let mut restore = begins(&tools, &place, &["restore", "sound", "--force"]);
+    is_at_work(&place, ".restoring-").await;
+    restore.signal("TERM");
+    assert_eq!(restore.ended().await.code(), Some(1));
+    assert_eq!(unfinished(&place, ".restoring-"), [PathBuf::new(); 0]);
+    assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_epoch_begins_when_the_copy_is_made() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    place.tells(&["backup", "sound"]);
+    let held = place.path().join("held-copy");
+    fs::write(&held, "").unwrap();
+    let mut restore = begins(&tools, &place, &["restore", "sound", "--force"]);
+    is_at_work(&place, ".restoring-").await;
+    let copying = Clock::system().now();
+    until("some time has passed", async || Clock::system().now() > copying).await;
+    fs::remove_file(held).unwrap();
+    assert!(restore.ended().await.success());
+    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
+    let mut database = options.connect().await.unwrap();
+    let began_at = sqlx::query_scalar("SELECT began_at FROM epoch").fetch_one(&mut database);
+    let began_at: i64 = began_at.await.unwrap();
+    assert!(began_at > copying.unix());
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoes() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;

@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::binary::{Process, Workplace};
+use crate::durability::failing_disk;
 use crate::world::{Person, until};
 
 /// Ends a server in order.
@@ -109,6 +110,26 @@ async fn a_backup_beside_the_log_of_a_killed_server_is_refused() {
     let users = place.tells(&["user", "list"]);
     assert_eq!(users["users"].as_array().unwrap().len(), 2);
     stops(server, &place).await;
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_leaves_the_mixture_as_it_is() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    mixes(&place).await;
+    let before = contents(&place);
+    let library = failing_disk(tools.path());
+    fs::write(place.path().join("full"), "").unwrap();
+    let restore = ["restore", "backup.db", "--force"];
+    let preload = [("LD_PRELOAD", library.to_str().unwrap())];
+    let output = place.runs_with(&restore, "", &preload);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(contents(&place) == before, "the restore has changed a file");
+    let left = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_str().unwrap().contains("restor")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    fs::remove_file(place.path().join("full")).unwrap();
+    place.tells(&restore);
+    place.tells(&["user", "list"]);
 }
 
 /// Turns the database into one of the version before this one, which had no epoch. It stays in the log.
