@@ -50,7 +50,6 @@ fn code(failed: &(dyn Error + 'static)) -> &'static str {
         match error {
             BackupError::Open(error) => code_of_open(error),
             BackupError::Exists { .. } | BackupError::Replaces { .. } => "already_exists",
-            BackupError::OpenElsewhere { .. } => "in_use",
             BackupError::Unfit { .. } => "invalid_backup",
             BackupError::File { .. } => "failed",
             BackupError::Database { .. } => "database_failed",
@@ -82,7 +81,7 @@ fn code(failed: &(dyn Error + 'static)) -> &'static str {
 fn code_of_open(error: &OpenError) -> &'static str {
     match error {
         OpenError::Missing { .. } => "no_database",
-        OpenError::InUse { .. } => "in_use",
+        OpenError::InUse { .. } | OpenError::OpenElsewhere { .. } => "in_use",
         OpenError::OlderSchema { .. } => "older_schema",
         _ => "database_failed",
     }

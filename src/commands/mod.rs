@@ -114,7 +114,7 @@ Clients then read everything anew. Requests that they signed before the restore 
 Example:
   chatserver migrate --database-url sqlite:///var/lib/chatserver/chatserver.db")]
     Migrate(Settings),
-    /// Write the database anew, without the space of what was removed; no server may have it open
+    /// Write the database anew, without the space of what was removed; no other program may have it open
     #[command(after_help = "\
 Example:
   chatserver compact --database-url sqlite:///var/lib/chatserver/chatserver.db")]

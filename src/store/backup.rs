@@ -55,14 +55,6 @@ pub enum BackupError {
         /// The path of the database.
         path: String,
     },
-    /// A program that is no server has the database open.
-    #[error(
-        "another program has the database {path} open, such as a command or an sqlite3 shell: end it first"
-    )]
-    OpenElsewhere {
-        /// The path of the database.
-        path: String,
-    },
     /// The file is not a backup that could be restored.
     #[error("{path} is no usable backup: {problem}")]
     Unfit {

@@ -160,6 +160,14 @@ pub enum OpenError {
         /// The process that has it.
         holder: LockHolder,
     },
+    /// A program that is no server has the database open.
+    #[error(
+        "another program has the database {path} open, such as a command or an sqlite3 shell: end it first"
+    )]
+    OpenElsewhere {
+        /// The path of the database.
+        path: String,
+    },
     /// The file of the lock can't be created, locked or written.
     #[error("the lock file {path} can't be used: {source}{}", advice(source))]
     Lock {

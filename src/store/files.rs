@@ -5,16 +5,21 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
+use super::error::is_busy;
 use super::{BUSY_TIMEOUT, OpenError, Schema};
 use crate::id::Parse;
 
 /// What is kept of the file of the write-ahead log: 128 MiB. From the half of that on the log is emptied, so it stays about
 /// below, unless much is written at once, or a read that does not end, such as a backup by another program, is in the way.
 pub(super) const WAL_BYTES: u64 = 128 * 1024 * 1024;
+
+/// How long to wait for other programs to close the database where a command needs it alone.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where an SQLite database stands.
 #[derive(Clone, Debug)]
@@ -174,6 +179,21 @@ impl DatabaseFile {
     pub(super) fn options_plainly(&self) -> SqliteConnectOptions {
         let options = SqliteConnectOptions::new().filename(&self.path);
         options.busy_timeout(BUSY_TIMEOUT).disable_statement_logging()
+    }
+
+    /// The only connection to a database: with these settings it waits a moment for others to close theirs, see
+    /// [`Self::failed_alone`].
+    pub(super) fn options_alone(&self) -> SqliteConnectOptions {
+        self.options_plainly().busy_timeout(PATIENCE)
+    }
+
+    /// Why the only connection failed: others may have the database open.
+    pub(super) fn failed_alone(&self, source: sqlx::Error) -> OpenError {
+        if is_busy(&source) {
+            OpenError::OpenElsewhere { path: self.absolute() }
+        } else {
+            self.failed(source)
+        }
     }
 
     /// A connection that may write. Its log is checkpointed by the store's own task, never by a commit.

@@ -36,6 +36,9 @@ const WAIT_FOR_READS: &str = "PRAGMA busy_timeout = 100";
 /// How long the last checkpoint waits for other programs that read or write.
 const LAST_WAIT: &str = "PRAGMA busy_timeout = 2000";
 
+/// Succeeds only for the one connection to a database, moves the whole log into it and removes the log.
+pub(super) const END_LOG: &str = "PRAGMA journal_mode = DELETE";
+
 /// How long it is tried again while another process is at its own, for which SQLite does not wait.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(2);
 

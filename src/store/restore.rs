@@ -6,7 +6,6 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
@@ -15,17 +14,12 @@ use super::backup::{
     verify_backup,
 };
 use super::error::is_busy;
+use super::log::END_LOG;
 use super::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, schema};
 use crate::clock::Clock;
 use crate::id::Parse as _;
 
 const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users ORDER BY email";
-
-/// Succeeds only for the one connection to a database, moves the whole log into it and removes the log.
-const END_LOG: &str = "PRAGMA journal_mode = DELETE";
-
-/// How long to wait for another program to close the database.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes of the backup that are copied at a time. Between two steps the copy can be given up.
 const STEP: u64 = 8 * 1024 * 1024;
@@ -110,7 +104,7 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<Since, Backup
     let old = match accounts_of_old(database).await {
         Ok(old) => old,
         Err(error) if is_busy(&error) => {
-            return Err(BackupError::OpenElsewhere { path: database.absolute() });
+            return Err(database.failed_alone(error).into());
         }
         Err(error) => {
             return Ok(Since { unreadable: Some(error.to_string()), ..Since::default() });
@@ -140,7 +134,7 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<Since, Backup
 }
 
 async fn accounts_of_old(database: &DatabaseFile) -> Result<Vec<Account>, sqlx::Error> {
-    let mut old = database.options_plainly().busy_timeout(PATIENCE).connect().await?;
+    let mut old = database.options_alone().connect().await?;
     let read = accounts(&mut old).await;
     let mode: Result<String, _> = sqlx::query_scalar(END_LOG).fetch_one(&mut old).await;
     old.close().await?;

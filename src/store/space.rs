@@ -4,15 +4,14 @@
 //! (`auto_vacuum=INCREMENTAL`) these pages are cut off the end of the file in small steps: a page in use that stands at the
 //! end moves into a free one. Their last copies are in the write-ahead log, which is truncated afterwards.
 
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::error::Doing as _;
+use super::log::{END_LOG, execute};
 use super::queue::Change;
 use super::writing::Writing;
-use super::{BUSY_TIMEOUT, DatabaseFile, Error, OpenError, Schema, ServerLock, Store, schema};
+use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, schema};
 use crate::id::Parse as _;
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";
@@ -92,7 +91,8 @@ pub struct Compacted {
     pub after: u64,
 }
 
-/// Writes a database anew, without free pages, and so that it gives space back from then on. No server may have it open.
+/// Writes a database anew, without free pages, and so that it gives space back from then on. No other process may have it
+/// open.
 ///
 /// # Errors
 ///
@@ -105,25 +105,34 @@ pub async fn compact(url: &str) -> Result<Compacted, OpenError> {
     let _lock = ServerLock::acquire(url, "compact").await?;
     let before = size(&file)?;
     schema::prepare(&file, Schema::MustBeCurrent).await?;
-    let mut connection = connect_alone(&file).await?;
-    let compacted = sqlx::query("VACUUM").execute(&mut connection).await;
-    compacted
-        .map_err(|source| OpenError::Compact { path: file.path().display().to_string(), source })?;
-    connection.close().await.map_err(|source| file.failed(source))?;
+    let failed = |source| file.failed_alone(source);
+    let mut connection = connect_alone(&file).await.map_err(failed)?;
+    let compacted = write_anew(&mut connection).await;
+    compacted.map_err(|source| match file.failed_alone(source) {
+        OpenError::Open { path, source } => OpenError::Compact { path, source },
+        elsewhere => elsewhere,
+    })?;
+    connection.close().await.map_err(failed)?;
     Ok(Compacted { before, after: size(&file)? })
 }
 
-/// The only connection to the database: as long as it is open, no other process can read or write.
-async fn connect_alone(file: &DatabaseFile) -> Result<SqliteConnection, OpenError> {
-    let options = SqliteConnectOptions::new()
-        .filename(file.path())
-        .locking_mode(SqliteLockingMode::Exclusive)
+/// A connection to a database that no other process has open, and that has no log from then on. A log would be moved when the
+/// connection is closed, which tells of no failure. What `VACUUM` overwrites goes into a `-journal` instead: an error rolls it
+/// back, and after a crash whoever opens the database next does.
+async fn connect_alone(file: &DatabaseFile) -> Result<SqliteConnection, sqlx::Error> {
+    let options = file
+        .options_alone()
         .auto_vacuum(SqliteAutoVacuum::Incremental)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
-        .disable_statement_logging();
-    options.connect().await.map_err(|source| file.failed(source))
+        .journal_mode(SqliteJournalMode::Delete)
+        .synchronous(SqliteSynchronous::Full);
+    options.connect().await
+}
+
+/// While it runs no other process can read or write.
+async fn write_anew(on: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    execute(on, "VACUUM").await?;
+    // Another program may have begun a log just before.
+    execute(on, END_LOG).await
 }
 
 fn size(file: &DatabaseFile) -> Result<u64, OpenError> {

@@ -5,7 +5,9 @@ use std::path::Path;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use crate::backup::begins;
 use crate::binary::Workplace;
+use crate::durability::failing_disk;
 use crate::world::{Person, World, message_with_id, until};
 
 /// Text whose base64 is found wherever it stands in a file: each twelve characters make sixteen.
@@ -131,6 +133,66 @@ async fn a_database_of_an_earlier_version_is_compacted() {
     drop(server);
 }
 
+/// A database with free pages and without a log. Returns Bob, who has said last "what remains" and whose server is to be
+/// started again at his address.
+async fn is_left_with_free_pages(place: &Workplace) -> Person {
+    let mut server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    says_much(&alice, "what is gone").await;
+    bob.sends("what remains").await;
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
+    let mut shell = options.connect().await.unwrap();
+    let statements = "PRAGMA journal_mode = DELETE; CREATE TABLE gone AS SELECT * FROM messages; DROP TABLE gone";
+    sqlx::raw_sql(statements).execute(&mut shell).await.unwrap();
+    shell.close().await.unwrap();
+    bob
+}
+
+#[tokio::test]
+async fn a_compaction_that_is_killed_leaves_the_database_as_it_was() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    let bob = is_left_with_free_pages(&place).await;
+    let (database, held) = (place.path().join("chatserver.db"), place.path().join("held"));
+    let before = std::fs::read(&database).unwrap();
+    std::fs::write(&held, "").unwrap();
+    let mut compact = begins(&tools, &place, &["compact"]);
+    until("it is written anew", async || std::fs::read(&database).unwrap() != before).await;
+    compact.signal("KILL");
+    compact.ended().await;
+    assert!(size(&place.path().join("chatserver.db-journal")) > 0);
+    std::fs::remove_file(held).unwrap();
+    place.tells(&["user", "list"]);
+    assert_eq!(std::fs::read(&database).unwrap().len(), before.len());
+    let server = place.starts_at(bob.address(), &["serve"], &[]).await;
+    assert_eq!(bob.reads().await.last().unwrap(), "what remains");
+    place.tells(&["backup", "sound"]);
+    place.tells(&["backup", "verify", "sound"]);
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_compaction_that_the_disk_does_not_take_says_so() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    let bob = is_left_with_free_pages(&place).await;
+    place.tells(&["user", "add", "carol@example.com", "--nick", "Carol"]);
+    let library = failing_disk(tools.path());
+    let full = place.path().join("full");
+    std::fs::write(&full, "").unwrap();
+    let output = place.runs_with(&["compact"], "", &[("LD_PRELOAD", library.to_str().unwrap())]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("disk is full"), "{said}");
+    std::fs::remove_file(full).unwrap();
+    place.tells(&["compact"]);
+    for name in ["chatserver.db-wal", "chatserver.db-journal"] {
+        assert!(!place.path().join(name).exists(), "{name}");
+    }
+    let _server = place.starts_at(bob.address(), &["serve"], &[]).await;
+    assert_eq!(bob.reads().await.last().unwrap(), "what remains");
+}
+
 #[tokio::test]
 async fn only_a_database_that_nobody_reads_is_compacted() {
     let place = Workplace::new();
@@ -138,6 +200,13 @@ async fn only_a_database_that_nobody_reads_is_compacted() {
     assert!(said.contains("nowhere.db"), "{said}");
     assert!(!place.path().join("nowhere.db").exists());
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
+    let mut shell = options.connect().await.unwrap();
+    sqlx::raw_sql("SELECT count(*) FROM users").execute(&mut shell).await.unwrap();
+    let said = place.fails(&["compact", "--json"]);
+    assert!(said.contains("in_use") && said.contains("another program has the database"), "{said}");
+    shell.close().await.unwrap();
+    place.tells(&["compact"]);
     runs(&place, "UPDATE _sqlx_migrations SET checksum = x'00'").await;
     let said = place.fails(&["compact"]);
     assert!(said.contains("by another program"), "{said}");
