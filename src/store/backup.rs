@@ -13,6 +13,7 @@ use tempfile::{TempDir, TempPath};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
+use super::invariants::contradiction_of_rows;
 use super::log::execute;
 use super::schema::{self, Found, Looked};
 use super::{DatabaseFile, OpenError};
@@ -248,7 +249,8 @@ pub(super) async fn open_alone(path: &Path) -> Result<SqliteConnection, sqlx::Er
 /// The rows of a sound backup, or what is wrong with it.
 async fn look_through(on: &mut SqliteConnection) -> Result<Vec<(&'static str, i64)>, String> {
     let failed = |error: sqlx::Error| error.to_string();
-    if matches!(schema::look(on).await.map_err(failed)?, Found::Empty | Found::Unknown) {
+    let schema = schema::look(on).await.map_err(failed)?;
+    if matches!(schema, Found::Empty | Found::Unknown) {
         return Err(
             "it was made by a newer version of chatserver, or by another program".to_owned()
         );
@@ -267,6 +269,10 @@ async fn look_through(on: &mut SqliteConnection) -> Result<Vec<(&'static str, i6
             .map_err(failed)?;
     if let Some((table, _, parent, _)) = orphan {
         return Err(format!("a row of {table} refers to a row of {parent} that is not there"));
+    }
+    let is_older = schema != Found::Current;
+    if let Some(problem) = contradiction_of_rows(on, is_older).await.map_err(failed)? {
+        return Err(problem);
     }
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema")
         .fetch_all(&mut *on)

@@ -1,4 +1,4 @@
-//! Invariants of the rows, checked after a stop that was not in order.
+//! Invariants of the rows, checked after a stop that was not in order, and in a backup.
 //!
 //! SQLite moves what it finds in the write-ahead log into the database, whatever database that is. Where a backup was copied
 //! over the file of a server that was killed, the log beside it is that of the other file, and the two become a mixture in
@@ -68,6 +68,19 @@ pub(super) async fn contradiction(
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {
     first_finding(on, &CHECKS, AT_MOST, is_older).await
+}
+
+/// What the rows contradict, however long it takes to find, where the structure of the pages is known to be sound.
+pub(super) async fn contradiction_of_rows(
+    on: &mut SqliteConnection,
+    is_older: bool,
+) -> Result<Option<String>, sqlx::Error> {
+    for check in [ENDS, CHANGES, COUNTS] {
+        if let Some(found) = finding(on, check, is_older).await? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Each check gets its share of the time that is left, and one that needs more is given up for the next one.
