@@ -29,7 +29,7 @@ const KEEP_SIGNATURES: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW_SECONDS
 pub async fn run(app: Arc<App>) {
     let mut watch = ClockWatch::new(app.clock.clone(), KEEP_SIGNATURES);
     let work = async {
-        let mut cleared = Cleared { in_free_pages: true, in_log: false };
+        let mut cleared = Cleared { in_free_pages: true, in_log: true };
         loop {
             let started = Instant::now();
             let rest = match step(&app, &mut watch, &mut cleared).await {
@@ -63,11 +63,9 @@ async fn step(
     Ok(expired? | removed?)
 }
 
-/// Where text of cleared messages may still be.
+/// Where text of cleared messages may still be. At the start that is everywhere: the last run may have been killed.
 struct Cleared {
-    /// At the start, too: the last run may have been ended in the middle.
     in_free_pages: bool,
-    /// Not at the start: opening a database empties the log.
     in_log: bool,
 }
 

@@ -133,6 +133,28 @@ async fn a_database_of_an_earlier_version_is_compacted() {
     drop(server);
 }
 
+#[tokio::test]
+async fn a_trace_that_a_kill_has_left_in_the_log_is_removed_by_the_next_start() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[]).await;
+    let (alice, _bob) = place.alice_and_bob(&server);
+    says_much(&alice, "what is gone").await;
+    let database = place.path().join("chatserver.db");
+    // It keeps the log from being truncated. A connection that can't write does not move the log when it is closed.
+    let options = SqliteConnectOptions::new().filename(&database).read_only(true);
+    let mut reader = options.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM messages").execute(&mut reader).await.unwrap();
+    alice.clears().await.ok();
+    let left = "SELECT (SELECT count(*) FROM messages) + freelist_count FROM pragma_freelist_count";
+    until("what was cleared is removed", async || runs(&place, left).await == 0).await;
+    server.signal("KILL");
+    server.ended().await;
+    reader.close().await.unwrap();
+    assert!(copies(&database, "what is gone") > 0, "it is in the log");
+    let _server = place.starts_at(server.address, &["serve"], &[]).await;
+    until("the text is gone", async || copies(&database, "what is gone") == 0).await;
+}
+
 /// A database with free pages and without a log. Returns Bob, who has said last "what remains" and whose server is to be
 /// started again at his address.
 async fn is_left_with_free_pages(place: &Workplace) -> Person {
