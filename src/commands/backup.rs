@@ -105,7 +105,10 @@ impl Verify {
     async fn run(self) -> Result<(), Failed> {
         let file = self.file.display().to_string();
         let verified = store::verify_backup(&self.file).await?;
-        let counts = verified.counts.iter().map(|(name, count)| format!("{count} {name}"));
+        let counts = verified.counts.iter().map(|(name, count)| match count {
+            1 => format!("1 {}", name.trim_end_matches('s')),
+            _ => format!("{count} {name}"),
+        });
         let counts = counts.collect::<Vec<_>>().join(", ");
         let mut json = Map::from_iter([
             ("file".to_owned(), Value::from(file.clone())),

@@ -121,7 +121,7 @@ pub enum OpenError {
     },
     /// There is no database, and none is to be created.
     #[error(
-        "there is no database at {path}: `chatserver serve`, `chatserver migrate` and `chatserver user add` create one"
+        "there is no database at {path}: `chatserver serve`, `migrate`, `restore` and `user add` create one"
     )]
     Missing {
         /// The path of the file.

@@ -156,7 +156,12 @@ async fn a_backup_that_is_ended_in_the_middle_leaves_no_half_of_it() {
     }
     fs::remove_file(held).unwrap();
     place.tells(&["backup", "chat.backup"]);
-    place.tells(&["backup", "verify", "chat.backup"]);
+    let told = place.runs(&["backup", "verify", "chat.backup"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(
+        told.ends_with("1 user, 0 friendships, 0 conversations, 0 messages, 0 reports\n"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -178,17 +183,17 @@ async fn what_is_no_backup_is_neither_verified_nor_restored() {
     fs::write(place.path().join("cut"), &sound[..half]).unwrap();
     fs::write(place.path().join("letter"), "Dear Alice, ".repeat(1000)).unwrap();
     fs::write(place.path().join("empty"), "").unwrap();
-    // What people copied by hand: the file of a running server with its log beside it.
-    for suffix in ["", "-wal"] {
-        let from = place.path().join(format!("chatserver.db{suffix}"));
-        fs::copy(from, place.path().join(format!("copied{suffix}"))).unwrap();
-    }
     // What a log that is not its own makes of a database: each page is sound, and rows are missing.
     place.tells(&["backup", "mixed"]);
     let options = SqliteConnectOptions::new().filename(place.path().join("mixed"));
     let mut mixed = options.connect().await.unwrap();
     sqlx::raw_sql("DELETE FROM messages").execute(&mut mixed).await.unwrap();
     mixed.close().await.unwrap();
+    // What people copied by hand: the file of a running server with its log beside it.
+    for suffix in ["", "-wal"] {
+        let from = place.path().join(format!("chatserver.db{suffix}"));
+        fs::copy(from, place.path().join(format!("copied{suffix}"))).unwrap();
+    }
     stops(server).await;
     let before = fs::read(place.path().join("chatserver.db")).unwrap();
     for name in ["torn", "cut", "letter", "empty", "mixed", "copied", "nowhere"] {

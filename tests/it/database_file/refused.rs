@@ -19,7 +19,9 @@ fn a_mistyped_path_creates_nothing() {
         let error =
             place.fails(&[command, &["--database-url", "sqlite://mistyped.db"][..]].concat());
         let path = place.path().join("mistyped.db");
-        for part in ["there is no database at", path.to_str().unwrap(), "user add", "serve"] {
+        for part in
+            ["there is no database at", path.to_str().unwrap(), "user add", "serve", "restore"]
+        {
             assert!(error.contains(part), "{command:?}: {error}");
         }
     }
