@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -95,10 +97,17 @@ impl DatabaseFile {
         if !is_there && !schema.creates() {
             return Err(self.missing());
         }
-        let mut options = OpenOptions::new();
-        options.create(true).append(true).mode(0o600);
-        let file = options.open(&self.path).map_err(|source| self.unusable(is_there, source))?;
+        let owner = self.owner();
+        let opened = open_or_create(&self.path, OpenOptions::new().append(true), owner.as_ref());
+        let file = opened.map_err(|source| self.unusable(is_there, source))?;
         Ok(OpenedFile { file, is_new: !is_there })
+    }
+
+    /// Whose the database is. Where there is none, it is to belong to whom its folder does.
+    pub(super) fn owner(&self) -> Option<Metadata> {
+        let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = folder.unwrap_or(Path::new("."));
+        fs::metadata(&self.path).or_else(|_| fs::metadata(folder)).ok()
     }
 
     /// What there is at the path, which must be a regular file or nothing. A FIFO would be waited for without an end. Through a
@@ -239,5 +248,30 @@ impl DatabaseFile {
 
     pub(super) fn failed(&self, source: sqlx::Error) -> OpenError {
         OpenError::Open { path: self.path.display().to_string(), source }
+    }
+}
+
+/// Opens a file, and creates it where there is none, readable alone for whom the database belongs to. One that is there is left
+/// with whom it belongs to: the owner of the folder may have put a link there.
+pub(super) fn open_or_create(
+    path: &Path,
+    options: &mut OpenOptions,
+    owner: Option<&Metadata>,
+) -> io::Result<File> {
+    match options.mode(0o600).create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.create_new(false).create(true).open(path)
+        }
+        created => created.inspect(|file| give(file, owner)),
+    }
+}
+
+/// Gives a new file to whom the database belongs: a command that root runs must not keep the user of the server out. Nobody but
+/// root can, and what others make is their own.
+pub(super) fn give(file: &File, owner: Option<&Metadata>) {
+    if let (Some(owner), Ok(made)) = (owner, file.metadata())
+        && owner.uid() != made.uid()
+    {
+        drop(fchown(file, Some(owner.uid()), Some(owner.gid())));
     }
 }

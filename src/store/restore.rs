@@ -1,7 +1,7 @@
 //! Restoring a backup: into a new epoch, in the place of the database, while nobody has that open.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use super::backup::{
     verify_backup,
 };
 use super::error::is_busy;
+use super::files::give;
 use super::log::END_LOG;
 use super::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, schema};
 use crate::clock::Clock;
@@ -81,7 +82,8 @@ pub async fn restore(
     let path = path.map_err(|source| file_error(database.path(), "found", source))?;
     let folder = folder_beside(&path, ".restoring-");
     let folder = folder.map_err(|source| file_error(&path, "replaced", source))?;
-    let copy = copy_into(folder.path(), backup).await?;
+    let owner = database.owner();
+    let copy = copy_into(folder.path(), backup, owner.as_ref()).await?;
     let epoch = begin_epoch(&copy, clock).await?;
     flush(&copy).await?;
     let since = if is_there { Some(compare(&database, backup).await?) } else { None };
@@ -146,13 +148,18 @@ async fn accounts(on: &mut SqliteConnection) -> Result<Vec<Account>, sqlx::Error
     sqlx::query_as(ACCOUNTS).fetch_all(on).await
 }
 
-/// A copy in this folder, readable for its owner alone. It ends soon after it is dropped.
-async fn copy_into(folder: &Path, backup: &Path) -> Result<PathBuf, BackupError> {
+/// A copy in this folder, readable alone for whom the database belongs to. It ends soon after it is dropped.
+async fn copy_into(
+    folder: &Path,
+    backup: &Path,
+    owner: Option<&Metadata>,
+) -> Result<PathBuf, BackupError> {
     let copy = folder.join("restored.db");
     let original = File::open(backup).map_err(|source| file_error(backup, "read", source))?;
     let written = |source| file_error(&copy, "written", source);
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy);
     let (original, file) = (Arc::new(original), Arc::new(created.map_err(written)?));
+    give(&file, owner);
     loop {
         let (from, to) = (Arc::clone(&original), Arc::clone(&file));
         // The kernel copies from file to file, without a detour through this process.

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::files::open_or_create;
 use super::{DatabaseFile, OpenError};
 use crate::id::Parse as _;
 
@@ -95,10 +96,11 @@ impl ServerLock {
         database.look()?;
         let path = lock_path(database.path());
         let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
-        let mut options = OpenOptions::new();
         // What is in it is replaced once the lock is held, not before.
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).truncate(false);
+        let file = open_or_create(&path, &mut options, database.owner().as_ref());
+        let file = file.map_err(failed)?;
         let since = Instant::now();
         loop {
             match file.try_lock() {

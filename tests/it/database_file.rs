@@ -3,7 +3,7 @@
 mod refused;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +55,29 @@ async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
     for file in ["chatserver.db", "chatserver.db-wal", "chatserver.db-shm"] {
         assert_eq!(mode(&place.path().join(file)), 0o600, "{file}");
     }
+}
+
+/// What root makes must not keep the user of the server out. Where others run this, everything is theirs.
+#[test]
+fn what_commands_make_belongs_to_the_owner_of_the_folder() {
+    const NOBODY: u32 = 65_534;
+    let place = Workplace::new();
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let owner = |name: &str| fs::metadata(place.path().join(name)).unwrap().uid();
+    let folder = owner("");
+    for command in
+        [&["migrate"][..], &["compact"], &["backup", "sound"], &["restore", "sound", "--force"]]
+    {
+        place.tells(command);
+        assert_eq!(owner("chatserver.db"), folder, "{command:?}");
+    }
+    assert_eq!(owner("chatserver.db-server"), folder);
+    fs::remove_file(place.path().join("chatserver.db")).unwrap();
+    place.tells(&["restore", "sound"]);
+    assert_eq!(owner("chatserver.db"), folder);
+    assert_eq!(mode(&place.path().join("chatserver.db")), 0o600);
 }
 
 #[tokio::test]
