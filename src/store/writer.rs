@@ -82,6 +82,7 @@ pub(super) struct Writer {
     /// Bytes of the changes in the queue.
     queued_bytes: Arc<AtomicUsize>,
     oldest: Arc<Oldest>,
+    upkeep: Arc<Oldest>,
     told: broadcast::Sender<Told>,
     file: DatabaseFile,
     log: Arc<Log>,
@@ -109,7 +110,7 @@ impl Writer {
         let Disk { file, opened, reserve } = disk;
         let (queue, changes) = mpsc::channel(QUEUE);
         let (log, oldest) = (Arc::new(Log::default()), Arc::new(Oldest::default()));
-        let outcomes = Arc::new(Outcomes::default());
+        let (outcomes, upkeep) = (Arc::new(Outcomes::default()), Arc::new(Oldest::default()));
         let closing = log.flush_failed().child_token();
         let (replaced, ended) = (CancellationToken::new(), CancellationToken::new());
         let (told, _) = broadcast::channel(TOLD);
@@ -120,6 +121,7 @@ impl Writer {
             writing: Some(Writing::new(connection, limits)),
             changes,
             oldest: Arc::clone(&oldest),
+            upkeep: Arc::clone(&upkeep),
             told: told.clone(),
             version: None,
             looked_at: Instant::now(),
@@ -149,6 +151,7 @@ impl Writer {
             queue,
             queued_bytes: Arc::default(),
             oldest,
+            upkeep,
             told,
             file,
             log,
@@ -237,9 +240,13 @@ impl Writer {
         &self.file
     }
 
-    /// Age of the oldest change that is not made yet.
+    /// Age of the oldest change that is not made yet. What waits while the writer is between two batches is at most as old as
+    /// what it does there.
     pub(super) fn oldest_change(&self) -> Duration {
-        self.oldest.age()
+        if self.queue_depth() == 0 {
+            return self.oldest.age();
+        }
+        self.oldest.age().max(self.upkeep.age())
     }
 
     pub(super) fn queue_depth(&self) -> usize {
@@ -320,6 +327,8 @@ struct WriterTask {
     writing: Option<Writing>,
     changes: mpsc::Receiver<Waiting>,
     oldest: Arc<Oldest>,
+    /// Since when it does something else than writing, for which changes wait.
+    upkeep: Arc<Oldest>,
     told: broadcast::Sender<Told>,
     /// Changes when another connection commits; `None` where it has not been read on this one.
     version: Option<i64>,
@@ -344,8 +353,7 @@ impl WriterTask {
                 }
                 first = self.changes.recv() => first,
                 () = sleep(LOOK_FOR_OTHERS) => {
-                    self.look_for_others().await;
-                    self.empty_log().await;
+                    self.keep_up().await;
                     continue;
                 }
             };
@@ -353,16 +361,23 @@ impl WriterTask {
             self.oldest.set(Some(first.since));
             self.write(first.item).await;
             self.oldest.set(None);
-            if self.looked_at.elapsed() >= LOOK_FOR_OTHERS {
-                self.look_for_others().await;
-            }
-            self.empty_log().await;
+            self.keep_up().await;
         }
         if let Some(writing) = self.writing.take()
             && let Err(error) = writing.into_connection().close().await
         {
             tracing::warn!(%error, "closing the writing connection failed");
         }
+    }
+
+    /// What is due between two batches. Both may hang: where another program has the database, or on the disk.
+    async fn keep_up(&mut self) {
+        self.upkeep.set(Some(Instant::now()));
+        if self.looked_at.elapsed() >= LOOK_FOR_OTHERS {
+            self.look_for_others().await;
+        }
+        self.empty_log().await;
+        self.upkeep.set(None);
     }
 
     /// One batch: from the first change that waited to the answers.

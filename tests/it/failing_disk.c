@@ -1,6 +1,6 @@
 // Preloaded into a server: a disk that takes the log, but not the database. While there is a file `held` in the working
 // directory, flushes of the database wait, and while there is `held-log` those of the log; while there is `held-copy`, files
-// are not copied into others; from when there is a file `failing`, flushes of the database fail, once for each file that was open at the first failure, and succeed after that,
+// are not copied into others, and while there is `held-cut`, the log is not truncated; from when there is a file `failing`, flushes of the database fail, once for each file that was open at the first failure, and succeed after that,
 // as those of Linux do. While there is a file `full`, the database takes no write.
 
 #define _GNU_SOURCE
@@ -79,6 +79,18 @@ ssize_t copy_file_range(int from, off64_t *from_offset, int to, off64_t *to_offs
 {
     wait_while("held-copy");
     return syscall(SYS_copy_file_range, from, from_offset, to, to_offset, length, flags);
+}
+
+int ftruncate(int file, off_t length)
+{
+    if (ends_with(file, ".db-wal"))
+        wait_while("held-cut");
+    return syscall(SYS_ftruncate, file, length);
+}
+
+int ftruncate64(int file, off64_t length)
+{
+    return ftruncate(file, length);
 }
 
 static int is_full(int file)

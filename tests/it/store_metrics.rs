@@ -13,6 +13,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::binary::{Process, Workplace, free_address};
+use crate::durability::failing_disk;
 use crate::world::{message, message_with_id, until};
 
 /// A server with metrics at an address of its own.
@@ -93,6 +94,33 @@ async fn a_held_lock_makes_the_oldest_change_old_and_no_read_wait() {
     changed.ok();
     until("no change waits", async || oldest().await == 0.0).await;
     assert_eq!(bob.reads().await, ["before", "meanwhile"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_hangs_makes_the_oldest_change_old() {
+    let (tools, place, metrics) = (Workplace::new(), Workplace::new(), free_address());
+    let (library, listen) = (failing_disk(tools.path()), metrics.to_string());
+    let preload = ("LD_PRELOAD", library.to_str().unwrap());
+    let server =
+        place.serves(&[preload, ("CHATSERVER_HTTP__METRICS_LISTEN", listen.as_str())]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    alice.sends("before").await;
+    let held = place.path().join("held-cut");
+    std::fs::write(&held, "").unwrap();
+    // What was cleared leaves the log, too.
+    alice.clears().await.ok();
+    let sends = async {
+        while held.exists() {
+            alice.sends("meanwhile").await;
+        }
+    };
+    let release = async {
+        until("the change waits", async || oldest_change(metrics).await > 0.5).await;
+        std::fs::remove_file(&held).unwrap();
+    };
+    tokio::join!(sends, release);
+    until("no change waits", async || oldest_change(metrics).await == 0.0).await;
+    assert!(!bob.reads().await.is_empty());
 }
 
 #[tokio::test]
