@@ -80,7 +80,12 @@ impl Files {
     }
 
     async fn new_cast(&self) -> Result<Cast, Failed> {
-        for leftover in [&self.unfinished, &self.memory] {
+        let unfinished = ["-wal", "-shm"].map(|suffix| {
+            let mut name = self.unfinished.clone().into_os_string();
+            name.push(suffix);
+            name.into()
+        });
+        for leftover in [&self.unfinished, &self.memory].into_iter().chain(&unfinished) {
             if leftover.exists() {
                 fs::remove_file(leftover)?;
             }
@@ -88,8 +93,10 @@ impl Files {
         let url = format!("sqlite://{}", self.unfinished.display());
         let database = Database::open(&url, Schema::Migrate, Limits::default()).await?;
         let cast = make(&database.store).await;
-        database.close().await;
+        let closed = database.close_wholly().await;
         let cast = cast?;
+        // What is in the log alone would stay behind under the old name.
+        closed?;
         let mut memory =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.memory)?;
         memory.write_all(&serde_json::to_vec_pretty(&cast)?)?;

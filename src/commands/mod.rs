@@ -185,16 +185,26 @@ impl Database {
         Ok(Self { store, url: url.to_owned(), tasks })
     }
 
-    /// Closes it; after a change the database file alone holds everything. Beside a server that is the server's to do.
+    /// Closes it; after a change the database file alone holds everything. Beside a server that is the server's to do. Where it
+    /// can't be done, the command goes on, and fails in the end.
     async fn close(self) {
-        let beside_server = matches!(ServerLock::holder(&self.url), Ok(Some(_)));
-        if beside_server || !self.store.has_written() {
-            self.store.leave().await;
-        } else if let Err(left) = self.store.close().await {
+        if let Err(left) = self.close_wholly().await {
             LOG_LEFT.get_or_init(|| left);
         }
+    }
+
+    /// The same, for a command that can't go on without it.
+    async fn close_wholly(self) -> Result<(), LogLeft> {
+        let beside_server = matches!(ServerLock::holder(&self.url), Ok(Some(_)));
+        let closed = if beside_server || !self.store.has_written() {
+            self.store.leave().await;
+            Ok(())
+        } else {
+            self.store.close().await
+        };
         self.tasks.close();
         self.tasks.wait().await;
+        closed
     }
 }
 
