@@ -29,7 +29,7 @@ const KEEP_SIGNATURES: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW_SECONDS
 pub async fn run(app: Arc<App>) {
     let mut watch = ClockWatch::new(app.clock.clone(), KEEP_SIGNATURES);
     let work = async {
-        let mut cleared = Cleared { in_free_pages: true, in_log: true };
+        let mut cleared = Cleared { in_free_pages: true, in_log: app.store.has_log() };
         loop {
             let started = Instant::now();
             let rest = match step(&app, &mut watch, &mut cleared).await {

@@ -222,12 +222,12 @@ impl DatabaseFile {
         self.options().pragma("wal_autocheckpoint", "0").pragma("secure_delete", "fast")
     }
 
-    /// Connections that only read, twice as many as cores, but at least four.
+    /// Connections that only read, twice as many as cores, but at least four, and one more for large pages.
     pub(super) async fn connect_readers(&self) -> Result<Vec<SqliteConnection>, OpenError> {
         let cores = available_parallelism().map_or(1, usize::from);
         let options = self.options().pragma("query_only", "1");
         let mut readers = Vec::new();
-        for _ in 0..(2 * cores).clamp(4, 64) {
+        for _ in 0..=(2 * cores).clamp(4, 64) {
             readers.push(options.connect().await.map_err(|source| self.failed(source))?);
         }
         Ok(readers)

@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use deadpool::unmanaged::Object;
 use sqlx::SqliteConnection;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
@@ -104,7 +104,9 @@ pub struct Store {
     readers: Readers,
     pages: Together<pages::Asking>,
     lists: Together<conversations::AskConversations>,
-    large_reads: Arc<Semaphore>,
+    /// The one connection for large pages. A page of 8 MiB takes 50 MiB until it is copied into its reply: SQLite has it three
+    /// times, and two copies are passed on. On several connections, each thread would keep some of that for its next page.
+    large_reader: Readers,
     writer: Writer,
     epoch: Epoch,
     probes: Probes,
@@ -133,7 +135,7 @@ impl Store {
         ServerLock::wait_until_shared(&file).await?;
         let opened = file.open(schema)?;
         let since = Instant::now();
-        let (is_migrated, [mut writer, checkpointer], reads) = loop {
+        let (is_migrated, [mut writer, checkpointer], mut reads) = loop {
             match connect(&file, schema).await {
                 // SQLite does not wait for others who make the same new database at this moment.
                 Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
@@ -152,14 +154,14 @@ impl Store {
         let reserve = Arc::new(Reserve::new(Arc::clone(&opened), limits.disk_reserve_bytes));
         let disk = Disk { file, opened: Arc::clone(&opened), reserve: Arc::clone(&reserve) };
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
+        let large_reader = Readers::new(reads.split_off(reads.len() - 1));
         let readers = Readers::new(reads);
         let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
-        let large_reads = Arc::new(Semaphore::new(LARGE_READS));
         Ok(Self {
             readers,
             pages,
             lists,
-            large_reads,
+            large_reader,
             writer,
             epoch,
             probes: Probes::default(),
@@ -238,6 +240,12 @@ impl Store {
         error::is_damaged()
     }
 
+    /// Whether the write-ahead log has anything in it at the moment.
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        self.writer.file().has_log()
+    }
+
     /// Whether anything was written through this store, or may have been.
     #[must_use]
     pub fn has_written(&self) -> bool {
@@ -252,15 +260,20 @@ impl Store {
     /// [`LogLeft`] where the database file alone does not hold everything.
     pub async fn close(&self) -> Result<(), LogLeft> {
         self.writer.close().await;
-        self.readers.close().await;
+        self.close_readers().await;
         self.writer.empty_log().await
     }
 
     /// The same, without emptying the log: a server does that, or another process that has the database open.
     pub async fn leave(&self) {
         self.writer.close().await;
-        self.readers.close().await;
+        self.close_readers().await;
         self.writer.leave_log().await;
+    }
+
+    async fn close_readers(&self) {
+        self.readers.close().await;
+        self.large_reader.close().await;
     }
 
     /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
@@ -291,10 +304,6 @@ async fn connect(
     let writers = [file.connect_writer().await?, file.connect_writer().await?];
     Ok((is_migrated, writers, file.connect_readers().await?))
 }
-
-/// Large pages that are made at a time, each until it is copied into its reply. A page of 8 MiB takes 50 MiB by then:
-/// SQLite has it three times, and two copies are passed on.
-const LARGE_READS: usize = 1;
 
 /// How long to wait before a database that is busy is opened again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);

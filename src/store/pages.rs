@@ -1,13 +1,12 @@
 //! Pages of messages and reports: one statement finds the cursors and writes the page, so that all of it is one
 //! snapshot.
 
-use std::sync::Arc;
-
+use deadpool::unmanaged::Object;
 use serde::de::IgnoredAny;
-use tokio::sync::OwnedSemaphorePermit;
+use sqlx::SqliteConnection;
 
 use super::message_ids::{hash, listed_place, place_of_id, run};
-use super::reading::Question;
+use super::reading::{Question, ask};
 use super::values::{ManyRows, Values};
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::clock::Timestamp;
@@ -277,12 +276,12 @@ pub struct Page {
     pub more: bool,
     /// What the reader has for the first time.
     pub undelivered: Option<Undelivered>,
-    /// Of a large page: until this is dropped, no other one is made.
-    _turn: Option<OwnedSemaphorePermit>,
+    /// The connection of a large page: until this is dropped, no other one is made.
+    _turn: Option<Object<SqliteConnection>>,
 }
 
-/// Bytes up to which a page is made at once. A client shows fifty messages of some hundred bytes at a time. Of larger pages
-/// few are made at a time, and their memory is taken first.
+/// Bytes up to which a page is made at once. A client shows fifty messages of some hundred bytes at a time. Larger pages are
+/// made one by one, and their memory is taken first.
 pub const LIGHT_PAGE_BYTES: usize = 128 * 1024;
 
 /// A page, or how large it would be.
@@ -313,7 +312,7 @@ impl Store {
         self.parsable(query, read(query, text)?).await.map(|page| Some(Found::Page(page)))
     }
 
-    /// A page of any size; `None` where the user has no such conversation. Few are made at a time, in the order of the
+    /// A page of any size; `None` where the user has no such conversation. They are made one by one, in the order of the
     /// calls: the next one once an earlier page is dropped.
     ///
     /// `permit` is for the memory that the page takes. SQLite makes a page to its end even where this is cancelled, so the
@@ -327,11 +326,9 @@ impl Store {
         query: &PageQuery,
         permit: P,
     ) -> Result<Option<(Page, P)>, Error> {
-        let turn = Arc::clone(&self.large_reads).acquire_owned().await;
-        let turn = turn.map_err(|_| Error::Closed)?;
+        let mut turn = self.large_reader.get().await?;
         let asking = Asking { query: query.clone(), light_bytes: i64::MAX };
-        let readers = self.readers.clone();
-        let reading = tokio::spawn(async move { (readers.ask(&asking).await, turn, permit) });
+        let reading = tokio::spawn(async move { (ask(&mut turn, &asking).await, turn, permit) });
         let (text, turn, permit) = reading.await.map_err(|_| Error::Closed)?;
         let Some(text) = text? else {
             return Ok(None);
@@ -348,7 +345,7 @@ impl Store {
         let conversation = query.conversation;
         tracing::warn!(%conversation, "a text of this conversation is not what was stored: check the disk");
         let asking = Asking { query: query.clone(), light_bytes: i64::MAX };
-        let text = self.readers.ask(&Damaged(asking)).await?;
+        let text = ask(&mut *self.reading().await?, &Damaged(asking)).await?;
         let text = text.ok_or_else(|| Error::not_as_stored("a page"))?;
         read(query, String::from_utf8_lossy(&text).into_owned().into_bytes())
     }

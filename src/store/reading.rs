@@ -36,13 +36,6 @@ impl Readers {
         self.pool.get().await.map_err(|_| Error::Closed)
     }
 
-    /// The text that a statement has for one question on a connection of its own, or `None` for NULL.
-    pub(super) async fn ask<Q: Question>(&self, question: &Q) -> Result<Option<WireText>, Error> {
-        let mut connection = self.get().await?;
-        let texts = texts(&mut connection, &[question]).await?;
-        Ok(texts.into_iter().next().flatten())
-    }
-
     /// Waits for the reads that go on, and closes the connections.
     pub(super) async fn close(&self) {
         while self.pool.status().size > 0 {
@@ -213,6 +206,15 @@ fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
     for one in waiting {
         one.settle(Err(error.clone()));
     }
+}
+
+/// The text that a statement has for one question alone, or `None` for NULL.
+pub(super) async fn ask<Q: Question>(
+    on: &mut SqliteConnection,
+    question: &Q,
+) -> Result<Option<WireText>, Error> {
+    let texts = texts(on, &[question]).await?;
+    Ok(texts.into_iter().next().flatten())
 }
 
 async fn texts<Q: Question>(
