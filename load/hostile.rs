@@ -36,12 +36,14 @@ pub enum Attack {
     OneUser,
     /// Pages of 8 MiB of 64 users who go away while the page is made.
     GivenUp,
+    /// 1,000 heads of 15,000 bytes that do not end.
+    LongHeads,
     /// 2,000 heads that are half sent, and as many upgrades that never subscribe.
     HalfSent,
 }
 
 impl Attack {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TinyPieces,
         Self::TinyChunks,
         Self::Announced,
@@ -50,6 +52,7 @@ impl Attack {
         Self::LargePages,
         Self::OneUser,
         Self::GivenUp,
+        Self::LongHeads,
         Self::HalfSent,
     ];
 
@@ -63,6 +66,7 @@ impl Attack {
             Self::LargePages => "large pages",
             Self::OneUser => "one user's pages",
             Self::GivenUp => "given-up pages",
+            Self::LongHeads => "long heads",
             Self::HalfSent => "half-sent heads",
         }
     }
@@ -121,6 +125,7 @@ impl Attackers {
                 }
                 Attack::OneUser => self.many(16, |this, nth| this.download(nth, 0, true)).await,
                 Attack::GivenUp => self.many(64, Self::give_up).await,
+                Attack::LongHeads => self.send_long_heads().await,
                 Attack::HalfSent => self.half_send().await,
             }
         };
@@ -244,6 +249,18 @@ impl Attackers {
                 }
             }
         }
+    }
+
+    async fn send_long_heads(&self) -> Result<(), Failed> {
+        let head = format!("GET / HTTP/1.1\r\nHost: {}", "x".repeat(15_000));
+        let mut sockets = Vec::new();
+        for nth in 0..1_000 {
+            let mut socket = self.connect(nth).await?;
+            // One that was let go stays closed.
+            drop(socket.write_all(head.as_bytes()).await);
+            sockets.push(socket);
+        }
+        std::future::pending().await
     }
 
     async fn half_send(&self) -> Result<(), Failed> {

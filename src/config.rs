@@ -156,13 +156,13 @@ pub struct Limits {
     /// Bodies and answers on their way, in bytes.
     pub buffered_bytes: Bounded<16_777_216, 4_294_967_295>,
     /// The body of a request, in bytes.
-    pub body_bytes: Bounded<1024, 67_108_864>,
+    pub body_bytes: Bounded<1024, 16_777_216>,
     /// The encrypted text of a message, in bytes.
-    pub message_bytes: Bounded<1, 67_108_864>,
+    pub message_bytes: Bounded<1, 8_388_608>,
     /// The messages of one download, and its reports.
     pub download_messages: Bounded<2, 100_000>,
     /// The serialized entries of one page, in bytes.
-    pub download_bytes: Bounded<1024, 268_435_456>,
+    pub download_bytes: Bounded<1024, 16_777_216>,
     /// Bytes of `Data` of one conversation; 0 = off.
     pub conversation_bytes: StoredBytes,
     /// Friends of one user; 0 = off.

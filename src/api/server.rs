@@ -25,11 +25,14 @@ use super::client;
 use super::stream::{ClientStream, Phase, Timeouts};
 use crate::app::App;
 use crate::error::Error;
-use crate::limits::AddressPermit;
+use crate::limits::{AddressPermit, For, Owner};
 use crate::shutdown::CUT_AFTER;
 
-/// The most bytes of the head of a request. Our heads take about 400.
+/// Maximum bytes of the head of a request. Our heads take about 400.
 const HEAD_BYTES: usize = 16 * 1024;
+
+/// Maximum fields of a head.
+const HEAD_FIELDS: usize = 64;
 
 /// The answer to a connection above `limits.connections_per_address`, which is closed unread.
 const TOO_MANY_CONNECTIONS: &[u8] =
@@ -160,7 +163,7 @@ impl Server {
     fn new(router: Router, bounds: Bounds, app: Arc<App>) -> Self {
         let mut http = http1::Builder::new();
         // The stream bounds the time of a head.
-        http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
+        http.header_read_timeout(None).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
         let (places, cut) =
             (Arc::new(Semaphore::new(bounds.connections)), CancellationToken::new());
         Self { router, http, bounds, places, cut, unread: AtomicUsize::new(0), app }
@@ -214,6 +217,13 @@ impl Server {
         self.app.count_connection(peer).map(Some)
     }
 
+    /// Whose the memory for heads is: nobody's behind a trusted proxy, which has the heads of many clients.
+    fn owner(&self, peer: SocketAddr) -> Owner {
+        let peer = peer.ip().to_canonical();
+        let client = (!client::is_trusted(&self.app, peer)).then_some(peer);
+        Owner { user: None, client }
+    }
+
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
@@ -236,8 +246,9 @@ impl Server {
             return;
         }
         let phase = Phase::idle();
-        let stream = ClientStream::new(stream, phase.clone(), self.bounds.timeouts);
         let (peer, received) = (connection.peer, Arc::clone(&connection.received));
+        let memory = self.app.memory.permit(self.owner(peer), For::Arriving);
+        let stream = ClientStream::new(stream, phase.clone(), self.bounds.timeouts, memory);
         let service = service_fn(|mut request: Request<Incoming>| {
             received.store(false, Ordering::Relaxed);
             phase.begin_request();

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::limits::MemoryPermit;
+
 /// Minimum bytes a second of an answer that a client takes, over the time-out for writing.
 const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
 
@@ -71,6 +73,10 @@ pub(super) struct ClientStream {
     socket: TcpStream,
     phase: Phase,
     timeouts: Timeouts,
+    /// Bytes of the head that arrives, and of what came with its end.
+    head_bytes: usize,
+    /// Memory that the head takes until its request is answered.
+    head_memory: MemoryPermit,
     /// Ends the wait for a head or its first byte.
     head_deadline: Pin<Box<Sleep>>,
     /// The phase that the deadline is of.
@@ -87,12 +93,19 @@ struct Window {
 }
 
 impl ClientStream {
-    pub(super) fn new(socket: TcpStream, phase: Phase, timeouts: Timeouts) -> Self {
+    pub(super) fn new(
+        socket: TcpStream,
+        phase: Phase,
+        timeouts: Timeouts,
+        head_memory: MemoryPermit,
+    ) -> Self {
         let head_deadline = Box::pin(sleep_until(Instant::now() + timeouts.keep_alive));
         Self {
             socket,
             phase,
             timeouts,
+            head_bytes: 0,
+            head_memory,
             head_deadline,
             awaited: Phase::IDLE,
             is_writing: false,
@@ -106,11 +119,24 @@ impl ClientStream {
     }
 
     /// Bytes have come: the first ones on an idle connection begin a head.
-    fn has_read(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// Where there is no memory for a longer head at the moment.
+    fn has_read(&mut self, bytes: usize) -> io::Result<()> {
         if self.phase.get() == Phase::IDLE {
             self.phase.0.store(Phase::HEAD, Ordering::Relaxed);
             self.await_phase(Phase::HEAD, self.timeouts.header);
+            self.head_bytes = 0;
         }
+        if self.phase.get() == Phase::HEAD {
+            self.head_bytes += bytes;
+            // A head is kept twice: as it came, and as the map of its fields.
+            if !self.head_memory.resize(2 * self.head_bytes) {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+        }
+        Ok(())
     }
 
     /// Nothing has come. Ready with an error once a head takes too long.
@@ -119,6 +145,11 @@ impl ClientStream {
         if phase == Phase::REQUEST || self.is_writing {
             self.awaited = Phase::REQUEST;
             return Poll::Pending;
+        }
+        if phase == Phase::IDLE && self.head_bytes > 0 {
+            self.head_bytes = 0;
+            // Less is always to be had.
+            let _ = self.head_memory.resize(0);
         }
         if phase != self.awaited {
             let begun = phase == Phase::HEAD;
@@ -174,10 +205,9 @@ impl AsyncRead for ClientStream {
         let before = buffer.filled().len();
         match Pin::new(&mut self.socket).poll_read(context, buffer) {
             Poll::Ready(read) => {
-                if buffer.filled().len() > before {
-                    self.has_read();
-                }
-                Poll::Ready(read)
+                let bytes = buffer.filled().len() - before;
+                let admitted = if bytes > 0 { self.has_read(bytes) } else { Ok(()) };
+                Poll::Ready(read.and(admitted))
             }
             Poll::Pending => self.poll_head_deadline(context).map(Err),
         }

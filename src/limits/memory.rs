@@ -7,21 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::client_network;
 use crate::id::UserId;
 
-/// Bodies and answers of at most this many bytes are not counted: the number of connections bounds them.
-const UNCOUNTED: usize = 16 * 1024;
-
-/// Bodies, and answers that are admitted before they are made, are large above this. Large ones leave a quarter of the budget to the
-/// others, so that many clients which don't read their large answers keep nobody from a list.
-const LARGE: usize = 128 * 1024;
-
-/// A user may hold one in so many bytes of the budget.
-const USERS_SHARE: usize = 8;
-
-/// The network of a client address may hold one in so many.
-const NETWORKS_SHARE: usize = 2;
-
-/// A number of bytes that bodies and answers take from before they grow. A user holds at most 1/8 of it and a client
-/// network at most 1/2, but each at least one body or answer, however large. Those above 128 KiB leave 1/4 of it to others.
+/// A number of bytes that heads, bodies and answers take from before they grow. A user holds at most 1/8 of it and a client
+/// network at most 1/2, but each at least one body or answer, however large. What is for makes further rules, see [`For`].
 pub struct MemoryBudget {
     bytes: usize,
     held: Mutex<Held>,
@@ -30,8 +17,26 @@ pub struct MemoryBudget {
 #[derive(Default)]
 struct Held {
     bytes: usize,
-    by_user: HashMap<UserId, usize>,
-    by_network: HashMap<IpAddr, usize>,
+    by_account: HashMap<Account, usize>,
+}
+
+/// What has a share of the budget.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Account {
+    User(UserId),
+    Network(IpAddr),
+    /// What arrives from a network: what its users hold is not theirs who come next from there.
+    ArrivingFrom(IpAddr),
+}
+
+impl Account {
+    /// It may hold one in so many bytes of the budget.
+    fn share(self) -> usize {
+        match self {
+            Self::User(_) | Self::ArrivingFrom(_) => 8,
+            Self::Network(_) => 2,
+        }
+    }
 }
 
 /// Who holds memory, as far as it is known.
@@ -43,14 +48,46 @@ pub struct Owner {
     pub client: Option<IpAddr>,
 }
 
+/// What memory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// What comes from a client that has not shown yet who it is: a head, or a body. It leaves a quarter of the budget to answers, and
+    /// a client network holds at most 1/8 of the budget so.
+    Arriving,
+    /// The body of a known user.
+    Body,
+    /// An answer that is admitted before it is made. Above 128 KiB it leaves a quarter of the budget to others, so that many clients
+    /// which don't read their large answers keep nobody from a list.
+    Answer,
+    /// An answer that is already made, such as a list.
+    MadeAnswer,
+}
+
+impl For {
+    /// What has at most this many bytes is not counted: the number of connections bounds it.
+    fn uncounted(self) -> usize {
+        match self {
+            Self::Arriving | Self::Body => 4 * 1024,
+            Self::Answer | Self::MadeAnswer => 16 * 1024,
+        }
+    }
+
+    fn leaves_a_quarter(self, bytes: usize) -> bool {
+        match self {
+            Self::Arriving => true,
+            Self::Body | Self::Answer => bytes > 128 * 1024,
+            Self::MadeAnswer => false,
+        }
+    }
+}
+
 /// A part of the budget, given back when this is dropped.
 pub struct MemoryPermit {
     budget: Arc<MemoryBudget>,
     user: Option<UserId>,
     network: Option<IpAddr>,
     bytes: usize,
-    /// Whether it may take the last quarter of the budget, however large it is.
-    may_take_all: bool,
+    purpose: For,
 }
 
 impl MemoryBudget {
@@ -62,18 +99,9 @@ impl MemoryBudget {
 
     /// A permit of this owner that holds nothing yet.
     #[must_use]
-    pub fn permit(self: &Arc<Self>, owner: Owner) -> MemoryPermit {
+    pub fn permit(self: &Arc<Self>, owner: Owner, purpose: For) -> MemoryPermit {
         let network = owner.client.map(client_network);
-        let (budget, user) = (Arc::clone(self), owner.user);
-        MemoryPermit { budget, user, network, bytes: 0, may_take_all: false }
-    }
-
-    /// The same for an answer that is already made, such as a list.
-    #[must_use]
-    pub fn permit_for_made(self: &Arc<Self>, owner: Owner) -> MemoryPermit {
-        let mut permit = self.permit(owner);
-        permit.may_take_all = true;
-        permit
+        MemoryPermit { budget: Arc::clone(self), user: owner.user, network, bytes: 0, purpose }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -86,7 +114,8 @@ impl MemoryPermit {
     /// More than the whole budget takes the whole budget, so that nothing is refused for ever.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
-        let bytes = if bytes <= UNCOUNTED { 0 } else { bytes.min(self.budget.bytes) };
+        let is_counted = bytes > self.purpose.uncounted();
+        let bytes = if is_counted { bytes.min(self.budget.bytes) } else { 0 };
         if bytes == self.bytes {
             return true;
         }
@@ -94,76 +123,70 @@ impl MemoryPermit {
         if bytes > self.bytes && !self.may_hold(&held, bytes) {
             return false;
         }
-        held.replace(self.user, self.network, self.bytes, bytes);
+        held.replace(self.accounts(), self.bytes, bytes);
         drop(held);
         self.bytes = bytes;
         true
     }
 
-    /// Puts it on the account of a user, who is known only once a body has come; `false` where it is beyond that user's share,
+    /// Puts a body on the account of its user, who is known only once it has come; `false` where it is beyond that user's share,
     /// and nothing has changed.
     #[must_use]
     pub fn charge_to(&mut self, user: UserId) -> bool {
-        if self.bytes == 0 {
-            self.user = Some(user);
-            return true;
+        let arrived = self.accounts();
+        let (budget, bytes) = (Arc::clone(&self.budget), self.bytes);
+        if bytes > 0 {
+            let mut held = budget.held();
+            let others = held.of(Account::User(user));
+            if others > 0 && others + bytes > budget.bytes / Account::User(user).share() {
+                return false;
+            }
+            held.replace(arrived, bytes, 0);
+            (self.user, self.purpose) = (Some(user), For::Body);
+            held.replace(self.accounts(), 0, bytes);
         }
-        let mut held = self.budget.held();
-        let others = held.by_user.get(&user).copied().unwrap_or(0);
-        if others > 0 && others + self.bytes > self.budget.bytes / USERS_SHARE {
-            return false;
-        }
-        held.replace(self.user, self.network, self.bytes, 0);
-        held.replace(Some(user), self.network, 0, self.bytes);
-        drop(held);
-        self.user = Some(user);
+        (self.user, self.purpose) = (Some(user), For::Body);
         true
     }
 
-    /// Whether the budget and both shares have room for this permit to hold so many bytes.
+    /// The accounts that what it holds is on.
+    fn accounts(&self) -> [Option<Account>; 3] {
+        let arriving = self.network.filter(|_| self.purpose == For::Arriving);
+        [
+            self.user.map(Account::User),
+            self.network.map(Account::Network),
+            arriving.map(Account::ArrivingFrom),
+        ]
+    }
+
+    /// Whether the budget and all shares have room for this permit to hold so many bytes.
     fn may_hold(&self, held: &Held, bytes: usize) -> bool {
         let total = self.budget.bytes;
-        let leaves_room = bytes > LARGE && !self.may_take_all;
-        let most = if leaves_room { total - total / 4 } else { total };
-        let others_of = |held: Option<&usize>| held.map_or(0, |held| held - self.bytes);
-        let fits = |others: usize, share: usize| others == 0 || others + bytes <= total / share;
-        let of_user = self.user.and_then(|user| held.by_user.get(&user));
-        let of_network = self.network.and_then(|network| held.by_network.get(&network));
+        let leaves_a_quarter = self.purpose.leaves_a_quarter(bytes);
+        let most = if leaves_a_quarter { total - total / 4 } else { total };
         let others = held.bytes - self.bytes;
         (others == 0 || others + bytes <= most)
-            && fits(others_of(of_user), USERS_SHARE)
-            && fits(others_of(of_network), NETWORKS_SHARE)
+            && self.accounts().into_iter().flatten().all(|account| {
+                let others = held.of(account) - self.bytes;
+                others == 0 || others + bytes <= total / account.share()
+            })
     }
 }
 
 impl Held {
-    fn replace(
-        &mut self,
-        user: Option<UserId>,
-        network: Option<IpAddr>,
-        before: usize,
-        after: usize,
-    ) {
-        self.bytes = self.bytes - before + after;
-        if let Some(user) = user {
-            replace(&mut self.by_user, user, before, after);
-        }
-        if let Some(network) = network {
-            replace(&mut self.by_network, network, before, after);
-        }
+    fn of(&self, account: Account) -> usize {
+        self.by_account.get(&account).copied().unwrap_or(0)
     }
-}
 
-fn replace<K: Copy + std::hash::Hash + Eq>(
-    held: &mut HashMap<K, usize>,
-    key: K,
-    before: usize,
-    after: usize,
-) {
-    let bytes = held.entry(key).or_insert(0);
-    *bytes = *bytes - before + after;
-    if *bytes == 0 {
-        held.remove(&key);
+    fn replace(&mut self, accounts: [Option<Account>; 3], before: usize, after: usize) {
+        self.bytes = self.bytes - before + after;
+        for account in accounts.into_iter().flatten() {
+            let bytes = self.by_account.entry(account).or_insert(0);
+            *bytes = *bytes - before + after;
+            if *bytes == 0 {
+                self.by_account.remove(&account);
+            }
+        }
     }
 }
 
@@ -171,7 +194,7 @@ impl Drop for MemoryPermit {
     fn drop(&mut self) {
         // Most hold nothing: they need not wait for the lock.
         if self.bytes > 0 {
-            self.budget.held().replace(self.user, self.network, self.bytes, 0);
+            self.budget.held().replace(self.accounts(), self.bytes, 0);
         }
     }
 }
@@ -188,7 +211,16 @@ mod tests {
     }
 
     fn take(budget: &Arc<MemoryBudget>, owner: Owner, bytes: usize) -> Option<MemoryPermit> {
-        let mut permit = budget.permit(owner);
+        take_for(budget, owner, For::Answer, bytes)
+    }
+
+    fn take_for(
+        budget: &Arc<MemoryBudget>,
+        owner: Owner,
+        purpose: For,
+        bytes: usize,
+    ) -> Option<MemoryPermit> {
+        let mut permit = budget.permit(owner, purpose);
         permit.resize(bytes).then_some(permit)
     }
 
@@ -225,30 +257,34 @@ mod tests {
         assert!(take(&budget, Owner::default(), 48 * MIB).is_some());
         let large = take(&budget, Owner::default(), 40 * MIB).unwrap();
         assert!(take(&budget, Owner::default(), 9 * MIB).is_none(), "a quarter is kept for others");
-        assert!(take(&budget, Owner::default(), LARGE).is_some());
-        let mut list = budget.permit_for_made(Owner::default());
-        assert!(list.resize(9 * MIB), "a list may take that quarter");
+        assert!(take(&budget, Owner::default(), 128 * 1024).is_some());
+        let list = take_for(&budget, Owner::default(), For::MadeAnswer, 9 * MIB);
+        assert!(list.is_some(), "a list may take that quarter");
+        let arriving = take_for(&budget, Owner::default(), For::Arriving, 9 * MIB);
+        assert!(arriving.is_none(), "what arrives may not");
         drop(list);
         drop(large);
         let all = take(&budget, Owner::default(), 100 * MIB).unwrap();
-        assert!(take(&budget, Owner::default(), UNCOUNTED + 1).is_none());
-        assert!(take(&budget, Owner::default(), UNCOUNTED).is_some());
+        assert!(take(&budget, Owner::default(), 16 * 1024 + 1).is_none());
+        assert!(take(&budget, Owner::default(), 16 * 1024).is_some());
+        assert!(take_for(&budget, Owner::default(), For::Arriving, 4 * 1024 + 1).is_none());
+        assert!(take_for(&budget, Owner::default(), For::Arriving, 4 * 1024).is_some());
         drop(all);
-        assert!(take(&budget, Owner::default(), UNCOUNTED + 1).is_some());
+        assert!(take(&budget, Owner::default(), 16 * 1024 + 1).is_some());
     }
 
     #[test]
     fn a_permit_grows_and_shrinks() {
         let budget = budget();
         let alice = owner(1, "192.0.2.1");
-        let mut permit = budget.permit(alice);
+        let mut permit = budget.permit(alice, For::Answer);
         assert!(permit.resize(MIB) && permit.resize(8 * MIB) && permit.resize(44 * MIB));
         assert!(take(&budget, owner(2, "198.51.100.1"), 5 * MIB).is_none());
         assert!(permit.resize(MIB));
         assert!(take(&budget, owner(2, "198.51.100.1"), 5 * MIB).is_some());
         drop(permit);
         assert_eq!(budget.held().bytes, 0);
-        assert!(budget.held().by_user.is_empty() && budget.held().by_network.is_empty());
+        assert!(budget.held().by_account.is_empty());
     }
 
     #[test]
@@ -256,8 +292,10 @@ mod tests {
         let budget = budget();
         let anyone = |client: &str| Owner { user: None, client: Some(client.parse().unwrap()) };
         let alice = UserId::parse(&format!("{:032x}", 1)).unwrap();
-        let mut first = take(&budget, anyone("192.0.2.1"), 6 * MIB).unwrap();
-        let mut second = take(&budget, anyone("198.51.100.1"), 3 * MIB).unwrap();
+        let arriving = |client, bytes| take_for(&budget, anyone(client), For::Arriving, bytes);
+        let mut first = arriving("192.0.2.1", 6 * MIB).unwrap();
+        assert!(arriving("192.0.2.1", 3 * MIB).is_none(), "a network has an eighth until then");
+        let mut second = arriving("198.51.100.1", 3 * MIB).unwrap();
         assert!(first.charge_to(alice));
         assert!(!second.charge_to(alice), "above 8 MiB");
         drop(first);
@@ -265,6 +303,6 @@ mod tests {
         assert!(take(&budget, owner(1, "203.0.113.1"), 6 * MIB).is_none(), "it counts");
         drop(second);
         assert_eq!(budget.held().bytes, 0);
-        assert!(budget.held().by_user.is_empty() && budget.held().by_network.is_empty());
+        assert!(budget.held().by_account.is_empty());
     }
 }

@@ -86,6 +86,59 @@ async fn an_announced_body_reserves_nothing() {
     assert_eq!(bob.reads().await, [long]);
 }
 
+/// A connection from this address of loopback, on which these bytes were sent.
+async fn connected_from(from: &str, server: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let mut socket = socket.connect(server).await.unwrap();
+    // The server may close it before all of them are sent.
+    drop(socket.write_all(bytes).await);
+    socket
+}
+
+#[tokio::test]
+async fn bodies_that_never_end_keep_others_from_nothing() {
+    let world = World::with(&[("limits.buffered_bytes", "16777216")]).await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let long = "x".repeat(100_000);
+    alice.sends(&long).await;
+    let begun = head_of("chatconversation", 1024 * 1024) + &"{".repeat(65_537);
+    let mut open = Vec::new();
+    for address in ["127.0.0.2", "127.0.0.3"] {
+        for _ in 0..130 {
+            open.push(connected_from(address, world.address, begun.as_bytes()).await);
+        }
+    }
+    assert_eq!(bob.reads().await, [long.clone()]);
+    bob.sends(&long).await;
+    assert_eq!(open.len(), 260);
+}
+
+#[tokio::test]
+async fn long_heads_that_never_end_take_a_share_of_the_memory() {
+    let world = World::with(&[("limits.buffered_bytes", "16777216")]).await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: {}", "x".repeat(15_000));
+    let mut open = Vec::new();
+    for _ in 0..200 {
+        open.push(connected_from("127.0.0.1", world.address, head.as_bytes()).await);
+    }
+    // 2 MiB are for two times 15,000 bytes of each of 69 heads.
+    let mut closed = 0;
+    while closed < 131 {
+        let ends = open.iter_mut().map(|socket| {
+            Box::pin(async move { matches!(socket.read(&mut [0]).await, Ok(0) | Err(_)) })
+        });
+        let (is_closed, nth, _) =
+            timeout(PATIENCE, futures_util::future::select_all(ends)).await.expect("more end");
+        assert!(is_closed, "nothing is answered");
+        open.remove(nth);
+        closed += 1;
+    }
+    alice.sees().await;
+    assert!(health(world.address, "127.0.0.1").await.starts_with("HTTP/1.1 200"));
+}
+
 #[tokio::test]
 async fn each_api_takes_bodies_as_large_as_it_needs() {
     let world = World::start().await;

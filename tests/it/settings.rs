@@ -38,7 +38,7 @@ const SETTINGS: [(&str, &str, &str, &str); 36] = [
     ("limits.connections_per_address", "0", "1000001", "from 0 to 1000000"),
     ("limits.buffered_bytes", "20000000", "1", "from 16777216 to"),
     ("limits.body_bytes", "2000000", "1023", "from 1024 to"),
-    ("limits.message_bytes", "7", "67108865", "from 1 to 67108864"),
+    ("limits.message_bytes", "7", "8388609", "from 1 to 8388608"),
     ("limits.download_messages", "7", "1", "from 2 to"),
     ("limits.download_bytes", "2048", "", "from 1024 to"),
     ("limits.conversation_bytes", "7", "1000000000000000001", "from 0 to"),
