@@ -135,6 +135,17 @@ pub enum OpenError {
         /// What there is.
         found: &'static str,
     },
+    /// The file has other names, under which another server could open it.
+    #[error(
+        "the database {path} is a file with several names ({names} hard links): its log and its lock belong to one name. Keep \
+         the name that has a -wal beside it, if one has, and remove the others"
+    )]
+    SeveralNames {
+        /// The path.
+        path: String,
+        /// How many names the file has.
+        names: u64,
+    },
     /// There is a file that can't be opened.
     #[error("the database {path} can't be opened: {source}{}", advice(source))]
     Unusable {

@@ -111,9 +111,13 @@ impl DatabaseFile {
     }
 
     /// What there is at the path, which must be a regular file or nothing. A FIFO would be waited for without an end. Through a
-    /// link that leads nowhere a file could be made, but its lock would have another name before that than after it.
+    /// link that leads nowhere a file could be made, but its lock would have another name before that than after it. A file
+    /// with two names would have two logs and two locks, since these go by the name.
     pub(super) fn look(&self) -> Result<Option<Metadata>, OpenError> {
         match fs::metadata(&self.path) {
+            Ok(found) if found.is_file() && found.nlink() > 1 => {
+                Err(OpenError::SeveralNames { path: self.absolute(), names: found.nlink() })
+            }
             Ok(found) if found.is_file() => Ok(Some(found)),
             Ok(found) => {
                 let kind = found.file_type();

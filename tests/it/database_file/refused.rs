@@ -63,6 +63,36 @@ fn a_link_to_a_file_that_is_not_there_is_refused() {
     place.tells(&["user", "list"]);
 }
 
+#[tokio::test]
+async fn a_second_name_of_a_database_is_refused() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    alice.sends("before").await;
+    place.tells(&["backup", "sound"]);
+    let second = place.path().join("second.db");
+    fs::hard_link(place.path().join("chatserver.db"), &second).unwrap();
+    for command in [
+        &["serve", "--listen", "127.0.0.1:0"][..],
+        &["user", "list"],
+        &["user", "add", "carol@example.com", "--nick", "Carol"],
+        &["migrate"],
+        &["compact"],
+        &["backup", "other"],
+        &["restore", "sound", "--force"],
+    ] {
+        let error = place.fails(&[command, &["--database-url", "sqlite://second.db"]].concat());
+        assert!(error.contains("second.db is a file with several names"), "{command:?}: {error}");
+    }
+    let names = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let of_second = names.filter(|name| name.to_str().unwrap().starts_with("second.db"));
+    assert_eq!(of_second.count(), 1, "no log and no lock was made beside it");
+    alice.sends("after").await;
+    assert_eq!(bob.reads().await, ["before", "after"]);
+    fs::remove_file(second).unwrap();
+    assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
+}
+
 /// The binary, run by a user who owns nothing.
 fn as_nobody(place: &Workplace, arguments: &[&str]) -> String {
     let binary = place.path().join("chatserver");
