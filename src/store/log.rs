@@ -210,7 +210,8 @@ pub(super) async fn checkpoint(
 }
 
 /// Moves everything into the database file and cuts the log to nothing: the last act of a store, once no other connection of
-/// this process is open. `None` stands for a connection that is kept because a flush has failed.
+/// this process is open. Another program may keep the log from being cut, which is no failure once all of it is in the database
+/// file. `None` stands for a connection that is kept because a flush has failed.
 pub(super) async fn empty_at_the_end(
     connection: Option<SqliteConnection>,
     log: &Log,
@@ -234,8 +235,15 @@ pub(super) async fn empty_at_the_end(
     };
     let left = match emptied.await {
         Ok(checkpoint) if !checkpoint.busy => Ok(()),
+        Ok(checkpoint) if checkpoint.is_whole() || size(&wal) == 0 => {
+            tracing::info!(
+                wal = %wal.display(),
+                "another program is reading or writing the database, so its write-ahead log can't be emptied: all of it is in \
+                 the database file"
+            );
+            Ok(())
+        }
         Ok(Checkpoint { bytes, moved, .. }) => {
-            // Even what is moved counts while it is in the log: a database put in the place of this one would get it.
             let bytes = if bytes > moved { bytes - moved } else { size(&wal) };
             Err(LogLeft { wal, bytes, cause: LeftBecause::Busy })
         }
@@ -307,6 +315,15 @@ struct Checkpoint {
     bytes: u64,
     /// How much of it is in the database.
     moved: u64,
+    /// Whether these are known: another process that is at a checkpoint keeps SQLite from looking.
+    is_known: bool,
+}
+
+impl Checkpoint {
+    /// Whether all of the log is in the database.
+    fn is_whole(&self) -> bool {
+        self.is_known && self.moved >= self.bytes
+    }
 }
 
 /// Moves what it can of the log into the database.
@@ -318,7 +335,7 @@ async fn checkpoint_once(
     let (busy, frames, moved): (bool, i64, i64) =
         sqlx::query_as(statement).fetch_one(connection).await?;
     let bytes = |frames| u64::try_from(frames).unwrap_or(0) * FRAME_BYTES;
-    Ok(Checkpoint { busy, bytes: bytes(frames), moved: bytes(moved) })
+    Ok(Checkpoint { busy, bytes: bytes(frames), moved: bytes(moved), is_known: frames >= 0 })
 }
 
 pub(super) async fn execute(

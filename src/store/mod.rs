@@ -253,7 +253,8 @@ impl Store {
     }
 
     /// Refuses further changes, waits for those that are queued, moves all of the write-ahead log into the database file and
-    /// closes the files. Other programs that use the database are waited for, up to 2 s.
+    /// closes the files. Other programs that use the database are waited for, up to 2 s; after that the log may stay, but has
+    /// nothing that the database file lacks.
     ///
     /// # Errors
     ///

@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use crate::binary::{Process, Workplace, free_address};
 use crate::durability::failing_disk;
+use crate::store_metrics::{oldest_change, serves_metrics};
 use crate::world::{Person, message, until};
 
 /// Another program that has the database open.
@@ -56,12 +57,13 @@ fn size(file: &Path) -> u64 {
 #[tokio::test]
 async fn a_lock_of_another_program_holds_no_stop() {
     let place = Workplace::new();
-    let mut server = place.serves(&[]).await;
+    let (mut server, metrics) = serves_metrics(&place).await;
     let (alice, _) = place.alice_and_bob(&server);
     let instance = alice.instance().await;
     let mut other = opens(&place).await;
     runs(&mut other, "BEGIN IMMEDIATE").await;
     begins_to_send(&alice, &instance);
+    until("the change waits", async || oldest_change(metrics).await > 0.0).await;
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
 }
@@ -196,6 +198,30 @@ async fn a_reader_that_keeps_the_log_makes_it_exit_code_1() {
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
     assert_eq!(messages_of_the_file_alone(&place).await, 51);
+}
+
+#[tokio::test]
+async fn a_lock_that_holds_nothing_back_makes_it_exit_code_0() {
+    for has_written in [false, true] {
+        let place = Workplace::new();
+        let mut server = place.serves(&[]).await;
+        let (alice, _) = place.alice_and_bob(&server);
+        let mut other = opens(&place).await;
+        if has_written {
+            for number in 0..50 {
+                alice.sends(&number.to_string()).await;
+            }
+        } else {
+            runs(&mut other, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+        }
+        runs(&mut other, "PRAGMA wal_checkpoint(PASSIVE); BEGIN IMMEDIATE").await;
+        server.signal("TERM");
+        assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+        assert!(place.log().contains("all of it is in the database file"), "{}", place.log());
+        let messages = if has_written { 50 } else { 0 };
+        assert_eq!(messages_of_the_file_alone(&place).await, messages);
+        runs(&mut other, "ROLLBACK").await;
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::durability::failing_disk;
 use crate::world::{message, message_with_id, until};
 
 /// A server with metrics at an address of its own.
-async fn serves_metrics(place: &Workplace) -> (Process, SocketAddr) {
+pub async fn serves_metrics(place: &Workplace) -> (Process, SocketAddr) {
     let metrics = free_address();
     let listen = metrics.to_string();
     (place.serves(&[("CHATSERVER_HTTP__METRICS_LISTEN", listen.as_str())]).await, metrics)
@@ -35,7 +35,7 @@ async fn value<T: FromStr<Err: Debug>>(metrics: SocketAddr, name: &str) -> T {
 }
 
 /// The age of the oldest change that waits.
-async fn oldest_change(metrics: SocketAddr) -> f64 {
+pub async fn oldest_change(metrics: SocketAddr) -> f64 {
     value(metrics, "chatserver_store_oldest_change_seconds").await
 }
 
