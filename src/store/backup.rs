@@ -13,6 +13,7 @@ use tempfile::{TempDir, TempPath};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
+use super::files::kind_of;
 use super::invariants::contradiction_of_rows;
 use super::log::execute;
 use super::schema::{self, Found, Looked};
@@ -221,7 +222,7 @@ pub(super) fn file_error(path: &Path, doing: &'static str, source: io::Error) ->
 ///
 /// [`BackupError::Unfit`] says why it is not.
 pub async fn verify_backup(backup: &Path) -> Result<Verified, BackupError> {
-    let bytes = size(backup)?;
+    let bytes = look(backup)?;
     for suffix in ["-wal", "-journal"] {
         let beside = beside(backup, suffix);
         if fs::metadata(&beside).is_ok_and(|found| found.len() > 0) {
@@ -238,6 +239,21 @@ pub async fn verify_backup(backup: &Path) -> Result<Verified, BackupError> {
     let counts = counts.map_err(|problem| unfit(backup, problem))?;
     connection.close().await.map_err(failed)?;
     Ok(Verified { bytes, counts })
+}
+
+/// The size of a file that can be read and has something in it. A FIFO would be waited for, and SQLite would read nothing from a
+/// device.
+fn look(backup: &Path) -> Result<u64, BackupError> {
+    let found = fs::metadata(backup).map_err(|source| file_error(backup, "looked at", source))?;
+    if !found.is_file() {
+        let problem = format!("it is {}, and must be a regular file", kind_of(&found));
+        return Err(unfit(backup, problem));
+    }
+    File::open(backup).map_err(|source| file_error(backup, "read", source))?;
+    if found.len() == 0 {
+        return Err(unfit(backup, "it is empty".to_owned()));
+    }
+    Ok(found.len())
 }
 
 /// Opens a file that nobody changes, so that nothing is created beside it.

@@ -120,16 +120,7 @@ impl DatabaseFile {
             }
             Ok(found) if found.is_file() => Ok(Some(found)),
             Ok(found) => {
-                let kind = found.file_type();
-                let found = if kind.is_dir() {
-                    "a folder"
-                } else if kind.is_fifo() {
-                    "a FIFO"
-                } else if kind.is_socket() {
-                    "a socket"
-                } else {
-                    "a device"
-                };
+                let found = kind_of(&found);
                 Err(OpenError::NoRegularFile { path: self.absolute(), found })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -252,6 +243,22 @@ impl DatabaseFile {
 
     pub(super) fn failed(&self, source: sqlx::Error) -> OpenError {
         OpenError::Open { path: self.path.display().to_string(), source }
+    }
+}
+
+/// What a file is, in words.
+pub(super) fn kind_of(found: &Metadata) -> &'static str {
+    let kind = found.file_type();
+    if kind.is_file() {
+        "a regular file"
+    } else if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
     }
 }
 

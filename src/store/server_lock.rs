@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::files::open_or_create;
+use super::files::{kind_of, open_or_create};
 use super::{DatabaseFile, OpenError};
 use crate::id::Parse as _;
 
@@ -96,6 +96,7 @@ impl ServerLock {
         database.look()?;
         let path = lock_path(database.path());
         let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
+        refuse_unless_regular(&path)?;
         // What is in it is replaced once the lock is held, not before.
         let mut options = OpenOptions::new();
         options.read(true).write(true).truncate(false);
@@ -164,6 +165,7 @@ impl ServerLock {
     pub(super) fn holder_of(database: &DatabaseFile) -> Result<Option<LockHolder>, OpenError> {
         let path = lock_path(database.path());
         let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
+        refuse_unless_regular(&path)?;
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -182,6 +184,18 @@ impl ServerLock {
         text.push('\n');
         self.file.write_all_at(text.as_bytes(), 0).map_err(failed)?;
         self.file.set_len(text.len() as u64).map_err(failed)
+    }
+}
+
+/// Refuses a lock file that is no regular file before it is opened: that would wait for the other end of a FIFO.
+fn refuse_unless_regular(path: &Path) -> Result<(), OpenError> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let problem = format!("it is {}, and must be a regular file", kind_of(&found));
+            let source = io::Error::other(problem);
+            Err(OpenError::Lock { path: path.display().to_string(), source })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Backups of a running server, and what clients find after one was restored.
 
+mod refused;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! The database as a file that operators own: how it comes into being, and which files are refused.
 
-mod refused;
+pub mod refused;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

@@ -48,6 +48,32 @@ fn what_is_no_regular_file_is_refused_at_once() {
 }
 
 #[test]
+fn a_lock_file_that_is_no_regular_file_is_refused_at_once() {
+    let place = Workplace::new();
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    place.tells(&["backup", "sound"]);
+    let lock = place.path().join("chatserver.db-server");
+    let refuses = |what: &str| {
+        for command in [
+            &["serve", "--listen", "127.0.0.1:0"][..],
+            OPENING[0],
+            &["restore", "sound", "--force"],
+        ] {
+            let error = place.fails(command);
+            let told = format!("chatserver.db-server can't be used: it is {what}");
+            assert!(error.contains(&told), "{command:?}: {error}");
+        }
+    };
+    assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    refuses("a FIFO");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    refuses("a folder");
+    fs::remove_dir(&lock).unwrap();
+    assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_link_to_a_file_that_is_not_there_is_refused() {
     let place = Workplace::new();
     fs::create_dir(place.path().join("disk")).unwrap();
@@ -94,7 +120,7 @@ async fn a_second_name_of_a_database_is_refused() {
 }
 
 /// The binary, run by a user who owns nothing.
-fn as_nobody(place: &Workplace, arguments: &[&str]) -> String {
+pub fn as_nobody(place: &Workplace, arguments: &[&str]) -> String {
     let binary = place.path().join("chatserver");
     if !binary.exists() {
         let built = Path::new(env!("CARGO_BIN_EXE_chatserver"));
