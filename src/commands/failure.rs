@@ -50,6 +50,7 @@ fn code(failed: &(dyn Error + 'static)) -> &'static str {
         match error {
             BackupError::Open(error) => code_of_open(error),
             BackupError::Exists { .. } | BackupError::Replaces { .. } => "already_exists",
+            BackupError::Name { .. } => "invalid_argument",
             BackupError::Unfit { .. } => "invalid_backup",
             BackupError::File { .. } => "failed",
             BackupError::Database { .. } => "database_failed",

@@ -51,6 +51,14 @@ pub enum BackupError {
         /// The path of the file.
         path: String,
     },
+    /// No backup can have this name.
+    #[error("the backup can't be named {path}: {problem}")]
+    Name {
+        /// The path of the file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// There is a database that would be replaced.
     #[error("there is a database at {path} already: --force replaces it")]
     Replaces {
@@ -125,6 +133,7 @@ pub async fn back_up(
         return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
     }
     let to = std::path::absolute(to).map_err(|source| file_error(to, "found", source))?;
+    refuse_name(&database, &to)?;
     let exists = || BackupError::Exists { path: to.display().to_string() };
     if to.symlink_metadata().is_ok() {
         return Err(exists());
@@ -141,6 +150,23 @@ pub async fn back_up(
     })?;
     flush_name(&to)?;
     Ok(bytes)
+}
+
+/// Refuses a name under which the backup would be taken for a part of the database, or could not be copied to.
+fn refuse_name(database: &DatabaseFile, to: &Path) -> Result<(), BackupError> {
+    let refused = |problem| Err(BackupError::Name { path: to.display().to_string(), problem });
+    if to.to_str().is_none() {
+        return refused("its path is not UTF-8".to_owned());
+    }
+    let (Some(folder), Some(name)) = (to.parent(), to.file_name()) else { return Ok(()) };
+    // The files beside the database have its name without links.
+    let resolved = folder.canonicalize().map_or_else(|_| to.to_owned(), |folder| folder.join(name));
+    let beside = ["-wal", "-shm", "-journal", "-server"].map(|suffix| database.sibling(suffix));
+    if beside.contains(&resolved) {
+        let database = database.absolute();
+        return refused(format!("that is a file which belongs to the database {database}"));
+    }
+    Ok(())
 }
 
 /// Creates the empty file that SQLite fills. It keeps its mode.

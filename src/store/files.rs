@@ -82,7 +82,8 @@ impl DatabaseFile {
         self.sibling("-shm")
     }
 
-    fn sibling(&self, suffix: &str) -> PathBuf {
+    /// The path of a file beside the database, whatever links lead there.
+    pub(super) fn sibling(&self, suffix: &str) -> PathBuf {
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let mut sibling = path.into_os_string();
         sibling.push(suffix);

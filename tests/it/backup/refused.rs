@@ -1,8 +1,12 @@
-//! Files that are no backup by what they are.
+//! Files that are no backup by what they are, and names that a backup can't have.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use crate::binary::Workplace;
 use crate::database_file::refused::as_nobody;
@@ -30,4 +34,42 @@ fn what_is_no_regular_file_is_no_backup() {
     fs::set_permissions(place.path().join("sound"), Permissions::from_mode(0o000)).unwrap();
     let error = as_nobody(&place, &["backup", "verify", "sound"]);
     assert!(error.contains("sound can't be read: Permission denied"), "{error}");
+}
+
+#[test]
+fn a_backup_takes_no_name_that_belongs_to_the_database() {
+    let place = Workplace::new();
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    symlink("chatserver.db", place.path().join("link.db")).unwrap();
+    symlink(".", place.path().join("here")).unwrap();
+    for suffix in ["-wal", "-shm", "-journal", "-server"] {
+        for (url, folder) in [
+            ("sqlite://chatserver.db", ""),
+            ("sqlite://chatserver.db", "here/"),
+            ("sqlite://link.db", "./"),
+        ] {
+            let name = format!("{folder}chatserver.db{suffix}");
+            let error = place.fails(&["backup", &name, "--database-url", url, "--json"]);
+            let told: Value = serde_json::from_str(&error).unwrap();
+            assert_eq!(told["errorcode"], "invalid_argument", "{error}");
+            assert!(error.contains("belongs to the database"), "{error}");
+            assert!(!place.path().join(name).exists());
+        }
+    }
+    place.tells(&["backup", "chatserver.db-old"]);
+    assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_backup_takes_no_name_that_is_not_text() {
+    let place = Workplace::new();
+    place.tells(&["migrate"]);
+    let mut command = place.command(&["backup"]);
+    command.arg(OsStr::from_bytes(b"caf\xe9.db")).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("its path is not UTF-8"), "{error}");
+    let mut names = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.all(|name| name.to_str().is_some()), "nothing was created");
 }
