@@ -80,7 +80,7 @@ impl Backup {
         let bytes = unless_stopped(store::back_up(url, file, tell)).await?;
         let text = format!("{} holds the database {url}: {} MiB", file.display(), mebibytes(bytes));
         let json = json!({ "url": url, "file": file.display().to_string(), "bytes": bytes });
-        Output::new(text, json).print(self.settings.json)
+        Output::new(text, json).print_of_change(self.settings.json)
     }
 }
 
@@ -138,7 +138,7 @@ impl Restore {
             json["addedsince"] = json!(since.added);
             json["unreadable"] = json!(since.unreadable);
         }
-        Output::new(text, json).print(self.settings.json)
+        Output::new(text, json).print_of_change(self.settings.json)
     }
 }
 

@@ -65,7 +65,8 @@ impl Pair {
         database.close().await;
         let conversation = added?;
         let json = json!({ "conversationid": conversation.as_str() });
-        Output::new(format!("conversation {conversation}"), json).print(self.settings.json)
+        Output::new(format!("conversation {conversation}"), json)
+            .print_of_change(self.settings.json)
     }
 
     async fn remove(self) -> Result<(), Failed> {
@@ -74,7 +75,7 @@ impl Pair {
         database.close().await;
         let removed = removed?;
         let text = if removed { "they are no longer friends" } else { "they were not friends" };
-        Output::new(text, json!({ "removed": removed })).print(self.settings.json)
+        Output::new(text, json!({ "removed": removed })).print_of_change(self.settings.json)
     }
 }
 

@@ -248,7 +248,8 @@ async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let _logging = Logging::start(&config.log)?;
     let url = config.database.url.as_str();
     Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;
-    Output::new(format!("{url} has the newest schema"), json!({ "url": url })).print(settings.json)
+    let output = Output::new(format!("{url} has the newest schema"), json!({ "url": url }));
+    output.print_of_change(settings.json)
 }
 
 fn check_config(settings: &Settings) -> Result<(), Failed> {

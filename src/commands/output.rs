@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use serde_json::Value;
 
 use super::Failed;
+use super::failure::{self, Refusal};
 
 /// The result of a command.
 pub struct Output {
@@ -20,11 +21,33 @@ impl Output {
 
     /// Prints the form that was asked for on stdout.
     pub fn print(self, as_json: bool) -> Result<(), Failed> {
-        let text = if as_json { self.json.to_string() } else { self.text };
-        let mut stdout = io::stdout().lock();
-        if !text.is_empty() {
-            writeln!(stdout, "{text}")?;
-        }
-        Ok(stdout.flush()?)
+        Ok(write(&self.in_form(as_json))?)
     }
+
+    /// The same, of a command that has changed something. Where stdout fails, the failure says that it has, and carries the
+    /// result, which may never be shown again.
+    pub fn print_of_change(self, as_json: bool) -> Result<(), Failed> {
+        let text = self.in_form(as_json);
+        match write(&text) {
+            Err(error) if !failure::is_of_the_reader(&error) => {
+                let sentence = format!(
+                    "the command was carried out, but stdout can't be written: {error}. Its result: {text}"
+                );
+                Err(Refusal::with_code("output_failed", sentence))
+            }
+            written => Ok(written?),
+        }
+    }
+
+    fn in_form(self, as_json: bool) -> String {
+        if as_json { self.json.to_string() } else { self.text }
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    if !text.is_empty() {
+        writeln!(stdout, "{text}")?;
+    }
+    stdout.flush()
 }

@@ -202,7 +202,7 @@ impl Set {
         };
         let set = set.await;
         database.close().await;
-        print(&set?, &self.settings)
+        output(&set?).print_of_change(self.settings.json)
     }
 }
 
@@ -225,7 +225,7 @@ impl One {
         let database = self.settings.open().await?;
         let user = users::find(&database.store, &self.user).await;
         database.close().await;
-        print(&user?, &self.settings)
+        output(&user?).print(self.settings.json)
     }
 
     async fn set_disabled(self, disabled: bool) -> Result<(), Failed> {
@@ -237,7 +237,7 @@ impl One {
         };
         let set = set.await;
         database.close().await;
-        print(&set?, &self.settings)
+        output(&set?).print_of_change(self.settings.json)
     }
 
     async fn rotate_key(self) -> Result<(), Failed> {
@@ -276,7 +276,7 @@ fn shown(user: &store::User) -> Value {
     })
 }
 
-fn print(user: &store::User, settings: &Settings) -> Result<(), Failed> {
+fn output(user: &store::User) -> Output {
     let text = format!(
         "userid    {}\nemail     {}\nnick      {}\nfullname  {}\ndisabled  {}\npublickey {}",
         user.id,
@@ -286,5 +286,5 @@ fn print(user: &store::User, settings: &Settings) -> Result<(), Failed> {
         user.is_disabled,
         user.public_key.as_str()
     );
-    Output::new(text, shown(user)).print(settings.json)
+    Output::new(text, shown(user))
 }

@@ -99,6 +99,56 @@ async fn output_that_nobody_takes_burns_neither_an_address_nor_a_key() {
 }
 
 #[test]
+fn output_that_fails_is_told_as_that_and_carries_the_result() {
+    let place = Workplace::new();
+    for (email, nick) in [("alice@example.com", "Alice"), ("bob@example.com", "Bob")] {
+        place.tells(&["user", "add", email, "--nick", nick]);
+    }
+    let (alice, bob) = ("alice@example.com", "bob@example.com");
+    // What each one prints, and loses.
+    let commands: [(&[&str], &str); 10] = [
+        (&["migrate"], "has the newest schema"),
+        (&["friend", "add", alice, bob], "conversation "),
+        (&["backup", "sound"], "sound holds the database"),
+        (&["user", "set", alice, "--nick", "Ally"], "Ally"),
+        (&["user", "disable", alice], "disabled  true"),
+        (&["restore", "sound", "--force"], "alice@example.com was disabled since the backup"),
+        (&["user", "enable", alice], "disabled  false"),
+        (&["compact"], "is compacted"),
+        (&["friend", "remove", alice, bob], "they are no longer friends"),
+        (&["station", "revoke", alice, "0123456789abcdef0123456789abcdef"], "no such station"),
+    ];
+    let runs = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command.stdin(Stdio::null()).stdout(full).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        error
+    };
+    for (arguments, result) in commands {
+        let error = runs(arguments);
+        for part in ["the command was carried out", "stdout can't be written", "No space", result] {
+            assert!(error.contains(part), "{arguments:?}: {error}");
+        }
+    }
+    place.tells(&["backup", "verify", "sound"]);
+    assert_eq!(place.tells(&["friend", "list"])["friendships"].as_array().unwrap().len(), 0);
+    let error = runs(&["user", "disable", alice, "--json"]);
+    let told: Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(told["errorcode"], "output_failed", "{error}");
+    let sentence = told["errormessage"].as_str().unwrap();
+    let (_, result) = sentence.split_once("Its result: ").unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(result).unwrap(),
+        place.tells(&["user", "show", alice])
+    );
+    // Nothing was changed, so nothing is said of it.
+    let error = runs(&["user", "list"]);
+    assert!(!error.contains("carried out") && error.contains("No space"), "{error}");
+}
+
+#[test]
 fn a_password_from_an_editor_of_windows_has_no_byte_order_mark() {
     let place = Workplace::new();
     let password = "a password of more than sixteen characters";
