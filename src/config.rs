@@ -2,14 +2,14 @@
 
 mod values;
 
-use std::fs;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Table, Value, de};
 
-use crate::store;
+use crate::{bounded, store};
 use values::parsed;
 pub use values::{
     AllowedOrigin, Bounded, DatabaseUrl, ErrorStatus, Filter, List, LogFormat, MetricsListen,
@@ -25,6 +25,9 @@ const PREFIX: &str = "CHATSERVER_";
 /// The largest `auth.clock_skew_seconds`: signatures of changes are kept for as long as any setting of it
 /// could make them acceptable again.
 pub const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
+
+/// Maximum bytes of a file with settings.
+const FILE_BYTES: u64 = 1024 * 1024;
 
 /// What stands between the levels of a setting's name in an environment variable.
 const LEVEL: &str = "__";
@@ -246,7 +249,8 @@ impl Default for Layers {
 impl Layers {
     fn add_file(&mut self, path: &Path) -> Result<(), Error> {
         let unreadable = |problem| Error::Unreadable { path: path.to_owned(), problem };
-        let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        let text = File::open(path).and_then(|file| bounded::read_text(file, FILE_BYTES));
+        let text = text.map_err(|error| unreadable(error.to_string()))?;
         let file: Table = text.parse().map_err(|error| unreadable(located(&text, &error)))?;
         for (section, value) in file {
             let settings = match value {

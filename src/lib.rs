@@ -25,6 +25,7 @@ pub mod api;
 pub mod app;
 pub mod availability;
 pub mod blocklist;
+mod bounded;
 pub mod clock;
 pub mod commands;
 pub mod config;

@@ -1,18 +1,20 @@
 //! `chatserver sign`.
 
-use std::io::Read as _;
-
 use clap::Args;
 use serde_json::json;
 
 use super::Failed;
 use super::failure::Refusal;
 use super::output::Output;
+use crate::bounded;
 use crate::id::{ApiKey, Parse, StationId, UserId};
 use crate::signature::{Signed, SigningKey};
 
 /// Where the key is read from: an argument would be visible to every process.
 const KEY: &str = "CHATSERVER_APIKEY";
+
+/// Maximum bytes of a body: no setting of `limits.body_bytes` lets a server take more.
+const BODY_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Args)]
 pub struct Sign {
@@ -45,8 +47,9 @@ impl Sign {
         let no_key = |problem: &str| Refusal::argument(format!("{KEY} must {problem}"));
         let key = std::env::var(KEY).map_err(|_| no_key("hold the API key"))?;
         let key = ApiKey::parse(&key).ok_or_else(|| no_key(&format!("be {}", ApiKey::EXPECTED)))?;
-        let mut body = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut body)?;
+        let body = bounded::read(std::io::stdin().lock(), BODY_BYTES).map_err(|error| {
+            Refusal::argument(format!("the body on stdin can't be read: {error}"))
+        })?;
         let signature = SigningKey::new(&key).sign(&Signed {
             srv: &self.srv,
             api: &self.api,

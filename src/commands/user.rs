@@ -1,6 +1,7 @@
 //! `chatserver user`.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io;
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
@@ -9,10 +10,14 @@ use zeroize::Zeroizing;
 use super::failure::{self, Refusal};
 use super::output::Output;
 use super::{Database, Failed, Settings};
+use crate::bounded;
 use crate::id::{ApiKey, Email, Parse};
 use crate::keys::{EncryptionPassword, KeySource};
 use crate::store::{self, Schema};
 use crate::users::{self, FullName, NewUser, Nick};
+
+/// Maximum bytes of a file with an encryption password: the longest one, a byte order mark and the ends of some lines.
+const PASSWORD_FILE_BYTES: u64 = 1100;
 
 #[derive(Subcommand)]
 pub enum User {
@@ -174,15 +179,14 @@ impl Add {
 }
 
 fn read_password(file: &str) -> Result<EncryptionPassword, Failed> {
-    let mut text = Zeroizing::new(String::new());
     let read = if file == "-" {
-        std::io::stdin().lock().read_to_string(&mut text)
+        bounded::read_text(io::stdin().lock(), PASSWORD_FILE_BYTES)
     } else {
-        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+        File::open(file).and_then(|file| bounded::read_text(file, PASSWORD_FILE_BYTES))
     };
-    read.map_err(|error| {
+    let text = Zeroizing::new(read.map_err(|error| {
         Refusal::argument(format!("--encryption-password-file {file} can't be read: {error}"))
-    })?;
+    })?);
     // Editors of Windows put a byte order mark before the text.
     let password = text.strip_prefix('\u{feff}').unwrap_or(&text);
     argument("the encryption password", password.trim_end_matches(['\r', '\n']))

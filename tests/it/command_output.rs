@@ -1,6 +1,6 @@
 //! What commands print where things go wrong: failures for programs, and output that nobody takes.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -156,6 +156,30 @@ fn a_password_from_an_editor_of_windows_has_no_byte_order_mark() {
     let add = ["user", "add", "a@b.c", "--nick", "A", "--encryption-password-file", "password"];
     let told = place.tells(&add);
     assert_eq!(told["encryptionpassword"], password);
+}
+
+#[test]
+fn what_has_no_end_is_read_up_to_a_bound() {
+    let place = Workplace::new();
+    let add = ["user", "add", "a@b.c", "--nick", "A", "--encryption-password-file"];
+    let sign = ["sign", "--user", "a@b.c", "--api", "chatconversation"];
+    for (arguments, code, part) in [
+        (&[&add[..], &["/dev/zero"]].concat()[..], "invalid_argument", "/dev/zero can't be read"),
+        (&[&add[..], &["-"]].concat(), "invalid_argument", "- can't be read"),
+        (&["migrate", "--config", "/dev/zero"], "invalid_settings", "/dev/zero can't be read"),
+        (&sign, "invalid_argument", "stdin can't be read"),
+    ] {
+        let mut command = place.command(&[arguments, &["--json"]].concat());
+        command.env("CHATSERVER_APIKEY", "0123456789abcdef".repeat(4));
+        let output = command.stdin(File::open("/dev/zero").unwrap()).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        let told: Value = serde_json::from_str(&error).unwrap();
+        assert_eq!(told["errorcode"], code, "{error}");
+        let sentence = told["errormessage"].as_str().unwrap();
+        assert!(sentence.contains(part) && sentence.contains("it has more than"), "{error}");
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "nothing was created");
 }
 
 #[test]

@@ -1,0 +1,20 @@
+//! Reading what an operator names, such as a file or stdin, which may have no end.
+
+use std::io::{self, Read};
+
+/// Reads to the end, unless there is more than this.
+pub fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let sentence = format!("it has more than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, sentence));
+    }
+    Ok(bytes)
+}
+
+/// The same, of text.
+pub fn read_text(from: impl Read, most: u64) -> io::Result<String> {
+    let text = String::from_utf8(read(from, most)?);
+    text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
