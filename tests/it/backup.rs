@@ -268,7 +268,7 @@ async fn a_restore_can_be_stopped_while_it_copies() {
     is_at_work(&place, ".restoring-").await;
     restore.signal("TERM");
     assert_eq!(restore.ended().await.code(), Some(1));
-    assert_eq!(unfinished(&place, ".restoring-"), [PathBuf::new(); 0]);
+    assert!(unfinished(&place, ".restoring-").is_empty());
     assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
 }
 
