@@ -71,9 +71,10 @@ impl Attack {
         }
     }
 
-    /// Whether it does its harm by pages, so that it is none where not one page is served.
+    /// Whether it does its harm by pages, so that it is none where not one page is served. One user alone may have none left:
+    /// a page counts as 64 requests.
     pub fn needs_pages(self) -> bool {
-        matches!(self, Self::Unread | Self::LargePages | Self::OneUser)
+        matches!(self, Self::Unread | Self::LargePages)
     }
 }
 
