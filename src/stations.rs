@@ -131,8 +131,8 @@ impl Stations {
         &self.tasks
     }
 
-    /// Waits until all uses are noted. There must be no further ones.
-    pub(crate) async fn ended(&self) {
+    /// Waits until all uses that have begun are noted. A use that begins meanwhile may delay it.
+    pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }

@@ -257,15 +257,21 @@ async fn nothing_is_changed_beside_a_restore_that_would_be_replaced_by_it() {
     place.tells(&["user", "disable", "alice@example.com"]);
 }
 
-#[tokio::test]
-async fn a_restore_can_be_stopped_while_it_copies() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
+/// A restore of a backup with Alice over a database with Alice and Bob. It is held up while it copies.
+async fn copies(tools: &Workplace, place: &Workplace) -> Process {
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     place.tells(&["backup", "sound"]);
     place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
     fs::write(place.path().join("held-copy"), "").unwrap();
-    let mut restore = begins(&tools, &place, &["restore", "sound", "--force"]);
-    is_at_work(&place, ".restoring-").await;
+    let restore = begins(tools, place, &["restore", "sound", "--force"]);
+    is_at_work(place, ".restoring-").await;
+    restore
+}
+
+#[tokio::test]
+async fn a_restore_can_be_stopped_while_it_copies() {
+    let (tools, place) = (Workplace::new(), Workplace::new());
+    let mut restore = copies(&tools, &place).await;
     restore.signal("TERM");
     assert_eq!(restore.ended().await.code(), Some(1));
     assert!(unfinished(&place, ".restoring-").is_empty());
@@ -275,15 +281,10 @@ async fn a_restore_can_be_stopped_while_it_copies() {
 #[tokio::test]
 async fn an_epoch_begins_when_the_copy_is_made() {
     let (tools, place) = (Workplace::new(), Workplace::new());
-    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
-    place.tells(&["backup", "sound"]);
-    let held = place.path().join("held-copy");
-    fs::write(&held, "").unwrap();
-    let mut restore = begins(&tools, &place, &["restore", "sound", "--force"]);
-    is_at_work(&place, ".restoring-").await;
+    let mut restore = copies(&tools, &place).await;
     let copying = Clock::system().now();
     until("some time has passed", async || Clock::system().now() > copying).await;
-    fs::remove_file(held).unwrap();
+    fs::remove_file(place.path().join("held-copy")).unwrap();
     assert!(restore.ended().await.success());
     let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
     let mut database = options.connect().await.unwrap();

@@ -107,7 +107,7 @@ async fn listeners_hear_of_each_message() {
 fn hostile_clients_are_bounded_in_memory_and_a_bystander_is_served() {
     let place = Workplace::new();
     // It fails where memory exceeds its bound or a list of the bystander is not answered.
-    let short = ["--budget", "64", "--users", "8", "--seconds", "3"];
+    let short = ["--budget", "16", "--users", "8", "--seconds", "3"];
     let measured = place.measures(&[&["overload"], &short[..]].concat());
     let attacks = measured["attacks"].as_array().unwrap();
     assert_eq!(attacks.len(), 10, "{measured}");
