@@ -13,8 +13,8 @@ use crate::signature::{Signed, SigningKey};
 /// Where the key is read from: an argument would be visible to every process.
 const KEY: &str = "CHATSERVER_APIKEY";
 
-/// Maximum bytes of a body: no setting of `limits.body_bytes` lets a server take more.
-const BODY_BYTES: u64 = 64 * 1024 * 1024;
+/// Maximum bytes of a body: the upper bound of `limits.body_bytes`.
+const BODY_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Args)]
 pub struct Sign {
