@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::freshness::Freshness;
 use crate::id::{StationId, UserId};
 use crate::limits::{
-    AddressPermit, BoundLog, ConnectionCounts, For, MemoryBudget, MemoryPermit, Owner, Rates,
+    AddressPermit, BoundLog, ConnectionCounts, MemoryBudget, MemoryPermit, MemoryUse, Owner, Rates,
     client_network,
 };
 use crate::live::Hub;
@@ -190,7 +190,7 @@ impl App {
     ///
     /// [`Error::RateLimited`], [`Error::Crowded`].
     pub fn admit_large_read(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
-        let mut permit = self.memory.permit(owner, For::Answer);
+        let mut permit = self.memory.permit(owner, MemoryUse::Answer);
         self.resize(&mut permit, bytes)?;
         self.charge_for_size(owner, bytes)?;
         Ok(permit)
@@ -202,7 +202,7 @@ impl App {
     ///
     /// [`Error::RateLimited`], [`Error::Crowded`].
     pub fn admit_made(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
-        let mut permit = self.memory.permit(owner, For::MadeAnswer);
+        let mut permit = self.memory.permit(owner, MemoryUse::MadeAnswer);
         self.resize(&mut permit, bytes)?;
         self.charge_for_size(owner, bytes)?;
         Ok(permit)

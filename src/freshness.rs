@@ -17,8 +17,8 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// Of a database that was restored at `restored_at`, for a process that starts now. Where the clock ran ahead during the
-    /// restore, the restore was before now at the latest.
+    /// Makes the check for a process that starts at `now`, on a database that was restored at `restored_at`. A restore in the
+    /// future is one whose clock ran ahead: it counts as made now.
     #[must_use]
     pub fn new(skew: u64, restored_at: Timestamp, now: Timestamp) -> Self {
         Self { skew, restored_at: restored_at.min(now), was_ahead: AtomicBool::new(false) }

@@ -16,7 +16,7 @@ use quick_cache::sync::Cache;
 
 pub use bounds::BoundLog;
 pub use connections::{AddressPermit, ConnectionCounts};
-pub use memory::{For, MemoryBudget, MemoryPermit, Owner};
+pub use memory::{MemoryBudget, MemoryPermit, MemoryUse, Owner};
 
 /// The most callers that are counted. One that is pushed out begins anew.
 const CALLERS: usize = 16_384;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::server::Connection;
 use crate::app::App;
 use crate::error::Error;
-use crate::limits::{For, MemoryPermit, Owner};
+use crate::limits::{MemoryPermit, MemoryUse, Owner};
 
 /// Maximum bytes of a refused body that are read and thrown away, so that a client which sends all of it
 /// before it reads finds the answer, and not a connection that was reset.
@@ -78,7 +78,7 @@ pub async fn receive(
     max: usize,
     client: Option<IpAddr>,
 ) -> Result<Received, Unreceived> {
-    let permit = app.memory.permit(Owner { user: None, client }, For::Arriving);
+    let permit = app.memory.permit(Owner { user: None, client }, MemoryUse::Arriving);
     let mut received = Received { bytes: Vec::new(), permit };
     let receiving = async {
         while let Some(frame) = body.frame().await {

@@ -55,7 +55,7 @@ const BOUNDS: Bounds = Bounds {
     name: "connections to http.metrics_listen",
     connections: 64,
     // Health must be seen when the API's clients have used up the count of their address, which may be the monitor's, too.
-    are_counted: false,
+    per_address: false,
     timeouts: Timeouts {
         header: Duration::from_secs(10),
         keep_alive: Duration::from_secs(75),

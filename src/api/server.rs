@@ -25,7 +25,7 @@ use super::client;
 use super::stream::{ClientStream, Phase, Timeouts};
 use crate::app::App;
 use crate::error::Error;
-use crate::limits::{AddressPermit, For, Owner};
+use crate::limits::{AddressPermit, MemoryUse, Owner};
 use crate::shutdown::CUT_AFTER;
 
 /// Maximum bytes of the head of a request. Our heads take about 400.
@@ -72,7 +72,7 @@ pub(super) struct Bounds {
     pub(super) name: &'static str,
     pub(super) connections: usize,
     /// Whether `limits.connections_per_address` applies.
-    pub(super) are_counted: bool,
+    pub(super) per_address: bool,
     pub(super) timeouts: Timeouts,
 }
 
@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let bounds = Bounds {
         name: "limits.connections",
         connections: limits.connections.size(),
-        are_counted: true,
+        per_address: true,
         timeouts: Timeouts {
             header: http.header_timeout_seconds.duration(),
             keep_alive: http.keep_alive_seconds.duration(),
@@ -211,13 +211,13 @@ impl Server {
     /// of its requests names is.
     fn count(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, Error> {
         let peer = peer.ip().to_canonical();
-        if !self.bounds.are_counted || client::is_trusted(&self.app, peer) {
+        if !self.bounds.per_address || client::is_trusted(&self.app, peer) {
             return Ok(None);
         }
         self.app.count_connection(peer).map(Some)
     }
 
-    /// Whose the memory for heads is: nobody's behind a trusted proxy, which has the heads of many clients.
+    /// Returns the owner of the memory for heads. A trusted proxy sends the heads of many clients, so none of them owns it.
     fn owner(&self, peer: SocketAddr) -> Owner {
         let peer = peer.ip().to_canonical();
         let client = (!client::is_trusted(&self.app, peer)).then_some(peer);
@@ -247,7 +247,7 @@ impl Server {
         }
         let phase = Phase::idle();
         let (peer, received) = (connection.peer, Arc::clone(&connection.received));
-        let memory = self.app.memory.permit(self.owner(peer), For::Arriving);
+        let memory = self.app.memory.permit(self.owner(peer), MemoryUse::Arriving);
         let stream = ClientStream::new(stream, phase.clone(), self.bounds.timeouts, memory);
         let service = service_fn(|mut request: Request<Incoming>| {
             received.store(false, Ordering::Relaxed);

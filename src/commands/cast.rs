@@ -95,7 +95,7 @@ impl Files {
         let cast = make(&database.store).await;
         let closed = database.close_wholly().await;
         let cast = cast?;
-        // What is in the log alone would stay behind under the old name.
+        // The rename below moves the database without its log, so the log must be empty.
         closed?;
         let mut memory =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.memory)?;

@@ -8,7 +8,7 @@ use super::client_network;
 use crate::id::UserId;
 
 /// A number of bytes that heads, bodies and answers take from before they grow. A user holds at most 1/8 of it and a client
-/// network at most 1/2, but each at least one body or answer, however large. What is for makes further rules, see [`For`].
+/// network at most 1/2, but each at least one body or answer, however large. [`MemoryUse`] has further rules.
 pub struct MemoryBudget {
     bytes: usize,
     held: Mutex<Held>,
@@ -20,17 +20,24 @@ struct Held {
     by_account: HashMap<Account, usize>,
 }
 
-/// What has a share of the budget.
+/// A user or a network, each of which has a share of the budget.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Account {
     User(UserId),
     Network(IpAddr),
-    /// What arrives from a network: what its users hold is not theirs who come next from there.
+    /// Heads and unverified bodies from a network. Bodies of its verified users don't count here: they must not keep the next user
+    /// behind the same address out.
     ArrivingFrom(IpAddr),
 }
 
 impl Account {
-    /// It may hold one in so many bytes of the budget.
+    /// The accounts that the bytes of a permit count on.
+    fn all(user: Option<UserId>, network: Option<IpAddr>, purpose: MemoryUse) -> [Option<Self>; 3] {
+        let arriving = network.filter(|_| purpose == MemoryUse::Arriving);
+        [user.map(Self::User), network.map(Self::Network), arriving.map(Self::ArrivingFrom)]
+    }
+
+    /// The divisor of the budget that yields the maximum bytes of this account.
     fn share(self) -> usize {
         match self {
             Self::User(_) | Self::ArrivingFrom(_) => 8,
@@ -48,13 +55,13 @@ pub struct Owner {
     pub client: Option<IpAddr>,
 }
 
-/// What memory is for.
+/// The use of a permit, which decides how much of the budget it leaves to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum For {
-    /// What comes from a client that has not shown yet who it is: a head, or a body. It leaves a quarter of the budget to answers, and
-    /// a client network holds at most 1/8 of the budget so.
+pub enum MemoryUse {
+    /// A head, or a body whose signature is not verified yet. Leaves a quarter of the budget to answers, and a client network holds
+    /// at most 1/8 of the budget so.
     Arriving,
-    /// The body of a known user.
+    /// The body of a verified user. Above 128 KiB it leaves a quarter of the budget to others.
     Body,
     /// An answer that is admitted before it is made. Above 128 KiB it leaves a quarter of the budget to others, so that many clients
     /// which don't read their large answers keep nobody from a list.
@@ -63,8 +70,8 @@ pub enum For {
     MadeAnswer,
 }
 
-impl For {
-    /// What has at most this many bytes is not counted: the number of connections bounds it.
+impl MemoryUse {
+    /// Maximum bytes that are not counted: the number of connections bounds these.
     fn uncounted(self) -> usize {
         match self {
             Self::Arriving | Self::Body => 4 * 1024,
@@ -87,7 +94,7 @@ pub struct MemoryPermit {
     user: Option<UserId>,
     network: Option<IpAddr>,
     bytes: usize,
-    purpose: For,
+    purpose: MemoryUse,
 }
 
 impl MemoryBudget {
@@ -99,7 +106,7 @@ impl MemoryBudget {
 
     /// A permit of this owner that holds nothing yet.
     #[must_use]
-    pub fn permit(self: &Arc<Self>, owner: Owner, purpose: For) -> MemoryPermit {
+    pub fn permit(self: &Arc<Self>, owner: Owner, purpose: MemoryUse) -> MemoryPermit {
         let network = owner.client.map(client_network);
         MemoryPermit { budget: Arc::clone(self), user: owner.user, network, bytes: 0, purpose }
     }
@@ -129,34 +136,27 @@ impl MemoryPermit {
         true
     }
 
-    /// Puts a body on the account of its user, who is known only once it has come; `false` where it is beyond that user's share,
-    /// and nothing has changed.
+    /// Moves a received body to the account of its verified user; `false` where it exceeds that user's share, and nothing has
+    /// changed.
     #[must_use]
     pub fn charge_to(&mut self, user: UserId) -> bool {
-        let arrived = self.accounts();
-        let (budget, bytes) = (Arc::clone(&self.budget), self.bytes);
-        if bytes > 0 {
-            let mut held = budget.held();
-            let others = held.of(Account::User(user));
-            if others > 0 && others + bytes > budget.bytes / Account::User(user).share() {
+        // Most bodies are small and hold nothing: they need not wait for the lock.
+        if self.bytes > 0 {
+            let mut held = self.budget.held();
+            let account = Account::User(user);
+            let others = held.of(account);
+            if others > 0 && others + self.bytes > self.budget.bytes / account.share() {
                 return false;
             }
-            held.replace(arrived, bytes, 0);
-            (self.user, self.purpose) = (Some(user), For::Body);
-            held.replace(self.accounts(), 0, bytes);
+            held.replace(self.accounts(), self.bytes, 0);
+            held.replace(Account::all(Some(user), self.network, MemoryUse::Body), 0, self.bytes);
         }
-        (self.user, self.purpose) = (Some(user), For::Body);
+        (self.user, self.purpose) = (Some(user), MemoryUse::Body);
         true
     }
 
-    /// The accounts that what it holds is on.
     fn accounts(&self) -> [Option<Account>; 3] {
-        let arriving = self.network.filter(|_| self.purpose == For::Arriving);
-        [
-            self.user.map(Account::User),
-            self.network.map(Account::Network),
-            arriving.map(Account::ArrivingFrom),
-        ]
+        Account::all(self.user, self.network, self.purpose)
     }
 
     /// Whether the budget and all shares have room for this permit to hold so many bytes.
@@ -211,13 +211,13 @@ mod tests {
     }
 
     fn take(budget: &Arc<MemoryBudget>, owner: Owner, bytes: usize) -> Option<MemoryPermit> {
-        take_for(budget, owner, For::Answer, bytes)
+        take_for(budget, owner, MemoryUse::Answer, bytes)
     }
 
     fn take_for(
         budget: &Arc<MemoryBudget>,
         owner: Owner,
-        purpose: For,
+        purpose: MemoryUse,
         bytes: usize,
     ) -> Option<MemoryPermit> {
         let mut permit = budget.permit(owner, purpose);
@@ -258,17 +258,17 @@ mod tests {
         let large = take(&budget, Owner::default(), 40 * MIB).unwrap();
         assert!(take(&budget, Owner::default(), 9 * MIB).is_none(), "a quarter is kept for others");
         assert!(take(&budget, Owner::default(), 128 * 1024).is_some());
-        let list = take_for(&budget, Owner::default(), For::MadeAnswer, 9 * MIB);
+        let list = take_for(&budget, Owner::default(), MemoryUse::MadeAnswer, 9 * MIB);
         assert!(list.is_some(), "a list may take that quarter");
-        let arriving = take_for(&budget, Owner::default(), For::Arriving, 9 * MIB);
+        let arriving = take_for(&budget, Owner::default(), MemoryUse::Arriving, 9 * MIB);
         assert!(arriving.is_none(), "what arrives may not");
         drop(list);
         drop(large);
         let all = take(&budget, Owner::default(), 100 * MIB).unwrap();
         assert!(take(&budget, Owner::default(), 16 * 1024 + 1).is_none());
         assert!(take(&budget, Owner::default(), 16 * 1024).is_some());
-        assert!(take_for(&budget, Owner::default(), For::Arriving, 4 * 1024 + 1).is_none());
-        assert!(take_for(&budget, Owner::default(), For::Arriving, 4 * 1024).is_some());
+        assert!(take_for(&budget, Owner::default(), MemoryUse::Arriving, 4 * 1024 + 1).is_none());
+        assert!(take_for(&budget, Owner::default(), MemoryUse::Arriving, 4 * 1024).is_some());
         drop(all);
         assert!(take(&budget, Owner::default(), 16 * 1024 + 1).is_some());
     }
@@ -277,7 +277,7 @@ mod tests {
     fn a_permit_grows_and_shrinks() {
         let budget = budget();
         let alice = owner(1, "192.0.2.1");
-        let mut permit = budget.permit(alice, For::Answer);
+        let mut permit = budget.permit(alice, MemoryUse::Answer);
         assert!(permit.resize(MIB) && permit.resize(8 * MIB) && permit.resize(44 * MIB));
         assert!(take(&budget, owner(2, "198.51.100.1"), 5 * MIB).is_none());
         assert!(permit.resize(MIB));
@@ -292,7 +292,8 @@ mod tests {
         let budget = budget();
         let anyone = |client: &str| Owner { user: None, client: Some(client.parse().unwrap()) };
         let alice = UserId::parse(&format!("{:032x}", 1)).unwrap();
-        let arriving = |client, bytes| take_for(&budget, anyone(client), For::Arriving, bytes);
+        let arriving =
+            |client, bytes| take_for(&budget, anyone(client), MemoryUse::Arriving, bytes);
         let mut first = arriving("192.0.2.1", 6 * MIB).unwrap();
         assert!(arriving("192.0.2.1", 3 * MIB).is_none(), "a network has an eighth until then");
         let mut second = arriving("198.51.100.1", 3 * MIB).unwrap();

@@ -56,7 +56,7 @@ pub enum BackupError {
     Name {
         /// The path of the file.
         path: String,
-        /// What is wrong with it.
+        /// The reason, to follow a colon.
         problem: String,
     },
     /// There is a database that would be replaced.
@@ -70,7 +70,7 @@ pub enum BackupError {
     Unfit {
         /// The path of the file.
         path: String,
-        /// What is wrong with it.
+        /// The reason, to follow a colon.
         problem: String,
     },
     /// A file can't be read or written.

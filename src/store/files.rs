@@ -104,7 +104,7 @@ impl DatabaseFile {
         Ok(OpenedFile { file, is_new: !is_there })
     }
 
-    /// Whose the database is. Where there is none, it is to belong to whom its folder does.
+    /// Returns the metadata whose owner is that of the database: the file's, or the folder's where there is no file yet.
     pub(super) fn owner(&self) -> Option<Metadata> {
         let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
         let folder = folder.unwrap_or(Path::new("."));
@@ -263,8 +263,8 @@ pub(super) fn kind_of(found: &Metadata) -> &'static str {
     }
 }
 
-/// Opens a file, and creates it where there is none, readable alone for whom the database belongs to. One that is there is left
-/// with whom it belongs to: the owner of the folder may have put a link there.
+/// Opens a file, and creates it where there is none, with mode 0600 and this owner. An existing file keeps its owner: the owner
+/// of the folder may have put a link there.
 pub(super) fn open_or_create(
     path: &Path,
     options: &mut OpenOptions,
@@ -278,8 +278,8 @@ pub(super) fn open_or_create(
     }
 }
 
-/// Gives a new file to whom the database belongs: a command that root runs must not keep the user of the server out. Nobody but
-/// root can, and what others make is their own.
+/// Gives a new file the owner of the database: a command that root runs must not lock the server's user out. Only root can do
+/// that; for other users it does nothing.
 pub(super) fn give(file: &File, owner: Option<&Metadata>) {
     if let (Some(owner), Ok(made)) = (owner, file.metadata())
         && owner.uid() != made.uid()

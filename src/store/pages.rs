@@ -289,7 +289,7 @@ pub const LIGHT_PAGE_BYTES: usize = 128 * 1024;
 pub enum Found {
     /// A page of at most [`LIGHT_PAGE_BYTES`].
     Page(Page),
-    /// A page of about so many bytes, which is more, and at most that many. It was not made.
+    /// A larger page of at most so many bytes, the entries' own or an upper bound of them. It was not made.
     Large(usize),
 }
 
