@@ -128,15 +128,15 @@ pub async fn back_up(
     if database.look()?.is_none() {
         return Err(database.missing().into());
     }
-    let Looked { connection: mut source, found, .. } = schema::look_closely(&database).await?;
-    if matches!(found, Found::Empty | Found::Unknown) {
-        return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
-    }
     let to = std::path::absolute(to).map_err(|source| file_error(to, "found", source))?;
     refuse_name(&database, &to)?;
     let exists = || BackupError::Exists { path: to.display().to_string() };
     if to.symlink_metadata().is_ok() {
         return Err(exists());
+    }
+    let Looked { connection: mut source, found, .. } = schema::look_closely(&database).await?;
+    if matches!(found, Found::Empty | Found::Unknown) {
+        return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
     }
     let folder = folder_beside(&to, ".chatserver-backup-");
     let folder = folder.map_err(|source| file_error(&to, "created", source))?;
