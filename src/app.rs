@@ -135,6 +135,16 @@ impl App {
         counted.map_err(|retry_after| Error::RateLimited { retry_after })
     }
 
+    /// Counts a request that is known to be a user's own, but not to be fresh.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RateLimited`].
+    pub fn charge_undated(&self, user: UserId) -> Result<(), Error> {
+        let counted = self.undated_rates.count(&user);
+        counted.map_err(|retry_after| Error::RateLimited { retry_after })
+    }
+
     /// Counts a refusal that came before the client had shown who it is and that its request is fresh. Returns
     /// the refusal, or [`Error::RateLimited`] above the limit of the address.
     pub fn count_failure(&self, client: Option<IpAddr>, error: Error) -> Error {

@@ -192,7 +192,7 @@ impl Drop for Listens {
 ///
 /// [`Error::Replayed`], and where the store failed; then nothing was changed.
 pub async fn choose(app: &App, caller: &Caller, availability: Availability) -> Result<(), Error> {
-    let set = SetAvailability { availability, replay: caller.replay() };
+    let set = SetAvailability { availability, replay: caller.replay };
     let before = app.store.change(set).await?;
     let before = before.ok_or(Error::Replayed { conversation: None })?;
     app.presence.chose(caller.user, before, availability);

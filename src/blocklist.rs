@@ -19,7 +19,7 @@ pub async fn change(
     if other == caller.user {
         return Err(Error::malformed("userid", "the user id of somebody else"));
     }
-    let (station, replay) = (caller.station, caller.replay());
+    let (station, replay) = (caller.station, caller.replay);
     match store.change(ChangeBlock { other, blocked, station, replay }).await? {
         BlockChanged::Done => Ok(()),
         BlockChanged::Replayed => Err(Error::Replayed { conversation: None }),

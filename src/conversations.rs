@@ -23,7 +23,7 @@ pub async fn show(
 ///
 /// # Errors
 ///
-/// The refusals of section 4.4; then nothing was removed.
+/// The refusals of docs/protocol.md#clear. Then nothing is removed.
 pub async fn clear(
     store: &Store,
     caller: &Caller,
@@ -46,7 +46,7 @@ pub async fn clear(
     }
 }
 
-/// Changes what the caller alone sees of the conversation (sections 4.5 and 4.6).
+/// Changes what the caller alone sees of the conversation (docs/protocol.md#7-actions).
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ pub async fn change(
     property: Property,
 ) -> Result<WireText, Error> {
     let change =
-        ChangeProperty { conversation, property, station: caller.station, replay: caller.replay() };
+        ChangeProperty { conversation, property, station: caller.station, replay: caller.replay };
     match store.change_property(change).await? {
         PropertyChanged::Changed(conversation) => Ok(conversation),
         PropertyChanged::Replayed(conversation) => Err(Error::Replayed { conversation }),
@@ -66,7 +66,7 @@ pub async fn change(
     }
 }
 
-/// `#rrggbb`, kept in lower case (section 4).
+/// `#rrggbb`, kept in lower case (docs/protocol.md#setlistitembackgroundcolor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Color(String);
 
@@ -88,7 +88,7 @@ impl Parse for Color {
     }
 }
 
-/// The marker of a hidden conversation, which the client makes: at most 256 bytes (section 3).
+/// The marker of a hidden conversation, which the client makes: at most 256 bytes (docs/protocol.md#hide-and-unhide).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HideId(String);
 

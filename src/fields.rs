@@ -25,6 +25,7 @@ const NUMBER: &str = "a whole number of at least 0";
 const COUNT: &str = "a whole number of at least 1";
 
 /// A JSON object in which no key occurs twice. Fields that nobody asks for are ignored.
+#[derive(Default)]
 pub struct Fields<'a> {
     /// Put before the names in refusals: `message.` for the fields of a message.
     prefix: &'static str,

@@ -56,7 +56,7 @@ async fn approach(
 ) -> Result<(), Error> {
     let mut befriend = None;
     loop {
-        let (station, replay) = (caller.station, caller.replay());
+        let (station, replay) = (caller.station, caller.replay);
         let change = ApproachFriend { approach, other, befriend, station, replay };
         match store.change(change).await? {
             Approached::Done => return Ok(()),
@@ -85,7 +85,7 @@ async fn approach(
 ///
 /// [`Error::Replayed`]; then nothing was changed.
 pub async fn decline(store: &Store, caller: &Caller, other: UserId) -> Result<(), Error> {
-    let (station, replay) = (caller.station, caller.replay());
+    let (station, replay) = (caller.station, caller.replay);
     once(store.change(DeclineFriend { other, station, replay }).await?)
 }
 
@@ -95,7 +95,7 @@ pub async fn decline(store: &Store, caller: &Caller, other: UserId) -> Result<()
 ///
 /// [`Error::Replayed`]; then nothing was changed.
 pub async fn remove(store: &Store, caller: &Caller, other: UserId) -> Result<(), Error> {
-    let (station, replay) = (caller.station, caller.replay());
+    let (station, replay) = (caller.station, caller.replay);
     once(store.change(RemoveFriend { other, station, replay }).await?)
 }
 

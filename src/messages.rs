@@ -11,7 +11,7 @@ use crate::limits::MemoryPermit;
 use crate::store::{AddMessage, Added, Found, Message, Page, PageQuery, Store};
 use crate::users::Caller;
 
-/// The type of a message: 1 to 32 characters (section 3).
+/// The type of a message: 1 to 32 characters (docs/protocol.md#messages-d).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kind(String);
 
@@ -69,7 +69,7 @@ impl Parse for Data {
 ///
 /// # Errors
 ///
-/// The refusals of section 4.3; then it was not stored.
+/// The refusals of docs/protocol.md#add. Then the message is not stored.
 pub async fn add(
     store: &Store,
     caller: &Caller,

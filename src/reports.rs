@@ -9,11 +9,11 @@ use crate::users::Caller;
 /// The most messages that one request reports.
 pub const MOST: usize = 1000;
 
-/// Reports messages of others as delivered or viewed, each once (section 2.4).
+/// Reports messages of others as delivered or viewed, each once (docs/protocol.md#viewed-and-delivered).
 ///
 /// # Errors
 ///
-/// The refusals of section 2.4; then nothing was reported.
+/// The refusals of docs/protocol.md#viewed-and-delivered. Then nothing is reported.
 pub async fn report(
     store: &Store,
     caller: &Caller,
@@ -31,7 +31,7 @@ pub async fn report(
         messages,
         now,
         station: caller.station,
-        replay: caller.replay(),
+        replay: caller.replay,
     };
     match store.change(report).await? {
         Reported::Reported => Ok(()),

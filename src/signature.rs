@@ -18,7 +18,7 @@ const KEY_TTL: Duration = Duration::from_secs(5);
 /// The most keys that are held. An evicted one costs a read.
 const KEYS: usize = 16_384;
 
-/// What a signature covers (protocol, section 1).
+/// What a signature covers (docs/protocol.md#signature-c).
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
     /// The service, from the query.
@@ -72,10 +72,11 @@ impl SigningKey {
     }
 }
 
-/// What tells an unsigned request from others as a signature would: the SHA-256 of the station and the body.
+/// Identifies an unsigned request as a signature would: the SHA-256 of the station and the body.
 #[must_use]
-pub fn of_unsigned(station: StationId, body: &[u8]) -> Signature {
-    let digest = Sha256::new().chain_update(station.as_str()).chain_update(body).finalize();
+pub fn of_unsigned(station: Option<StationId>, body: &[u8]) -> Signature {
+    let station = station.as_ref().map_or("", StationId::as_str);
+    let digest = Sha256::new().chain_update(station).chain_update(body).finalize();
     Signature::parse(&hex::encode(digest)).expect("32 bytes are 64 hexadecimal characters")
 }
 

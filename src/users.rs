@@ -6,24 +6,24 @@ use std::net::IpAddr;
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::clock::Timestamp;
-use crate::error::Error;
-use crate::id::{ApiKey, Email, Parse, Signature, StationId, UserId};
+use crate::id::{ApiKey, Email, Parse, StationId, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
 use crate::limits::Owner;
-use crate::store::{self, AddUser, Login, RenameUser, Renamed, Replay, Store, User};
+use crate::store::{self, AddUser, RenameUser, Renamed, Replay, Store, User};
 
-/// Who a request comes from whose signature has been found right. There is no other way to make one
-/// than to verify a request, so whoever holds one need not check it again.
+/// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check again.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The user.
     pub user: UserId,
-    /// Where from. Requests of which the protocol says so may come without a station.
+    /// The station that the request comes from. Requests of which the protocol says so may come without.
     pub station: Option<StationId>,
-    /// The signature of the request.
-    pub signature: Signature,
-    /// Until when the request could be fresh: its timestamp and the largest skew there can be.
-    pub expires_at: Timestamp,
+    /// Whether the request carries the user's signature. A login and a notification need none.
+    pub is_signed: bool,
+    /// Identifies the request: a change is made at most once for it.
+    pub replay: Replay,
+    /// The request's timestamp; the server's time where it has none.
+    pub timestamp: Timestamp,
     /// The client's address.
     pub client: Option<IpAddr>,
 }
@@ -34,15 +34,9 @@ impl Caller {
     pub fn owner(&self) -> Owner {
         Owner { user: Some(self.user), client: self.client }
     }
-
-    /// What is kept of the request, if it is a change that may not be made again.
-    #[must_use]
-    pub fn replay(&self) -> Replay {
-        Replay { user: self.user, signature: self.signature, expires_at: self.expires_at }
-    }
 }
 
-/// What others call a user: 1 to 64 characters, at most 190 bytes (protocol, section 3).
+/// What others call a user: 1 to 64 characters, at most 190 bytes (docs/protocol.md#chatfriends--list-d).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nick(String);
 
@@ -65,7 +59,7 @@ impl Parse for Nick {
     }
 }
 
-/// A full name: at most 256 bytes, perhaps empty (protocol, section 3).
+/// A full name: at most 256 bytes, perhaps empty (docs/protocol.md#chatlogin--login-d).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FullName(String);
 
@@ -224,16 +218,4 @@ pub async fn rename(
             Renamed::PartnersChanged => {}
         }
     }
-}
-
-/// Logs the user in whose API key this is.
-///
-/// # Errors
-///
-/// [`Error::InvalidCredentials`] where it is nobody's, or a disabled user's.
-pub async fn login(store: &Store, api_key: &str) -> Result<Login, Error> {
-    // A key that can't be one is looked up all the same: the answer takes the same time.
-    let key = ApiKey::parse(api_key);
-    let login = store.login(&key.unwrap_or_else(ApiKey::generate)).await?;
-    login.ok_or(Error::InvalidCredentials)
 }

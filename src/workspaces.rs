@@ -6,7 +6,7 @@ use crate::id::Parse;
 use crate::store::{MOST_WORKSPACES, RegisterWorkspace, Registered, Store};
 use crate::users::Caller;
 
-/// The name of a workspace, in lower case (protocol, section 2.7).
+/// The name of a workspace, in lower case (docs/protocol.md#9-workspaces).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkspaceName(String);
 

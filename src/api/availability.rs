@@ -1,13 +1,13 @@
-//! `chatavailability` (protocol, section 2.2).
+//! `chatavailability` (docs/protocol.md#10-availability).
 
-use crate::app::App;
+use super::actions::Request;
 use crate::availability;
 use crate::envelope::Reply;
 use crate::error::Error;
 use crate::store::Availability;
-use crate::users::Caller;
 
-pub async fn choose(app: &App, caller: &Caller, chosen: Availability) -> Result<Reply, Error> {
-    availability::choose(app, caller, chosen).await?;
+pub async fn choose(request: Request<'_>, chosen: Availability) -> Result<Reply, Error> {
+    drop(request.fields);
+    availability::choose(request.app, &request.caller, chosen).await?;
     Ok(Reply::ok())
 }

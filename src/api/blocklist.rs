@@ -1,25 +1,19 @@
-//! `chatblocklist` (protocol, section 2.6).
+//! `chatblocklist` (docs/protocol.md#8-the-block-list).
 
+use super::actions::Request;
 use super::envelope::Reply;
-use super::fields::Fields;
-use crate::app::App;
 use crate::blocklist;
 use crate::error::Error;
-use crate::users::Caller;
 
-pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
-    let blocklist = app.store.blocklist(caller.user).await?;
+pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
+    drop(request.fields);
+    let blocklist = request.app.store.blocklist(request.caller.user).await?;
     let reply = Reply::ok().with_entries("blockedusers", &blocklist.users);
     Ok(reply.with_entries("blockedconversations", &blocklist.conversations))
 }
 
-pub async fn change(
-    app: &App,
-    caller: &Caller,
-    fields: Fields<'_>,
-    blocked: bool,
-) -> Result<Reply, Error> {
-    let other = fields.take(|fields| fields.required("userid"))?;
-    blocklist::change(&app.store, caller, other, blocked).await?;
+pub async fn change(request: Request<'_>, blocked: bool) -> Result<Reply, Error> {
+    let other = request.fields.take(|fields| fields.required("userid"))?;
+    blocklist::change(&request.app.store, &request.caller, other, blocked).await?;
     Ok(Reply::ok())
 }

@@ -1,7 +1,8 @@
-//! `chatconversation` (protocol, section 4).
+//! `chatconversation` (docs/protocol.md#7-actions).
 
 use serde::Serialize;
 
+use super::actions::Request;
 use super::envelope::Reply;
 use super::fields::Fields;
 use crate::app::App;
@@ -18,14 +19,16 @@ use crate::users::Caller;
 const LIMIT: u32 = 50;
 const LARGEST_LIMIT: u32 = 500;
 
-pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
-    let conversations = app.store.conversations(caller.user).await?;
+pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
+    drop(request.fields);
+    let conversations = request.app.store.conversations(request.caller.user).await?;
     Ok(Reply::ok().with_entries("conversations", &conversations))
 }
 
-pub async fn download(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let limits = &app.config.limits;
-    let (query, instance) = fields.take(|fields| download_fields(limits, caller.user, fields))?;
+pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
+    let (app, caller) = (request.app, &request.caller);
+    let read = |fields: &_| download_fields(&app.config.limits, caller.user, fields);
+    let (query, instance) = request.fields.take(read)?;
     page(app, caller, &query, instance).await
 }
 
@@ -47,14 +50,10 @@ pub fn download_fields(
     Ok((query, fields.optional("instance")?))
 }
 
-pub async fn download_partial(
-    app: &App,
-    caller: &Caller,
-    fields: Fields<'_>,
-) -> Result<Reply, Error> {
-    let limits = &app.config.limits;
-    let read = |fields: &_| download_partial_fields(limits, caller.user, fields);
-    let (query, instance) = fields.take(read)?;
+pub async fn download_partial(request: Request<'_>) -> Result<Reply, Error> {
+    let (app, caller) = (request.app, &request.caller);
+    let read = |fields: &_| download_partial_fields(&app.config.limits, caller.user, fields);
+    let (query, instance) = request.fields.take(read)?;
     page(app, caller, &query, instance).await
 }
 
@@ -110,9 +109,10 @@ struct Accepted<'a> {
     valid_until: &'a str,
 }
 
-pub async fn add(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let read = fields.take(|fields| add_fields(&app.config.limits, fields));
-    let (conversation, instance, message) = read?;
+pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
+    let (app, caller) = (request.app, &request.caller);
+    let read = |fields: &_| add_fields(&app.config.limits, fields);
+    let (conversation, instance, message) = request.fields.take(read)?;
     let reply = Reply::ok().with(
         "message",
         &Accepted {
@@ -143,7 +143,7 @@ pub fn message(limits: &Limits, fields: &Fields<'_>) -> Result<Message, Error> {
     fields.object("message", "message.", |fields| message_fields(&fields, most))
 }
 
-/// Reads the five fields of a message, all of them strings and required (section 4.3).
+/// Reads the five fields of a message, all of them strings and required (docs/protocol.md#add).
 fn message_fields(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
     let id: MessageId = fields.required("ID")?;
     let kind: Kind = fields.required("Type")?;
@@ -170,38 +170,30 @@ impl Parse for Until {
     }
 }
 
-pub async fn clear(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let (conversation, instance) = fields.take(|fields| {
+pub async fn clear(request: Request<'_>) -> Result<Reply, Error> {
+    let (conversation, instance) = request.fields.take(|fields| {
         let conversation: ConversationId = fields.required("conversationid")?;
         let instance: Instance = fields.required("instance")?;
         Ok((conversation, instance))
     })?;
-    let cleared = conversations::clear(&app.store, caller, conversation, instance).await?;
+    let (store, caller) = (&request.app.store, &request.caller);
+    let cleared = conversations::clear(store, caller, conversation, instance).await?;
     Ok(Reply::ok().with_written("conversation", &cleared))
 }
 
-pub async fn change(
-    app: &App,
-    caller: &Caller,
-    fields: Fields<'_>,
-    property: Property,
-) -> Result<Reply, Error> {
-    let conversation: ConversationId = fields.take(|fields| fields.required("conversationid"))?;
-    let changed = conversations::change(&app.store, caller, conversation, property).await?;
+pub async fn change(request: Request<'_>, property: Property) -> Result<Reply, Error> {
+    let conversation = request.fields.take(|fields| fields.required("conversationid"))?;
+    let (store, caller) = (&request.app.store, &request.caller);
+    let changed = conversations::change(store, caller, conversation, property).await?;
     Ok(Reply::ok().with_written("conversation", &changed))
 }
 
-pub async fn set_background_color(
-    app: &App,
-    caller: &Caller,
-    fields: Fields<'_>,
-) -> Result<Reply, Error> {
-    let color: Color = fields.required("color")?;
-    change(app, caller, fields, color.into_property()).await
+pub async fn set_background_color(request: Request<'_>) -> Result<Reply, Error> {
+    let color: Color = request.fields.required("color")?;
+    change(request, color.into_property()).await
 }
 
-pub async fn hide(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let hide_id: Option<HideId> = fields.optional("hideid")?;
-    let property = hide_id.map_or(Property::Hidden, HideId::into_property);
-    change(app, caller, fields, property).await
+pub async fn hide(request: Request<'_>) -> Result<Reply, Error> {
+    let hide_id: Option<HideId> = request.fields.optional("hideid")?;
+    change(request, hide_id.map_or(Property::Hidden, HideId::into_property)).await
 }

@@ -1,16 +1,15 @@
-//! `chatfriends` (protocol, section 2.3).
+//! `chatfriends` (docs/protocol.md#5-friends).
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::actions::Request;
 use super::envelope::Reply;
-use super::fields::Fields;
 use crate::app::App;
 use crate::error::Error;
 use crate::friends;
 use crate::store::{Availability, Friend};
-use crate::users::Caller;
 
 /// An entry of `availabilities`: a friend and what a client needs to write to one.
 #[derive(Serialize)]
@@ -34,7 +33,9 @@ impl<'a> Entry<'a> {
     }
 }
 
-pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
+pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
+    drop(request.fields);
+    let (app, caller) = (request.app, request.caller);
     let friends = app.store.friends(caller.user).await?;
     let nicks: BTreeMap<_, _> =
         friends.iter().map(|friend| (friend.id.as_str(), friend.nick.as_str())).collect();
@@ -42,32 +43,34 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Reply, Error> {
     Ok(Reply::ok().with("friends", &nicks).with("availabilities", &availabilities))
 }
 
-pub async fn requests(app: &App, caller: &Caller) -> Result<Reply, Error> {
+pub async fn requests(request: Request<'_>) -> Result<Reply, Error> {
+    drop(request.fields);
+    let (app, caller) = (request.app, request.caller);
     let requests = app.store.friend_requests(caller.user).await?;
     let reply = Reply::ok().with_entries("incoming", &requests.incoming);
     Ok(reply.with_entries("outgoing", &requests.outgoing))
 }
 
-pub async fn add(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.take(|fields| fields.required("friend"))?;
-    friends::add(&app.store, caller, friend).await?;
+pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
+    let friend = request.fields.take(|fields| fields.required("friend"))?;
+    friends::add(&request.app.store, &request.caller, friend).await?;
     Ok(Reply::ok())
 }
 
-pub async fn accept(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.take(|fields| fields.required("friendid"))?;
-    friends::accept(&app.store, caller, friend).await?;
+pub async fn accept(request: Request<'_>) -> Result<Reply, Error> {
+    let friend = request.fields.take(|fields| fields.required("friendid"))?;
+    friends::accept(&request.app.store, &request.caller, friend).await?;
     Ok(Reply::ok())
 }
 
-pub async fn decline(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.take(|fields| fields.required("friendid"))?;
-    friends::decline(&app.store, caller, friend).await?;
+pub async fn decline(request: Request<'_>) -> Result<Reply, Error> {
+    let friend = request.fields.take(|fields| fields.required("friendid"))?;
+    friends::decline(&request.app.store, &request.caller, friend).await?;
     Ok(Reply::ok())
 }
 
-pub async fn remove(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let friend = fields.take(|fields| fields.required("friendid"))?;
-    friends::remove(&app.store, caller, friend).await?;
+pub async fn remove(request: Request<'_>) -> Result<Reply, Error> {
+    let friend = request.fields.take(|fields| fields.required("friendid"))?;
+    friends::remove(&request.app.store, &request.caller, friend).await?;
     Ok(Reply::ok())
 }

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::{ACTIONS, Act, Action, ActionName, api_of, caller, client, conversation, is_json};
+use super::actions::{ACTIONS, Action, ActionName};
+use super::{api_of, auth, client, conversation, is_json};
 use crate::clock::Timestamp;
 use crate::config::{Config, Limits, Network};
 use crate::conversations::{Color, HideId};
@@ -34,46 +35,38 @@ pub fn request(body: &[u8]) -> Vec<&'static str> {
 fn read(action: &Action, fields: &Fields<'_>) -> Result<(), Error> {
     let user = UserId::parse(&"0".repeat(32)).expect("32 hexadecimal characters");
     fields.optional::<Timestamp>("timestamp")?;
-    let Some(act) = action.act else {
-        // Login, or a notification.
-        fields.optional::<ActionName>("apikey")?;
-        return fields.optional_number("ack").map(drop);
-    };
-    match act {
-        Act::ListFriends | Act::ListRequests | Act::ListBlocks | Act::List | Act::Choose(_) => {
-            Ok(())
-        }
-        Act::AddFriend => fields.required::<Email>("friend").map(drop),
-        Act::AcceptFriend | Act::DeclineFriend | Act::RemoveFriend => {
+    match (action.api.name, action.name) {
+        ("chatlogin", _) => fields.optional::<ActionName>("apikey").map(drop),
+        ("chatnotification", _) => fields.optional_number("ack").map(drop),
+        ("chatfriends", "add") => fields.required::<Email>("friend").map(drop),
+        ("chatfriends", "accept" | "decline" | "remove") => {
             fields.required::<UserId>("friendid").map(drop)
         }
-        Act::Block(_) => fields.required::<UserId>("userid").map(drop),
-        Act::Download => conversation::download_fields(&LIMITS, user, fields).map(drop),
-        Act::DownloadPartial => {
+        ("chatblocklist", "block" | "unblock") => fields.required::<UserId>("userid").map(drop),
+        ("chatconversation", "download") => {
+            conversation::download_fields(&LIMITS, user, fields).map(drop)
+        }
+        ("chatconversation", "downloadpartial") => {
             conversation::download_partial_fields(&LIMITS, user, fields).map(drop)
         }
-        Act::Add => conversation::add_fields(&LIMITS, fields).map(drop),
-        Act::Clear => {
+        ("chatconversation", "add") => conversation::add_fields(&LIMITS, fields).map(drop),
+        ("chatconversation", name) if name != "list" => {
             fields.required::<ConversationId>("conversationid")?;
-            fields.required::<Instance>("instance").map(drop)
+            match name {
+                "clear" => fields.required::<Instance>("instance").map(drop),
+                "setlistitembackgroundcolor" => fields.required::<Color>("color").map(drop),
+                "hide" => fields.optional::<HideId>("hideid").map(drop),
+                _ => Ok(()),
+            }
         }
-        Act::Favorite(_) | Act::Mute(_) | Act::Unhide => {
-            fields.required::<ConversationId>("conversationid").map(drop)
-        }
-        Act::SetListItemBackgroundColor => {
-            fields.required::<ConversationId>("conversationid")?;
-            fields.required::<Color>("color").map(drop)
-        }
-        Act::Hide => {
-            fields.required::<ConversationId>("conversationid")?;
-            fields.optional::<HideId>("hideid").map(drop)
-        }
-        Act::Report(_) => {
+        ("chatreports", _) => {
             fields.required::<ConversationId>("conversationid")?;
             fields.optional::<Instance>("instance")?;
             fields.list::<MessageId>("messageids", reports::MOST).map(drop)
         }
-        Act::RegisterWorkspace => fields.required::<WorkspaceName>("workspacename").map(drop),
+        ("workspace", _) => fields.required::<WorkspaceName>("workspacename").map(drop),
+        // The others have no fields of their own.
+        _ => Ok(()),
     }
 }
 
@@ -89,11 +82,11 @@ pub fn headers(head: &[u8]) -> Vec<&'static str> {
     }
     let headers: HeaderMap = lines.filter_map(header).collect();
     read.extend(is_json(&headers).then_some("content-type"));
-    let station = caller::header::<StationId>(&headers, &caller::STATION);
+    let station = auth::header::<StationId>(&headers, &auth::STATION);
     read.extend(station.is_ok().then_some("ozeki-station"));
-    let user = caller::header::<UserId>(&headers, &caller::USER);
+    let user = auth::header::<UserId>(&headers, &auth::USER);
     read.extend(user.is_ok().then_some("ozeki-user"));
-    let signature = caller::header::<Signature>(&headers, &caller::SIGNATURE);
+    let signature = auth::header::<Signature>(&headers, &auth::SIGNATURE);
     read.extend(signature.is_ok().then_some("ozeki-signature"));
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let trusted = ["127.0.0.0/8", "10.0.0.0/8", "::1", "fc00::/7"];

@@ -1,4 +1,4 @@
-//! `GET /ws` (protocol, section 2.8): from HTTP to a WebSocket.
+//! `GET /ws` (docs/protocol.md#12-the-listener): from HTTP to a WebSocket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::observe::Seen;
+use super::observe::RequestOutcome;
 use super::server::Connection;
 use super::{client, response};
 use crate::app::App;
@@ -27,11 +27,11 @@ const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     let (head, _) = request.into_parts();
-    let seen = Seen::of("chatlistener", "upgrade");
+    let outcome = RequestOutcome::of("chatlistener", "upgrade");
     let (response, permit, counted) = match admit(&app, &head) {
         Ok(admitted) => admitted,
         Err(error) => {
-            return seen.refused(&error).on(response::refusal(&error, ErrorStatus::Real));
+            return outcome.refused(&error).on(response::refusal(&error, ErrorStatus::Real));
         }
     };
     let client = client::address(&head);
@@ -44,7 +44,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
             live::run(listening, TokioIo::new(upgraded), client, permit).await;
         }
     });
-    seen.on(response)
+    outcome.on(response)
 }
 
 /// The answer to a handshake, the permit of its socket, and its count as a connection behind a trusted proxy.

@@ -1,29 +1,11 @@
-//! `chatlogin` (protocol, section 2.1).
+//! `chatlogin` (docs/protocol.md#4-login).
 
-use std::sync::Arc;
-
-use axum::http::request::Parts;
 use serde::Serialize;
 
+use super::actions::{ACTIONS, Request};
 use super::envelope::Reply;
-use super::fields::Fields;
-use super::observe::Seen;
-use super::{ACTIONS, caller};
 use crate::app::App;
 use crate::error::Error;
-use crate::id::{Parse, StationId};
-use crate::users;
-
-/// Text that is looked up, whatever it looks like: a malformed key is a wrong key.
-struct Presented(String);
-
-impl Parse for Presented {
-    const EXPECTED: &'static str = "the API key, 64 lower-case hexadecimal characters";
-
-    fn parse(text: &str) -> Option<Self> {
-        Some(Self(text.to_owned()))
-    }
-}
 
 /// The listeners that tell a client of changes.
 #[derive(Serialize)]
@@ -48,26 +30,17 @@ struct Urls {
     workspace: String,
 }
 
-pub async fn login(
-    app: &Arc<App>,
-    head: &Parts,
-    station: StationId,
-    fields: Fields<'_>,
-    seen: &mut Seen,
-) -> Result<Reply, Error> {
-    let api_key: Presented = fields.take(|fields| fields.required("apikey"))?;
-    let login = users::login(&app.store, &api_key.0).await;
-    let login = login.map_err(|error| caller::count_failure(app, head, error))?;
-    seen.user = Some(login.user);
-    app.charge(login.user)?;
-    app.station_used_meanwhile(login.user, station);
-    app.presence.sign(login.user);
+pub async fn login(request: Request<'_>) -> Result<Reply, Error> {
+    drop(request.fields);
+    let (app, user) = (request.app, request.caller.user);
+    // A user may have been disabled since the key was looked up.
+    let login = app.store.login(user).await?.ok_or(Error::InvalidCredentials)?;
     Ok(Reply::ok()
         .with("server", &env!("CARGO_PKG_VERSION"))
         .with("listeners", &listeners(app))
         .with("registration", &"false")
         .with("rsakey", &login.private_key)
-        .with("userid", &login.user.as_str())
+        .with("userid", &user.as_str())
         .with("fullname", &login.full_name)
         .with("nick", &login.nick)
         .with("urls", &urls(app)))

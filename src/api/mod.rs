@@ -1,9 +1,10 @@
-//! The HTTP edge: every path, and every action of every API, in one readable table.
+//! The HTTP edge: every path, and the way of a request from its first byte to its answer.
 
+mod actions;
+mod auth;
 mod availability;
 mod blocklist;
 mod body;
-mod caller;
 mod client;
 mod conversation;
 mod friends;
@@ -40,186 +41,16 @@ use crate::config::{AllowedOrigin, ErrorStatus};
 use crate::envelope;
 use crate::error::Error;
 use crate::fields;
-use crate::id::Parse;
 use crate::limits::{AddressPermit, Owner};
-use crate::store::{Availability, Property, ReportType};
 use crate::users::Caller;
+use actions::AuthScheme;
 use body::Received;
 use envelope::Reply;
-use fields::Fields;
-use observe::Seen;
+use observe::RequestOutcome;
 
+pub use actions::{ACTIONS, Action, Api};
 pub use health::serve_metrics;
 pub use server::serve;
-
-/// The service and the name of an API, as the query of a request carries them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Api {
-    /// `srv`
-    pub srv: &'static str,
-    /// `api`
-    pub name: &'static str,
-    shows: Shows,
-    /// Maximum bytes of a body; `limits.body_bytes` may be less.
-    pub max_body: usize,
-}
-
-/// Maximum bytes of the body of a login, which carries an API key.
-const LOGIN_BODY: usize = 4 * 1024;
-
-/// Maximum bytes of a body whose fields are ids and short texts.
-const SHORT_BODY: usize = 16 * 1024;
-
-/// Maximum bytes of a body of 1,000 message IDs.
-const REPORTS_BODY: usize = 128 * 1024;
-
-/// What a request of an API must show of who makes it (protocol, section 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shows {
-    /// The API key itself, and a station.
-    ApiKey,
-    /// A signature, a station and a timestamp.
-    Signature,
-    /// A signature; a station and a timestamp are optional.
-    SignatureAlone,
-    /// A station; a signature is optional.
-    Station,
-}
-
-const LOGIN: Api = chatserver("chatlogin", Shows::ApiKey, LOGIN_BODY);
-const FRIENDS: Api = chatserver("chatfriends", Shows::Signature, SHORT_BODY);
-const BLOCKLIST: Api = chatserver("chatblocklist", Shows::Signature, SHORT_BODY);
-/// Its messages may be as large as `limits.body_bytes` lets them.
-const CONVERSATION: Api = chatserver("chatconversation", Shows::Signature, usize::MAX);
-const REPORTS: Api = chatserver("chatreports", Shows::Signature, REPORTS_BODY);
-const AVAILABILITY: Api = chatserver("chatavailability", Shows::Signature, SHORT_BODY);
-const NOTIFICATION: Api = chatserver("chatnotification", Shows::Station, SHORT_BODY);
-const WORKSPACE: Api =
-    Api { srv: "chatowner", name: "workspace", shows: Shows::SignatureAlone, max_body: SHORT_BODY };
-
-const fn chatserver(name: &'static str, shows: Shows, max_body: usize) -> Api {
-    Api { srv: "chatserver", name, shows, max_body }
-}
-
-/// One action of an API.
-#[derive(Clone, Copy, Debug)]
-pub struct Action {
-    /// The API.
-    pub api: Api,
-    /// `action`, in the body.
-    pub name: &'static str,
-    /// What it does where a signature is demanded. The other two have no choice of actions.
-    act: Option<Act>,
-}
-
-/// What a signed action does: each has its arm in [`perform`].
-#[derive(Clone, Copy, Debug)]
-enum Act {
-    ListFriends,
-    ListRequests,
-    AddFriend,
-    AcceptFriend,
-    DeclineFriend,
-    RemoveFriend,
-    ListBlocks,
-    Block(bool),
-    List,
-    Download,
-    DownloadPartial,
-    Add,
-    Clear,
-    Favorite(bool),
-    Mute(bool),
-    SetListItemBackgroundColor,
-    Hide,
-    Unhide,
-    Report(ReportType),
-    Choose(Availability),
-    RegisterWorkspace,
-}
-
-/// Every action that the server speaks. There is no other way to reach a handler.
-pub const ACTIONS: &[Action] = &[
-    Action { api: LOGIN, name: "login", act: None },
-    signed(FRIENDS, "list", Act::ListFriends),
-    signed(FRIENDS, "requests", Act::ListRequests),
-    signed(FRIENDS, "add", Act::AddFriend),
-    signed(FRIENDS, "accept", Act::AcceptFriend),
-    signed(FRIENDS, "decline", Act::DeclineFriend),
-    signed(FRIENDS, "remove", Act::RemoveFriend),
-    signed(BLOCKLIST, "blocklist", Act::ListBlocks),
-    signed(BLOCKLIST, "block", Act::Block(true)),
-    signed(BLOCKLIST, "unblock", Act::Block(false)),
-    signed(CONVERSATION, "list", Act::List),
-    signed(CONVERSATION, "download", Act::Download),
-    signed(CONVERSATION, "downloadpartial", Act::DownloadPartial),
-    signed(CONVERSATION, "add", Act::Add),
-    signed(CONVERSATION, "clear", Act::Clear),
-    signed(CONVERSATION, "favorite", Act::Favorite(true)),
-    signed(CONVERSATION, "unfavorite", Act::Favorite(false)),
-    signed(CONVERSATION, "mute", Act::Mute(true)),
-    signed(CONVERSATION, "unmute", Act::Mute(false)),
-    signed(CONVERSATION, "setlistitembackgroundcolor", Act::SetListItemBackgroundColor),
-    signed(CONVERSATION, "hide", Act::Hide),
-    signed(CONVERSATION, "unhide", Act::Unhide),
-    signed(REPORTS, "delivered", Act::Report(ReportType::Delivered)),
-    signed(REPORTS, "viewed", Act::Report(ReportType::Viewed)),
-    signed(AVAILABILITY, "useravailable", Act::Choose(Availability::Available)),
-    signed(AVAILABILITY, "useraway", Act::Choose(Availability::Away)),
-    signed(AVAILABILITY, "userbusy", Act::Choose(Availability::Busy)),
-    signed(AVAILABILITY, "useroffline", Act::Choose(Availability::Offline)),
-    Action { api: NOTIFICATION, name: "download", act: None },
-    signed(WORKSPACE, "workspaceregister", Act::RegisterWorkspace),
-];
-
-const fn signed(api: Api, name: &'static str, act: Act) -> Action {
-    Action { api, name, act: Some(act) }
-}
-
-async fn perform(act: Act, app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    match act {
-        Act::ListFriends => {
-            drop(fields);
-            friends::list(app, caller).await
-        }
-        Act::ListRequests => {
-            drop(fields);
-            friends::requests(app, caller).await
-        }
-        Act::AddFriend => friends::add(app, caller, fields).await,
-        Act::AcceptFriend => friends::accept(app, caller, fields).await,
-        Act::DeclineFriend => friends::decline(app, caller, fields).await,
-        Act::RemoveFriend => friends::remove(app, caller, fields).await,
-        Act::ListBlocks => {
-            drop(fields);
-            blocklist::list(app, caller).await
-        }
-        Act::Block(blocked) => blocklist::change(app, caller, fields, blocked).await,
-        Act::List => {
-            drop(fields);
-            conversation::list(app, caller).await
-        }
-        Act::Download => conversation::download(app, caller, fields).await,
-        Act::DownloadPartial => conversation::download_partial(app, caller, fields).await,
-        Act::Add => conversation::add(app, caller, fields).await,
-        Act::Clear => conversation::clear(app, caller, fields).await,
-        Act::Favorite(favorite) => {
-            conversation::change(app, caller, fields, Property::Favorite(favorite)).await
-        }
-        Act::Mute(muted) => conversation::change(app, caller, fields, Property::Muted(muted)).await,
-        Act::SetListItemBackgroundColor => {
-            conversation::set_background_color(app, caller, fields).await
-        }
-        Act::Hide => conversation::hide(app, caller, fields).await,
-        Act::Unhide => conversation::change(app, caller, fields, Property::Shown).await,
-        Act::Report(report_type) => reports::report(app, caller, fields, report_type).await,
-        Act::Choose(chosen) => {
-            drop(fields);
-            availability::choose(app, caller, chosen).await
-        }
-        Act::RegisterWorkspace => workspace::register(app, caller, fields).await,
-    }
-}
 
 /// All routes of the server.
 pub fn router(app: &Arc<App>) -> Router {
@@ -237,8 +68,8 @@ pub fn router(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(move |_: Box<dyn std::any::Any + Send>| {
             tracing::error!("a request was ended by a panic");
-            let seen = Seen::default().refused(&Error::Internal);
-            seen.on(response::refusal(&Error::Internal, error_status))
+            let outcome = RequestOutcome::default().refused(&Error::Internal);
+            outcome.on(response::refusal(&Error::Internal, error_status))
         }));
     let origins = &app.config.http.cors_origins.0;
     let router = if origins.is_empty() { router } else { router.layer(cors(origins)) };
@@ -251,7 +82,7 @@ fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins.collect::<Vec<_>>())
         .allow_methods([Method::POST])
-        .allow_headers([CONTENT_TYPE, caller::STATION, caller::USER, caller::SIGNATURE])
+        .allow_headers([CONTENT_TYPE, auth::STATION, auth::USER, auth::SIGNATURE])
         .expose_headers([observe::REQUEST_ID, RETRY_AFTER])
         .max_age(Duration::from_hours(1))
 }
@@ -260,9 +91,9 @@ fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
 async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
-    let mut seen = Seen::default();
+    let mut outcome = RequestOutcome::default();
     let client = client::address(&head);
-    let received = match admit(&app, &head, &mut seen) {
+    let received = match admit(&app, &head, &mut outcome) {
         Ok(admitted) => {
             let received = body::receive(&app, &head, body, admitted.max_body, client).await;
             received.map(|received| (admitted, received))
@@ -272,22 +103,22 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
     let answered = match received {
         Ok((admitted, mut received)) => {
             let limit = app.config.http.request_timeout_seconds.duration();
-            let answer = answer(&app, &head, admitted.api, &mut received, &mut seen);
+            let answer = answer(&app, &head, admitted.api, &mut received, &mut outcome);
             let answered = tokio::time::timeout(limit, answer).await;
             answered.unwrap_or(Err(Error::TimedOut))
         }
         Err(body::Unreceived::Refused(error)) => Err(error),
-        Err(body::Unreceived::Late) => return seen.late().on(body::late()),
+        Err(body::Unreceived::Late) => return outcome.late().on(body::late()),
     };
-    let owner = Owner { user: seen.user, client };
+    let owner = Owner { user: outcome.user, client };
     let response = match answered.and_then(|reply| response::success(&app, reply, owner)) {
         Ok(response) => response,
         Err(error) => {
-            seen = seen.refused(&error);
+            outcome = outcome.refused(&error);
             response::refusal(&error, error_status)
         }
     };
-    seen.on(response)
+    outcome.on(response)
 }
 
 /// A request whose body may be received.
@@ -299,12 +130,12 @@ struct Admitted {
 }
 
 /// Everything that can be said of a request before its body is read.
-fn admit(app: &App, head: &Parts, seen: &mut Seen) -> Result<Admitted, Error> {
+fn admit(app: &App, head: &Parts, outcome: &mut RequestOutcome) -> Result<Admitted, Error> {
     if head.method != Method::POST {
         return Err(Error::MethodNotAllowed { allowed: "POST" });
     }
     let api = api_of(&head.uri).ok_or(Error::UnknownApi)?;
-    seen.api = api.name;
+    outcome.api = api.name;
     if !is_json(&head.headers) {
         return Err(Error::UnsupportedMediaType);
     }
@@ -333,56 +164,24 @@ fn api_of(uri: &Uri) -> Option<Api> {
     apis.find(|api| api.name == name && api.srv == srv)
 }
 
-/// Looks at a request in the order of section 1 of the protocol, and does what it asks for.
+/// Authenticates a request and has its handler carry it out.
 async fn answer(
     app: &Arc<App>,
     head: &Parts,
     api: Api,
     received: &mut Received,
-    seen: &mut Seen,
+    outcome: &mut RequestOutcome,
 ) -> Result<Reply, Error> {
-    let (body, memory) = received.parts();
-    if api.shows == Shows::ApiKey {
-        let station = caller::station_of_login(&head.headers)?;
-        let fields = Fields::of_body(body)?;
-        seen.action = action_of(api, &fields)?.name;
-        return login::login(app, head, station, fields, seen).await;
+    let (action, request) = auth::authenticate(app, head, api, received.parts(), outcome).await?;
+    let Caller { user, station, .. } = request.caller;
+    let reply = (action.handler)(request).await?;
+    // A refusal is no use of a station, and the handler of `AuthScheme::Station` sees to its own.
+    if let Some(station) = station
+        && api.auth != AuthScheme::Station
+    {
+        app.station_used_meanwhile(user, station);
     }
-    let (signer, fields) = caller::verify(app, head, api, body, seen).await?;
-    app.charge_body(memory, signer.user())?;
-    let action = action_of(api, &fields)?;
-    if let Some(act) = action.act {
-        let caller = signer.caller(app)?;
-        let reply = perform(act, app, &caller, fields).await?;
-        if let Some(station) = caller.station {
-            // What was carried out was a use of its station, which a refusal is not.
-            app.station_used_meanwhile(caller.user, station);
-        }
-        Ok(reply)
-    } else {
-        let asker = signer.asker(app, body)?;
-        notification::download(app, &asker, fields).await
-    }
-}
-
-fn action_of(api: Api, fields: &Fields<'_>) -> Result<&'static Action, Error> {
-    let name: ActionName = fields.required("action")?;
-    let actions = || ACTIONS.iter().filter(|action| action.api == api);
-    let action = actions().find(|action| action.name == name.0);
-    action.ok_or_else(|| {
-        let known: Vec<_> = actions().map(|action| action.name).collect();
-        Error::UnknownAction { known: known.join(", ") }
-    })
-}
-
-struct ActionName(String);
-
-impl Parse for ActionName {
-    const EXPECTED: &'static str = "the name of an action of this API";
-
-    fn parse(text: &str) -> Option<Self> {
-        Some(Self(text.to_owned()))
-    }
+    Ok(reply)
 }
 
 async fn no_such_path(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
@@ -396,9 +195,11 @@ async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Re
 /// Refuses what is no call of the API, whose refusals alone `http.error_status` concerns.
 async fn refuse_unread(app: &App, request: Request<Body>, error: Error) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let seen = Seen::default().refused(&error);
+    let outcome = RequestOutcome::default().refused(&error);
     match body::refuse(app, &head, body, error).await {
-        body::Unreceived::Refused(error) => seen.on(response::refusal(&error, ErrorStatus::Real)),
-        body::Unreceived::Late => seen.late().on(body::late()),
+        body::Unreceived::Refused(error) => {
+            outcome.on(response::refusal(&error, ErrorStatus::Real))
+        }
+        body::Unreceived::Late => outcome.late().on(body::late()),
     }
 }

@@ -1,25 +1,27 @@
-//! `chatnotification` (protocol, section 2.5).
+//! `chatnotification` (docs/protocol.md#11-notifications).
 
-use super::caller::Asker;
-use crate::app::App;
+use super::actions::Request;
 use crate::envelope::Reply;
 use crate::error::Error;
-use crate::fields::Fields;
 use crate::notifications::{Inbox, Poll, Sequence};
 
 /// What the station is to be told. Without `ack` it is told once, otherwise until that is acknowledged.
-pub async fn download(app: &App, asker: &Asker, fields: Fields<'_>) -> Result<Reply, Error> {
-    let Asker { user, station, is_signed, ref poll } = *asker;
-    let acknowledged = fields.take(|fields| fields.optional_number("ack"))?.map(Sequence::said);
-    app.station_used(user, station, is_signed).await?;
+pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
+    let acknowledged = request.fields.take(|fields| fields.optional_number("ack"))?;
+    let acknowledged = acknowledged.map(Sequence::said);
+    let (app, caller) = (request.app, request.caller);
+    let no_station = || Error::InvalidSignature("Ozeki-Station is missing".to_owned());
+    let (user, station) = (caller.user, caller.station.ok_or_else(no_station)?);
+    let poll = Poll { replay: caller.replay, timestamp: caller.timestamp, now: app.clock.now() };
+    app.station_used(user, station, caller.is_signed).await?;
     let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
-    if let Some(reply) = read(&inbox, poll, acknowledged).await? {
+    if let Some(reply) = read(&inbox, &poll, acknowledged).await? {
         return Ok(reply);
     }
     // Somebody has revoked the station a moment ago.
     app.stations.forget(user, station);
-    app.station_used(user, station, is_signed).await?;
-    let reply = read(&inbox, poll, acknowledged).await?;
+    app.station_used(user, station, caller.is_signed).await?;
+    let reply = read(&inbox, &poll, acknowledged).await?;
     let unbound = || Error::InvalidSignature("the station is not bound to the user".to_owned());
     reply.ok_or_else(unbound)
 }

@@ -22,9 +22,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The name of what is none of the API's own: the label stays within the dispatch table.
 const OTHER: &str = "other";
 
-/// What became known of a request on its way.
+/// What the log and the metrics say of a request.
 #[derive(Clone)]
-pub struct Seen {
+pub struct RequestOutcome {
     pub api: &'static str,
     pub action: &'static str,
     pub user: Option<UserId>,
@@ -33,13 +33,13 @@ pub struct Seen {
     cause: Option<String>,
 }
 
-impl Default for Seen {
+impl Default for RequestOutcome {
     fn default() -> Self {
         Self { api: OTHER, action: OTHER, user: None, outcome: "ok", cause: None }
     }
 }
 
-impl Seen {
+impl RequestOutcome {
     /// A request for this.
     pub fn of(api: &'static str, action: &'static str) -> Self {
         Self { api, action, ..Self::default() }
@@ -82,8 +82,8 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let mut response = next.run(Request::from_parts(head, body)).await;
     request.answered = true;
     let status = response.status().as_u16();
-    if let Some(seen) = response.extensions_mut().remove::<Seen>() {
-        request.log(&seen, Some(status));
+    if let Some(outcome) = response.extensions_mut().remove::<RequestOutcome>() {
+        request.log(&outcome, Some(status));
     } else {
         tracing::debug!(request = request.id, uri = %request.uri, status, "answered");
     }
@@ -108,14 +108,14 @@ impl Drop for Observed {
     fn drop(&mut self) {
         if !self.answered {
             let api = super::api_of(&self.uri).map_or(OTHER, |api| api.name);
-            self.log(&Seen { api, outcome: "gone", ..Seen::default() }, None);
+            self.log(&RequestOutcome { api, outcome: "gone", ..RequestOutcome::default() }, None);
         }
     }
 }
 
 impl Observed {
-    fn log(&self, seen: &Seen, status: Option<u16>) {
-        let Seen { api, action, user, outcome, cause } = seen;
+    fn log(&self, outcome: &RequestOutcome, status: Option<u16>) {
+        let RequestOutcome { api, action, user, outcome, cause } = outcome;
         let took = self.started.elapsed();
         telemetry::count_request(api, action, outcome, took);
         let (id, user) = (&self.id, user.as_ref().map(UserId::as_str));

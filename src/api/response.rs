@@ -56,7 +56,7 @@ pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
     response
 }
 
-/// The HTTP status of a refusal (protocol, section 6).
+/// The HTTP status of a refusal (docs/protocol.md#table-c).
 pub fn status(error: &Error) -> StatusCode {
     match error {
         Error::BadRequest(_)

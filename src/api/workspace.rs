@@ -1,14 +1,13 @@
-//! `workspace` of the service `chatowner` (protocol, section 2.7).
+//! `workspace` of the service `chatowner` (docs/protocol.md#9-workspaces).
 
+use super::actions::Request;
 use super::envelope::Reply;
-use super::fields::Fields;
-use crate::app::App;
 use crate::error::Error;
-use crate::users::Caller;
 use crate::workspaces;
 
-pub async fn register(app: &App, caller: &Caller, fields: Fields<'_>) -> Result<Reply, Error> {
-    let name = fields.take(|fields| fields.required("workspacename"))?;
+pub async fn register(request: Request<'_>) -> Result<Reply, Error> {
+    let name = request.fields.take(|fields| fields.required("workspacename"))?;
+    let (app, caller) = (request.app, &request.caller);
     workspaces::register(&app.store, caller, name, app.clock.now()).await?;
     Ok(Reply::ok())
 }

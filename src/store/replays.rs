@@ -28,7 +28,7 @@ const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at
 const STEP: i64 = 1000;
 
 /// What is kept of a signed change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Replay {
     /// Who signed.
     pub user: UserId,

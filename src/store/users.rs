@@ -28,9 +28,10 @@ const USER: &str = "
 const USERS: &str = "
     SELECT id, email, nick, full_name, is_disabled, public_key FROM users ORDER BY email";
 
-const LOGIN: &str = "
-    SELECT id, nick, full_name, private_key FROM users
-    WHERE api_key_digest = $1 AND NOT is_disabled";
+const USER_WITH_KEY: &str = "SELECT id FROM users WHERE api_key_digest = $1 AND NOT is_disabled";
+
+const LOGIN: &str =
+    "SELECT nick, full_name, private_key FROM users WHERE id = $1 AND NOT is_disabled";
 
 /// One row in any case: whether there is such a user must not show in the time it takes.
 const SIGNING_KEY: &str = "SELECT (SELECT api_key FROM users WHERE id = $1 AND NOT is_disabled)";
@@ -104,8 +105,6 @@ impl UserRow {
 /// What a user gets who logs in.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// The user's id.
-    pub user: UserId,
     /// What others call the user.
     pub nick: String,
     /// The full name; may be empty.
@@ -142,21 +141,32 @@ impl Store {
         rows.into_iter().map(UserRow::user).collect()
     }
 
-    /// The enabled user whose API key this is.
+    /// Returns the enabled user with this API key.
     ///
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
-    pub async fn login(&self, api_key: &ApiKey) -> Result<Option<Login>, Error> {
-        let row: Option<(String, String, String, String)> = sqlx::query_as(LOGIN)
+    pub async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
+        let user: Option<String> = sqlx::query_scalar(USER_WITH_KEY)
             .bind(digest(api_key))
             .fetch_optional(&mut *self.reading().await?)
             .await
             .doing("looking an API key up")?;
-        row.map(|(id, nick, full_name, private_key)| {
-            Ok(Login { user: stored(&id)?, nick, full_name, private_key })
-        })
-        .transpose()
+        user.map(|id| stored(&id)).transpose()
+    }
+
+    /// Returns what an enabled user gets at a login.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it could not be read.
+    pub async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
+        let row: Option<(String, String, String)> = sqlx::query_as(LOGIN)
+            .bind(user.as_str())
+            .fetch_optional(&mut *self.reading().await?)
+            .await
+            .doing("reading what a user gets at a login")?;
+        Ok(row.map(|(nick, full_name, private_key)| Login { nick, full_name, private_key }))
     }
 
     /// The key with which this user signs, unless the user is unknown or disabled.
