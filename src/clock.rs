@@ -11,7 +11,7 @@ use chrono::{DateTime, Datelike as _, NaiveDate, Timelike as _, Utc};
 use crate::id::Parse;
 pub use watch::ClockWatch;
 
-/// The length of every date: `yyyy-MM-dd HH:mm:ss`, UTC, 24-hour (protocol, section 1).
+/// The length of every date: `yyyy-MM-dd HH:mm:ss`, UTC, 24-hour (docs/protocol.md#requests).
 const LENGTH: usize = "yyyy-MM-dd HH:mm:ss".len();
 
 /// What the clocks of a machine show at one moment.

@@ -1,4 +1,4 @@
-//! The refusals of the protocol (section 6): what a client is told when a request is not carried out.
+//! The refusals of the protocol (docs/protocol.md#3-refusals): what a client is told when a request is not carried out.
 
 use std::time::Duration;
 

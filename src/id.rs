@@ -109,15 +109,15 @@ macro_rules! secret {
 }
 
 hex_id! {
-    /// A user: `md5(e-mail)` (protocol, section 1).
+    /// A user: `md5(e-mail)` (docs/protocol.md#friends).
     UserId, 32, "32 lower-case hexadecimal characters"
 }
 hex_id! {
-    /// A conversation: one-to-one, the MD5 of both user ids (protocol, section 3).
+    /// A conversation: one-to-one, the MD5 of both user ids (docs/protocol.md#the-conversation-object-d).
     ConversationId, 32, "32 lower-case hexadecimal characters"
 }
 hex_id! {
-    /// A device of a user. A secret: it is neither logged nor shown to others (protocol, section 1).
+    /// A device of a user. A secret: it is neither logged nor shown to others (docs/protocol.md#stations-c).
     StationId, 32, "32 lower-case hexadecimal characters"
 }
 hex_id! {
@@ -216,7 +216,7 @@ impl Parse for Email {
     }
 }
 
-/// The ID that a client gives its message: 1 to 64 of `[A-Za-z0-9-]` (protocol, section 3).
+/// The ID that a client gives its message: 1 to 64 of `[A-Za-z0-9-]` (docs/protocol.md#messages-d).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MessageId(String);
 
@@ -238,7 +238,7 @@ impl Parse for MessageId {
     }
 }
 
-/// The generation of a conversation, new at every clear: 10 of `[A-Za-z0-9]` (protocol, section 3).
+/// The generation of a conversation, new at every clear: 10 of `[A-Za-z0-9]` (docs/protocol.md#the-instance-fence).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Instance([u8; Self::LENGTH]);
 

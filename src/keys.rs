@@ -99,7 +99,7 @@ impl KeyPair {
         &self.public
     }
 
-    /// The private key in the traditional encrypted PEM form, lines ended by CR LF (protocol, section 2.1).
+    /// The private key in the traditional encrypted PEM form, lines ended by CR LF (docs/protocol.md#the-private-key).
     #[must_use]
     pub fn encrypted_pem(&self, password: &EncryptionPassword) -> String {
         let mut iv = [0; 16];
@@ -133,7 +133,7 @@ fn traditional_pem_key(password: &EncryptionPassword, iv: &[u8; 16]) -> Zeroizin
     key
 }
 
-/// A user's RSA public key: base64 of the DER `SubjectPublicKeyInfo`, no armour (protocol, section 2.3).
+/// A user's RSA public key: base64 of the DER `SubjectPublicKeyInfo`, no armour (docs/protocol.md#chatfriends--list-d).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey(String);
 
@@ -151,7 +151,7 @@ impl PublicKey {
     }
 
     /// Encrypts for the owner of the key: base64 of RSA-OAEP with SHA-256 and MGF1 with SHA-256, no
-    /// label (protocol, section 3).
+    /// label (docs/protocol.md#opening-secret-and-displayname-c).
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use crate::store::{self, AskPending, Once, Pending, Replay, Store, WireText};
 pub use hints::Hints;
 pub use sequence::Sequence;
 
-/// What a station is told (section 2.5): what has changed, each thing once, never how.
+/// What a station is told (docs/protocol.md#11-notifications): what has changed, each thing once, never how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
     user: UserId,

@@ -207,7 +207,7 @@ impl Parse for DatabaseUrl {
     }
 }
 
-/// The HTTP status of a refusal (protocol, section 1).
+/// The HTTP status of a refusal (docs/protocol.md#answers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorStatus {
     /// The status that fits the refusal.

@@ -25,7 +25,7 @@ const SLOW_AFTER: Duration = Duration::from_secs(10);
 /// How long a client may take to close its side.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a conversation over a socket ends (protocol, section 2.8).
+/// Why a conversation over a socket ends (docs/protocol.md#staying).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The client has gone.

@@ -19,7 +19,7 @@ const SEEN_BY: &str = "
             SELECT 1 FROM blocks b WHERE b.user_id = u.id AND b.blocked_id = f.friend_id)), '')
     FROM users u WHERE u.id = $1";
 
-/// What a user is seen as (section 2.2).
+/// What a user is seen as (docs/protocol.md#10-availability).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {
     /// `useravailable`

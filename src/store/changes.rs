@@ -73,7 +73,7 @@ mine AS (
         WHEN c.station = $5 THEN c.other_number > station.since
         ELSE c.number > station.since END
 )
-SELECT api_key, newest, position, is_first,
+SELECT api_key, newest, position,
        coalesce(CASE WHEN is_first
            THEN (SELECT string_agg('"' || p.conversation_id || '"', ',' ORDER BY p.conversation_id)
                  FROM participants p WHERE p.user_id = station.user_id)
@@ -286,8 +286,6 @@ pub struct Pending {
     pub newest: i64,
     /// How far the station has been told; `None` before the first time.
     pub position: Option<i64>,
-    /// Whether it is everything there is.
-    pub is_first: bool,
     /// Ids of conversations in ascending order: JSON strings, separated by commas.
     pub conversations: WireText,
     /// Whether the user's lists have changed.
@@ -321,7 +319,7 @@ pub struct AskPending {
 
 impl AskPending {
     async fn read(&self, on: &mut SqliteConnection) -> Result<Option<Pending>, Error> {
-        type Row = (String, i64, Option<i64>, bool, WireText, bool, String, String);
+        type Row = (String, i64, Option<i64>, WireText, bool, String, String);
         let pending = sqlx::query_as(PENDING)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
@@ -330,16 +328,13 @@ impl AskPending {
             .bind(bits(&self.station));
         let row: Option<Row> =
             pending.fetch_optional(on).await.doing("reading what a station is to be told")?;
-        let Some((key, newest, position, is_first, conversations, lists, all_friends, friends)) =
-            row
-        else {
+        let Some((key, newest, position, conversations, lists, all_friends, friends)) = row else {
             return Ok(None);
         };
         Ok(Some(Pending {
             api_key: stored(&key)?,
             newest,
             position,
-            is_first,
             conversations,
             lists,
             all_friends: ids(&all_friends)?,

@@ -1,8 +1,7 @@
 //! The truth, on disk: SQLite with one writer, which commits for many callers at once, and a pool of readers.
 //!
-//! Only this folder knows SQL. Every statement is a constant in the dialect that SQLite and PostgreSQL share
-//! (`$n`, but `?` over many rows; `CAST`, explicit `ORDER BY`); where a reply is one row for the wire, the statement writes
-//! the wire text.
+//! Only this folder knows SQL. Statements are constants, written for SQLite. Parameters are `$n`, but `?` in a statement over
+//! many rows. Where a reply is one row, the statement writes the JSON of the reply.
 
 mod availability;
 mod backoff;

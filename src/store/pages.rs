@@ -12,6 +12,20 @@ use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, Instance, MessageId, UserId};
 
+/// Maximum bytes of a message object beside its data: a test compares it with what the encoder writes.
+macro_rules! max_message_overhead {
+    () => {
+        288
+    };
+}
+
+/// Maximum bytes of a report object, tested in the same way.
+macro_rules! max_report_bytes {
+    () => {
+        219
+    };
+}
+
 /// The bytes of a message object.
 macro_rules! message_bytes {
     () => {
@@ -57,8 +71,7 @@ macro_rules! first_since {
 /// of a generation is left out, so a page is everything between two places.
 ///
 /// `head` is the conversation, if it is the caller's, the places that the cursors name, and whether any page of it fits
-/// into the bytes: a message object has at most 288 bytes beside its data, and a report has 217. `start` has the
-/// entries that the page begins at. `kept` says how many messages there are from there on and how many of them
+/// into the bytes ([`max_message_overhead`], [`max_report_bytes`]). `start` has the entries that the page begins at. `kept` says how many messages there are from there on and how many of them
 /// the page has: where not every page fits, always the nearest, and forward from a known one the next one, too.
 /// `ends` says the same of the reports, which have the bytes that messages leave (`weighed`); where no message gets the
 /// client further, one report does.
@@ -87,7 +100,12 @@ asked AS (
 ),
 head AS (
     SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
-           c.longest_data, p.standing, p.user_number, p.delivered_to, entries * (c.longest_data + 505) <= most_bytes AS fits,
+           c.longest_data, p.standing, p.user_number, p.delivered_to,
+           entries * (c.longest_data + ",
+    max_message_overhead!(),
+    " + ",
+    max_report_bytes!(),
+    ") <= most_bytes AS fits,
            CASE WHEN cursor_id IS NOT NULL THEN ",
     place_of_id!("c.generation", "c.next_seq", "cursor_id", "cursor_hash"),
     " END AS known,
@@ -132,8 +150,12 @@ kept AS (
         FROM (
             SELECT there.*, CASE WHEN there < entries THEN there ELSE entries END AS reach,
                    CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach,
-                   CASE WHEN there < entries THEN there ELSE entries END * (longest_data + 288)
-                   + CASE WHEN report_there < entries THEN report_there ELSE entries END * 219 AS bound
+                   CASE WHEN there < entries THEN there ELSE entries END * (longest_data + "#,
+    max_message_overhead!(),
+    r#")
+                   + CASE WHEN report_there < entries THEN report_there ELSE entries END * "#,
+    max_report_bytes!(),
+    r#" AS bound
             FROM (
                 SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
                        CASE WHEN is_forward THEN base + next_report_seq - report_near
@@ -166,7 +188,9 @@ ends AS (
            CASE WHEN bound <= light_bytes THEN 0 WHEN is_heavy THEN bound ELSE (
                SELECT coalesce(sum("#,
     message_bytes!(),
-    r#"        ), 0) + report_reach * 219 FROM messages m
+    r#"        ), 0) + report_reach * "#,
+    max_report_bytes!(),
+    r#" FROM messages m
                WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
                    AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) END AS weight
     FROM kept WHERE base IS NOT NULL LIMIT 1
@@ -459,4 +483,35 @@ fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
         None => None,
     };
     Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    const DATE: &str = "2024-03-08 14:12:48";
+
+    #[test]
+    fn the_largest_message_has_its_maximum_of_bytes() {
+        let message = json!({
+            "ID": "x".repeat(64),
+            "Type": "\u{1F600}".repeat(32),
+            "Created": DATE,
+            "ValidUntil": DATE,
+            "Data": "",
+        });
+        assert_eq!(message.to_string().len(), max_message_overhead!());
+    }
+
+    #[test]
+    fn the_largest_report_has_its_maximum_of_bytes() {
+        let report = json!({
+            "ID": uuid::Uuid::nil().to_string(),
+            "Type": "delivered",
+            "Created": DATE,
+            "MessageID": "x".repeat(64),
+            "UserID": "0".repeat(32),
+        });
+        assert_eq!(report.to_string().len(), max_report_bytes!());
+    }
 }

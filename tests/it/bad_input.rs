@@ -20,7 +20,7 @@ use tokio::runtime::Builder;
 use crate::reports::settled;
 use crate::world::{Answer, Person, Prepared, World, message_with_id};
 
-/// The refusals that a client may be to blame for (protocol, section 6).
+/// The refusals that a client may be to blame for (docs/protocol.md#table-c).
 const REFUSALS: &[(u16, &str)] = &[
     (400, "bad_request"),
     (400, "unknown_action"),
@@ -157,7 +157,7 @@ impl Stage {
     }
 }
 
-/// The fields of an action beside those that every action has (protocol, sections 2 and 4).
+/// The fields of an action beside those that every action has (docs/protocol.md#7-actions).
 fn fields_of(action: &Action) -> &'static [&'static str] {
     match action.name {
         "list" | "login" | "requests" | "blocklist" => &[],

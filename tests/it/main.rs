@@ -31,6 +31,7 @@ mod hints;
 mod keys;
 mod large_reads;
 mod limits;
+mod links;
 mod listener;
 mod load;
 mod message_ids;

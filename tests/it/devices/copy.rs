@@ -70,7 +70,7 @@ impl Conversation {
     }
 
     /// What the device shows, but for the one thing that a user is not told of: the receipts that the server
-    /// makes for what the user has downloaded are hinted to the sender alone (section 2.4), so the user's own
+    /// makes for what the user has downloaded are hinted to the sender alone (docs/protocol.md#viewed-and-delivered), so the user's own
     /// `delivered` reports, and a `lastreportid` that may name one of them, come with the next download only.
     fn shows(&self, user: UserId) -> Value {
         let mut object = self.object.clone();

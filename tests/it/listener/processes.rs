@@ -9,7 +9,7 @@ use crate::binary::{Workplace, free_address};
 use crate::ears::Ear;
 use crate::world::until;
 
-/// How long a change of another process may take to be noticed (protocol, section 1).
+/// How long a change of another process may take to be noticed (docs/protocol.md#staying).
 const NOTICED: Duration = Duration::from_secs(5);
 
 #[tokio::test]

@@ -1,0 +1,104 @@
+//! Links of the documents, and citations of them in comments, lead to a heading that exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files below a folder of the project, or the one file.
+fn files(path: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut paths = vec![root().join(path)];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+fn anchors(document: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(document).unwrap();
+    let mut is_code = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        is_code ^= line.starts_with("```");
+        let heading = line.trim_start_matches('#');
+        if !is_code && line.len() > heading.len() && heading.starts_with(' ') {
+            let is_new = found.insert(anchor(heading.trim()));
+            assert!(is_new, "{} has two headings {heading}", document.display());
+        }
+    }
+    found
+}
+
+/// Asserts that a link, read from the place of `file`, leads to a file and a heading of it.
+fn leads_somewhere(file: &Path, base: &Path, link: &str) {
+    let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+    let target = if path.is_empty() { file.to_owned() } else { base.join(path) };
+    assert!(target.exists(), "{}: {link} leads to no file", file.display());
+    if !heading.is_empty() {
+        let known = anchors(&target);
+        assert!(known.contains(heading), "{}: {link} leads to no heading", file.display());
+    }
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut count = 0;
+    for document in ["README.md", "docs", ".github"].into_iter().flat_map(files) {
+        if document.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !link.contains("://") {
+                leads_somewhere(&document, document.parent().unwrap(), link);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 50, "{count} links were found");
+}
+
+#[test]
+fn sections_that_comments_cite_exist() {
+    let places = ["src", "tests", "load", "benches", "fuzz/fuzz_targets", "migrations", "config"];
+    let further = [".ci", ".github", "Cargo.toml", "fuzz/Cargo.toml", "README.md"];
+    let is_of_link = |c: char| c.is_ascii_alphanumeric() || "-_./#".contains(c);
+    let mut count = 0;
+    for file in places.into_iter().chain(further).flat_map(files) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let of_the_project = |start: &usize| !text[..*start].ends_with('/');
+        let starts = text.match_indices(concat!("docs", "/")).map(|(start, _)| start);
+        for start in starts.filter(of_the_project) {
+            let cited = text[start..].split(|c| !is_of_link(c)).next().unwrap();
+            leads_somewhere(&file, root(), cited.trim_end_matches('.'));
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count} citations were found");
+}
+
+#[test]
+fn no_comment_cites_a_section_by_its_number() {
+    for file in ["src", "tests", "load", "benches"].into_iter().flat_map(files) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for line in text.lines().filter(|line| !line.contains("RFC")) {
+            let mut rest = line.split(concat!("sec", "tion ")).skip(1);
+            let by_number = rest.any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            assert!(!by_number, "{}: {line}", file.display());
+        }
+    }
+}
