@@ -4,10 +4,9 @@
 
 use std::hint::black_box;
 
-use chatserver::clock::{Clock, Timestamp};
+use chatserver::clock::Clock;
+use chatserver::domain::{ConversationId, Data, Instance, Kind, MessageId, StationId, Timestamp};
 use chatserver::fields::Fields;
-use chatserver::id::{ConversationId, Instance, MessageId, StationId};
-use chatserver::messages::{Data, Kind};
 use chatserver::signature::Signed;
 use chatserver::store::{Added, Schema};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use chatserver::clock::{Clock, Timestamp};
-use chatserver::id::ConversationId;
+use chatserver::clock::Clock;
+use chatserver::domain::{ConversationId, Timestamp};
 use chatserver::signature::Signed;
 use uuid::Uuid;
 

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chatserver::clock::Clock;
+use chatserver::domain::{
+    ConversationId, Email, FullName, Instance, Limits, Message, MessageId, Nick, Parse, StationId,
+    UserId,
+};
 use chatserver::friends;
-use chatserver::id::{ConversationId, Email, Instance, MessageId, Parse, StationId, UserId};
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::signature::SigningKey;
-use chatserver::store::{AddMessage, Added, Limits, Message, Schema, Store};
-use chatserver::users::{self, FullName, Nick};
+use chatserver::store::{AddMessage, Added, Schema, Store};
+use chatserver::users::{self};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;

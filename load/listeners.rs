@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chatserver::clock::Clock;
-use chatserver::id::{ConversationId, Parse as _};
+use chatserver::domain::{ConversationId, Parse as _};
 use chatserver::signature::Signed;
 use clap::Args;
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, stream};

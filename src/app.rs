@@ -8,11 +8,11 @@ use std::time::Duration;
 use url::Url;
 
 use crate::availability::Presence;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::{StationId, Timestamp, UserId};
 use crate::error::Error;
 use crate::freshness::Freshness;
-use crate::id::{StationId, UserId};
 use crate::limits::{
     AddressPermit, BoundLog, ConnectionCounts, MemoryBudget, MemoryPermit, MemoryUse, Owner, Rates,
     client_network,

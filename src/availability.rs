@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::app::App;
+use crate::domain::{Availability, UserId};
 use crate::error::Error;
-use crate::id::UserId;
-use crate::store::{self, Availability, SetAvailability};
+use crate::store::{self, SetAvailability};
 use crate::users::Caller;
 
 /// How long friends are not told of a user's next change.

@@ -1,7 +1,7 @@
 //! Blocking users, so that nothing of them arrives.
 
+use crate::domain::UserId;
 use crate::error::Error;
-use crate::id::UserId;
 use crate::store::{BlockChanged, ChangeBlock, MOST_BLOCKS, Store};
 use crate::users::Caller;
 

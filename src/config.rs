@@ -185,8 +185,8 @@ pub struct Limits {
 impl Limits {
     /// What of this bounds the data.
     #[must_use]
-    pub fn of_store(&self) -> store::Limits {
-        store::Limits {
+    pub fn of_store(&self) -> crate::domain::Limits {
+        crate::domain::Limits {
             conversation_bytes: self.conversation_bytes.get(),
             friends: self.friends.get(),
             disk_reserve_bytes: self.disk_reserve_bytes.get(),

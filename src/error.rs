@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::domain::Timestamp;
 use crate::keys;
 use crate::store::{self, WireText};
 

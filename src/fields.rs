@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::domain::Parse;
 use crate::error::Error;
-use crate::id::Parse;
 
 /// As many fields as requests have.
 const FEW: usize = 12;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::clock::Timestamp;
+use crate::domain::Timestamp;
 use crate::error::Error;
 
 /// Refuses timestamps that are too far from the present, and those from before the last restore: the records of what was

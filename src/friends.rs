@@ -1,7 +1,7 @@
 //! Friendship of two users: asking for it, ending it, and the one-to-one conversation that comes with it.
 
+use crate::domain::{ConversationId, Email, Instance, Parse, UserId};
 use crate::error::Error;
-use crate::id::{ConversationId, Email, Instance, Parse, UserId};
 use crate::keys::{self, ConversationSecret};
 use crate::store::{
     Approach, ApproachFriend, Approached, Befriend, Befriended, DeclineFriend, MOST_OPEN_REQUESTS,

@@ -19,7 +19,7 @@ use pkcs8::PrivateKeyInfoRef;
 use rand::Rng;
 use zeroize::Zeroizing;
 
-use crate::id::Parse;
+use crate::domain::Parse;
 use crate::random::os_random;
 
 /// Key material that can't be used.

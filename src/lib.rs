@@ -30,6 +30,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod conversations;
+pub mod domain;
 mod envelope;
 pub mod error;
 pub mod fields;
@@ -37,7 +38,6 @@ mod freshness;
 pub mod friends;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-pub mod id;
 pub mod jobs;
 pub mod keys;
 pub mod limits;

@@ -1,69 +1,11 @@
 //! Messages: adding them and downloading them. The server never reads their payload.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-
-use crate::clock::Timestamp;
 use crate::conversations;
+use crate::domain::{ConversationId, Instance, Message, PageQuery, Timestamp};
 use crate::error::Error;
-use crate::id::{ConversationId, Instance, Parse};
 use crate::limits::MemoryPermit;
-use crate::store::{AddMessage, Added, Found, Message, Page, PageQuery, Store};
+use crate::store::{AddMessage, Added, Found, Page, Store};
 use crate::users::Caller;
-
-/// The type of a message: 1 to 32 characters (docs/protocol.md#messages-d).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kind(String);
-
-impl Kind {
-    /// The type as it came.
-    #[must_use]
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
-
-impl Parse for Kind {
-    const EXPECTED: &'static str = "1 to 32 characters, none a control character";
-
-    fn parse(text: &str) -> Option<Self> {
-        let length = text.chars().count();
-        let well_formed = (1..=32).contains(&length) && !text.chars().any(char::is_control);
-        well_formed.then(|| Self(text.to_owned()))
-    }
-}
-
-/// The encrypted payload: padded standard base64 (RFC 4648, section 4), kept as the very text that came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Data(String);
-
-impl Data {
-    /// The text as it came.
-    #[must_use]
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
-
-impl Parse for Data {
-    const EXPECTED: &'static str = "padded standard base64 (RFC 4648, section 4)";
-
-    fn parse(text: &str) -> Option<Self> {
-        BASE64.decode(text).is_ok().then(|| Self(text.to_owned()))
-    }
-
-    fn objection(text: &str) -> Option<&'static str> {
-        if text.contains(|c: char| c.is_ascii_whitespace()) {
-            Some("it holds line breaks or blanks: send it as one line")
-        } else if text.contains(['-', '_']) {
-            Some("it is base64url (RFC 4648, section 5)")
-        } else if !text.len().is_multiple_of(4) {
-            Some("its length is not a multiple of 4: the padding is missing")
-        } else {
-            None
-        }
-    }
-}
 
 /// Adds a message to a conversation of the caller. When this returns it is on disk.
 ///

@@ -6,10 +6,9 @@ mod sequence;
 
 use std::collections::BTreeSet;
 
-use crate::clock::Timestamp;
+use crate::domain::{ApiKey, Replay, StationId, Timestamp, UserId};
 use crate::envelope::Reply;
-use crate::id::{ApiKey, StationId, UserId};
-use crate::store::{self, AskPending, Once, Pending, Replay, Store, WireText};
+use crate::store::{self, AskPending, Once, Pending, Store, WireText};
 
 pub use hints::Hints;
 pub use sequence::Sequence;

@@ -1,9 +1,8 @@
 //! Reports: what a reader tells the sender of a message.
 
-use crate::clock::Timestamp;
+use crate::domain::{ConversationId, Instance, MessageId, ReportType, Timestamp};
 use crate::error::Error;
-use crate::id::{ConversationId, Instance, MessageId};
-use crate::store::{Report, ReportType, Reported, Store};
+use crate::store::{Report, Reported, Store};
 use crate::users::Caller;
 
 /// The most messages that one request reports.

@@ -8,7 +8,7 @@ use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::id::{ApiKey, Parse as _, Signature, StationId, UserId};
+use crate::domain::{ApiKey, Parse as _, Signature, StationId, UserId};
 use crate::store::{self, Store};
 
 /// How long a key may be used without looking whether it is still the user's. A key that another

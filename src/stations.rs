@@ -13,8 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Timestamp;
-use crate::id::{StationId, UserId};
+use crate::domain::{StationId, Timestamp, UserId};
 use crate::live::Hub;
 use crate::store::{BindStation, Error, Store};
 

@@ -3,13 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use unicode_normalization::UnicodeNormalization as _;
-
-use crate::clock::Timestamp;
-use crate::id::{ApiKey, Email, Parse, StationId, UserId};
+use crate::domain::{ApiKey, Email, FullName, Nick, Replay, StationId, Timestamp, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
 use crate::limits::Owner;
-use crate::store::{self, AddUser, RenameUser, Renamed, Replay, Store, User};
+use crate::store::{self, AddUser, RenameUser, Renamed, Store, User};
 
 /// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check again.
 #[derive(Clone, Debug)]
@@ -34,73 +31,6 @@ impl Caller {
     pub fn owner(&self) -> Owner {
         Owner { user: Some(self.user), client: self.client }
     }
-}
-
-/// What others call a user: 1 to 64 characters, at most 190 bytes (docs/protocol.md#chatfriends--list-d).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nick(String);
-
-impl Nick {
-    /// The nick, trimmed and in normalization form C.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Parse for Nick {
-    const EXPECTED: &'static str = "1 to 64 characters, at most 190 bytes, at least one of them visible and none a control, \
-         line separator or direction override";
-
-    fn parse(text: &str) -> Option<Self> {
-        let nick = normalized_name(text)?;
-        let well_formed = (1..=64).contains(&nick.chars().count()) && nick.len() <= 190;
-        well_formed.then_some(Self(nick))
-    }
-}
-
-/// A full name: at most 256 bytes, perhaps empty (docs/protocol.md#chatlogin--login-d).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FullName(String);
-
-impl FullName {
-    /// The name, trimmed and in normalization form C.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Parse for FullName {
-    const EXPECTED: &'static str = "empty or at most 256 bytes, at least one character visible and none a control, line separator \
-         or direction override";
-
-    fn parse(text: &str) -> Option<Self> {
-        let name = normalized_name(text)?;
-        (name.len() <= 256).then_some(Self(name))
-    }
-}
-
-/// The name in the form that is stored, unless it is not empty and shows nothing, or would deceive a reader.
-fn normalized_name(text: &str) -> Option<String> {
-    let breaks_lines = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    let is_override = |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    let name: String = text.trim().nfc().collect();
-    let deceives = name.chars().any(|c| breaks_lines(c) || is_override(c));
-    let shows = name.is_empty() || !name.chars().all(is_invisible);
-    (!deceives && shows).then_some(name)
-}
-
-/// Whether a character shows nothing by itself: white space, two blank symbols, and what is
-/// `Default_Ignorable_Code_Point` in Unicode 17 (DerivedCoreProperties.txt).
-fn is_invisible(c: char) -> bool {
-    c.is_whitespace()
-        || matches!(c,
-            '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'
-            | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
-            | '\u{FFA0}' | '\u{FFF0}'..='\u{FFF8}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D159}'
-            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
 /// A command about users that was not carried out.
@@ -164,8 +94,8 @@ pub async fn add(
     let api_key = ApiKey::generate();
     let add = AddUser {
         email: email.clone(),
-        nick: nick.0,
-        full_name: full_name.0,
+        nick,
+        full_name,
         api_key,
         private_key: pair.encrypted_pem(&encryption_password),
         public_key: pair.public().clone(),
@@ -203,15 +133,11 @@ pub async fn rename(
         let mut display_names = HashMap::new();
         if let Some(nick) = &nick {
             for (partner, key) in store.partners(user).await? {
-                display_names.insert(partner, key.wrap(nick.0.as_bytes())?);
+                display_names.insert(partner, key.wrap(nick.as_str().as_bytes())?);
             }
         }
-        let rename = RenameUser {
-            user,
-            nick: nick.as_ref().map(|nick| nick.0.clone()),
-            full_name: full_name.as_ref().map(|name| name.0.clone()),
-            display_names,
-        };
+        let rename =
+            RenameUser { user, nick: nick.clone(), full_name: full_name.clone(), display_names };
         match store.change(rename).await? {
             Renamed::Renamed => return Ok(()),
             Renamed::NotFound => return Err(UserError::NotFound(user.to_string())),

@@ -7,11 +7,10 @@ use super::{
     availability, blocklist, conversation, friends, login, notification, reports, workspace,
 };
 use crate::app::App;
+use crate::domain::{Availability, Parse, Property, ReportType};
 use crate::envelope::Reply;
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::id::Parse;
-use crate::store::{Availability, Property, ReportType};
 use crate::users::Caller;
 
 /// The service and the name of an API, as the query of a request carries them.

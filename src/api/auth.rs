@@ -10,13 +10,11 @@ use super::client;
 use super::fields::Fields;
 use super::observe::RequestOutcome;
 use crate::app::App;
-use crate::clock::Timestamp;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
+use crate::domain::{ApiKey, Parse, Replay, Signature, StationId, Timestamp, UserId};
 use crate::error::Error;
-use crate::id::{ApiKey, Parse, Signature, StationId, UserId};
 use crate::limits::MemoryPermit;
 use crate::signature::{self, Signed};
-use crate::store::Replay;
 use crate::users::Caller;
 
 pub const STATION: HeaderName = HeaderName::from_static("ozeki-station");

@@ -2,9 +2,9 @@
 
 use super::actions::Request;
 use crate::availability;
+use crate::domain::Availability;
 use crate::envelope::Reply;
 use crate::error::Error;
-use crate::store::Availability;
 
 pub async fn choose(request: Request<'_>, chosen: Availability) -> Result<Reply, Error> {
     drop(request.fields);

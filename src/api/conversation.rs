@@ -6,13 +6,14 @@ use super::actions::Request;
 use super::envelope::Reply;
 use super::fields::Fields;
 use crate::app::App;
-use crate::clock::Timestamp;
 use crate::config::Limits;
-use crate::conversations::{self, Color, HideId};
+use crate::conversations::{self};
+use crate::domain::{
+    Color, ConversationId, Cursor, Data, Direction, HideId, Instance, Kind, Message, MessageId,
+    PageQuery, Parse, Property, Timestamp, UserId,
+};
 use crate::error::Error;
-use crate::id::{ConversationId, Instance, MessageId, Parse, UserId};
-use crate::messages::{self, Data, Kind};
-use crate::store::{Cursor, Direction, Message, PageQuery, Property};
+use crate::messages::{self};
 use crate::users::Caller;
 
 /// How many entries `downloadpartial` returns unless it is told, and at most.

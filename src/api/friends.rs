@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::actions::Request;
 use super::envelope::Reply;
 use crate::app::App;
+use crate::domain::Availability;
 use crate::error::Error;
 use crate::friends;
-use crate::store::{Availability, Friend};
+use crate::store::Friend;
 
 /// An entry of `availabilities`: a friend and what a client needs to write to one.
 #[derive(Serialize)]

@@ -7,15 +7,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::actions::{ACTIONS, Action, ActionName};
 use super::{api_of, auth, client, conversation, is_json};
-use crate::clock::Timestamp;
 use crate::config::{Config, Limits, Network};
-use crate::conversations::{Color, HideId};
+use crate::domain::{
+    Color, ConversationId, Email, HideId, Instance, Message, MessageId, Parse, Signature,
+    StationId, Timestamp, UserId, WorkspaceName,
+};
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::id::{ConversationId, Email, Instance, MessageId, Parse, Signature, StationId, UserId};
 use crate::reports;
-use crate::store::Message;
-use crate::workspaces::WorkspaceName;
 
 static LIMITS: LazyLock<Limits> =
     LazyLock::new(|| Config::load(None, [], &[]).expect("the defaults are right").limits);

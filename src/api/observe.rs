@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::client;
 use crate::app::App;
+use crate::domain::UserId;
 use crate::error::Error;
-use crate::id::UserId;
 use crate::telemetry;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -2,9 +2,9 @@
 
 use super::actions::Request;
 use super::envelope::Reply;
+use crate::domain::ReportType;
 use crate::error::Error;
 use crate::reports;
-use crate::store::ReportType;
 
 pub async fn report(request: Request<'_>, report_type: ReportType) -> Result<Reply, Error> {
     let (conversation, instance, messages) = request.fields.take(|fields| {

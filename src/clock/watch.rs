@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Clock, Reading, Timestamp};
+use super::{Clock, Reading};
+use crate::domain::Timestamp;
 
 /// The least difference between the clocks that is a jump. Corrections by small steps and whole seconds stay below it.
 const JUMP_SECONDS: i64 = 2;
@@ -89,7 +90,10 @@ mod tests {
             let clocks = self.clone();
             let clock = Clock::from_fn(move || {
                 let (wall, monotonic) = *clocks.0.lock().unwrap();
-                Reading { wall: Timestamp(wall), monotonic: Duration::from_secs(monotonic) }
+                Reading {
+                    wall: Timestamp::from_unix(wall).unwrap(),
+                    monotonic: Duration::from_secs(monotonic),
+                }
             });
             ClockWatch::new(clock, Duration::from_secs(window))
         }

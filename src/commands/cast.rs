@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Database, Failed};
 use crate::clock::Clock;
+use crate::domain::{
+    ConversationId, FullName, Instance, Limits, Message, MessageId, Nick, Parse, UserId,
+};
 use crate::friends;
-use crate::id::{ConversationId, Instance, MessageId, Parse, UserId};
 use crate::keys::{ConversationSecret, EncryptionPassword, KeySource};
 use crate::random::os_random;
-use crate::store::{AddMessage, Limits, Message, Schema, Store};
-use crate::users::{self, FullName, Nick};
+use crate::store::{AddMessage, Schema, Store};
+use crate::users::{self};
 
 /// What Alice and Bob have said before anybody joins them.
 const TALK: [(usize, &str); 3] = [

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::output::Output;
 use super::{Failed, Settings};
+use crate::domain::Email;
 use crate::friends;
-use crate::id::Email;
 use crate::keys::ConversationSecret;
 use crate::users;
 

@@ -23,7 +23,8 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
-use crate::store::{Limits, LogLeft, OpenError, Schema, ServerLock, Store};
+use crate::domain::Limits;
+use crate::store::{LogLeft, OpenError, Schema, ServerLock, Store};
 use crate::telemetry::Logging;
 use output::Output;
 

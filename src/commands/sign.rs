@@ -7,7 +7,7 @@ use super::Failed;
 use super::failure::Refusal;
 use super::output::Output;
 use crate::bounded;
-use crate::id::{ApiKey, Parse, StationId, UserId};
+use crate::domain::{ApiKey, Parse, StationId, UserId};
 use crate::signature::{Signed, SigningKey};
 
 /// Where the key is read from: an argument would be visible to every process.

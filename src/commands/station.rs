@@ -6,7 +6,7 @@ use serde_json::json;
 use super::failure::Refusal;
 use super::output::Output;
 use super::{Failed, Settings};
-use crate::id::{Parse as _, StationId};
+use crate::domain::{Parse as _, StationId};
 use crate::users;
 
 #[derive(Subcommand)]

@@ -11,10 +11,10 @@ use super::failure::{self, Refusal};
 use super::output::Output;
 use super::{Database, Failed, Settings};
 use crate::bounded;
-use crate::id::{ApiKey, Email, Parse};
+use crate::domain::{ApiKey, Email, FullName, Nick, Parse};
 use crate::keys::{EncryptionPassword, KeySource};
 use crate::store::{self, Schema};
-use crate::users::{self, FullName, NewUser, Nick};
+use crate::users::{self, NewUser};
 
 /// Maximum bytes of a file with an encryption password: the longest one, a byte order mark and the ends of some lines.
 const PASSWORD_FILE_BYTES: u64 = 1100;

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::{FilterExt as _, FilterFn, LevelFilter};
 use tracing_subscriber::{EnvFilter, layer};
 use url::Url;
 
-use crate::id::Parse;
+use crate::domain::Parse;
 use crate::store::DatabaseFile;
 
 fn wrong<E: serde::de::Error>(expected: impl std::fmt::Display) -> E {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::client_network;
-use crate::id::UserId;
+use crate::domain::UserId;
 
 /// A number of bytes that heads, bodies and answers take from before they grow. A user holds at most 1/8 of it and a client
 /// network at most 1/2, but each at least one body or answer, however large. [`MemoryUse`] has further rules.
@@ -202,7 +202,7 @@ impl Drop for MemoryPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Parse as _;
+    use crate::domain::Parse as _;
 
     const MIB: usize = 1024 * 1024;
 

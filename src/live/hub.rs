@@ -9,8 +9,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
+use crate::domain::{StationId, UserId};
 use crate::error::Error;
-use crate::id::{StationId, UserId};
 use crate::store::Told;
 
 /// The listeners of this process.

@@ -11,14 +11,13 @@ use tokio::time::timeout;
 use super::hub::{Entered, SocketPermit};
 use super::socket::{End, Received, Socket};
 use crate::app::App;
-use crate::clock::Timestamp;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
+use crate::domain::{Parse, Replay, Signature, StationId, Timestamp, UserId};
 use crate::envelope::{self, Reply};
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::id::{Parse, Signature, StationId, UserId};
 use crate::signature::Signed;
-use crate::store::{Once, Replay};
+use crate::store::Once;
 
 /// How long a client may take to subscribe.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);

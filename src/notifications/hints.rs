@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache;
 
 use super::Poll;
-use crate::clock::Timestamp;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
-use crate::id::{Signature, StationId, UserId};
+use crate::domain::{Signature, StationId, Timestamp, UserId};
 
 /// The most users whose stations' news are remembered. A forgotten station is told of every friend again.
 const USERS: usize = 32_768;

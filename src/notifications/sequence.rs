@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::id::{StationId, UserId};
+use crate::domain::{StationId, UserId};
 use crate::store::Epoch;
 
 /// The place of the check digits.

@@ -4,8 +4,8 @@ use super::changes::ids;
 use super::error::Doing as _;
 use super::queue::Change;
 use super::writing::Writing;
-use super::{Error, Replay, Store, stored};
-use crate::id::{Parse, UserId};
+use super::{Error, Store, stored};
+use crate::domain::{Availability, Replay, UserId};
 
 const CHOSEN: &str = "SELECT availability FROM users WHERE id = $1";
 
@@ -18,41 +18,6 @@ const SEEN_BY: &str = "
         WHERE f.user_id = u.id AND NOT EXISTS (
             SELECT 1 FROM blocks b WHERE b.user_id = u.id AND b.blocked_id = f.friend_id)), '')
     FROM users u WHERE u.id = $1";
-
-/// What a user is seen as (docs/protocol.md#10-availability).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Availability {
-    /// `useravailable`
-    Available,
-    /// `useraway`
-    Away,
-    /// `userbusy`
-    Busy,
-    /// `useroffline`, and whoever can't be reached.
-    Offline,
-}
-
-impl Availability {
-    /// The word of the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Available => "available",
-            Self::Away => "away",
-            Self::Busy => "busy",
-            Self::Offline => "offline",
-        }
-    }
-}
-
-impl Parse for Availability {
-    const EXPECTED: &'static str = "available, away, busy or offline";
-
-    fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Available, Self::Away, Self::Busy, Self::Offline];
-        all.into_iter().find(|one| one.as_str() == text)
-    }
-}
 
 /// A choice of what to be seen as.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use super::invariants::contradiction_of_rows;
 use super::log::execute;
 use super::schema::{self, Found, Looked};
 use super::{DatabaseFile, OpenError};
-use crate::id::Parse as _;
+use crate::domain::Parse as _;
 
 /// How often the caller is told how far a copy is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);

@@ -5,8 +5,8 @@ use super::error::Doing as _;
 use super::friends::are_friends;
 use super::queue::Change;
 use super::writing::Writing;
-use super::{Error, Replay, Store, WireText, friend_requests, participants};
-use crate::id::{StationId, UserId};
+use super::{Error, Store, WireText, friend_requests, participants};
+use crate::domain::{Replay, StationId, UserId};
 
 /// The most users that one user blocks: more than anybody meets, and few enough for one answer.
 pub const MOST_BLOCKS: u16 = 1000;

@@ -10,8 +10,8 @@ use super::message_ids::hash;
 use super::queue::{Batched, Change};
 use super::values::{ManyRows, ROWS};
 use super::writing::Writing;
-use super::{Error, Once, Replay, Store, WireText, stored, stored_number};
-use crate::id::{ApiKey, ConversationId, Parse, StationId, UserId};
+use super::{Error, Once, Store, WireText, stored, stored_number};
+use crate::domain::{ApiKey, ConversationId, Parse, Replay, StationId, UserId};
 
 /// All changes of one transaction that concern a user share the user's next number.
 static NUMBER: ManyRows = ManyRows::new(

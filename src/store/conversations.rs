@@ -10,7 +10,7 @@ use super::reading::Question;
 use super::values::{ManyRows, Values};
 use super::writing::Writing;
 use super::{Error, Store, WireText, stored};
-use crate::id::{ConversationId, Instance, StationId, UserId};
+use crate::domain::{ConversationId, Instance, StationId, UserId};
 
 /// The conversation object of the protocol (docs/protocol.md#the-conversation-object-d) for participant `p` of conversation `c`. All
 /// that is not quoted here is hexadecimal, base64, alphanumeric or a colour, and needs no escape.

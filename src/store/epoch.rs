@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use crate::clock::Timestamp;
+use crate::domain::Timestamp;
 
 const EPOCH: &str = "SELECT id, began_at FROM epoch";
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sqlx::migrate::MigrateError;
 
 use super::{DatabaseFile, LockHolder};
-use crate::id::Parse as _;
+use crate::domain::Parse as _;
 
 /// Set once a read or a change has found the database damaged. It is static because errors are made in many places, and a
 /// process that serves has one database.

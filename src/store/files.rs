@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use super::error::is_busy;
 use super::{BUSY_TIMEOUT, OpenError, Schema};
-use crate::id::Parse;
+use crate::domain::Parse;
 
 /// What is kept of the file of the write-ahead log: 128 MiB. From the half of that on the log is emptied, so it stays about
 /// below, unless much is written at once, or a read that does not end, such as a backup by another program, is in the way.

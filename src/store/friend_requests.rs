@@ -9,8 +9,8 @@ use super::friends::{end_friendship, friendship_ended};
 use super::queue::Change;
 use super::replays::Once;
 use super::writing::Writing;
-use super::{Befriend, Befriended, Error, Replay, Store, WireText};
-use crate::id::{StationId, UserId};
+use super::{Befriend, Befriended, Error, Store, WireText};
+use crate::domain::{Replay, StationId, UserId};
 
 /// The most open requests of one user: more than anybody waits for, and few enough that nobody fills the
 /// database or tries addresses in bulk.

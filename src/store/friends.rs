@@ -6,8 +6,8 @@ use super::changes::{Changes, Subject};
 use super::error::Doing as _;
 use super::queue::Change;
 use super::writing::Writing;
-use super::{Availability, Error, Store, friend_requests, participants, stored};
-use crate::id::{ConversationId, Email, Instance, StationId, UserId};
+use super::{Error, Store, friend_requests, participants, stored};
+use crate::domain::{Availability, ConversationId, Email, Instance, StationId, UserId};
 use crate::keys::PublicKey;
 
 /// To whom a friend has blocked, the friend looks offline.

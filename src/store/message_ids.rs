@@ -14,7 +14,7 @@ use super::Error;
 use super::places::seq;
 use super::values::{ManyRows, ROWS, Values};
 use super::writing::Writing;
-use crate::id::MessageId;
+use crate::domain::MessageId;
 
 /// The number of messages in a run, as text of SQL and as a number.
 macro_rules! run {

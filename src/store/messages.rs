@@ -11,9 +11,8 @@ use super::places::place;
 use super::queue::Batched;
 use super::values::ManyRows;
 use super::writing::Writing;
-use super::{Error, Limits, Store, stored, stored_number};
-use crate::clock::Timestamp;
-use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
+use super::{Error, Store, stored, stored_number};
+use crate::domain::{ConversationId, Instance, Limits, Message, StationId, Timestamp, UserId};
 
 /// What decides about each message whose sender takes part in its conversation, see [`Judged`]: one text for all, with a
 /// comma between two messages and a space between two values. A message that has the ID already is named by its place, but
@@ -59,21 +58,6 @@ static ADVANCE: ManyRows = ManyRows::new(
      FROM changed WHERE conversations.number = changed.number",
     8,
 );
-
-/// A message as its sender made it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// The ID that the sender gave it.
-    pub id: MessageId,
-    /// Its type, 1 to 32 characters.
-    pub kind: String,
-    /// When the sender says it was made: a date.
-    pub created: Timestamp,
-    /// A date or the empty string.
-    pub valid_until: String,
-    /// The encrypted payload: the very text that came.
-    pub data: String,
-}
 
 /// A message to be added.
 #[derive(Clone, Debug)]

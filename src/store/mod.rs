@@ -15,7 +15,6 @@ mod files;
 mod friend_requests;
 mod friends;
 mod invariants;
-mod limits;
 mod log;
 mod measures;
 mod message_ids;
@@ -52,9 +51,9 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
-use crate::id::Parse;
+use crate::domain::{Limits, Parse};
 
-pub use availability::{Availability, SeenBy, SetAvailability};
+pub use availability::{SeenBy, SetAvailability};
 pub use backup::{BackupError, Progress, Verified, back_up, verify_backup};
 pub use blocklist::{BlockChanged, Blocklist, ChangeBlock, MOST_BLOCKS};
 pub use changes::{AskPending, Pending};
@@ -67,18 +66,17 @@ pub use friend_requests::{
     Approach, ApproachFriend, Approached, DeclineFriend, MOST_OPEN_REQUESTS, RemoveFriend, Requests,
 };
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
-pub use limits::Limits;
 pub use log::{LeftBecause, LogLeft};
 pub use measures::Measured;
-pub use messages::{AddMessage, Added, Message};
-pub use pages::{Cursor, Direction, Found, LIGHT_PAGE_BYTES, Page, PageQuery};
-pub use properties::{ChangeProperty, Property, PropertyChanged};
+pub use messages::{AddMessage, Added};
+pub use pages::{Found, LIGHT_PAGE_BYTES, Page};
+pub use properties::{ChangeProperty, PropertyChanged};
 pub use queue::Change;
 pub use readiness::NotReady;
 use readiness::Probes;
 use reading::{Readers, Together};
-pub use replays::{Once, Replay};
-pub use reports::{Report, ReportType, Reported, Undelivered};
+pub use replays::Once;
+pub use reports::{Report, Reported, Undelivered};
 use reserve::Reserve;
 pub use restore::{Restored, Since, restore};
 pub use schema::Schema;

@@ -9,8 +9,7 @@ use super::message_ids::{hash, listed_place, place_of_id, run};
 use super::reading::{Question, ask};
 use super::values::{ManyRows, Values};
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
-use crate::clock::Timestamp;
-use crate::id::{ConversationId, Instance, MessageId, UserId};
+use crate::domain::{Direction, Instance, MessageId, PageQuery, Timestamp};
 
 /// Maximum bytes of a message object beside its data: a test compares it with what the encoder writes.
 macro_rules! max_message_overhead {
@@ -240,52 +239,6 @@ static DAMAGED_PAGE: ManyRows = page!(
     r#"'{"ID":', json_quote(r.id), ',"Type":', json_quote(r.type), ',"Created":', json_quote(r.created),
        ',"MessageID":', json_quote(about.id), ',"UserID":', json_quote(r.user_id), '}'"#
 );
-
-/// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// The ID of a message or report.
-    pub id: Option<MessageId>,
-    /// A second of acceptance.
-    pub date: Option<Timestamp>,
-}
-
-impl Cursor {
-    /// The place that the ID of a report ends with, and the ID without hyphens: either way it names the report.
-    fn report(&self) -> Option<(i64, String)> {
-        let id = self.id.as_ref()?.as_str().replace('-', "").to_ascii_lowercase();
-        let place = id.get(20..).filter(|place| place.len() == 12)?;
-        Some((i64::from_str_radix(place, 16).ok()?, id))
-    }
-}
-
-/// Which way a page goes from its cursors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the cursors on, their own entries included; an empty cursor is before the very first entry.
-    Forward,
-    /// What stands just before the cursors; an empty cursor is behind the newest entry.
-    Backward,
-}
-
-/// Asks for a page of a conversation: messages from one cursor, reports from another.
-#[derive(Clone, Debug)]
-pub struct PageQuery {
-    /// The conversation.
-    pub conversation: ConversationId,
-    /// Who asks.
-    pub user: UserId,
-    /// Where the messages begin or end.
-    pub cursor: Cursor,
-    /// Where the reports begin or end.
-    pub report_cursor: Cursor,
-    /// Maximum messages of the page, and maximum reports.
-    pub entries: u32,
-    /// Maximum bytes of the page's entries; the nearest entry may exceed it.
-    pub bytes: u32,
-    /// Which way it goes.
-    pub direction: Direction,
-}
 
 /// A page of messages and reports.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::Error;
 use super::error::Doing as _;
 use super::writing::Writing;
-use crate::id::{ConversationId, UserId};
+use crate::domain::{ConversationId, UserId};
 
 const ADD: &str = "
     INSERT INTO participants (place, user_id, user_number, conversation_id, conversation_number,

@@ -8,8 +8,8 @@ use super::error::Doing as _;
 use super::queue::Batched;
 use super::values::ManyRows;
 use super::writing::Writing;
-use super::{Error, Replay, Store, WireText, stored_number};
-use crate::id::{ConversationId, StationId};
+use super::{Error, Store, WireText, stored_number};
+use crate::domain::{ConversationId, Property, Replay, StationId};
 
 /// What decides about each change: one text for all, with a comma between two changes and a space between two values. They
 /// are how many changes came before it, whether it was made before, and of the participant, if there is one, the
@@ -52,23 +52,6 @@ static OBJECTS: ManyRows = ManyRows::new(
     ),
     1,
 );
-
-/// Something of a conversation that is one participant's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Property {
-    /// `mute`, `unmute`.
-    Muted(bool),
-    /// `favorite`, `unfavorite`.
-    Favorite(bool),
-    /// `setlistitembackgroundcolor`: `#rrggbb`, lower-case.
-    BackgroundColor(String),
-    /// `hide` with a marker.
-    HideId(String),
-    /// `hide` without one: for good.
-    Hidden,
-    /// `unhide`: ends both.
-    Shown,
-}
 
 /// A change of what one participant sees of a conversation.
 #[derive(Clone, Debug)]

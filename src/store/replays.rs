@@ -5,8 +5,7 @@ use super::queue::Change;
 use super::values::ManyRows;
 use super::writing::Writing;
 use super::{Error, Store};
-use crate::clock::Timestamp;
-use crate::id::{Signature, UserId};
+use crate::domain::{Replay, Timestamp};
 
 const IS_KNOWN: &str =
     "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)";
@@ -26,17 +25,6 @@ const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at
 
 /// The most records that one step of expiry removes: it holds the writer for milliseconds.
 const STEP: i64 = 1000;
-
-/// What is kept of a signed change.
-#[derive(Clone, Copy, Debug)]
-pub struct Replay {
-    /// Who signed.
-    pub user: UserId,
-    /// The signature.
-    pub signature: Signature,
-    /// Until when the signed timestamp could be accepted, whatever the skew is set to.
-    pub expires_at: Timestamp,
-}
 
 /// What became of a change that its signature makes once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use super::places::place;
 use super::queue::Change;
 use super::values::ManyRows;
 use super::writing::Writing;
-use super::{Error, Replay, Store, WireText, stored};
-use crate::clock::Timestamp;
-use crate::id::{ConversationId, Instance, MessageId, StationId, UserId};
+use super::{Error, Store, WireText, stored};
+use crate::domain::{
+    ConversationId, Instance, MessageId, Replay, ReportType, StationId, Timestamp, UserId,
+};
 
 /// What decides about the reports of a participant. They pass between friends of whom none has blocked the other:
 /// what is reported is shown to both, so a block must not look otherwise than the end of the friendship.
@@ -107,24 +108,6 @@ static DELIVERED_TO: ManyRows = ManyRows::new(
 
 /// The most messages of which one change makes the reports: it is to hold the writer for milliseconds.
 const STEP: i64 = 256;
-
-/// What a report says of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportType {
-    /// It has reached the reader.
-    Delivered,
-    /// The reader has seen it.
-    Viewed,
-}
-
-impl ReportType {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Viewed => "viewed",
-        }
-    }
-}
 
 /// What a reader reports of messages.
 #[derive(Clone, Debug)]

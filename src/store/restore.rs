@@ -18,7 +18,7 @@ use super::files::give;
 use super::log::END_LOG;
 use super::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, schema};
 use crate::clock::Clock;
-use crate::id::Parse as _;
+use crate::domain::Parse as _;
 
 const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users ORDER BY email";
 

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::files::{kind_of, open_or_create};
 use super::{DatabaseFile, OpenError};
-use crate::id::Parse as _;
+use crate::domain::Parse as _;
 
 /// How long to try for a lock that is held: a server that is about to exit still has it for a moment, and
 /// [`ServerLock::holder`] takes it for an instant.

@@ -12,7 +12,7 @@ use super::log::{END_LOG, execute};
 use super::queue::Change;
 use super::writing::Writing;
 use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, schema};
-use crate::id::Parse as _;
+use crate::domain::Parse as _;
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";
 

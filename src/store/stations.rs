@@ -8,8 +8,7 @@ use super::error::Doing as _;
 use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Store, stored};
-use crate::clock::Timestamp;
-use crate::id::{Email, StationId, UserId};
+use crate::domain::{Email, StationId, Timestamp, UserId};
 
 const USED_AT: &str = "SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2";
 

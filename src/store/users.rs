@@ -11,7 +11,7 @@ use super::friends::friend_ids;
 use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Store, participants, stored};
-use crate::id::{ApiKey, ConversationId, Email, UserId};
+use crate::domain::{ApiKey, ConversationId, Email, FullName, Nick, UserId};
 use crate::keys::PublicKey;
 
 const ADD: &str = "
@@ -248,9 +248,9 @@ pub struct AddUser {
     /// The address.
     pub email: Email,
     /// What others call the user.
-    pub nick: String,
+    pub nick: Nick,
     /// The full name; may be empty.
-    pub full_name: String,
+    pub full_name: FullName,
     /// What the user logs in and signs with.
     pub api_key: ApiKey,
     /// The private key: PEM, encrypted under the user's encryption password.
@@ -272,8 +272,8 @@ impl Change for AddUser {
         let added = sqlx::query(ADD)
             .bind(id.as_str())
             .bind(self.email.as_str())
-            .bind(&self.nick)
-            .bind(&self.full_name)
+            .bind(self.nick.as_str())
+            .bind(self.full_name.as_str())
             .bind(self.api_key.as_str())
             .bind(digest(&self.api_key))
             .bind(&self.private_key)
@@ -296,9 +296,9 @@ pub struct RenameUser {
     /// The user.
     pub user: UserId,
     /// The new nick, if it changes.
-    pub nick: Option<String>,
+    pub nick: Option<Nick>,
     /// The new full name, if it changes.
-    pub full_name: Option<String>,
+    pub full_name: Option<FullName>,
     /// The nick, wrapped for each partner.
     pub display_names: HashMap<UserId, String>,
 }
@@ -323,7 +323,7 @@ impl Change for RenameUser {
             if partners.iter().any(|(partner, _)| !self.display_names.contains_key(partner)) {
                 return Ok(Renamed::PartnersChanged);
             }
-            if !set(on, SET_NICK, self.user, nick).await? {
+            if !set(on, SET_NICK, self.user, nick.as_str()).await? {
                 return Ok(Renamed::NotFound);
             }
             for (partner, display_name) in &self.display_names {
@@ -338,7 +338,7 @@ impl Change for RenameUser {
             self.changes(&friends).note(on).await?;
         }
         if let Some(full_name) = &self.full_name
-            && !set(on, SET_FULL_NAME, self.user, full_name).await?
+            && !set(on, SET_FULL_NAME, self.user, full_name.as_str()).await?
         {
             return Ok(Renamed::NotFound);
         }

@@ -4,8 +4,7 @@ use super::error::Doing as _;
 use super::queue::Change;
 use super::writing::Writing;
 use super::{Error, Store, stored};
-use crate::clock::Timestamp;
-use crate::id::{Email, UserId};
+use crate::domain::{Email, Timestamp, UserId, WorkspaceName};
 
 /// The most workspaces of one user: more than anybody needs, and few enough that nobody takes all names.
 pub const MOST_WORKSPACES: u16 = 100;
@@ -62,7 +61,7 @@ impl Store {
 #[derive(Clone, Debug)]
 pub struct RegisterWorkspace {
     /// Its name.
-    pub name: String,
+    pub name: WorkspaceName,
     /// For whom.
     pub owner: UserId,
     /// The server's second.
@@ -88,7 +87,7 @@ impl Change for RegisterWorkspace {
     }
 
     async fn apply(&self, on: &mut Writing) -> Result<Registered, Error> {
-        let owner = sqlx::query_scalar(OWNER).bind(&self.name);
+        let owner = sqlx::query_scalar(OWNER).bind(self.name.as_str());
         let owner: Option<String> =
             owner.fetch_optional(on.connection().await?).await.doing("looking for a workspace")?;
         match owner {
@@ -102,8 +101,10 @@ impl Change for RegisterWorkspace {
         if count >= i64::from(MOST_WORKSPACES) {
             return Ok(Registered::TooMany);
         }
-        let register =
-            sqlx::query(REGISTER).bind(&self.name).bind(self.owner.as_str()).bind(self.now.unix());
+        let register = sqlx::query(REGISTER)
+            .bind(self.name.as_str())
+            .bind(self.owner.as_str())
+            .bind(self.now.unix());
         register.execute(on.connection().await?).await.doing("registering a workspace")?;
         Ok(Registered::Registered)
     }

@@ -34,8 +34,8 @@ use super::readiness::Outcomes;
 use super::reserve::Reserve;
 use super::watch::watch;
 use super::writing::Writing;
-use super::{DatabaseFile, Error, Limits};
-use crate::id::{StationId, UserId};
+use super::{DatabaseFile, Error};
+use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
 use task::WriterTask;
 

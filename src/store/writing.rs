@@ -10,10 +10,10 @@ use std::sync::Arc;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, FromRow, SqliteConnection};
 
+use super::Error;
 use super::error::Doing as _;
 use super::values::{ManyRows, Values};
-use super::{Error, Limits};
-use crate::id::{StationId, UserId};
+use crate::domain::{Limits, StationId, UserId};
 
 /// The most texts of several statements that are remembered: as many as sqlx keeps prepared.
 const TEXTS: usize = 100;

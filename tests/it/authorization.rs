@@ -1,7 +1,7 @@
 //! Every action of the dispatch table, asked for by everybody who might ask.
 
 use chatserver::api::{ACTIONS, Action};
-use chatserver::id::{ApiKey, Email, Parse as _, UserId};
+use chatserver::domain::{ApiKey, Email, Parse as _, UserId};
 use serde_json::{Value, json};
 
 use crate::reports::settled;

@@ -4,11 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{ConversationId, Instance, MessageId, Parse as _, Signature};
+use chatserver::domain::{
+    ConversationId, Instance, Message, MessageId, Parse as _, Property, Replay, Signature,
+    Timestamp,
+};
 use chatserver::store::{
-    AddMessage, Added, Change, ChangeProperty, Clear, Cleared, Error, Message, Property,
-    PropertyChanged, Replay, Store, Writing,
+    AddMessage, Added, Change, ChangeProperty, Clear, Cleared, Error, PropertyChanged, Store,
+    Writing,
 };
 use futures_util::future::join_all;
 use serde_json::json;

@@ -1,7 +1,6 @@
 //! A server whose clock was wrong for a while: nothing is refused for it later, and nothing stays wrong.
 
-use chatserver::clock::Timestamp;
-use chatserver::id::Parse as _;
+use chatserver::domain::{Parse as _, Timestamp};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use chatserver::id::ApiKey;
+use chatserver::domain::ApiKey;
 use serde_json::{Value, json};
 
 use crate::binary::{Process, Workplace};
@@ -264,7 +264,7 @@ async fn a_running_server_notices_within_five_seconds() {
     let new_key = |person: &Person, name: &str| {
         let told = place.tells(&["user", "rotate-key", name]);
         assert_eq!(told["email"], person.email.as_str());
-        let api_key: ApiKey = chatserver::id::Parse::parse(text(&told["apikey"])).unwrap();
+        let api_key: ApiKey = chatserver::domain::Parse::parse(text(&told["apikey"])).unwrap();
         assert_ne!(api_key.as_str(), person.api_key.as_str());
         person.with_key(api_key)
     };

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chatserver::clock::Timestamp;
-use chatserver::id::{Instance, Parse as _};
+use chatserver::domain::{Instance, Parse as _, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -309,8 +308,8 @@ async fn the_ids_are_the_documented_digests() {
     let world = World::start().await;
     let admin = world.person_at(" Admin@OZEKI.hu ", "Administrator").await;
     assert_eq!(admin.user.as_str(), "d574638619cbff603bf857164c47e850");
-    let alice = chatserver::id::UserId::parse(ALICE).unwrap();
-    let conversation = chatserver::id::ConversationId::one_to_one(admin.user, alice);
+    let alice = chatserver::domain::UserId::parse(ALICE).unwrap();
+    let conversation = chatserver::domain::ConversationId::one_to_one(admin.user, alice);
     assert_eq!(conversation.as_str(), CONVERSATION);
 }
 

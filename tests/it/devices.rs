@@ -7,10 +7,9 @@ mod device;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use chatserver::domain::{Nick, Parse as _, ReportType};
 use chatserver::friends;
-use chatserver::id::Parse as _;
-use chatserver::store::ReportType;
-use chatserver::users::{self, Nick};
+use chatserver::users::{self};
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

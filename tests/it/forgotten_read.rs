@@ -1,8 +1,7 @@
 //! A read of another program that does not end, such as a `sqlite3` shell in a transaction.
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{ConversationId, Instance, MessageId, Parse as _};
-use chatserver::store::{AddMessage, Added, Message};
+use chatserver::domain::{ConversationId, Instance, Message, MessageId, Parse as _, Timestamp};
+use chatserver::store::{AddMessage, Added};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use chatserver::id::{ConversationId, Email, Parse as _, UserId};
+use chatserver::domain::{ConversationId, Email, Parse as _, UserId};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 

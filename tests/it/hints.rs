@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chatserver::id::UserId;
+use chatserver::domain::UserId;
 use chatserver::notifications::Inbox;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;

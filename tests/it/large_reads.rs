@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use chatserver::id::{ConversationId, Parse as _};
-use chatserver::store::{Cursor, Direction, Found, PageQuery};
+use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as _};
+use chatserver::store::Found;
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::task::JoinSet;

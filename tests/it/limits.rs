@@ -1,6 +1,6 @@
 //! Rates: of a user, of a client address that fails, and whom a proxy may name.
 
-use chatserver::id::ApiKey;
+use chatserver::domain::ApiKey;
 use reqwest::header::HeaderValue;
 use serde_json::json;
 

@@ -9,7 +9,7 @@ mod subscribing;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use chatserver::id::ApiKey;
+use chatserver::domain::ApiKey;
 use serde_json::json;
 
 use crate::ears::Ear;

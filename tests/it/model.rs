@@ -7,7 +7,7 @@ pub mod store;
 
 use std::ops::Range;
 
-use chatserver::store::Property;
+use chatserver::domain::Property;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::TestRunner;

@@ -1,7 +1,7 @@
 //! What others do among themselves, and what is their own, leaves no trace in what anybody else can see, down to
 //! the numbers of notifications.
 
-use chatserver::id::{Parse as _, StationId};
+use chatserver::domain::{Parse as _, StationId};
 use serde_json::{Value, json};
 
 use crate::reports::settled;

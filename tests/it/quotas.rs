@@ -105,7 +105,7 @@ async fn a_user_has_at_most_so_many_friends_whoever_accepts() {
     assert_eq!(emil.friends().await, json!({}));
     assert_eq!(emil.requests().await[0], incoming(&alice, "Alice"));
 
-    let carol = chatserver::id::UserId::named("carol@example.com").unwrap();
+    let carol = chatserver::domain::UserId::named("carol@example.com").unwrap();
     alice.removes(carol.as_str()).await.ok();
     alice.accepts(&dora).await.ok();
     assert_eq!(dora.requests().await, NONE);
@@ -119,7 +119,7 @@ async fn friends_beyond_a_new_limit_stay() {
     let world = world.restarts(&[("limits.friends", "1")]).await;
     let alice = alice.moves_to(&world);
     assert_eq!(alice.friends().await.as_object().unwrap().len(), 2);
-    let bob = chatserver::id::UserId::named("bob@example.com").unwrap();
+    let bob = chatserver::domain::UserId::named("bob@example.com").unwrap();
     alice.wants(bob.as_str()).await.ok();
 }
 

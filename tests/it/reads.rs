@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chatserver::id::UserId;
+use chatserver::domain::UserId;
 use chatserver::store::{Error, Store, WireText};
 use futures_util::future::join_all;
 use serde_json::json;

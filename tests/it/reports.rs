@@ -7,8 +7,7 @@ mod pages;
 mod random;
 mod whole;
 
-use chatserver::clock::Timestamp;
-use chatserver::id::Parse as _;
+use chatserver::domain::{Parse as _, Timestamp};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 

@@ -1,7 +1,6 @@
 //! Signatures: what they cover, how fresh they must be, and that the same bytes act once.
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{ApiKey, Parse as _};
+use chatserver::domain::{ApiKey, Parse as _, Timestamp};
 use serde_json::json;
 use sqlx::ConnectOptions as _;
 

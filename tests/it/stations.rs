@@ -3,7 +3,7 @@
 mod background;
 mod commands;
 
-use chatserver::id::{ApiKey, StationId};
+use chatserver::domain::{ApiKey, StationId};
 use serde_json::json;
 
 use crate::world::{Answer, Person, Prepared, World, until};

@@ -14,8 +14,9 @@ use super::super::queue::{BATCH_BYTES, Item, Oldest, Waiting, apply};
 use super::super::readiness::Outcomes;
 use super::super::values::ROWS;
 use super::super::writing::Writing;
-use super::super::{DatabaseFile, Error, Limits};
+use super::super::{DatabaseFile, Error};
 use super::Told;
+use crate::domain::Limits;
 
 /// The least time between commits, in the long run: a thousand flushes a second are about what disks of hired machines
 /// allow, and who flushes more often is stopped by them for longer. What comes more often goes together.

@@ -49,7 +49,7 @@ async fn one_thing_after_the_other() {
         Stage::with(&[("limits.body_bytes", "2048"), ("limits.message_bytes", "1024")]).await;
     let (alice, bob) = (&stage.alice, &stage.bob);
     let carol = stage.world.person("Carol").await;
-    let carols = chatserver::id::ConversationId::one_to_one(bob.user, carol.user).to_string();
+    let carols = chatserver::domain::ConversationId::one_to_one(bob.user, carol.user).to_string();
     // What is not delivered before they part is not reported afterwards.
     stage.everything().await;
     stage.world.parts(alice, bob).await;

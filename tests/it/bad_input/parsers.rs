@@ -1,14 +1,9 @@
 //! Every parser takes exactly its grammar, which is written here a second time, and never panics.
 
-use chatserver::clock::Timestamp;
-use chatserver::conversations::{Color, HideId};
-use chatserver::id::{
-    ApiKey, ConversationId, Email, Instance, MessageId, Parse, Signature, StationId, UserId,
+use chatserver::domain::{
+    ApiKey, Color, ConversationId, Data, Email, FullName, HideId, Instance, Kind, MessageId, Nick,
+    Parse, Property, Signature, StationId, Timestamp, UserId, WorkspaceName,
 };
-use chatserver::messages::{Data, Kind};
-use chatserver::store::Property;
-use chatserver::users::{FullName, Nick};
-use chatserver::workspaces::WorkspaceName;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use unicode_normalization::UnicodeNormalization as _;

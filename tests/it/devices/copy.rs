@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use chatserver::id::UserId;
+use chatserver::domain::UserId;
 use serde_json::{Value, json};
 
 /// A conversation as a device remembers it.

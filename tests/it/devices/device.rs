@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use chatserver::clock::Timestamp;
-use chatserver::id::Parse as _;
-use chatserver::store::ReportType;
+use chatserver::domain::{Parse as _, ReportType, Timestamp};
 use proptest::sample::Index;
 use serde_json::{Value, json};
 use tokio::time::timeout;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chatserver::id::{ApiKey, Email, Parse as _, StationId, UserId};
+use chatserver::domain::{ApiKey, Email, Parse as _, StationId, UserId};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Error, Message};

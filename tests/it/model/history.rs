@@ -3,9 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{Instance, MessageId, Parse as _};
-use chatserver::store::{Message, Property};
+use chatserver::domain::{Instance, Message, MessageId, Parse as _, Property, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Ask, Look, Resolved, START, Said, Server, Shown, TALKS, When};

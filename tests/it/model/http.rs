@@ -1,6 +1,6 @@
 //! The whole server, as its clients see it.
 
-use chatserver::store::Property;
+use chatserver::domain::Property;
 use serde_json::{Value, json};
 
 use super::history::{date, message, message_id, written};

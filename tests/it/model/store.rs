@@ -2,14 +2,17 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use chatserver::domain::{
+    ConversationId, Cursor, Direction, FullName, Instance, Limits, Nick, PageQuery, Parse,
+    Property, Replay, Signature, UserId,
+};
 use chatserver::friends;
-use chatserver::id::{ConversationId, Instance, Parse, Signature, UserId};
 use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::store::{
-    AddMessage, Added, ChangeProperty, Clear, Cleared, Cursor, Direction, Limits, PageQuery,
-    Property, PropertyChanged, Purged, Replay, Schema, Store, WireText,
+    AddMessage, Added, ChangeProperty, Clear, Cleared, PropertyChanged, Purged, Schema, Store,
+    WireText,
 };
-use chatserver::users::{self, FullName, Nick};
+use chatserver::users::{self};
 use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection};

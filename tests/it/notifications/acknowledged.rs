@@ -1,7 +1,6 @@
 //! Acknowledged delivery: what is told comes again until the client says that it has it.
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{Email, Parse as _, StationId, UserId};
+use chatserver::domain::{Email, Parse as _, StationId, Timestamp, UserId};
 use chatserver::notifications::Sequence;
 use chatserver::store::Epoch;
 use serde_json::json;

@@ -1,8 +1,6 @@
 //! What the server reports of its own accord: that a page has brought a message.
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{ConversationId, Parse as _};
-use chatserver::store::{Cursor, Direction, PageQuery};
+use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as _, Timestamp};
 use serde_json::{Value, json};
 
 use super::{

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{ConversationId, MessageId, Parse as _};
-use chatserver::store::{Cursor, Direction, Page, PageQuery, WireText};
+use chatserver::domain::{
+    ConversationId, Cursor, Direction, MessageId, PageQuery, Parse as _, Timestamp,
+};
+use chatserver::store::{Page, WireText};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;

@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use chatserver::clock::Timestamp;
-use chatserver::id::{Parse as _, StationId};
+use chatserver::domain::{Parse as _, StationId, Timestamp};
 use futures_util::FutureExt as _;
 
 use super::{sorted, stations_of};

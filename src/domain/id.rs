@@ -2,38 +2,14 @@
 //!
 //! [`Parse::parse`] is the only way in, so whatever holds one of these need not check it again.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use md5::{Digest, Md5};
 use rand::Rng;
 use rand::distr::{Alphanumeric, SampleString};
 
+use super::parse::Parse;
 use crate::random::os_random;
-
-/// A value that is read from text: a header, a field of a request, an argument or a column.
-pub trait Parse: Sized {
-    /// What well-formed text looks like, to complete the sentence "… must be".
-    const EXPECTED: &'static str;
-
-    /// The value, or `None` where the text is not well-formed.
-    fn parse(text: &str) -> Option<Self>;
-
-    /// What is wrong with malformed text, for mistakes that are common enough to be named.
-    #[must_use]
-    fn objection(_text: &str) -> Option<&'static str> {
-        None
-    }
-
-    /// [`Self::EXPECTED`], followed by the objection to this text if there is one.
-    #[must_use]
-    fn expected_of(text: &str) -> Cow<'static, str> {
-        match Self::objection(text) {
-            Some(objection) => format!("{}; {objection}", Self::EXPECTED).into(),
-            None => Self::EXPECTED.into(),
-        }
-    }
-}
 
 /// `N` lower-case hexadecimal characters, kept as the text they are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

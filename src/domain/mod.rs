@@ -1,0 +1,29 @@
+//! Types and pure rules: no I/O, no SQL, no HTTP and no clock of its own.
+//!
+//! [`Parse::parse`] is the only way to make most of these values from text, so whatever holds one need not check it again.
+
+mod availability;
+mod id;
+mod limits;
+mod message;
+mod page;
+mod parse;
+mod property;
+mod replay;
+mod report;
+mod timestamp;
+mod user;
+mod workspace;
+
+pub use availability::Availability;
+pub use id::{ApiKey, ConversationId, Email, Instance, MessageId, Signature, StationId, UserId};
+pub use limits::Limits;
+pub use message::{Data, Kind, Message};
+pub use page::{Cursor, Direction, PageQuery};
+pub use parse::Parse;
+pub use property::{Color, HideId, Property};
+pub use replay::Replay;
+pub use report::ReportType;
+pub use timestamp::Timestamp;
+pub use user::{FullName, Nick};
+pub use workspace::WorkspaceName;
