@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value, de};
 
-use crate::{bounded, store};
+use crate::bounded;
 use values::parsed;
 pub use values::{
     AllowedOrigin, Bounded, DatabaseUrl, ErrorStatus, Filter, List, LogFormat, MetricsListen,
@@ -288,8 +288,23 @@ impl Layers {
             let value = self.setting(&name).map_or_else(String::new, |value| shown(value));
             Error::Wrong { name, value, problem: error.into_inner().message().to_owned() }
         })?;
+        config.http.agree()?;
         config.limits.agree()?;
         Ok(config)
+    }
+}
+
+impl Http {
+    /// Refuses one address for two listeners.
+    fn agree(&self) -> Result<(), Error> {
+        match self.metrics_listen.0 {
+            Some(address) if address == self.listen && address.port() != 0 => Err(Error::Wrong {
+                name: "http.metrics_listen".to_owned(),
+                value: address.to_string(),
+                problem: "must not be the address of http.listen".to_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -132,7 +132,7 @@ impl Restore {
         let mut text = format!("{} is restored; epoch {epoch} has begun", restored.path);
         let mut json = json!({ "file": restored.path, "epoch": epoch });
         if let Some(since) = &restored.since {
-            text += &told(since);
+            text += &told(since, &self.settings.as_flags());
             json["disabledsince"] = json!(since.disabled);
             json["rotatedsince"] = json!(since.rotated);
             json["addedsince"] = json!(since.added);
@@ -142,8 +142,8 @@ impl Restore {
     }
 }
 
-/// What the restore has undone, and what to do about it.
-fn told(since: &Since) -> String {
+/// What the restore has undone, and the commands that make up for it.
+fn told(since: &Since, flags: &str) -> String {
     if let Some(problem) = &since.unreadable {
         return format!(
             "\nThe replaced database can't be read ({problem}): look yourself for accounts that were disabled, and for \
@@ -151,15 +151,14 @@ fn told(since: &Since) -> String {
         );
     }
     let lists = [
-        (
-            &since.disabled,
-            "was disabled since the backup and is enabled again: chatserver user disable",
-        ),
-        (&since.rotated, "has the API key of before its rotation: chatserver user rotate-key"),
-        (&since.added, "was added since the backup and is gone: chatserver user add"),
+        (&since.disabled, "was disabled since the backup and is enabled again", "disable", ""),
+        (&since.rotated, "has the API key of before its rotation", "rotate-key", ""),
+        (&since.added, "was added since the backup and is gone", "add", " --nick NICK"),
     ];
-    let lines = lists.iter().flat_map(|(emails, what)| {
-        emails.iter().map(move |email| format!("\n{email} {what} {email}"))
+    let lines = lists.iter().flat_map(|(emails, what, command, argument)| {
+        emails.iter().map(move |email| {
+            format!("\n{email} {what}: chatserver user {command} {email}{argument}{flags}")
+        })
     });
     lines.collect()
 }

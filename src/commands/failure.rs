@@ -52,6 +52,9 @@ fn code(failed: &(dyn Error + 'static)) -> &'static str {
             BackupError::Exists { .. } | BackupError::Replaces { .. } => "already_exists",
             BackupError::Name { .. } => "invalid_argument",
             BackupError::Unfit { .. } => "invalid_backup",
+            BackupError::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "invalid_argument"
+            }
             BackupError::File { .. } => "failed",
             BackupError::Database { .. } => "database_failed",
         }

@@ -157,6 +157,15 @@ impl Settings {
         Config::load(self.config.as_deref(), environment, &flags)
     }
 
+    /// The flags that name the same settings in another command, each behind a space.
+    fn as_flags(&self) -> String {
+        let config = self.config.as_ref().map(|path| ("config", path.display().to_string()));
+        let url = self.database_url.clone().map(|url| ("database-url", url));
+        let flags = [config, url].into_iter().flatten();
+        let in_shell = |text: String| format!("'{}'", text.replace('\'', r"'\''"));
+        flags.map(|(name, value)| format!(" --{name} {}", in_shell(value))).collect()
+    }
+
     /// Opens the database that there is. A mistyped path must not create one.
     async fn open(&self) -> Result<Database, Failed> {
         self.open_with(Schema::MustBeCurrent).await

@@ -21,7 +21,12 @@ impl Output {
 
     /// Prints the form that was asked for on stdout.
     pub fn print(self, as_json: bool) -> Result<(), Failed> {
-        Ok(write(&self.in_form(as_json))?)
+        write(&self.in_form(as_json)).map_err(|error| {
+            if failure::is_of_the_reader(&error) {
+                return error.into();
+            }
+            Refusal::with_code("failed", format!("stdout can't be written: {error}"))
+        })
     }
 
     /// The same, of a command that has changed something. Where stdout fails, the failure says that it has, and carries the

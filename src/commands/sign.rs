@@ -21,7 +21,7 @@ pub struct Sign {
     /// Who signs: an e-mail address or a user id
     #[arg(long, value_name = "USER")]
     user: String,
-    /// The value of Ozeki-Station; of the signed APIs, workspace alone does without one
+    /// The value of Ozeki-Station; only the API workspace does without
     #[arg(long, value_name = "ID")]
     station: Option<String>,
     /// The value of api in the query
@@ -44,6 +44,11 @@ impl Sign {
                 Refusal::argument(format!("--station must be {}", StationId::EXPECTED))
             })
         });
+        if station.is_none() && self.api != "workspace" {
+            return Err(Refusal::argument(
+                "--station is missing: only the API workspace does without",
+            ));
+        }
         let no_key = |problem: &str| Refusal::argument(format!("{KEY} must {problem}"));
         let key = std::env::var(KEY).map_err(|_| no_key("hold the API key"))?;
         let key = ApiKey::parse(&key).ok_or_else(|| no_key(&format!("be {}", ApiKey::EXPECTED)))?;

@@ -159,6 +159,9 @@ fn refuse_name(database: &DatabaseFile, to: &Path) -> Result<(), BackupError> {
         return refused("its path is not UTF-8".to_owned());
     }
     let (Some(folder), Some(name)) = (to.parent(), to.file_name()) else { return Ok(()) };
+    if !folder.exists() {
+        return refused(format!("there is no folder {}: create it first", folder.display()));
+    }
     // The files beside the database have its name without links.
     let resolved = folder.canonicalize().map_or_else(|_| to.to_owned(), |folder| folder.join(name));
     let beside = ["-wal", "-shm", "-journal", "-server"].map(|suffix| database.sibling(suffix));

@@ -5,7 +5,7 @@ mod refused;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use chatserver::clock::Clock;
@@ -314,9 +314,35 @@ async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoe
     assert_eq!(told["disabledsince"], emails("alice"));
     assert_eq!(told["rotatedsince"], emails("bob"));
     assert_eq!(told["addedsince"], emails("carol"));
-    let _server = serves_again(&place, address).await;
+    let server = serves_again(&place, address).await;
     assert_eq!(bob.reads().await, ["before"]);
     assert_eq!(alice.reads().await, ["before"]);
+    stops(server).await;
+}
+
+#[test]
+fn a_restore_tells_commands_that_can_be_pasted() {
+    let place = Workplace::new();
+    let url = ["--database-url", "sqlite://it's here.db"];
+    let user = |arguments: &[&str]| place.tells(&[&["user"], arguments, &url].concat());
+    user(&["add", "alice@example.com", "--nick", "Alice"]);
+    place.tells(&[&["backup", "sound"], &url[..]].concat());
+    user(&["disable", "alice@example.com"]);
+    user(&["add", "bob@example.com", "--nick", "Bob"]);
+    let restored = place.runs(&[&["restore", "sound", "--force"], &url[..]].concat());
+    let told = String::from_utf8(restored.stdout).unwrap();
+    let commands = told.lines().filter_map(|line| line.split_once(": chatserver "));
+    let commands: Vec<_> = commands.map(|(_, command)| command.to_owned()).collect();
+    assert_eq!(commands.len(), 2, "{told}");
+    let binary = env!("CARGO_BIN_EXE_chatserver");
+    for command in &commands {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("'{binary}' {command}")]).current_dir(place.path());
+        let done = shell.output().unwrap();
+        assert!(done.status.success(), "{command}: {done:?}");
+    }
+    assert_eq!(user(&["show", "bob@example.com"])["nick"], "NICK");
+    assert_eq!(user(&["show", "alice@example.com"])["disabled"], true);
 }
 
 #[tokio::test]

@@ -341,16 +341,17 @@ fn sign_equals_openssl() {
     let place = Workplace::new();
     let (user, station) = ("d574638619cbff603bf857164c47e850", "0123456789abcdef".repeat(2));
     let key = "d040b0a1".repeat(8);
-    let line = r#"printf 'chatserver\nchatconversation\n%s\n%s\n%s' "$USERID" "$STATION" "$BODY" | openssl dgst -sha256 -hmac "$APIKEY" -r | cut -c1-64"#;
+    let line = r#"printf 'chatserver\n%s\n%s\n%s\n%s' "$API" "$USERID" "$STATION" "$BODY" | openssl dgst -sha256 -hmac "$APIKEY" -r | cut -c1-64"#;
     for body in [r#"{"action":"list"}"#, "", "{\"a\":\n\"é ✓ %s \\\\ \"}", " trailing\t "] {
-        for station in ["", station.as_str()] {
+        for (api, station) in [("workspace", ""), ("chatconversation", station.as_str())] {
             let mut shell = Command::new("sh");
             shell.args(["-c", line]);
             shell.envs([("USERID", user), ("STATION", station), ("BODY", body), ("APIKEY", &key)]);
+            shell.env("API", api);
             let expected = shell.output().unwrap();
             assert!(expected.status.success() && expected.stdout.len() == 65, "{expected:?}");
             for name in [user, "Admin@Ozeki.hu"] {
-                let mut arguments = vec!["sign", "--user", name, "--api", "chatconversation"];
+                let mut arguments = vec!["sign", "--user", name, "--api", api];
                 if !station.is_empty() {
                     arguments.extend(["--station", station]);
                 }
@@ -376,6 +377,8 @@ fn sign_says_what_it_lacks() {
         |user, station| ["sign", "--api", "chatfriends", "--user", user, "--station", station];
     let error = place.fails(&arguments("admin@ozeki.hu", &station));
     assert!(error.contains("CHATSERVER_APIKEY"), "{error}");
+    let error = place.fails(&["sign", "--api", "chatfriends", "--user", "admin@ozeki.hu"]);
+    assert!(error.contains("--station is missing"), "{error}");
     for (user, station, key, named) in [
         ("admin@ozeki.hu", station.as_str(), "too-short", "CHATSERVER_APIKEY"),
         ("admin@ozeki.hu", "short", key.as_str(), "--station"),

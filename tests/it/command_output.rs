@@ -42,6 +42,9 @@ async fn with_json_a_failure_is_one_object_with_an_errorcode() {
     place.tells(&add);
     fails_with(&place, &add, "already_exists", "alice@example.com");
     fails_with(&place, &["user", "show", "bob@example.com"], "not_found", "bob@example.com");
+    fails_with(&place, &["backup", "verify", "none"], "invalid_argument", "none");
+    fails_with(&place, &["restore", "none", "--force"], "invalid_argument", "none");
+    fails_with(&place, &["backup", "no/folder"], "invalid_argument", "create it first");
     let url = format!("sqlite://{}", place.path().display());
     fails_with(&place, &["user", "list", "--database-url", &url], "database_failed", "a folder");
     let taken = std::net::TcpListener::bind(free_address()).unwrap();
@@ -145,6 +148,7 @@ fn output_that_fails_is_told_as_that_and_carries_the_result() {
     );
     // Nothing was changed, so nothing is said of it.
     let error = runs(&["user", "list"]);
+    assert!(error.contains("stdout can't be written"), "{error}");
     assert!(!error.contains("carried out") && error.contains("No space"), "{error}");
 }
 
@@ -162,7 +166,7 @@ fn a_password_from_an_editor_of_windows_has_no_byte_order_mark() {
 fn what_has_no_end_is_read_up_to_a_bound() {
     let place = Workplace::new();
     let add = ["user", "add", "a@b.c", "--nick", "A", "--encryption-password-file"];
-    let sign = ["sign", "--user", "a@b.c", "--api", "chatconversation"];
+    let sign = ["sign", "--user", "a@b.c", "--api", "workspace"];
     for (arguments, code, part) in [
         (&[&add[..], &["/dev/zero"]].concat()[..], "invalid_argument", "/dev/zero can't be read"),
         (&[&add[..], &["-"]].concat(), "invalid_argument", "- can't be read"),

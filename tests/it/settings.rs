@@ -230,6 +230,15 @@ fn an_unknown_setting_is_refused() {
 }
 
 #[test]
+fn the_metrics_have_an_address_of_their_own() {
+    let place = Workplace::new();
+    let listens = |address| ("CHATSERVER_HTTP__METRICS_LISTEN", address);
+    let error = refusal(&check(&place, &[], &[listens("127.0.0.1:8080")]));
+    assert!(error.contains("http.metrics_listen") && error.contains("http.listen"), "{error}");
+    assert!(check(&place, &[], &[listens("127.0.0.1:8081")]).status.success());
+}
+
+#[test]
 fn each_layer_overrides_the_one_below() {
     let place = Workplace::new();
     let text = "[http]\nlisten = \"127.0.0.1:1001\"\n[database]\nurl = \"sqlite://file.db\"\n";
