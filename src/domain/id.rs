@@ -85,7 +85,7 @@ macro_rules! secret {
 }
 
 hex_id! {
-    /// A user: `md5(e-mail)` (docs/protocol.md#friends).
+    /// A user: `md5(e-mail)` (docs/protocol.md#headers-d).
     UserId, 32, "32 lower-case hexadecimal characters"
 }
 hex_id! {

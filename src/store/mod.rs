@@ -101,8 +101,7 @@ pub struct Store {
     readers: Readers,
     pages: Together<pages::Asking>,
     lists: Together<conversations::AskConversations>,
-    /// The one connection for large pages. A page of 8 MiB takes 50 MiB until it is copied into its reply: SQLite has it three
-    /// times, and two copies are passed on. On several connections, each thread would keep some of that for its next page.
+    /// The one connection for large pages: its thread alone keeps memory of the last one.
     large_reader: Readers,
     writer: Writer,
     epoch: Epoch,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 fn root() -> &'static Path {
@@ -36,8 +37,11 @@ fn anchors(document: &Path) -> BTreeSet<String> {
         is_code ^= line.starts_with("```");
         let heading = line.trim_start_matches('#');
         if !is_code && line.len() > heading.len() && heading.starts_with(' ') {
-            let is_new = found.insert(anchor(heading.trim()));
-            assert!(is_new, "{} has two headings {heading}", document.display());
+            let anchor = anchor(heading.trim());
+            // Of several headings with one text, the later ones have a number.
+            let numbered = (1..).map(|number| format!("{anchor}-{number}"));
+            let mut anchors = iter::once(anchor.clone()).chain(numbered);
+            found.extend(anchors.find(|anchor| !found.contains(anchor)));
         }
     }
     found

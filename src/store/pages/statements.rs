@@ -1,0 +1,327 @@
+//! The statements that make pages.
+
+use super::super::message_ids::{listed_place, place_of_id, run};
+use super::super::values::ManyRows;
+
+/// Maximum bytes of a message object beside its data: a test compares it with what the encoder writes.
+macro_rules! max_message_overhead {
+    () => {
+        288
+    };
+}
+
+/// Maximum bytes of a report object, tested in the same way.
+macro_rules! max_report_bytes {
+    () => {
+        219
+    };
+}
+
+/// The bytes of a message object.
+macro_rules! message_bytes {
+    () => {
+        r#"octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
+                          + octet_length(m.id) + octet_length(coalesce(m.type, '"Message"'))
+                          + octet_length('yyyy-MM-dd HH:mm:ss') + octet_length(m.valid_until)
+                          + octet_length(m.data)"#
+    };
+}
+
+/// SQL that halves the places of a generation until it finds the first of a table that is of a date or later, as its
+/// sequence number. The column never falls: it holds the latest date so far, and the first entry whose date is not earlier
+/// than another is the first of which that is true of the latest date so far.
+macro_rules! first_since {
+    ($table:literal, $column:literal, $date:literal, $next:literal) => {
+        concat!(
+            "(WITH RECURSIVE search (low, high) AS (
+                  SELECT CAST(1 AS BIGINT), ",
+            $next,
+            " UNION ALL
+                  SELECT CASE WHEN (SELECT ",
+            $column,
+            " FROM ",
+            $table,
+            " WHERE place = base + (low + high) / 2) < ",
+            $date,
+            "      THEN (low + high) / 2 + 1 ELSE low END,
+                         CASE WHEN (SELECT ",
+            $column,
+            " FROM ",
+            $table,
+            " WHERE place = base + (low + high) / 2) < ",
+            $date,
+            "      THEN high ELSE (low + high) / 2 END
+                  FROM search WHERE low < high
+              )
+              SELECT low FROM search WHERE low >= high)"
+        )
+    };
+}
+
+/// A message object, of texts that are what was stored.
+macro_rules! message_object {
+    () => {
+        r#"'{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'), ',"Created":"', datetime(m.created, 'unixepoch'),
+       '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}'"#
+    };
+}
+
+/// A report object.
+macro_rules! report_object {
+    () => {
+        r#"'{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created, '","MessageID":"', about.id,
+       '","UserID":"', r.user_id, '"}'"#
+    };
+}
+
+/// The place of message `m`, where it is to be reported as delivered to a reader; else NULL.
+macro_rules! undelivered {
+    ($reader:literal, $reader_number:literal, $delivered_to:literal, $may_report:literal) => {
+        concat!(
+            "CASE WHEN m.sender_number <> ",
+            $reader_number,
+            " AND m.place > ",
+            $delivered_to,
+            " AND ",
+            $may_report,
+            " AND NOT EXISTS (
+                      SELECT 1 FROM reports r
+                      WHERE r.message_place = m.place AND r.user_id = ",
+            $reader,
+            " AND r.type = 'delivered')
+                  THEN m.place END"
+        )
+    };
+}
+
+/// A page that begins at its cursors and goes forward where `is_forward` is true, backward otherwise. No sequence number
+/// of a generation is left out, so a page is everything between two places.
+///
+/// `head` is the conversation, if it is the caller's, the places that the cursors name, and whether any page of it fits
+/// into the bytes ([`max_message_overhead`], [`max_report_bytes`]). `start` has the entries that the page begins at. `kept` says how many messages there are from there on and how many of them
+/// the page has: where not every page fits, always the nearest, and forward from a known one the next one, too.
+/// `ends` says the same of the reports, which have the bytes that messages leave (`weighed`); where no message gets the
+/// client further, one report does.
+///
+/// `bound` is what the page can have at most, in bytes. Where that is more than `light_bytes`, its messages are weighed, unless
+/// there are so many that weighing them takes long (`is_heavy`). Where `weight` is more than `light_bytes`, too, the text is the
+/// weight alone, and the page is not made. Where `light_bytes` is negative, the text is the [`Plan`](super::Plan) of the page.
+///
+/// The text has three parts with a bar between them, and only the first may hold bars itself: the messages, the reports,
+/// and with spaces between them whether there is more, the instance, its generation, and the places of messages of
+/// others that are still to be reported as delivered to the caller.
+///
+/// Each step is one row, handed on by a coroutine. That takes a `LIMIT` in the step and a `WHERE` in the next one: otherwise
+/// SQLite copies the expressions of a step to wherever they are used, and `MATERIALIZED` makes a table for each, which is
+/// a tenth of what a page costs. What is put together is put in order first: `string_agg` with an order of its own
+/// copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
+pub(super) static PAGE: ManyRows = ManyRows::values_of(concat!(
+    "
+WITH
+asked AS (
+    SELECT ? AS conversation, ? AS asker, ? AS cursor_id, ? AS cursor_hash, ? AS cursor_date, ? AS entries,
+           ? AS most_bytes, ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward, ? AS light_bytes
+    LIMIT 1
+),
+head AS (
+    SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
+           c.longest_data, p.standing, p.user_number, p.delivered_to,
+           entries * (c.longest_data + ",
+    max_message_overhead!(),
+    " + ",
+    max_report_bytes!(),
+    ") <= most_bytes AS fits,
+           CASE WHEN cursor_id IS NOT NULL THEN ",
+    place_of_id!("c.generation", "c.next_seq", "cursor_id", "cursor_hash"),
+    " END AS known,
+           (SELECT r.place FROM reports r
+            WHERE r.place = (c.generation << 32) + report_seq AND replace(r.id, '-', '') = cursor_report
+           ) AS report_known
+    FROM asked CROSS JOIN participants p CROSS JOIN conversations c ON c.number = p.conversation_number
+    WHERE p.user_id = asker AND p.conversation_id = conversation
+    LIMIT 1
+),
+start AS (
+    SELECT head.*,
+           CASE WHEN is_forward THEN 0 ELSE -1 END + CASE
+               WHEN known IS NOT NULL THEN known
+               WHEN cursor_date IS NOT NULL THEN base + ",
+    first_since!("messages", "accepted_at", "cursor_date", "next_seq"),
+    "          WHEN is_forward THEN base + 1
+               ELSE base + next_seq END AS near,
+           CASE WHEN is_forward THEN 0 ELSE -1 END + CASE
+               WHEN report_known IS NOT NULL THEN report_known
+               WHEN report_date IS NOT NULL THEN base + ",
+    first_since!("reports", "coalesce(max_created, created)", "report_date", "next_report_seq"),
+    "          WHEN is_forward THEN base + 1
+               ELSE base + next_report_seq END AS report_near,
+           CASE WHEN is_forward AND known IS NOT NULL THEN 2 ELSE 1 END AS least,
+           CASE WHEN is_forward AND report_known IS NOT NULL THEN 2 ELSE 1 END AS report_least
+    FROM head WHERE base IS NOT NULL LIMIT 1
+),
+kept AS (
+    SELECT reach.*, CASE WHEN fits OR is_heavy THEN reach ELSE (
+               SELECT count(*) FROM (
+                   SELECT row_number() OVER nearest AS nth, sum(",
+    message_bytes!(),
+    r#"             ) OVER nearest AS bytes
+                   FROM messages m
+                   WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - reach + 1 END
+                       AND CASE WHEN is_forward THEN near + reach - 1 ELSE near END
+                   WINDOW nearest AS (ORDER BY abs(m.place - near) ROWS UNBOUNDED PRECEDING)) AS sized
+               WHERE nth <= least OR bytes <= most_bytes) END AS kept
+    FROM (
+        SELECT bounded.*, light_bytes >= 0 AND bound > light_bytes AND (reach > 500 OR report_reach > 500) AS is_heavy
+        FROM (
+            SELECT there.*, CASE WHEN there < entries THEN there ELSE entries END AS reach,
+                   CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach,
+                   CASE WHEN there < entries THEN there ELSE entries END * (longest_data + "#,
+    max_message_overhead!(),
+    r#")
+                   + CASE WHEN report_there < entries THEN report_there ELSE entries END * "#,
+    max_report_bytes!(),
+    r#" AS bound
+            FROM (
+                SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
+                       CASE WHEN is_forward THEN base + next_report_seq - report_near
+                            ELSE report_near - base END AS report_there
+                FROM start WHERE base IS NOT NULL) AS there) AS bounded) AS reach
+    LIMIT 1
+),
+ends AS (
+    SELECT kept.*, CASE WHEN fits OR is_heavy THEN report_reach ELSE (
+               SELECT count(*) FROM (
+                   SELECT coalesce(sum("#,
+    message_bytes!(),
+    r#"            ), 0) AS taken FROM messages m
+                   WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
+                       AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) AS weighed
+               CROSS JOIN (
+                   SELECT row_number() OVER nearest AS nth,
+                          sum(octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
+                              + octet_length(r.id) + octet_length(r.type) + octet_length(r.created)
+                              + octet_length(about.id) + octet_length(r.user_id)) OVER nearest AS bytes
+                   FROM reports r CROSS JOIN messages about
+                   WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
+                                              ELSE report_near - report_reach + 1 END
+                           AND CASE WHEN is_forward THEN report_near + report_reach - 1
+                                    ELSE report_near END
+                       AND about.place = r.message_place
+                   WINDOW nearest AS (ORDER BY abs(r.place - report_near)
+                                      ROWS UNBOUNDED PRECEDING)) AS sized
+               WHERE (nth <= report_least AND kept < least) OR bytes <= most_bytes - taken) END AS report_kept,
+           CASE WHEN bound <= light_bytes OR light_bytes < 0 THEN 0 WHEN is_heavy THEN bound ELSE (
+               SELECT coalesce(sum("#,
+    message_bytes!(),
+    r#"        ), 0) + report_reach * "#,
+    max_report_bytes!(),
+    r#" FROM messages m
+               WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
+                   AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) END AS weight
+    FROM kept WHERE base IS NOT NULL LIMIT 1
+)
+SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', more, instance, generation, near, kept, report_near, report_kept,
+                                                    longest_data, user_number, delivered_to, standing = 'open')
+            WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
+    SELECT concat(
+        string_agg(object, ','), '|', (SELECT string_agg(object, ',') FROM (
+                SELECT concat("#,
+    report_object!(),
+    r#") AS object
+                FROM reports r CROSS JOIN messages about
+                WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
+                                           ELSE report_near - report_kept + 1 END
+                        AND CASE WHEN is_forward THEN report_near + report_kept - 1 ELSE report_near END
+                    AND about.place = r.message_place
+                ORDER BY r.place) AS objects), '|', more, ' ', instance, ' ', generation, ' ', string_agg(news, ' '))
+    FROM (
+        SELECT concat("#,
+    message_object!(),
+    r#") AS object, "#,
+    undelivered!("asker", "user_number", "delivered_to", "standing = 'open'"),
+    r#" AS news
+        FROM messages m
+        WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
+            AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END
+        ORDER BY m.place) AS objects) END
+FROM (
+    SELECT ends.*, CASE WHEN is_forward THEN kept < there OR report_kept < report_there
+                        ELSE kept < reach OR report_kept < report_reach END AS more
+    FROM ends WHERE base IS NOT NULL LIMIT 1) AS page WHERE base IS NOT NULL"#
+), 12);
+
+/// The messages between two places as objects, and those of them that are still to be reported as delivered.
+macro_rules! messages_between {
+    ($object:expr) => {
+        concat!(
+            "SELECT coalesce(string_agg(object, ','), ''), coalesce(string_agg(news, ' '), '') FROM (
+                 SELECT concat(",
+            $object,
+            ") AS object, ",
+            undelivered!("$3", "$4", "$5", "$6"),
+            " AS news
+                 FROM messages m WHERE m.place BETWEEN $1 AND $2 ORDER BY m.place) AS objects"
+        )
+    };
+}
+
+/// The reports between two places as objects.
+macro_rules! reports_between {
+    ($object:expr) => {
+        concat!(
+            "SELECT coalesce(string_agg(object, ','), '') FROM (
+                 SELECT concat(",
+            $object,
+            ") AS object FROM reports r CROSS JOIN messages about
+                 WHERE r.place BETWEEN $1 AND $2 AND about.place = r.message_place ORDER BY r.place) AS objects"
+        )
+    };
+}
+
+pub(super) const MESSAGES: &str = messages_between!(message_object!());
+
+pub(super) const REPORTS: &str = reports_between!(report_object!());
+
+/// The same for texts that are not what was stored: each is written as a JSON string, whatever it holds.
+pub(super) const DAMAGED_MESSAGES: &str = messages_between!(
+    r#"'{"ID":', json_quote(m.id), ',"Type":',
+       CASE WHEN m.type IS NULL THEN '"Message"' WHEN json_valid(m.type) THEN m.type ELSE json_quote(m.type) END,
+       ',"Created":"', datetime(m.created, 'unixepoch'), '","ValidUntil":', json_quote(m.valid_until),
+       ',"Data":', json_quote(m.data), '}'"#
+);
+
+pub(super) const DAMAGED_REPORTS: &str = reports_between!(
+    r#"'{"ID":', json_quote(r.id), ',"Type":', json_quote(r.type), ',"Created":', json_quote(r.created),
+       ',"MessageID":', json_quote(about.id), ',"UserID":', json_quote(r.user_id), '}'"#
+);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    const DATE: &str = "2024-03-08 14:12:48";
+
+    #[test]
+    fn the_largest_message_has_its_maximum_of_bytes() {
+        let message = json!({
+            "ID": "x".repeat(64),
+            "Type": "\u{1F600}".repeat(32),
+            "Created": DATE,
+            "ValidUntil": DATE,
+            "Data": "",
+        });
+        assert_eq!(message.to_string().len(), max_message_overhead!());
+    }
+
+    #[test]
+    fn the_largest_report_has_its_maximum_of_bytes() {
+        let report = json!({
+            "ID": uuid::Uuid::nil().to_string(),
+            "Type": "delivered",
+            "Created": DATE,
+            "MessageID": "x".repeat(64),
+            "UserID": "0".repeat(32),
+        });
+        assert_eq!(report.to_string().len(), max_report_bytes!());
+    }
+}
