@@ -10,15 +10,15 @@ use chatserver::fields::Fields;
 use chatserver::signature::Signed;
 use chatserver::store::{Added, Schema};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use crowd::{Crowd, Database, Person, Shape, Talk};
 use futures_util::future::join_all;
+use population::{Database, Person, Population, Shape, Talk};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-#[path = "../load/crowd.rs"]
+#[path = "../load/population.rs"]
 #[expect(dead_code, reason = "the load generator makes other crowds, too")]
-mod crowd;
+mod population;
 
 /// Whatever goes wrong while a crowd is made.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -33,7 +33,7 @@ const BATCH: usize = 64;
 struct World {
     runtime: Runtime,
     database: Database,
-    crowd: Crowd,
+    population: Population,
     _folder: TempDir,
 }
 
@@ -42,22 +42,22 @@ impl World {
         let runtime = Runtime::new().expect("a runtime");
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join("chat.db").display());
-        let (database, crowd) = runtime.block_on(async {
+        let (database, population) = runtime.block_on(async {
             let database = Database::open(&url, Schema::Migrate).await.expect("a database");
-            let crowd = database.add(shape).await.expect("a crowd");
-            database.fill(&crowd, 1, BYTES, false).await.expect("messages");
-            (database, crowd)
+            let population = database.add(shape).await.expect("a crowd");
+            database.fill(&population, 1, BYTES, false).await.expect("messages");
+            (database, population)
         });
-        Self { runtime, database, crowd, _folder: folder }
+        Self { runtime, database, population, _folder: folder }
     }
 
     fn sender(&self, talk: &Talk) -> &Person {
-        &self.crowd.people[talk.people[0]]
+        &self.population.people[talk.people[0]]
     }
 
     /// The body of a request that adds a message, as clients send it.
     fn request(&self) -> String {
-        let talk = &self.crowd.talks[0];
+        let talk = &self.population.talks[0];
         let message = talk.message(self.sender(talk), BYTES).expect("a message").message;
         let message = json!({
             "ID": message.id.as_str(), "Type": message.kind, "Created": message.created.to_string(),
@@ -75,7 +75,7 @@ impl World {
 /// Whether the HMAC of a request is right.
 fn signature_check(criterion: &mut Criterion) {
     let world = World::new(Shape::Pairs(1));
-    let person = world.sender(&world.crowd.talks[0]);
+    let person = world.sender(&world.population.talks[0]);
     let body = world.request();
     let signed = Signed {
         srv: "chatserver",
@@ -119,7 +119,7 @@ fn parse(body: &[u8]) -> Result<(ConversationId, Instance, String), chatserver::
 /// Conversation objects, as the store writes them.
 fn conversation_serialization(criterion: &mut Criterion) {
     let world = World::new(Shape::Ring { people: 21, neighbours: 10 });
-    let (talk, store) = (&world.crowd.talks[0], &world.database.store);
+    let (talk, store) = (&world.population.talks[0], &world.database.store);
     let user = world.sender(talk).user;
     let mut group = criterion.benchmark_group("conversation serialization");
     group.throughput(Throughput::Elements(1));
@@ -145,7 +145,7 @@ fn batch_apply(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::try_from(BATCH).expect("a small number")));
     group.bench_function("64 messages", |bencher| {
         bencher.to_async(&world.runtime).iter(async || {
-            let adding = world.crowd.talks.iter().map(|talk| add(&world, talk));
+            let adding = world.population.talks.iter().map(|talk| add(&world, talk));
             join_all(adding).await
         });
     });

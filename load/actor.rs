@@ -8,8 +8,8 @@ use chatserver::domain::{ConversationId, Timestamp};
 use chatserver::signature::Signed;
 use uuid::Uuid;
 
-use super::crowd::{Crowd, Person, Talk, data};
 use super::listeners::Untold;
+use super::population::{Person, Population, Talk, data};
 use super::server::Target;
 
 /// One request of the mix.
@@ -24,17 +24,17 @@ pub enum Ask {
 
 /// A person, and the conversation that is talked in.
 #[derive(Clone, Copy, Debug)]
-pub struct Seat {
+pub struct LoadClient {
     pub person: usize,
     pub talk: usize,
 }
 
 /// What one connection does: it takes its seats in turn, and asks at each for the next of the mix.
 pub struct Actor {
-    pub crowd: Arc<Crowd>,
+    pub population: Arc<Population>,
     pub target: Arc<Target>,
     /// Never empty.
-    pub seats: Vec<Seat>,
+    pub clients: Vec<LoadClient>,
     /// Never empty.
     pub mix: &'static [Ask],
     /// Where it is noted which messages are on their way.
@@ -49,17 +49,17 @@ pub struct Actor {
 
 impl Actor {
     pub fn new(
-        crowd: &Arc<Crowd>,
+        population: &Arc<Population>,
         target: &Arc<Target>,
-        seats: Vec<Seat>,
+        clients: Vec<LoadClient>,
         mix: &'static [Ask],
     ) -> Self {
         let clock = Clock::system();
         let now = clock.now();
         Self {
-            crowd: Arc::clone(crowd),
+            population: Arc::clone(population),
             target: Arc::clone(target),
-            seats,
+            clients,
             mix,
             untold: None,
             turn: 0,
@@ -77,9 +77,10 @@ impl Actor {
         }
         let ask = self.mix[self.turn % self.mix.len()];
         // Each seat gets to ask for everything, whatever the lengths of the two.
-        let seat = self.seats[(self.turn + self.turn / self.mix.len()) % self.seats.len()];
+        let client = self.clients[(self.turn + self.turn / self.mix.len()) % self.clients.len()];
         self.turn += 1;
-        let (person, talk) = (&self.crowd.people[seat.person], &self.crowd.talks[seat.talk]);
+        let (person, talk) =
+            (&self.population.people[client.person], &self.population.talks[client.talk]);
         self.conversation = Some(talk.conversation);
         let (api, fields) = self.fields(ask, talk);
         let body = format!(r#"{{{fields},"clientversioncode":3,"timestamp":"{}"}}"#, self.second.1);

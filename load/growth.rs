@@ -12,10 +12,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::Failed;
-use super::actor::{Actor, Ask, Seat};
-use super::crowd::{Crowd, Shape};
+use super::actor::{Actor, Ask, LoadClient};
 use super::drive::{Load, drive};
 use super::figures::{Figures, as_f64};
+use super::population::{Population, Shape};
 use super::report::{limit, mebibytes};
 use super::server::{Place, Server, Target, Which};
 
@@ -67,7 +67,7 @@ impl Run {
         }
         let place = self.which.place()?;
         let database = place.database().await?;
-        let crowd = Arc::new(database.add(Shape::Conversations(conversations)).await?);
+        let population = Arc::new(database.add(Shape::Conversations(conversations)).await?);
         database.close().await;
         if !self.json {
             println!("growth: {}\n{}\n", self.load.name(), limit(&self.which));
@@ -77,10 +77,10 @@ impl Run {
         for messages in &self.messages {
             let database = place.database().await?;
             let more = messages / conversations - filled;
-            database.fill(&crowd, more, BYTES, true).await?;
+            database.fill(&population, more, BYTES, true).await?;
             database.close().await;
             filled += more;
-            let measured = self.measure(&place, &crowd).await?;
+            let measured = self.measure(&place, &population).await?;
             self.show(&measured);
             all.push(measured);
         }
@@ -96,7 +96,11 @@ impl Run {
         Ok(all.iter().all(are_ok))
     }
 
-    async fn measure(&self, place: &Place, crowd: &Arc<Crowd>) -> Result<Measured, Failed> {
+    async fn measure(
+        &self,
+        place: &Place,
+        population: &Arc<Population>,
+    ) -> Result<Measured, Failed> {
         let file = place.folder().join("chat.db");
         // Those that were sent while it was measured are there, too.
         let (messages, data_bytes) = stored(&file).await?;
@@ -107,14 +111,14 @@ impl Run {
         let page_of_one = drive(
             &server.target,
             load,
-            actors(&server.target, crowd, load, &[Ask::Page { limit: 1 }]),
+            actors(&server.target, population, load, &[Ask::Page { limit: 1 }]),
         );
         let page_of_one = page_of_one.await?;
-        let page = actors(&server.target, crowd, load, &[Ask::Page { limit: 50 }]);
+        let page = actors(&server.target, population, load, &[Ask::Page { limit: 50 }]);
         let page = drive(&server.target, load, page).await?;
-        let send = actors(&server.target, crowd, load, &[Ask::Send { bytes: BYTES }]);
+        let send = actors(&server.target, population, load, &[Ask::Send { bytes: BYTES }]);
         let send = drive(&server.target, load, send).await?;
-        let after_kill = self.after_kill(place, server, crowd).await?;
+        let after_kill = self.after_kill(place, server, population).await?;
         Ok(Measured {
             messages,
             data_bytes,
@@ -132,10 +136,10 @@ impl Run {
         &self,
         place: &Place,
         server: Server,
-        crowd: &Arc<Crowd>,
+        population: &Arc<Population>,
     ) -> Result<Duration, Failed> {
         let target = server.target.clone();
-        let send = actors(&target, crowd, &self.load, &[Ask::Send { bytes: BYTES }]);
+        let send = actors(&target, population, &self.load, &[Ask::Send { bytes: BYTES }]);
         let load = self.load.clone();
         let sending = tokio::spawn(async move { drive(&target, &load, send).await.map(drop) });
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -192,13 +196,19 @@ impl Measured {
 }
 
 /// Each connection takes its turns at conversations of its own, far from one another.
-fn actors(target: &Target, crowd: &Arc<Crowd>, load: &Load, mix: &'static [Ask]) -> Vec<Actor> {
+fn actors(
+    target: &Target,
+    population: &Arc<Population>,
+    load: &Load,
+    mix: &'static [Ask],
+) -> Vec<Actor> {
     let target = Arc::new(target.clone());
-    let connections = load.connections().min(crowd.talks.len());
+    let connections = load.connections().min(population.talks.len());
     let actor = |connection| {
-        let talks = (connection..crowd.talks.len()).step_by(connections);
-        let seats = talks.map(|talk| Seat { person: crowd.talks[talk].people[0], talk });
-        Actor::new(crowd, &target, seats.collect(), mix)
+        let talks = (connection..population.talks.len()).step_by(connections);
+        let clients =
+            talks.map(|talk| LoadClient { person: population.talks[talk].people[0], talk });
+        Actor::new(population, &target, clients.collect(), mix)
     };
     (0..connections).map(actor).collect()
 }

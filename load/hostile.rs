@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Failed;
-use super::actor::{Actor, Ask, Seat};
-use super::crowd::Crowd;
+use super::actor::{Actor, Ask, LoadClient};
+use super::population::Population;
 use super::server::Target;
 
 /// A kind of attack.
@@ -88,16 +88,20 @@ const GIVES_UP_AFTER: Duration = Duration::from_millis(30);
 #[derive(Clone)]
 pub struct Attackers {
     target: Arc<Target>,
-    crowd: Arc<Crowd>,
+    population: Arc<Population>,
     enough: CancellationToken,
     /// Pages that the server has begun to send.
     pages: Arc<AtomicU64>,
 }
 
 impl Attackers {
-    pub fn new(target: &Arc<Target>, crowd: &Arc<Crowd>, enough: CancellationToken) -> Self {
-        let (target, crowd) = (Arc::clone(target), Arc::clone(crowd));
-        Self { target, crowd, enough, pages: Arc::default() }
+    pub fn new(
+        target: &Arc<Target>,
+        population: &Arc<Population>,
+        enough: CancellationToken,
+    ) -> Self {
+        let (target, population) = (Arc::clone(target), Arc::clone(population));
+        Self { target, population, enough, pages: Arc::default() }
     }
 
     /// Counts the pages that the server has begun to send them.
@@ -212,9 +216,9 @@ impl Attackers {
 
     /// Someone who asks for pages of 8 MiB.
     fn reader(&self, person: usize) -> Actor {
-        let person = person % self.crowd.people.len();
-        let seats = vec![Seat { person, talk: person / 2 }];
-        Actor::new(&self.crowd, &self.target, seats, &[Ask::Page { limit: 500 }])
+        let person = person % self.population.people.len();
+        let clients = vec![LoadClient { person, talk: person / 2 }];
+        Actor::new(&self.population, &self.target, clients, &[Ask::Page { limit: 500 }])
     }
 
     async fn give_up(self, nth: usize) -> Result<(), Failed> {

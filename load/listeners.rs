@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Failed;
-use super::actor::{Actor, Ask, Seat};
-use super::crowd::{Crowd, Person, Shape};
+use super::actor::{Actor, Ask, LoadClient};
 use super::drive::{Load, drive, raise_open_files};
 use super::figures::Figures;
+use super::population::{Person, Population, Shape};
 use super::report::{HEADER, limit, line, print_rest};
 use super::server::{Target, Which};
 
@@ -100,21 +100,25 @@ impl Run {
         raise_open_files(count + usize::try_from(self.connections)?)?;
         let place = self.which.place()?;
         let database = place.database().await?;
-        let crowd = database.add(Shape::Pairs((count + AT_ONCE).div_ceil(2))).await?;
+        let population = database.add(Shape::Pairs((count + AT_ONCE).div_ceil(2))).await?;
         database.close().await;
         // Others come before them, to tell what the server takes once.
         let most = (count + AT_ONCE).to_string();
         let server = place.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
-        let measured = self.measure(&server.target, &Arc::new(crowd)).await;
+        let measured = self.measure(&server.target, &Arc::new(population)).await;
         server.stop().await?;
         let measured = measured?;
         self.print(&measured);
         Ok(measured.sends.are_ok() && measured.pushes.are_ok())
     }
 
-    async fn measure(&self, target: &Target, crowd: &Arc<Crowd>) -> Result<Measured, Failed> {
+    async fn measure(
+        &self,
+        target: &Target,
+        population: &Arc<Population>,
+    ) -> Result<Measured, Failed> {
         let count = usize::try_from(self.listeners)?;
-        let (people, others) = crowd.people.split_at(count);
+        let (people, others) = population.people.split_at(count);
         drop(open(target, others).await?);
         let before = settled_memory(target).await?;
         let sockets = open(target, people).await?;
@@ -133,7 +137,7 @@ impl Run {
             warm_up: WARM_UP,
             rate: Some(self.rate),
         };
-        let sends = drive(target, &load, self.senders(target, crowd, &untold)).await?;
+        let sends = drive(target, &load, self.senders(target, population, &untold)).await?;
         let waiting = async {
             while !untold.untold().is_empty() {
                 sleep(Duration::from_millis(10)).await;
@@ -152,7 +156,12 @@ impl Run {
     }
 
     /// Each connection sends in conversations of its own, to people who listen.
-    fn senders(&self, target: &Target, crowd: &Arc<Crowd>, untold: &Arc<Untold>) -> Vec<Actor> {
+    fn senders(
+        &self,
+        target: &Target,
+        population: &Arc<Population>,
+        untold: &Arc<Untold>,
+    ) -> Vec<Actor> {
         const SEND: &[Ask] = &[Ask::Send { bytes: SENT }];
         let target = Arc::new(target.clone());
         let [connections, listeners] =
@@ -161,8 +170,9 @@ impl Run {
         let connections = connections.min(talks_heard);
         let actor = |connection| {
             let talks = (connection..talks_heard).step_by(connections);
-            let seats = talks.map(|talk| Seat { person: crowd.talks[talk].people[0], talk });
-            let mut actor = Actor::new(crowd, &target, seats.collect(), SEND);
+            let clients =
+                talks.map(|talk| LoadClient { person: population.talks[talk].people[0], talk });
+            let mut actor = Actor::new(population, &target, clients.collect(), SEND);
             actor.untold = Some(Arc::clone(untold));
             actor
         };

@@ -7,7 +7,6 @@
 mod actor;
 mod ceiling;
 mod client;
-mod crowd;
 mod drive;
 mod figures;
 mod floors;
@@ -15,6 +14,7 @@ mod growth;
 mod hostile;
 mod listeners;
 mod overload;
+mod population;
 mod report;
 mod scenario;
 mod server;

@@ -11,12 +11,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Failed;
-use super::actor::{Actor, Ask, Seat};
+use super::actor::{Actor, Ask, LoadClient};
 use super::client::Client;
-use super::crowd::{Crowd, Shape};
 use super::drive::raise_open_files;
 use super::figures::Figures;
 use super::hostile::{Attack, Attackers};
+use super::population::{Population, Shape};
 use super::server::{Target, Which};
 
 const MIB: u64 = 1024 * 1024;
@@ -99,8 +99,8 @@ impl Run {
     async fn suffers(
         &self,
         target: &Arc<Target>,
-        attackers: &Arc<Crowd>,
-        bystanders: &Arc<Crowd>,
+        attackers: &Arc<Population>,
+        bystanders: &Arc<Population>,
         attack: Attack,
     ) -> Result<Suffered, Failed> {
         target.forget_peak()?;
@@ -158,11 +158,11 @@ impl Run {
 /// Asks for a list again and again, on a connection that stays.
 async fn bystander(
     target: &Arc<Target>,
-    crowd: &Arc<Crowd>,
+    population: &Arc<Population>,
     time: Duration,
 ) -> Result<Figures, Failed> {
-    let seats = vec![Seat { person: 0, talk: 0 }];
-    let mut actor = Actor::new(crowd, target, seats, &[Ask::List]);
+    let clients = vec![LoadClient { person: 0, talk: 0 }];
+    let mut actor = Actor::new(population, target, clients, &[Ask::List]);
     let mut client = Client::connect(target.address).await?;
     let mut figures = Figures::new(time);
     let since = Instant::now();

@@ -6,11 +6,11 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::Failed;
-use super::actor::{Actor, Ask, Seat};
+use super::actor::{Actor, Ask, LoadClient};
 use super::ceiling::Ceiling;
-use super::crowd::{Crowd, Shape};
 use super::drive::{Load, drive, probe};
 use super::figures::Figures;
+use super::population::{Population, Shape};
 use super::report::{self, Ratios};
 use super::server::{Place, Server, Target, Which};
 
@@ -74,20 +74,20 @@ impl Scenario {
     }
 
     /// What a connection takes its turns at.
-    fn seats(self, connection: usize, crowd: &Crowd) -> Vec<Seat> {
-        let talks = crowd.talks.iter().enumerate();
+    fn clients(self, connection: usize, population: &Population) -> Vec<LoadClient> {
+        let talks = population.talks.iter().enumerate();
         match self {
-            Self::SendHot => vec![Seat { person: connection % 2, talk: 0 }],
+            Self::SendHot => vec![LoadClient { person: connection % 2, talk: 0 }],
             Self::List | Self::Mixed => {
-                let person = connection % crowd.people.len();
+                let person = connection % population.people.len();
                 let mine = talks.filter(|(_, talk)| talk.people.contains(&person));
-                mine.map(|(talk, _)| Seat { person, talk }).collect()
+                mine.map(|(talk, _)| LoadClient { person, talk }).collect()
             }
             _ => {
-                let talk = connection % crowd.talks.len();
+                let talk = connection % population.talks.len();
                 // The second of the two has sent nothing: what it reads has its receipts.
                 let side = usize::from(self == Self::PageRead);
-                vec![Seat { person: crowd.talks[talk].people[side], talk }]
+                vec![LoadClient { person: population.talks[talk].people[side], talk }]
             }
         }
     }
@@ -168,15 +168,15 @@ impl Run {
         let place = self.which.place()?;
         let server = if self.which.is_started() { None } else { Some(place.serve(&[]).await?) };
         let database = place.database().await?;
-        let crowd = database.add(scenario.shape(self.load.connections())).await?;
+        let population = database.add(scenario.shape(self.load.connections())).await?;
         let (messages, both) = scenario.history();
-        database.fill(&crowd, messages, READ, both).await?;
+        database.fill(&population, messages, READ, both).await?;
         database.close().await;
         let server = match server {
             Some(server) => server,
             None => place.serve(&[]).await?,
         };
-        let bench = Bench { run: self, scenario, crowd: Arc::new(crowd) };
+        let bench = Bench { run: self, scenario, population: Arc::new(population) };
         let measured = bench.measure(&place, &server).await;
         server.stop().await?;
         measured
@@ -187,7 +187,7 @@ impl Run {
 struct Bench<'a> {
     run: &'a Run,
     scenario: Scenario,
-    crowd: Arc<Crowd>,
+    population: Arc<Population>,
 }
 
 impl Bench<'_> {
@@ -222,7 +222,7 @@ impl Bench<'_> {
     async fn answers(&self, target: &Target) -> Result<Vec<(String, String)>, Failed> {
         let mut answers = Vec::new();
         for mut actor in self.actors(target) {
-            let person = &self.crowd.people[actor.seats[0].person];
+            let person = &self.population.people[actor.clients[0].person];
             let (user, mut answer) = (person.user.to_string(), Vec::new());
             // The second time receipts are made, and stations are bound.
             for _ in 0..2 {
@@ -240,8 +240,8 @@ impl Bench<'_> {
     fn actors(&self, target: &Target) -> Vec<Actor> {
         let target = Arc::new(target.clone());
         let actor = |connection| {
-            let seats = self.scenario.seats(connection, &self.crowd);
-            Actor::new(&self.crowd, &target, seats, self.scenario.mix())
+            let clients = self.scenario.clients(connection, &self.population);
+            Actor::new(&self.population, &target, clients, self.scenario.mix())
         };
         (0..self.run.load.connections()).map(actor).collect()
     }

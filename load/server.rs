@@ -19,7 +19,7 @@ use url::Url;
 
 use super::Failed;
 use super::client::Client;
-use super::crowd::Database;
+use super::population::Database;
 
 /// How long a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -18,7 +18,7 @@ use crate::limits::{
     client_network,
 };
 use crate::live::Hub;
-use crate::notifications::Hints;
+use crate::notifications::PresenceFeed;
 use crate::shutdown::Shutdown;
 use crate::signature::Verifier;
 use crate::stations::Stations;
@@ -43,7 +43,7 @@ pub struct App {
     /// Who can be reached.
     pub presence: Arc<Presence>,
     /// Of whose availability stations are still to be told.
-    pub hints: Hints,
+    pub presence_feed: PresenceFeed,
     /// Who listens.
     pub hub: Arc<Hub>,
     /// Fresh requests of each user, logins and subscriptions.
@@ -80,7 +80,7 @@ impl App {
             verifier: Verifier::default(),
             stations: Arc::new(stations),
             presence: Arc::new(Presence::new(config.presence.timeout_seconds.duration())),
-            hints: Hints::new(limits.stations_per_user.size(), clock.now()),
+            presence_feed: PresenceFeed::new(limits.stations_per_user.size(), clock.now()),
             hub,
             rates: Rates::per_second(rate, burst),
             undated_rates: Rates::per_second(rate, burst),

@@ -232,7 +232,7 @@ async fn tell_friends_of(app: &App, user: UserId) -> Result<(), store::Error> {
         && let Some(seen_by) = app.store.seen_by(user).await?
     {
         for friend in seen_by.friends {
-            app.hints.changed(friend, user);
+            app.presence_feed.changed(friend, user);
             app.hub.wake(friend, None);
         }
     }

@@ -1,16 +1,16 @@
 //! Notifications: what a station is to be told of, and how far it has been told. What has changed stands in the
 //! store; of friends' availability alone, which is not stored, each station's news are kept in memory.
 
-mod hints;
+mod presence_feed;
 mod sequence;
 
 use std::collections::BTreeSet;
 
 use crate::domain::{ApiKey, Replay, StationId, Timestamp, UserId};
 use crate::envelope::Reply;
-use crate::store::{self, AskPending, Once, Pending, Store, WireText};
+use crate::store::{self, Once, Pending, PendingQuery, Store, WireText};
 
-pub use hints::Hints;
+pub use presence_feed::PresenceFeed;
 pub use sequence::Sequence;
 
 /// What a station is told (docs/protocol.md#11-notifications): what has changed, each thing once, never how.
@@ -27,14 +27,14 @@ pub struct Notification {
     /// What acknowledges this, and everything before it.
     pub sequence: Sequence,
     /// How far this goes.
-    pub told: Reach,
+    pub watermark: Watermark,
 }
 
 /// How far a station has been told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reach {
+pub struct Watermark {
     number: i64,
-    mark: u64,
+    version: u64,
 }
 
 impl Notification {
@@ -72,7 +72,7 @@ pub struct Inbox<'a> {
     /// The store.
     pub store: &'a Store,
     /// What is not stored.
-    pub hints: &'a Hints,
+    pub presence_feed: &'a PresenceFeed,
     /// The user.
     pub user: UserId,
     /// The station.
@@ -90,10 +90,10 @@ impl Inbox<'_> {
         let Some(mut pending) = self.read(None).await? else {
             return Ok(None);
         };
-        let mut is_first = self.hints.polled(self.user, self.station, poll);
+        let mut is_first = self.presence_feed.polled(self.user, self.station, poll);
         if is_first && (pending.position.is_none() || !pending.is_empty()) {
             let Self { user, station, .. } = *self;
-            let asked = AskPending { user, station, told: None, all_friends: false };
+            let asked = PendingQuery { user, station, delivered_up_to: None, all_friends: false };
             let taken = self.store.take_pending(asked, poll.replay.clone()).await?;
             let Some((taken, once)) = taken else { return Ok(None) };
             pending = taken;
@@ -102,11 +102,11 @@ impl Inbox<'_> {
             // The one that could still pass for a new one after a restart.
             self.store.record_meanwhile(poll.replay.clone());
         }
-        let (news, mark) = self.hints.news(self.user, self.station);
+        let (news, version) = self.presence_feed.news(self.user, self.station);
         if is_first {
-            self.hints.forget_news(self.user, self.station, mark);
+            self.presence_feed.forget_news(self.user, self.station, version);
         }
-        Ok(Some(self.notification(pending, news, mark)))
+        Ok(Some(self.notification(pending, news, version)))
     }
 
     /// What there is to tell behind what the client has been told on this connection, if on any. It is told again
@@ -115,15 +115,18 @@ impl Inbox<'_> {
     /// # Errors
     ///
     /// [`store::Error`] where it could not be read.
-    pub async fn peek(&self, told: Option<Reach>) -> Result<Option<Notification>, store::Error> {
-        let behind = told.map_or(0, |told| told.mark);
+    pub async fn peek(
+        &self,
+        delivered: Option<Watermark>,
+    ) -> Result<Option<Notification>, store::Error> {
+        let behind = delivered.map_or(0, |delivered| delivered.version);
         loop {
-            let Some(pending) = self.read(told).await? else {
+            let Some(pending) = self.read(delivered).await? else {
                 return Ok(None);
             };
-            let sent = self.hints.send(self.user, self.station, pending.newest, behind);
-            if let Some((news, mark)) = sent {
-                return Ok(Some(self.notification(pending, news, mark)));
+            let sent = self.presence_feed.send(self.user, self.station, pending.newest, behind);
+            if let Some((news, version)) = sent {
+                return Ok(Some(self.notification(pending, news, version)));
             }
             self.store.take_number(self.user).await?;
         }
@@ -138,7 +141,7 @@ impl Inbox<'_> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };
-        self.hints.acknowledged(self.user, self.station, number);
+        self.presence_feed.acknowledged(self.user, self.station, number);
         if self.store.is_news(self.user, self.station, number).await? {
             self.store.acknowledge(self.user, self.station, number).await?;
         }
@@ -154,33 +157,33 @@ impl Inbox<'_> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };
-        self.hints.acknowledged(self.user, self.station, number);
+        self.presence_feed.acknowledged(self.user, self.station, number);
         self.store.acknowledge_soon(self.user, self.station, number).await
     }
 
     /// Reads what the store has to tell. A station of which nothing is remembered is told of every friend.
-    async fn read(&self, told: Option<Reach>) -> Result<Option<Pending>, store::Error> {
-        let asked = self.asked(told);
+    async fn read(&self, delivered: Option<Watermark>) -> Result<Option<Pending>, store::Error> {
+        let asked = self.asked(delivered);
         let pending = self.store.pending(&asked).await?;
         if let Some(pending) = &pending
             && asked.all_friends
         {
-            self.hints.add(self.user, self.station, &pending.all_friends);
+            self.presence_feed.add(self.user, self.station, &pending.all_friends);
         }
         Ok(pending)
     }
 
-    fn asked(&self, told: Option<Reach>) -> AskPending {
-        AskPending {
+    fn asked(&self, delivered: Option<Watermark>) -> PendingQuery {
+        PendingQuery {
             user: self.user,
             station: self.station,
-            told: told.map(|told| told.number),
+            delivered_up_to: delivered.map(|delivered| delivered.number),
             // From here on changes are remembered, so none is lost while the friends are read.
-            all_friends: self.hints.begin(self.user, self.station),
+            all_friends: self.presence_feed.begin(self.user, self.station),
         }
     }
 
-    fn notification(&self, pending: Pending, news: BTreeSet<UserId>, mark: u64) -> Notification {
+    fn notification(&self, pending: Pending, news: BTreeSet<UserId>, version: u64) -> Notification {
         let mut friends = news;
         friends.extend(pending.friends);
         friends.extend(pending.all_friends);
@@ -191,7 +194,7 @@ impl Inbox<'_> {
             lists: pending.lists,
             api_key: pending.api_key,
             sequence: Sequence::of(self.store.epoch(), pending.newest, self.user, self.station),
-            told: Reach { number: pending.newest, mark },
+            watermark: Watermark { number: pending.newest, version },
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs;
 use crate::shutdown::GIVE_UP_AFTER;
-use crate::store::{Fault, LogLeft, OpenError, Schema, ServerLock, Store};
+use crate::store::{Fault, OpenError, Schema, ServerLock, Store, WalLeft};
 use crate::telemetry::{Logging, Metrics};
 
 /// How many clients may wait to be accepted, as far as the operating system lets them: after a restart, all
@@ -56,7 +56,7 @@ pub enum Error {
     Fault(Fault),
     /// The database file alone does not hold everything.
     #[error(transparent)]
-    LogLeft(#[from] LogLeft),
+    WalLeft(#[from] WalLeft),
     /// The task that writes has ended, so that no change can be made. The log says why.
     #[error("the writer of the store has ended unexpectedly")]
     WriterEnded,
@@ -146,7 +146,7 @@ impl Server {
             // What is not noted by then is noted with the next use.
             drop(timeout(NOTED_WITHIN, app.stations.ended()).await);
             let closed = app.store.close().await;
-            if let Err(LogLeft { wal, bytes, cause }) = &closed {
+            if let Err(WalLeft { wal, bytes, cause }) = &closed {
                 let (wal, cause) = (wal.display(), cause as &dyn std::error::Error);
                 tracing::error!(bytes, %wal, cause, "changes are in the write-ahead log alone");
             }
@@ -172,7 +172,7 @@ impl Server {
 /// Wakes listeners when the store has something for them, until the server closes.
 async fn wake_listeners(app: Arc<App>) {
     tokio::select! {
-        () = app.hub.follow(app.store.told()) => {}
+        () = app.hub.follow(app.store.commit_events()) => {}
         () = app.shutdown.closing() => {}
     }
 }

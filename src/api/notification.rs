@@ -14,7 +14,7 @@ pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
     let (user, station) = (caller.user, caller.station.ok_or_else(no_station)?);
     let poll = Poll { replay: caller.replay, timestamp: caller.timestamp, now: app.clock.now() };
     app.station_used(user, station, caller.is_signed).await?;
-    let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
+    let inbox = Inbox { store: &app.store, presence_feed: &app.presence_feed, user, station };
     if let Some(reply) = read(&inbox, &poll, acknowledged).await? {
         return Ok(reply);
     }

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use url::Url;
 
-use super::cast::{Cast, database_url};
+use super::demo_users::{DemoUsers, database_url};
 use super::failure::Refusal;
 use super::output::Output;
 use super::{Failed, serve};
@@ -74,10 +74,10 @@ impl Demo {
         ];
         let config = Config::load(None, [], &flags)?;
         let logging = Arc::new(Logging::start(&config.log)?);
-        let cast = Cast::of(folder).await?;
+        let demo_users = DemoUsers::of(folder).await?;
         let ready = |server: &Server| {
             let url = &server.app().public_url;
-            if self.json { print_json(&cast, url) } else { print(&cast, url) }
+            if self.json { print_json(&demo_users, url) } else { print(&demo_users, url) }
         };
         // A demo belongs to the terminal that it was started in.
         let served = serve::run(config, &logging, Hangup::Stops, ready).await;
@@ -97,18 +97,19 @@ impl Demo {
 struct Shown<'a> {
     url: &'a str,
     #[serde(flatten)]
-    cast: &'a Cast,
+    demo_users: &'a DemoUsers,
 }
 
-fn print_json(cast: &Cast, url: &Url) -> Result<(), Failed> {
-    let shown = Shown { url: url.as_str(), cast };
+fn print_json(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
+    let shown = Shown { url: url.as_str(), demo_users };
     Output::new("", serde_json::to_value(shown)?).print(true)
 }
 
-fn print(cast: &Cast, url: &Url) -> Result<(), Failed> {
-    let mut shell =
-        SHELL.replace("{{url}}", url.as_str()).replace("{{conversation}}", &cast.conversationid);
-    for (name, person) in [("alice", &cast.alice), ("bob", &cast.bob)] {
+fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
+    let mut shell = SHELL
+        .replace("{{url}}", url.as_str())
+        .replace("{{conversation}}", &demo_users.conversationid);
+    for (name, person) in [("alice", &demo_users.alice), ("bob", &demo_users.bob)] {
         shell = shell
             .replace(&format!("{{{{{name}.userid}}}}"), &person.userid)
             .replace(&format!("{{{{{name}.stationid}}}}"), &person.stationid)
@@ -117,13 +118,13 @@ fn print(cast: &Cast, url: &Url) -> Result<(), Failed> {
     }
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{TEXT}\nThe server is at {url}. Two people talk on it:")?;
-    for person in [&cast.alice, &cast.bob] {
+    for person in [&demo_users.alice, &demo_users.bob] {
         writeln!(stdout, "  {}", person.email)?;
         writeln!(stdout, "    user id             {}", person.userid)?;
         writeln!(stdout, "    API key             {}", person.apikey)?;
         writeln!(stdout, "    encryption password {}", person.encryptionpassword)?;
     }
-    writeln!(stdout, "They are friends, and their conversation is {}.", cast.conversationid)?;
+    writeln!(stdout, "They are friends, and their conversation is {}.", demo_users.conversationid)?;
     writeln!(stdout, "{GUIDE}{END_OF_TEXT}\n\n{shell}")?;
     Ok(stdout.flush()?)
 }

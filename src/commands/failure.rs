@@ -73,7 +73,7 @@ fn code(failed: &(dyn Error + 'static)) -> &'static str {
             UserError::Store(error) => code_of_store(error),
             UserError::Keys(_) => "failed",
         }
-    } else if failed.is::<store::LogLeft>() {
+    } else if failed.is::<store::WalLeft>() {
         "log_left"
     } else if let Some(error) = failed.downcast_ref::<store::Error>() {
         code_of_store(error)

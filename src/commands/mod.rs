@@ -1,9 +1,9 @@
 //! The command line: what operators and people who try the server type.
 
 mod backup;
-mod cast;
 mod compact;
 mod demo;
+mod demo_users;
 mod failure;
 mod friend;
 mod output;
@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
 use crate::domain::Limits;
-use crate::store::{LogLeft, OpenError, Schema, ServerLock, Store};
+use crate::store::{OpenError, Schema, ServerLock, Store, WalLeft};
 use crate::telemetry::Logging;
 use output::Output;
 
@@ -179,7 +179,7 @@ impl Settings {
 
 /// Changes of this process that are in the write-ahead log alone. A command prints its result before it fails for that: the
 /// change is made, and what was printed may never be shown again.
-static LOG_LEFT: OnceLock<LogLeft> = OnceLock::new();
+static WAL_LEFT: OnceLock<WalLeft> = OnceLock::new();
 
 /// The database, opened for one command.
 struct Database {
@@ -199,12 +199,12 @@ impl Database {
     /// can't be done, the command goes on, and fails in the end.
     async fn close(self) {
         if let Err(left) = self.close_wholly().await {
-            LOG_LEFT.get_or_init(|| left);
+            WAL_LEFT.get_or_init(|| left);
         }
     }
 
     /// The same, for a command that can't go on without it.
-    async fn close_wholly(self) -> Result<(), LogLeft> {
+    async fn close_wholly(self) -> Result<(), WalLeft> {
         let beside_server = matches!(ServerLock::holder(&self.url), Ok(Some(_)));
         let closed = if beside_server || !self.store.has_written() {
             self.store.leave().await;
@@ -239,7 +239,7 @@ pub async fn run() -> ExitCode {
         Command::Compact(settings) => compact::run(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),
     };
-    match (done, LOG_LEFT.get()) {
+    match (done, WAL_LEFT.get()) {
         (Err(failed), _) if !failure::is_of_the_reader(failed.as_ref()) => {
             failure::tell(failed.as_ref());
             ExitCode::FAILURE

@@ -11,7 +11,7 @@ use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::hub::{Bell, SocketPermit};
+use super::hub::{SocketPermit, WakeSignal};
 use super::socket::{End, Received, Socket};
 use super::subscription::{Action, Shown, Subscription, subscribe};
 use crate::app::App;
@@ -19,7 +19,7 @@ use crate::domain::{Timestamp, UserId};
 use crate::envelope::Reply;
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::notifications::{Inbox, Reach, Sequence};
+use crate::notifications::{Inbox, Sequence, Watermark};
 use crate::signature::SigningKey;
 use crate::stations::TOUCH_AFTER;
 use crate::store;
@@ -79,10 +79,10 @@ impl Subscription {
             app,
             socket,
             shown: &self.shown,
-            bell: &self.entered.bell,
+            wake_signal: &self.registration.wake_signal,
             ping,
-            is_rung: true,
-            told: None,
+            is_woken: true,
+            delivered: None,
             sent: None,
             held_until: None,
             acknowledged: None,
@@ -98,12 +98,12 @@ struct Listening<'a, S> {
     app: &'a Arc<App>,
     socket: &'a mut Socket<S>,
     shown: &'a Shown,
-    bell: &'a Bell,
+    wake_signal: &'a WakeSignal,
     ping: Interval,
     /// Whether there may be something new.
-    is_rung: bool,
+    is_woken: bool,
     /// How far the client was told on this connection.
-    told: Option<Reach>,
+    delivered: Option<Watermark>,
     /// The newest notification.
     sent: Option<Sequence>,
     /// Until when the next one waits, for the last one to be acknowledged or for the store to have room.
@@ -126,16 +126,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     }
 
     async fn step(&mut self) -> Result<(), End> {
-        if self.bell.is_replaced() {
+        if self.wake_signal.is_replaced() {
             return Err(End::Replaced);
         }
-        if self.is_rung && self.held_until.is_none() {
+        if self.is_woken && self.held_until.is_none() {
             Box::pin(self.tell()).await?;
         }
         let held_until = self.held_until.unwrap_or_else(Instant::now);
         tokio::select! {
             biased;
-            () = self.bell.rung() => self.is_rung = true,
+            () = self.wake_signal.woken() => self.is_woken = true,
             () = sleep_until(held_until), if self.held_until.is_some() => self.held_until = None,
             received = self.socket.receive() => {
                 self.is_heard = true;
@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     fn inbox(&self) -> Inbox<'_> {
         Inbox {
             store: &self.app.store,
-            hints: &self.app.hints,
+            presence_feed: &self.app.presence_feed,
             user: self.shown.user,
             station: self.shown.station,
         }
@@ -167,10 +167,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
 
     /// Tells what is new, if anything is.
     async fn tell(&mut self) -> Result<(), End> {
-        self.is_rung = false;
-        let pending = match self.inbox().peek(self.told).await {
+        self.is_woken = false;
+        let pending = match self.inbox().peek(self.delivered).await {
             Err(store::Error::QueueFull) => {
-                self.is_rung = true;
+                self.is_woken = true;
                 self.held_until = Some(Instant::now() + HOLD);
                 return Ok(());
             }
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         let event = event.with("epoch", &self.app.store.epoch().id);
         self.socket.send(notification.on(event).into_bytes()).await?;
         counter!("chatserver_listener_notifications_total").increment(1);
-        self.told = Some(notification.told);
+        self.delivered = Some(notification.watermark);
         self.sent = Some(notification.sequence);
         self.held_until = Some(Instant::now() + HOLD);
         Ok(())

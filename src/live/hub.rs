@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{StationId, UserId};
 use crate::error::Error;
-use crate::store::Told;
+use crate::store::CommitEvent;
 
 /// The listeners of this process.
 pub struct Hub {
@@ -46,20 +46,20 @@ impl Drop for SocketPermit {
 
 struct Listener {
     station: StationId,
-    bell: Arc<Bell>,
+    wake_signal: Arc<WakeSignal>,
 }
 
 /// How a listener is woken.
 #[derive(Default)]
-pub(super) struct Bell {
-    rung: Notify,
+pub(super) struct WakeSignal {
+    woken: Notify,
     is_replaced: AtomicBool,
 }
 
-impl Bell {
+impl WakeSignal {
     /// Returns when there may be something new. A ring that nobody waits for is kept.
-    pub(super) async fn rung(&self) {
-        self.rung.notified().await;
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
     }
 
     /// Whether another connection has taken the station over.
@@ -115,7 +115,7 @@ impl Hub {
     pub fn wake(&self, user: UserId, but: Option<StationId>) {
         for listener in self.users().get(&user).into_iter().flatten() {
             if Some(listener.station) != but {
-                listener.bell.rung.notify_one();
+                listener.wake_signal.woken.notify_one();
             }
         }
     }
@@ -123,16 +123,18 @@ impl Hub {
     /// Wakes everybody.
     fn wake_all(&self) {
         for listener in self.users().values().flatten() {
-            listener.bell.rung.notify_one();
+            listener.wake_signal.woken.notify_one();
         }
     }
 
     /// Wakes those of whom the store tells, for as long as it does.
-    pub async fn follow(&self, mut told: broadcast::Receiver<Told>) {
+    pub async fn follow(&self, mut commit_events: broadcast::Receiver<CommitEvent>) {
         loop {
-            match told.recv().await {
-                Ok(Told::Users(users)) => users.iter().for_each(|(user, at)| self.wake(*user, *at)),
-                Ok(Told::Anybody) | Err(RecvError::Lagged(_)) => self.wake_all(),
+            match commit_events.recv().await {
+                Ok(CommitEvent::Users(users)) => {
+                    users.iter().for_each(|(user, at)| self.wake(*user, *at))
+                }
+                Ok(CommitEvent::AnyUser) | Err(RecvError::Lagged(_)) => self.wake_all(),
                 Err(RecvError::Closed) => return,
             }
         }
@@ -156,20 +158,20 @@ impl Hub {
         self: &Arc<Self>,
         user: UserId,
         station: StationId,
-    ) -> Result<Entered, Error> {
+    ) -> Result<Registration, Error> {
         let mut users = self.users();
         let listeners = users.entry(user).or_default();
         let earlier = listeners.iter().position(|listener| listener.station == station);
         if let Some(earlier) = earlier {
             let earlier = listeners.swap_remove(earlier);
-            earlier.bell.is_replaced.store(true, Ordering::Relaxed);
-            earlier.bell.rung.notify_one();
+            earlier.wake_signal.is_replaced.store(true, Ordering::Relaxed);
+            earlier.wake_signal.woken.notify_one();
         } else if listeners.len() >= self.most {
             return Err(self.excess());
         }
-        let bell = Arc::new(Bell::default());
-        listeners.push(Listener { station, bell: Arc::clone(&bell) });
-        Ok(Entered { hub: Arc::clone(self), user, bell })
+        let wake_signal = Arc::new(WakeSignal::default());
+        listeners.push(Listener { station, wake_signal: Arc::clone(&wake_signal) });
+        Ok(Registration { hub: Arc::clone(self), user, wake_signal })
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Listener>>> {
@@ -179,17 +181,17 @@ impl Hub {
 }
 
 /// A listener's entry in the hub, until it is dropped.
-pub(super) struct Entered {
+pub(super) struct Registration {
     hub: Arc<Hub>,
     user: UserId,
-    pub(super) bell: Arc<Bell>,
+    pub(super) wake_signal: Arc<WakeSignal>,
 }
 
-impl Drop for Entered {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut users = self.hub.users();
         if let Some(listeners) = users.get_mut(&self.user) {
-            listeners.retain(|listener| !Arc::ptr_eq(&listener.bell, &self.bell));
+            listeners.retain(|listener| !Arc::ptr_eq(&listener.wake_signal, &self.wake_signal));
             if listeners.is_empty() {
                 users.remove(&self.user);
             }

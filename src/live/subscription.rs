@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::hub::{Entered, SocketPermit};
+use super::hub::{Registration, SocketPermit};
 use super::socket::{End, Received, Socket};
 use crate::app::App;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
@@ -28,7 +28,7 @@ const API: &str = "chatlistener";
 /// A client that may listen.
 pub(super) struct Subscription {
     pub(super) shown: Shown,
-    pub(super) entered: Entered,
+    pub(super) registration: Registration,
 }
 
 /// What a client has shown to subscribe.
@@ -157,8 +157,8 @@ async fn admit(
         return Err(Error::Replayed { conversation: None });
     }
     app.station_used(user, station, true).await?;
-    let entered = app.hub.enter(user, station)?;
-    Ok((Subscription { shown, entered }, permit))
+    let registration = app.hub.enter(user, station)?;
+    Ok((Subscription { shown, registration }, permit))
 }
 
 /// Verifies the signature and the freshness of a subscription.

@@ -3,7 +3,7 @@
 use super::changes::ids;
 use super::error::Doing as _;
 use super::queue::Change;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{Availability, Replay, UserId};
 
@@ -32,19 +32,19 @@ impl Change for SetAvailability {
     /// The choice before it; `None` where this one was made before.
     type Outcome = Option<Availability>;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Option<Availability>, Error> {
-        if self.replay.is_known(on).await? {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<Availability>, Error> {
+        if self.replay.is_known(tx).await? {
             return Ok(None);
         }
-        self.replay.record(on);
+        self.replay.record(tx);
         let user = self.replay.user.as_str();
         let chosen: String = sqlx::query_scalar(CHOSEN)
             .bind(user)
-            .fetch_one(on.connection().await?)
+            .fetch_one(tx.connection().await?)
             .await
             .doing("reading an availability")?;
         let set = sqlx::query(SET).bind(user).bind(self.availability.as_str());
-        set.execute(on.connection().await?).await.doing("choosing an availability")?;
+        set.execute(tx.connection().await?).await.doing("choosing an availability")?;
         stored(&chosen).map(Some)
     }
 }
@@ -67,7 +67,7 @@ impl Store {
     pub async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
         let row = sqlx::query_as(SEEN_BY).bind(user.as_str());
         let row: Option<(String, String)> = row
-            .fetch_optional(&mut *self.reading().await?)
+            .fetch_optional(&mut *self.reader().await?)
             .await
             .doing("reading an availability")?;
         row.map(|(chosen, friends)| {

@@ -15,8 +15,8 @@ use tokio::time::interval;
 
 use super::files::kind_of;
 use super::invariants::contradiction_of_rows;
-use super::log::execute;
 use super::schema::{self, Found, Looked};
+use super::wal::execute;
 use super::{DatabaseFile, OpenError};
 use crate::domain::Parse as _;
 
@@ -292,16 +292,18 @@ pub(super) async fn open_alone(path: &Path) -> Result<SqliteConnection, sqlx::Er
 }
 
 /// The rows of a sound backup, or what is wrong with it.
-async fn look_through(on: &mut SqliteConnection) -> Result<Vec<(&'static str, i64)>, String> {
+async fn look_through(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<(&'static str, i64)>, String> {
     let failed = |error: sqlx::Error| error.to_string();
-    let schema = schema::look(on).await.map_err(failed)?;
+    let schema = schema::look(connection).await.map_err(failed)?;
     if matches!(schema, Found::Empty | Found::Unknown) {
         return Err(
             "it was made by a newer version of chatserver, or by another program".to_owned()
         );
     }
     let problems: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(3)")
-        .fetch_all(&mut *on)
+        .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
     if problems != ["ok"] {
@@ -309,25 +311,26 @@ async fn look_through(on: &mut SqliteConnection) -> Result<Vec<(&'static str, i6
     }
     let orphan: Option<(String, Option<i64>, String, i64)> =
         sqlx::query_as("PRAGMA foreign_key_check")
-            .fetch_optional(&mut *on)
+            .fetch_optional(&mut *connection)
             .await
             .map_err(failed)?;
     if let Some((table, _, parent, _)) = orphan {
         return Err(format!("a row of {table} refers to a row of {parent} that is not there"));
     }
     let is_older = schema != Found::Current;
-    if let Some(problem) = contradiction_of_rows(on, is_older).await.map_err(failed)? {
+    if let Some(problem) = contradiction_of_rows(connection, is_older).await.map_err(failed)? {
         return Err(problem);
     }
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema")
-        .fetch_all(&mut *on)
+        .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
     let mut counts = Vec::new();
     for (name, table, count) in COUNTS {
         // An earlier version may not have had it.
         if tables.iter().any(|one| one == table) {
-            let rows = sqlx::query_scalar(count).fetch_one(&mut *on).await.map_err(failed)?;
+            let rows =
+                sqlx::query_scalar(count).fetch_one(&mut *connection).await.map_err(failed)?;
             counts.push((name, rows));
         }
     }

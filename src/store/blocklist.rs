@@ -1,10 +1,10 @@
 //! Whom a user has blocked. What a block does to messages and clears is found out where these are judged.
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::friends::are_friends;
 use super::queue::Change;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, friend_requests, participants};
 use crate::domain::{Replay, StationId, UserId};
 
@@ -43,7 +43,7 @@ impl Store {
     /// [`Error`] where it could not be read.
     pub async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
         let blocklist = sqlx::query_as(BLOCKLIST).bind(user.as_str().to_owned());
-        let blocklist = blocklist.fetch_one(&mut *self.reading().await?).await;
+        let blocklist = blocklist.fetch_one(&mut *self.reader().await?).await;
         let (users, conversations) = blocklist.doing("reading a block list")?;
         Ok(Blocklist { users, conversations })
     }
@@ -80,40 +80,40 @@ impl Change for ChangeBlock {
         self.blocked
     }
 
-    async fn apply(&self, on: &mut Writing) -> Result<BlockChanged, Error> {
-        if self.replay.is_known(on).await? {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<BlockChanged, Error> {
+        if self.replay.is_known(tx).await? {
             return Ok(BlockChanged::Replayed);
         }
         let user = self.replay.user;
         let standing = sqlx::query_as(STANDING).bind(user.as_str()).bind(self.other.as_str());
-        let standing = standing.fetch_one(on.connection().await?).await;
+        let standing = standing.fetch_one(tx.connection().await?).await;
         let (is_blocked, blocks): (bool, i64) = standing.doing("judging a block")?;
         if self.blocked != is_blocked {
             if self.blocked && blocks >= i64::from(MOST_BLOCKS) {
                 return Ok(BlockChanged::TooMany);
             }
-            self.set(on).await?;
+            self.set(tx).await?;
         }
-        self.replay.record(on);
+        self.replay.record(tx);
         Ok(BlockChanged::Done)
     }
 }
 
 impl ChangeBlock {
-    async fn set(&self, on: &mut Writing) -> Result<(), Error> {
+    async fn set(&self, tx: &mut WriteTx) -> Result<(), Error> {
         let user = self.replay.user;
         let set = sqlx::query(if self.blocked { BLOCK } else { UNBLOCK });
         let set = set.bind(user.as_str()).bind(self.other.as_str());
-        set.execute(on.connection().await?).await.doing("changing a block")?;
-        participants::settle(on, user, self.other).await?;
+        set.execute(tx.connection().await?).await.doing("changing a block")?;
+        participants::settle(tx, user, self.other).await?;
         if self.blocked {
-            friend_requests::silence(on, self.other, user).await?;
+            friend_requests::silence(tx, self.other, user).await?;
         }
-        let mut changes = Changes::default().with(user, Subject::Lists, self.station);
+        let mut changes = ChangeLog::default().with(user, Subject::Lists, self.station);
         // What the other one is told is what the end of a friendship tells.
-        if are_friends(on, user, self.other).await? {
+        if are_friends(tx, user, self.other).await? {
             changes.add(self.other, Subject::Friend(user), None);
         }
-        changes.note(on).await
+        changes.note(tx).await
     }
 }

@@ -9,7 +9,7 @@ use super::error::Doing as _;
 use super::message_ids::hash;
 use super::queue::{Batched, Change};
 use super::values::{ManyRows, ROWS};
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Once, Store, WireText, stored, stored_number};
 use crate::domain::{ApiKey, ConversationId, Parse, Replay, StationId, UserId};
 
@@ -143,12 +143,12 @@ struct Numbers {
 
 /// The changes of one transaction.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(super) struct ChangeLog {
     made: BTreeMap<(UserId, Subject), Made>,
     known: Numbers,
 }
 
-impl Changes {
+impl ChangeLog {
     /// Something has changed for this user, at this station of the user's if at any.
     pub(super) fn add(&mut self, user: UserId, subject: Subject, at: Option<StationId>) {
         let made = self.made.entry((user, subject)).or_insert(Made { at, elsewhere: false });
@@ -172,27 +172,27 @@ impl Changes {
     }
 
     /// Numbers them, and tells the users of them once they are committed.
-    pub(super) async fn note(mut self, on: &mut Writing) -> Result<(), Error> {
-        self.look_up(on).await?;
+    pub(super) async fn note(mut self, tx: &mut WriteTx) -> Result<(), Error> {
+        self.look_up(tx).await?;
         for ((user, _), made) in &self.made {
-            on.tell(*user, made.at.filter(|_| !made.elsewhere));
+            tx.notify(*user, made.at.filter(|_| !made.elsewhere));
         }
         let mut users: Vec<_> = self.made.keys().map(|(user, _)| *user).collect();
         users.dedup();
         let known = |user| self.known.users.get(user).copied();
         let users: Vec<_> = users.iter().filter_map(known).collect();
         for users in users.chunks(ROWS) {
-            number(on, users);
+            number(tx, users);
         }
         let rows: Vec<_> = self.made.iter().filter_map(|made| self.known.row(made)).collect();
         for rows in rows.chunks(ROWS) {
-            note(on, rows);
+            note(tx, rows);
         }
         Ok(())
     }
 
     /// Finds the numbers of those whose are not known.
-    async fn look_up(&mut self, on: &mut Writing) -> Result<(), Error> {
+    async fn look_up(&mut self, tx: &mut WriteTx) -> Result<(), Error> {
         let Numbers { users, conversations } = &mut self.known;
         let mut unknown_users = Vec::new();
         let mut unknown_conversations = Vec::new();
@@ -207,9 +207,9 @@ impl Changes {
             }
         }
         let unknown: Vec<_> = unknown_users.iter().map(UserId::as_str).collect();
-        users.extend(numbers(on, &USERS, &unknown).await?);
+        users.extend(numbers(tx, &USERS, &unknown).await?);
         let unknown: Vec<_> = unknown_conversations.iter().map(ConversationId::as_str).collect();
-        conversations.extend(numbers(on, &CONVERSATIONS, &unknown).await?);
+        conversations.extend(numbers(tx, &CONVERSATIONS, &unknown).await?);
         Ok(())
     }
 }
@@ -236,13 +236,13 @@ impl Numbers {
 
 /// The numbers of these ids.
 async fn numbers<T: Parse>(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     statement: &'static ManyRows,
     ids: &[&str],
 ) -> Result<Vec<(T, i64)>, Error> {
     let mut found = Vec::with_capacity(ids.len());
     for ids in ids.chunks(ROWS) {
-        let pairs = on.value(statement, ids, |id, values| {
+        let pairs = tx.query_scalar(statement, ids, |id, values| {
             values.add(*id);
         });
         let pairs: Option<String> = pairs.await.doing("looking numbers up")?;
@@ -254,14 +254,14 @@ async fn numbers<T: Parse>(
     Ok(found)
 }
 
-fn number(on: &mut Writing, users: &[i64]) {
-    on.later(&NUMBER, users, |user, values| {
+fn number(tx: &mut WriteTx, users: &[i64]) {
+    tx.defer(&NUMBER, users, |user, values| {
         values.add(*user);
     });
 }
 
-fn note(on: &mut Writing, rows: &[Row]) {
-    on.later(&NOTE, rows, |Row { user, kind, subject, made }, values| {
+fn note(tx: &mut WriteTx, rows: &[Row]) {
+    tx.defer(&NOTE, rows, |Row { user, kind, subject, made }, values| {
         values
             .add(*user)
             .add(*kind)
@@ -306,28 +306,30 @@ impl Pending {
 
 /// Asks what a station is still to be told.
 #[derive(Clone, Copy, Debug)]
-pub struct AskPending {
+pub struct PendingQuery {
     /// The user.
     pub user: UserId,
     /// The station.
     pub station: StationId,
     /// A number up to which the station has been told, whatever its position.
-    pub told: Option<i64>,
+    pub delivered_up_to: Option<i64>,
     /// Whether all friends are to be named.
     pub all_friends: bool,
 }
 
-impl AskPending {
-    async fn read(&self, on: &mut SqliteConnection) -> Result<Option<Pending>, Error> {
+impl PendingQuery {
+    async fn read(&self, connection: &mut SqliteConnection) -> Result<Option<Pending>, Error> {
         type Row = (String, i64, Option<i64>, WireText, bool, String, String);
         let pending = sqlx::query_as(PENDING)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
-            .bind(self.told)
+            .bind(self.delivered_up_to)
             .bind(self.all_friends)
             .bind(bits(&self.station));
-        let row: Option<Row> =
-            pending.fetch_optional(on).await.doing("reading what a station is to be told")?;
+        let row: Option<Row> = pending
+            .fetch_optional(connection)
+            .await
+            .doing("reading what a station is to be told")?;
         let Some((key, newest, position, conversations, lists, all_friends, friends)) = row else {
             return Ok(None);
         };
@@ -350,7 +352,7 @@ pub(super) fn ids(text: &str) -> Result<Vec<UserId>, Error> {
 
 /// Reads what a station is still to be told, and moves its position behind it, unless this request has done so before.
 struct TakePending {
-    asked: AskPending,
+    asked: PendingQuery,
     replay: Replay,
 }
 
@@ -360,16 +362,19 @@ impl Change for TakePending {
     /// Who gave up waiting has not been told.
     const IS_FOR_ITS_ANSWER: bool = true;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Self::Outcome, Error> {
-        let Some(pending) = self.asked.read(on.connection().await?).await? else {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Self::Outcome, Error> {
+        let Some(pending) = self.asked.read(tx.connection().await?).await? else {
             return Ok(None);
         };
-        if self.replay.is_known(on).await? {
+        if self.replay.is_known(tx).await? {
             return Ok(Some((pending, Once::Replayed)));
         }
-        let AskPending { user, station, .. } = self.asked;
-        move_to(on, &[&Acknowledge { user, station, number: pending.newest, may_wait: false }]);
-        self.replay.record(on);
+        let PendingQuery { user, station, .. } = self.asked;
+        move_to(
+            tx,
+            &[&Acknowledge { user, station, number: pending.newest, is_deferrable: false }],
+        );
+        self.replay.record(tx);
         Ok(Some((pending, Once::Done)))
     }
 }
@@ -380,24 +385,24 @@ pub(super) struct Acknowledge {
     station: StationId,
     number: i64,
     /// Whether it may go with what comes next.
-    may_wait: bool,
+    is_deferrable: bool,
 }
 
 impl Batched for Acknowledge {
     type Outcome = ();
 
-    fn may_wait(&self) -> bool {
-        self.may_wait
+    fn is_deferrable(&self) -> bool {
+        self.is_deferrable
     }
 
-    async fn apply_all(on: &mut Writing, all: &[&Self]) -> Result<Vec<()>, Error> {
-        move_to(on, all);
+    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<()>, Error> {
+        move_to(tx, all);
         Ok(vec![(); all.len()])
     }
 }
 
-fn move_to(on: &mut Writing, all: &[&Acknowledge]) {
-    on.later(&MOVE, all, |acknowledge, values| {
+fn move_to(tx: &mut WriteTx, all: &[&Acknowledge]) {
+    tx.defer(&MOVE, all, |acknowledge, values| {
         let Acknowledge { user, station, number, .. } = acknowledge;
         values.add(user.as_str()).add(station.as_str()).add(*number);
     });
@@ -409,12 +414,12 @@ struct TakeNumber(UserId);
 impl Change for TakeNumber {
     type Outcome = i64;
 
-    async fn apply(&self, on: &mut Writing) -> Result<i64, Error> {
-        let found = numbers::<UserId>(on, &USERS, &[self.0.as_str()]).await?;
+    async fn apply(&self, tx: &mut WriteTx) -> Result<i64, Error> {
+        let found = numbers::<UserId>(tx, &USERS, &[self.0.as_str()]).await?;
         let Some((_, user)) = found.first() else { return Ok(0) };
-        number(on, &[*user]);
+        number(tx, &[*user]);
         let newest = sqlx::query_scalar(NEWEST).bind(*user);
-        newest.fetch_one(on.connection().await?).await.doing("reading a change number")
+        newest.fetch_one(tx.connection().await?).await.doing("reading a change number")
     }
 }
 
@@ -424,8 +429,8 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where it could not be read.
-    pub async fn pending(&self, asked: &AskPending) -> Result<Option<Pending>, Error> {
-        let mut reads = self.reading().await?;
+    pub async fn pending(&self, asked: &PendingQuery) -> Result<Option<Pending>, Error> {
+        let mut reads = self.reader().await?;
         asked.read(&mut reads).await
     }
 
@@ -436,7 +441,7 @@ impl Store {
     /// [`Error`] where the position was not moved.
     pub async fn take_pending(
         &self,
-        asked: AskPending,
+        asked: PendingQuery,
         replay: Replay,
     ) -> Result<Option<(Pending, Once)>, Error> {
         self.change(TakePending { asked, replay }).await
@@ -455,7 +460,7 @@ impl Store {
     ) -> Result<bool, Error> {
         let position = sqlx::query_as(POSITION).bind(user.as_str()).bind(station.as_str());
         let position: Option<(i64, i64)> = position
-            .fetch_optional(&mut *self.reading().await?)
+            .fetch_optional(&mut *self.reader().await?)
             .await
             .doing("reading a position")?;
         Ok(position.is_some_and(|(position, newest)| position < number && number <= newest))
@@ -472,7 +477,7 @@ impl Store {
         station: StationId,
         number: i64,
     ) -> Result<(), Error> {
-        self.writer.acknowledge(Acknowledge { user, station, number, may_wait: false }).await
+        self.writer.acknowledge(Acknowledge { user, station, number, is_deferrable: false }).await
     }
 
     /// The same, together with the next change that does not wait, or with none after a moment.
@@ -486,7 +491,7 @@ impl Store {
         station: StationId,
         number: i64,
     ) -> Result<(), Error> {
-        self.writer.acknowledge(Acknowledge { user, station, number, may_wait: true }).await
+        self.writer.acknowledge(Acknowledge { user, station, number, is_deferrable: true }).await
     }
 
     /// A change number for what is told but not stored.

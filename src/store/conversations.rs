@@ -2,13 +2,13 @@
 
 use sqlx::SqliteConnection;
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
-use super::participants::Standing;
+use super::participants::Access;
 use super::queue::Change;
-use super::reading::Question;
+use super::readers::BatchQuery;
 use super::values::{ManyRows, Values};
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, stored};
 use crate::domain::{ConversationId, Instance, StationId, UserId};
 
@@ -60,9 +60,9 @@ static CONVERSATIONS: ManyRows = ManyRows::values_of(
 );
 
 /// Asks for all conversations of a user.
-pub(super) struct AskConversations(UserId);
+pub(super) struct ListConversations(UserId);
 
-impl Question for AskConversations {
+impl BatchQuery for ListConversations {
     const STATEMENT: &'static ManyRows = &CONVERSATIONS;
     const DOING: &'static str = "listing conversations";
 
@@ -130,7 +130,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn conversations(&self, user: UserId) -> Result<WireText, Error> {
-        Ok(self.lists.ask(AskConversations(user)).await?.unwrap_or_default())
+        Ok(self.lists.ask(ListConversations(user)).await?.unwrap_or_default())
     }
 
     /// One conversation object, where the user takes part in it.
@@ -143,7 +143,7 @@ impl Store {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<WireText>, Error> {
-        let mut reads = self.reading().await?;
+        let mut reads = self.reader().await?;
         object(&mut reads, conversation, user).await
     }
 
@@ -153,7 +153,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be removed.
     pub async fn purge(&self) -> Result<Purged, Error> {
-        let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&mut *self.reading().await?).await;
+        let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&mut *self.reader().await?).await;
         match next.doing("looking for cleared messages")? {
             Some(generation) => self.change(Purge { generation }).await,
             None => Ok(Purged::NothingLeft),
@@ -162,14 +162,14 @@ impl Store {
 }
 
 pub(super) async fn object(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     conversation: ConversationId,
     user: UserId,
 ) -> Result<Option<WireText>, Error> {
     let one = sqlx::query_scalar(CONVERSATION)
         .bind(conversation.as_str().to_owned())
         .bind(user.as_str().to_owned());
-    one.fetch_optional(on).await.doing("reading a conversation")
+    one.fetch_optional(connection).await.doing("reading a conversation")
 }
 
 /// Ends a generation of a conversation.
@@ -205,28 +205,28 @@ pub enum Cleared {
 impl Change for Clear {
     type Outcome = Cleared;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Cleared, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Cleared, Error> {
         let standing =
             sqlx::query_as(STANDING).bind(self.conversation.as_str()).bind(self.user.as_str());
         let standing: Option<(String, i64, i64, String, String)> =
-            standing.fetch_optional(on.connection().await?).await.doing("judging a clear")?;
+            standing.fetch_optional(tx.connection().await?).await.doing("judging a clear")?;
         let Some((instance, generation, next_seq, standing, other)) = standing else {
             return Ok(Cleared::NotFound);
         };
         if instance != self.instance.as_str() {
-            let object = object(on.connection().await?, self.conversation, self.user).await?;
+            let object = object(tx.connection().await?, self.conversation, self.user).await?;
             return Ok(object.map_or(Cleared::NotFound, Cleared::InstanceChanged));
         }
-        match Standing::of(&standing)? {
-            Standing::Open => {}
-            Standing::Blocked => return Ok(Cleared::Blocked),
-            Standing::NotFriends => return Ok(Cleared::NotFriends),
+        match Access::of(&standing)? {
+            Access::Open => {}
+            Access::Blocked => return Ok(Cleared::Blocked),
+            Access::NotFriends => return Ok(Cleared::NotFriends),
         }
-        self.begin_generation(on, generation, next_seq > 1).await?;
+        self.begin_generation(tx, generation, next_seq > 1).await?;
         let subject = Subject::Conversation(self.conversation);
-        let changes = Changes::default().with(self.user, subject, self.station);
-        changes.with(stored(&other)?, subject, None).note(on).await?;
-        let object = object(on.connection().await?, self.conversation, self.user).await?;
+        let changes = ChangeLog::default().with(self.user, subject, self.station);
+        changes.with(stored(&other)?, subject, None).note(tx).await?;
+        let object = object(tx.connection().await?, self.conversation, self.user).await?;
         Ok(object.map_or(Cleared::NotFound, Cleared::Cleared))
     }
 }
@@ -234,15 +234,15 @@ impl Change for Clear {
 impl Clear {
     async fn begin_generation(
         &self,
-        on: &mut Writing,
+        tx: &mut WriteTx,
         ended: i64,
         has_messages: bool,
     ) -> Result<(), Error> {
         let clear = sqlx::query(CLEAR).bind(self.conversation.as_str()).bind(self.next.as_str());
-        clear.execute(on.connection().await?).await.doing("clearing a conversation")?;
+        clear.execute(tx.connection().await?).await.doing("clearing a conversation")?;
         if has_messages {
             let later = sqlx::query(PURGE_LATER).bind(ended);
-            later.execute(on.connection().await?).await.doing("noting cleared messages")?;
+            later.execute(tx.connection().await?).await.doing("noting cleared messages")?;
         }
         Ok(())
     }
@@ -266,19 +266,19 @@ impl Change for Purge {
 
     const ENDS_BATCH: bool = true;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Purged, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Purged, Error> {
         let step = |statement| sqlx::query(statement).bind(self.generation).bind(PURGE_STEP);
         let purge = step(PURGE).bind(PURGE_BYTES);
-        purge.execute(on.connection().await?).await.doing("removing cleared messages")?;
+        purge.execute(tx.connection().await?).await.doing("removing cleared messages")?;
         let purge = step(PURGE_IDS);
         purge
-            .execute(on.connection().await?)
+            .execute(tx.connection().await?)
             .await
             .doing("removing the IDs of cleared messages")?;
         let purge = step(PURGE_REPORTS);
-        purge.execute(on.connection().await?).await.doing("removing cleared reports")?;
+        purge.execute(tx.connection().await?).await.doing("removing cleared reports")?;
         let done = sqlx::query(PURGED).bind(self.generation);
-        done.execute(on.connection().await?).await.doing("ending a purge")?;
+        done.execute(tx.connection().await?).await.doing("ending a purge")?;
         Ok(Purged::Step)
     }
 }

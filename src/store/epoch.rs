@@ -21,8 +21,8 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    pub(super) async fn read(on: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
-        let (id, began_at): (String, i64) = sqlx::query_as(EPOCH).fetch_one(on).await?;
+    pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+        let (id, began_at): (String, i64) = sqlx::query_as(EPOCH).fetch_one(connection).await?;
         let no_date = || sqlx::Error::Decode("epoch.began_at is no date".into());
         let began_at = Timestamp::from_unix(began_at).ok_or_else(no_date)?;
         Ok(Self { id, began_at })
@@ -30,10 +30,10 @@ impl Epoch {
 
     /// Begins another one in a database that nobody else has open.
     pub(super) async fn begin(
-        on: &mut SqliteConnection,
+        connection: &mut SqliteConnection,
         now: Timestamp,
     ) -> Result<Self, sqlx::Error> {
-        sqlx::query(BEGIN).bind(now.unix()).execute(&mut *on).await?;
-        Self::read(on).await
+        sqlx::query(BEGIN).bind(now.unix()).execute(&mut *connection).await?;
+        Self::read(connection).await
     }
 }

@@ -3,12 +3,12 @@
 //! Who asks must not learn whether the addressee exists, has declined, or has blocked the asker. So a request
 //! is kept whoever it is for, and one that is not to be shown is silent and otherwise like any other.
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::friends::{end_friendship, friendship_ended};
 use super::queue::Change;
 use super::replays::Once;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Befriend, Befriended, Error, Store, WireText};
 use crate::domain::{Replay, StationId, UserId};
 
@@ -82,7 +82,7 @@ impl Store {
     pub async fn friend_requests(&self, user: UserId) -> Result<Requests, Error> {
         let requests =
             sqlx::query_as(REQUESTS).bind(user.as_str().to_owned()).bind(i64::from(MOST_SHOWN));
-        let requests = requests.fetch_one(&mut *self.reading().await?).await;
+        let requests = requests.fetch_one(&mut *self.reader().await?).await;
         let (incoming, outgoing) = requests.doing("listing friend requests")?;
         Ok(Requests { incoming, outgoing })
     }
@@ -137,21 +137,21 @@ impl Change for ApproachFriend {
         true
     }
 
-    async fn apply(&self, on: &mut Writing) -> Result<Approached, Error> {
-        if self.replay.is_known(on).await? {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Approached, Error> {
+        if self.replay.is_known(tx).await? {
             return Ok(Approached::Replayed);
         }
         let standing = sqlx::query_as(STANDING)
             .bind(self.replay.user.as_str())
             .bind(self.other.as_str())
-            .fetch_one(on.connection().await?);
+            .fetch_one(tx.connection().await?);
         let (are_friends, theirs_is_silent, mine_is_open, open): (bool, Option<bool>, bool, i64) =
             standing.await.doing("judging a friend request")?;
         match (self.approach, theirs_is_silent) {
             _ if are_friends => {}
             (Approach::Add, Some(_)) | (Approach::Accept, Some(false)) => {
                 let Some(befriend) = &self.befriend else { return Ok(Approached::NeedsKeys) };
-                match befriend.make(on, self.station).await? {
+                match befriend.make(tx, self.station).await? {
                     Befriended::Friends => {}
                     Befriended::NickChanged => return Ok(Approached::NeedsKeys),
                     Befriended::TooMany { most, .. } => {
@@ -164,24 +164,24 @@ impl Change for ApproachFriend {
             (Approach::Add, None) if open >= i64::from(MOST_OPEN_REQUESTS) => {
                 return Ok(Approached::TooMany);
             }
-            (Approach::Add, None) => self.ask(on).await?,
+            (Approach::Add, None) => self.ask(tx).await?,
         }
-        self.replay.record(on);
+        self.replay.record(tx);
         Ok(Approached::Done)
     }
 }
 
 impl ApproachFriend {
-    async fn ask(&self, on: &mut Writing) -> Result<(), Error> {
+    async fn ask(&self, tx: &mut WriteTx) -> Result<(), Error> {
         let user = self.replay.user;
         let ask = sqlx::query_scalar(ASK).bind(user.as_str()).bind(self.other.as_str());
         let is_silent: bool =
-            ask.fetch_one(on.connection().await?).await.doing("storing a friend request")?;
-        let mut changes = Changes::default().with(user, Subject::Lists, self.station);
-        if !is_silent && exists(on, self.other).await? {
+            ask.fetch_one(tx.connection().await?).await.doing("storing a friend request")?;
+        let mut changes = ChangeLog::default().with(user, Subject::Lists, self.station);
+        if !is_silent && exists(tx, self.other).await? {
             changes.add(self.other, Subject::Lists, None);
         }
-        changes.note(on).await
+        changes.note(tx).await
     }
 }
 
@@ -199,15 +199,15 @@ pub struct DeclineFriend {
 impl Change for DeclineFriend {
     type Outcome = Once;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Once, Error> {
-        if self.replay.is_known(on).await? {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Once, Error> {
+        if self.replay.is_known(tx).await? {
             return Ok(Once::Replayed);
         }
         let user = self.replay.user;
-        if silence(on, self.other, user).await? {
-            Changes::default().with(user, Subject::Lists, self.station).note(on).await?;
+        if silence(tx, self.other, user).await? {
+            ChangeLog::default().with(user, Subject::Lists, self.station).note(tx).await?;
         }
-        self.replay.record(on);
+        self.replay.record(tx);
         Ok(Once::Done)
     }
 }
@@ -226,52 +226,52 @@ pub struct RemoveFriend {
 impl Change for RemoveFriend {
     type Outcome = Once;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Once, Error> {
-        if self.replay.is_known(on).await? {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Once, Error> {
+        if self.replay.is_known(tx).await? {
             return Ok(Once::Replayed);
         }
         let user = self.replay.user;
-        let mut changes = Changes::default();
-        if end_friendship(on, user, self.other).await? {
+        let mut changes = ChangeLog::default();
+        if end_friendship(tx, user, self.other).await? {
             changes = friendship_ended(user, self.other, self.station);
         }
-        if changes_request(on, TAKE_BACK, user, self.other).await? {
+        if changes_request(tx, TAKE_BACK, user, self.other).await? {
             changes.add(user, Subject::Lists, self.station);
-            if exists(on, self.other).await? {
+            if exists(tx, self.other).await? {
                 changes.add(self.other, Subject::Lists, None);
             }
-        } else if changes_request(on, TAKE_BACK_SILENT, user, self.other).await? {
+        } else if changes_request(tx, TAKE_BACK_SILENT, user, self.other).await? {
             changes.add(user, Subject::Lists, self.station);
         }
-        changes.note(on).await?;
-        self.replay.record(on);
+        changes.note(tx).await?;
+        self.replay.record(tx);
         Ok(Once::Done)
     }
 }
 
 /// Whether there was a request for this statement to change.
 async fn changes_request(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     statement: &'static str,
     from: UserId,
     to: UserId,
 ) -> Result<bool, Error> {
     let change = sqlx::query(statement).bind(from.as_str()).bind(to.as_str());
-    let change = change.execute(on.connection().await?).await.doing("changing a friend request")?;
+    let change = change.execute(tx.connection().await?).await.doing("changing a friend request")?;
     Ok(change.rows_affected() > 0)
 }
 
 /// Shows a request to its addressee no more; whether it was shown.
-pub(super) async fn silence(on: &mut Writing, from: UserId, to: UserId) -> Result<bool, Error> {
-    changes_request(on, SILENCE, from, to).await
+pub(super) async fn silence(tx: &mut WriteTx, from: UserId, to: UserId) -> Result<bool, Error> {
+    changes_request(tx, SILENCE, from, to).await
 }
 
 /// Forgets what two users have asked each other.
-pub(super) async fn forget(on: &mut Writing, one: UserId, other: UserId) -> Result<(), Error> {
-    changes_request(on, FORGET, one, other).await.map(drop)
+pub(super) async fn forget(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
+    changes_request(tx, FORGET, one, other).await.map(drop)
 }
 
-async fn exists(on: &mut Writing, user: UserId) -> Result<bool, Error> {
+async fn exists(tx: &mut WriteTx, user: UserId) -> Result<bool, Error> {
     let exists = sqlx::query_scalar(EXISTS).bind(user.as_str());
-    exists.fetch_one(on.connection().await?).await.doing("looking for a user")
+    exists.fetch_one(tx.connection().await?).await.doing("looking for a user")
 }

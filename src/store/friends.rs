@@ -2,10 +2,10 @@
 
 use sqlx::SqliteConnection;
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::queue::Change;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, friend_requests, participants, stored};
 use crate::domain::{Availability, ConversationId, Email, Instance, StationId, UserId};
 use crate::keys::PublicKey;
@@ -81,7 +81,7 @@ impl Store {
     pub async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDS)
             .bind(user.as_str())
-            .fetch_all(&mut *self.reading().await?)
+            .fetch_all(&mut *self.reader().await?)
             .await
             .doing("listing friends")?;
         let friend = |(id, nick, public_key, chosen): (String, String, String, String)| {
@@ -98,7 +98,7 @@ impl Store {
     /// [`Error`] where they could not be read.
     pub async fn friendships(&self) -> Result<Vec<Friendship>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDSHIPS)
-            .fetch_all(&mut *self.reading().await?)
+            .fetch_all(&mut *self.reader().await?)
             .await
             .doing("listing friendships")?;
         let friendship = |(one, other, one_id, other_id): (String, String, String, String)| {
@@ -121,21 +121,21 @@ impl Store {
 }
 
 pub(super) async fn are_friends(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     one: UserId,
     other: UserId,
 ) -> Result<bool, Error> {
     let are_friends = sqlx::query_scalar(ARE_FRIENDS).bind(one.as_str()).bind(other.as_str());
-    are_friends.fetch_one(on.connection().await?).await.doing("looking for a friendship")
+    are_friends.fetch_one(tx.connection().await?).await.doing("looking for a friendship")
 }
 
 /// The ids of a user's friends.
 pub(super) async fn friend_ids(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     user: UserId,
 ) -> Result<Vec<UserId>, Error> {
     let ids = sqlx::query_scalar(FRIEND_IDS).bind(user.as_str());
-    let ids: Vec<String> = ids.fetch_all(on).await.doing("listing friends")?;
+    let ids: Vec<String> = ids.fetch_all(connection).await.doing("listing friends")?;
     ids.iter().map(|id| stored(id)).collect()
 }
 
@@ -184,8 +184,8 @@ impl Change for Befriend {
         true
     }
 
-    async fn apply(&self, on: &mut Writing) -> Result<Befriended, Error> {
-        self.make(on, None).await
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Befriended, Error> {
+        self.make(tx, None).await
     }
 }
 
@@ -193,61 +193,61 @@ impl Befriend {
     /// The same within another change, made by the first of the two at this station if at any.
     pub(super) async fn make(
         &self,
-        on: &mut Writing,
+        tx: &mut WriteTx,
         at: Option<StationId>,
     ) -> Result<Befriended, Error> {
         for wrapping in &self.wrappings {
             let nick = sqlx::query_scalar(NICK).bind(wrapping.user.as_str());
             let nick: Option<String> =
-                nick.fetch_optional(on.connection().await?).await.doing("reading a nick")?;
+                nick.fetch_optional(tx.connection().await?).await.doing("reading a nick")?;
             if nick.as_ref() != Some(&wrapping.nick) {
                 return Ok(Befriended::NickChanged);
             }
         }
         let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
-        let most = on.limits().friends;
+        let most = tx.limits().friends;
         if most > 0 {
             let full = sqlx::query_scalar(FULL).bind(one.as_str()).bind(other.as_str()).bind(most);
-            let full = full.fetch_optional(on.connection().await?).await;
+            let full = full.fetch_optional(tx.connection().await?).await;
             let full: Option<String> = full.doing("counting friends")?;
             if let Some(full) = full {
                 return Ok(Befriended::TooMany { user: stored(&full)?, most });
             }
         }
         let befriend = sqlx::query(BEFRIEND).bind(one.as_str()).bind(other.as_str());
-        let befriend = befriend.execute(on.connection().await?).await.doing("making friends")?;
+        let befriend = befriend.execute(tx.connection().await?).await.doing("making friends")?;
         if befriend.rows_affected() > 0 {
-            self.add_conversation(on, ConversationId::one_to_one(one, other)).await?;
-            participants::settle(on, one, other).await?;
-            friend_requests::forget(on, one, other).await?;
-            let changes = Changes::default()
+            self.add_conversation(tx, ConversationId::one_to_one(one, other)).await?;
+            participants::settle(tx, one, other).await?;
+            friend_requests::forget(tx, one, other).await?;
+            let changes = ChangeLog::default()
                 .with(one, Subject::Lists, at)
                 .with(one, Subject::Friend(other), at)
                 .with(other, Subject::Lists, None)
                 .with(other, Subject::Friend(one), None);
-            changes.note(on).await?;
+            changes.note(tx).await?;
         }
         Ok(Befriended::Friends)
     }
 
     async fn add_conversation(
         &self,
-        on: &mut Writing,
+        tx: &mut WriteTx,
         conversation: ConversationId,
     ) -> Result<(), Error> {
         let added = sqlx::query(ADD_CONVERSATION)
             .bind(conversation.as_str())
             .bind(self.instance.as_str())
-            .execute(on.connection().await?)
+            .execute(tx.connection().await?)
             .await
             .doing("adding a conversation")?;
         if added.rows_affected() == 0 {
             return Ok(());
         }
         for Wrapping { user, secret, display_name, .. } in &self.wrappings {
-            participants::add(on, conversation, *user, secret, display_name).await?;
+            participants::add(tx, conversation, *user, secret, display_name).await?;
         }
-        participants::name_people(on, conversation, self.wrappings[0].user).await?;
+        participants::name_people(tx, conversation, self.wrappings[0].user).await?;
         Ok(())
     }
 }
@@ -257,10 +257,10 @@ struct Unfriend(UserId, UserId);
 impl Change for Unfriend {
     type Outcome = bool;
 
-    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
-        let ended = end_friendship(on, self.0, self.1).await?;
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
+        let ended = end_friendship(tx, self.0, self.1).await?;
         if ended {
-            friendship_ended(self.0, self.1, None).note(on).await?;
+            friendship_ended(self.0, self.1, None).note(tx).await?;
         }
         Ok(ended)
     }
@@ -268,21 +268,21 @@ impl Change for Unfriend {
 
 /// Ends a friendship; whether there was one.
 pub(super) async fn end_friendship(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     one: UserId,
     other: UserId,
 ) -> Result<bool, Error> {
     let unfriend = sqlx::query(UNFRIEND).bind(one.as_str()).bind(other.as_str());
-    let unfriend = unfriend.execute(on.connection().await?).await.doing("ending a friendship")?;
+    let unfriend = unfriend.execute(tx.connection().await?).await.doing("ending a friendship")?;
     let ended = unfriend.rows_affected() > 0;
     if ended {
-        participants::settle(on, one, other).await?;
+        participants::settle(tx, one, other).await?;
     }
     Ok(ended)
 }
 
 /// What the two are to be told when the first one has ended their friendship, at this station if at any.
-pub(super) fn friendship_ended(one: UserId, other: UserId, at: Option<StationId>) -> Changes {
-    let changes = Changes::default().with(one, Subject::Friend(other), at);
+pub(super) fn friendship_ended(one: UserId, other: UserId, at: Option<StationId>) -> ChangeLog {
+    let changes = ChangeLog::default().with(one, Subject::Friend(other), at);
     changes.with(other, Subject::Friend(one), None)
 }

@@ -64,19 +64,19 @@ const PAGES: &str = "PRAGMA quick_check(1)";
 /// What contradicts what, if anything was found within a second. An older schema is checked as far as it has what the
 /// checks read.
 pub(super) async fn contradiction(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {
-    first_finding(on, &CHECKS, AT_MOST, is_older).await
+    first_finding(connection, &CHECKS, AT_MOST, is_older).await
 }
 
 /// What the rows contradict, however long it takes to find, where the structure of the pages is known to be sound.
 pub(super) async fn contradiction_of_rows(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {
     for check in [ENDS, CHANGES, COUNTS] {
-        if let Some(found) = finding(on, check, is_older).await? {
+        if let Some(found) = finding(connection, check, is_older).await? {
             return Ok(Some(found));
         }
     }
@@ -85,7 +85,7 @@ pub(super) async fn contradiction_of_rows(
 
 /// Each check gets its share of the time that is left, and one that needs more is given up for the next one.
 async fn first_finding(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     checks: &[&'static str],
     at_most: Duration,
     is_older: bool,
@@ -94,9 +94,12 @@ async fn first_finding(
     for (&check, left) in checks.iter().zip((1..=checks.len()).rev()) {
         let now = Instant::now();
         let share = end.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
-        on.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < now + share);
-        let found = finding(on, check, is_older).await;
-        on.lock_handle().await?.remove_progress_handler();
+        connection
+            .lock_handle()
+            .await?
+            .set_progress_handler(STEPS, move || Instant::now() < now + share);
+        let found = finding(connection, check, is_older).await;
+        connection.lock_handle().await?.remove_progress_handler();
         if let Some(found) = found? {
             return Ok(Some(found));
         }
@@ -106,11 +109,11 @@ async fn first_finding(
 
 /// What one check has found before it was interrupted.
 async fn finding(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     check: &'static str,
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {
-    match sqlx::query(check).fetch_optional(on).await {
+    match sqlx::query(check).fetch_optional(connection).await {
         Ok(Some(row)) => {
             let finding: String = row.try_get(0)?;
             Ok((finding != "ok").then_some(finding))

@@ -11,9 +11,9 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::Error;
-use super::places::seq;
+use super::row_keys::seq;
 use super::values::{ManyRows, ROWS, Values};
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use crate::domain::MessageId;
 
 /// The number of messages in a run, as text of SQL and as a number.
@@ -103,10 +103,10 @@ pub(super) type Listed = (i64, i64, i64);
 
 /// The hashes of the youngest messages of a generation, whose run is not whole.
 #[derive(Clone, Default)]
-pub(super) struct Young(Vec<i64>);
+pub(super) struct RecentIds(Vec<i64>);
 
-impl Young {
-    /// Reads what the database has written as `hex(young)` of a generation and its `next_seq`. An older version that
+impl RecentIds {
+    /// Reads what the database has written as `hex(recent)` of a generation and its `next_seq`. An older version that
     /// still ran when the database was migrated has begun generations without emptying it: those are not of this one.
     pub(super) fn read(digits: &str, next_seq: i64) -> Result<Self, Error> {
         let not_hashes = || Error::not_as_stored("hashes of IDs");
@@ -117,7 +117,7 @@ impl Young {
         Ok(Self(hashes.iter().map(|hash| i64::from_be_bytes(*hash)).collect()))
     }
 
-    /// What the column `young` holds.
+    /// What the column `recent` holds.
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|hash| hash.to_be_bytes()).collect()
     }
@@ -128,7 +128,7 @@ impl Young {
     }
 
     /// Their places, where `next` is the one behind them.
-    pub(super) fn places(&self, next: i64) -> Range<i64> {
+    pub(super) fn row_keys(&self, next: i64) -> Range<i64> {
         next - i64::try_from(self.0.len()).unwrap_or(i64::MAX)..next
     }
 
@@ -143,11 +143,11 @@ impl Young {
 }
 
 /// Lists the messages of runs that are whole.
-pub(super) fn list(on: &mut Writing, mut listed: Vec<Listed>) {
+pub(super) fn list(tx: &mut WriteTx, mut listed: Vec<Listed>) {
     // In the order of the table, so that each page is found once.
     listed.sort_unstable();
     for listed in listed.chunks(ROWS) {
-        on.later(&LIST, listed, bind);
+        tx.defer(&LIST, listed, bind);
     }
 }
 
@@ -157,43 +157,44 @@ fn bind((generation, hash, seq): &Listed, values: &mut Values<'_>) {
 
 /// Lists the whole runs of all present generations and keeps the others young, in a database that has no hashes yet: SQLite
 /// can't compute them.
-pub(super) async fn list_all(on: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn list_all(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     const STEP: i64 = 4096;
     let mut last = 0;
-    let mut young = Young::default();
+    let mut recent = RecentIds::default();
     loop {
-        let messages = sqlx::query_as(ALL).bind(last).bind(STEP).fetch_all(&mut *on).await?;
+        let messages =
+            sqlx::query_as(ALL).bind(last).bind(STEP).fetch_all(&mut *connection).await?;
         let messages: Vec<(i64, String)> = messages;
         let mut listed = Vec::new();
         for (place, id) in &messages {
             if place >> 32 != last >> 32 {
-                keep_young(on, last, &std::mem::take(&mut young)).await?;
+                keep_young(connection, last, &std::mem::take(&mut recent)).await?;
                 last = place >> 32 << 32;
             }
             if *place != last + 1 {
                 let missing = format!("the message at place {} is missing", last + 1);
                 return Err(sqlx::Error::Protocol(missing));
             }
-            listed.extend(young.push(*place, hash(id)));
+            listed.extend(recent.push(*place, hash(id)));
             last = *place;
         }
         listed.sort_unstable();
         for listed in listed.chunks(ROWS) {
             let mut arguments = SqliteArguments::default();
             let text = LIST.bind(listed, &mut arguments, bind);
-            sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut *on).await?;
+            sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut *connection).await?;
         }
         if messages.is_empty() {
-            return keep_young(on, last, &young).await;
+            return keep_young(connection, last, &recent).await;
         }
     }
 }
 
 async fn keep_young(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     last: i64,
-    young: &Young,
+    recent: &RecentIds,
 ) -> Result<(), sqlx::Error> {
-    let keep = sqlx::query(KEEP_YOUNG).bind(last >> 32).bind(young.bytes());
-    keep.execute(on).await.map(drop)
+    let keep = sqlx::query(KEEP_YOUNG).bind(last >> 32).bind(recent.bytes());
+    keep.execute(connection).await.map(drop)
 }

@@ -3,21 +3,21 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
-use super::message_ids::{Listed, Young, hash, list, listed_place};
-use super::participants::Standing;
-use super::places::place;
+use super::message_ids::{Listed, RecentIds, hash, list, listed_place};
+use super::participants::Access;
 use super::queue::Batched;
+use super::row_keys::place;
 use super::values::ManyRows;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, stored, stored_number};
 use crate::domain::{ConversationId, Instance, Limits, Message, StationId, Timestamp, UserId};
 
-/// What decides about each message whose sender takes part in its conversation, see [`Judged`]: one text for all, with a
+/// What decides about each message whose sender takes part in its conversation, see [`Precheck`]: one text for all, with a
 /// comma between two messages and a space between two values. A message that has the ID already is named by its place, but
 /// of the youngest there are the hashes alone.
-static JUDGE: ManyRows = ManyRows::new(
+static PRECHECK: ManyRows = ManyRows::new(
     concat!(
         "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
          SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.max_accepted_at,
@@ -111,8 +111,8 @@ impl Store {
     }
 }
 
-/// What [`JUDGE`] says of a message: the sender's conversation as it stands before this run.
-struct Judged {
+/// What [`PRECHECK`] says of a message: the sender's conversation as it stands before this run.
+struct Precheck {
     conversation_number: i64,
     instance: Instance,
     generation: i64,
@@ -121,19 +121,19 @@ struct Judged {
     longest_data: i64,
     data_bytes: i64,
     /// What the sender may do.
-    standing: Standing,
+    standing: Access,
     sender_number: i64,
     recipient_number: i64,
     recipient: UserId,
     /// The youngest messages.
-    young: Young,
+    recent: RecentIds,
     /// Where the message is that has the ID already, unless it is one of the youngest.
     known_at: Option<i64>,
     /// What stands for the message's ID.
     hash: i64,
 }
 
-impl Judged {
+impl Precheck {
     /// Reads the values of one message, after the first one: how many messages came before it.
     fn read(values: &str, hash: i64) -> Result<Self, Error> {
         let mut values = values.split(' ');
@@ -150,11 +150,11 @@ impl Judged {
             max_accepted_at: stored_number(next()?)?,
             longest_data: stored_number(next()?)?,
             data_bytes: stored_number(next()?)?,
-            standing: Standing::of(next()?)?,
+            standing: Access::of(next()?)?,
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
             recipient: stored(next()?)?,
-            young: Young::read(next()?, next_seq)?,
+            recent: RecentIds::read(next()?, next_seq)?,
             known_at: values.next().map(stored_number).transpose()?,
             hash,
         })
@@ -165,7 +165,7 @@ impl Judged {
         let next = place(self.generation, self.next_seq);
         match self.known_at {
             Some(place) => Some(place..place + 1),
-            None => self.young.may_have(self.hash).then(|| self.young.places(next)),
+            None => self.recent.may_have(self.hash).then(|| self.recent.row_keys(next)),
         }
     }
 }
@@ -179,7 +179,7 @@ struct Head {
     max_accepted_at: i64,
     longest_data: i64,
     data_bytes: i64,
-    young: Young,
+    recent: RecentIds,
     /// Places in the run of the messages that this run stores.
     stored: Vec<usize>,
 }
@@ -201,60 +201,60 @@ struct Run {
     rows: Vec<Row>,
     /// IDs that are to be listed.
     listed: Vec<Listed>,
-    changes: Changes,
+    changes: ChangeLog,
 }
 
 impl Batched for AddMessage {
     type Outcome = Added;
 
     /// A refused one takes no place in its conversation.
-    async fn apply_all(on: &mut Writing, all: &[&Self]) -> Result<Vec<Added>, Error> {
-        add_all(on, all).await
+    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<Added>, Error> {
+        add_all(tx, all).await
     }
 }
 
 /// Judges and stores a run of messages in their order.
-async fn add_all(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Added>, Error> {
-    let judged = judge(on, all).await?;
-    let mut run = Run::new(on.limits());
+async fn add_all(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Added>, Error> {
+    let precheck = precheck(tx, all).await?;
+    let mut run = Run::new(tx.limits());
     let mut outcomes = Vec::with_capacity(all.len());
-    for (nth, judged) in judged.into_iter().enumerate() {
-        let Some(judged) = judged else {
+    for (nth, precheck) in precheck.into_iter().enumerate() {
+        let Some(precheck) = precheck else {
             outcomes.push(Added::NotFound);
             continue;
         };
-        let repeats = repeats(on, all[nth], &judged).await?;
-        outcomes.push(run.place_message(all, nth, &judged, repeats));
+        let repeats = repeats(tx, all[nth], &precheck).await?;
+        outcomes.push(run.place_message(all, nth, &precheck, repeats));
     }
     if !run.rows.is_empty() {
         run.rows.sort_unstable_by_key(|row| row.place);
         let Run { heads, rows, listed, changes, .. } = run;
-        insert(on, all, &rows);
-        list(on, listed);
-        advance(on, all, &heads);
-        changes.note(on).await?;
+        insert(tx, all, &rows);
+        list(tx, listed);
+        advance(tx, all, &heads);
+        changes.note(tx).await?;
     }
     Ok(outcomes)
 }
 
 /// Where a message with this ID is stored: whether it is this very one.
 async fn repeats(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     add: &AddMessage,
-    judged: &Judged,
+    precheck: &Precheck,
 ) -> Result<Option<bool>, Error> {
-    let Some(places) = judged.known_within() else { return Ok(None) };
+    let Some(row_keys) = precheck.known_within() else { return Ok(None) };
     let message = &add.message;
     let repeats = sqlx::query_scalar(REPEATS)
-        .bind(places.start)
-        .bind(places.end)
+        .bind(row_keys.start)
+        .bind(row_keys.end)
         .bind(message.id.as_str())
-        .bind(judged.sender_number)
+        .bind(precheck.sender_number)
         .bind(type_column(&message.kind))
         .bind(message.created.unix())
         .bind(message.valid_until.as_str())
         .bind(message.data.as_str());
-    repeats.fetch_optional(on.connection().await?).await.doing("comparing a repeated message")
+    repeats.fetch_optional(tx.connection().await?).await.doing("comparing a repeated message")
 }
 
 impl Run {
@@ -268,7 +268,7 @@ impl Run {
             heads: HashMap::new(),
             rows: Vec::new(),
             listed: Vec::new(),
-            changes: Changes::default(),
+            changes: ChangeLog::default(),
         }
     }
 
@@ -277,32 +277,32 @@ impl Run {
         &mut self,
         all: &[&AddMessage],
         nth: usize,
-        judged: &Judged,
+        precheck: &Precheck,
         repeats: Option<bool>,
     ) -> Added {
         let add = all[nth];
-        if judged.instance != add.instance {
+        if precheck.instance != add.instance {
             return Added::InstanceChanged;
         }
-        let head = self.heads.entry(judged.conversation_number).or_insert_with(|| Head {
-            next_seq: judged.next_seq,
+        let head = self.heads.entry(precheck.conversation_number).or_insert_with(|| Head {
+            next_seq: precheck.next_seq,
             last_access: 0,
-            max_accepted_at: judged.max_accepted_at,
-            longest_data: judged.longest_data,
-            data_bytes: judged.data_bytes,
-            young: judged.young.clone(),
+            max_accepted_at: precheck.max_accepted_at,
+            longest_data: precheck.longest_data,
+            data_bytes: precheck.data_bytes,
+            recent: precheck.recent.clone(),
             stored: Vec::new(),
         });
         let same_id = |&earlier: &usize| all[earlier].message.id == add.message.id;
         let earlier = head.stored.iter().copied().find(same_id).map(|earlier| all[earlier]);
         let repeats_earlier =
             earlier.map(|earlier| earlier.sender == add.sender && earlier.message == add.message);
-        match (repeats.or(repeats_earlier), judged.standing) {
+        match (repeats.or(repeats_earlier), precheck.standing) {
             (Some(true), _) => return Added::Stored,
             (Some(false), _) => return Added::Conflict,
-            (None, Standing::Blocked) => return Added::Blocked,
-            (None, Standing::NotFriends) => return Added::NotFriends,
-            (None, Standing::Open) => {}
+            (None, Access::Blocked) => return Added::Blocked,
+            (None, Access::NotFriends) => return Added::NotFriends,
+            (None, Access::Open) => {}
         }
         let bytes = i64::try_from(add.message.data.len()).unwrap_or(i64::MAX);
         let data_bytes = head.data_bytes.saturating_add(bytes);
@@ -313,28 +313,28 @@ impl Run {
         head.last_access = add.now.unix();
         head.max_accepted_at = head.max_accepted_at.max(head.last_access);
         head.longest_data = head.longest_data.max(bytes);
-        let place = place(judged.generation, head.next_seq);
-        self.listed.extend(head.young.push(place, judged.hash));
+        let place = place(precheck.generation, head.next_seq);
+        self.listed.extend(head.recent.push(place, precheck.hash));
         self.rows.push(Row {
             place,
             nth,
-            sender_number: judged.sender_number,
+            sender_number: precheck.sender_number,
             accepted_at: head.max_accepted_at,
         });
         head.stored.push(nth);
         head.next_seq += 1;
-        self.note(add, judged);
+        self.note(add, precheck);
         Added::Stored
     }
 
     /// What both participants are to be told of a message.
-    fn note(&mut self, add: &AddMessage, judged: &Judged) {
+    fn note(&mut self, add: &AddMessage, precheck: &Precheck) {
         let subject = Subject::Conversation(add.conversation);
-        self.changes.know_conversation(add.conversation, judged.conversation_number);
-        self.changes.know_user(add.sender, judged.sender_number);
-        self.changes.know_user(judged.recipient, judged.recipient_number);
+        self.changes.know_conversation(add.conversation, precheck.conversation_number);
+        self.changes.know_user(add.sender, precheck.sender_number);
+        self.changes.know_user(precheck.recipient, precheck.recipient_number);
         self.changes.add(add.sender, subject, add.station);
-        self.changes.add(judged.recipient, subject, None);
+        self.changes.add(precheck.recipient, subject, None);
     }
 }
 
@@ -344,10 +344,10 @@ fn type_column(kind: &str) -> Option<String> {
 }
 
 /// What decides about each message; `None` where the sender has no such conversation.
-async fn judge(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Option<Judged>>, Error> {
+async fn precheck(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Option<Precheck>>, Error> {
     let hashes: Vec<_> = all.iter().map(|add| hash(add.message.id.as_str())).collect();
     let rows: Vec<_> = (0..).zip(all).zip(&hashes).collect();
-    let judging = on.value(&JUDGE, &rows, |((nth, add), hash), values| {
+    let judging = tx.query_scalar(&PRECHECK, &rows, |((nth, add), hash), values| {
         values
             .add(*nth)
             .add(add.sender.as_str())
@@ -356,18 +356,18 @@ async fn judge(on: &mut Writing, all: &[&AddMessage]) -> Result<Vec<Option<Judge
             .add(**hash);
     });
     let rows: Option<String> = judging.await.doing("judging messages")?;
-    let mut judged: Vec<_> = all.iter().map(|_| None).collect();
+    let mut precheck: Vec<_> = all.iter().map(|_| None).collect();
     let rows = rows.unwrap_or_default();
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
         let nth = usize::try_from(stored_number(nth)?).unwrap_or(usize::MAX);
-        let judged = judged.get_mut(nth).ok_or_else(|| Error::not_as_stored("a place"))?;
-        *judged = Some(Judged::read(values, hashes[nth])?);
+        let precheck = precheck.get_mut(nth).ok_or_else(|| Error::not_as_stored("a place"))?;
+        *precheck = Some(Precheck::read(values, hashes[nth])?);
     }
-    Ok(judged)
+    Ok(precheck)
 }
 
-fn insert(on: &mut Writing, all: &[&AddMessage], rows: &[Row]) {
-    on.later(&INSERT, rows, |row, values| {
+fn insert(tx: &mut WriteTx, all: &[&AddMessage], rows: &[Row]) {
+    tx.defer(&INSERT, rows, |row, values| {
         let message = &all[row.nth].message;
         values
             .add(row.place)
@@ -381,10 +381,10 @@ fn insert(on: &mut Writing, all: &[&AddMessage], rows: &[Row]) {
     });
 }
 
-fn advance(on: &mut Writing, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
+fn advance(tx: &mut WriteTx, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
     let last = |(number, head): (&i64, &Head)| Some((*number, *head.stored.last()?));
     let changed: Vec<_> = heads.iter().filter_map(last).collect();
-    on.later(&ADVANCE, &changed, |(number, last), values| {
+    tx.defer(&ADVANCE, &changed, |(number, last), values| {
         let head = &heads[number];
         values
             .add(*number)
@@ -394,6 +394,6 @@ fn advance(on: &mut Writing, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
             .add(head.max_accepted_at)
             .add(head.longest_data)
             .add(head.data_bytes)
-            .add(head.young.bytes());
+            .add(head.recent.bytes());
     });
 }

@@ -15,31 +15,31 @@ mod files;
 mod friend_requests;
 mod friends;
 mod invariants;
-mod log;
 mod measures;
 mod message_ids;
 mod messages;
 mod pages;
 mod participants;
-mod places;
 mod properties;
 mod queue;
+mod readers;
 mod readiness;
-mod reading;
 mod replays;
 mod reports;
 mod reserve;
 mod restore;
+mod row_keys;
 mod schema;
 mod server_lock;
 mod space;
 mod stations;
 mod users;
 mod values;
+mod wal;
 mod watch;
 mod workspaces;
+mod write_tx;
 mod writer;
-mod writing;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ use crate::domain::{Limits, Parse};
 pub use availability::{SeenBy, SetAvailability};
 pub use backup::{BackupError, Progress, Verified, back_up, verify_backup};
 pub use blocklist::{BlockChanged, Blocklist, ChangeBlock, MOST_BLOCKS};
-pub use changes::{AskPending, Pending};
+pub use changes::{Pending, PendingQuery};
 pub use conversations::{Clear, Cleared, Purged};
 pub use epoch::Epoch;
 use error::Doing as _;
@@ -66,15 +66,14 @@ pub use friend_requests::{
     Approach, ApproachFriend, Approached, DeclineFriend, MOST_OPEN_REQUESTS, RemoveFriend, Requests,
 };
 pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
-pub use log::{LeftBecause, LogLeft};
 pub use measures::Measured;
 pub use messages::{AddMessage, Added};
 pub use pages::{Found, LIGHT_PAGE_BYTES, Page};
 pub use properties::{ChangeProperty, PropertyChanged};
 pub use queue::Change;
+use readers::{ReadBatcher, Readers};
 pub use readiness::NotReady;
 use readiness::Probes;
-use reading::{Readers, Together};
 pub use replays::Once;
 pub use reports::{Report, Reported, Undelivered};
 use reserve::Reserve;
@@ -84,10 +83,11 @@ pub use server_lock::{LockHolder, ServerLock};
 pub use space::{Compacted, Vacuumed, compact};
 pub use stations::{BindStation, Station};
 pub use users::{AddUser, Login, RenameUser, Renamed, User};
+pub use wal::{LeftBecause, WalLeft};
 pub use workspaces::{MOST_WORKSPACES, RegisterWorkspace, Registered, Workspace};
-pub use writer::Told;
+pub use write_tx::WriteTx;
+pub use writer::CommitEvent;
 use writer::{Disk, Writer};
-pub use writing::Writing;
 
 /// A row that every database of ours has.
 const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";
@@ -99,8 +99,8 @@ pub type WireText = Vec<u8>;
 /// The database.
 pub struct Store {
     readers: Readers,
-    pages: Together<pages::Asking>,
-    lists: Together<conversations::AskConversations>,
+    pages: ReadBatcher<pages::ReadPage>,
+    lists: ReadBatcher<conversations::ListConversations>,
     /// The one connection for large pages: its thread alone keeps memory of the last one.
     large_reader: Readers,
     writer: Writer,
@@ -152,7 +152,7 @@ impl Store {
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
         let large_reader = Readers::new(reads.split_off(reads.len() - 1));
         let readers = Readers::new(reads);
-        let (pages, lists) = (Together::new(readers.clone()), Together::new(readers.clone()));
+        let (pages, lists) = (ReadBatcher::new(readers.clone()), ReadBatcher::new(readers.clone()));
         Ok(Self {
             readers,
             pages,
@@ -183,7 +183,7 @@ impl Store {
         if self.writer.has_ended() {
             return Err(Error::Closed);
         }
-        let mut reads = self.reading().await?;
+        let mut reads = self.reader().await?;
         let schema = sqlx::query_scalar::<_, i64>(NEWEST_MIGRATION).fetch_one(&mut *reads);
         schema.await.map(drop).doing("looking whether the database answers")
     }
@@ -199,8 +199,8 @@ impl Store {
 
     /// Hears of users for whom something has changed, as far as the listener keeps up.
     #[must_use]
-    pub fn told(&self) -> broadcast::Receiver<Told> {
-        self.writer.told()
+    pub fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
+        self.writer.commit_events()
     }
 
     /// How many changes wait for the writer.
@@ -254,8 +254,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`LogLeft`] where the database file alone does not hold everything.
-    pub async fn close(&self) -> Result<(), LogLeft> {
+    /// [`WalLeft`] where the database file alone does not hold everything.
+    pub async fn close(&self) -> Result<(), WalLeft> {
         self.writer.close().await;
         self.close_readers().await;
         self.writer.empty_log().await
@@ -274,7 +274,7 @@ impl Store {
     }
 
     /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
-    async fn reading(&self) -> Result<Object<SqliteConnection>, Error> {
+    async fn reader(&self) -> Result<Object<SqliteConnection>, Error> {
         self.readers.get().await
     }
 }

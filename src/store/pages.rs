@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::message_ids::hash;
-use super::reading::Question;
+use super::readers::BatchQuery;
 use super::values::{ManyRows, Values};
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::domain::{Direction, Instance, MessageId, PageQuery, Timestamp};
@@ -54,7 +54,7 @@ impl Store {
     /// [`Error`] where it could not be read.
     pub async fn page(&self, query: &PageQuery) -> Result<Option<Found>, Error> {
         let light_bytes = i64::try_from(LIGHT_PAGE_BYTES).unwrap_or(i64::MAX);
-        let asking = Asking { query: query.clone(), light_bytes };
+        let asking = ReadPage { query: query.clone(), light_bytes };
         let Some(text) = self.pages.ask(asking).await? else {
             return Ok(None);
         };
@@ -66,7 +66,7 @@ impl Store {
         if is_json(&page.messages) && is_json(&page.reports) {
             return Ok(Some(Found::Page(page)));
         }
-        let mut reads = self.reading().await?;
+        let mut reads = self.reader().await?;
         let page = pieces::read(&mut reads, query, &CancellationToken::new()).await?;
         Ok(page.map(Found::Page))
     }
@@ -88,22 +88,22 @@ impl Store {
         let mut turn = self.large_reader.get().await?;
         let (query, given_up) = (query.clone(), CancellationToken::new());
         let _given_up = given_up.clone().drop_guard();
-        let reading = tokio::spawn(async move {
+        let readers = tokio::spawn(async move {
             (pieces::read(&mut turn, &query, &given_up).await, turn, permit)
         });
-        let (page, turn, permit) = reading.await.map_err(|_| Error::Closed)?;
+        let (page, turn, permit) = readers.await.map_err(|_| Error::Closed)?;
         Ok(page?.map(|page| (Page { _turn: Some(turn), ..page }, permit)))
     }
 }
 
 /// What [`PAGE`] takes.
-pub(super) struct Asking {
+pub(super) struct ReadPage {
     query: PageQuery,
     /// From which weight on the page is not made; negative where its plan is wanted.
     light_bytes: i64,
 }
 
-impl Question for Asking {
+impl BatchQuery for ReadPage {
     const STATEMENT: &'static ManyRows = &PAGE;
     const DOING: &'static str = "reading messages";
 
@@ -198,7 +198,7 @@ fn undelivered(
     (first, last): (Option<&str>, Option<&str>),
 ) -> Result<Option<Undelivered>, Error> {
     let Some((first, last)) = first.zip(last.or(first)) else { return Ok(None) };
-    let places = (stored_number(first)?, stored_number(last)?);
+    let row_keys = (stored_number(first)?, stored_number(last)?);
     let PageQuery { conversation, user, .. } = *query;
-    Ok(Some(Undelivered { conversation, user, generation, places }))
+    Ok(Some(Undelivered { conversation, user, generation, row_keys }))
 }

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::error::Doing as _;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use crate::domain::{ConversationId, UserId};
 
 const ADD: &str = "
@@ -53,7 +53,7 @@ const SETTLE: &str = "
 
 /// What a participant may do in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Access {
     /// Everything.
     Open,
     /// Read: the participant has blocked the other one.
@@ -62,7 +62,7 @@ pub(super) enum Standing {
     NotFriends,
 }
 
-impl Standing {
+impl Access {
     /// What the column says.
     pub(super) fn of(text: &str) -> Result<Self, Error> {
         match text {
@@ -76,7 +76,7 @@ impl Standing {
 
 /// Adds a participant with the conversation's secret and its name, both wrapped for this one.
 pub(super) async fn add(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     conversation: ConversationId,
     user: UserId,
     secret: &str,
@@ -87,34 +87,34 @@ pub(super) async fn add(
         .bind(user.as_str())
         .bind(secret)
         .bind(display_name);
-    add.execute(on.connection().await?).await.map(drop).doing("adding a participant")
+    add.execute(tx.connection().await?).await.map(drop).doing("adding a participant")
 }
 
 /// Writes down the nicks of all who take part in a conversation of this user.
 pub(super) async fn name_people(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     conversation: ConversationId,
     user: UserId,
 ) -> Result<(), Error> {
     let name = sqlx::query(NAME_PEOPLE).bind(conversation.as_str()).bind(user.as_str());
-    name.execute(on.connection().await?)
+    name.execute(tx.connection().await?)
         .await
         .map(drop)
         .doing("naming the people of a conversation")
 }
 
 /// The same for all conversations of a user, whose nick is another.
-pub(super) async fn name_people_of(on: &mut Writing, user: UserId) -> Result<(), Error> {
+pub(super) async fn name_people_of(tx: &mut WriteTx, user: UserId) -> Result<(), Error> {
     let name = sqlx::query(NAME_PEOPLE_OF).bind(user.as_str());
-    name.execute(on.connection().await?).await.map(drop).doing("naming the people of conversations")
+    name.execute(tx.connection().await?).await.map(drop).doing("naming the people of conversations")
 }
 
 /// Settles what two may do in their conversation, if they have one, after a change of what they are to each other.
-pub(super) async fn settle(on: &mut Writing, one: UserId, other: UserId) -> Result<(), Error> {
+pub(super) async fn settle(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
     let settle =
         sqlx::query(SETTLE).bind(ConversationId::one_to_one(one, other).as_str().to_owned());
     settle
-        .execute(on.connection().await?)
+        .execute(tx.connection().await?)
         .await
         .map(drop)
         .doing("settling what participants may do")

@@ -2,19 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::conversations::conversation_object;
 use super::error::Doing as _;
 use super::queue::Batched;
 use super::values::ManyRows;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, stored_number};
 use crate::domain::{ConversationId, Property, Replay, StationId};
 
 /// What decides about each change: one text for all, with a comma between two changes and a space between two values. They
 /// are how many changes came before it, whether it was made before, and of the participant, if there is one, the
 /// place and the numbers.
-static JUDGE: ManyRows = ManyRows::new(
+static PRECHECK: ManyRows = ManyRows::new(
     "WITH incoming (nth, user_id, conversation_id, expires_at, signature) AS (VALUES {rows})
      SELECT string_agg(concat_ws(' ', i.nth,
                 EXISTS (SELECT 1 FROM replays r
@@ -77,8 +77,8 @@ pub enum PropertyChanged {
     NotFound,
 }
 
-/// What [`JUDGE`] says of a change.
-struct Judged {
+/// What [`PRECHECK`] says of a change.
+struct Precheck {
     was_made: bool,
     /// `None` where the user has no such conversation.
     participant: Option<Participant>,
@@ -91,7 +91,7 @@ struct Participant {
     conversation_number: i64,
 }
 
-impl Judged {
+impl Precheck {
     /// Reads the values of one change, after the first one.
     fn read(values: &str) -> Result<Self, Error> {
         let mut values = values.split(' ').map(stored_number);
@@ -113,7 +113,7 @@ impl Batched for ChangeProperty {
 
     /// Each answer shows what its own change has made of the conversation, so a second change of the same participant
     /// waits for the next run; so does a signature that has just been recorded.
-    async fn apply_all(on: &mut Writing, all: &[&Self]) -> Result<Vec<PropertyChanged>, Error> {
+    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<PropertyChanged>, Error> {
         let mut outcomes = Vec::with_capacity(all.len());
         let mut rest = all;
         while !rest.is_empty() {
@@ -123,7 +123,7 @@ impl Batched for ChangeProperty {
                     || !signatures.insert(replay.signature)
             });
             let (run, later) = rest.split_at(again.unwrap_or(rest.len()));
-            outcomes.extend(change_all(on, run).await?);
+            outcomes.extend(change_all(tx, run).await?);
             rest = later;
         }
         Ok(outcomes)
@@ -132,14 +132,14 @@ impl Batched for ChangeProperty {
 
 /// Makes changes of different participants.
 async fn change_all(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     all: &[&ChangeProperty],
 ) -> Result<Vec<PropertyChanged>, Error> {
-    let judged = judge(on, all).await?;
+    let precheck = precheck(tx, all).await?;
     let mut made = Vec::with_capacity(all.len());
-    let mut changes = Changes::default();
-    for (change, judged) in all.iter().zip(&judged) {
-        if let Judged { was_made: false, participant: Some(participant) } = judged {
+    let mut changes = ChangeLog::default();
+    for (change, precheck) in all.iter().zip(&precheck) {
+        if let Precheck { was_made: false, participant: Some(participant) } = precheck {
             let user = change.replay.user;
             changes.know_user(user, participant.user_number);
             changes.know_conversation(change.conversation, participant.conversation_number);
@@ -148,27 +148,27 @@ async fn change_all(
         }
     }
     if !made.is_empty() {
-        set(on, &made);
+        set(tx, &made);
         let replays: Vec<_> = made.iter().map(|(change, _)| &change.replay).collect();
-        Replay::record_all(on, &replays);
-        changes.note(on).await?;
+        Replay::record_all(tx, &replays);
+        changes.note(tx).await?;
     }
-    let places = judged.iter().filter_map(|judged| judged.participant);
-    let mut objects = objects(on, &places.map(|one| one.place).collect::<Vec<_>>()).await?;
-    let outcome = |judged: &Judged| {
-        let object = judged.participant.and_then(|one| objects.remove(&one.place));
-        match (judged.was_made, object) {
+    let row_keys = precheck.iter().filter_map(|precheck| precheck.participant);
+    let mut objects = objects(tx, &row_keys.map(|one| one.place).collect::<Vec<_>>()).await?;
+    let outcome = |precheck: &Precheck| {
+        let object = precheck.participant.and_then(|one| objects.remove(&one.place));
+        match (precheck.was_made, object) {
             (true, object) => PropertyChanged::Replayed(object),
             (false, Some(object)) => PropertyChanged::Changed(object),
             (false, None) => PropertyChanged::NotFound,
         }
     };
-    Ok(judged.iter().map(outcome).collect())
+    Ok(precheck.iter().map(outcome).collect())
 }
 
-async fn judge(on: &mut Writing, all: &[&ChangeProperty]) -> Result<Vec<Judged>, Error> {
+async fn precheck(tx: &mut WriteTx, all: &[&ChangeProperty]) -> Result<Vec<Precheck>, Error> {
     let rows: Vec<_> = (0..).zip(all).collect();
-    let judging = on.value(&JUDGE, &rows, |(nth, change), values| {
+    let judging = tx.query_scalar(&PRECHECK, &rows, |(nth, change), values| {
         let Replay { user, signature, expires_at } = &change.replay;
         values
             .add(*nth)
@@ -178,16 +178,16 @@ async fn judge(on: &mut Writing, all: &[&ChangeProperty]) -> Result<Vec<Judged>,
             .add(signature.as_str());
     });
     let rows: String = judging.await.doing("judging changes of properties")?;
-    let mut judged = Vec::with_capacity(all.len());
+    let mut precheck = Vec::with_capacity(all.len());
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
-        judged.push((stored_number(nth)?, Judged::read(values)?));
+        precheck.push((stored_number(nth)?, Precheck::read(values)?));
     }
-    judged.sort_unstable_by_key(|(nth, _)| *nth);
-    Ok(judged.into_iter().map(|(_, judged)| judged).collect())
+    precheck.sort_unstable_by_key(|(nth, _)| *nth);
+    Ok(precheck.into_iter().map(|(_, precheck)| precheck).collect())
 }
 
-fn set(on: &mut Writing, made: &[(&ChangeProperty, i64)]) {
-    on.later(&SET, made, |(change, place), values| {
+fn set(tx: &mut WriteTx, made: &[(&ChangeProperty, i64)]) {
+    tx.defer(&SET, made, |(change, place), values| {
         let (mut muted, mut favorite, mut hidden) = (None, None, None);
         let (mut hide_id, mut color) = (None, None);
         match &change.property {
@@ -203,14 +203,14 @@ fn set(on: &mut Writing, made: &[(&ChangeProperty, i64)]) {
 }
 
 /// The conversation objects of participants, by place.
-async fn objects(on: &mut Writing, places: &[i64]) -> Result<HashMap<i64, WireText>, Error> {
-    if places.is_empty() {
+async fn objects(tx: &mut WriteTx, row_keys: &[i64]) -> Result<HashMap<i64, WireText>, Error> {
+    if row_keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let reading = on.value(&OBJECTS, places, |place, values| {
+    let objects = tx.query_scalar(&OBJECTS, row_keys, |place, values| {
         values.add(*place);
     });
-    let objects: Option<String> = reading.await.doing("reading conversations")?;
+    let objects: Option<String> = objects.await.doing("reading conversations")?;
     let objects = objects.unwrap_or_default();
     let lines = objects.split('\n').filter_map(|line| line.split_once(' '));
     lines.map(|(place, object)| Ok((stored_number(place)?, object.into()))).collect()

@@ -13,7 +13,7 @@ use super::Error;
 use super::changes::Acknowledge;
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 
 /// A batch takes no further change once its changes have this many bytes: it bounds the time that one commit takes.
 pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -21,7 +21,7 @@ pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who is told what became of a change.
-pub(super) type Caller<O> = oneshot::Sender<Result<O, Error>>;
+pub(super) type Responder<O> = oneshot::Sender<Result<O, Error>>;
 
 /// A change of the database that is applied within a transaction, where a refusal writes nothing.
 pub trait Change: Send + Sync + 'static {
@@ -49,7 +49,7 @@ pub trait Change: Send + Sync + 'static {
     /// Applies it. It may be called again after a rollback.
     fn apply<'a>(
         &'a self,
-        on: &'a mut Writing,
+        tx: &'a mut WriteTx,
     ) -> impl Future<Output = Result<Self::Outcome, Error>> + Send + 'a;
 }
 
@@ -59,13 +59,13 @@ pub(super) trait Batched: Send + Sync {
     type Outcome: Send;
 
     /// Whether it may wait a moment for what comes next: nobody is answered when it is made.
-    fn may_wait(&self) -> bool {
+    fn is_deferrable(&self) -> bool {
         false
     }
 
     /// Applies at least one and at most [`ROWS`](super::values::ROWS), in their order. They may be applied again after a rollback.
     fn apply_all(
-        on: &mut Writing,
+        tx: &mut WriteTx,
         all: &[&Self],
     ) -> impl Future<Output = Result<Vec<Self::Outcome>, Error>> + Send;
 }
@@ -73,7 +73,7 @@ pub(super) trait Batched: Send + Sync {
 /// A change of any type, without it.
 pub(super) trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
-    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>>;
+    fn apply<'a>(&'a mut self, tx: &'a mut WriteTx) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Whether it is the last change of its transaction.
     fn ends_batch(&self) -> bool;
@@ -89,32 +89,32 @@ pub(super) trait Queued: Send {
 pub(super) struct Submitted<C, O> {
     change: C,
     outcome: Option<O>,
-    caller: Caller<O>,
+    responder: Responder<O>,
 }
 
 impl<C, O> Submitted<C, O> {
-    pub(super) fn new(change: C, caller: Caller<O>) -> Self {
-        Self { change, outcome: None, caller }
+    pub(super) fn new(change: C, responder: Responder<O>) -> Self {
+        Self { change, outcome: None, responder }
     }
 
     /// A caller that went away has given up its answer; the change too, only where it is for its answer alone.
     fn settle(self, committed: Result<(), Error>) {
         let result = committed.and_then(|()| self.outcome.ok_or(Error::Closed));
-        drop(self.caller.send(result));
+        drop(self.responder.send(result));
     }
 }
 
 impl<C: Change> Queued for Submitted<C, C::Outcome> {
-    fn apply<'a>(&'a mut self, on: &'a mut Writing) -> BoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(&'a mut self, tx: &'a mut WriteTx) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             if C::IS_FOR_ITS_ANSWER {
                 // The transaction has begun then, however long that took.
-                on.connection().await?;
-                if self.caller.is_closed() {
+                tx.connection().await?;
+                if self.responder.is_closed() {
                     return Ok(());
                 }
             }
-            self.outcome = Some(self.change.apply(on).await?);
+            self.outcome = Some(self.change.apply(tx).await?);
             Ok(())
         })
     }
@@ -135,13 +135,13 @@ impl<C: Change> Queued for Submitted<C, C::Outcome> {
 /// A change in the queue, and since when it waits.
 pub(super) struct Waiting {
     pub(super) since: Instant,
-    pub(super) item: Item,
+    pub(super) item: QueuedWrite,
     _bytes: QueuedBytes,
 }
 
 impl Waiting {
     /// A change that begins to wait; `None` where those that wait have too many bytes already.
-    pub(super) fn new(item: Item, queued: &Arc<AtomicUsize>) -> Option<Self> {
+    pub(super) fn new(item: QueuedWrite, queued: &Arc<AtomicUsize>) -> Option<Self> {
         let bytes = QueuedBytes::take(queued, item.bytes())?;
         Some(Self { since: Instant::now(), item, _bytes: bytes })
     }
@@ -187,14 +187,14 @@ impl Oldest {
 }
 
 /// A change of any type, as it waits.
-pub(super) enum Item {
+pub(super) enum QueuedWrite {
     Add(Box<Submitted<AddMessage, Added>>),
     Property(Box<Submitted<ChangeProperty, PropertyChanged>>),
     Acknowledge(Box<Submitted<Acknowledge, ()>>),
     Change(Box<dyn Queued>),
 }
 
-impl Item {
+impl QueuedWrite {
     /// About how many bytes it keeps: of a message its data.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -220,11 +220,11 @@ impl Item {
     }
 
     /// Whether it may wait a moment for what comes next.
-    pub(super) fn may_wait(&self) -> bool {
+    pub(super) fn is_deferrable(&self) -> bool {
         match self {
-            Self::Add(submitted) => submitted.change.may_wait(),
-            Self::Property(submitted) => submitted.change.may_wait(),
-            Self::Acknowledge(submitted) => submitted.change.may_wait(),
+            Self::Add(submitted) => submitted.change.is_deferrable(),
+            Self::Property(submitted) => submitted.change.is_deferrable(),
+            Self::Acknowledge(submitted) => submitted.change.is_deferrable(),
             Self::Change(_) => false,
         }
     }
@@ -241,33 +241,33 @@ impl Item {
 }
 
 /// Applies these in their order, runs of those that go together by one statement each.
-pub(super) async fn apply(on: &mut Writing, batch: &mut [Item]) -> Result<(), Error> {
-    for run in batch.chunk_by_mut(Item::goes_with) {
+pub(super) async fn apply(tx: &mut WriteTx, batch: &mut [QueuedWrite]) -> Result<(), Error> {
+    for run in batch.chunk_by_mut(QueuedWrite::goes_with) {
         let (mut messages, mut properties, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());
         for item in run {
             match item {
-                Item::Add(message) => messages.push(&mut **message),
-                Item::Property(property) => properties.push(&mut **property),
-                Item::Acknowledge(acknowledge) => acknowledged.push(&mut **acknowledge),
-                Item::Change(change) => change.apply(&mut *on).await?,
+                QueuedWrite::Add(message) => messages.push(&mut **message),
+                QueuedWrite::Property(property) => properties.push(&mut **property),
+                QueuedWrite::Acknowledge(acknowledge) => acknowledged.push(&mut **acknowledge),
+                QueuedWrite::Change(change) => change.apply(&mut *tx).await?,
             }
         }
-        apply_together(on, messages).await?;
-        apply_together(on, properties).await?;
-        apply_together(on, acknowledged).await?;
+        apply_together(tx, messages).await?;
+        apply_together(tx, properties).await?;
+        apply_together(tx, acknowledged).await?;
     }
     Ok(())
 }
 
 async fn apply_together<C: Batched>(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     run: Vec<&mut Submitted<C, C::Outcome>>,
 ) -> Result<(), Error> {
     if run.is_empty() {
         return Ok(());
     }
     let changes: Vec<_> = run.iter().map(|submitted| &submitted.change).collect();
-    let outcomes = C::apply_all(on, &changes).await?;
+    let outcomes = C::apply_all(tx, &changes).await?;
     for (submitted, outcome) in run.into_iter().zip(outcomes) {
         submitted.outcome = Some(outcome);
     }

@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::Doing as _;
 use super::queue::Change;
+use super::write_tx::WriteTx;
 use super::writer::Writer;
-use super::writing::Writing;
 use super::{Error, Store};
 
 /// How long the outcome of a probe is good for.
@@ -134,9 +134,9 @@ struct Probe;
 impl Change for Probe {
     type Outcome = ();
 
-    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
         const DOING: &str = "probing whether changes can be made";
-        let connection = on.connection().await?;
+        let connection = tx.connection().await?;
         let looked = sqlx::query(LOOK).fetch_one(&mut *connection).await;
         looked.map(|row| row.len()).doing(DOING)?;
         sqlx::query(WRITE).execute(connection).await.map(drop).doing(DOING)

@@ -3,7 +3,7 @@
 use super::error::Doing as _;
 use super::queue::Change;
 use super::values::ManyRows;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store};
 use crate::domain::{Replay, Timestamp};
 
@@ -36,18 +36,18 @@ pub enum Once {
 }
 
 impl Replay {
-    pub(super) async fn is_known(&self, on: &mut Writing) -> Result<bool, Error> {
+    pub(super) async fn is_known(&self, tx: &mut WriteTx) -> Result<bool, Error> {
         let known =
             sqlx::query_scalar(IS_KNOWN).bind(self.expires_at.unix()).bind(self.signature.as_str());
-        known.fetch_one(on.connection().await?).await.doing("looking for a replay")
+        known.fetch_one(tx.connection().await?).await.doing("looking for a replay")
     }
 
-    pub(super) fn record(&self, on: &mut Writing) {
-        Self::record_all(on, &[self]);
+    pub(super) fn record(&self, tx: &mut WriteTx) {
+        Self::record_all(tx, &[self]);
     }
 
-    pub(super) fn record_all(on: &mut Writing, all: &[&Self]) {
-        on.later(&RECORD, all, |replay, values| {
+    pub(super) fn record_all(tx: &mut WriteTx, all: &[&Self]) {
+        tx.defer(&RECORD, all, |replay, values| {
             values.add(replay.expires_at.unix()).add(replay.signature.as_str());
         });
     }
@@ -59,11 +59,11 @@ struct Record(Replay);
 impl Change for Record {
     type Outcome = Once;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Once, Error> {
-        if self.0.is_known(on).await? {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Once, Error> {
+        if self.0.is_known(tx).await? {
             return Ok(Once::Replayed);
         }
-        self.0.record(on);
+        self.0.record(tx);
         Ok(Once::Done)
     }
 }
@@ -73,9 +73,9 @@ struct Expire(Timestamp);
 impl Change for Expire {
     type Outcome = ();
 
-    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
         let expire = sqlx::query(EXPIRE).bind(self.0.unix()).bind(STEP);
-        expire.execute(on.connection().await?).await.map(drop).doing("removing expired signatures")
+        expire.execute(tx.connection().await?).await.map(drop).doing("removing expired signatures")
     }
 }
 
@@ -101,7 +101,7 @@ impl Store {
     /// [`Error`] where they could not be removed.
     pub async fn expire_replays(&self, now: Timestamp) -> Result<bool, Error> {
         let any = sqlx::query_scalar(ANY_EXPIRED).bind(now.unix());
-        let any = any.fetch_one(&mut *self.reading().await?).await;
+        let any = any.fetch_one(&mut *self.reader().await?).await;
         let any = any.doing("looking for expired signatures")?;
         if any {
             self.change(Expire(now)).await?;

@@ -2,14 +2,14 @@
 
 use sqlx::{FromRow, SqliteConnection};
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::conversations::object;
 use super::error::Doing as _;
 use super::message_ids::{hashes_of, listed_place, place_of_id, run};
-use super::places::place;
 use super::queue::Change;
+use super::row_keys::place;
 use super::values::ManyRows;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, stored};
 use crate::domain::{
     ConversationId, Instance, MessageId, Replay, ReportType, StationId, Timestamp, UserId,
@@ -152,24 +152,24 @@ impl Change for Report {
         self.messages.iter().map(|id| size_of::<MessageId>() + id.as_str().len()).sum()
     }
 
-    async fn apply(&self, on: &mut Writing) -> Result<Reported, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Reported, Error> {
         let user = self.replay.user;
-        if self.replay.is_known(on).await? {
-            let object = object(on.connection().await?, self.conversation, user).await?;
+        if self.replay.is_known(tx).await? {
+            let object = object(tx.connection().await?, self.conversation, user).await?;
             return Ok(Reported::Replayed(object));
         }
-        let Some(head) = Head::read(on.connection().await?, self.conversation, user).await? else {
+        let Some(head) = Head::read(tx.connection().await?, self.conversation, user).await? else {
             return Ok(Reported::NotFound);
         };
         if self.instance.is_some_and(|instance| instance.as_str() != head.instance) {
-            let object = object(on.connection().await?, self.conversation, user).await?;
+            let object = object(tx.connection().await?, self.conversation, user).await?;
             return Ok(object.map_or(Reported::NotFound, Reported::InstanceChanged));
         }
-        self.replay.record(on);
+        self.replay.record(tx);
         let mut making = Making { user, head, now: self.now };
-        if self.make(on, &mut making).await? {
+        if self.make(tx, &mut making).await? {
             let subject = Subject::Conversation(self.conversation);
-            let mut changes = Changes::default().with(user, subject, self.station).with(
+            let mut changes = ChangeLog::default().with(user, subject, self.station).with(
                 stored(&making.head.other)?,
                 subject,
                 None,
@@ -177,7 +177,7 @@ impl Change for Report {
             changes.know_user(user, making.head.user_number);
             changes.know_user(stored(&making.head.other)?, making.head.other_number);
             changes.know_conversation(self.conversation, making.head.number);
-            changes.note(on).await?;
+            changes.note(tx).await?;
         }
         Ok(Reported::Reported)
     }
@@ -185,11 +185,11 @@ impl Change for Report {
 
 impl Report {
     /// Makes what there is not yet, and says whether there was any.
-    async fn make(&self, on: &mut Writing, making: &mut Making) -> Result<bool, Error> {
+    async fn make(&self, tx: &mut WriteTx, making: &mut Making) -> Result<bool, Error> {
         let which = Which::Ids(hashes_of(&self.messages));
-        let mut made = making.make(on, ReportType::Delivered, &which).await?;
+        let mut made = making.make(tx, ReportType::Delivered, &which).await?;
         if self.report_type == ReportType::Viewed {
-            made |= making.make(on, ReportType::Viewed, &which).await?;
+            made |= making.make(tx, ReportType::Viewed, &which).await?;
         }
         Ok(made)
     }
@@ -205,7 +205,7 @@ pub struct Undelivered {
     /// The generation of the page.
     pub(super) generation: i64,
     /// The places of the first and the last of them. All between them were in the page.
-    pub(super) places: (i64, i64),
+    pub(super) row_keys: (i64, i64),
 }
 
 /// Reports messages as delivered, which their sender alone is told of.
@@ -221,10 +221,10 @@ impl Change for MarkDelivered {
         true
     }
 
-    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
-        let Undelivered { conversation, user, generation, places: (first, last) } =
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
+        let Undelivered { conversation, user, generation, row_keys: (first, last) } =
             self.undelivered;
-        let Some(head) = Head::read(on.connection().await?, conversation, user).await? else {
+        let Some(head) = Head::read(tx.connection().await?, conversation, user).await? else {
             return Ok(());
         };
         if head.generation != generation || !head.may_report {
@@ -232,16 +232,16 @@ impl Change for MarkDelivered {
         }
         let mut making = Making { user, head, now: self.now };
         let which = Which::Places(first, last);
-        if making.make(on, ReportType::Delivered, &which).await? {
+        if making.make(tx, ReportType::Delivered, &which).await? {
             let subject = Subject::Conversation(conversation);
             let sender = stored(&making.head.other)?;
-            let mut changes = Changes::default().with(sender, subject, None);
+            let mut changes = ChangeLog::default().with(sender, subject, None);
             changes.know_user(sender, making.head.other_number);
             changes.know_conversation(conversation, making.head.number);
-            changes.note(on).await?;
+            changes.note(tx).await?;
         }
         let known = making.head.delivered_to.max(place(generation, 0));
-        on.later(&DELIVERED_TO, &[making.head.participant], |participant, values| {
+        tx.defer(&DELIVERED_TO, &[making.head.participant], |participant, values| {
             values.add(*participant).add(known).add(first).add(last);
         });
         Ok(())
@@ -269,12 +269,12 @@ struct Head {
 
 impl Head {
     async fn read(
-        on: &mut SqliteConnection,
+        connection: &mut SqliteConnection,
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<Self>, Error> {
         let head = sqlx::query_as(HEAD).bind(conversation.as_str()).bind(user.as_str());
-        head.fetch_optional(on).await.doing("judging reports")
+        head.fetch_optional(connection).await.doing("judging reports")
     }
 }
 
@@ -297,7 +297,7 @@ impl Making {
     /// dropped.
     async fn make(
         &mut self,
-        on: &mut Writing,
+        tx: &mut WriteTx,
         report_type: ReportType,
         which: &Which,
     ) -> Result<bool, Error> {
@@ -323,12 +323,12 @@ impl Making {
             Which::Places(first, last) => query.bind(first).bind(last),
         };
         let made =
-            query.execute(on.connection().await?).await.doing("making reports")?.rows_affected();
+            query.execute(tx.connection().await?).await.doing("making reports")?.rows_affected();
         if made == 0 {
             return Ok(false);
         }
         let made = i64::try_from(made).unwrap_or(i64::MAX);
-        on.later(&ADVANCE, &[self.head.number], |conversation, values| {
+        tx.defer(&ADVANCE, &[self.head.number], |conversation, values| {
             values.add(*conversation).add(made);
         });
         self.head.next_report_seq += made;
@@ -355,7 +355,7 @@ impl Store {
             .bind(report_type.as_str())
             .bind(hashes_of(messages));
         let unreported: String =
-            unreported.fetch_one(&mut *self.reading().await?).await.doing("looking for reports")?;
+            unreported.fetch_one(&mut *self.reader().await?).await.doing("looking for reports")?;
         let unreported: Vec<String> = serde_json::from_str(&unreported)
             .map_err(|error| sqlx::Error::Decode(Box::new(error)))
             .doing("looking for reports")?;
@@ -365,11 +365,11 @@ impl Store {
     /// Reports messages of a page as delivered, by and by. Nobody waits for it: what is lost is made by the next
     /// page that holds the messages.
     pub fn mark_delivered(&self, undelivered: Undelivered, now: Timestamp) {
-        let (first, last) = undelivered.places;
+        let (first, last) = undelivered.row_keys;
         let mut from = first;
         while from <= last {
-            let places = (from, last.min(from + STEP - 1));
-            let undelivered = Undelivered { places, ..undelivered };
+            let row_keys = (from, last.min(from + STEP - 1));
+            let undelivered = Undelivered { row_keys, ..undelivered };
             self.writer.offer(MarkDelivered { undelivered, now });
             from += STEP;
         }

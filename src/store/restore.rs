@@ -15,7 +15,7 @@ use super::backup::{
 };
 use super::error::is_busy;
 use super::files::give;
-use super::log::END_LOG;
+use super::wal::END_LOG;
 use super::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, schema};
 use crate::clock::Clock;
 use crate::domain::Parse as _;
@@ -144,8 +144,8 @@ async fn accounts_of_old(database: &DatabaseFile) -> Result<Vec<Account>, sqlx::
     read
 }
 
-async fn accounts(on: &mut SqliteConnection) -> Result<Vec<Account>, sqlx::Error> {
-    sqlx::query_as(ACCOUNTS).fetch_all(on).await
+async fn accounts(connection: &mut SqliteConnection) -> Result<Vec<Account>, sqlx::Error> {
+    sqlx::query_as(ACCOUNTS).fetch_all(connection).await
 }
 
 /// A copy in this folder, readable alone for whom the database belongs to. It ends soon after it is dropped.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::is_of_damage;
 use super::invariants::contradiction;
-use super::log::execute;
+use super::wal::execute;
 use super::{DatabaseFile, OpenError, ServerLock, message_ids};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");

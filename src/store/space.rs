@@ -8,9 +8,9 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::error::Doing as _;
-use super::log::{END_LOG, execute};
 use super::queue::Change;
-use super::writing::Writing;
+use super::wal::{END_LOG, execute};
+use super::write_tx::WriteTx;
 use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, schema};
 use crate::domain::Parse as _;
 
@@ -39,8 +39,8 @@ struct Vacuum;
 impl Change for Vacuum {
     type Outcome = ();
 
-    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
-        let step = sqlx::query(VACUUM_STEP).execute(on.connection().await?).await;
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
+        let step = sqlx::query(VACUUM_STEP).execute(tx.connection().await?).await;
         step.map(drop).doing("giving free pages back")
     }
 }
@@ -55,7 +55,7 @@ impl Store {
         if !self.gives_space_back {
             return Ok(Vacuumed::NothingLeft);
         }
-        let free = sqlx::query_scalar(FREE_PAGES).fetch_one(&mut *self.reading().await?).await;
+        let free = sqlx::query_scalar(FREE_PAGES).fetch_one(&mut *self.reader().await?).await;
         let free: i64 = free.doing("counting free pages")?;
         if free == 0 {
             return Ok(Vacuumed::NothingLeft);
@@ -77,8 +77,10 @@ impl Store {
 }
 
 /// Whether the database of this connection is made for giving space back.
-pub(super) async fn gives_space_back(on: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    let mode: i64 = sqlx::query_scalar(AUTO_VACUUM).fetch_one(on).await?;
+pub(super) async fn gives_space_back(
+    connection: &mut SqliteConnection,
+) -> Result<bool, sqlx::Error> {
+    let mode: i64 = sqlx::query_scalar(AUTO_VACUUM).fetch_one(connection).await?;
     Ok(mode == INCREMENTAL)
 }
 
@@ -129,10 +131,10 @@ async fn connect_alone(file: &DatabaseFile) -> Result<SqliteConnection, sqlx::Er
 }
 
 /// While it runs no other process can read or write.
-async fn write_anew(on: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    execute(on, "VACUUM").await?;
+async fn write_anew(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    execute(connection, "VACUUM").await?;
     // Another program may have begun a log just before.
-    execute(on, END_LOG).await
+    execute(connection, END_LOG).await
 }
 
 fn size(file: &DatabaseFile) -> Result<u64, OpenError> {

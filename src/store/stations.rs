@@ -6,7 +6,7 @@ use sqlx::{FromRow, SqliteConnection};
 
 use super::error::Doing as _;
 use super::queue::Change;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{Email, StationId, Timestamp, UserId};
 
@@ -87,33 +87,36 @@ impl Change for BindStation {
     /// The stations that gave way.
     type Outcome = Vec<StationId>;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Vec<StationId>, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Vec<StationId>, Error> {
         let bind = sqlx::query(BIND)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.now.unix());
-        bind.execute(on.connection().await?).await.doing("binding a station")?;
-        let excess = self.excess(stations_of(on.connection().await?, self.user).await?);
+        bind.execute(tx.connection().await?).await.doing("binding a station")?;
+        let excess = self.excess(stations_of(tx.connection().await?, self.user).await?);
         for station in &excess {
-            unbind(on, self.user, *station).await?;
+            unbind(tx, self.user, *station).await?;
         }
         // Its own listeners find out whether they are among those that gave way.
-        on.tell(self.user, None);
+        tx.notify(self.user, None);
         Ok(excess)
     }
 }
 
 /// The stations of a user, the least recently used first, as far as that is noted.
-async fn stations_of(on: &mut SqliteConnection, user: UserId) -> Result<Vec<StationId>, Error> {
+async fn stations_of(
+    connection: &mut SqliteConnection,
+    user: UserId,
+) -> Result<Vec<StationId>, Error> {
     let ids = sqlx::query_scalar(STATIONS_OF).bind(user.as_str());
-    let ids: Vec<String> = ids.fetch_all(on).await.doing("listing stations")?;
+    let ids: Vec<String> = ids.fetch_all(connection).await.doing("listing stations")?;
     ids.iter().map(|id| stored(id)).collect()
 }
 
-async fn unbind(on: &mut Writing, user: UserId, station: StationId) -> Result<bool, Error> {
+async fn unbind(tx: &mut WriteTx, user: UserId, station: StationId) -> Result<bool, Error> {
     let unbind = sqlx::query(UNBIND).bind(user.as_str()).bind(station.as_str());
-    let unbound = unbind.execute(on.connection().await?).await.doing("unbinding a station")?;
-    on.tell(user, None);
+    let unbound = unbind.execute(tx.connection().await?).await.doing("unbinding a station")?;
+    tx.notify(user, None);
     Ok(unbound.rows_affected() > 0)
 }
 
@@ -125,8 +128,8 @@ struct UnbindStation {
 impl Change for UnbindStation {
     type Outcome = bool;
 
-    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
-        unbind(on, self.user, self.station).await
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
+        unbind(tx, self.user, self.station).await
     }
 }
 
@@ -139,12 +142,12 @@ struct TouchStation {
 impl Change for TouchStation {
     type Outcome = ();
 
-    async fn apply(&self, on: &mut Writing) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
         let touch = sqlx::query(TOUCH)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.now.unix());
-        touch.execute(on.connection().await?).await.map(drop).doing("noting the use of a station")
+        touch.execute(tx.connection().await?).await.map(drop).doing("noting the use of a station")
     }
 }
 
@@ -161,7 +164,7 @@ impl Store {
     ) -> Result<Option<Timestamp>, Error> {
         let used_at = sqlx::query_scalar(USED_AT).bind(user.as_str()).bind(station.as_str());
         let used_at: Option<i64> =
-            used_at.fetch_optional(&mut *self.reading().await?).await.doing("reading a station")?;
+            used_at.fetch_optional(&mut *self.reader().await?).await.doing("reading a station")?;
         Ok(used_at.and_then(Timestamp::from_unix))
     }
 
@@ -171,7 +174,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn stations_of(&self, user: UserId) -> Result<Vec<StationId>, Error> {
-        stations_of(&mut *self.reading().await?, user).await
+        stations_of(&mut *self.reader().await?, user).await
     }
 
     /// All stations of one user or of everybody, by address, the most recently used first.
@@ -182,7 +185,7 @@ impl Store {
     pub async fn stations(&self, user: Option<UserId>) -> Result<Vec<Station>, Error> {
         let rows = sqlx::query_as(STATIONS).bind(user.as_ref().map(UserId::as_str));
         let rows: Vec<StationRow> =
-            rows.fetch_all(&mut *self.reading().await?).await.doing("listing stations")?;
+            rows.fetch_all(&mut *self.reader().await?).await.doing("listing stations")?;
         rows.into_iter().map(StationRow::station).collect()
     }
 
@@ -200,7 +203,7 @@ impl Store {
             .bind(station.as_str())
             .bind(user.as_ref().map(UserId::as_str));
         let users: Vec<String> = users
-            .fetch_all(&mut *self.reading().await?)
+            .fetch_all(&mut *self.reader().await?)
             .await
             .doing("reading who uses a station")?;
         users.iter().map(|user| stored(user)).collect()

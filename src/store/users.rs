@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, SqliteConnection};
 
-use super::changes::{Changes, Subject};
+use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::friends::friend_ids;
 use super::queue::Change;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, participants, stored};
 use crate::domain::{ApiKey, ConversationId, Email, FullName, Nick, UserId};
 use crate::keys::PublicKey;
@@ -122,7 +122,7 @@ impl Store {
     pub async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
         let row: Option<UserRow> = sqlx::query_as(USER)
             .bind(user.as_str())
-            .fetch_optional(&mut *self.reading().await?)
+            .fetch_optional(&mut *self.reader().await?)
             .await
             .doing("reading a user")?;
         row.map(UserRow::user).transpose()
@@ -135,7 +135,7 @@ impl Store {
     /// [`Error`] where they could not be read.
     pub async fn users(&self) -> Result<Vec<User>, Error> {
         let rows: Vec<UserRow> = sqlx::query_as(USERS)
-            .fetch_all(&mut *self.reading().await?)
+            .fetch_all(&mut *self.reader().await?)
             .await
             .doing("listing users")?;
         rows.into_iter().map(UserRow::user).collect()
@@ -149,7 +149,7 @@ impl Store {
     pub async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
         let user: Option<String> = sqlx::query_scalar(USER_WITH_KEY)
             .bind(digest(api_key))
-            .fetch_optional(&mut *self.reading().await?)
+            .fetch_optional(&mut *self.reader().await?)
             .await
             .doing("looking an API key up")?;
         user.map(|id| stored(&id)).transpose()
@@ -163,7 +163,7 @@ impl Store {
     pub async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
         let row: Option<(String, String, String)> = sqlx::query_as(LOGIN)
             .bind(user.as_str())
-            .fetch_optional(&mut *self.reading().await?)
+            .fetch_optional(&mut *self.reader().await?)
             .await
             .doing("reading what a user gets at a login")?;
         Ok(row.map(|(nick, full_name, private_key)| Login { nick, full_name, private_key }))
@@ -177,7 +177,7 @@ impl Store {
     pub async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
         let key: Option<String> = sqlx::query_scalar(SIGNING_KEY)
             .bind(user.as_str())
-            .fetch_one(&mut *self.reading().await?)
+            .fetch_one(&mut *self.reader().await?)
             .await
             .doing("reading a signing key")?;
         key.map(|key| stored(&key)).transpose()
@@ -189,7 +189,7 @@ impl Store {
     ///
     /// [`Error`] where they could not be read.
     pub async fn partners(&self, user: UserId) -> Result<Vec<(UserId, PublicKey)>, Error> {
-        let mut reads = self.reading().await?;
+        let mut reads = self.reader().await?;
         partners(&mut reads, user).await
     }
 
@@ -230,12 +230,12 @@ fn digest(api_key: &ApiKey) -> String {
 }
 
 async fn partners(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     user: UserId,
 ) -> Result<Vec<(UserId, PublicKey)>, Error> {
     let rows: Vec<(String, String)> = sqlx::query_as(PARTNERS)
         .bind(user.as_str())
-        .fetch_all(on)
+        .fetch_all(connection)
         .await
         .doing("listing partners")?;
     let partner = |(id, key): (String, String)| Ok((stored(&id)?, PublicKey::from_stored(key)));
@@ -267,7 +267,7 @@ impl Change for AddUser {
         true
     }
 
-    async fn apply(&self, on: &mut Writing) -> Result<Option<String>, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<String>, Error> {
         let id = UserId::of(&self.email);
         let added = sqlx::query(ADD)
             .bind(id.as_str())
@@ -278,14 +278,14 @@ impl Change for AddUser {
             .bind(digest(&self.api_key))
             .bind(&self.private_key)
             .bind(self.public_key.as_str())
-            .execute(on.connection().await?)
+            .execute(tx.connection().await?)
             .await
             .doing("adding a user")?;
         if added.rows_affected() > 0 {
             return Ok(None);
         }
         let holder =
-            sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(on.connection().await?).await;
+            sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(tx.connection().await?).await;
         holder.map(Some).doing("reading the address that has an id")
     }
 }
@@ -317,13 +317,13 @@ pub enum Renamed {
 impl Change for RenameUser {
     type Outcome = Renamed;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Renamed, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Renamed, Error> {
         if let Some(nick) = &self.nick {
-            let partners = partners(on.connection().await?, self.user).await?;
+            let partners = partners(tx.connection().await?, self.user).await?;
             if partners.iter().any(|(partner, _)| !self.display_names.contains_key(partner)) {
                 return Ok(Renamed::PartnersChanged);
             }
-            if !set(on, SET_NICK, self.user, nick.as_str()).await? {
+            if !set(tx, SET_NICK, self.user, nick.as_str()).await? {
                 return Ok(Renamed::NotFound);
             }
             for (partner, display_name) in &self.display_names {
@@ -331,14 +331,14 @@ impl Change for RenameUser {
                     .bind(self.user.as_str())
                     .bind(partner.as_str())
                     .bind(display_name);
-                renamed.execute(on.connection().await?).await.doing("changing a display name")?;
+                renamed.execute(tx.connection().await?).await.doing("changing a display name")?;
             }
-            participants::name_people_of(on, self.user).await?;
-            let friends = friend_ids(on.connection().await?, self.user).await?;
-            self.changes(&friends).note(on).await?;
+            participants::name_people_of(tx, self.user).await?;
+            let friends = friend_ids(tx.connection().await?, self.user).await?;
+            self.changes(&friends).note(tx).await?;
         }
         if let Some(full_name) = &self.full_name
-            && !set(on, SET_FULL_NAME, self.user, full_name.as_str()).await?
+            && !set(tx, SET_FULL_NAME, self.user, full_name.as_str()).await?
         {
             return Ok(Renamed::NotFound);
         }
@@ -348,8 +348,8 @@ impl Change for RenameUser {
 
 impl RenameUser {
     /// The user and all partners see another nick in their conversation, and friends in their friend.
-    fn changes(&self, friends: &[UserId]) -> Changes {
-        let mut changes = Changes::default();
+    fn changes(&self, friends: &[UserId]) -> ChangeLog {
+        let mut changes = ChangeLog::default();
         for partner in self.display_names.keys() {
             let conversation = ConversationId::one_to_one(self.user, *partner);
             changes.add(self.user, Subject::Conversation(conversation), None);
@@ -363,13 +363,13 @@ impl RenameUser {
 }
 
 async fn set(
-    on: &mut Writing,
+    tx: &mut WriteTx,
     statement: &'static str,
     user: UserId,
     value: &str,
 ) -> Result<bool, Error> {
     let set = sqlx::query(statement).bind(user.as_str()).bind(value);
-    let set = set.execute(on.connection().await?).await.doing("changing a user")?;
+    let set = set.execute(tx.connection().await?).await.doing("changing a user")?;
     Ok(set.rows_affected() > 0)
 }
 
@@ -381,11 +381,11 @@ struct SetDisabled {
 impl Change for SetDisabled {
     type Outcome = bool;
 
-    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
         let set = sqlx::query(SET_DISABLED).bind(self.user.as_str()).bind(self.is_disabled);
         let set =
-            set.execute(on.connection().await?).await.doing("disabling or enabling a user")?;
-        on.tell(self.user, None);
+            set.execute(tx.connection().await?).await.doing("disabling or enabling a user")?;
+        tx.notify(self.user, None);
         Ok(set.rows_affected() > 0)
     }
 }
@@ -398,16 +398,16 @@ struct SetApiKey {
 impl Change for SetApiKey {
     type Outcome = Option<ApiKey>;
 
-    async fn apply(&self, on: &mut Writing) -> Result<Option<ApiKey>, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<ApiKey>, Error> {
         let before = sqlx::query_scalar(API_KEY).bind(self.user.as_str());
         let before: Option<String> =
-            before.fetch_optional(on.connection().await?).await.doing("reading an API key")?;
+            before.fetch_optional(tx.connection().await?).await.doing("reading an API key")?;
         let set = sqlx::query(SET_API_KEY)
             .bind(self.user.as_str())
             .bind(self.api_key.as_str())
             .bind(digest(&self.api_key));
-        set.execute(on.connection().await?).await.doing("rotating an API key")?;
-        on.tell(self.user, None);
+        set.execute(tx.connection().await?).await.doing("rotating an API key")?;
+        tx.notify(self.user, None);
         before.map(|key| stored(&key)).transpose()
     }
 }
@@ -420,9 +420,9 @@ struct RemoveNewUser {
 impl Change for RemoveNewUser {
     type Outcome = bool;
 
-    async fn apply(&self, on: &mut Writing) -> Result<bool, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
         let remove = sqlx::query(REMOVE_NEW).bind(self.user.as_str()).bind(self.api_key.as_str());
-        let removed = remove.execute(on.connection().await?).await.doing("removing a new user")?;
+        let removed = remove.execute(tx.connection().await?).await.doing("removing a new user")?;
         Ok(removed.rows_affected() > 0)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::error::Doing as _;
 use super::queue::Change;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{Email, Timestamp, UserId, WorkspaceName};
 
@@ -40,7 +40,7 @@ impl Store {
     /// [`Error`] where they could not be read.
     pub async fn workspaces(&self) -> Result<Vec<Workspace>, Error> {
         let rows: Vec<(String, String, String, i64)> = sqlx::query_as(WORKSPACES)
-            .fetch_all(&mut *self.reading().await?)
+            .fetch_all(&mut *self.reader().await?)
             .await
             .doing("listing workspaces")?;
         let workspace = |(name, owner, email, at): (String, String, String, i64)| {
@@ -86,10 +86,10 @@ impl Change for RegisterWorkspace {
         true
     }
 
-    async fn apply(&self, on: &mut Writing) -> Result<Registered, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Registered, Error> {
         let owner = sqlx::query_scalar(OWNER).bind(self.name.as_str());
         let owner: Option<String> =
-            owner.fetch_optional(on.connection().await?).await.doing("looking for a workspace")?;
+            owner.fetch_optional(tx.connection().await?).await.doing("looking for a workspace")?;
         match owner {
             Some(owner) if owner == self.owner.as_str() => return Ok(Registered::Registered),
             Some(_) => return Ok(Registered::Taken),
@@ -97,7 +97,7 @@ impl Change for RegisterWorkspace {
         }
         let count = sqlx::query_scalar(COUNT).bind(self.owner.as_str());
         let count: i64 =
-            count.fetch_one(on.connection().await?).await.doing("counting workspaces")?;
+            count.fetch_one(tx.connection().await?).await.doing("counting workspaces")?;
         if count >= i64::from(MOST_WORKSPACES) {
             return Ok(Registered::TooMany);
         }
@@ -105,7 +105,7 @@ impl Change for RegisterWorkspace {
             .bind(self.name.as_str())
             .bind(self.owner.as_str())
             .bind(self.now.unix());
-        register.execute(on.connection().await?).await.doing("registering a workspace")?;
+        register.execute(tx.connection().await?).await.doing("registering a workspace")?;
         Ok(Registered::Registered)
     }
 }

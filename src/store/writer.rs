@@ -26,14 +26,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::changes::Acknowledge;
-use super::log::{self, Log, LogLeft};
 use super::messages::{AddMessage, Added};
 use super::properties::{ChangeProperty, PropertyChanged};
-use super::queue::{Caller, Change, Item, Oldest, Submitted, Waiting};
+use super::queue::{Change, Oldest, QueuedWrite, Responder, Submitted, Waiting};
 use super::readiness::Outcomes;
 use super::reserve::Reserve;
+use super::wal::{self, Wal, WalLeft};
 use super::watch::watch;
-use super::writing::Writing;
+use super::write_tx::WriteTx;
 use super::{DatabaseFile, Error};
 use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
@@ -42,16 +42,16 @@ use task::WriterTask;
 /// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
 const QUEUE: usize = 4096;
 
-/// How many commits a listener to [`Told`] may lag behind before it hears of everybody at once.
-const TOLD: usize = 1024;
+/// How many commits a listener to [`CommitEvent`] may lag behind before it hears of everybody at once.
+const COMMIT_EVENTS: usize = 1024;
 
 /// Who has something new to read since a commit. It is a hint: what is new stands in the database.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum CommitEvent {
     /// These users; not at the station that is named, whose own doing it was.
     Users(Arc<HashMap<UserId, Option<StationId>>>),
     /// Perhaps anybody: another process has written.
-    Anybody,
+    AnyUser,
 }
 
 /// Where the writer writes.
@@ -72,9 +72,9 @@ pub(super) struct Writer {
     queued_bytes: Arc<AtomicUsize>,
     oldest: Arc<Oldest>,
     upkeep: Arc<Oldest>,
-    told: broadcast::Sender<Told>,
+    commit_events: broadcast::Sender<CommitEvent>,
     file: DatabaseFile,
-    log: Arc<Log>,
+    wal: Arc<Wal>,
     reserve: Arc<Reserve>,
     outcomes: Arc<Outcomes>,
     bounds: BoundLog,
@@ -98,24 +98,24 @@ impl Writer {
     ) -> Self {
         let Disk { file, opened, reserve } = disk;
         let (queue, changes) = mpsc::channel(QUEUE);
-        let (log, oldest) = (Arc::new(Log::default()), Arc::new(Oldest::default()));
+        let (wal, oldest) = (Arc::new(Wal::default()), Arc::new(Oldest::default()));
         let (outcomes, upkeep) = (Arc::new(Outcomes::default()), Arc::new(Oldest::default()));
-        let closing = log.flush_failed().child_token();
+        let closing = wal.flush_failed().child_token();
         let (replaced, ended) = (CancellationToken::new(), CancellationToken::new());
-        let (told, _) = broadcast::channel(TOLD);
+        let (commit_events, _) = broadcast::channel(COMMIT_EVENTS);
         let task = WriterTask {
             file: file.clone(),
             replaced: replaced.clone(),
             limits,
-            writing: Some(Writing::new(connection, limits)),
+            write_tx: Some(WriteTx::new(connection, limits)),
             changes,
             oldest: Arc::clone(&oldest),
             upkeep: Arc::clone(&upkeep),
-            told: told.clone(),
+            commit_events: commit_events.clone(),
             version: None,
             looked_at: Instant::now(),
             due: Instant::now(),
-            log: Arc::clone(&log),
+            wal: Arc::clone(&wal),
             outcomes: Arc::clone(&outcomes),
         };
         let (close, guard) = (closing.clone(), ended.clone().drop_guard());
@@ -127,7 +127,7 @@ impl Writer {
             replaced.clone(),
             closing.clone(),
         ));
-        let checkpoint = log::checkpoint(checkpointer, opened, Arc::clone(&log), ended.clone());
+        let checkpoint = wal::checkpoint(checkpointer, opened, Arc::clone(&wal), ended.clone());
         tasks.spawn(Arc::clone(&reserve).watch(ended.clone()));
         // Without it the log would grow for ever.
         let close = closing.clone().drop_guard();
@@ -141,9 +141,9 @@ impl Writer {
             queued_bytes: Arc::default(),
             oldest,
             upkeep,
-            told,
+            commit_events,
             file,
-            log,
+            wal,
             reserve,
             outcomes,
             bounds: BoundLog::default(),
@@ -156,39 +156,48 @@ impl Writer {
 
     pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
         self.reserve.refuse_growth()?;
-        self.submit(|caller| Item::Add(Box::new(Submitted::new(message, caller)))).await
+        self.submit(|responder| QueuedWrite::Add(Box::new(Submitted::new(message, responder))))
+            .await
     }
 
     pub(super) async fn change_property(
         &self,
         change: ChangeProperty,
     ) -> Result<PropertyChanged, Error> {
-        self.submit(|caller| Item::Property(Box::new(Submitted::new(change, caller)))).await
+        self.submit(|responder| QueuedWrite::Property(Box::new(Submitted::new(change, responder))))
+            .await
     }
 
     pub(super) async fn acknowledge(&self, change: Acknowledge) -> Result<(), Error> {
-        self.submit(|caller| Item::Acknowledge(Box::new(Submitted::new(change, caller)))).await
+        self.submit(|responder| {
+            QueuedWrite::Acknowledge(Box::new(Submitted::new(change, responder)))
+        })
+        .await
     }
 
     pub(super) async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
         if change.grows() {
             self.reserve.refuse_growth()?;
         }
-        self.submit(|caller| Item::Change(Box::new(Submitted::new(change, caller)))).await
+        self.submit(|responder| QueuedWrite::Change(Box::new(Submitted::new(change, responder))))
+            .await
     }
 
-    async fn submit<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<T, Error> {
+    async fn submit<T>(&self, item: impl FnOnce(Responder<T>) -> QueuedWrite) -> Result<T, Error> {
         self.hand_in(item)?.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Queues a change that is made whether its outcome is waited for or not.
     pub(super) fn begin<C: Change>(&self, change: C) -> Result<Outcome<C::Outcome>, Error> {
-        self.hand_in(|caller| Item::Change(Box::new(Submitted::new(change, caller))))
+        self.hand_in(|responder| QueuedWrite::Change(Box::new(Submitted::new(change, responder))))
     }
 
-    fn hand_in<T>(&self, item: impl FnOnce(Caller<T>) -> Item) -> Result<Outcome<T>, Error> {
-        let (caller, outcome) = oneshot::channel();
-        let enqueued = self.enqueue(item(caller));
+    fn hand_in<T>(
+        &self,
+        item: impl FnOnce(Responder<T>) -> QueuedWrite,
+    ) -> Result<Outcome<T>, Error> {
+        let (responder, outcome) = oneshot::channel();
+        let enqueued = self.enqueue(item(responder));
         if let Err(Error::QueueFull) = enqueued {
             counter!("chatserver_store_refused_changes_total", "cause" => "queue_full")
                 .increment(1);
@@ -197,7 +206,7 @@ impl Writer {
         enqueued.map(|()| outcome)
     }
 
-    fn enqueue(&self, item: Item) -> Result<(), Error> {
+    fn enqueue(&self, item: QueuedWrite) -> Result<(), Error> {
         let waiting = Waiting::new(item, &self.queued_bytes).ok_or(Error::QueueFull)?;
         self.queue.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::QueueFull,
@@ -211,17 +220,17 @@ impl Writer {
         if self.queue_depth() >= QUEUE / 2 || change.grows() && self.reserve.is_full() {
             return;
         }
-        let (caller, _) = oneshot::channel();
+        let (responder, _) = oneshot::channel();
         // What is offered is made again by the next occasion.
-        drop(self.enqueue(Item::Change(Box::new(Submitted::new(change, caller)))));
+        drop(self.enqueue(QueuedWrite::Change(Box::new(Submitted::new(change, responder)))));
     }
 
-    pub(super) fn told(&self) -> broadcast::Receiver<Told> {
-        self.told.subscribe()
+    pub(super) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
+        self.commit_events.subscribe()
     }
 
     pub(super) fn truncate_log(&self) {
-        self.log.truncate_soon();
+        self.wal.truncate_soon();
     }
 
     /// The file that is written.
@@ -247,7 +256,7 @@ impl Writer {
     }
 
     pub(super) fn flush_failed(&self) -> bool {
-        self.log.flush_failed().is_cancelled()
+        self.wal.flush_failed().is_cancelled()
     }
 
     pub(super) fn is_replaced(&self) -> bool {
@@ -255,7 +264,7 @@ impl Writer {
     }
 
     pub(super) fn has_written(&self) -> bool {
-        self.log.has_grown()
+        self.wal.has_grown()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -272,9 +281,9 @@ impl Writer {
     }
 
     /// The last checkpoint, once the writer and all readers are closed.
-    pub(super) async fn empty_log(&self) -> Result<(), LogLeft> {
+    pub(super) async fn empty_log(&self) -> Result<(), WalLeft> {
         match self.checkpointer().await {
-            Some(connection) => log::empty_at_the_end(connection, &self.log, self.file.wal()).await,
+            Some(connection) => wal::empty_at_the_end(connection, &self.wal, self.file.wal()).await,
             None => Ok(()),
         }
     }
@@ -282,7 +291,7 @@ impl Writer {
     /// Closes the last connection and leaves the log to other processes.
     pub(super) async fn leave_log(&self) {
         if let Some(Some(connection)) = self.checkpointer().await {
-            log::close(connection, &self.log).await;
+            wal::close(connection, &self.wal).await;
         }
     }
 

@@ -10,7 +10,7 @@ use chatserver::domain::{
 };
 use chatserver::store::{
     AddMessage, Added, Change, ChangeProperty, Clear, Cleared, Error, PropertyChanged, Store,
-    Writing,
+    WriteTx,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -42,7 +42,7 @@ struct Gate {
 impl Change for Gate {
     type Outcome = ();
 
-    async fn apply(&self, _: &mut Writing) -> Result<(), Error> {
+    async fn apply(&self, _: &mut WriteTx) -> Result<(), Error> {
         self.reached.notify_one();
         self.opened.notified().await;
         Ok(())

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::friends::{NONE, id_of, incoming, told_of};
-use crate::hints::{Hints, friend, lists, own};
+use crate::presence_feed::{PresenceFeed, friend, lists, own};
 use crate::world::{Answer, Person, World, message, message_with_id};
 
 impl Person {
@@ -124,9 +124,9 @@ async fn nothing_is_written_in_either_direction_until_it_is_unblocked() {
 }
 
 /// What somebody can find out of a conversation, and what is noted for that one.
-async fn found_out(person: &Person, hints: &mut Hints) -> Vec<String> {
+async fn found_out(person: &Person, presence_feed: &mut PresenceFeed) -> Vec<String> {
     let date = person.date();
-    let hint = format!("{:?}", hints.new_for(person).await);
+    let hint = format!("{:?}", presence_feed.new_for(person).await);
     let sent = [
         person.adds(&message_with_id("m-1", "hi", &date)).await,
         person.adds(&message_with_id("m-1", "other", &date)).await,
@@ -137,7 +137,8 @@ async fn found_out(person: &Person, hints: &mut Hints) -> Vec<String> {
         person.does("downloadpartial", json!({})).await,
         person.does("mute", json!({})).await,
     ];
-    let nothing = hints.new_for(person).await.into_iter().filter(|hint| !hint.ends_with('*'));
+    let nothing =
+        presence_feed.new_for(person).await.into_iter().filter(|hint| !hint.ends_with('*'));
     let all = sent.iter().map(|answer| format!("{} {}", answer.status, answer.text));
     all.chain([hint]).chain(nothing).collect()
 }
@@ -148,26 +149,26 @@ async fn a_block_looks_like_a_removal_to_who_is_blocked() {
     let (mut alice, mut bob) = world.alice_and_bob().await;
     bob.adds(&message_with_id("m-1", "hi", &world.clock.date())).await.ok();
     bob.does("mute", json!({})).await.ok();
-    let mut hints = Hints::of(&world).await;
-    hints.new_for(&bob).await;
-    let count = hints.number_of(&bob).await;
+    let mut presence_feed = PresenceFeed::of(&world).await;
+    presence_feed.new_for(&bob).await;
+    let count = presence_feed.number_of(&bob).await;
 
     alice.blocks(bob.user.as_str()).await.ok();
-    let blocked = found_out(&bob, &mut hints).await;
-    let told = hints.number_of(&bob).await - count;
+    let blocked = found_out(&bob, &mut presence_feed).await;
+    let told = presence_feed.number_of(&bob).await - count;
     alice.unblocks(bob.user.as_str()).await.ok();
-    hints.new_for(&bob).await;
-    let count = hints.number_of(&bob).await;
+    presence_feed.new_for(&bob).await;
+    let count = presence_feed.number_of(&bob).await;
     alice.removes(bob.user.as_str()).await.ok();
-    let removed = found_out(&bob, &mut hints).await;
+    let removed = found_out(&bob, &mut presence_feed).await;
     assert_eq!(blocked, removed);
-    assert_eq!(hints.number_of(&bob).await - count, told);
+    assert_eq!(presence_feed.number_of(&bob).await - count, told);
     assert!(blocked[2].contains("not_friends") && blocked[3].contains("not_friends"));
 
     // Who is blocked without being a friend is told nothing at all.
     alice.blocks(bob.user.as_str()).await.ok();
     alice.unblocks(bob.user.as_str()).await.ok();
-    assert_eq!(hints.new_for(&bob).await, Vec::<String>::new());
+    assert_eq!(presence_feed.new_for(&bob).await, Vec::<String>::new());
     world.befriends(&mut alice, &mut bob).await;
     bob.sends("friends again").await;
 }
@@ -177,9 +178,13 @@ async fn blocks_are_noted_for_the_blocker_and_for_a_friend() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let carol = world.person("Carol").await;
-    let mut hints = Hints::of(&world).await;
+    let mut presence_feed = PresenceFeed::of(&world).await;
     let mut new = async || {
-        [hints.new_for(&alice).await, hints.new_for(&bob).await, hints.new_for(&carol).await]
+        [
+            presence_feed.new_for(&alice).await,
+            presence_feed.new_for(&bob).await,
+            presence_feed.new_for(&carol).await,
+        ]
     };
     new().await;
     let nothing = Vec::new;

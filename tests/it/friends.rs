@@ -6,8 +6,8 @@ use chatserver::domain::{ConversationId, Email, Parse as _, UserId};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::hints::Hints;
 use crate::openssl::SealedKey;
+use crate::presence_feed::PresenceFeed;
 use crate::world::{Answer, Person, World, message};
 
 impl Person {
@@ -329,7 +329,7 @@ pub async fn told_of(
     mut meanwhile: impl AsyncFnMut(&Person),
 ) -> String {
     let asker = world.person_at(&format!("asker-of-{address}"), "Asker").await;
-    let mut hints = Hints::of(world).await;
+    let mut presence_feed = PresenceFeed::of(world).await;
     let mut told = String::new();
     for action in ["add", "add", "remove", "remove", "add", "accept", "decline"] {
         let field = if action == "add" { "friend" } else { "friendid" };
@@ -337,8 +337,8 @@ pub async fn told_of(
         let answer = asker.asks_chatfriends(action, &json!({ field: named })).await;
         let headers: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
         meanwhile(&asker).await;
-        let (seen, new) = (everything(&asker).await, hints.new_for(&asker).await);
-        let number = hints.number_of(&asker).await;
+        let (seen, new) = (everything(&asker).await, presence_feed.new_for(&asker).await);
+        let number = presence_feed.number_of(&asker).await;
         writeln!(told, "{action} {} {headers:?} {}", answer.status, answer.text).unwrap();
         writeln!(told, "{seen:?} {new:?} {number}").unwrap();
     }
@@ -371,7 +371,7 @@ async fn an_address_that_appears_later_finds_who_has_asked() {
     alice.wants("Bob@Example.com").await.ok();
     let bob = world.person("Bob").await;
     // Of an address that is nobody's, nothing is noted.
-    assert_eq!(Hints::of(&world).await.number_of(&bob).await, 0);
+    assert_eq!(PresenceFeed::of(&world).await.number_of(&bob).await, 0);
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
     assert_eq!(alice.requests().await, [json!([]), outgoing(bob.user.as_str())]);
     bob.accepts(&alice).await.ok();

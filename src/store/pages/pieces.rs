@@ -8,9 +8,9 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::Doing as _;
-use super::super::reading::ask;
+use super::super::readers::ask;
 use super::statements::{DAMAGED_MESSAGES, DAMAGED_REPORTS, MESSAGES, REPORTS};
-use super::{Asking, Page, is_json, refuse_gap, undelivered};
+use super::{Page, ReadPage, is_json, refuse_gap, undelivered};
 use crate::domain::{Direction, Instance, PageQuery};
 use crate::store::{Error, WireText, stored, stored_number};
 
@@ -92,7 +92,7 @@ pub(super) async fn read(
     given_up: &CancellationToken,
 ) -> Result<Option<Page>, Error> {
     let mut snapshot = connection.begin().await.doing("beginning to read messages")?;
-    let asking = Asking { query: query.clone(), light_bytes: -1 };
+    let asking = ReadPage { query: query.clone(), light_bytes: -1 };
     let Some(plan) = ask(&mut *snapshot, &asking).await? else { return Ok(None) };
     let plan = Plan::read(&plan, query.direction)?;
     let page = Reading { query, plan, given_up }.read(&mut snapshot).await?;
@@ -107,7 +107,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    async fn read(self, on: &mut SqliteConnection) -> Result<Page, Error> {
+    async fn read(self, connection: &mut SqliteConnection) -> Result<Page, Error> {
         let plan = &self.plan;
         let message_bytes = plan.longest_data + OBJECT_BYTES;
         // A vector that grows is copied each time.
@@ -115,16 +115,16 @@ impl Reading<'_> {
         let mut messages = Vec::with_capacity(usize::try_from(most).unwrap_or(0));
         let mut news = (None, None);
         for piece in plan.messages.pieces((PIECE_BYTES / message_bytes).max(1)) {
-            let (objects, undelivered) = self.messages(on, piece).await?;
+            let (objects, undelivered) = self.messages(connection, piece).await?;
             append(&mut messages, &objects);
-            let mut places = undelivered.split(' ').filter(|place| !place.is_empty());
-            let first = places.next().map(str::to_owned);
-            let last = places.next_back().map(str::to_owned).or_else(|| first.clone());
+            let mut row_keys = undelivered.split(' ').filter(|place| !place.is_empty());
+            let first = row_keys.next().map(str::to_owned);
+            let last = row_keys.next_back().map(str::to_owned).or_else(|| first.clone());
             news = (news.0.or(first), last.or(news.1));
         }
         let mut reports = WireText::new();
         for piece in plan.reports.pieces(PIECE_BYTES / OBJECT_BYTES) {
-            append(&mut reports, &self.reports(on, piece).await?);
+            append(&mut reports, &self.reports(connection, piece).await?);
         }
         let Plan { more, instance, generation, .. } = self.plan;
         refuse_gap(more, &messages, &reports)?;
@@ -136,22 +136,22 @@ impl Reading<'_> {
     /// The objects of a piece, and the places of those that are to be reported as delivered.
     async fn messages(
         &self,
-        on: &mut SqliteConnection,
+        connection: &mut SqliteConnection,
         piece: (i64, i64),
     ) -> Result<(WireText, String), Error> {
-        let (objects, news) = self.messages_by(MESSAGES, on, piece).await?;
+        let (objects, news) = self.messages_by(MESSAGES, connection, piece).await?;
         if is_json(&objects) {
             return Ok((objects, news));
         }
         self.warn();
-        let (objects, news) = self.messages_by(DAMAGED_MESSAGES, on, piece).await?;
+        let (objects, news) = self.messages_by(DAMAGED_MESSAGES, connection, piece).await?;
         Ok((as_text(&objects), news))
     }
 
     async fn messages_by(
         &self,
         statement: &'static str,
-        on: &mut SqliteConnection,
+        connection: &mut SqliteConnection,
         (first, last): (i64, i64),
     ) -> Result<(WireText, String), Error> {
         self.refuse_given_up()?;
@@ -162,31 +162,31 @@ impl Reading<'_> {
             .bind(self.plan.reader_number)
             .bind(self.plan.delivered_to)
             .bind(self.plan.may_report);
-        objects.fetch_one(on).await.doing("reading messages")
+        objects.fetch_one(connection).await.doing("reading messages")
     }
 
     async fn reports(
         &self,
-        on: &mut SqliteConnection,
+        connection: &mut SqliteConnection,
         piece: (i64, i64),
     ) -> Result<WireText, Error> {
-        let objects = self.reports_by(REPORTS, on, piece).await?;
+        let objects = self.reports_by(REPORTS, connection, piece).await?;
         if is_json(&objects) {
             return Ok(objects);
         }
         self.warn();
-        Ok(as_text(&self.reports_by(DAMAGED_REPORTS, on, piece).await?))
+        Ok(as_text(&self.reports_by(DAMAGED_REPORTS, connection, piece).await?))
     }
 
     async fn reports_by(
         &self,
         statement: &'static str,
-        on: &mut SqliteConnection,
+        connection: &mut SqliteConnection,
         (first, last): (i64, i64),
     ) -> Result<WireText, Error> {
         self.refuse_given_up()?;
         let objects = sqlx::query_scalar(statement).bind(first).bind(last);
-        objects.fetch_one(on).await.doing("reading reports")
+        objects.fetch_one(connection).await.doing("reading reports")
     }
 
     fn refuse_given_up(&self) -> Result<(), Error> {

@@ -9,13 +9,13 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::super::log::Log;
-use super::super::queue::{BATCH_BYTES, Item, Oldest, Waiting, apply};
+use super::super::queue::{BATCH_BYTES, Oldest, QueuedWrite, Waiting, apply};
 use super::super::readiness::Outcomes;
 use super::super::values::ROWS;
-use super::super::writing::Writing;
+use super::super::wal::Wal;
+use super::super::write_tx::WriteTx;
 use super::super::{DatabaseFile, Error};
-use super::Told;
+use super::CommitEvent;
 use crate::domain::Limits;
 
 /// The least time between commits, in the long run: a thousand flushes a second are about what disks of hired machines
@@ -35,18 +35,18 @@ pub(super) struct WriterTask {
     pub(super) file: DatabaseFile,
     pub(super) limits: Limits,
     /// `None` after a failure that may have left it in an unknown state.
-    pub(super) writing: Option<Writing>,
+    pub(super) write_tx: Option<WriteTx>,
     pub(super) changes: mpsc::Receiver<Waiting>,
     pub(super) oldest: Arc<Oldest>,
     /// Since when it does something else than writing, for which changes wait.
     pub(super) upkeep: Arc<Oldest>,
-    pub(super) told: broadcast::Sender<Told>,
+    pub(super) commit_events: broadcast::Sender<CommitEvent>,
     /// Changes when another connection commits; `None` where it has not been read on this one.
     pub(super) version: Option<i64>,
     pub(super) looked_at: Instant,
     /// When the next commit is due, by their rate.
     pub(super) due: Instant,
-    pub(super) log: Arc<Log>,
+    pub(super) wal: Arc<Wal>,
     pub(super) replaced: CancellationToken,
     pub(super) outcomes: Arc<Outcomes>,
 }
@@ -78,8 +78,8 @@ impl WriterTask {
             self.oldest.set(None);
             self.keep_up().await;
         }
-        if let Some(writing) = self.writing.take()
-            && let Err(error) = writing.into_connection().close().await
+        if let Some(write_tx) = self.write_tx.take()
+            && let Err(error) = write_tx.into_connection().close().await
         {
             tracing::warn!(%error, "closing the writing connection failed");
         }
@@ -96,7 +96,7 @@ impl WriterTask {
     }
 
     /// One batch: from the first change that waited to the answers.
-    async fn write(&mut self, first: Item) {
+    async fn write(&mut self, first: QueuedWrite) {
         let mut batch = vec![first];
         self.wait_for_more(&mut batch).await;
         self.wait_for_turn().await;
@@ -121,7 +121,7 @@ impl WriterTask {
         }
     }
 
-    async fn write_one_by_one(&mut self, batch: Vec<Item>) {
+    async fn write_one_by_one(&mut self, batch: Vec<QueuedWrite>) {
         for item in batch {
             let mut alone = vec![item];
             let written = self.apply_and_commit(&mut alone).await;
@@ -130,7 +130,7 @@ impl WriterTask {
     }
 
     /// Answers, unless the files are gone: then the callers are told that the writer has stopped.
-    fn settle(&self, batch: Vec<Item>, written: &Result<(), Error>) {
+    fn settle(&self, batch: Vec<QueuedWrite>, written: &Result<(), Error>) {
         if self.replaced.is_cancelled() {
             return;
         }
@@ -145,11 +145,11 @@ impl WriterTask {
     }
 
     /// The connection, or a new one where the last one failed.
-    async fn writing(&mut self) -> Result<&mut Writing, Error> {
-        match &mut self.writing {
-            Some(writing) => Ok(writing),
+    async fn write_tx(&mut self) -> Result<&mut WriteTx, Error> {
+        match &mut self.write_tx {
+            Some(write_tx) => Ok(write_tx),
             // A file that is opened now hears nothing of the failure.
-            None if self.log.flush_failed().is_cancelled() => Err(Error::Closed),
+            None if self.wal.flush_failed().is_cancelled() => Err(Error::Closed),
             none => {
                 let opened = self.file.connect_writer().await;
                 let connection = opened.map_err(|error| {
@@ -160,15 +160,15 @@ impl WriterTask {
                     Error::Closed
                 })?;
                 self.version = None;
-                Ok(none.insert(Writing::new(connection, self.limits)))
+                Ok(none.insert(WriteTx::new(connection, self.limits)))
             }
         }
     }
 
     /// Waits for a change that does not wait itself, if there is none in the batch.
-    async fn wait_for_more(&mut self, batch: &mut Vec<Item>) {
+    async fn wait_for_more(&mut self, batch: &mut Vec<QueuedWrite>) {
         let until = Instant::now() + MAY_WAIT;
-        while batch.iter().all(Item::may_wait) && batch.len() < ROWS {
+        while batch.iter().all(QueuedWrite::is_deferrable) && batch.len() < ROWS {
             match timeout_at(until, self.changes.recv()).await {
                 Ok(Some(waiting)) => batch.push(waiting.item),
                 Ok(None) | Err(_) => return,
@@ -187,11 +187,11 @@ impl WriterTask {
     }
 
     /// Takes what else has arrived into the batch.
-    fn gather(&mut self, batch: &mut Vec<Item>) {
-        let mut bytes: usize = batch.iter().map(Item::bytes).sum();
+    fn gather(&mut self, batch: &mut Vec<QueuedWrite>) {
+        let mut bytes: usize = batch.iter().map(QueuedWrite::bytes).sum();
         while batch.len() < ROWS
             && bytes < BATCH_BYTES
-            && !batch.last().is_some_and(Item::ends_batch)
+            && !batch.last().is_some_and(QueuedWrite::ends_batch)
         {
             let Ok(Waiting { item, .. }) = self.changes.try_recv() else { break };
             bytes += item.bytes();
@@ -199,29 +199,29 @@ impl WriterTask {
         }
     }
 
-    async fn apply_and_commit(&mut self, batch: &mut [Item]) -> Result<(), Error> {
-        let writing = self.writing().await?;
-        writing.begin();
-        let written = match apply(writing, batch).await {
-            Ok(()) => writing.commit().await,
+    async fn apply_and_commit(&mut self, batch: &mut [QueuedWrite]) -> Result<(), Error> {
+        let write_tx = self.write_tx().await?;
+        write_tx.begin();
+        let written = match apply(write_tx, batch).await {
+            Ok(()) => write_tx.commit().await,
             Err(error) => Err(error),
         };
         match written {
-            Ok(told) => {
+            Ok(affected) => {
                 // Before the answer: whoever has it may ask at once whether anything was written.
-                self.log.grown();
-                self.outcomes.committed(!told.is_empty());
-                if !told.is_empty() {
+                self.wal.grown();
+                self.outcomes.committed(!affected.is_empty());
+                if !affected.is_empty() {
                     // Nobody may be listening.
-                    drop(self.told.send(Told::Users(Arc::new(told))));
+                    drop(self.commit_events.send(CommitEvent::Users(Arc::new(affected))));
                 }
                 Ok(())
             }
             Err(error) => {
                 // SQLite rolls back by itself after some errors and then refuses to do it again, and where a
                 // transaction has not begun. A new connection is in a known state in any case.
-                if writing.roll_back().await.is_err() {
-                    self.writing = None;
+                if write_tx.roll_back().await.is_err() {
+                    self.write_tx = None;
                 }
                 self.outcomes.failed();
                 Err(error)
@@ -232,12 +232,12 @@ impl WriterTask {
     /// Tells of what other processes have written, such as a command.
     async fn look_for_others(&mut self) {
         self.looked_at = Instant::now();
-        let Some(writing) = &mut self.writing else { return };
+        let Some(write_tx) = &mut self.write_tx else { return };
         let version = sqlx::query_scalar("PRAGMA data_version");
-        match version.fetch_one(writing.idle()).await {
+        match version.fetch_one(write_tx.idle()).await {
             Ok(version) => {
                 if self.version.replace(version) != Some(version) {
-                    drop(self.told.send(Told::Anybody));
+                    drop(self.commit_events.send(CommitEvent::AnyUser));
                 }
             }
             Err(error) => tracing::warn!(%error, "looking for changes of others failed"),
@@ -246,13 +246,13 @@ impl WriterTask {
 
     /// Empties the log where that is due.
     async fn empty_log(&mut self) {
-        if !self.log.is_due() {
+        if !self.wal.is_due() {
             return;
         }
-        let Some(writing) = &mut self.writing else { return };
-        if let Err(error) = self.log.empty(writing.idle()).await {
-            self.log.checkpoint_failed(&error);
-            self.writing = None;
+        let Some(write_tx) = &mut self.write_tx else { return };
+        if let Err(error) = self.wal.empty(write_tx.idle()).await {
+            self.wal.checkpoint_failed(&error);
+            self.write_tx = None;
         }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::{Uuid, Variant};
 
 use super::{bare, blocks, delivered, fill, noted, number, settled, stand_in_line, viewed};
-use crate::hints::station_bits;
+use crate::presence_feed::station_bits;
 use crate::world::{World, message_with_id, until};
 
 #[tokio::test]

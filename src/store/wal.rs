@@ -50,7 +50,7 @@ const ATTEMPT_AGAIN: Duration = Duration::from_millis(20);
     "{bytes} bytes of changes are in {} alone: keep that file beside the database, and the next start moves them",
     wal.display()
 )]
-pub struct LogLeft {
+pub struct WalLeft {
     /// The file of the log.
     pub wal: PathBuf,
     /// How many bytes of it are not in the database file, or the whole log where that is unknown.
@@ -76,7 +76,7 @@ pub enum LeftBecause {
 
 /// What the writer and the checkpointer tell each other about the write-ahead log.
 #[derive(Default)]
-pub(super) struct Log {
+pub(super) struct Wal {
     /// A commit has added to the log.
     grown: Notify,
     /// This store has committed, or tried to.
@@ -94,7 +94,7 @@ pub(super) struct Log {
     flush_failed: CancellationToken,
 }
 
-impl Log {
+impl Wal {
     /// A commit has added to it.
     pub(super) fn grown(&self) {
         self.has_grown.store(true, Ordering::Relaxed);
@@ -165,7 +165,7 @@ impl Log {
     }
 
     /// Decides whether the writer is to empty it.
-    fn judge(&self, left: &Checkpoint, backoff: &mut Backoff) {
+    fn precheck(&self, left: &Checkpoint, backoff: &mut Backoff) {
         let found = Found {
             is_due: left.bytes > WAL_BYTES / 2 || self.truncate.load(Ordering::Relaxed),
             is_held: left.bytes.saturating_sub(left.moved) > HELD,
@@ -188,13 +188,13 @@ impl Log {
 pub(super) async fn checkpoint(
     mut connection: SqliteConnection,
     database: Arc<File>,
-    log: Arc<Log>,
+    log: Arc<Wal>,
     ended: CancellationToken,
 ) -> Option<SqliteConnection> {
     let mut backoff = Backoff::default();
     while ended.run_until_cancelled(log.next_look()).await.is_some() {
         match catch_up(&mut connection, &database).await {
-            Ok(left) => log.judge(&left, &mut backoff),
+            Ok(left) => log.precheck(&left, &mut backoff),
             Err(error) => log.checkpoint_failed(&error),
         }
         if log.flush_failed.is_cancelled() {
@@ -214,12 +214,12 @@ pub(super) async fn checkpoint(
 /// file. `None` stands for a connection that is kept because a flush has failed.
 pub(super) async fn empty_at_the_end(
     connection: Option<SqliteConnection>,
-    log: &Log,
+    log: &Wal,
     wal: PathBuf,
-) -> Result<(), LogLeft> {
+) -> Result<(), WalLeft> {
     let Some(mut connection) = connection else {
         let bytes = size(&wal);
-        return Err(LogLeft { wal, bytes, cause: LeftBecause::FlushFailed });
+        return Err(WalLeft { wal, bytes, cause: LeftBecause::FlushFailed });
     };
     let emptied = async {
         execute(&mut connection, LAST_WAIT).await?;
@@ -245,12 +245,12 @@ pub(super) async fn empty_at_the_end(
         }
         Ok(Checkpoint { bytes, moved, .. }) => {
             let bytes = if bytes > moved { bytes - moved } else { size(&wal) };
-            Err(LogLeft { wal, bytes, cause: LeftBecause::Busy })
+            Err(WalLeft { wal, bytes, cause: LeftBecause::Busy })
         }
         Err(error) => {
             log.checkpoint_failed(&error);
             let bytes = size(&wal);
-            Err(LogLeft { wal, bytes, cause: LeftBecause::Failed(error) })
+            Err(WalLeft { wal, bytes, cause: LeftBecause::Failed(error) })
         }
     };
     close(connection, log).await;
@@ -258,7 +258,7 @@ pub(super) async fn empty_at_the_end(
 }
 
 /// Closes the last connection, unless that would remove a log that must be kept.
-pub(super) async fn close(connection: SqliteConnection, log: &Log) {
+pub(super) async fn close(connection: SqliteConnection, log: &Wal) {
     if log.flush_failed.is_cancelled() {
         std::mem::forget(connection);
     } else if let Err(error) = connection.close().await {
@@ -339,8 +339,8 @@ async fn checkpoint_once(
 }
 
 pub(super) async fn execute(
-    on: &mut SqliteConnection,
+    connection: &mut SqliteConnection,
     statement: &'static str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(statement).execute(on).await.map(drop)
+    sqlx::query(statement).execute(connection).await.map(drop)
 }

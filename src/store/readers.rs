@@ -49,7 +49,7 @@ impl Readers {
 }
 
 /// What is asked of a statement that many ask.
-pub(super) trait Question: Send + Sync + 'static {
+pub(super) trait BatchQuery: Send + Sync + 'static {
     /// The statement, of texts or NULLs ([`ManyRows::values_of`]).
     const STATEMENT: &'static ManyRows;
 
@@ -61,7 +61,7 @@ pub(super) trait Question: Send + Sync + 'static {
 }
 
 /// Those who ask one statement.
-pub(super) struct Together<Q>(Arc<Shared<Q>>);
+pub(super) struct ReadBatcher<Q>(Arc<Shared<Q>>);
 
 struct Shared<Q> {
     readers: Readers,
@@ -75,20 +75,20 @@ struct Asked<Q> {
 }
 
 struct Waiting<Q> {
-    question: Q,
-    caller: oneshot::Sender<Result<Option<WireText>, Error>>,
+    query: Q,
+    responder: oneshot::Sender<Result<Option<WireText>, Error>>,
 }
 
-impl<Q: Question> Together<Q> {
+impl<Q: BatchQuery> ReadBatcher<Q> {
     pub(super) fn new(readers: Readers) -> Self {
         let asked = Mutex::new(Asked { waiting: VecDeque::new(), answering: 0 });
         Self(Arc::new(Shared { readers, asked }))
     }
 
     /// The text that the statement has for this, or `None` for NULL.
-    pub(super) async fn ask(&self, question: Q) -> Result<Option<WireText>, Error> {
-        let (caller, answer) = oneshot::channel();
-        self.0.wait(Waiting { question, caller });
+    pub(super) async fn ask(&self, query: Q) -> Result<Option<WireText>, Error> {
+        let (responder, answer) = oneshot::channel();
+        self.0.wait(Waiting { query, responder });
         answer.await.unwrap_or(Err(Error::Closed))
     }
 }
@@ -100,7 +100,7 @@ impl<Q> Shared<Q> {
     }
 }
 
-impl<Q: Question> Shared<Q> {
+impl<Q: BatchQuery> Shared<Q> {
     /// Has one more wait, and a task answer unless as many do as there are connections.
     fn wait(self: &Arc<Self>, one: Waiting<Q>) {
         let mut asked = self.asked();
@@ -121,7 +121,7 @@ struct Answering<Q> {
     is_counted: bool,
 }
 
-impl<Q: Question> Answering<Q> {
+impl<Q: BatchQuery> Answering<Q> {
     /// Answers until nobody waits.
     async fn answer(mut self) {
         loop {
@@ -147,14 +147,14 @@ impl<Q: Question> Answering<Q> {
     }
 }
 
-impl<Q: Question> Asked<Q> {
+impl<Q: BatchQuery> Asked<Q> {
     /// A share of those who wait, without those who have gone away: the others who answer are free in a moment, too.
     fn next(&mut self) -> Vec<Waiting<Q>> {
         let share = self.waiting.len().div_ceil(self.answering.max(1)).min(TOGETHER);
         let mut next: Vec<Waiting<Q>> = Vec::with_capacity(share);
         while next.len() < share {
             let Some(one) = self.waiting.pop_front() else { break };
-            if !one.caller.is_closed() {
+            if !one.responder.is_closed() {
                 next.push(one);
             }
         }
@@ -179,14 +179,14 @@ impl<Q> Drop for Answering<Q> {
 impl<Q> Waiting<Q> {
     /// Whoever went away has given up the answer.
     fn settle(self, answer: Result<Option<WireText>, Error>) {
-        drop(self.caller.send(answer));
+        drop(self.responder.send(answer));
     }
 }
 
 /// Answers all of these, one by one where they fail together, so that none fails for a neighbour.
-async fn answer<Q: Question>(on: &mut SqliteConnection, waiting: Vec<Waiting<Q>>) {
-    let questions: Vec<_> = waiting.iter().map(|one| &one.question).collect();
-    match texts(on, &questions).await {
+async fn answer<Q: BatchQuery>(connection: &mut SqliteConnection, waiting: Vec<Waiting<Q>>) {
+    let queries: Vec<_> = waiting.iter().map(|one| &one.query).collect();
+    match texts(connection, &queries).await {
         Ok(texts) => {
             for (one, text) in waiting.into_iter().zip(texts) {
                 one.settle(Ok(text));
@@ -194,8 +194,8 @@ async fn answer<Q: Question>(on: &mut SqliteConnection, waiting: Vec<Waiting<Q>>
         }
         Err(error) if waiting.len() > 1 && !error.is_for_all() => {
             tracing::warn!(%error, reads = waiting.len(), "reads failed together, they follow one by one");
-            for one in waiting.into_iter().filter(|one| !one.caller.is_closed()) {
-                Box::pin(answer(on, vec![one])).await;
+            for one in waiting.into_iter().filter(|one| !one.responder.is_closed()) {
+                Box::pin(answer(connection, vec![one])).await;
             }
         }
         Err(error) => fail(waiting, &error),
@@ -209,21 +209,21 @@ fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
 }
 
 /// The text that a statement has for one question alone, or `None` for NULL.
-pub(super) async fn ask<Q: Question>(
-    on: &mut SqliteConnection,
-    question: &Q,
+pub(super) async fn ask<Q: BatchQuery>(
+    connection: &mut SqliteConnection,
+    query: &Q,
 ) -> Result<Option<WireText>, Error> {
-    let texts = texts(on, &[question]).await?;
+    let texts = texts(connection, &[query]).await?;
     Ok(texts.into_iter().next().flatten())
 }
 
-async fn texts<Q: Question>(
-    on: &mut SqliteConnection,
-    questions: &[&Q],
+async fn texts<Q: BatchQuery>(
+    connection: &mut SqliteConnection,
+    queries: &[&Q],
 ) -> Result<Vec<Option<WireText>>, Error> {
     let mut arguments = SqliteArguments::default();
-    let text = Q::STATEMENT.bind(questions, &mut arguments, |one, values| one.bind(values));
-    let row = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_one(on).await;
-    let columns = |row: SqliteRow| (0..questions.len()).map(|column| row.try_get(column)).collect();
+    let text = Q::STATEMENT.bind(queries, &mut arguments, |one, values| one.bind(values));
+    let row = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_one(connection).await;
+    let columns = |row: SqliteRow| (0..queries.len()).map(|column| row.try_get(column)).collect();
     row.and_then(columns).doing(Q::DOING)
 }

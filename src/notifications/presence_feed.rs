@@ -22,14 +22,14 @@ const SENT: usize = 16;
 const POLLS: usize = 512;
 
 /// The news of all stations that have been told of their friends since the server started.
-pub struct Hints {
+pub struct PresenceFeed {
     /// The most stations of one user.
     most: usize,
     /// When the server started.
     since: Timestamp,
     users: Cache<UserId, Arc<Mutex<Stations>>>,
     /// Later news have larger marks. One is taken while the stations of the user are locked.
-    mark: AtomicU64,
+    version: AtomicU64,
 }
 
 /// The stations of one user.
@@ -80,26 +80,26 @@ impl Station {
 
     /// The news behind a mark, and the newest mark.
     fn news_behind(&self, behind: u64) -> (BTreeSet<UserId>, u64) {
-        let news = self.news.iter().filter(|(_, mark)| **mark > behind);
+        let news = self.news.iter().filter(|(_, version)| **version > behind);
         (news.map(|(friend, _)| *friend).collect(), self.newest().max(behind))
     }
 }
 
-impl Hints {
+impl PresenceFeed {
     /// Of so many stations of each user at most. Polls that were made before this moment take nothing: an earlier process may have
     /// answered them.
     #[must_use]
     pub fn new(most: usize, since: Timestamp) -> Self {
-        Self { most, since, users: Cache::new(USERS), mark: AtomicU64::new(1) }
+        Self { most, since, users: Cache::new(USERS), version: AtomicU64::new(1) }
     }
 
     /// A friend of this user is seen as something else.
     pub fn changed(&self, user: UserId, friend: UserId) {
         let Some(stations) = self.users.get(&user) else { return };
         let mut stations = lock(&stations);
-        let mark = self.next_mark();
+        let version = self.next_mark();
         for station in &mut stations.all {
-            station.news.insert(friend, mark);
+            station.news.insert(friend, version);
         }
     }
 
@@ -138,9 +138,9 @@ impl Hints {
     pub(super) fn add(&self, user: UserId, station: StationId, friends: &[UserId]) {
         self.at(user, station, |station| {
             if !std::mem::replace(&mut station.has_friends, true) {
-                let mark = self.next_mark();
+                let version = self.next_mark();
                 for friend in friends {
-                    station.news.entry(*friend).or_insert(mark);
+                    station.news.entry(*friend).or_insert(version);
                 }
             }
         });
@@ -162,7 +162,7 @@ impl Hints {
         behind: u64,
     ) -> Option<(BTreeSet<UserId>, u64)> {
         let sent = self.at(user, station, |station| {
-            let (news, mark) = station.news_behind(behind);
+            let (news, version) = station.news_behind(behind);
             // Before the restart this number may have been sent, with none of these news.
             let (last, last_mark) = station.sent.back().copied().unwrap_or((number, 0));
             if station.sent.is_empty() {
@@ -171,13 +171,13 @@ impl Hints {
             if number < last || (number == last && station.newest() > last_mark) {
                 return None;
             }
-            if station.sent.back() != Some(&(number, mark)) {
-                station.sent.push_back((number, mark));
+            if station.sent.back() != Some(&(number, version)) {
+                station.sent.push_back((number, version));
             }
             if station.sent.len() > SENT {
                 station.sent.pop_front();
             }
-            Some((news, mark))
+            Some((news, version))
         });
         // Of a station that is forgotten there are no news; the next time it is told of everybody.
         sent.unwrap_or_else(|| Some((BTreeSet::new(), behind)))
@@ -187,15 +187,15 @@ impl Hints {
     pub(super) fn acknowledged(&self, user: UserId, station: StationId, number: i64) {
         self.at(user, station, |station| {
             let known = station.sent.iter().filter(|(sent, _)| *sent <= number);
-            if let Some(mark) = known.map(|(_, mark)| *mark).max() {
-                station.news.retain(|_, newer| *newer > mark);
+            if let Some(version) = known.map(|(_, version)| *version).max() {
+                station.news.retain(|_, newer| *newer > version);
             }
         });
     }
 
     /// The station has the news up to this mark.
-    pub(super) fn forget_news(&self, user: UserId, station: StationId, mark: u64) {
-        self.at(user, station, |station| station.news.retain(|_, newer| *newer > mark));
+    pub(super) fn forget_news(&self, user: UserId, station: StationId, version: u64) {
+        self.at(user, station, |station| station.news.retain(|_, newer| *newer > version));
     }
 
     fn at<T>(
@@ -210,7 +210,7 @@ impl Hints {
     }
 
     fn next_mark(&self) -> u64 {
-        self.mark.fetch_add(1, Ordering::Relaxed)
+        self.version.fetch_add(1, Ordering::Relaxed)
     }
 }
 

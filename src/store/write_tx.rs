@@ -19,26 +19,26 @@ use crate::domain::{Limits, StationId, UserId};
 const TEXTS: usize = 100;
 
 /// A transaction, and of whom it has changed something: at which station, where it was one alone.
-pub struct Writing {
+pub struct WriteTx {
     connection: SqliteConnection,
     limits: Limits,
     /// What is to be carried out with the next statement.
-    later: Vec<&'static str>,
+    deferred: Vec<&'static str>,
     arguments: SqliteArguments,
     /// Texts of several statements, by the places in memory of the single ones.
     texts: HashMap<Vec<usize>, Arc<str>>,
-    told: HashMap<UserId, Option<StationId>>,
+    affected: HashMap<UserId, Option<StationId>>,
 }
 
-impl Writing {
+impl WriteTx {
     pub(super) fn new(connection: SqliteConnection, limits: Limits) -> Self {
         Self {
             connection,
             limits,
-            later: Vec::new(),
+            deferred: Vec::new(),
             arguments: SqliteArguments::default(),
             texts: HashMap::new(),
-            told: HashMap::new(),
+            affected: HashMap::new(),
         }
     }
 
@@ -49,21 +49,21 @@ impl Writing {
 
     /// Begins a transaction that holds the right to write. The first statement waits where another process has it.
     pub(super) fn begin(&mut self) {
-        self.later.push("BEGIN IMMEDIATE");
+        self.deferred.push("BEGIN IMMEDIATE");
     }
 
     /// Has a statement over these rows carried out, by and by.
-    pub(super) fn later<R>(
+    pub(super) fn defer<R>(
         &mut self,
         statement: &'static ManyRows,
         rows: &[R],
         bind: impl Fn(&R, &mut Values<'_>),
     ) {
-        self.later.push(statement.bind(rows, &mut self.arguments, bind));
+        self.deferred.push(statement.bind(rows, &mut self.arguments, bind));
     }
 
     /// The value that a statement makes of these rows.
-    pub(super) async fn value<R, T>(
+    pub(super) async fn query_scalar<R, T>(
         &mut self,
         statement: &'static ManyRows,
         rows: &[R],
@@ -73,7 +73,7 @@ impl Writing {
         (T,): for<'r> FromRow<'r, SqliteRow>,
         T: Send + Unpin,
     {
-        self.later(statement, rows, bind);
+        self.defer(statement, rows, bind);
         let (text, arguments) = self.take();
         sqlx::query_scalar_with(AssertSqlSafe(text), arguments)
             .fetch_one(&mut self.connection)
@@ -82,30 +82,30 @@ impl Writing {
 
     /// The connection, for other statements, once everything before them is carried out.
     pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
-        if !self.later.is_empty() {
-            self.carry_out().await.doing("carrying statements out")?;
+        if !self.deferred.is_empty() {
+            self.execute_deferred().await.doing("carrying statements out")?;
         }
         Ok(&mut self.connection)
     }
 
     /// Ends the transaction: what was changed is on disk, and told of are those whom it concerns.
     pub(super) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
-        self.later.push("COMMIT");
-        self.carry_out().await.doing("committing a batch")?;
-        Ok(std::mem::take(&mut self.told))
+        self.deferred.push("COMMIT");
+        self.execute_deferred().await.doing("committing a batch")?;
+        Ok(std::mem::take(&mut self.affected))
     }
 
     /// Ends the transaction and changes nothing. After a failure of this the connection may be in any state.
     pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         self.take();
-        self.told.clear();
+        self.affected.clear();
         sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
     }
 
     /// Once the transaction is committed, something has changed for this user, at this station of the user's if at any,
     /// which need not be told.
-    pub(super) fn tell(&mut self, user: UserId, at: Option<StationId>) {
-        let known = self.told.entry(user).or_insert(at);
+    pub(super) fn notify(&mut self, user: UserId, at: Option<StationId>) {
+        let known = self.affected.entry(user).or_insert(at);
         if *known != at {
             *known = None;
         }
@@ -120,15 +120,15 @@ impl Writing {
         self.connection
     }
 
-    async fn carry_out(&mut self) -> Result<(), sqlx::Error> {
+    async fn execute_deferred(&mut self) -> Result<(), sqlx::Error> {
         let (text, arguments) = self.take();
-        let carried_out = sqlx::query_with(AssertSqlSafe(text), arguments);
-        carried_out.execute(&mut self.connection).await.map(drop)
+        let executed = sqlx::query_with(AssertSqlSafe(text), arguments);
+        executed.execute(&mut self.connection).await.map(drop)
     }
 
     /// What is to be carried out, as one text.
     fn take(&mut self) -> (Arc<str>, SqliteArguments) {
-        let statements = std::mem::take(&mut self.later);
+        let statements = std::mem::take(&mut self.deferred);
         if self.texts.len() >= TEXTS {
             self.texts.clear();
         }

@@ -31,7 +31,7 @@ const TALK: [(usize, &str); 3] = [
 
 /// Who takes part, with everything that opens it. It is kept beside the database with `--data`.
 #[derive(Serialize, Deserialize)]
-pub struct Cast {
+pub struct DemoUsers {
     pub conversationid: String,
     pub alice: Person,
     pub bob: Person,
@@ -60,7 +60,7 @@ pub fn database_url(folder: &Path) -> String {
     format!("sqlite://{}", folder.join("chatserver.db").display())
 }
 
-impl Cast {
+impl DemoUsers {
     /// The cast of an earlier demo in this folder, or a new one with a new database.
     pub async fn of(folder: &Path) -> Result<Self, Failed> {
         let files = Files {
@@ -73,7 +73,7 @@ impl Cast {
 }
 
 impl Files {
-    fn kept(&self) -> Result<Cast, Failed> {
+    fn kept(&self) -> Result<DemoUsers, Failed> {
         let kept = fs::read(&self.memory).map_err(|error| {
             let (memory, database) = (self.memory.display(), self.database.display());
             format!("{memory}: {error}; without it, {database} is not the database of a demo")
@@ -81,7 +81,7 @@ impl Files {
         Ok(serde_json::from_slice(&kept)?)
     }
 
-    async fn new_cast(&self) -> Result<Cast, Failed> {
+    async fn new_cast(&self) -> Result<DemoUsers, Failed> {
         let unfinished = ["-wal", "-shm"].map(|suffix| {
             let mut name = self.unfinished.clone().into_os_string();
             name.push(suffix);
@@ -94,21 +94,21 @@ impl Files {
         }
         let url = format!("sqlite://{}", self.unfinished.display());
         let database = Database::open(&url, Schema::Migrate, Limits::default()).await?;
-        let cast = make(&database.store).await;
+        let demo_users = make(&database.store).await;
         let closed = database.close_wholly().await;
-        let cast = cast?;
+        let demo_users = demo_users?;
         // The rename below moves the database without its log, so the log must be empty.
         closed?;
         let mut memory =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.memory)?;
-        memory.write_all(&serde_json::to_vec_pretty(&cast)?)?;
+        memory.write_all(&serde_json::to_vec_pretty(&demo_users)?)?;
         memory.sync_all()?;
         fs::rename(&self.unfinished, &self.database)?;
-        Ok(cast)
+        Ok(demo_users)
     }
 }
 
-async fn make(store: &Store) -> Result<Cast, Failed> {
+async fn make(store: &Store) -> Result<DemoUsers, Failed> {
     let alice = add(store, "alice@example.com", "Alice").await?;
     let bob = add(store, "bob@example.com", "Bob").await?;
     let secret = ConversationSecret::generate();
@@ -117,7 +117,7 @@ async fn make(store: &Store) -> Result<Cast, Failed> {
     for (who, text) in TALK {
         say(store, conversation, people[who], &seal(&secret, text)).await?;
     }
-    Ok(Cast { conversationid: conversation.to_string(), alice, bob })
+    Ok(DemoUsers { conversationid: conversation.to_string(), alice, bob })
 }
 
 async fn add(store: &Store, email: &str, nick: &str) -> Result<Person, Failed> {

@@ -48,7 +48,7 @@ pub struct Talk {
 
 /// All people and who of them talk with each other.
 #[derive(Default)]
-pub struct Crowd {
+pub struct Population {
     pub people: Vec<Person>,
     pub talks: Vec<Talk>,
 }
@@ -106,7 +106,7 @@ impl Database {
     }
 
     /// Adds a crowd of this shape, whose addresses nobody else has.
-    pub async fn add(&self, shape: Shape) -> Result<Crowd, Failed> {
+    pub async fn add(&self, shape: Shape) -> Result<Population, Failed> {
         let (people, pairs) = shape.pairs();
         let keys = ready_made_keys()?;
         let run = Uuid::new_v4().simple().to_string();
@@ -115,7 +115,7 @@ impl Database {
         let people = adding.buffered(AT_ONCE).try_collect().await?;
         let befriending = stream::iter(pairs).map(|pair| self.talk(&emails, pair));
         let talks = befriending.buffered(AT_ONCE).try_collect().await?;
-        Ok(Crowd { people, talks })
+        Ok(Population { people, talks })
     }
 
     async fn person(&self, keys: &KeySource, email: &str) -> Result<Person, Failed> {
@@ -144,14 +144,14 @@ impl Database {
     /// Who sends changes with each, or is always the first of the two.
     pub async fn fill(
         &self,
-        crowd: &Crowd,
+        population: &Population,
         messages: usize,
         bytes: usize,
         both: bool,
     ) -> Result<(), Failed> {
         let sends = (0..messages).flat_map(|turn| {
             let sender = if both { turn % 2 } else { 0 };
-            crowd.talks.iter().map(move |talk| self.send(crowd, talk, sender, bytes))
+            population.talks.iter().map(move |talk| self.send(population, talk, sender, bytes))
         });
         let at_once = (BYTES_AT_ONCE / bytes.max(1)).clamp(1, AT_ONCE);
         stream::iter(sends).buffered(at_once).try_collect().await
@@ -159,12 +159,12 @@ impl Database {
 
     async fn send(
         &self,
-        crowd: &Crowd,
+        population: &Population,
         talk: &Talk,
         sender: usize,
         bytes: usize,
     ) -> Result<(), Failed> {
-        let sender = &crowd.people[talk.people[sender]];
+        let sender = &population.people[talk.people[sender]];
         match self.store.add_message(talk.message(sender, bytes)?).await? {
             Added::Stored => Ok(()),
             other => Err(format!("a message was not stored: {other:?}").into()),

@@ -19,12 +19,12 @@ pub fn station_bits(person: &Person) -> i64 {
 }
 
 /// What people's stations have to be told of, read where it is noted.
-pub struct Hints {
+pub struct PresenceFeed {
     database: SqliteConnection,
     known: HashMap<UserId, i64>,
 }
 
-impl Hints {
+impl PresenceFeed {
     pub async fn of(world: &World) -> Self {
         let options = SqliteConnectOptions::new().filename(world.database()).read_only(true);
         Self { database: options.connect().await.unwrap(), known: HashMap::new() }
@@ -82,8 +82,8 @@ pub fn own(hint: String) -> String {
 async fn each_change_is_noted_for_those_whom_it_concerns() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
-    let mut hints = Hints::of(&world).await;
-    let mut new = async || [hints.new_for(&alice).await, hints.new_for(&bob).await];
+    let mut presence_feed = PresenceFeed::of(&world).await;
+    let mut new = async || [presence_feed.new_for(&alice).await, presence_feed.new_for(&bob).await];
     let nothing = Vec::new;
     for _ in 0..2 {
         alice.wants(&bob.email).await.ok();
@@ -135,19 +135,22 @@ async fn what_operators_do_is_noted_for_both() {
     let (mut alice, mut bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
     bob.declines(&alice).await.ok();
-    let mut hints = Hints::of(&world).await;
+    let mut presence_feed = PresenceFeed::of(&world).await;
     for person in [&alice, &bob] {
-        hints.new_for(person).await;
+        presence_feed.new_for(person).await;
     }
     world.befriends(&mut alice, &mut bob).await;
-    assert_eq!(hints.new_for(&alice).await, [friend(&bob), lists(&alice)]);
-    assert_eq!(hints.new_for(&bob).await, [friend(&alice), lists(&bob)]);
+    assert_eq!(presence_feed.new_for(&alice).await, [friend(&bob), lists(&alice)]);
+    assert_eq!(presence_feed.new_for(&bob).await, [friend(&alice), lists(&bob)]);
     assert_eq!((alice.requests().await, bob.requests().await), (NONE, NONE));
     world.befriends(&mut alice, &mut bob).await;
-    assert_eq!((hints.new_for(&alice).await, hints.new_for(&bob).await), (vec![], vec![]));
+    assert_eq!(
+        (presence_feed.new_for(&alice).await, presence_feed.new_for(&bob).await),
+        (vec![], vec![])
+    );
     world.parts(&alice, &bob).await;
-    assert_eq!(hints.new_for(&alice).await, [friend(&bob)]);
-    assert_eq!(hints.new_for(&bob).await, [friend(&alice)]);
+    assert_eq!(presence_feed.new_for(&alice).await, [friend(&bob)]);
+    assert_eq!(presence_feed.new_for(&bob).await, [friend(&alice)]);
     // Nothing of the declined request is left.
     alice.wants(&bob.email).await.ok();
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
@@ -160,7 +163,7 @@ async fn a_poll_that_is_given_up_takes_nothing_with_it() {
     let app = world.app();
     let (user, station) = (bob.user, bob.station);
     app.station_used(user, station, true).await.unwrap();
-    let inbox = Inbox { store: &app.store, hints: &app.hints, user, station };
+    let inbox = Inbox { store: &app.store, presence_feed: &app.presence_feed, user, station };
     let given_up = tokio::time::timeout(Duration::ZERO, inbox.peek(None)).await;
     assert!(given_up.is_err(), "it waits for the store");
     // The station has a position, so that only what is kept in memory can name friends.
