@@ -13,7 +13,7 @@ use chatserver::domain::{
 use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::signature::SigningKey;
-use chatserver::store::{AddMessage, Added, Schema, Store};
+use chatserver::store::{AddMessage, Schema, Store};
 use chatserver::users::{self};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
@@ -165,10 +165,7 @@ impl Database {
         bytes: usize,
     ) -> Result<(), Failed> {
         let sender = &population.people[talk.people[sender]];
-        match self.store.add_message(talk.message(sender, bytes)?).await? {
-            Added::Stored => Ok(()),
-            other => Err(format!("a message was not stored: {other:?}").into()),
-        }
+        Ok(self.store.add_message(talk.message(sender, bytes)?).await?)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::app::App;
 use crate::domain::{Availability, UserId};
 use crate::error::Error;
-use crate::store::{self, SetAvailability};
+use crate::store::{self, OncePerSignature, SetAvailability};
 use crate::users::Caller;
 
 /// How long friends are not told of a user's next change.
@@ -190,11 +190,10 @@ impl Drop for Listens {
 ///
 /// # Errors
 ///
-/// [`Error::Replayed`], and where the store failed; then nothing was changed.
+/// [`Refusal::Replayed`](crate::domain::Refusal::Replayed), and where the store failed.
 pub async fn choose(app: &App, caller: &Caller, availability: Availability) -> Result<(), Error> {
-    let set = SetAvailability { availability, replay: caller.replay };
-    let before = app.store.change(set).await?;
-    let before = before.ok_or(Error::Replayed { conversation: None })?;
+    let change = SetAvailability { user: caller.user, availability };
+    let before = app.store.write(OncePerSignature { replay: caller.replay, change }).await?;
     app.presence.chose(caller.user, before, availability);
     Ok(())
 }

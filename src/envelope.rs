@@ -96,8 +96,7 @@ pub fn refusal(error: &Error) -> Reply {
         Error::TimestampOutOfRange { server_time } | Error::SignedBeforeRestore { server_time } => {
             envelope.with("servertime", &server_time.to_string())
         }
-        Error::InstanceChanged { conversation }
-        | Error::Replayed { conversation: Some(conversation) } => {
+        Error::Refused { conversation: Some(conversation), .. } => {
             envelope.with_written("conversation", conversation)
         }
         _ => envelope,

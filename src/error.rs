@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::domain::Timestamp;
+use crate::domain::{Refusal, Timestamp};
 use crate::keys;
-use crate::store::{self, WireText};
+use crate::store::{self, WireText, WriteError};
 
 /// A refusal. Its text is the one sentence that the client reads; nothing of an inner cause leaks into it.
 #[derive(Debug, thiserror::Error)]
@@ -51,25 +51,14 @@ pub enum Error {
         /// The server's clock.
         server_time: Timestamp,
     },
-    /// The other participant is no friend.
-    #[error("you and the other participant are not friends")]
-    NotFriends,
-    /// The caller has blocked the other participant.
-    #[error("you have blocked the other participant")]
-    Blocked,
-    /// The conversation would hold more than it may.
-    #[error(
-        "with this message the conversation would hold {bytes} bytes of Data; the limit is {limit}: clear it first"
-    )]
-    QuotaExceeded {
-        /// Bytes that it would hold.
-        bytes: i64,
-        /// Bytes that it may hold.
-        limit: i64,
+    /// The rules refuse the change.
+    #[error("{refusal}")]
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// The conversation as it now stands, for a client with an old picture of it.
+        conversation: Option<WireText>,
     },
-    /// The caller has no such conversation.
-    #[error("there is no such conversation")]
-    ConversationNotFound,
     /// No service has this path, `srv` and `api`.
     #[error("there is no such API: srv, api or the path is wrong (workspace is of srv=chatowner)")]
     UnknownApi,
@@ -90,32 +79,6 @@ pub enum Error {
     /// The body is declared as something else than JSON.
     #[error("Content-Type must be application/json")]
     UnsupportedMediaType,
-    /// The conversation has been cleared since.
-    #[error("instance is not the current one: the conversation has been cleared")]
-    InstanceChanged {
-        /// The conversation as it now stands.
-        conversation: WireText,
-    },
-    /// Another message has this ID.
-    #[error("another message of this conversation has this ID")]
-    MessageConflict,
-    /// The same signed bytes were carried out before.
-    #[error("this very request was carried out before")]
-    Replayed {
-        /// The conversation as it now stands, if it is the caller's.
-        conversation: Option<WireText>,
-    },
-    /// Somebody else has registered this workspace.
-    #[error("the workspace belongs to somebody else")]
-    WorkspaceTaken,
-    /// The caller has so many of something that there can't be another.
-    #[error("limit reached: at most {most} {what}")]
-    TooMany {
-        /// What it is, in the plural.
-        what: &'static str,
-        /// How many there can be.
-        most: usize,
-    },
     /// Too much at once.
     #[error("too many requests, see Retry-After")]
     RateLimited {
@@ -153,6 +116,21 @@ impl From<store::Error> for Error {
     }
 }
 
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { refusal, conversation: None }
+    }
+}
+
+impl<R: Into<Refusal>> From<WriteError<R>> for Error {
+    fn from(error: WriteError<R>) -> Self {
+        match error {
+            WriteError::Refused(refusal) => refusal.into().into(),
+            WriteError::Failed(error) => error.into(),
+        }
+    }
+}
+
 impl Error {
     /// The `errorcode` of the envelope.
     #[must_use]
@@ -166,19 +144,12 @@ impl Error {
             Self::TimestampOutOfRange { .. } | Self::SignedBeforeRestore { .. } => {
                 "timestamp_out_of_range"
             }
-            Self::NotFriends => "not_friends",
-            Self::Blocked => "blocked",
-            Self::QuotaExceeded { .. } => "quota_exceeded",
-            Self::ConversationNotFound => "conversation_not_found",
+            Self::Refused { refusal, .. } => refusal.code(),
             Self::UnknownApi => "unknown_api",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::TooLarge { .. } => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::InstanceChanged { .. } => "instance_changed",
-            Self::MessageConflict => "message_conflict",
-            Self::Replayed { .. } => "replayed",
-            Self::WorkspaceTaken => "workspace_taken",
-            Self::RateLimited { .. } | Self::TooMany { .. } => "rate_limited",
+            Self::RateLimited { .. } => "rate_limited",
             Self::StorageFull => "storage_full",
             Self::Internal | Self::Keys(_) => "internal",
             Self::TimedOut | Self::Crowded | Self::Unavailable(_) => "unavailable",

@@ -1,20 +1,19 @@
 //! Friendship of two users: asking for it, ending it, and the one-to-one conversation that comes with it.
 
-use crate::domain::{ConversationId, Email, Instance, Parse, UserId};
+use crate::domain::{ConversationId, Email, Instance, Parse, Refusal, UserId};
 use crate::error::Error;
 use crate::keys::{self, ConversationSecret};
 use crate::store::{
-    Approach, ApproachFriend, Approached, Befriend, Befriended, DeclineFriend, MOST_OPEN_REQUESTS,
-    Once, RemoveFriend, Store, User, Wrapping,
+    Approach, ApproachFriend, Befriend, OncePerSignature, Store, User, Wrapping, WriteError,
 };
 use crate::users::{self, Caller, UserError};
 
 /// Somebody who is asked for friendship. Whether there is such a user must not show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addressee(UserId);
+pub struct Addressee(pub UserId);
 
 impl Parse for Addressee {
-    const EXPECTED: &'static str = "the e-mail address or the user id of somebody else";
+    const EXPECTED: &'static str = "the e-mail address or the user id of another user";
 
     fn parse(text: &str) -> Option<Self> {
         UserId::named(text).map(Self)
@@ -25,84 +24,32 @@ impl Parse for Addressee {
     }
 }
 
-/// Asks somebody for friendship; where that one has asked already, they become friends.
+/// Asks a user for friendship, or becomes the friend of one who has asked.
+///
+/// The transaction finds out whether they become friends now, and refuses as [`Refusal::Outdated`] what lacks wrapped keys for
+/// that. Keys are wrapped outside of it, where they hold nothing up.
 ///
 /// # Errors
 ///
-/// [`Error::InvalidField`] for oneself, [`Error::TooMany`], [`Error::Replayed`]; then nothing was changed.
-pub async fn add(store: &Store, caller: &Caller, friend: Addressee) -> Result<(), Error> {
-    if friend.0 == caller.user {
-        return Err(Error::malformed("friend", Addressee::EXPECTED));
-    }
-    approach(store, caller, Approach::Add, friend.0).await
-}
-
-/// Becomes the friend of somebody who has asked for it.
-///
-/// # Errors
-///
-/// [`Error::TooMany`], [`Error::Replayed`]; then nothing was changed.
-pub async fn accept(store: &Store, caller: &Caller, friend: UserId) -> Result<(), Error> {
-    approach(store, caller, Approach::Accept, friend).await
-}
-
-/// The transaction finds out whether they become friends now. Keys are wrapped outside of it, where they
-/// hold nobody up, and the next transaction finds out anew.
-async fn approach(
+/// [`Refusal::TooMany`], [`Refusal::TooManyFriends`], [`Refusal::Replayed`].
+pub async fn approach(
     store: &Store,
     caller: &Caller,
     approach: Approach,
     other: UserId,
 ) -> Result<(), Error> {
+    let Caller { user, station, replay, .. } = *caller;
     let mut befriend = None;
     loop {
-        let (station, replay) = (caller.station, caller.replay);
-        let change = ApproachFriend { approach, other, befriend, station, replay };
-        match store.change(change).await? {
-            Approached::Done => return Ok(()),
-            Approached::Replayed => return Err(Error::Replayed { conversation: None }),
-            Approached::TooMany => {
-                let most = MOST_OPEN_REQUESTS.into();
-                return Err(Error::TooMany { what: "open friend requests", most });
-            }
-            Approached::TooManyFriends { most } => {
-                let most = usize::try_from(most).unwrap_or(usize::MAX);
-                return Err(Error::TooMany { what: "friends for each of the two", most });
-            }
-            Approached::NeedsKeys => {
-                let (me, other) = (store.user(caller.user).await?, store.user(other).await?);
-                // Who has asked exists, and users stay.
-                let (me, other) = (me.ok_or(Error::Internal)?, other.ok_or(Error::Internal)?);
-                befriend = Some(wrapped(&me, &other, &ConversationSecret::generate())?);
-            }
+        let change = ApproachFriend { approach, user, other, befriend, station };
+        match store.write(OncePerSignature { replay, change }).await {
+            Err(WriteError::Refused(Refusal::Outdated)) => {}
+            approached => return Ok(approached?),
         }
-    }
-}
-
-/// Declines what somebody has asked. That one does not learn of it.
-///
-/// # Errors
-///
-/// [`Error::Replayed`]; then nothing was changed.
-pub async fn decline(store: &Store, caller: &Caller, other: UserId) -> Result<(), Error> {
-    let (station, replay) = (caller.station, caller.replay);
-    once(store.change(DeclineFriend { other, station, replay }).await?)
-}
-
-/// Ends a friendship, or takes back what the caller has asked. The conversation stays readable.
-///
-/// # Errors
-///
-/// [`Error::Replayed`]; then nothing was changed.
-pub async fn remove(store: &Store, caller: &Caller, other: UserId) -> Result<(), Error> {
-    let (station, replay) = (caller.station, caller.replay);
-    once(store.change(RemoveFriend { other, station, replay }).await?)
-}
-
-fn once(made: Once) -> Result<(), Error> {
-    match made {
-        Once::Done => Ok(()),
-        Once::Replayed => Err(Error::Replayed { conversation: None }),
+        let (me, other) = (store.user(user).await?, store.user(other).await?);
+        // Who has asked exists, and users stay.
+        let (me, other) = (me.ok_or(Error::Internal)?, other.ok_or(Error::Internal)?);
+        befriend = Some(wrapped(&me, &other, &ConversationSecret::generate())?);
     }
 }
 
@@ -124,13 +71,15 @@ pub async fn befriend(
         if one.id == other.id {
             return Err(UserError::SameUser);
         }
-        match store.change(wrapped(&one, &other, secret)?).await? {
-            Befriended::Friends => return Ok(ConversationId::one_to_one(one.id, other.id)),
-            Befriended::NickChanged => {}
-            Befriended::TooMany { user, most } => {
+        match store.write(wrapped(&one, &other, secret)?).await {
+            Ok(()) => return Ok(ConversationId::one_to_one(one.id, other.id)),
+            Err(WriteError::Refused(Refusal::TooManyFriends { user, most })) => {
                 let full = if user == one.id { one.email } else { other.email };
                 return Err(UserError::TooManyFriends { user: full.to_string(), most });
             }
+            // A nick has changed since it was wrapped.
+            Err(WriteError::Refused(_)) => {}
+            Err(WriteError::Failed(error)) => return Err(error.into()),
         }
     }
 }

@@ -24,7 +24,6 @@
 pub mod api;
 pub mod app;
 pub mod availability;
-pub mod blocklist;
 mod bounded;
 pub mod clock;
 pub mod commands;
@@ -53,4 +52,3 @@ pub mod stations;
 pub mod store;
 pub mod telemetry;
 pub mod users;
-pub mod workspaces;

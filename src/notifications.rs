@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::domain::{ApiKey, Replay, StationId, Timestamp, UserId};
 use crate::envelope::Reply;
-use crate::store::{self, Once, Pending, PendingQuery, Store, WireText};
+use crate::store::{self, Pending, PendingQuery, Store, WireText, WriteError};
 
 pub use presence_feed::PresenceFeed;
 pub use sequence::Sequence;
@@ -93,14 +93,16 @@ impl Inbox<'_> {
         let mut is_first = self.presence_feed.polled(self.user, self.station, poll);
         if is_first && (pending.position.is_none() || !pending.is_empty()) {
             let Self { user, station, .. } = *self;
-            let asked = PendingQuery { user, station, delivered_up_to: None, all_friends: false };
-            let taken = self.store.take_pending(asked, poll.replay.clone()).await?;
-            let Some((taken, once)) = taken else { return Ok(None) };
-            pending = taken;
-            is_first = once == Once::Done;
+            let query = PendingQuery { user, station, delivered_up_to: None, all_friends: false };
+            match self.store.take_pending(query, poll.replay).await {
+                Ok(Some(taken)) => pending = taken,
+                Ok(None) => return Ok(None),
+                Err(WriteError::Refused(_)) => is_first = false,
+                Err(WriteError::Failed(error)) => return Err(error),
+            }
         } else if is_first && poll.timestamp > poll.now {
             // The one that could still pass for a new one after a restart.
-            self.store.record_meanwhile(poll.replay.clone());
+            self.store.record_meanwhile(poll.replay);
         }
         let (news, version) = self.presence_feed.news(self.user, self.station);
         if is_first {

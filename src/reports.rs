@@ -1,8 +1,9 @@
 //! Reports: what a reader tells the sender of a message.
 
+use crate::conversations;
 use crate::domain::{ConversationId, Instance, MessageId, ReportType, Timestamp};
 use crate::error::Error;
-use crate::store::{Report, Reported, Store};
+use crate::store::{OncePerSignature, Report, Store};
 use crate::users::Caller;
 
 /// The most messages that one request reports.
@@ -29,13 +30,12 @@ pub async fn report(
         report_type,
         messages,
         now,
+        user: caller.user,
         station: caller.station,
-        replay: caller.replay,
     };
-    match store.change(report).await? {
-        Reported::Reported => Ok(()),
-        Reported::Replayed(conversation) => Err(Error::Replayed { conversation }),
-        Reported::NotFound => Err(Error::ConversationNotFound),
-        Reported::InstanceChanged(conversation) => Err(Error::InstanceChanged { conversation }),
+    let reported = store.write(OncePerSignature { replay: caller.replay, change: report }).await;
+    match reported {
+        Ok(()) => Ok(()),
+        Err(error) => Err(conversations::refused(store, caller, conversation, error).await),
     }
 }

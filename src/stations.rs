@@ -199,7 +199,7 @@ impl Stations {
             (listening.contains(other), last)
         });
         let bind = BindStation { user, station, now, gives_way: others, most: self.most };
-        for other in store.change(bind).await? {
+        for other in store.write(bind).await? {
             self.forget(user, other);
         }
         Ok(())

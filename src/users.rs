@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::domain::{ApiKey, Email, FullName, Nick, Replay, StationId, Timestamp, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
 use crate::limits::Owner;
-use crate::store::{self, AddUser, RenameUser, Renamed, Store, User};
+use crate::store::{self, AddUser, IdTaken, RenameUser, Store, User, WriteError};
 
 /// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check again.
 #[derive(Clone, Debug)]
@@ -100,10 +100,13 @@ pub async fn add(
         private_key: pair.encrypted_pem(&encryption_password),
         public_key: pair.public().clone(),
     };
-    match store.change(add).await? {
-        None => Ok(NewUser { id: UserId::of(&email), email, api_key, encryption_password }),
-        Some(holder) if holder == email.as_str() => Err(UserError::EmailTaken(holder)),
-        Some(holder) => Err(UserError::IdTaken(holder)),
+    match store.write(add).await {
+        Ok(()) => Ok(NewUser { id: UserId::of(&email), email, api_key, encryption_password }),
+        Err(WriteError::Refused(IdTaken { holder })) if holder == email.as_str() => {
+            Err(UserError::EmailTaken(holder))
+        }
+        Err(WriteError::Refused(IdTaken { holder })) => Err(UserError::IdTaken(holder)),
+        Err(WriteError::Failed(error)) => Err(error.into()),
     }
 }
 
@@ -138,10 +141,12 @@ pub async fn rename(
         }
         let rename =
             RenameUser { user, nick: nick.clone(), full_name: full_name.clone(), display_names };
-        match store.change(rename).await? {
-            Renamed::Renamed => return Ok(()),
-            Renamed::NotFound => return Err(UserError::NotFound(user.to_string())),
-            Renamed::PartnersChanged => {}
+        match store.write(rename).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(UserError::NotFound(user.to_string())),
+            // The user has another partner since the nick was wrapped.
+            Err(WriteError::Refused(_)) => {}
+            Err(WriteError::Failed(error)) => return Err(error.into()),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::actions::Request;
 use super::envelope::Reply;
-use crate::blocklist;
 use crate::error::Error;
+use crate::store::{ChangeBlock, OncePerSignature};
+use crate::users::Caller;
 
 pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
     drop(request.fields);
@@ -14,6 +15,11 @@ pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
 
 pub async fn change(request: Request<'_>, blocked: bool) -> Result<Reply, Error> {
     let other = request.fields.take(|fields| fields.required("userid"))?;
-    blocklist::change(&request.app.store, &request.caller, other, blocked).await?;
+    let Caller { user, station, replay, .. } = request.caller;
+    if other == user {
+        return Err(Error::malformed("userid", "the user id of another user"));
+    }
+    let change = ChangeBlock { user, other, blocked, station };
+    request.app.store.write(OncePerSignature { replay, change }).await?;
     Ok(Reply::ok())
 }

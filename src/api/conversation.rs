@@ -14,6 +14,7 @@ use crate::domain::{
 };
 use crate::error::Error;
 use crate::messages::{self};
+use crate::store::{AddMessage, ChangeProperty, Clear, WireText, WriteError};
 use crate::users::Caller;
 
 /// How many entries `downloadpartial` returns unless it is told, and at most.
@@ -123,9 +124,18 @@ pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
             valid_until: &message.valid_until,
         },
     );
-    let now = app.clock.now();
-    messages::add(&app.store, caller, conversation, instance, message, now).await?;
-    Ok(reply)
+    let add = AddMessage {
+        conversation,
+        sender: caller.user,
+        station: caller.station,
+        instance,
+        message,
+        now: app.clock.now(),
+    };
+    match app.store.add_message(add).await {
+        Ok(()) => Ok(reply),
+        Err(error) => Err(conversations::refused(&app.store, caller, conversation, error).await),
+    }
 }
 
 /// Reads the fields of `add`.
@@ -177,16 +187,38 @@ pub async fn clear(request: Request<'_>) -> Result<Reply, Error> {
         let instance: Instance = fields.required("instance")?;
         Ok((conversation, instance))
     })?;
-    let (store, caller) = (&request.app.store, &request.caller);
-    let cleared = conversations::clear(store, caller, conversation, instance).await?;
-    Ok(Reply::ok().with_written("conversation", &cleared))
+    let caller = &request.caller;
+    let clear = Clear {
+        conversation,
+        user: caller.user,
+        station: caller.station,
+        instance,
+        next: Instance::generate(),
+    };
+    let cleared = request.app.store.write(clear).await;
+    changed(request.app, caller, conversation, cleared).await
 }
 
 pub async fn change(request: Request<'_>, property: Property) -> Result<Reply, Error> {
     let conversation = request.fields.take(|fields| fields.required("conversationid"))?;
-    let (store, caller) = (&request.app.store, &request.caller);
-    let changed = conversations::change(store, caller, conversation, property).await?;
-    Ok(Reply::ok().with_written("conversation", &changed))
+    let caller = &request.caller;
+    let change =
+        ChangeProperty { conversation, property, station: caller.station, replay: caller.replay };
+    let set = request.app.store.change_property(change).await;
+    changed(request.app, caller, conversation, set).await
+}
+
+/// The reply to a change of a conversation: the conversation as it now stands.
+async fn changed(
+    app: &App,
+    caller: &Caller,
+    conversation: ConversationId,
+    changed: Result<WireText, WriteError>,
+) -> Result<Reply, Error> {
+    match changed {
+        Ok(object) => Ok(Reply::ok().with_written("conversation", &object)),
+        Err(error) => Err(conversations::refused(&app.store, caller, conversation, error).await),
+    }
 }
 
 pub async fn set_background_color(request: Request<'_>) -> Result<Reply, Error> {

@@ -8,9 +8,11 @@ use super::actions::Request;
 use super::envelope::Reply;
 use crate::app::App;
 use crate::domain::Availability;
+use crate::domain::Parse as _;
 use crate::error::Error;
-use crate::friends;
-use crate::store::Friend;
+use crate::friends::{self, Addressee};
+use crate::store::{Approach, DeclineFriend, Friend, OncePerSignature, RemoveFriend};
+use crate::users::Caller;
 
 /// An entry of `availabilities`: a friend and what a client needs to write to one.
 #[derive(Serialize)]
@@ -53,25 +55,32 @@ pub async fn requests(request: Request<'_>) -> Result<Reply, Error> {
 }
 
 pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
-    let friend = request.fields.take(|fields| fields.required("friend"))?;
-    friends::add(&request.app.store, &request.caller, friend).await?;
+    let Addressee(friend) = request.fields.take(|fields| fields.required("friend"))?;
+    if friend == request.caller.user {
+        return Err(Error::malformed("friend", Addressee::EXPECTED));
+    }
+    friends::approach(&request.app.store, &request.caller, Approach::Add, friend).await?;
     Ok(Reply::ok())
 }
 
 pub async fn accept(request: Request<'_>) -> Result<Reply, Error> {
     let friend = request.fields.take(|fields| fields.required("friendid"))?;
-    friends::accept(&request.app.store, &request.caller, friend).await?;
+    friends::approach(&request.app.store, &request.caller, Approach::Accept, friend).await?;
     Ok(Reply::ok())
 }
 
 pub async fn decline(request: Request<'_>) -> Result<Reply, Error> {
-    let friend = request.fields.take(|fields| fields.required("friendid"))?;
-    friends::decline(&request.app.store, &request.caller, friend).await?;
+    let other = request.fields.take(|fields| fields.required("friendid"))?;
+    let Caller { user, station, replay, .. } = request.caller;
+    let change = DeclineFriend { user, other, station };
+    request.app.store.write(OncePerSignature { replay, change }).await?;
     Ok(Reply::ok())
 }
 
 pub async fn remove(request: Request<'_>) -> Result<Reply, Error> {
-    let friend = request.fields.take(|fields| fields.required("friendid"))?;
-    friends::remove(&request.app.store, &request.caller, friend).await?;
+    let other = request.fields.take(|fields| fields.required("friendid"))?;
+    let Caller { user, station, replay, .. } = request.caller;
+    let change = RemoveFriend { user, other, station };
+    request.app.store.write(OncePerSignature { replay, change }).await?;
     Ok(Reply::ok())
 }

@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Response, StatusCode};
 
 use crate::app::App;
 use crate::config::ErrorStatus;
+use crate::domain::Refusal;
 use crate::envelope::{self, Reply};
 use crate::error::Error;
 use crate::limits::{MemoryPermit, Owner};
@@ -67,16 +68,12 @@ pub fn status(error: &Error) -> StatusCode {
         | Error::InvalidSignature(_)
         | Error::TimestampOutOfRange { .. }
         | Error::SignedBeforeRestore { .. } => StatusCode::UNAUTHORIZED,
-        Error::NotFriends | Error::Blocked | Error::QuotaExceeded { .. } => StatusCode::FORBIDDEN,
-        Error::ConversationNotFound | Error::UnknownApi => StatusCode::NOT_FOUND,
+        Error::Refused { refusal, .. } => status_of_refusal(refusal),
+        Error::UnknownApi => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Error::InstanceChanged { .. }
-        | Error::MessageConflict
-        | Error::Replayed { .. }
-        | Error::WorkspaceTaken => StatusCode::CONFLICT,
-        Error::RateLimited { .. } | Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal | Error::Keys(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Error::TimedOut | Error::Crowded | Error::StorageFull | Error::Unavailable(_) => {
             StatusCode::SERVICE_UNAVAILABLE
@@ -84,11 +81,29 @@ pub fn status(error: &Error) -> StatusCode {
     }
 }
 
+fn status_of_refusal(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::NotFriends | Refusal::Blocked | Refusal::QuotaExceeded { .. } => {
+            StatusCode::FORBIDDEN
+        }
+        Refusal::ConversationNotFound => StatusCode::NOT_FOUND,
+        Refusal::InstanceChanged
+        | Refusal::MessageConflict
+        | Refusal::Replayed
+        | Refusal::WorkspaceTaken => StatusCode::CONFLICT,
+        Refusal::TooMany { .. } | Refusal::TooManyFriends { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Outdated => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
 fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::RateLimited { retry_after } => Some(*retry_after),
-        // Until something of it has gone, which is for the caller or other people to do.
-        Error::TooMany { .. } => Some(Duration::from_hours(1)),
+        // Until something of it has gone, which is for the caller or other users to do.
+        Error::Refused {
+            refusal: Refusal::TooMany { .. } | Refusal::TooManyFriends { .. },
+            ..
+        } => Some(Duration::from_hours(1)),
         Error::TimedOut | Error::Crowded | Error::Unavailable(_) => Some(Duration::from_secs(1)),
         // As long as an operator or a purge may need.
         Error::StorageFull => Some(Duration::from_mins(1)),

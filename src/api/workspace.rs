@@ -3,11 +3,11 @@
 use super::actions::Request;
 use super::envelope::Reply;
 use crate::error::Error;
-use crate::workspaces;
+use crate::store::RegisterWorkspace;
 
 pub async fn register(request: Request<'_>) -> Result<Reply, Error> {
     let name = request.fields.take(|fields| fields.required("workspacename"))?;
-    let (app, caller) = (request.app, &request.caller);
-    workspaces::register(&app.store, caller, name, app.clock.now()).await?;
+    let (app, owner) = (request.app, request.caller.user);
+    app.store.write(RegisterWorkspace { name, owner, now: app.clock.now() }).await?;
     Ok(Reply::ok())
 }

@@ -163,7 +163,8 @@ impl Settings {
         let url = self.database_url.clone().map(|url| ("database-url", url));
         let flags = [config, url].into_iter().flatten();
         let in_shell = |text: String| format!("'{}'", text.replace('\'', r"'\''"));
-        flags.map(|(name, value)| format!(" --{name} {}", in_shell(value))).collect()
+        let flags = flags.map(|(name, value)| [" --", name, " ", &in_shell(value)].concat());
+        flags.collect()
     }
 
     /// Opens the database that there is. A mistyped path must not create one.

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{StationId, UserId};
+use crate::domain::{Refusal, StationId, UserId};
 use crate::error::Error;
 use crate::store::CommitEvent;
 
@@ -132,7 +132,7 @@ impl Hub {
         loop {
             match commit_events.recv().await {
                 Ok(CommitEvent::Users(users)) => {
-                    users.iter().for_each(|(user, at)| self.wake(*user, *at))
+                    users.iter().for_each(|(user, at)| self.wake(*user, *at));
                 }
                 Ok(CommitEvent::AnyUser) | Err(RecvError::Lagged(_)) => self.wake_all(),
                 Err(RecvError::Closed) => return,
@@ -150,7 +150,7 @@ impl Hub {
     }
 
     fn excess(&self) -> Error {
-        Error::TooMany { what: "listeners", most: self.most }
+        Refusal::TooMany { what: "listeners", most: self.most }.into()
     }
 
     /// Listens for a user at a station, in the place of whoever did so before.

@@ -17,7 +17,6 @@ use crate::envelope::{self, Reply};
 use crate::error::Error;
 use crate::fields::Fields;
 use crate::signature::Signed;
-use crate::store::Once;
 
 /// How long a client may take to subscribe.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
@@ -153,9 +152,7 @@ async fn admit(
         app.bounds.hit("http.listeners");
         Error::Crowded
     })?;
-    if app.store.record(shown.replay()).await? == Once::Replayed {
-        return Err(Error::Replayed { conversation: None });
-    }
+    app.store.record(shown.replay()).await?;
     app.station_used(user, station, true).await?;
     let registration = app.hub.enter(user, station)?;
     Ok((Subscription { shown, registration }, permit))

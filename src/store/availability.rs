@@ -2,10 +2,12 @@
 
 use super::changes::ids;
 use super::error::Doing as _;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
-use crate::domain::{Availability, Replay, UserId};
+use crate::domain::{Availability, UserId};
+use crate::store::WriteError;
+use std::convert::Infallible;
 
 const CHOSEN: &str = "SELECT availability FROM users WHERE id = $1";
 
@@ -22,22 +24,19 @@ const SEEN_BY: &str = "
 /// A choice of what to be seen as.
 #[derive(Clone, Debug)]
 pub struct SetAvailability {
+    /// The user.
+    pub user: UserId,
     /// The choice.
     pub availability: Availability,
-    /// Who chooses, and the signature that may not do so again.
-    pub replay: Replay,
 }
 
-impl Change for SetAvailability {
-    /// The choice before it; `None` where this one was made before.
-    type Outcome = Option<Availability>;
+impl WriteOp for SetAvailability {
+    /// The choice before it.
+    type Output = Availability;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<Availability>, Error> {
-        if self.replay.is_known(tx).await? {
-            return Ok(None);
-        }
-        self.replay.record(tx);
-        let user = self.replay.user.as_str();
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Availability, WriteError<Infallible>> {
+        let user = self.user.as_str();
         let chosen: String = sqlx::query_scalar(CHOSEN)
             .bind(user)
             .fetch_one(tx.connection().await?)
@@ -45,7 +44,7 @@ impl Change for SetAvailability {
             .doing("reading an availability")?;
         let set = sqlx::query(SET).bind(user).bind(self.availability.as_str());
         set.execute(tx.connection().await?).await.doing("choosing an availability")?;
-        stored(&chosen).map(Some)
+        Ok(stored(&chosen)?)
     }
 }
 

@@ -3,13 +3,14 @@
 use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::friends::are_friends;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, friend_requests, participants};
-use crate::domain::{Replay, StationId, UserId};
+use crate::domain::{Refusal, StationId, UserId};
+use crate::store::WriteError;
 
-/// The most users that one user blocks: more than anybody meets, and few enough for one answer.
-pub const MOST_BLOCKS: u16 = 1000;
+/// Maximum users that one user blocks: more than one meets, and few enough for one answer.
+const MOST_BLOCKS: u16 = 1000;
 
 const BLOCKLIST: &str = r#"
     SELECT coalesce((SELECT string_agg('"' || blocked_id || '"', ',' ORDER BY blocked_id)
@@ -18,7 +19,7 @@ const BLOCKLIST: &str = r#"
                      FROM participants WHERE user_id = $1 AND is_hidden), '')"#;
 
 /// Whether the user has blocked this one, and how many in all.
-const STANDING: &str = "
+const ACCESS: &str = "
     SELECT EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
            (SELECT count(*) FROM blocks WHERE user_id = $1)";
 
@@ -49,59 +50,47 @@ impl Store {
     }
 }
 
-/// Blocks or unblocks somebody.
+/// Blocks or unblocks a user.
 #[derive(Clone, Debug)]
 pub struct ChangeBlock {
-    /// Whom, whether or not there is such a user.
+    /// The user who blocks.
+    pub user: UserId,
+    /// The other user, who need not exist.
     pub other: UserId,
     /// Whether that one is to be blocked.
     pub blocked: bool,
-    /// Where: that station is not told of it.
+    /// The station of the change, which is not told of it.
     pub station: Option<StationId>,
-    /// Who does it, and the signature that may not do so again.
-    pub replay: Replay,
 }
 
-/// What became of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockChanged {
-    /// It is carried out; perhaps there was nothing to change.
-    Done,
-    /// It was carried out before.
-    Replayed,
-    /// The user has blocked [`MOST_BLOCKS`].
-    TooMany,
-}
-
-impl Change for ChangeBlock {
-    type Outcome = BlockChanged;
+impl WriteOp for ChangeBlock {
+    type Output = ();
+    /// [`Refusal::TooMany`].
+    type Refusal = Refusal;
 
     fn grows(&self) -> bool {
         self.blocked
     }
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<BlockChanged, Error> {
-        if self.replay.is_known(tx).await? {
-            return Ok(BlockChanged::Replayed);
-        }
-        let user = self.replay.user;
-        let standing = sqlx::query_as(STANDING).bind(user.as_str()).bind(self.other.as_str());
-        let standing = standing.fetch_one(tx.connection().await?).await;
-        let (is_blocked, blocks): (bool, i64) = standing.doing("judging a block")?;
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
+        let access = sqlx::query_as(ACCESS).bind(self.user.as_str()).bind(self.other.as_str());
+        let access = access.fetch_one(tx.connection().await?).await;
+        let (is_blocked, blocks): (bool, i64) = access.doing("judging a block")?;
         if self.blocked != is_blocked {
             if self.blocked && blocks >= i64::from(MOST_BLOCKS) {
-                return Ok(BlockChanged::TooMany);
+                return Err(
+                    Refusal::TooMany { what: "blocked users", most: MOST_BLOCKS.into() }.into()
+                );
             }
             self.set(tx).await?;
         }
-        self.replay.record(tx);
-        Ok(BlockChanged::Done)
+        Ok(())
     }
 }
 
 impl ChangeBlock {
     async fn set(&self, tx: &mut WriteTx) -> Result<(), Error> {
-        let user = self.replay.user;
+        let user = self.user;
         let set = sqlx::query(if self.blocked { BLOCK } else { UNBLOCK });
         let set = set.bind(user.as_str()).bind(self.other.as_str());
         set.execute(tx.connection().await?).await.doing("changing a block")?;
@@ -114,6 +103,6 @@ impl ChangeBlock {
         if are_friends(tx, user, self.other).await? {
             changes.add(self.other, Subject::Friend(user), None);
         }
-        changes.note(tx).await
+        changes.record(tx).await
     }
 }

@@ -2,16 +2,18 @@
 //! told is a number too, so what it is still to be told is a query, which survives restarts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 
 use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
 use super::message_ids::hash;
-use super::queue::{Batched, Change};
+use super::queue::{Batched, WriteOp};
 use super::values::{ManyRows, ROWS};
 use super::write_tx::WriteTx;
-use super::{Error, Once, Store, WireText, stored, stored_number};
+use super::{Error, OncePerSignature, Store, WireText, stored, stored_number};
 use crate::domain::{ApiKey, ConversationId, Parse, Replay, StationId, UserId};
+use crate::store::WriteError;
 
 /// All changes of one transaction that concern a user share the user's next number.
 static NUMBER: ManyRows = ManyRows::new(
@@ -22,7 +24,7 @@ static NUMBER: ManyRows = ManyRows::new(
 );
 
 /// A change that was made elsewhere than the newest one so far pushes that one's number aside.
-static NOTE: ManyRows = ManyRows::new(
+static RECORD: ManyRows = ManyRows::new(
     "WITH incoming (user_number, kind, subject, station, is_others) AS (VALUES {rows})
      INSERT INTO changes (user_number, kind, subject, number, station, other_number)
      SELECT i.user_number, i.kind, i.subject, n.newest, i.station,
@@ -172,7 +174,7 @@ impl ChangeLog {
     }
 
     /// Numbers them, and tells the users of them once they are committed.
-    pub(super) async fn note(mut self, tx: &mut WriteTx) -> Result<(), Error> {
+    pub(super) async fn record(mut self, tx: &mut WriteTx) -> Result<(), Error> {
         self.look_up(tx).await?;
         for ((user, _), made) in &self.made {
             tx.notify(*user, made.at.filter(|_| !made.elsewhere));
@@ -186,7 +188,7 @@ impl ChangeLog {
         }
         let rows: Vec<_> = self.made.iter().filter_map(|made| self.known.row(made)).collect();
         for rows in rows.chunks(ROWS) {
-            note(tx, rows);
+            record_rows(tx, rows);
         }
         Ok(())
     }
@@ -260,8 +262,8 @@ fn number(tx: &mut WriteTx, users: &[i64]) {
     });
 }
 
-fn note(tx: &mut WriteTx, rows: &[Row]) {
-    tx.defer(&NOTE, rows, |Row { user, kind, subject, made }, values| {
+fn record_rows(tx: &mut WriteTx, rows: &[Row]) {
+    tx.defer(&RECORD, rows, |Row { user, kind, subject, made }, values| {
         values
             .add(*user)
             .add(*kind)
@@ -350,32 +352,24 @@ pub(super) fn ids(text: &str) -> Result<Vec<UserId>, Error> {
     text.split(',').filter(|id| !id.is_empty()).map(stored).collect()
 }
 
-/// Reads what a station is still to be told, and moves its position behind it, unless this request has done so before.
-struct TakePending {
-    asked: PendingQuery,
-    replay: Replay,
-}
+/// Reads what a station is still to be told, and moves its position behind it.
+struct TakePending(PendingQuery);
 
-impl Change for TakePending {
-    type Outcome = Option<(Pending, Once)>;
+impl WriteOp for TakePending {
+    type Output = Option<Pending>;
+    type Refusal = Infallible;
 
-    /// Who gave up waiting has not been told.
+    /// A cancelled poll must not move the position.
     const IS_FOR_ITS_ANSWER: bool = true;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Self::Outcome, Error> {
-        let Some(pending) = self.asked.read(tx.connection().await?).await? else {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Self::Output, WriteError<Infallible>> {
+        let Some(pending) = self.0.read(tx.connection().await?).await? else {
             return Ok(None);
         };
-        if self.replay.is_known(tx).await? {
-            return Ok(Some((pending, Once::Replayed)));
-        }
-        let PendingQuery { user, station, .. } = self.asked;
-        move_to(
-            tx,
-            &[&Acknowledge { user, station, number: pending.newest, is_deferrable: false }],
-        );
-        self.replay.record(tx);
-        Ok(Some((pending, Once::Done)))
+        let PendingQuery { user, station, .. } = self.0;
+        let number = pending.newest;
+        move_to(tx, &[&Acknowledge { user, station, number, is_deferrable: false }]);
+        Ok(Some(pending))
     }
 }
 
@@ -411,15 +405,16 @@ fn move_to(tx: &mut WriteTx, all: &[&Acknowledge]) {
 /// Takes a number for what is told but not stored.
 struct TakeNumber(UserId);
 
-impl Change for TakeNumber {
-    type Outcome = i64;
+impl WriteOp for TakeNumber {
+    type Output = i64;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<i64, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<i64, WriteError<Infallible>> {
         let found = numbers::<UserId>(tx, &USERS, &[self.0.as_str()]).await?;
         let Some((_, user)) = found.first() else { return Ok(0) };
         number(tx, &[*user]);
         let newest = sqlx::query_scalar(NEWEST).bind(*user);
-        newest.fetch_one(tx.connection().await?).await.doing("reading a change number")
+        Ok(newest.fetch_one(tx.connection().await?).await.doing("reading a change number")?)
     }
 }
 
@@ -434,17 +429,17 @@ impl Store {
         asked.read(&mut reads).await
     }
 
-    /// The same, and takes the station for told, unless this request has done so before.
+    /// The same, and moves the position of the station behind it, once for this request.
     ///
     /// # Errors
     ///
-    /// [`Error`] where the position was not moved.
+    /// [`Refusal::Replayed`], and [`Error`] where the position was not moved.
     pub async fn take_pending(
         &self,
-        asked: PendingQuery,
+        query: PendingQuery,
         replay: Replay,
-    ) -> Result<Option<(Pending, Once)>, Error> {
-        self.change(TakePending { asked, replay }).await
+    ) -> Result<Option<Pending>, WriteError> {
+        self.write(OncePerSignature { replay, change: TakePending(query) }).await
     }
 
     /// Whether this number is behind the station's position, and of a change that has been made.
@@ -500,6 +495,6 @@ impl Store {
     ///
     /// [`Error`] where none was taken.
     pub async fn take_number(&self, user: UserId) -> Result<i64, Error> {
-        self.change(TakeNumber(user)).await
+        Ok(self.write(TakeNumber(user)).await?)
     }
 }

@@ -1,16 +1,18 @@
 //! Conversations as their participants see them, and clearing them.
 
 use sqlx::SqliteConnection;
+use std::convert::Infallible;
 
 use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::participants::Access;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::readers::BatchQuery;
 use super::values::{ManyRows, Values};
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, stored};
-use crate::domain::{ConversationId, Instance, StationId, UserId};
+use crate::domain::{ConversationId, Instance, Refusal, StationId, UserId};
+use crate::store::WriteError;
 
 /// The conversation object of the protocol (docs/protocol.md#the-conversation-object-d) for participant `p` of conversation `c`. All
 /// that is not quoted here is hexadecimal, base64, alphanumeric or a colour, and needs no escape.
@@ -72,7 +74,7 @@ impl BatchQuery for ListConversations {
 }
 
 /// What decides about a clear, for a participant, and the other one.
-const STANDING: &str = "
+const ACCESS: &str = "
     SELECT c.instance, c.generation, c.next_seq, p.standing, o.user_id
     FROM participants p
     JOIN conversations c ON c.number = p.conversation_number
@@ -155,7 +157,7 @@ impl Store {
     pub async fn purge(&self) -> Result<Purged, Error> {
         let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&mut *self.reader().await?).await;
         match next.doing("looking for cleared messages")? {
-            Some(generation) => self.change(Purge { generation }).await,
+            Some(generation) => Ok(self.write(Purge { generation }).await?),
             None => Ok(Purged::NothingLeft),
         }
     }
@@ -187,47 +189,29 @@ pub struct Clear {
     pub next: Instance,
 }
 
-/// What became of a clear.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cleared {
-    /// It is made: the conversation as it now stands.
-    Cleared(WireText),
-    /// The user has no such conversation.
-    NotFound,
-    /// The conversation was cleared before: as it now stands.
-    InstanceChanged(WireText),
-    /// The two are not friends, or the user is blocked.
-    NotFriends,
-    /// The user has blocked the other participant.
-    Blocked,
-}
+impl WriteOp for Clear {
+    /// The conversation object as it now stands.
+    type Output = WireText;
+    /// [`Refusal::ConversationNotFound`], [`Refusal::InstanceChanged`], [`Refusal::Blocked`], [`Refusal::NotFriends`].
+    type Refusal = Refusal;
 
-impl Change for Clear {
-    type Outcome = Cleared;
-
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Cleared, Error> {
-        let standing =
-            sqlx::query_as(STANDING).bind(self.conversation.as_str()).bind(self.user.as_str());
-        let standing: Option<(String, i64, i64, String, String)> =
-            standing.fetch_optional(tx.connection().await?).await.doing("judging a clear")?;
-        let Some((instance, generation, next_seq, standing, other)) = standing else {
-            return Ok(Cleared::NotFound);
-        };
+    async fn apply(&self, tx: &mut WriteTx) -> Result<WireText, WriteError> {
+        let access =
+            sqlx::query_as(ACCESS).bind(self.conversation.as_str()).bind(self.user.as_str());
+        let access: Option<(String, i64, i64, String, String)> =
+            access.fetch_optional(tx.connection().await?).await.doing("judging a clear")?;
+        let (instance, generation, next_seq, access, other) =
+            access.ok_or(Refusal::ConversationNotFound)?;
         if instance != self.instance.as_str() {
-            let object = object(tx.connection().await?, self.conversation, self.user).await?;
-            return Ok(object.map_or(Cleared::NotFound, Cleared::InstanceChanged));
+            return Err(Refusal::InstanceChanged.into());
         }
-        match Access::of(&standing)? {
-            Access::Open => {}
-            Access::Blocked => return Ok(Cleared::Blocked),
-            Access::NotFriends => return Ok(Cleared::NotFriends),
-        }
+        Access::of(&access)?.refuse_write()?;
         self.begin_generation(tx, generation, next_seq > 1).await?;
         let subject = Subject::Conversation(self.conversation);
         let changes = ChangeLog::default().with(self.user, subject, self.station);
-        changes.with(stored(&other)?, subject, None).note(tx).await?;
+        changes.with(stored(&other)?, subject, None).record(tx).await?;
         let object = object(tx.connection().await?, self.conversation, self.user).await?;
-        Ok(object.map_or(Cleared::NotFound, Cleared::Cleared))
+        Ok(object.ok_or(Refusal::ConversationNotFound)?)
     }
 }
 
@@ -261,12 +245,13 @@ struct Purge {
     generation: i64,
 }
 
-impl Change for Purge {
-    type Outcome = Purged;
+impl WriteOp for Purge {
+    type Output = Purged;
+    type Refusal = Infallible;
 
     const ENDS_BATCH: bool = true;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Purged, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Purged, WriteError<Infallible>> {
         let step = |statement| sqlx::query(statement).bind(self.generation).bind(PURGE_STEP);
         let purge = step(PURGE).bind(PURGE_BYTES);
         purge.execute(tx.connection().await?).await.doing("removing cleared messages")?;

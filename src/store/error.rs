@@ -1,5 +1,6 @@
 //! What can go wrong in the store.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sqlx::migrate::MigrateError;
 
 use super::{DatabaseFile, LockHolder};
-use crate::domain::Parse as _;
+use crate::domain::{Parse as _, Refusal};
 
 /// Set once a read or a change has found the database damaged. It is static because errors are made in many places, and a
 /// process that serves has one database.
@@ -41,6 +42,39 @@ pub enum Error {
         #[source]
         source: Arc<sqlx::Error>,
     },
+}
+
+/// Why a write was not made. Nothing of it is kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError<R = Refusal> {
+    /// The rules refuse it.
+    #[error(transparent)]
+    Refused(R),
+    /// The store failed.
+    #[error(transparent)]
+    Failed(Error),
+}
+
+impl<R> From<Error> for WriteError<R> {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for WriteError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Of a write that no rule refuses.
+impl From<WriteError<Infallible>> for Error {
+    fn from(error: WriteError<Infallible>) -> Self {
+        match error {
+            WriteError::Refused(never) => match never {},
+            WriteError::Failed(error) => error,
+        }
+    }
 }
 
 impl Error {

@@ -6,15 +6,15 @@
 use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::friends::{end_friendship, friendship_ended};
-use super::queue::Change;
-use super::replays::Once;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Befriend, Befriended, Error, Store, WireText};
-use crate::domain::{Replay, StationId, UserId};
+use super::{Befriend, Error, Store, WireText};
+use crate::domain::{Refusal, StationId, UserId};
+use crate::store::WriteError;
+use std::convert::Infallible;
 
-/// The most open requests of one user: more than anybody waits for, and few enough that nobody fills the
-/// database or tries addresses in bulk.
-pub const MOST_OPEN_REQUESTS: u16 = 200;
+/// Maximum open requests of one user: few enough that no user fills the database or tries addresses in bulk.
+const MOST_OPEN_REQUESTS: u16 = 200;
 
 /// The most incoming requests that are shown: how many there are is up to others.
 const MOST_SHOWN: u16 = 200;
@@ -33,7 +33,7 @@ const REQUESTS: &str = r#"
 
 /// Whether the two are friends, whether the other's open request is silent, whether there is one of the
 /// user's own, and how many of these there are in all.
-const STANDING: &str = "
+const BETWEEN: &str = "
     SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
            (SELECT is_silent FROM friend_requests WHERE from_id = $2 AND to_id = $1 AND is_open),
            EXISTS (SELECT 1 FROM friend_requests WHERE from_id = $1 AND to_id = $2 AND is_open),
@@ -97,83 +97,57 @@ pub enum Approach {
     Accept,
 }
 
-/// Asks somebody for friendship, or accepts what somebody has asked.
+/// Asks a user for friendship, or accepts what that user has asked.
 #[derive(Clone, Debug)]
 pub struct ApproachFriend {
     /// How.
     pub approach: Approach,
-    /// Whom, whether or not there is such a user.
+    /// The user who asks or accepts.
+    pub user: UserId,
+    /// The other user, who need not exist.
     pub other: UserId,
     /// What it takes if they become friends now; the user stands first in it.
     pub befriend: Option<Befriend>,
-    /// Where: that station is not told of it.
+    /// The station of the change, which is not told of it.
     pub station: Option<StationId>,
-    /// Who does it, and the signature that may not do so again.
-    pub replay: Replay,
 }
 
-/// What became of an approach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Approached {
-    /// It is carried out; perhaps there was nothing to change.
-    Done,
-    /// It was carried out before.
-    Replayed,
-    /// The user has [`MOST_OPEN_REQUESTS`].
-    TooMany,
-    /// One of the two has `most` friends: the request stays open.
-    TooManyFriends {
-        /// Maximum friends of one user.
-        most: u32,
-    },
-    /// They would become friends: come again with what it takes, as it is now.
-    NeedsKeys,
-}
-
-impl Change for ApproachFriend {
-    type Outcome = Approached;
+impl WriteOp for ApproachFriend {
+    type Output = ();
+    /// [`Refusal::TooMany`], [`Refusal::TooManyFriends`], and [`Refusal::Outdated`] where they would become friends and
+    /// `befriend` is not what that takes now.
+    type Refusal = Refusal;
 
     fn grows(&self) -> bool {
         true
     }
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Approached, Error> {
-        if self.replay.is_known(tx).await? {
-            return Ok(Approached::Replayed);
-        }
-        let standing = sqlx::query_as(STANDING)
-            .bind(self.replay.user.as_str())
-            .bind(self.other.as_str())
-            .fetch_one(tx.connection().await?);
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
+        let between = sqlx::query_as(BETWEEN).bind(self.user.as_str()).bind(self.other.as_str());
+        let between = between.fetch_one(tx.connection().await?).await;
         let (are_friends, theirs_is_silent, mine_is_open, open): (bool, Option<bool>, bool, i64) =
-            standing.await.doing("judging a friend request")?;
+            between.doing("judging a friend request")?;
         match (self.approach, theirs_is_silent) {
             _ if are_friends => {}
             (Approach::Add, Some(_)) | (Approach::Accept, Some(false)) => {
-                let Some(befriend) = &self.befriend else { return Ok(Approached::NeedsKeys) };
-                match befriend.make(tx, self.station).await? {
-                    Befriended::Friends => {}
-                    Befriended::NickChanged => return Ok(Approached::NeedsKeys),
-                    Befriended::TooMany { most, .. } => {
-                        return Ok(Approached::TooManyFriends { most });
-                    }
-                }
+                let befriend = self.befriend.as_ref().ok_or(Refusal::Outdated)?;
+                befriend.make(tx, self.station).await?;
             }
             (Approach::Accept, _) => {}
             (Approach::Add, None) if mine_is_open => {}
             (Approach::Add, None) if open >= i64::from(MOST_OPEN_REQUESTS) => {
-                return Ok(Approached::TooMany);
+                let what = "open friend requests";
+                return Err(Refusal::TooMany { what, most: MOST_OPEN_REQUESTS.into() }.into());
             }
             (Approach::Add, None) => self.ask(tx).await?,
         }
-        self.replay.record(tx);
-        Ok(Approached::Done)
+        Ok(())
     }
 }
 
 impl ApproachFriend {
     async fn ask(&self, tx: &mut WriteTx) -> Result<(), Error> {
-        let user = self.replay.user;
+        let user = self.user;
         let ask = sqlx::query_scalar(ASK).bind(user.as_str()).bind(self.other.as_str());
         let is_silent: bool =
             ask.fetch_one(tx.connection().await?).await.doing("storing a friend request")?;
@@ -181,56 +155,50 @@ impl ApproachFriend {
         if !is_silent && exists(tx, self.other).await? {
             changes.add(self.other, Subject::Lists, None);
         }
-        changes.note(tx).await
+        changes.record(tx).await
     }
 }
 
-/// Declines what somebody has asked, of which that one is told nothing.
+/// Declines what another user has asked, who is not told of it.
 #[derive(Clone, Debug)]
 pub struct DeclineFriend {
-    /// Who has asked.
+    /// The user who declines.
+    pub user: UserId,
+    /// The user who has asked.
     pub other: UserId,
-    /// Where it is declined: that station is not told of it.
+    /// The station of the change, which is not told of it.
     pub station: Option<StationId>,
-    /// Who declines, and the signature that may not do so again.
-    pub replay: Replay,
 }
 
-impl Change for DeclineFriend {
-    type Outcome = Once;
+impl WriteOp for DeclineFriend {
+    type Output = ();
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Once, Error> {
-        if self.replay.is_known(tx).await? {
-            return Ok(Once::Replayed);
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
+        if silence(tx, self.other, self.user).await? {
+            ChangeLog::default().with(self.user, Subject::Lists, self.station).record(tx).await?;
         }
-        let user = self.replay.user;
-        if silence(tx, self.other, user).await? {
-            ChangeLog::default().with(user, Subject::Lists, self.station).note(tx).await?;
-        }
-        self.replay.record(tx);
-        Ok(Once::Done)
+        Ok(())
     }
 }
 
 /// Ends a friendship, or takes back what was asked for one.
 #[derive(Clone, Debug)]
 pub struct RemoveFriend {
-    /// The friend, or who was asked.
+    /// The user who ends it.
+    pub user: UserId,
+    /// The friend, or the user who was asked.
     pub other: UserId,
-    /// Where: that station is not told of it.
+    /// The station of the change, which is not told of it.
     pub station: Option<StationId>,
-    /// Who does it, and the signature that may not do so again.
-    pub replay: Replay,
 }
 
-impl Change for RemoveFriend {
-    type Outcome = Once;
+impl WriteOp for RemoveFriend {
+    type Output = ();
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Once, Error> {
-        if self.replay.is_known(tx).await? {
-            return Ok(Once::Replayed);
-        }
-        let user = self.replay.user;
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
+        let user = self.user;
         let mut changes = ChangeLog::default();
         if end_friendship(tx, user, self.other).await? {
             changes = friendship_ended(user, self.other, self.station);
@@ -243,9 +211,8 @@ impl Change for RemoveFriend {
         } else if changes_request(tx, TAKE_BACK_SILENT, user, self.other).await? {
             changes.add(user, Subject::Lists, self.station);
         }
-        changes.note(tx).await?;
-        self.replay.record(tx);
-        Ok(Once::Done)
+        changes.record(tx).await?;
+        Ok(())
     }
 }
 

@@ -1,14 +1,16 @@
 //! Friendships, and the one-to-one conversation that comes with the first one.
 
 use sqlx::SqliteConnection;
+use std::convert::Infallible;
 
 use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, friend_requests, participants, stored};
-use crate::domain::{Availability, ConversationId, Email, Instance, StationId, UserId};
+use crate::domain::{Availability, ConversationId, Email, Instance, Refusal, StationId, UserId};
 use crate::keys::PublicKey;
+use crate::store::WriteError;
 
 /// To whom a friend has blocked, the friend looks offline.
 const FRIENDS: &str = "
@@ -116,7 +118,7 @@ impl Store {
     ///
     /// [`Error`] where it was not ended.
     pub async fn unfriend(&self, one: UserId, other: UserId) -> Result<bool, Error> {
-        self.change(Unfriend(one, other)).await
+        Ok(self.write(Unfriend(one, other)).await?)
     }
 }
 
@@ -161,30 +163,16 @@ pub struct Befriend {
     pub instance: Instance,
 }
 
-/// What became of a new friendship.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Befriended {
-    /// They are friends: now, or they were already.
-    Friends,
-    /// One of the nicks is another by now: wrap again.
-    NickChanged,
-    /// One of them has as many friends as a user may have.
-    TooMany {
-        /// Who has.
-        user: UserId,
-        /// Maximum friends of one user.
-        most: u32,
-    },
-}
-
-impl Change for Befriend {
-    type Outcome = Befriended;
+impl WriteOp for Befriend {
+    type Output = ();
+    /// [`Refusal::Outdated`] where a nick is another by now, [`Refusal::TooManyFriends`].
+    type Refusal = Refusal;
 
     fn grows(&self) -> bool {
         true
     }
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Befriended, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
         self.make(tx, None).await
     }
 }
@@ -195,25 +183,17 @@ impl Befriend {
         &self,
         tx: &mut WriteTx,
         at: Option<StationId>,
-    ) -> Result<Befriended, Error> {
+    ) -> Result<(), WriteError> {
         for wrapping in &self.wrappings {
             let nick = sqlx::query_scalar(NICK).bind(wrapping.user.as_str());
             let nick: Option<String> =
                 nick.fetch_optional(tx.connection().await?).await.doing("reading a nick")?;
             if nick.as_ref() != Some(&wrapping.nick) {
-                return Ok(Befriended::NickChanged);
+                return Err(Refusal::Outdated.into());
             }
         }
         let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
-        let most = tx.limits().friends;
-        if most > 0 {
-            let full = sqlx::query_scalar(FULL).bind(one.as_str()).bind(other.as_str()).bind(most);
-            let full = full.fetch_optional(tx.connection().await?).await;
-            let full: Option<String> = full.doing("counting friends")?;
-            if let Some(full) = full {
-                return Ok(Befriended::TooMany { user: stored(&full)?, most });
-            }
-        }
+        refuse_full(tx, one, other).await?;
         let befriend = sqlx::query(BEFRIEND).bind(one.as_str()).bind(other.as_str());
         let befriend = befriend.execute(tx.connection().await?).await.doing("making friends")?;
         if befriend.rows_affected() > 0 {
@@ -225,9 +205,9 @@ impl Befriend {
                 .with(one, Subject::Friend(other), at)
                 .with(other, Subject::Lists, None)
                 .with(other, Subject::Friend(one), None);
-            changes.note(tx).await?;
+            changes.record(tx).await?;
         }
-        Ok(Befriended::Friends)
+        Ok(())
     }
 
     async fn add_conversation(
@@ -252,15 +232,32 @@ impl Befriend {
     }
 }
 
+/// Refuses a new friendship where one of the two has the maximum of friends.
+async fn refuse_full(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), WriteError> {
+    let most = tx.limits().friends;
+    if most == 0 {
+        return Ok(());
+    }
+    let full = sqlx::query_scalar(FULL).bind(one.as_str()).bind(other.as_str()).bind(most);
+    let full = full.fetch_optional(tx.connection().await?).await;
+    let full: Option<String> = full.doing("counting friends")?;
+    match full {
+        Some(user) => Err(Refusal::TooManyFriends { user: stored(&user)?, most }.into()),
+        None => Ok(()),
+    }
+}
+
 struct Unfriend(UserId, UserId);
 
-impl Change for Unfriend {
-    type Outcome = bool;
+impl WriteOp for Unfriend {
+    /// Whether there was a friendship.
+    type Output = bool;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let ended = end_friendship(tx, self.0, self.1).await?;
         if ended {
-            friendship_ended(self.0, self.1, None).note(tx).await?;
+            friendship_ended(self.0, self.1, None).record(tx).await?;
         }
         Ok(ended)
     }

@@ -12,7 +12,10 @@ use super::row_keys::place;
 use super::values::ManyRows;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored, stored_number};
-use crate::domain::{ConversationId, Instance, Limits, Message, StationId, Timestamp, UserId};
+use crate::domain::{
+    ConversationId, Instance, Limits, Message, Refusal, StationId, Timestamp, UserId,
+};
+use crate::store::WriteError;
 
 /// What decides about each message whose sender takes part in its conversation, see [`Precheck`]: one text for all, with a
 /// comma between two messages and a space between two values. A message that has the ID already is named by its place, but
@@ -76,37 +79,13 @@ pub struct AddMessage {
     pub now: Timestamp,
 }
 
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// It is stored: now, or it was already.
-    Stored,
-    /// The sender has no such conversation.
-    NotFound,
-    /// The conversation has been cleared since.
-    InstanceChanged,
-    /// Another message has this ID.
-    Conflict,
-    /// The two are not friends, or the sender is blocked.
-    NotFriends,
-    /// The sender has blocked the other participant.
-    Blocked,
-    /// The conversation would hold more bytes of data than `limit`.
-    QuotaExceeded {
-        /// How many it would hold.
-        bytes: i64,
-        /// How many it may hold.
-        limit: i64,
-    },
-}
-
 impl Store {
     /// Stores a message, once, however often it is sent.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it was not stored.
-    pub async fn add_message(&self, message: AddMessage) -> Result<Added, Error> {
+    /// The refusals of docs/protocol.md#add, and [`Error`] where it was not stored.
+    pub async fn add_message(&self, message: AddMessage) -> Result<(), WriteError> {
         self.writer.add(message).await
     }
 }
@@ -121,7 +100,7 @@ struct Precheck {
     longest_data: i64,
     data_bytes: i64,
     /// What the sender may do.
-    standing: Access,
+    access: Access,
     sender_number: i64,
     recipient_number: i64,
     recipient: UserId,
@@ -150,7 +129,7 @@ impl Precheck {
             max_accepted_at: stored_number(next()?)?,
             longest_data: stored_number(next()?)?,
             data_bytes: stored_number(next()?)?,
-            standing: Access::of(next()?)?,
+            access: Access::of(next()?)?,
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
             recipient: stored(next()?)?,
@@ -205,22 +184,22 @@ struct Run {
 }
 
 impl Batched for AddMessage {
-    type Outcome = Added;
+    type Outcome = Result<(), Refusal>;
 
     /// A refused one takes no place in its conversation.
-    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<Added>, Error> {
+    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<Result<(), Refusal>>, Error> {
         add_all(tx, all).await
     }
 }
 
 /// Judges and stores a run of messages in their order.
-async fn add_all(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Added>, Error> {
+async fn add_all(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Result<(), Refusal>>, Error> {
     let precheck = precheck(tx, all).await?;
     let mut run = Run::new(tx.limits());
     let mut outcomes = Vec::with_capacity(all.len());
     for (nth, precheck) in precheck.into_iter().enumerate() {
         let Some(precheck) = precheck else {
-            outcomes.push(Added::NotFound);
+            outcomes.push(Err(Refusal::ConversationNotFound));
             continue;
         };
         let repeats = repeats(tx, all[nth], &precheck).await?;
@@ -232,7 +211,7 @@ async fn add_all(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Added>, Er
         insert(tx, all, &rows);
         list(tx, listed);
         advance(tx, all, &heads);
-        changes.note(tx).await?;
+        changes.record(tx).await?;
     }
     Ok(outcomes)
 }
@@ -279,10 +258,10 @@ impl Run {
         nth: usize,
         precheck: &Precheck,
         repeats: Option<bool>,
-    ) -> Added {
+    ) -> Result<(), Refusal> {
         let add = all[nth];
         if precheck.instance != add.instance {
-            return Added::InstanceChanged;
+            return Err(Refusal::InstanceChanged);
         }
         let head = self.heads.entry(precheck.conversation_number).or_insert_with(|| Head {
             next_seq: precheck.next_seq,
@@ -297,17 +276,16 @@ impl Run {
         let earlier = head.stored.iter().copied().find(same_id).map(|earlier| all[earlier]);
         let repeats_earlier =
             earlier.map(|earlier| earlier.sender == add.sender && earlier.message == add.message);
-        match (repeats.or(repeats_earlier), precheck.standing) {
-            (Some(true), _) => return Added::Stored,
-            (Some(false), _) => return Added::Conflict,
-            (None, Access::Blocked) => return Added::Blocked,
-            (None, Access::NotFriends) => return Added::NotFriends,
-            (None, Access::Open) => {}
+        match repeats.or(repeats_earlier) {
+            Some(true) => return Ok(()),
+            Some(false) => return Err(Refusal::MessageConflict),
+            None => precheck.access.refuse_write()?,
         }
         let bytes = i64::try_from(add.message.data.len()).unwrap_or(i64::MAX);
         let data_bytes = head.data_bytes.saturating_add(bytes);
         if data_bytes > self.conversation_bytes {
-            return Added::QuotaExceeded { bytes: data_bytes, limit: self.conversation_bytes };
+            let limit = self.conversation_bytes;
+            return Err(Refusal::QuotaExceeded { bytes: data_bytes, limit });
         }
         head.data_bytes = data_bytes;
         head.last_access = add.now.unix();
@@ -324,7 +302,7 @@ impl Run {
         head.stored.push(nth);
         head.next_seq += 1;
         self.note(add, precheck);
-        Added::Stored
+        Ok(())
     }
 
     /// What both participants are to be told of a message.

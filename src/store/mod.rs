@@ -55,36 +55,34 @@ use crate::domain::{Limits, Parse};
 
 pub use availability::{SeenBy, SetAvailability};
 pub use backup::{BackupError, Progress, Verified, back_up, verify_backup};
-pub use blocklist::{BlockChanged, Blocklist, ChangeBlock, MOST_BLOCKS};
+pub use blocklist::{Blocklist, ChangeBlock};
 pub use changes::{Pending, PendingQuery};
-pub use conversations::{Clear, Cleared, Purged};
+pub use conversations::{Clear, Purged};
 pub use epoch::Epoch;
 use error::Doing as _;
-pub use error::{Error, OpenError};
+pub use error::{Error, OpenError, WriteError};
 pub use files::DatabaseFile;
-pub use friend_requests::{
-    Approach, ApproachFriend, Approached, DeclineFriend, MOST_OPEN_REQUESTS, RemoveFriend, Requests,
-};
-pub use friends::{Befriend, Befriended, Friend, Friendship, Wrapping};
+pub use friend_requests::{Approach, ApproachFriend, DeclineFriend, RemoveFriend, Requests};
+pub use friends::{Befriend, Friend, Friendship, Wrapping};
 pub use measures::Measured;
-pub use messages::{AddMessage, Added};
+pub use messages::AddMessage;
 pub use pages::{Found, LIGHT_PAGE_BYTES, Page};
-pub use properties::{ChangeProperty, PropertyChanged};
-pub use queue::Change;
+pub use properties::ChangeProperty;
+pub use queue::WriteOp;
 use readers::{ReadBatcher, Readers};
 pub use readiness::NotReady;
 use readiness::Probes;
-pub use replays::Once;
-pub use reports::{Report, Reported, Undelivered};
+pub use replays::OncePerSignature;
+pub use reports::{Report, Undelivered};
 use reserve::Reserve;
 pub use restore::{Restored, Since, restore};
 pub use schema::Schema;
 pub use server_lock::{LockHolder, ServerLock};
 pub use space::{Compacted, Vacuumed, compact};
 pub use stations::{BindStation, Station};
-pub use users::{AddUser, Login, RenameUser, Renamed, User};
+pub use users::{AddUser, IdTaken, Login, RenameUser, User};
 pub use wal::{LeftBecause, WalLeft};
-pub use workspaces::{MOST_WORKSPACES, RegisterWorkspace, Registered, Workspace};
+pub use workspaces::{RegisterWorkspace, Workspace};
 pub use write_tx::WriteTx;
 pub use writer::CommitEvent;
 use writer::{Disk, Writer};
@@ -188,13 +186,13 @@ impl Store {
         schema.await.map(drop).doing("looking whether the database answers")
     }
 
-    /// Makes one change, durably, in its own place in the order of all changes.
+    /// Makes one change, durably, in its own place in the order of all changes. It is made even where this is cancelled.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it was not made.
-    pub async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
-        self.writer.change(change).await
+    /// [`WriteError`] where it was not made.
+    pub async fn write<C: WriteOp>(&self, change: C) -> Result<C::Output, WriteError<C::Refusal>> {
+        self.writer.write(change).await
     }
 
     /// Hears of users for whom something has changed, as far as the listener keeps up.

@@ -3,7 +3,7 @@
 use super::Error;
 use super::error::Doing as _;
 use super::write_tx::WriteTx;
-use crate::domain::{ConversationId, UserId};
+use crate::domain::{ConversationId, Refusal, UserId};
 
 const ADD: &str = "
     INSERT INTO participants (place, user_id, user_number, conversation_id, conversation_number,
@@ -63,6 +63,15 @@ pub(super) enum Access {
 }
 
 impl Access {
+    /// Refuses what needs more than reading.
+    pub(super) fn refuse_write(self) -> Result<(), Refusal> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Blocked => Err(Refusal::Blocked),
+            Self::NotFriends => Err(Refusal::NotFriends),
+        }
+    }
+
     /// What the column says.
     pub(super) fn of(text: &str) -> Result<Self, Error> {
         match text {

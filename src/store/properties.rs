@@ -9,7 +9,8 @@ use super::queue::Batched;
 use super::values::ManyRows;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, stored_number};
-use crate::domain::{ConversationId, Property, Replay, StationId};
+use crate::domain::{ConversationId, Property, Refusal, Replay, StationId};
+use crate::store::WriteError;
 
 /// What decides about each change: one text for all, with a comma between two changes and a space between two values. They
 /// are how many changes came before it, whether it was made before, and of the participant, if there is one, the
@@ -66,17 +67,6 @@ pub struct ChangeProperty {
     pub replay: Replay,
 }
 
-/// What became of a change of a property.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PropertyChanged {
-    /// It is made: the conversation as it now stands.
-    Changed(WireText),
-    /// It was made before; the conversation as it now stands, if it is the caller's.
-    Replayed(Option<WireText>),
-    /// The user has no such conversation.
-    NotFound,
-}
-
 /// What [`PRECHECK`] says of a change.
 struct Precheck {
     was_made: bool,
@@ -109,11 +99,14 @@ impl Precheck {
 }
 
 impl Batched for ChangeProperty {
-    type Outcome = PropertyChanged;
+    type Outcome = Result<WireText, Refusal>;
 
     /// Each answer shows what its own change has made of the conversation, so a second change of the same participant
     /// waits for the next run; so does a signature that has just been recorded.
-    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<PropertyChanged>, Error> {
+    async fn apply_all(
+        tx: &mut WriteTx,
+        all: &[&Self],
+    ) -> Result<Vec<Result<WireText, Refusal>>, Error> {
         let mut outcomes = Vec::with_capacity(all.len());
         let mut rest = all;
         while !rest.is_empty() {
@@ -134,7 +127,7 @@ impl Batched for ChangeProperty {
 async fn change_all(
     tx: &mut WriteTx,
     all: &[&ChangeProperty],
-) -> Result<Vec<PropertyChanged>, Error> {
+) -> Result<Vec<Result<WireText, Refusal>>, Error> {
     let precheck = precheck(tx, all).await?;
     let mut made = Vec::with_capacity(all.len());
     let mut changes = ChangeLog::default();
@@ -151,16 +144,16 @@ async fn change_all(
         set(tx, &made);
         let replays: Vec<_> = made.iter().map(|(change, _)| &change.replay).collect();
         Replay::record_all(tx, &replays);
-        changes.note(tx).await?;
+        changes.record(tx).await?;
     }
     let row_keys = precheck.iter().filter_map(|precheck| precheck.participant);
     let mut objects = objects(tx, &row_keys.map(|one| one.place).collect::<Vec<_>>()).await?;
     let outcome = |precheck: &Precheck| {
         let object = precheck.participant.and_then(|one| objects.remove(&one.place));
         match (precheck.was_made, object) {
-            (true, object) => PropertyChanged::Replayed(object),
-            (false, Some(object)) => PropertyChanged::Changed(object),
-            (false, None) => PropertyChanged::NotFound,
+            (true, _) => Err(Refusal::Replayed),
+            (false, Some(object)) => Ok(object),
+            (false, None) => Err(Refusal::ConversationNotFound),
         }
     };
     Ok(precheck.iter().map(outcome).collect())
@@ -217,12 +210,12 @@ async fn objects(tx: &mut WriteTx, row_keys: &[i64]) -> Result<HashMap<i64, Wire
 }
 
 impl Store {
-    /// Changes what one participant sees of a conversation.
+    /// Changes what one participant sees of a conversation. Returns the conversation object as it now stands.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it was not changed.
-    pub async fn change_property(&self, change: ChangeProperty) -> Result<PropertyChanged, Error> {
+    /// [`Refusal::Replayed`], [`Refusal::ConversationNotFound`], and [`Error`] where it was not changed.
+    pub async fn change_property(&self, change: ChangeProperty) -> Result<WireText, WriteError> {
         self.writer.change_property(change).await
     }
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Error;
 use super::changes::Acknowledge;
-use super::messages::{AddMessage, Added};
-use super::properties::{ChangeProperty, PropertyChanged};
+use super::messages::AddMessage;
+use super::properties::ChangeProperty;
 use super::write_tx::WriteTx;
+use super::{Error, WireText, WriteError};
+use crate::domain::Refusal;
 
 /// A batch takes no further change once its changes have this many bytes: it bounds the time that one commit takes.
 pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -23,20 +24,24 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Who is told what became of a change.
 pub(super) type Responder<O> = oneshot::Sender<Result<O, Error>>;
 
-/// A change of the database that is applied within a transaction, where a refusal writes nothing.
-pub trait Change: Send + Sync + 'static {
-    /// What became of it, refusals that were expected included.
-    type Outcome: Send + 'static;
+/// A change of the database that is applied within a transaction.
+pub trait WriteOp: Send + Sync + 'static {
+    /// What it returns.
+    type Output: Send + 'static;
 
-    /// Whether it is made for its answer alone, so that it is not made once nobody waits for that.
+    /// Why the rules may refuse it: [`Refusal`](crate::domain::Refusal), or [`Infallible`](std::convert::Infallible) where none
+    /// does.
+    type Refusal: Send + 'static;
+
+    /// Whether it is made for its answer alone: it is skipped once its caller has given up waiting.
     const IS_FOR_ITS_ANSWER: bool = false;
 
     /// Whether it is the last change of its transaction. What it frees is overwritten before it is used again only in a later
     /// one: within its own, the rest of a page keeps what was there.
     const ENDS_BATCH: bool = false;
 
-    /// Whether it grows the data for good. Where the disk is nearly full it is refused, and all others are made. Messages,
-    /// which are no [`Change`], are refused then, too.
+    /// Whether it grows the data for good. It is refused where the disk is nearly full, like every message, and all other
+    /// changes are made.
     fn grows(&self) -> bool {
         false
     }
@@ -46,19 +51,23 @@ pub trait Change: Send + Sync + 'static {
         0
     }
 
-    /// Applies it. It may be called again after a rollback.
+    /// Applies it. A refusal must come before the first write, as the transaction goes on. It may be called again after a
+    /// rollback.
     fn apply<'a>(
         &'a self,
         tx: &'a mut WriteTx,
-    ) -> impl Future<Output = Result<Self::Outcome, Error>> + Send + 'a;
+    ) -> impl Future<Output = Result<Self::Output, WriteError<Self::Refusal>>> + Send + 'a;
 }
 
-/// A change of which many are applied by one statement each.
+/// What became of a change: its output, or why the rules refuse it.
+pub(super) type Outcome<C> = Result<<C as WriteOp>::Output, <C as WriteOp>::Refusal>;
+
+/// A kind of change of which many are applied by one statement each.
 pub(super) trait Batched: Send + Sync {
-    /// What became of one, refusals that were expected included.
+    /// What became of one.
     type Outcome: Send;
 
-    /// Whether it may wait a moment for what comes next: nobody is answered when it is made.
+    /// Whether it may wait a moment for what comes next: no caller waits for it.
     fn is_deferrable(&self) -> bool {
         false
     }
@@ -104,7 +113,7 @@ impl<C, O> Submitted<C, O> {
     }
 }
 
-impl<C: Change> Queued for Submitted<C, C::Outcome> {
+impl<C: WriteOp> Queued for Submitted<C, Outcome<C>> {
     fn apply<'a>(&'a mut self, tx: &'a mut WriteTx) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             if C::IS_FOR_ITS_ANSWER {
@@ -114,7 +123,11 @@ impl<C: Change> Queued for Submitted<C, C::Outcome> {
                     return Ok(());
                 }
             }
-            self.outcome = Some(self.change.apply(tx).await?);
+            self.outcome = match self.change.apply(tx).await {
+                Ok(output) => Some(Ok(output)),
+                Err(WriteError::Refused(refusal)) => Some(Err(refusal)),
+                Err(WriteError::Failed(error)) => return Err(error),
+            };
             Ok(())
         })
     }
@@ -188,10 +201,10 @@ impl Oldest {
 
 /// A change of any type, as it waits.
 pub(super) enum QueuedWrite {
-    Add(Box<Submitted<AddMessage, Added>>),
-    Property(Box<Submitted<ChangeProperty, PropertyChanged>>),
+    Add(Box<Submitted<AddMessage, Result<(), Refusal>>>),
+    Property(Box<Submitted<ChangeProperty, Result<WireText, Refusal>>>),
     Acknowledge(Box<Submitted<Acknowledge, ()>>),
-    Change(Box<dyn Queued>),
+    Other(Box<dyn Queued>),
 }
 
 impl QueuedWrite {
@@ -200,7 +213,7 @@ impl QueuedWrite {
         match self {
             Self::Add(submitted) => submitted.change.message.data.len(),
             Self::Property(_) | Self::Acknowledge(_) => 0,
-            Self::Change(change) => change.bytes(),
+            Self::Other(change) => change.bytes(),
         }
     }
 
@@ -216,7 +229,7 @@ impl QueuedWrite {
 
     /// Whether it is the last change of its transaction.
     pub(super) fn ends_batch(&self) -> bool {
-        matches!(self, Self::Change(change) if change.ends_batch())
+        matches!(self, Self::Other(change) if change.ends_batch())
     }
 
     /// Whether it may wait a moment for what comes next.
@@ -225,7 +238,7 @@ impl QueuedWrite {
             Self::Add(submitted) => submitted.change.is_deferrable(),
             Self::Property(submitted) => submitted.change.is_deferrable(),
             Self::Acknowledge(submitted) => submitted.change.is_deferrable(),
-            Self::Change(_) => false,
+            Self::Other(_) => false,
         }
     }
 
@@ -235,7 +248,7 @@ impl QueuedWrite {
             Self::Add(submitted) => submitted.settle(committed),
             Self::Property(submitted) => submitted.settle(committed),
             Self::Acknowledge(submitted) => submitted.settle(committed),
-            Self::Change(submitted) => submitted.settle(committed),
+            Self::Other(submitted) => submitted.settle(committed),
         }
     }
 }
@@ -249,7 +262,7 @@ pub(super) async fn apply(tx: &mut WriteTx, batch: &mut [QueuedWrite]) -> Result
                 QueuedWrite::Add(message) => messages.push(&mut **message),
                 QueuedWrite::Property(property) => properties.push(&mut **property),
                 QueuedWrite::Acknowledge(acknowledge) => acknowledged.push(&mut **acknowledge),
-                QueuedWrite::Change(change) => change.apply(&mut *tx).await?,
+                QueuedWrite::Other(change) => change.apply(&mut *tx).await?,
             }
         }
         apply_together(tx, messages).await?;

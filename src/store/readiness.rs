@@ -3,6 +3,7 @@
 //! A read proves little: with a lock held by another process, or a table missing, reads go on and no change is made. So
 //! whoever asks gets the outcome of a tiny change, made at most once every few seconds and only when it is asked for.
 
+use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use sqlx::Row as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Doing as _;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
 use super::writer::Writer;
 use super::{Error, Store};
+use crate::store::WriteError;
 
 /// How long the outcome of a probe is good for.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
@@ -123,7 +125,10 @@ impl Probes {
             }
         }
         let outcome = writer.begin(Probe)?;
-        let outcome = async { outcome.await.unwrap_or(Err(Error::Closed)) };
+        let outcome = async {
+            let Ok(()) = outcome.await.unwrap_or(Err(Error::Closed))?;
+            Ok(())
+        };
         let probing = Probing { begun: Instant::now(), outcome: outcome.boxed().shared() };
         Ok(latest.insert(probing).clone())
     }
@@ -131,15 +136,17 @@ impl Probes {
 
 struct Probe;
 
-impl Change for Probe {
-    type Outcome = ();
+impl WriteOp for Probe {
+    type Output = ();
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         const DOING: &str = "probing whether changes can be made";
         let connection = tx.connection().await?;
         let looked = sqlx::query(LOOK).fetch_one(&mut *connection).await;
         looked.map(|row| row.len()).doing(DOING)?;
-        sqlx::query(WRITE).execute(connection).await.map(drop).doing(DOING)
+        sqlx::query(WRITE).execute(connection).await.doing(DOING)?;
+        Ok(())
     }
 }
 

@@ -1,11 +1,13 @@
 //! Signatures of changes that were carried out, so that the same bytes change nothing again.
 
+use std::convert::Infallible;
+
 use super::error::Doing as _;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::values::ManyRows;
 use super::write_tx::WriteTx;
-use super::{Error, Store};
-use crate::domain::{Replay, Timestamp};
+use super::{Error, Store, WriteError};
+use crate::domain::{Refusal, Replay, Timestamp};
 
 const IS_KNOWN: &str =
     "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)";
@@ -26,15 +28,6 @@ const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at
 /// The most records that one step of expiry removes: it holds the writer for milliseconds.
 const STEP: i64 = 1000;
 
-/// What became of a change that its signature makes once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Once {
-    /// It is carried out; perhaps there was nothing to change.
-    Done,
-    /// It was carried out before.
-    Replayed,
-}
-
 impl Replay {
     pub(super) async fn is_known(&self, tx: &mut WriteTx) -> Result<bool, Error> {
         let known =
@@ -53,45 +46,86 @@ impl Replay {
     }
 }
 
-/// Records a signature, unless it is known.
-struct Record(Replay);
+/// A change that is made at most once for a signed request. The same bytes are refused from then on, but not what was refused or
+/// failed itself.
+#[derive(Clone, Debug)]
+pub struct OncePerSignature<C> {
+    /// Identifies the request.
+    pub replay: Replay,
+    /// The change.
+    pub change: C,
+}
 
-impl Change for Record {
-    type Outcome = Once;
+impl<C: WriteOp> WriteOp for OncePerSignature<C>
+where
+    Refusal: From<C::Refusal>,
+{
+    type Output = C::Output;
+    type Refusal = Refusal;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Once, Error> {
-        if self.0.is_known(tx).await? {
-            return Ok(Once::Replayed);
+    const IS_FOR_ITS_ANSWER: bool = C::IS_FOR_ITS_ANSWER;
+
+    const ENDS_BATCH: bool = C::ENDS_BATCH;
+
+    fn grows(&self) -> bool {
+        self.change.grows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.change.bytes()
+    }
+
+    async fn apply(&self, tx: &mut WriteTx) -> Result<C::Output, WriteError> {
+        if self.replay.is_known(tx).await? {
+            return Err(Refusal::Replayed.into());
         }
-        self.0.record(tx);
-        Ok(Once::Done)
+        let output = self.change.apply(tx).await.map_err(|error| match error {
+            WriteError::Refused(refusal) => WriteError::Refused(refusal.into()),
+            WriteError::Failed(error) => WriteError::Failed(error),
+        })?;
+        self.replay.record(tx);
+        Ok(output)
+    }
+}
+
+/// Changes nothing: of a request that is accepted once, the signature alone is stored.
+struct Nothing;
+
+impl WriteOp for Nothing {
+    type Output = ();
+    type Refusal = Infallible;
+
+    async fn apply(&self, _: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
+        Ok(())
     }
 }
 
 struct Expire(Timestamp);
 
-impl Change for Expire {
-    type Outcome = ();
+impl WriteOp for Expire {
+    type Output = ();
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         let expire = sqlx::query(EXPIRE).bind(self.0.unix()).bind(STEP);
-        expire.execute(tx.connection().await?).await.map(drop).doing("removing expired signatures")
+        expire.execute(tx.connection().await?).await.doing("removing expired signatures")?;
+        Ok(())
     }
 }
 
 impl Store {
     /// Records a signature, unless the writer is busy. Nobody waits for it.
     pub fn record_meanwhile(&self, replay: Replay) {
-        self.writer.offer(Record(replay));
+        self.writer.offer(OncePerSignature { replay, change: Nothing });
     }
 
     /// Records the signature of what changes nothing in the store, and is accepted once all the same.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it was not recorded.
-    pub async fn record(&self, replay: Replay) -> Result<Once, Error> {
-        self.change(Record(replay)).await
+    /// [`Refusal::Replayed`] where it is recorded already, [`Error`] where it was not recorded.
+    pub async fn record(&self, replay: Replay) -> Result<(), WriteError> {
+        self.write(OncePerSignature { replay, change: Nothing }).await
     }
 
     /// Removes one step of the signatures that expired before this moment, and says whether there were any.
@@ -104,7 +138,7 @@ impl Store {
         let any = any.fetch_one(&mut *self.reader().await?).await;
         let any = any.doing("looking for expired signatures")?;
         if any {
-            self.change(Expire(now)).await?;
+            self.write(Expire(now)).await?;
         }
         Ok(any)
     }

@@ -1,19 +1,20 @@
 //! Reports: receipts of readers, each made once. Those that the server makes for a page are one change.
 
 use sqlx::{FromRow, SqliteConnection};
+use std::convert::Infallible;
 
 use super::changes::{ChangeLog, Subject};
-use super::conversations::object;
 use super::error::Doing as _;
 use super::message_ids::{hashes_of, listed_place, place_of_id, run};
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::row_keys::place;
 use super::values::ManyRows;
 use super::write_tx::WriteTx;
-use super::{Error, Store, WireText, stored};
+use super::{Error, Store, stored};
 use crate::domain::{
-    ConversationId, Instance, MessageId, Replay, ReportType, StationId, Timestamp, UserId,
+    ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Timestamp, UserId,
 };
+use crate::store::WriteError;
 
 /// What decides about the reports of a participant. They pass between friends of whom none has blocked the other:
 /// what is reported is shown to both, so a block must not look otherwise than the end of the friendship.
@@ -122,27 +123,16 @@ pub struct Report {
     pub messages: Vec<MessageId>,
     /// The server's second.
     pub now: Timestamp,
-    /// Where from: that station is not told of it.
+    /// The reader.
+    pub user: UserId,
+    /// The station of the report, which is not told of it.
     pub station: Option<StationId>,
-    /// Who reports, and the signature that may not do so again.
-    pub replay: Replay,
 }
 
-/// What became of a report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reported {
-    /// It is made, as far as there was something to report.
-    Reported,
-    /// It was made before; the conversation as it now stands, if it is the caller's.
-    Replayed(Option<WireText>),
-    /// The user has no such conversation.
-    NotFound,
-    /// The conversation was cleared: as it now stands.
-    InstanceChanged(WireText),
-}
-
-impl Change for Report {
-    type Outcome = Reported;
+impl WriteOp for Report {
+    type Output = ();
+    /// [`Refusal::ConversationNotFound`], [`Refusal::InstanceChanged`].
+    type Refusal = Refusal;
 
     fn grows(&self) -> bool {
         true
@@ -152,34 +142,25 @@ impl Change for Report {
         self.messages.iter().map(|id| size_of::<MessageId>() + id.as_str().len()).sum()
     }
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Reported, Error> {
-        let user = self.replay.user;
-        if self.replay.is_known(tx).await? {
-            let object = object(tx.connection().await?, self.conversation, user).await?;
-            return Ok(Reported::Replayed(object));
-        }
-        let Some(head) = Head::read(tx.connection().await?, self.conversation, user).await? else {
-            return Ok(Reported::NotFound);
-        };
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
+        let user = self.user;
+        let head = Head::read(tx.connection().await?, self.conversation, user).await?;
+        let head = head.ok_or(Refusal::ConversationNotFound)?;
         if self.instance.is_some_and(|instance| instance.as_str() != head.instance) {
-            let object = object(tx.connection().await?, self.conversation, user).await?;
-            return Ok(object.map_or(Reported::NotFound, Reported::InstanceChanged));
+            return Err(Refusal::InstanceChanged.into());
         }
-        self.replay.record(tx);
         let mut making = Making { user, head, now: self.now };
         if self.make(tx, &mut making).await? {
             let subject = Subject::Conversation(self.conversation);
-            let mut changes = ChangeLog::default().with(user, subject, self.station).with(
-                stored(&making.head.other)?,
-                subject,
-                None,
-            );
+            let other = stored(&making.head.other)?;
+            let changes = ChangeLog::default().with(user, subject, self.station);
+            let mut changes = changes.with(other, subject, None);
             changes.know_user(user, making.head.user_number);
-            changes.know_user(stored(&making.head.other)?, making.head.other_number);
+            changes.know_user(other, making.head.other_number);
             changes.know_conversation(self.conversation, making.head.number);
-            changes.note(tx).await?;
+            changes.record(tx).await?;
         }
-        Ok(Reported::Reported)
+        Ok(())
     }
 }
 
@@ -214,14 +195,15 @@ struct MarkDelivered {
     now: Timestamp,
 }
 
-impl Change for MarkDelivered {
-    type Outcome = ();
+impl WriteOp for MarkDelivered {
+    type Output = ();
+    type Refusal = Infallible;
 
     fn grows(&self) -> bool {
         true
     }
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         let Undelivered { conversation, user, generation, row_keys: (first, last) } =
             self.undelivered;
         let Some(head) = Head::read(tx.connection().await?, conversation, user).await? else {
@@ -238,7 +220,7 @@ impl Change for MarkDelivered {
             let mut changes = ChangeLog::default().with(sender, subject, None);
             changes.know_user(sender, making.head.other_number);
             changes.know_conversation(conversation, making.head.number);
-            changes.note(tx).await?;
+            changes.record(tx).await?;
         }
         let known = making.head.delivered_to.max(place(generation, 0));
         tx.defer(&DELIVERED_TO, &[making.head.participant], |participant, values| {

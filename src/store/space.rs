@@ -4,15 +4,18 @@
 //! (`auto_vacuum=INCREMENTAL`) these pages are cut off the end of the file in small steps: a page in use that stands at the
 //! end moves into a free one. Their last copies are in the write-ahead log, which is truncated afterwards.
 
+use std::convert::Infallible;
+
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::error::Doing as _;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::wal::{END_LOG, execute};
 use super::write_tx::WriteTx;
 use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, schema};
 use crate::domain::Parse as _;
+use crate::store::WriteError;
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";
 
@@ -36,12 +39,14 @@ pub enum Vacuumed {
 /// Cuts free pages off the file.
 struct Vacuum;
 
-impl Change for Vacuum {
-    type Outcome = ();
+impl WriteOp for Vacuum {
+    type Output = ();
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         let step = sqlx::query(VACUUM_STEP).execute(tx.connection().await?).await;
-        step.map(drop).doing("giving free pages back")
+        step.doing("giving free pages back")?;
+        Ok(())
     }
 }
 
@@ -60,7 +65,7 @@ impl Store {
         if free == 0 {
             return Ok(Vacuumed::NothingLeft);
         }
-        self.change(Vacuum).await?;
+        self.write(Vacuum).await?;
         Ok(Vacuumed::Step)
     }
 

@@ -1,14 +1,16 @@
 //! Stations: the devices of users, of which each user has a bounded number.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use sqlx::{FromRow, SqliteConnection};
 
 use super::error::Doing as _;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{Email, StationId, Timestamp, UserId};
+use crate::store::WriteError;
 
 const USED_AT: &str = "SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2";
 
@@ -83,11 +85,12 @@ impl BindStation {
     }
 }
 
-impl Change for BindStation {
+impl WriteOp for BindStation {
     /// The stations that gave way.
-    type Outcome = Vec<StationId>;
+    type Output = Vec<StationId>;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Vec<StationId>, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Vec<StationId>, WriteError<Infallible>> {
         let bind = sqlx::query(BIND)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
@@ -125,11 +128,12 @@ struct UnbindStation {
     station: StationId,
 }
 
-impl Change for UnbindStation {
-    type Outcome = bool;
+impl WriteOp for UnbindStation {
+    type Output = bool;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
-        unbind(tx, self.user, self.station).await
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
+        Ok(unbind(tx, self.user, self.station).await?)
     }
 }
 
@@ -139,15 +143,17 @@ struct TouchStation {
     now: Timestamp,
 }
 
-impl Change for TouchStation {
-    type Outcome = ();
+impl WriteOp for TouchStation {
+    type Output = ();
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<(), Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         let touch = sqlx::query(TOUCH)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.now.unix());
-        touch.execute(tx.connection().await?).await.map(drop).doing("noting the use of a station")
+        touch.execute(tx.connection().await?).await.doing("noting the use of a station")?;
+        Ok(())
     }
 }
 
@@ -220,7 +226,7 @@ impl Store {
     ///
     /// [`Error`] where it was not unbound.
     pub async fn unbind_station(&self, user: UserId, station: StationId) -> Result<bool, Error> {
-        self.change(UnbindStation { user, station }).await
+        Ok(self.write(UnbindStation { user, station }).await?)
     }
 }
 

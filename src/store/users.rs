@@ -1,6 +1,7 @@
 //! Users, and the keys of which the store knows only what it must.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, SqliteConnection};
@@ -8,11 +9,12 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::{ChangeLog, Subject};
 use super::error::Doing as _;
 use super::friends::friend_ids;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, participants, stored};
-use crate::domain::{ApiKey, ConversationId, Email, FullName, Nick, UserId};
+use crate::domain::{ApiKey, ConversationId, Email, FullName, Nick, Refusal, UserId};
 use crate::keys::PublicKey;
+use crate::store::WriteError;
 
 const ADD: &str = "
     INSERT INTO users (number, id, email, nick, full_name, api_key, api_key_digest, private_key,
@@ -199,7 +201,7 @@ impl Store {
     ///
     /// [`Error`] where it was not changed.
     pub async fn set_disabled(&self, user: UserId, is_disabled: bool) -> Result<bool, Error> {
-        self.change(SetDisabled { user, is_disabled }).await
+        Ok(self.write(SetDisabled { user, is_disabled }).await?)
     }
 
     /// Gives a user a new API key. Returns the one before; `None` where there is no such user.
@@ -212,7 +214,7 @@ impl Store {
         user: UserId,
         api_key: ApiKey,
     ) -> Result<Option<ApiKey>, Error> {
-        self.change(SetApiKey { user, api_key }).await
+        Ok(self.write(SetApiKey { user, api_key }).await?)
     }
 
     /// Removes a user who was added with this key a moment ago. Returns whether the user still had it.
@@ -221,7 +223,7 @@ impl Store {
     ///
     /// [`Error`] where nobody was removed, such as a user who is somebody's friend by now.
     pub async fn remove_new_user(&self, user: UserId, api_key: ApiKey) -> Result<bool, Error> {
-        self.change(RemoveNewUser { user, api_key }).await
+        Ok(self.write(RemoveNewUser { user, api_key }).await?)
     }
 }
 
@@ -259,15 +261,22 @@ pub struct AddUser {
     pub public_key: PublicKey,
 }
 
-impl Change for AddUser {
-    /// The address that has the id already, if one has: then nothing was added.
-    type Outcome = Option<String>;
+/// Another address has the id of a new user already, or the same one.
+#[derive(Clone, Debug)]
+pub struct IdTaken {
+    /// The address.
+    pub holder: String,
+}
+
+impl WriteOp for AddUser {
+    type Output = ();
+    type Refusal = IdTaken;
 
     fn grows(&self) -> bool {
         true
     }
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<String>, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<IdTaken>> {
         let id = UserId::of(&self.email);
         let added = sqlx::query(ADD)
             .bind(id.as_str())
@@ -282,11 +291,12 @@ impl Change for AddUser {
             .await
             .doing("adding a user")?;
         if added.rows_affected() > 0 {
-            return Ok(None);
+            return Ok(());
         }
-        let holder =
-            sqlx::query_scalar(EMAIL).bind(id.as_str()).fetch_one(tx.connection().await?).await;
-        holder.map(Some).doing("reading the address that has an id")
+        let holder = sqlx::query_scalar(EMAIL).bind(id.as_str());
+        let holder = holder.fetch_one(tx.connection().await?).await;
+        let holder = holder.doing("reading the address that has an id")?;
+        Err(WriteError::Refused(IdTaken { holder }))
     }
 }
 
@@ -303,28 +313,20 @@ pub struct RenameUser {
     pub display_names: HashMap<UserId, String>,
 }
 
-/// What became of new names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renamed {
-    /// They are in force.
-    Renamed,
-    /// There is no such user.
-    NotFound,
-    /// Somebody has become a partner since the nick was wrapped: wrap again.
-    PartnersChanged,
-}
+impl WriteOp for RenameUser {
+    /// Whether there is such a user.
+    type Output = bool;
+    /// [`Refusal::Outdated`] where the user has a partner for whom the nick is not wrapped.
+    type Refusal = Refusal;
 
-impl Change for RenameUser {
-    type Outcome = Renamed;
-
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Renamed, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError> {
         if let Some(nick) = &self.nick {
             let partners = partners(tx.connection().await?, self.user).await?;
             if partners.iter().any(|(partner, _)| !self.display_names.contains_key(partner)) {
-                return Ok(Renamed::PartnersChanged);
+                return Err(Refusal::Outdated.into());
             }
             if !set(tx, SET_NICK, self.user, nick.as_str()).await? {
-                return Ok(Renamed::NotFound);
+                return Ok(false);
             }
             for (partner, display_name) in &self.display_names {
                 let renamed = sqlx::query(SET_DISPLAY_NAME)
@@ -335,14 +337,12 @@ impl Change for RenameUser {
             }
             participants::name_people_of(tx, self.user).await?;
             let friends = friend_ids(tx.connection().await?, self.user).await?;
-            self.changes(&friends).note(tx).await?;
+            self.changes(&friends).record(tx).await?;
         }
-        if let Some(full_name) = &self.full_name
-            && !set(tx, SET_FULL_NAME, self.user, full_name.as_str()).await?
-        {
-            return Ok(Renamed::NotFound);
+        match &self.full_name {
+            Some(full_name) => Ok(set(tx, SET_FULL_NAME, self.user, full_name.as_str()).await?),
+            None => Ok(true),
         }
-        Ok(Renamed::Renamed)
     }
 }
 
@@ -378,10 +378,11 @@ struct SetDisabled {
     is_disabled: bool,
 }
 
-impl Change for SetDisabled {
-    type Outcome = bool;
+impl WriteOp for SetDisabled {
+    type Output = bool;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let set = sqlx::query(SET_DISABLED).bind(self.user.as_str()).bind(self.is_disabled);
         let set =
             set.execute(tx.connection().await?).await.doing("disabling or enabling a user")?;
@@ -395,10 +396,11 @@ struct SetApiKey {
     api_key: ApiKey,
 }
 
-impl Change for SetApiKey {
-    type Outcome = Option<ApiKey>;
+impl WriteOp for SetApiKey {
+    type Output = Option<ApiKey>;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<ApiKey>, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<ApiKey>, WriteError<Infallible>> {
         let before = sqlx::query_scalar(API_KEY).bind(self.user.as_str());
         let before: Option<String> =
             before.fetch_optional(tx.connection().await?).await.doing("reading an API key")?;
@@ -408,7 +410,7 @@ impl Change for SetApiKey {
             .bind(digest(&self.api_key));
         set.execute(tx.connection().await?).await.doing("rotating an API key")?;
         tx.notify(self.user, None);
-        before.map(|key| stored(&key)).transpose()
+        Ok(before.map(|key| stored(&key)).transpose()?)
     }
 }
 
@@ -417,10 +419,11 @@ struct RemoveNewUser {
     api_key: ApiKey,
 }
 
-impl Change for RemoveNewUser {
-    type Outcome = bool;
+impl WriteOp for RemoveNewUser {
+    type Output = bool;
+    type Refusal = Infallible;
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let remove = sqlx::query(REMOVE_NEW).bind(self.user.as_str()).bind(self.api_key.as_str());
         let removed = remove.execute(tx.connection().await?).await.doing("removing a new user")?;
         Ok(removed.rows_affected() > 0)

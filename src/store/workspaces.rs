@@ -1,13 +1,14 @@
 //! Workspaces: who has registered which name.
 
 use super::error::Doing as _;
-use super::queue::Change;
+use super::queue::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
-use crate::domain::{Email, Timestamp, UserId, WorkspaceName};
+use crate::domain::{Email, Refusal, Timestamp, UserId, WorkspaceName};
+use crate::store::WriteError;
 
-/// The most workspaces of one user: more than anybody needs, and few enough that nobody takes all names.
-pub const MOST_WORKSPACES: u16 = 100;
+/// Maximum workspaces of one user: few enough that no user takes all names.
+const MOST_WORKSPACES: u16 = 100;
 
 const OWNER: &str = "SELECT owner_id FROM workspaces WHERE name = $1";
 
@@ -68,44 +69,37 @@ pub struct RegisterWorkspace {
     pub now: Timestamp,
 }
 
-/// What became of a registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Registered {
-    /// It is the user's: now, or it was already.
-    Registered,
-    /// It is somebody else's.
-    Taken,
-    /// The user has [`MOST_WORKSPACES`].
-    TooMany,
-}
-
-impl Change for RegisterWorkspace {
-    type Outcome = Registered;
+impl WriteOp for RegisterWorkspace {
+    type Output = ();
+    /// [`Refusal::WorkspaceTaken`], [`Refusal::TooMany`].
+    type Refusal = Refusal;
 
     fn grows(&self) -> bool {
         true
     }
 
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Registered, Error> {
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
         let owner = sqlx::query_scalar(OWNER).bind(self.name.as_str());
         let owner: Option<String> =
             owner.fetch_optional(tx.connection().await?).await.doing("looking for a workspace")?;
         match owner {
-            Some(owner) if owner == self.owner.as_str() => return Ok(Registered::Registered),
-            Some(_) => return Ok(Registered::Taken),
+            Some(owner) if owner == self.owner.as_str() => return Ok(()),
+            Some(_) => return Err(Refusal::WorkspaceTaken.into()),
             None => {}
         }
         let count = sqlx::query_scalar(COUNT).bind(self.owner.as_str());
         let count: i64 =
             count.fetch_one(tx.connection().await?).await.doing("counting workspaces")?;
         if count >= i64::from(MOST_WORKSPACES) {
-            return Ok(Registered::TooMany);
+            return Err(
+                Refusal::TooMany { what: "workspaces", most: MOST_WORKSPACES.into() }.into()
+            );
         }
         let register = sqlx::query(REGISTER)
             .bind(self.name.as_str())
             .bind(self.owner.as_str())
             .bind(self.now.unix());
         register.execute(tx.connection().await?).await.doing("registering a workspace")?;
-        Ok(Registered::Registered)
+        Ok(())
     }
 }

@@ -26,15 +26,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::changes::Acknowledge;
-use super::messages::{AddMessage, Added};
-use super::properties::{ChangeProperty, PropertyChanged};
-use super::queue::{Change, Oldest, QueuedWrite, Responder, Submitted, Waiting};
+use super::messages::AddMessage;
+use super::properties::ChangeProperty;
+use super::queue::{Oldest, Outcome, QueuedWrite, Responder, Submitted, Waiting, WriteOp};
 use super::readiness::Outcomes;
 use super::reserve::Reserve;
 use super::wal::{self, Wal, WalLeft};
 use super::watch::watch;
 use super::write_tx::WriteTx;
-use super::{DatabaseFile, Error};
+use super::{DatabaseFile, Error, WireText, WriteError};
 use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
 use task::WriterTask;
@@ -63,7 +63,7 @@ pub(super) struct Disk {
 }
 
 /// What became of a change, once it is known.
-type Outcome<T> = oneshot::Receiver<Result<T, Error>>;
+type Pending<T> = oneshot::Receiver<Result<T, Error>>;
 
 /// The queue's end in the hands of the store.
 pub(super) struct Writer {
@@ -154,18 +154,20 @@ impl Writer {
         }
     }
 
-    pub(super) async fn add(&self, message: AddMessage) -> Result<Added, Error> {
+    pub(super) async fn add(&self, message: AddMessage) -> Result<(), WriteError> {
         self.reserve.refuse_growth()?;
-        self.submit(|responder| QueuedWrite::Add(Box::new(Submitted::new(message, responder))))
-            .await
+        let submitted =
+            self.submit(|responder| QueuedWrite::Add(Box::new(Submitted::new(message, responder))));
+        submitted.await?.map_err(WriteError::Refused)
     }
 
     pub(super) async fn change_property(
         &self,
         change: ChangeProperty,
-    ) -> Result<PropertyChanged, Error> {
-        self.submit(|responder| QueuedWrite::Property(Box::new(Submitted::new(change, responder))))
-            .await
+    ) -> Result<WireText, WriteError> {
+        let submitted = self
+            .submit(|responder| QueuedWrite::Property(Box::new(Submitted::new(change, responder))));
+        submitted.await?.map_err(WriteError::Refused)
     }
 
     pub(super) async fn acknowledge(&self, change: Acknowledge) -> Result<(), Error> {
@@ -175,12 +177,15 @@ impl Writer {
         .await
     }
 
-    pub(super) async fn change<C: Change>(&self, change: C) -> Result<C::Outcome, Error> {
+    pub(super) async fn write<C: WriteOp>(
+        &self,
+        change: C,
+    ) -> Result<C::Output, WriteError<C::Refusal>> {
         if change.grows() {
             self.reserve.refuse_growth()?;
         }
-        self.submit(|responder| QueuedWrite::Change(Box::new(Submitted::new(change, responder))))
-            .await
+        let written = self.begin(change)?.await.unwrap_or(Err(Error::Closed));
+        written?.map_err(WriteError::Refused)
     }
 
     async fn submit<T>(&self, item: impl FnOnce(Responder<T>) -> QueuedWrite) -> Result<T, Error> {
@@ -188,14 +193,14 @@ impl Writer {
     }
 
     /// Queues a change that is made whether its outcome is waited for or not.
-    pub(super) fn begin<C: Change>(&self, change: C) -> Result<Outcome<C::Outcome>, Error> {
-        self.hand_in(|responder| QueuedWrite::Change(Box::new(Submitted::new(change, responder))))
+    pub(super) fn begin<C: WriteOp>(&self, change: C) -> Result<Pending<Outcome<C>>, Error> {
+        self.hand_in(|responder| QueuedWrite::Other(Box::new(Submitted::new(change, responder))))
     }
 
     fn hand_in<T>(
         &self,
         item: impl FnOnce(Responder<T>) -> QueuedWrite,
-    ) -> Result<Outcome<T>, Error> {
+    ) -> Result<Pending<T>, Error> {
         let (responder, outcome) = oneshot::channel();
         let enqueued = self.enqueue(item(responder));
         if let Err(Error::QueueFull) = enqueued {
@@ -216,13 +221,13 @@ impl Writer {
 
     /// Makes a change that nobody waits for, unless the queue is half full: the other half is for those who wait. One that
     /// grows the data is skipped while the disk is full.
-    pub(super) fn offer<C: Change>(&self, change: C) {
+    pub(super) fn offer<C: WriteOp>(&self, change: C) {
         if self.queue_depth() >= QUEUE / 2 || change.grows() && self.reserve.is_full() {
             return;
         }
         let (responder, _) = oneshot::channel();
         // What is offered is made again by the next occasion.
-        drop(self.enqueue(QueuedWrite::Change(Box::new(Submitted::new(change, responder)))));
+        drop(self.enqueue(QueuedWrite::Other(Box::new(Submitted::new(change, responder)))));
     }
 
     pub(super) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {

@@ -1,16 +1,16 @@
 //! Many changes in one commit: each caller gets its own right answer.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use chatserver::domain::{
-    ConversationId, Instance, Message, MessageId, Parse as _, Property, Replay, Signature,
+    ConversationId, Instance, Message, MessageId, Parse as _, Property, Refusal, Replay, Signature,
     Timestamp,
 };
 use chatserver::store::{
-    AddMessage, Added, Change, ChangeProperty, Clear, Cleared, Error, PropertyChanged, Store,
-    WriteTx,
+    AddMessage, ChangeProperty, Clear, Error, Store, WriteError, WriteOp, WriteTx,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -39,10 +39,11 @@ struct Gate {
     opened: Arc<Notify>,
 }
 
-impl Change for Gate {
-    type Outcome = ();
+impl WriteOp for Gate {
+    type Output = ();
+    type Refusal = Infallible;
 
-    async fn apply(&self, _: &mut WriteTx) -> Result<(), Error> {
+    async fn apply(&self, _: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         self.reached.notify_one();
         self.opened.notified().await;
         Ok(())
@@ -59,11 +60,11 @@ impl Drop for Closed {
 }
 
 /// A gate at which the writer waits, alone in its batch, and the answer that waits for it.
-async fn closed_gate(world: &World) -> (Closed, Answers<'_, Result<(), Error>>) {
+async fn closed_gate(world: &World) -> (Closed, Answers<'_, Result<(), WriteError<Infallible>>>) {
     // Uses of stations, which the server notes in the background, are not to stand among the changes.
     world.app().stations.ended().await;
     let gate = Gate::default();
-    let mut in_front: Answers<'_, _> = vec![Box::pin(world.app().store.change(gate.clone()))];
+    let mut in_front: Answers<'_, _> = vec![Box::pin(world.app().store.write(gate.clone()))];
     queue(&mut in_front).await;
     gate.reached.notified().await;
     (Closed(gate), in_front)
@@ -85,13 +86,24 @@ async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
 /// What became of any of the changes.
 #[derive(Debug, PartialEq)]
 enum Became {
-    Added(Added),
+    Stored,
     Cleared,
-    ClearRefused,
     Changed,
-    Replayed,
+    Refused(Refusal),
     Failed,
     QueueFull,
+}
+
+impl Became {
+    fn of<T>(made: Result<T, WriteError>, done: Self) -> Self {
+        match made {
+            Ok(_) => done,
+            Err(WriteError::Refused(refusal)) => Self::Refused(refusal),
+            Err(WriteError::Failed(Error::Database { .. })) => Self::Failed,
+            Err(WriteError::Failed(Error::QueueFull)) => Self::QueueFull,
+            Err(WriteError::Failed(error)) => panic!("{error}"),
+        }
+    }
 }
 
 struct Changes<'a> {
@@ -133,14 +145,9 @@ impl<'a> Changes<'a> {
             now: Timestamp::parse("2024-03-08 12:00:00").unwrap(),
         };
         let store = self.store;
-        self.all.push(Box::pin(async move {
-            match store.add_message(add).await {
-                Ok(added) => Became::Added(added),
-                Err(Error::Database { .. }) => Became::Failed,
-                Err(Error::QueueFull) => Became::QueueFull,
-                Err(error) => panic!("{error}"),
-            }
-        }));
+        self.all.push(Box::pin(
+            async move { Became::of(store.add_message(add).await, Became::Stored) },
+        ));
     }
 
     fn clear(&mut self, person: &Person, instance: Instance, next: Instance) {
@@ -152,12 +159,8 @@ impl<'a> Changes<'a> {
             next,
         };
         let store = self.store;
-        self.all.push(Box::pin(async move {
-            match store.change(clear).await.unwrap() {
-                Cleared::Cleared(_) => Became::Cleared,
-                _ => Became::ClearRefused,
-            }
-        }));
+        self.all
+            .push(Box::pin(async move { Became::of(store.write(clear).await, Became::Cleared) }));
     }
 
     fn mute(&mut self, person: &Person, signature: &str) {
@@ -173,11 +176,7 @@ impl<'a> Changes<'a> {
         };
         let store = self.store;
         self.all.push(Box::pin(async move {
-            match store.change_property(change).await.unwrap() {
-                PropertyChanged::Changed(_) => Became::Changed,
-                PropertyChanged::Replayed(_) => Became::Replayed,
-                PropertyChanged::NotFound => panic!("the conversation is there"),
-            }
+            Became::of(store.change_property(change).await, Became::Changed)
         }));
     }
 }
@@ -188,8 +187,8 @@ async fn current(person: &Person) -> Instance {
 
 #[tokio::test]
 async fn each_caller_of_a_batch_gets_its_own_answer() {
-    use Added::{Conflict, InstanceChanged, NotFound, Stored};
-    use Became::{Added as A, Changed, ClearRefused, Cleared, Replayed};
+    use Became::{Changed, Cleared, Refused, Stored};
+    use Refusal::{ConversationNotFound, InstanceChanged, MessageConflict, Replayed};
 
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
@@ -211,19 +210,19 @@ async fn each_caller_of_a_batch_gets_its_own_answer() {
     changes.add(&bob, second, "b-1", "cccc");
     let answers = in_one_batch(&world, changes.all).await;
     let expected = [
-        A(Stored),
-        A(Stored),
-        A(Conflict),
-        A(Conflict),
-        A(InstanceChanged),
-        A(NotFound),
+        Stored,
+        Stored,
+        Refused(MessageConflict),
+        Refused(MessageConflict),
+        Refused(InstanceChanged),
+        Refused(ConversationNotFound),
         Changed,
-        Replayed,
+        Refused(Replayed),
         Cleared,
-        ClearRefused,
-        A(InstanceChanged),
-        A(Stored),
-        A(Stored),
+        Refused(InstanceChanged),
+        Refused(InstanceChanged),
+        Stored,
+        Stored,
     ];
     assert_eq!(answers, expected);
     assert_eq!(alice.downloads().await.message_ids(), ["a-1", "b-1"]);
@@ -249,7 +248,7 @@ async fn messages_of_one_batch_are_known_afterwards_however_many_they_are() {
         }
         in_one_batch(&world, changes.all)
     };
-    let (stored, conflict) = (Became::Added(Added::Stored), Became::Added(Added::Conflict));
+    let (stored, conflict) = (Became::Stored, Became::Refused(Refusal::MessageConflict));
     for (answers, expected) in [
         (texts(["aaaa", "bbbb"]).await, [&stored, &conflict]),
         (texts(["aaaa", "aaaa"]).await, [&stored, &stored]),
@@ -292,8 +291,7 @@ async fn one_batch_may_make_the_runs_of_many_conversations_whole() {
 
 #[tokio::test]
 async fn nobody_fails_for_a_neighbour() {
-    use Added::Stored;
-    use Became::{Added as A, Changed, Cleared, Failed};
+    use Became::{Changed, Cleared, Failed, Stored};
 
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
@@ -312,7 +310,7 @@ async fn nobody_fails_for_a_neighbour() {
     changes.mute(&alice, "1");
     changes.add(&alice, second, "a-3", "cccc");
     let answers = in_one_batch(&world, changes.all).await;
-    let expected = [A(Stored), Failed, Cleared, A(Stored), Failed, A(Stored), Changed, A(Stored)];
+    let expected = [Stored, Failed, Cleared, Stored, Failed, Stored, Changed, Stored];
     assert_eq!(answers, expected);
     assert_eq!(bob.downloads().await.message_ids(), ["b-1", "a-3"]);
 
@@ -371,7 +369,7 @@ async fn a_full_queue_refuses_and_loses_nothing() {
     drop(closed);
     let stored = waiting.len();
     for change in waiting {
-        assert_eq!(change.await, Became::Added(Added::Stored));
+        assert_eq!(change.await, Became::Stored);
     }
     assert_eq!(alice.downloads().await.message_ids().len(), stored);
 }

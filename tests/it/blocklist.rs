@@ -59,7 +59,7 @@ async fn nobody_blocks_oneself() {
         [alice.blocks(alice.user.as_str()).await, alice.unblocks(alice.user.as_str()).await]
     {
         let refused = answer.refused(400, "invalid_field");
-        assert_eq!(refused["errormessage"], "userid must be the user id of somebody else");
+        assert_eq!(refused["errormessage"], "userid must be the user id of another user");
     }
     assert_eq!(alice.blocklist().await, NONE);
 }

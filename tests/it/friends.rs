@@ -148,7 +148,7 @@ async fn who_can_not_be_asked_is_named_as_the_wrong_field() {
         "\u{e4}@example.com",
     ] {
         let refused = alice.wants(wrong).await.refused(400, "invalid_field");
-        let sentence = "friend must be the e-mail address or the user id of somebody else";
+        let sentence = "friend must be the e-mail address or the user id of another user";
         let said = refused["errormessage"].as_str().unwrap();
         if wrong.is_ascii() {
             assert_eq!(said, sentence, "{wrong}");

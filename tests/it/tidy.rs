@@ -46,37 +46,41 @@ fn http_stays_in_the_api() {
     only_in("src/api", &["axum", "hyper", "hyper_util", "tower", "tower_http", "http_body_util"]);
 }
 
-#[test]
-fn the_store_knows_neither_the_nouns_nor_the_api() {
-    let above = [
-        "api",
-        "app",
-        "users",
-        "friends",
-        "blocklist",
-        "conversations",
-        "messages",
-        "reports",
-        "workspaces",
-        "jobs",
-        "commands",
-    ];
-    for (path, text) in sources("src/store") {
-        for module in above {
+/// Asserts that the sources of a folder or a file name none of these modules.
+fn knows_none_of(place: &str, modules: &[&str]) {
+    for (path, text) in sources("src").iter().filter(|(path, _)| path.starts_with(place)) {
+        for module in modules {
             let named = text.contains(&format!("crate::{module}"));
             assert!(!named, "{} names crate::{module}", path.display());
         }
     }
 }
 
+/// The services: what takes more than one call of the store.
+const SERVICES: [&str; 6] =
+    ["users", "friends", "conversations", "messages", "reports", "notifications"];
+
 #[test]
-fn the_nouns_do_not_know_the_api() {
-    for noun in
-        ["users", "friends", "blocklist", "conversations", "messages", "reports", "workspaces"]
-    {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{noun}.rs"));
-        let text = fs::read_to_string(path).unwrap();
-        assert!(!text.contains("crate::api") && !text.contains("crate::app"), "{noun}");
+fn the_domain_knows_no_layer_above_it() {
+    let above = ["api", "app", "live", "store", "config", "limits", "error", "clock", "commands"];
+    knows_none_of("src/domain", &above);
+    knows_none_of("src/domain", &SERVICES);
+    for (path, text) in sources("src/domain") {
+        let waits = text.contains("async ") || text.contains("tokio");
+        assert!(!waits, "{} waits for something", path.display());
+    }
+}
+
+#[test]
+fn the_store_knows_no_layer_above_it() {
+    knows_none_of("src/store", &["api", "app", "live", "error", "jobs", "commands"]);
+    knows_none_of("src/store", &SERVICES);
+}
+
+#[test]
+fn services_know_neither_the_api_nor_the_app() {
+    for service in SERVICES {
+        knows_none_of(&format!("src/{service}.rs"), &["api", "app"]);
     }
 }
 

@@ -50,7 +50,7 @@ async fn a_workspace_belongs_to_who_registers_it_first() {
     assert_eq!(alice.registers("alice.ozeki.chat").await.text, first.text);
     for name in ["alice.ozeki.chat", "ALICE.ozeki.chat"] {
         let taken = bob.registers(name).await.refused(409, "workspace_taken");
-        assert_eq!(taken["errormessage"], "the workspace belongs to somebody else");
+        assert_eq!(taken["errormessage"], "the workspace belongs to another user");
     }
     bob.registers("bob.ozeki.chat").await.ok();
     let expected = [("alice.ozeki.chat", &alice.email), ("bob.ozeki.chat", &bob.email)];

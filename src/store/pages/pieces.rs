@@ -93,7 +93,7 @@ pub(super) async fn read(
 ) -> Result<Option<Page>, Error> {
     let mut snapshot = connection.begin().await.doing("beginning to read messages")?;
     let asking = ReadPage { query: query.clone(), light_bytes: -1 };
-    let Some(plan) = ask(&mut *snapshot, &asking).await? else { return Ok(None) };
+    let Some(plan) = ask(&mut snapshot, &asking).await? else { return Ok(None) };
     let plan = Plan::read(&plan, query.direction)?;
     let page = Reading { query, plan, given_up }.read(&mut snapshot).await?;
     snapshot.rollback().await.doing("ending to read messages")?;

@@ -83,7 +83,7 @@ const FIELDS: &[Field] = &[
     required("message.Data", "padded standard base64 (RFC 4648, section 4)", "AA=A", &["add"]),
     required(
         "friend",
-        "the e-mail address or the user id of somebody else",
+        "the e-mail address or the user id of another user",
         "carol",
         &["chatfriends/add"],
     ),

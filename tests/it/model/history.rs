@@ -268,7 +268,16 @@ impl History {
         let said = server.asked(&asks).await;
         assert_eq!(said.len(), asks.len());
         for (asked, said) in asks.iter().zip(said) {
-            let expected = self.answer(server, asked, &said);
+            let expected = match (self.answer(server, asked, &said), &said) {
+                // The store leaves it to its callers to show the conversation.
+                (Said::InstanceChanged(_), Said::InstanceChanged(None))
+                | (Said::Replayed(_), Said::Replayed(None))
+                    if S::AT_ONCE =>
+                {
+                    continue;
+                }
+                (expected, _) => expected,
+            };
             assert_eq!(said, expected, "{:?}", asked.ask);
         }
     }
@@ -278,12 +287,7 @@ impl History {
         match ask {
             Ask::Add { by, to, id, version, .. } => {
                 let now = date(self.second).unix();
-                let told = self.talks[*to].add(*by, instance, message(*id, *version), now);
-                match (told, said) {
-                    // The store leaves it to others to show the conversation.
-                    (Said::InstanceChanged(_), Said::InstanceChanged(None)) => said.clone(),
-                    (told, _) => told,
-                }
+                self.talks[*to].add(*by, instance, message(*id, *version), now)
             }
             Ask::Clear { by, of, .. } => {
                 let has_messages = !self.talks[*of].messages.is_empty();

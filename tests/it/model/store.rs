@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chatserver::domain::{
     ConversationId, Cursor, Direction, FullName, Instance, Limits, Nick, PageQuery, Parse,
-    Property, Replay, Signature, UserId,
+    Property, Refusal, Replay, Signature, UserId,
 };
 use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::store::{
-    AddMessage, Added, ChangeProperty, Clear, Cleared, PropertyChanged, Purged, Schema, Store,
-    WireText,
+    AddMessage, ChangeProperty, Clear, Purged, Schema, Store, WireText, WriteError,
 };
 use chatserver::users::{self};
 use futures_util::future::join_all;
@@ -64,16 +63,7 @@ impl Direct {
                     message: message(*id, *version),
                     now: date(self.second.load(Ordering::Relaxed)),
                 };
-                match self.store.add_message(add).await.unwrap() {
-                    Added::Stored => Said::Stored,
-                    Added::NotFound => Said::NotFound,
-                    Added::InstanceChanged => Said::InstanceChanged(None),
-                    Added::Conflict => Said::Conflict,
-                    Added::NotFriends => Said::NotFriends,
-                    Added::Blocked | Added::QuotaExceeded { .. } => {
-                        unreachable!("nobody blocks anybody, and there is no quota")
-                    }
-                }
+                self.store.add_message(add).await.map_or_else(refused, |()| Said::Stored)
             }
             Ask::Clear { by, of, .. } => {
                 let next = Instance::generate();
@@ -84,17 +74,11 @@ impl Direct {
                     instance: instance(),
                     next,
                 };
-                match self.store.change(clear).await.unwrap() {
-                    Cleared::Cleared(seen) => {
-                        let seen = object(&seen);
-                        assert_eq!(seen["instance"], next.as_str());
-                        Said::Changed(seen)
-                    }
-                    Cleared::NotFound => Said::NotFound,
-                    Cleared::InstanceChanged(seen) => Said::InstanceChanged(Some(object(&seen))),
-                    Cleared::NotFriends => Said::NotFriends,
-                    Cleared::Blocked => unreachable!("nobody blocks anybody here"),
+                let cleared = self.store.write(clear).await.map(|seen| object(&seen));
+                if let Ok(seen) = &cleared {
+                    assert_eq!(seen["instance"], next.as_str());
                 }
+                cleared.map_or_else(refused, Said::Changed)
             }
             Ask::Set { by, of, property, number } => {
                 let signature = self.signature(*by, *of, property, *number);
@@ -108,15 +92,21 @@ impl Direct {
                         expires_at: date(expiry(*number)),
                     },
                 };
-                match self.store.change_property(change).await.unwrap() {
-                    PropertyChanged::Changed(seen) => Said::Changed(object(&seen)),
-                    PropertyChanged::Replayed(seen) => {
-                        Said::Replayed(seen.map(|seen| object(&seen)))
-                    }
-                    PropertyChanged::NotFound => Said::NotFound,
-                }
+                let changed = self.store.change_property(change).await;
+                changed.map_or_else(refused, |seen| Said::Changed(object(&seen)))
             }
         }
+    }
+}
+
+fn refused(error: WriteError) -> Said {
+    match error {
+        WriteError::Refused(Refusal::ConversationNotFound) => Said::NotFound,
+        WriteError::Refused(Refusal::InstanceChanged) => Said::InstanceChanged(None),
+        WriteError::Refused(Refusal::MessageConflict) => Said::Conflict,
+        WriteError::Refused(Refusal::NotFriends) => Said::NotFriends,
+        WriteError::Refused(Refusal::Replayed) => Said::Replayed(None),
+        error => panic!("{error}"),
     }
 }
 

@@ -1,0 +1,85 @@
+//! Refusals of changes by the rules of the protocol.
+
+use std::convert::Infallible;
+
+use super::UserId;
+
+/// Why the rules refuse a change. Then nothing is changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such conversation, or the user takes no part in it.
+    #[error("there is no such conversation")]
+    ConversationNotFound,
+    /// The conversation has been cleared since.
+    #[error("instance is not the current one: the conversation has been cleared")]
+    InstanceChanged,
+    /// The two are not friends, or the other one has blocked the user.
+    #[error("you and the other participant are not friends")]
+    NotFriends,
+    /// The user has blocked the other participant.
+    #[error("you have blocked the other participant")]
+    Blocked,
+    /// Another message of the conversation has this ID.
+    #[error("another message of this conversation has this ID")]
+    MessageConflict,
+    /// The conversation would hold more than it may.
+    #[error(
+        "with this message the conversation would hold {bytes} bytes of Data; the limit is {limit}: clear it first"
+    )]
+    QuotaExceeded {
+        /// Bytes of data that it would hold.
+        bytes: i64,
+        /// Maximum bytes of data.
+        limit: i64,
+    },
+    /// A change was made for the same signed bytes before.
+    #[error("this very request was carried out before")]
+    Replayed,
+    /// Another user has registered this workspace.
+    #[error("the workspace belongs to another user")]
+    WorkspaceTaken,
+    /// The user has the maximum of something.
+    #[error("limit reached: at most {most} {what}")]
+    TooMany {
+        /// The thing, in the plural.
+        what: &'static str,
+        /// The maximum.
+        most: usize,
+    },
+    /// One of two new friends has the maximum of friends.
+    #[error("limit reached: at most {most} friends for each of the two")]
+    TooManyFriends {
+        /// The user with the maximum.
+        user: UserId,
+        /// Maximum friends of one user.
+        most: u32,
+    },
+    /// What the change was prepared from has changed meanwhile: prepare it anew.
+    #[error("the server can't do this at the moment, try again")]
+    Outdated,
+}
+
+impl Refusal {
+    /// The `errorcode` (docs/protocol.md#table-c).
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ConversationNotFound => "conversation_not_found",
+            Self::InstanceChanged => "instance_changed",
+            Self::NotFriends => "not_friends",
+            Self::Blocked => "blocked",
+            Self::MessageConflict => "message_conflict",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::Replayed => "replayed",
+            Self::WorkspaceTaken => "workspace_taken",
+            Self::TooMany { .. } | Self::TooManyFriends { .. } => "rate_limited",
+            Self::Outdated => "unavailable",
+        }
+    }
+}
+
+impl From<Infallible> for Refusal {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
