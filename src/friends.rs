@@ -1,11 +1,9 @@
 //! Friendship of two users: asking for it, ending it, and the one-to-one conversation that comes with it.
 
-use crate::domain::{ConversationId, Email, Instance, Parse, Refusal, UserId};
+use crate::domain::{Approach, ConversationId, Email, Instance, Parse, Refusal, UserId};
 use crate::error::Error;
 use crate::keys::{self, ConversationSecret};
-use crate::store::{
-    Approach, ApproachFriend, Befriend, OncePerSignature, Store, User, Wrapping, WriteError,
-};
+use crate::store::{ApproachFriend, Befriend, OncePerSignature, Store, User, Wrapping, WriteError};
 use crate::users::{self, Caller, UserError};
 
 /// Somebody who is asked for friendship. Whether there is such a user must not show.

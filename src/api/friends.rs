@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::actions::Request;
 use super::envelope::Reply;
 use crate::app::App;
-use crate::domain::Availability;
 use crate::domain::Parse as _;
+use crate::domain::{Approach, Availability};
 use crate::error::Error;
 use crate::friends::{self, Addressee};
-use crate::store::{Approach, DeclineFriend, Friend, OncePerSignature, RemoveFriend};
+use crate::store::{DeclineFriend, Friend, OncePerSignature, RemoveFriend};
 use crate::users::Caller;
 
 /// An entry of `availabilities`: a friend and what a client needs to write to one.

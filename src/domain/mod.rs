@@ -2,7 +2,11 @@
 //!
 //! [`Parse::parse`] is the only way to make most of these values from text, so whatever holds one need not check it again.
 
+mod access;
 mod availability;
+mod change_set;
+mod conversation;
+mod friendship;
 mod id;
 mod limits;
 mod message;
@@ -16,7 +20,11 @@ mod timestamp;
 mod user;
 mod workspace;
 
+pub use access::{Access, Relation};
 pub use availability::Availability;
+pub use change_set::{ChangeSet, Origin, Subject};
+pub use conversation::{Head, Incoming, Position};
+pub use friendship::{Approach, Approached, Between, FriendRequest};
 pub use id::{ApiKey, ConversationId, Email, Instance, MessageId, Signature, StationId, UserId};
 pub use limits::Limits;
 pub use message::{Data, Kind, Message};

@@ -2,7 +2,7 @@
 
 use super::changes::ids;
 use super::error::Doing as _;
-use super::queue::WriteOp;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{Availability, UserId};

@@ -1,12 +1,12 @@
 //! Whom a user has blocked. What a block does to messages and clears is found out where these are judged.
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::are_friends;
-use super::queue::WriteOp;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, friend_requests, participants};
-use crate::domain::{Refusal, StationId, UserId};
+use crate::domain::{ChangeSet, Refusal, StationId, Subject, UserId};
 use crate::store::WriteError;
 
 /// Maximum users that one user blocks: more than one meets, and few enough for one answer.
@@ -98,11 +98,11 @@ impl ChangeBlock {
         if self.blocked {
             friend_requests::silence(tx, self.other, user).await?;
         }
-        let mut changes = ChangeLog::default().with(user, Subject::Lists, self.station);
+        let mut changes = ChangeSet::default().with(user, Subject::Lists, self.station);
         // What the other one is told is what the end of a friendship tells.
         if are_friends(tx, user, self.other).await? {
             changes.add(self.other, Subject::Friend(user), None);
         }
-        changes.record(tx).await
+        ChangeLog::from(changes).record(tx).await
     }
 }

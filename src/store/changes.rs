@@ -1,18 +1,20 @@
 //! What has changed for whom: each thing once, with the number of its newest change. How far a station has been
 //! told is a number too, so what it is still to be told is a query, which survives restarts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
 
 use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
 use super::message_ids::hash;
-use super::queue::{Batched, WriteOp};
 use super::values::{ManyRows, ROWS};
+use super::write_op::{Batched, WriteOp};
 use super::write_tx::WriteTx;
 use super::{Error, OncePerSignature, Store, WireText, stored, stored_number};
-use crate::domain::{ApiKey, ConversationId, Parse, Replay, StationId, UserId};
+use crate::domain::{
+    ApiKey, ChangeSet, ConversationId, Origin, Parse, Replay, StationId, Subject, UserId,
+};
 use crate::store::WriteError;
 
 /// All changes of one transaction that concern a user share the user's next number.
@@ -116,26 +118,6 @@ const POSITION: &str = "
 
 const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_number = $1";
 
-/// What may change for a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Subject {
-    /// Messages, reports or the user's own properties of a conversation.
-    Conversation(ConversationId),
-    /// What the user sees of a friend, or whether it is one.
-    Friend(UserId),
-    /// The conversations, the friend requests or the blocks of the user.
-    Lists,
-}
-
-/// Where the changes of one subject were made, for one user, within one transaction.
-#[derive(Clone, Copy)]
-struct Made {
-    /// The user's own station that made the newest; `None` for the doing of others.
-    at: Option<StationId>,
-    /// Whether another one was made elsewhere.
-    elsewhere: bool,
-}
-
 /// The numbers that stand for ids in these tables. They never change.
 #[derive(Default)]
 struct Numbers {
@@ -143,26 +125,21 @@ struct Numbers {
     conversations: HashMap<ConversationId, i64>,
 }
 
-/// The changes of one transaction.
+/// Records the changes of one transaction, with the numbers that are known already.
 #[derive(Default)]
 pub(super) struct ChangeLog {
-    made: BTreeMap<(UserId, Subject), Made>,
+    /// The changes.
+    pub(super) set: ChangeSet,
     known: Numbers,
 }
 
+impl From<ChangeSet> for ChangeLog {
+    fn from(set: ChangeSet) -> Self {
+        Self { set, known: Numbers::default() }
+    }
+}
+
 impl ChangeLog {
-    /// Something has changed for this user, at this station of the user's if at any.
-    pub(super) fn add(&mut self, user: UserId, subject: Subject, at: Option<StationId>) {
-        let made = self.made.entry((user, subject)).or_insert(Made { at, elsewhere: false });
-        *made = Made { at, elsewhere: made.elsewhere || made.at != at };
-    }
-
-    /// The same, as one expression.
-    pub(super) fn with(mut self, user: UserId, subject: Subject, at: Option<StationId>) -> Self {
-        self.add(user, subject, at);
-        self
-    }
-
     /// The number of a user, who need not be looked up then.
     pub(super) fn know_user(&mut self, user: UserId, number: i64) {
         self.known.users.insert(user, number);
@@ -173,38 +150,38 @@ impl ChangeLog {
         self.known.conversations.insert(conversation, number);
     }
 
-    /// Numbers them, and tells the users of them once they are committed.
+    /// Numbers the changes, and notifies the users once they are committed.
     pub(super) async fn record(mut self, tx: &mut WriteTx) -> Result<(), Error> {
         self.look_up(tx).await?;
-        for ((user, _), made) in &self.made {
-            tx.notify(*user, made.at.filter(|_| !made.elsewhere));
+        for (user, _, origin) in self.set.iter() {
+            tx.notify(user, origin.station.filter(|_| !origin.is_mixed));
         }
-        let mut users: Vec<_> = self.made.keys().map(|(user, _)| *user).collect();
+        let mut users: Vec<_> = self.set.iter().map(|(user, ..)| user).collect();
         users.dedup();
         let known = |user| self.known.users.get(user).copied();
         let users: Vec<_> = users.iter().filter_map(known).collect();
         for users in users.chunks(ROWS) {
             number(tx, users);
         }
-        let rows: Vec<_> = self.made.iter().filter_map(|made| self.known.row(made)).collect();
+        let rows: Vec<_> = self.set.iter().filter_map(|change| self.known.row(change)).collect();
         for rows in rows.chunks(ROWS) {
             record_rows(tx, rows);
         }
         Ok(())
     }
 
-    /// Finds the numbers of those whose are not known.
+    /// Finds the numbers that are not known.
     async fn look_up(&mut self, tx: &mut WriteTx) -> Result<(), Error> {
         let Numbers { users, conversations } = &mut self.known;
         let mut unknown_users = Vec::new();
         let mut unknown_conversations = Vec::new();
-        for (user, subject) in self.made.keys() {
-            unknown_users.extend((!users.contains_key(user)).then_some(*user));
+        for (user, subject, _) in self.set.iter() {
+            unknown_users.extend((!users.contains_key(&user)).then_some(user));
             match subject {
-                Subject::Conversation(id) if !conversations.contains_key(id) => {
-                    unknown_conversations.push(*id);
+                Subject::Conversation(id) if !conversations.contains_key(&id) => {
+                    unknown_conversations.push(id);
                 }
-                Subject::Friend(id) if !users.contains_key(id) => unknown_users.push(*id),
+                Subject::Friend(id) if !users.contains_key(&id) => unknown_users.push(id),
                 _ => {}
             }
         }
@@ -221,18 +198,18 @@ struct Row {
     user: i64,
     kind: i64,
     subject: i64,
-    made: Made,
+    origin: Origin,
 }
 
 impl Numbers {
     /// `None` where there is no such user or conversation.
-    fn row(&self, ((user, subject), made): (&(UserId, Subject), &Made)) -> Option<Row> {
+    fn row(&self, (user, subject, origin): (UserId, Subject, Origin)) -> Option<Row> {
         let (kind, subject) = match subject {
-            Subject::Conversation(id) => (1, *self.conversations.get(id)?),
-            Subject::Friend(id) => (2, *self.users.get(id)?),
+            Subject::Conversation(id) => (1, *self.conversations.get(&id)?),
+            Subject::Friend(id) => (2, *self.users.get(&id)?),
             Subject::Lists => (3, 0),
         };
-        Some(Row { user: *self.users.get(user)?, kind, subject, made: *made })
+        Some(Row { user: *self.users.get(&user)?, kind, subject, origin })
     }
 }
 
@@ -263,13 +240,13 @@ fn number(tx: &mut WriteTx, users: &[i64]) {
 }
 
 fn record_rows(tx: &mut WriteTx, rows: &[Row]) {
-    tx.defer(&RECORD, rows, |Row { user, kind, subject, made }, values| {
+    tx.defer(&RECORD, rows, |Row { user, kind, subject, origin }, values| {
         values
             .add(*user)
             .add(*kind)
             .add(*subject)
-            .add(made.at.as_ref().map_or(0, bits))
-            .add(made.elsewhere);
+            .add(origin.station.as_ref().map_or(0, bits))
+            .add(origin.is_mixed);
     });
 }
 

@@ -3,15 +3,16 @@
 use sqlx::SqliteConnection;
 use std::convert::Infallible;
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::error::Doing as _;
-use super::participants::Access;
-use super::queue::WriteOp;
 use super::readers::BatchQuery;
 use super::values::{ManyRows, Values};
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, stored};
-use crate::domain::{ConversationId, Instance, Refusal, StationId, UserId};
+use crate::domain::{
+    Access, ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId,
+};
 use crate::store::WriteError;
 
 /// The conversation object of the protocol (docs/protocol.md#the-conversation-object-d) for participant `p` of conversation `c`. All
@@ -205,11 +206,12 @@ impl WriteOp for Clear {
         if instance != self.instance.as_str() {
             return Err(Refusal::InstanceChanged.into());
         }
-        Access::of(&access)?.refuse_write()?;
+        stored::<Access>(&access)?.refuse_write()?;
         self.begin_generation(tx, generation, next_seq > 1).await?;
         let subject = Subject::Conversation(self.conversation);
-        let changes = ChangeLog::default().with(self.user, subject, self.station);
-        changes.with(stored(&other)?, subject, None).record(tx).await?;
+        let changes = ChangeSet::default().with(self.user, subject, self.station);
+        let changes = changes.with(stored(&other)?, subject, None);
+        ChangeLog::from(changes).record(tx).await?;
         let object = object(tx.connection().await?, self.conversation, self.user).await?;
         Ok(object.ok_or(Refusal::ConversationNotFound)?)
     }

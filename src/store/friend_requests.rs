@@ -3,18 +3,17 @@
 //! Who asks must not learn whether the addressee exists, has declined, or has blocked the asker. So a request
 //! is kept whoever it is for, and one that is not to be shown is silent and otherwise like any other.
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::error::Doing as _;
-use super::friends::{end_friendship, friendship_ended};
-use super::queue::WriteOp;
+use super::friends::end_friendship;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Befriend, Error, Store, WireText};
-use crate::domain::{Refusal, StationId, UserId};
+use crate::domain::{
+    Approach, Approached, Between, ChangeSet, FriendRequest, Refusal, StationId, Subject, UserId,
+};
 use crate::store::WriteError;
 use std::convert::Infallible;
-
-/// Maximum open requests of one user: few enough that no user fills the database or tries addresses in bulk.
-const MOST_OPEN_REQUESTS: u16 = 200;
 
 /// The most incoming requests that are shown: how many there are is up to others.
 const MOST_SHOWN: u16 = 200;
@@ -58,10 +57,6 @@ const TAKE_BACK: &str = "
 const TAKE_BACK_SILENT: &str = "
     UPDATE friend_requests SET is_open = FALSE WHERE from_id = $1 AND to_id = $2 AND is_open";
 
-const FORGET: &str = "
-    DELETE FROM friend_requests
-    WHERE (from_id = $1 AND to_id = $2) OR (from_id = $2 AND to_id = $1)";
-
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)";
 
 /// The open requests of a user, in ascending order of the ids: objects, separated by commas.
@@ -86,15 +81,6 @@ impl Store {
         let (incoming, outgoing) = requests.doing("listing friend requests")?;
         Ok(Requests { incoming, outgoing })
     }
-}
-
-/// How one becomes a friend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Approach {
-    /// By asking, or where the other one has asked by accepting.
-    Add,
-    /// By accepting what the other one has asked and the user is shown.
-    Accept,
 }
 
 /// Asks a user for friendship, or accepts what that user has asked.
@@ -125,21 +111,18 @@ impl WriteOp for ApproachFriend {
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
         let between = sqlx::query_as(BETWEEN).bind(self.user.as_str()).bind(self.other.as_str());
         let between = between.fetch_one(tx.connection().await?).await;
-        let (are_friends, theirs_is_silent, mine_is_open, open): (bool, Option<bool>, bool, i64) =
+        let (are_friends, theirs_is_silent, has_asked, open_requests): (_, Option<bool>, _, _) =
             between.doing("judging a friend request")?;
-        match (self.approach, theirs_is_silent) {
-            _ if are_friends => {}
-            (Approach::Add, Some(_)) | (Approach::Accept, Some(false)) => {
+        let theirs = theirs_is_silent
+            .map(|is_silent| if is_silent { FriendRequest::Silent } else { FriendRequest::Shown });
+        let between = Between { are_friends, theirs, has_asked, open_requests };
+        match self.approach.decide(between)? {
+            Approached::Nothing => {}
+            Approached::Ask => self.ask(tx).await?,
+            Approached::Befriend => {
                 let befriend = self.befriend.as_ref().ok_or(Refusal::Outdated)?;
                 befriend.make(tx, self.station).await?;
             }
-            (Approach::Accept, _) => {}
-            (Approach::Add, None) if mine_is_open => {}
-            (Approach::Add, None) if open >= i64::from(MOST_OPEN_REQUESTS) => {
-                let what = "open friend requests";
-                return Err(Refusal::TooMany { what, most: MOST_OPEN_REQUESTS.into() }.into());
-            }
-            (Approach::Add, None) => self.ask(tx).await?,
         }
         Ok(())
     }
@@ -151,11 +134,11 @@ impl ApproachFriend {
         let ask = sqlx::query_scalar(ASK).bind(user.as_str()).bind(self.other.as_str());
         let is_silent: bool =
             ask.fetch_one(tx.connection().await?).await.doing("storing a friend request")?;
-        let mut changes = ChangeLog::default().with(user, Subject::Lists, self.station);
+        let mut changes = ChangeSet::default().with(user, Subject::Lists, self.station);
         if !is_silent && exists(tx, self.other).await? {
             changes.add(self.other, Subject::Lists, None);
         }
-        changes.record(tx).await
+        ChangeLog::from(changes).record(tx).await
     }
 }
 
@@ -176,7 +159,8 @@ impl WriteOp for DeclineFriend {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         if silence(tx, self.other, self.user).await? {
-            ChangeLog::default().with(self.user, Subject::Lists, self.station).record(tx).await?;
+            let changes = ChangeSet::default().with(self.user, Subject::Lists, self.station);
+            ChangeLog::from(changes).record(tx).await?;
         }
         Ok(())
     }
@@ -199,9 +183,9 @@ impl WriteOp for RemoveFriend {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         let user = self.user;
-        let mut changes = ChangeLog::default();
+        let mut changes = ChangeSet::default();
         if end_friendship(tx, user, self.other).await? {
-            changes = friendship_ended(user, self.other, self.station);
+            changes = ChangeSet::end_of_friendship(user, self.other, self.station);
         }
         if changes_request(tx, TAKE_BACK, user, self.other).await? {
             changes.add(user, Subject::Lists, self.station);
@@ -211,7 +195,7 @@ impl WriteOp for RemoveFriend {
         } else if changes_request(tx, TAKE_BACK_SILENT, user, self.other).await? {
             changes.add(user, Subject::Lists, self.station);
         }
-        changes.record(tx).await?;
+        ChangeLog::from(changes).record(tx).await?;
         Ok(())
     }
 }
@@ -231,11 +215,6 @@ async fn changes_request(
 /// Shows a request to its addressee no more; whether it was shown.
 pub(super) async fn silence(tx: &mut WriteTx, from: UserId, to: UserId) -> Result<bool, Error> {
     changes_request(tx, SILENCE, from, to).await
-}
-
-/// Forgets what two users have asked each other.
-pub(super) async fn forget(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
-    changes_request(tx, FORGET, one, other).await.map(drop)
 }
 
 async fn exists(tx: &mut WriteTx, user: UserId) -> Result<bool, Error> {

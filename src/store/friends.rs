@@ -3,12 +3,14 @@
 use sqlx::SqliteConnection;
 use std::convert::Infallible;
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::error::Doing as _;
-use super::queue::WriteOp;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, friend_requests, participants, stored};
-use crate::domain::{Availability, ConversationId, Email, Instance, Refusal, StationId, UserId};
+use super::{Error, Store, participants, stored};
+use crate::domain::{
+    Availability, ChangeSet, ConversationId, Email, Instance, Refusal, StationId, UserId,
+};
 use crate::keys::PublicKey;
 use crate::store::WriteError;
 
@@ -44,6 +46,10 @@ const FULL: &str = "
     WHERE user_id IN ($1, $2)
         AND NOT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2)
     GROUP BY user_id HAVING count(*) >= $3 ORDER BY user_id LIMIT 1";
+
+const FORGET_REQUESTS: &str = "
+    DELETE FROM friend_requests
+    WHERE (from_id = $1 AND to_id = $2) OR (from_id = $2 AND to_id = $1)";
 
 const NICK: &str = "SELECT nick FROM users WHERE id = $1";
 
@@ -199,13 +205,9 @@ impl Befriend {
         if befriend.rows_affected() > 0 {
             self.add_conversation(tx, ConversationId::one_to_one(one, other)).await?;
             participants::settle(tx, one, other).await?;
-            friend_requests::forget(tx, one, other).await?;
-            let changes = ChangeLog::default()
-                .with(one, Subject::Lists, at)
-                .with(one, Subject::Friend(other), at)
-                .with(other, Subject::Lists, None)
-                .with(other, Subject::Friend(one), None);
-            changes.record(tx).await?;
+            forget_requests(tx, one, other).await?;
+            let changes = ChangeSet::new_friendship(one, other, at);
+            ChangeLog::from(changes).record(tx).await?;
         }
         Ok(())
     }
@@ -230,6 +232,12 @@ impl Befriend {
         participants::name_people(tx, conversation, self.wrappings[0].user).await?;
         Ok(())
     }
+}
+
+/// Forgets what two users have asked each other.
+async fn forget_requests(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
+    let forget = sqlx::query(FORGET_REQUESTS).bind(one.as_str()).bind(other.as_str());
+    forget.execute(tx.connection().await?).await.map(drop).doing("forgetting friend requests")
 }
 
 /// Refuses a new friendship where one of the two has the maximum of friends.
@@ -257,7 +265,8 @@ impl WriteOp for Unfriend {
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let ended = end_friendship(tx, self.0, self.1).await?;
         if ended {
-            friendship_ended(self.0, self.1, None).record(tx).await?;
+            let changes = ChangeSet::end_of_friendship(self.0, self.1, None);
+            ChangeLog::from(changes).record(tx).await?;
         }
         Ok(ended)
     }
@@ -276,10 +285,4 @@ pub(super) async fn end_friendship(
         participants::settle(tx, one, other).await?;
     }
     Ok(ended)
-}
-
-/// What the two are to be told when the first one has ended their friendship, at this station if at any.
-pub(super) fn friendship_ended(one: UserId, other: UserId, at: Option<StationId>) -> ChangeLog {
-    let changes = ChangeLog::default().with(one, Subject::Friend(other), at);
-    changes.with(other, Subject::Friend(one), None)
 }

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::message_ids::{Listed, RecentIds, hash, list, listed_place};
-use super::participants::Access;
-use super::queue::Batched;
 use super::row_keys::place;
 use super::values::ManyRows;
+use super::write_op::Batched;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored, stored_number};
 use crate::domain::{
-    ConversationId, Instance, Limits, Message, Refusal, StationId, Timestamp, UserId,
+    Access, ConversationId, Head, Incoming, Instance, Limits, Message, Refusal, StationId, Subject,
+    Timestamp, UserId,
 };
 use crate::store::WriteError;
 
@@ -90,25 +90,19 @@ impl Store {
     }
 }
 
-/// What [`PRECHECK`] says of a message: the sender's conversation as it stands before this run.
+/// What [`PRECHECK`] says of a message: the sender's conversation as it stands before this batch.
 struct Precheck {
     conversation_number: i64,
-    instance: Instance,
     generation: i64,
-    next_seq: i64,
-    max_accepted_at: i64,
-    longest_data: i64,
-    data_bytes: i64,
-    /// What the sender may do.
+    head: Head,
     access: Access,
     sender_number: i64,
     recipient_number: i64,
     recipient: UserId,
-    /// The youngest messages.
     recent: RecentIds,
-    /// Where the message is that has the ID already, unless it is one of the youngest.
+    /// The row key of the message that has the ID already, unless it is a recent one.
     known_at: Option<i64>,
-    /// What stands for the message's ID.
+    /// The hash of the message's ID.
     hash: i64,
 }
 
@@ -120,28 +114,31 @@ impl Precheck {
         let conversation_number = stored_number(next()?)?;
         let instance = stored(next()?)?;
         let generation = stored_number(next()?)?;
-        let next_seq = stored_number(next()?)?;
-        Ok(Self {
-            conversation_number,
+        let head = Head {
             instance,
-            generation,
-            next_seq,
+            next_seq: stored_number(next()?)?,
+            last_access: 0,
             max_accepted_at: stored_number(next()?)?,
             longest_data: stored_number(next()?)?,
             data_bytes: stored_number(next()?)?,
-            access: Access::of(next()?)?,
+        };
+        Ok(Self {
+            conversation_number,
+            generation,
+            access: stored(next()?)?,
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
             recipient: stored(next()?)?,
-            recent: RecentIds::read(next()?, next_seq)?,
+            recent: RecentIds::read(next()?, head.next_seq)?,
             known_at: values.next().map(stored_number).transpose()?,
+            head,
             hash,
         })
     }
 
-    /// The places among which a message is that may have the ID already.
+    /// The row keys among which a message is that may have the ID already.
     fn known_within(&self) -> Option<Range<i64>> {
-        let next = place(self.generation, self.next_seq);
+        let next = place(self.generation, self.head.next_seq);
         match self.known_at {
             Some(place) => Some(place..place + 1),
             None => self.recent.may_have(self.hash).then(|| self.recent.row_keys(next)),
@@ -149,21 +146,15 @@ impl Precheck {
     }
 }
 
-/// A conversation as this run leaves it.
-struct Head {
-    next_seq: i64,
-    /// The second in which the newest message was accepted.
-    last_access: i64,
-    /// The latest second in which a message was accepted: a clock may be set back.
-    max_accepted_at: i64,
-    longest_data: i64,
-    data_bytes: i64,
+/// A conversation as this batch leaves it.
+struct Conversation {
+    head: Head,
     recent: RecentIds,
-    /// Places in the run of the messages that this run stores.
+    /// The messages that this batch stores, by their numbers in it.
     stored: Vec<usize>,
 }
 
-/// A message that gets a place in its conversation.
+/// A message that is stored.
 struct Row {
     place: i64,
     nth: usize,
@@ -171,12 +162,12 @@ struct Row {
     accepted_at: i64,
 }
 
-/// A run of messages that is being stored.
-struct Run {
+/// A batch of messages that is being stored.
+struct AddBatch {
     /// Maximum bytes of data of one conversation.
-    conversation_bytes: i64,
+    quota: i64,
     /// By the numbers of the conversations.
-    heads: HashMap<i64, Head>,
+    conversations: HashMap<i64, Conversation>,
     rows: Vec<Row>,
     /// IDs that are to be listed.
     listed: Vec<Listed>,
@@ -186,38 +177,26 @@ struct Run {
 impl Batched for AddMessage {
     type Outcome = Result<(), Refusal>;
 
-    /// A refused one takes no place in its conversation.
-    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<Result<(), Refusal>>, Error> {
-        add_all(tx, all).await
+    /// Judges and stores messages in their order. A refused one takes no position in its conversation.
+    async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<Self::Outcome>, Error> {
+        let precheck = precheck(tx, all).await?;
+        let mut batch = AddBatch::new(tx.limits());
+        let mut outcomes = Vec::with_capacity(all.len());
+        for (nth, precheck) in precheck.into_iter().enumerate() {
+            let Some(precheck) = precheck else {
+                outcomes.push(Err(Refusal::ConversationNotFound));
+                continue;
+            };
+            let is_repeat = is_repeat(tx, all[nth], &precheck).await?;
+            outcomes.push(batch.add(all, nth, &precheck, is_repeat));
+        }
+        batch.write(tx, all).await?;
+        Ok(outcomes)
     }
 }
 
-/// Judges and stores a run of messages in their order.
-async fn add_all(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Result<(), Refusal>>, Error> {
-    let precheck = precheck(tx, all).await?;
-    let mut run = Run::new(tx.limits());
-    let mut outcomes = Vec::with_capacity(all.len());
-    for (nth, precheck) in precheck.into_iter().enumerate() {
-        let Some(precheck) = precheck else {
-            outcomes.push(Err(Refusal::ConversationNotFound));
-            continue;
-        };
-        let repeats = repeats(tx, all[nth], &precheck).await?;
-        outcomes.push(run.place_message(all, nth, &precheck, repeats));
-    }
-    if !run.rows.is_empty() {
-        run.rows.sort_unstable_by_key(|row| row.place);
-        let Run { heads, rows, listed, changes, .. } = run;
-        insert(tx, all, &rows);
-        list(tx, listed);
-        advance(tx, all, &heads);
-        changes.record(tx).await?;
-    }
-    Ok(outcomes)
-}
-
-/// Where a message with this ID is stored: whether it is this very one.
-async fn repeats(
+/// Whether a stored message with this ID is this very one; `None` where none has the ID.
+async fn is_repeat(
     tx: &mut WriteTx,
     add: &AddMessage,
     precheck: &Precheck,
@@ -236,83 +215,79 @@ async fn repeats(
     repeats.fetch_optional(tx.connection().await?).await.doing("comparing a repeated message")
 }
 
-impl Run {
+impl AddBatch {
     fn new(limits: &Limits) -> Self {
-        let conversation_bytes = match i64::try_from(limits.conversation_bytes) {
+        let quota = match i64::try_from(limits.conversation_bytes) {
             Ok(0) | Err(_) => i64::MAX,
             Ok(bytes) => bytes,
         };
         Self {
-            conversation_bytes,
-            heads: HashMap::new(),
+            quota,
+            conversations: HashMap::new(),
             rows: Vec::new(),
             listed: Vec::new(),
             changes: ChangeLog::default(),
         }
     }
 
-    /// Decides about one message; where it is to be stored, gives it the next place.
-    fn place_message(
+    /// Judges one message, and gives it the next position where it is to be stored.
+    fn add(
         &mut self,
         all: &[&AddMessage],
         nth: usize,
         precheck: &Precheck,
-        repeats: Option<bool>,
+        is_repeat: Option<bool>,
     ) -> Result<(), Refusal> {
         let add = all[nth];
-        if precheck.instance != add.instance {
-            return Err(Refusal::InstanceChanged);
-        }
-        let head = self.heads.entry(precheck.conversation_number).or_insert_with(|| Head {
-            next_seq: precheck.next_seq,
-            last_access: 0,
-            max_accepted_at: precheck.max_accepted_at,
-            longest_data: precheck.longest_data,
-            data_bytes: precheck.data_bytes,
+        let number = precheck.conversation_number;
+        let conversation = self.conversations.entry(number).or_insert_with(|| Conversation {
+            head: precheck.head.clone(),
             recent: precheck.recent.clone(),
             stored: Vec::new(),
         });
         let same_id = |&earlier: &usize| all[earlier].message.id == add.message.id;
-        let earlier = head.stored.iter().copied().find(same_id).map(|earlier| all[earlier]);
-        let repeats_earlier =
-            earlier.map(|earlier| earlier.sender == add.sender && earlier.message == add.message);
-        match repeats.or(repeats_earlier) {
-            Some(true) => return Ok(()),
-            Some(false) => return Err(Refusal::MessageConflict),
-            None => precheck.access.refuse_write()?,
-        }
-        let bytes = i64::try_from(add.message.data.len()).unwrap_or(i64::MAX);
-        let data_bytes = head.data_bytes.saturating_add(bytes);
-        if data_bytes > self.conversation_bytes {
-            let limit = self.conversation_bytes;
-            return Err(Refusal::QuotaExceeded { bytes: data_bytes, limit });
-        }
-        head.data_bytes = data_bytes;
-        head.last_access = add.now.unix();
-        head.max_accepted_at = head.max_accepted_at.max(head.last_access);
-        head.longest_data = head.longest_data.max(bytes);
-        let place = place(precheck.generation, head.next_seq);
-        self.listed.extend(head.recent.push(place, precheck.hash));
-        self.rows.push(Row {
-            place,
-            nth,
-            sender_number: precheck.sender_number,
-            accepted_at: head.max_accepted_at,
-        });
-        head.stored.push(nth);
-        head.next_seq += 1;
+        let earlier = conversation.stored.iter().copied().find(same_id);
+        let is_same = |earlier: usize| {
+            all[earlier].sender == add.sender && all[earlier].message == add.message
+        };
+        let incoming = Incoming {
+            instance: add.instance,
+            access: precheck.access,
+            is_repeat: is_repeat.or(earlier.map(is_same)),
+            data_bytes: i64::try_from(add.message.data.len()).unwrap_or(i64::MAX),
+            now: add.now,
+        };
+        let Some(position) = conversation.head.accept(incoming, self.quota)? else {
+            return Ok(());
+        };
+        let place = place(precheck.generation, position.seq);
+        self.listed.extend(conversation.recent.push(place, precheck.hash));
+        conversation.stored.push(nth);
+        let sender_number = precheck.sender_number;
+        self.rows.push(Row { place, nth, sender_number, accepted_at: position.accepted_at });
         self.note(add, precheck);
         Ok(())
     }
 
-    /// What both participants are to be told of a message.
+    /// Notes what both participants are to be told of a message.
     fn note(&mut self, add: &AddMessage, precheck: &Precheck) {
         let subject = Subject::Conversation(add.conversation);
         self.changes.know_conversation(add.conversation, precheck.conversation_number);
         self.changes.know_user(add.sender, precheck.sender_number);
         self.changes.know_user(precheck.recipient, precheck.recipient_number);
-        self.changes.add(add.sender, subject, add.station);
-        self.changes.add(precheck.recipient, subject, None);
+        self.changes.set.add(add.sender, subject, add.station);
+        self.changes.set.add(precheck.recipient, subject, None);
+    }
+
+    async fn write(mut self, tx: &mut WriteTx, all: &[&AddMessage]) -> Result<(), Error> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        self.rows.sort_unstable_by_key(|row| row.place);
+        insert(tx, all, &self.rows);
+        list(tx, self.listed);
+        advance(tx, all, &self.conversations);
+        self.changes.record(tx).await
     }
 }
 
@@ -359,11 +334,12 @@ fn insert(tx: &mut WriteTx, all: &[&AddMessage], rows: &[Row]) {
     });
 }
 
-fn advance(tx: &mut WriteTx, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
-    let last = |(number, head): (&i64, &Head)| Some((*number, *head.stored.last()?));
-    let changed: Vec<_> = heads.iter().filter_map(last).collect();
-    tx.defer(&ADVANCE, &changed, |(number, last), values| {
-        let head = &heads[number];
+fn advance(tx: &mut WriteTx, all: &[&AddMessage], conversations: &HashMap<i64, Conversation>) {
+    let changed = conversations.iter().filter_map(|(number, conversation)| {
+        Some((*number, conversation, *conversation.stored.last()?))
+    });
+    let changed: Vec<_> = changed.collect();
+    tx.defer(&ADVANCE, &changed, |(number, Conversation { head, recent, .. }, last), values| {
         values
             .add(*number)
             .add(head.next_seq)
@@ -372,6 +348,6 @@ fn advance(tx: &mut WriteTx, all: &[&AddMessage], heads: &HashMap<i64, Head>) {
             .add(head.max_accepted_at)
             .add(head.longest_data)
             .add(head.data_bytes)
-            .add(head.recent.bytes());
+            .add(recent.bytes());
     });
 }

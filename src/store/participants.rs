@@ -3,7 +3,7 @@
 use super::Error;
 use super::error::Doing as _;
 use super::write_tx::WriteTx;
-use crate::domain::{ConversationId, Refusal, UserId};
+use crate::domain::{Access, ConversationId, Relation, UserId};
 
 const ADD: &str = "
     INSERT INTO participants (place, user_id, user_number, conversation_id, conversation_number,
@@ -33,55 +33,14 @@ const NAME_PEOPLE: &str = name_people!("conversation_id = $1 AND user_id = $2");
 
 const NAME_PEOPLE_OF: &str = name_people!("user_id = $1");
 
-/// What two may do in their conversation follows from friends and blocks.
-const SETTLE: &str = "
-    UPDATE participants SET standing = (
-        SELECT CASE
-            WHEN EXISTS (SELECT 1 FROM blocks b
-                         WHERE b.user_id = participants.user_id AND b.blocked_id = o.user_id)
-            THEN 'blocked'
-            WHEN EXISTS (SELECT 1 FROM blocks b
-                         WHERE b.user_id = o.user_id AND b.blocked_id = participants.user_id)
-                 OR NOT EXISTS (SELECT 1 FROM friends f
-                                WHERE f.user_id = participants.user_id AND f.friend_id = o.user_id)
-            THEN 'not_friends'
-            ELSE 'open' END
-        FROM participants o
-        WHERE o.conversation_number = participants.conversation_number
-            AND o.user_id <> participants.user_id)
-    WHERE conversation_number = (SELECT number FROM conversations WHERE id = $1)";
+/// What the first of two users is to the other.
+const RELATION: &str = "
+    SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
+           EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
+           EXISTS (SELECT 1 FROM blocks WHERE user_id = $2 AND blocked_id = $1)";
 
-/// What a participant may do in a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Everything.
-    Open,
-    /// Read: the participant has blocked the other one.
-    Blocked,
-    /// Read: the two are not friends, or the other one has blocked the participant.
-    NotFriends,
-}
-
-impl Access {
-    /// Refuses what needs more than reading.
-    pub(super) fn refuse_write(self) -> Result<(), Refusal> {
-        match self {
-            Self::Open => Ok(()),
-            Self::Blocked => Err(Refusal::Blocked),
-            Self::NotFriends => Err(Refusal::NotFriends),
-        }
-    }
-
-    /// What the column says.
-    pub(super) fn of(text: &str) -> Result<Self, Error> {
-        match text {
-            "open" => Ok(Self::Open),
-            "blocked" => Ok(Self::Blocked),
-            "not_friends" => Ok(Self::NotFriends),
-            _ => Err(Error::not_as_stored("what a participant may do")),
-        }
-    }
-}
+const SET_ACCESS: &str =
+    "UPDATE participants SET standing = $3 WHERE conversation_id = $1 AND user_id = $2";
 
 /// Adds a participant with the conversation's secret and its name, both wrapped for this one.
 pub(super) async fn add(
@@ -118,13 +77,20 @@ pub(super) async fn name_people_of(tx: &mut WriteTx, user: UserId) -> Result<(),
     name.execute(tx.connection().await?).await.map(drop).doing("naming the people of conversations")
 }
 
-/// Settles what two may do in their conversation, if they have one, after a change of what they are to each other.
+/// Writes down what two users may do in their conversation, if they have one, after a change of what they are to each other.
 pub(super) async fn settle(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
-    let settle =
-        sqlx::query(SETTLE).bind(ConversationId::one_to_one(one, other).as_str().to_owned());
-    settle
-        .execute(tx.connection().await?)
-        .await
-        .map(drop)
-        .doing("settling what participants may do")
+    let relation = sqlx::query_as(RELATION).bind(one.as_str()).bind(other.as_str());
+    let relation = relation.fetch_one(tx.connection().await?).await;
+    let (are_friends, blocks, is_blocked) =
+        relation.doing("reading what two users are to each other")?;
+    let relation = Relation { are_friends, blocks, is_blocked };
+    let conversation = ConversationId::one_to_one(one, other);
+    for (user, relation) in [(one, relation), (other, relation.of_other())] {
+        let set = sqlx::query(SET_ACCESS)
+            .bind(conversation.as_str())
+            .bind(user.as_str())
+            .bind(Access::between(relation).as_str());
+        set.execute(tx.connection().await?).await.doing("settling what a participant may do")?;
+    }
+    Ok(())
 }

@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::conversations::conversation_object;
 use super::error::Doing as _;
-use super::queue::Batched;
 use super::values::ManyRows;
+use super::write_op::Batched;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, stored_number};
-use crate::domain::{ConversationId, Property, Refusal, Replay, StationId};
+use crate::domain::{ConversationId, Property, Refusal, Replay, StationId, Subject};
 use crate::store::WriteError;
 
 /// What decides about each change: one text for all, with a comma between two changes and a space between two values. They
@@ -136,7 +136,8 @@ async fn change_all(
             let user = change.replay.user;
             changes.know_user(user, participant.user_number);
             changes.know_conversation(change.conversation, participant.conversation_number);
-            changes.add(user, Subject::Conversation(change.conversation), change.station);
+            let subject = Subject::Conversation(change.conversation);
+            changes.set.add(user, subject, change.station);
             made.push((*change, participant.place));
         }
     }

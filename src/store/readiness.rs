@@ -13,7 +13,7 @@ use sqlx::Row as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Doing as _;
-use super::queue::WriteOp;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::writer::Writer;
 use super::{Error, Store};

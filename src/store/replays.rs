@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use super::error::Doing as _;
-use super::queue::WriteOp;
 use super::values::ManyRows;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError};
 use crate::domain::{Refusal, Replay, Timestamp};

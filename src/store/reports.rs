@@ -3,16 +3,17 @@
 use sqlx::{FromRow, SqliteConnection};
 use std::convert::Infallible;
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::message_ids::{hashes_of, listed_place, place_of_id, run};
-use super::queue::WriteOp;
 use super::row_keys::place;
 use super::values::ManyRows;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{
-    ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Timestamp, UserId,
+    ChangeSet, ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Subject,
+    Timestamp, UserId,
 };
 use crate::store::WriteError;
 
@@ -153,8 +154,8 @@ impl WriteOp for Report {
         if self.make(tx, &mut making).await? {
             let subject = Subject::Conversation(self.conversation);
             let other = stored(&making.head.other)?;
-            let changes = ChangeLog::default().with(user, subject, self.station);
-            let mut changes = changes.with(other, subject, None);
+            let changes = ChangeSet::default().with(user, subject, self.station);
+            let mut changes = ChangeLog::from(changes.with(other, subject, None));
             changes.know_user(user, making.head.user_number);
             changes.know_user(other, making.head.other_number);
             changes.know_conversation(self.conversation, making.head.number);
@@ -217,7 +218,7 @@ impl WriteOp for MarkDelivered {
         if making.make(tx, ReportType::Delivered, &which).await? {
             let subject = Subject::Conversation(conversation);
             let sender = stored(&making.head.other)?;
-            let mut changes = ChangeLog::default().with(sender, subject, None);
+            let mut changes = ChangeLog::from(ChangeSet::default().with(sender, subject, None));
             changes.know_user(sender, making.head.other_number);
             changes.know_conversation(conversation, making.head.number);
             changes.record(tx).await?;

@@ -10,8 +10,8 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::error::Doing as _;
-use super::queue::WriteOp;
 use super::wal::{END_LOG, execute};
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, schema};
 use crate::domain::Parse as _;

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use sqlx::{FromRow, SqliteConnection};
 
 use super::error::Doing as _;
-use super::queue::WriteOp;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{Email, StationId, Timestamp, UserId};

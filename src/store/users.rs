@@ -6,13 +6,15 @@ use std::convert::Infallible;
 use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, SqliteConnection};
 
-use super::changes::{ChangeLog, Subject};
+use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::friend_ids;
-use super::queue::WriteOp;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, participants, stored};
-use crate::domain::{ApiKey, ConversationId, Email, FullName, Nick, Refusal, UserId};
+use crate::domain::{
+    ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
+};
 use crate::keys::PublicKey;
 use crate::store::WriteError;
 
@@ -337,7 +339,7 @@ impl WriteOp for RenameUser {
             }
             participants::name_people_of(tx, self.user).await?;
             let friends = friend_ids(tx.connection().await?, self.user).await?;
-            self.changes(&friends).record(tx).await?;
+            ChangeLog::from(self.changes(&friends)).record(tx).await?;
         }
         match &self.full_name {
             Some(full_name) => Ok(set(tx, SET_FULL_NAME, self.user, full_name.as_str()).await?),
@@ -348,8 +350,8 @@ impl WriteOp for RenameUser {
 
 impl RenameUser {
     /// The user and all partners see another nick in their conversation, and friends in their friend.
-    fn changes(&self, friends: &[UserId]) -> ChangeLog {
-        let mut changes = ChangeLog::default();
+    fn changes(&self, friends: &[UserId]) -> ChangeSet {
+        let mut changes = ChangeSet::default();
         for partner in self.display_names.keys() {
             let conversation = ConversationId::one_to_one(self.user, *partner);
             changes.add(self.user, Subject::Conversation(conversation), None);

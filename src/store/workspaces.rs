@@ -1,7 +1,7 @@
 //! Workspaces: who has registered which name.
 
 use super::error::Doing as _;
-use super::queue::WriteOp;
+use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, stored};
 use crate::domain::{Email, Refusal, Timestamp, UserId, WorkspaceName};

@@ -1,0 +1,110 @@
+//! What a participant may do in a conversation.
+
+use super::{Parse, Refusal};
+
+/// What a participant may do in a conversation of two. It follows from friendships and blocks, see [`Access::between`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Open,
+    /// Read: the participant has blocked the other one.
+    Blocked,
+    /// Read: the two are not friends, or the other one has blocked the participant. A block must not look otherwise than the end
+    /// of the friendship.
+    NotFriends,
+}
+
+/// What two users are to each other, seen by the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// Whether they are friends.
+    pub are_friends: bool,
+    /// Whether the first one has blocked the other.
+    pub blocks: bool,
+    /// Whether the other one has blocked the first.
+    pub is_blocked: bool,
+}
+
+impl Relation {
+    /// The same, seen by the other one.
+    #[must_use]
+    pub fn of_other(self) -> Self {
+        Self { are_friends: self.are_friends, blocks: self.is_blocked, is_blocked: self.blocks }
+    }
+}
+
+impl Access {
+    /// What the first of two users may do in their conversation.
+    #[must_use]
+    pub fn between(relation: Relation) -> Self {
+        match relation {
+            Relation { blocks: true, .. } => Self::Blocked,
+            Relation { are_friends: true, is_blocked: false, .. } => Self::Open,
+            _ => Self::NotFriends,
+        }
+    }
+
+    /// Refuses what needs more than reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Blocked`], [`Refusal::NotFriends`].
+    pub fn refuse_write(self) -> Result<(), Refusal> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Blocked => Err(Refusal::Blocked),
+            Self::NotFriends => Err(Refusal::NotFriends),
+        }
+    }
+
+    /// The word that is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Blocked => "blocked",
+            Self::NotFriends => "not_friends",
+        }
+    }
+}
+
+impl Parse for Access {
+    const EXPECTED: &'static str = "open, blocked or not_friends";
+
+    fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Open, Self::Blocked, Self::NotFriends];
+        all.into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(are_friends: bool, blocks: bool, is_blocked: bool) -> Access {
+        Access::between(Relation { are_friends, blocks, is_blocked })
+    }
+
+    #[test]
+    fn only_friends_without_blocks_write() {
+        assert_eq!(access(true, false, false), Access::Open);
+        assert_eq!(access(false, false, false), Access::NotFriends);
+    }
+
+    #[test]
+    fn a_block_looks_like_the_end_of_the_friendship_to_the_other_one() {
+        for are_friends in [true, false] {
+            assert_eq!(access(are_friends, false, true), access(false, false, false));
+            for is_blocked in [true, false] {
+                assert_eq!(access(are_friends, true, is_blocked), Access::Blocked);
+            }
+        }
+    }
+
+    #[test]
+    fn stored_words_are_read_back() {
+        for access in [Access::Open, Access::Blocked, Access::NotFriends] {
+            assert_eq!(Access::parse(access.as_str()), Some(access));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How messages are put into a conversation.
+
+use super::{Access, Instance, Refusal, Timestamp};
+
+/// The end of a conversation: what decides about the next message, and what each stored one changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The current instance.
+    pub instance: Instance,
+    /// The sequence number of the next message. The first is 1.
+    pub next_seq: i64,
+    /// The second in which the newest message was accepted, by a clock that may be set back.
+    pub last_access: i64,
+    /// The latest second in which a message was accepted.
+    pub max_accepted_at: i64,
+    /// Bytes of the longest data of a message.
+    pub longest_data: i64,
+    /// Bytes of the data of all messages.
+    pub data_bytes: i64,
+}
+
+/// A message for a conversation, as far as the rules need to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming {
+    /// The instance that its sender takes for the current one.
+    pub instance: Instance,
+    /// What its sender may do.
+    pub access: Access,
+    /// Whether a stored message with its ID is this very one; `None` where no message has the ID.
+    pub is_repeat: Option<bool>,
+    /// Bytes of its data.
+    pub data_bytes: i64,
+    /// The second in which the server got it.
+    pub now: Timestamp,
+}
+
+/// The position of a message that is to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Its sequence number.
+    pub seq: i64,
+    /// The second of its acceptance, which never falls within an instance.
+    pub accepted_at: i64,
+}
+
+impl Head {
+    /// Judges a message and gives it the next position; `None` where it is stored already. What is refused changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::InstanceChanged`], [`Refusal::MessageConflict`], [`Refusal::Blocked`], [`Refusal::NotFriends`],
+    /// [`Refusal::QuotaExceeded`] above `quota` bytes of data.
+    pub fn accept(&mut self, message: Incoming, quota: i64) -> Result<Option<Position>, Refusal> {
+        if message.instance != self.instance {
+            return Err(Refusal::InstanceChanged);
+        }
+        match message.is_repeat {
+            // A friendship that has ended makes no difference: at worst its sender is told that the message is stored.
+            Some(true) => return Ok(None),
+            Some(false) => return Err(Refusal::MessageConflict),
+            None => message.access.refuse_write()?,
+        }
+        let data_bytes = self.data_bytes.saturating_add(message.data_bytes);
+        if data_bytes > quota {
+            return Err(Refusal::QuotaExceeded { bytes: data_bytes, limit: quota });
+        }
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.data_bytes = data_bytes;
+        self.longest_data = self.longest_data.max(message.data_bytes);
+        self.last_access = message.now.unix();
+        self.max_accepted_at = self.max_accepted_at.max(self.last_access);
+        Ok(Some(Position { seq, accepted_at: self.max_accepted_at }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::Parse as _;
+
+    fn instance(text: &str) -> Instance {
+        Instance::parse(text).unwrap()
+    }
+
+    fn head() -> Head {
+        Head {
+            instance: instance("aaaaaaaaaa"),
+            next_seq: 1,
+            last_access: 0,
+            max_accepted_at: 0,
+            longest_data: 0,
+            data_bytes: 0,
+        }
+    }
+
+    fn message() -> Incoming {
+        Incoming {
+            instance: instance("aaaaaaaaaa"),
+            access: Access::Open,
+            is_repeat: None,
+            data_bytes: 10,
+            now: Timestamp::from_unix(100).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_refused_message_changes_nothing() {
+        let old = Incoming { instance: instance("bbbbbbbbbb"), ..message() };
+        let conflict = Incoming { is_repeat: Some(false), ..message() };
+        let blocked = Incoming { access: Access::Blocked, ..message() };
+        let stranger = Incoming { access: Access::NotFriends, ..message() };
+        let large = Incoming { data_bytes: 101, ..message() };
+        for (message, refusal) in [
+            (old, Refusal::InstanceChanged),
+            (conflict, Refusal::MessageConflict),
+            (blocked, Refusal::Blocked),
+            (stranger, Refusal::NotFriends),
+            (large, Refusal::QuotaExceeded { bytes: 101, limit: 100 }),
+        ] {
+            let mut head = head();
+            assert_eq!(head.accept(message, 100), Err(refusal));
+            assert_eq!(head, self::head());
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_stored_once_whatever_its_sender_may_do_now() {
+        for access in [Access::Open, Access::Blocked, Access::NotFriends] {
+            let mut head = head();
+            let repeat = Incoming { is_repeat: Some(true), access, ..message() };
+            assert_eq!(head.accept(repeat, 0), Ok(None));
+            assert_eq!(head, self::head());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn positions_have_no_gap_and_their_dates_never_fall(
+            messages in prop::collection::vec((0_i64..50, 0_i64..1000), 0..100)
+        ) {
+            let (mut head, mut positions, mut stored) = (head(), Vec::new(), 0);
+            for (data_bytes, second) in messages {
+                let now = Timestamp::from_unix(second).unwrap();
+                let accepted = head.accept(Incoming { data_bytes, now, ..message() }, 1000);
+                if let Ok(position) = accepted {
+                    positions.extend(position);
+                    stored += data_bytes;
+                }
+            }
+            prop_assert!(stored <= 1000 && stored == head.data_bytes);
+            prop_assert!(positions.iter().zip(1..).all(|(position, seq)| position.seq == seq));
+            prop_assert!(positions.is_sorted_by_key(|position| position.accepted_at));
+            let last = positions.last().map_or(0, |position| position.accepted_at);
+            prop_assert_eq!(last, head.max_accepted_at);
+        }
+    }
+}

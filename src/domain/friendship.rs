@@ -1,0 +1,109 @@
+//! How two users become friends.
+
+use super::Refusal;
+
+/// Maximum open requests of one user: few enough that no user fills the database or tries addresses in bulk.
+const MOST_OPEN_REQUESTS: u16 = 200;
+
+/// How a user becomes a friend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approach {
+    /// By asking, or where the other one has asked by accepting.
+    Add,
+    /// By accepting what the other one has asked and the user is shown.
+    Accept,
+}
+
+/// An open request for friendship.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FriendRequest {
+    /// Its addressee is shown it.
+    Shown,
+    /// It is not to be shown: the addressee has declined one or blocked the user who asks. To that user it looks like any other.
+    Silent,
+}
+
+/// What is between a user who approaches and the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Between {
+    /// Whether they are friends.
+    pub are_friends: bool,
+    /// What the other one has asked.
+    pub theirs: Option<FriendRequest>,
+    /// Whether the user has asked already.
+    pub has_asked: bool,
+    /// Open requests of the user to anyone.
+    pub open_requests: u32,
+}
+
+/// What an approach turns into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approached {
+    /// They become friends.
+    Befriend,
+    /// The user asks.
+    Ask,
+    /// Nothing is to be changed.
+    Nothing,
+}
+
+impl Approach {
+    /// Decides what the approach turns into. To the user who approaches, each of them looks the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TooMany`] where the user has the maximum of open requests.
+    pub fn decide(self, between: Between) -> Result<Approached, Refusal> {
+        if between.are_friends {
+            return Ok(Approached::Nothing);
+        }
+        match (self, between.theirs) {
+            (Self::Add, Some(_)) | (Self::Accept, Some(FriendRequest::Shown)) => {
+                Ok(Approached::Befriend)
+            }
+            (Self::Accept, _) => Ok(Approached::Nothing),
+            (Self::Add, None) if between.has_asked => Ok(Approached::Nothing),
+            (Self::Add, None) if between.open_requests >= MOST_OPEN_REQUESTS.into() => {
+                let (what, most) = ("open friend requests", MOST_OPEN_REQUESTS.into());
+                Err(Refusal::TooMany { what, most })
+            }
+            (Self::Add, None) => Ok(Approached::Ask),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRANGERS: Between =
+        Between { are_friends: false, theirs: None, has_asked: false, open_requests: 0 };
+
+    #[test]
+    fn two_who_ask_each_other_are_friends() {
+        assert_eq!(Approach::Add.decide(STRANGERS), Ok(Approached::Ask));
+        for theirs in [FriendRequest::Shown, FriendRequest::Silent] {
+            let asked = Between { theirs: Some(theirs), ..STRANGERS };
+            assert_eq!(Approach::Add.decide(asked), Ok(Approached::Befriend));
+        }
+    }
+
+    #[test]
+    fn only_a_request_that_is_shown_is_accepted() {
+        let asked = |theirs| Approach::Accept.decide(Between { theirs, ..STRANGERS });
+        assert_eq!(asked(Some(FriendRequest::Shown)), Ok(Approached::Befriend));
+        assert_eq!(asked(Some(FriendRequest::Silent)), Ok(Approached::Nothing));
+        assert_eq!(asked(None), Ok(Approached::Nothing));
+    }
+
+    #[test]
+    fn asking_twice_and_asking_a_friend_change_nothing() {
+        let full = Between { open_requests: 200, ..STRANGERS };
+        for between in [Between { has_asked: true, ..full }, Between { are_friends: true, ..full }]
+        {
+            assert_eq!(Approach::Add.decide(between), Ok(Approached::Nothing));
+        }
+        let refused = Approach::Add.decide(full);
+        assert_eq!(refused, Err(Refusal::TooMany { what: "open friend requests", most: 200 }));
+    }
+}
