@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::app::App;
 use crate::domain::{Availability, UserId};
-use crate::error::Error;
-use crate::store::{self, OncePerSignature, SetAvailability};
+use crate::live::Hub;
+use crate::notifications::PresenceFeed;
+use crate::store::{self, OncePerSignature, SetAvailability, Store, WriteError};
 use crate::users::Caller;
 
 /// How long friends are not told of a user's next change.
@@ -191,49 +191,55 @@ impl Drop for Listens {
 /// # Errors
 ///
 /// [`Refusal::Replayed`](crate::domain::Refusal::Replayed), and where the store failed.
-pub async fn choose(app: &App, caller: &Caller, availability: Availability) -> Result<(), Error> {
+pub async fn choose(
+    store: &Store,
+    presence: &Presence,
+    caller: &Caller,
+    availability: Availability,
+) -> Result<(), WriteError> {
     let change = SetAvailability { user: caller.user, availability };
-    let before = app.store.write(OncePerSignature { replay: caller.replay, change }).await?;
-    app.presence.chose(caller.user, before, availability);
+    let before = store.write(OncePerSignature { replay: caller.replay, change }).await?;
+    presence.chose(caller.user, before, availability);
     Ok(())
 }
 
-/// Tells friends of what changes, until the server closes.
-pub async fn tell_friends(app: Arc<App>) {
-    let work = async {
-        let mut swept_at = Instant::now();
-        loop {
-            sleep(LOOK_EVERY).await;
-            if swept_at.elapsed() >= SWEEP_EVERY {
-                app.presence.sweep();
-                swept_at = Instant::now();
-            }
-            for user in app.presence.due() {
-                if let Err(error) = tell_friends_of(&app, user).await {
+/// Tells friends of what changes, until this is dropped.
+pub async fn tell_friends(store: &Store, presence: &Presence, feed: &PresenceFeed, hub: &Hub) {
+    let mut swept_at = Instant::now();
+    loop {
+        sleep(LOOK_EVERY).await;
+        if swept_at.elapsed() >= SWEEP_EVERY {
+            presence.sweep();
+            swept_at = Instant::now();
+        }
+        for user in presence.due() {
+            match friends_to_tell(store, presence, user).await {
+                Ok(friends) => {
+                    for friend in friends {
+                        feed.changed(friend, user);
+                        hub.wake(friend, None);
+                    }
+                }
+                Err(error) => {
                     tracing::warn!(%error, "telling friends of an availability failed");
-                    app.presence.failed(user);
+                    presence.failed(user);
                 }
             }
         }
-    };
-    tokio::select! {
-        () = work => {}
-        () = app.shutdown.closing() => {}
     }
 }
 
-async fn tell_friends_of(app: &App, user: UserId) -> Result<(), store::Error> {
-    let Some(seen_by) = app.store.seen_by(user).await? else {
-        return Ok(());
-    };
-    // Who has become a friend meanwhile may have seen the user as before, so friends are read once more.
-    if app.presence.shows(user, seen_by.chosen)
-        && let Some(seen_by) = app.store.seen_by(user).await?
-    {
-        for friend in seen_by.friends {
-            app.presence_feed.changed(friend, user);
-            app.hub.wake(friend, None);
-        }
+/// The friends for whom a user has changed.
+async fn friends_to_tell(
+    store: &Store,
+    presence: &Presence,
+    user: UserId,
+) -> Result<Vec<UserId>, store::Error> {
+    let Some(seen_by) = store.seen_by(user).await? else { return Ok(Vec::new()) };
+    if !presence.shows(user, seen_by.chosen) {
+        return Ok(Vec::new());
     }
-    Ok(())
+    // A user who has become a friend meanwhile may have seen the state before, so friends are read once more.
+    let seen_by = store.seen_by(user).await?;
+    Ok(seen_by.map_or_else(Vec::new, |seen_by| seen_by.friends))
 }

@@ -130,7 +130,7 @@ impl Server {
         // The lock is held until the database is closed.
         let Self { app, listener, tasks, lock: _lock } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
-        tasks.spawn(availability::tell_friends(Arc::clone(&app)));
+        tasks.spawn(tell_friends(Arc::clone(&app)));
         tasks.spawn(wake_listeners(Arc::clone(&app)));
         let to_the_end = async {
             let mut serving = pin!(api::serve(listener, Arc::clone(&app)));
@@ -166,6 +166,15 @@ impl Server {
             ended = to_the_end => ended,
             () = too_long => Err(Error::Unfinished),
         }
+    }
+}
+
+/// Tells friends of what a user is seen as, until the server closes.
+async fn tell_friends(app: Arc<App>) {
+    let App { store, presence, presence_feed, hub, shutdown, .. } = &*app;
+    tokio::select! {
+        () = availability::tell_friends(store, presence, presence_feed, hub) => {}
+        () = shutdown.closing() => {}
     }
 }
 

@@ -8,6 +8,7 @@ use crate::error::Error;
 
 pub async fn choose(request: Request<'_>, chosen: Availability) -> Result<Reply, Error> {
     drop(request.fields);
-    availability::choose(request.app, &request.caller, chosen).await?;
+    let (app, caller) = (request.app, &request.caller);
+    availability::choose(&app.store, &app.presence, caller, chosen).await?;
     Ok(Reply::ok())
 }
