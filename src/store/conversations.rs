@@ -5,6 +5,7 @@ use std::convert::Infallible;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::objects::conversation_object;
 use super::readers::BatchQuery;
 use super::values::{ManyRows, Values};
 use super::write_op::WriteOp;
@@ -15,34 +16,14 @@ use crate::domain::{
 };
 use crate::store::WriteError;
 
-/// The conversation object of the protocol (docs/protocol.md#the-conversation-object-d) for participant `p` of conversation `c`. All
-/// that is not quoted here is hexadecimal, base64, alphanumeric or a colour, and needs no escape.
-macro_rules! conversation_object {
-    () => {
-        r#" concat('{"id":"', p.conversation_id, '","isgroup":false,"participantids":[', p.people,
-            '],"displayname":"', p.display_name,
-            '","lastmessageid":"', c.last_message_id,
-            '","lastreportid":"', c.last_report_id,
-            '","lastaccess":', c.last_access,
-            ',"secret":"', p.secret,
-            '","instance":"', c.instance,
-            '","mutedby":[', CASE WHEN p.is_muted THEN '"' || p.user_id || '"' END,
-            '],"favoriteby":[', CASE WHEN p.is_favorite THEN '"' || p.user_id || '"' END,
-            '],"hiddenby":[', CASE WHEN p.is_hidden THEN '"' || p.user_id || '"' END,
-            '],"properties":[{"userid":"', p.user_id,
-            '","ismuted":', CASE WHEN p.is_muted THEN 'true' ELSE 'false' END,
-            ',"isfavorite":', CASE WHEN p.is_favorite THEN 'true' ELSE 'false' END,
-            ',"hideid":', json_quote(p.hide_id),
-            ',"listitembackgroundcolor":"', p.background_color, '"}]}') "#
-    };
-}
-
-pub(super) use conversation_object;
-
 const CONVERSATION: &str = concat!(
-    "SELECT",
+    "SELECT concat(",
     conversation_object!(),
-    "FROM participants p JOIN conversations c ON c.number = p.conversation_number
+    ")
+     FROM participants p
+     JOIN conversations c ON c.number = p.conversation_number
+     JOIN users u ON u.number = p.user_number
+     JOIN users o ON o.number = p.partner_number
      WHERE p.conversation_id = $1 AND p.user_id = $2"
 );
 
@@ -50,13 +31,14 @@ const CONVERSATION: &str = concat!(
 static CONVERSATIONS: ManyRows = ManyRows::values_of(
     concat!(
         "SELECT string_agg(object, ',') FROM (
-     SELECT",
+     SELECT concat(",
         conversation_object!(),
-        "AS object
+        ") AS object
      FROM users u
      CROSS JOIN participants p
          ON p.place > u.number << 32 AND p.place < (u.number + 1) << 32
      CROSS JOIN conversations c ON c.number = p.conversation_number
+     CROSS JOIN users o ON o.number = p.partner_number
      WHERE u.id = ? ORDER BY c.last_access DESC, c.id) AS mine"
     ),
     1,

@@ -6,6 +6,7 @@
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::end_friendship;
+use super::objects::friend_request_object;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Befriend, Error, Store, WireText};
@@ -18,17 +19,21 @@ use std::convert::Infallible;
 /// The most incoming requests that are shown: how many there are is up to others.
 const MOST_SHOWN: u16 = 200;
 
-const REQUESTS: &str = r#"
-    SELECT coalesce((
-               SELECT string_agg('{"userid":"' || from_id || '","nick":' || json_quote(nick) || '}',
-                                 ',' ORDER BY from_id)
-               FROM (SELECT r.from_id, u.nick
-                     FROM friend_requests r JOIN users u ON u.id = r.from_id
-                     WHERE r.to_id = $1 AND r.is_open AND NOT r.is_silent
-                     ORDER BY r.from_id LIMIT $2) AS shown), ''),
-           coalesce((
-               SELECT string_agg('{"userid":"' || to_id || '","nick":""}', ',' ORDER BY to_id)
-               FROM friend_requests WHERE from_id = $1 AND is_open), '')"#;
+const REQUESTS: &str = concat!(
+    "SELECT coalesce((
+                SELECT string_agg(concat(",
+    friend_request_object!("from_id", "nick"),
+    "), ',' ORDER BY from_id)
+                FROM (SELECT r.from_id, u.nick
+                      FROM friend_requests r JOIN users u ON u.id = r.from_id
+                      WHERE r.to_id = $1 AND r.is_open AND NOT r.is_silent
+                      ORDER BY r.from_id LIMIT $2) AS shown), ''),
+            coalesce((
+                SELECT string_agg(concat(",
+    friend_request_object!("to_id", "''"),
+    "), ',' ORDER BY to_id)
+                FROM friend_requests WHERE from_id = $1 AND is_open), '')"
+);
 
 /// Whether the two are friends, whether the other's open request is silent, whether there is one of the
 /// user's own, and how many of these there are in all.

@@ -226,10 +226,11 @@ impl Befriend {
         if added.rows_affected() == 0 {
             return Ok(());
         }
-        for Wrapping { user, secret, display_name, .. } in &self.wrappings {
-            participants::add(tx, conversation, *user, secret, display_name).await?;
+        let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
+        for (wrapping, users) in self.wrappings.iter().zip([[one, other], [other, one]]) {
+            let Wrapping { secret, display_name, .. } = wrapping;
+            participants::add(tx, conversation, users, secret, display_name).await?;
         }
-        participants::name_people(tx, conversation, self.wrappings[0].user).await?;
         Ok(())
     }
 }

@@ -291,9 +291,9 @@ impl AddBatch {
     }
 }
 
-/// What the column `type` holds for this type.
-fn type_column(kind: &str) -> Option<String> {
-    (kind != "Message").then(|| serde_json::Value::from(kind).to_string())
+/// What the column `type` holds for this type: NULL stands for the usual one.
+fn type_column(kind: &str) -> Option<&str> {
+    (kind != "Message").then_some(kind)
 }
 
 /// What decides about each message; `None` where the sender has no such conversation.

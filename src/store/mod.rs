@@ -18,6 +18,7 @@ mod invariants;
 mod measures;
 mod message_ids;
 mod messages;
+mod objects;
 mod pages;
 mod participants;
 mod properties;

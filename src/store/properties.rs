@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::changes::ChangeLog;
-use super::conversations::conversation_object;
 use super::error::Doing as _;
+use super::objects::conversation_object;
 use super::values::ManyRows;
 use super::write_op::Batched;
 use super::write_tx::WriteTx;
@@ -44,12 +44,14 @@ static SET: ManyRows = ManyRows::new(
 /// The conversation objects of participants, each behind its participant's place. No text of JSON holds a line break.
 static OBJECTS: ManyRows = ManyRows::new(
     concat!(
-        "SELECT string_agg(concat(p.place, ' ',",
+        "SELECT string_agg(concat(p.place, ' ', ",
         conversation_object!(),
         "), '\n')
          FROM (VALUES {rows}) AS wanted
          CROSS JOIN participants p ON p.place = wanted.column1
-         CROSS JOIN conversations c ON c.number = p.conversation_number"
+         CROSS JOIN conversations c ON c.number = p.conversation_number
+         CROSS JOIN users u ON u.number = p.user_number
+         CROSS JOIN users o ON o.number = p.partner_number"
     ),
     1,
 );

@@ -11,7 +11,7 @@ use super::error::Doing as _;
 use super::friends::friend_ids;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, participants, stored};
+use super::{Error, Store, stored};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
 };
@@ -337,7 +337,6 @@ impl WriteOp for RenameUser {
                     .bind(display_name);
                 renamed.execute(tx.connection().await?).await.doing("changing a display name")?;
             }
-            participants::name_people_of(tx, self.user).await?;
             let friends = friend_ids(tx.connection().await?, self.user).await?;
             ChangeLog::from(self.changes(&friends)).record(tx).await?;
         }

@@ -296,7 +296,7 @@ async fn nobody_fails_for_a_neighbour() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut database = database(&world).await;
-    let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages WHEN NEW.type = '\"Boom\"'
+    let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages WHEN NEW.type = 'Boom'
                    BEGIN SELECT RAISE(ABORT, 'boom'); END";
     sqlx::query(trigger).execute(&mut database).await.unwrap();
     let (first, second) = (current(&alice).await, Instance::generate());

@@ -1,6 +1,9 @@
 //! The statements that make pages.
 
 use super::super::message_ids::{listed_place, place_of_id, run};
+use super::super::objects::{
+    damaged_message_object, damaged_report_object, message_object, message_type, report_object,
+};
 use super::super::values::ManyRows;
 
 /// Maximum bytes of a message object beside its data: a test compares it with what the encoder writes.
@@ -20,10 +23,13 @@ macro_rules! max_report_bytes {
 /// The bytes of a message object.
 macro_rules! message_bytes {
     () => {
-        r#"octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
-                          + octet_length(m.id) + octet_length(coalesce(m.type, '"Message"'))
-                          + octet_length('yyyy-MM-dd HH:mm:ss') + octet_length(m.valid_until)
+        concat!(
+            r#"octet_length('{"ID":"","Type":,"Created":"","ValidUntil":"","Data":""}')
+                          + octet_length(m.id) + octet_length("#,
+            message_type!(),
+            r#") + octet_length('yyyy-MM-dd HH:mm:ss') + octet_length(m.valid_until)
                           + octet_length(m.data)"#
+        )
     };
 }
 
@@ -55,22 +61,6 @@ macro_rules! first_since {
               )
               SELECT low FROM search WHERE low >= high)"
         )
-    };
-}
-
-/// A message object, of texts that are what was stored.
-macro_rules! message_object {
-    () => {
-        r#"'{"ID":"', m.id, '","Type":', coalesce(m.type, '"Message"'), ',"Created":"', datetime(m.created, 'unixepoch'),
-       '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}'"#
-    };
-}
-
-/// A report object.
-macro_rules! report_object {
-    () => {
-        r#"'{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created, '","MessageID":"', about.id,
-       '","UserID":"', r.user_id, '"}'"#
     };
 }
 
@@ -282,18 +272,10 @@ pub(super) const MESSAGES: &str = messages_between!(message_object!());
 
 pub(super) const REPORTS: &str = reports_between!(report_object!());
 
-/// The same for texts that are not what was stored: each is written as a JSON string, whatever it holds.
-pub(super) const DAMAGED_MESSAGES: &str = messages_between!(
-    r#"'{"ID":', json_quote(m.id), ',"Type":',
-       CASE WHEN m.type IS NULL THEN '"Message"' WHEN json_valid(m.type) THEN m.type ELSE json_quote(m.type) END,
-       ',"Created":"', datetime(m.created, 'unixepoch'), '","ValidUntil":', json_quote(m.valid_until),
-       ',"Data":', json_quote(m.data), '}'"#
-);
+/// The same for texts that are not what was stored.
+pub(super) const DAMAGED_MESSAGES: &str = messages_between!(damaged_message_object!());
 
-pub(super) const DAMAGED_REPORTS: &str = reports_between!(
-    r#"'{"ID":', json_quote(r.id), ',"Type":', json_quote(r.type), ',"Created":', json_quote(r.created),
-       ',"MessageID":', json_quote(about.id), ',"UserID":', json_quote(r.user_id), '}'"#
-);
+pub(super) const DAMAGED_REPORTS: &str = reports_between!(damaged_report_object!());
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,291 @@
+//! JSON objects of the wire that statements write.
+//!
+//! A page of 50 messages is one row of text: as 50 rows of columns each of them would cross a thread, at an eighth of the speed.
+//! Each macro is the argument list of an SQL `concat` for one object. Its Rust counterpart is in the tests, which compare
+//! both byte for byte. What is not quoted by `json_quote` is hexadecimal, base64, alphanumeric, a date or a colour.
+
+/// The conversation object (docs/protocol.md#the-conversation-object-d) for participant `p` of conversation `c`, who is user `u`.
+/// The other one is user `o`.
+macro_rules! conversation_object {
+    () => {
+        concat!(
+            r#"'{"id":"', p.conversation_id, '","isgroup":false,"participantids":["', min(u.id, o.id), '","', max(u.id, o.id),
+            '"],"participants":[', CASE WHEN u.id < o.id THEN "#,
+            crate::store::objects::participant!("u"),
+            r#" || ',' || "#,
+            crate::store::objects::participant!("o"),
+            r#" ELSE "#,
+            crate::store::objects::participant!("o"),
+            r#" || ',' || "#,
+            crate::store::objects::participant!("u"),
+            r#" END, '],"displayname":"', p.display_name,
+            '","lastmessageid":"', c.last_message_id,
+            '","lastreportid":"', c.last_report_id,
+            '","lastaccess":', c.last_access,
+            ',"secret":"', p.secret,
+            '","instance":"', c.instance,
+            '","mutedby":[', CASE WHEN p.is_muted THEN '"' || p.user_id || '"' END,
+            '],"favoriteby":[', CASE WHEN p.is_favorite THEN '"' || p.user_id || '"' END,
+            '],"hiddenby":[', CASE WHEN p.is_hidden THEN '"' || p.user_id || '"' END,
+            '],"properties":[{"userid":"', p.user_id,
+            '","ismuted":', CASE WHEN p.is_muted THEN 'true' ELSE 'false' END,
+            ',"isfavorite":', CASE WHEN p.is_favorite THEN 'true' ELSE 'false' END,
+            ',"hideid":', json_quote(p.hide_id),
+            ',"listitembackgroundcolor":"', p.background_color, '"}]}'"#
+        )
+    };
+}
+
+/// An entry of `participants`, as an expression.
+macro_rules! participant {
+    ($user:literal) => {
+        concat!(
+            r#"'{"userid":"' || "#,
+            $user,
+            r#".id || '","username":' || json_quote("#,
+            $user,
+            ".nick) || '}'"
+        )
+    };
+}
+
+/// Message `m` (docs/protocol.md#messages-d).
+macro_rules! message_object {
+    () => {
+        concat!(
+            r#"'{"ID":"', m.id, '","Type":', "#,
+            crate::store::objects::message_type!(),
+            r#", ',"Created":"', datetime(m.created, 'unixepoch'),
+            '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}'"#
+        )
+    };
+}
+
+/// The type of message `m`, as an expression.
+macro_rules! message_type {
+    () => {
+        r#"CASE WHEN m.type IS NULL THEN '"Message"' ELSE json_quote(m.type) END"#
+    };
+}
+
+/// Report `r` of message `about` (docs/protocol.md#reports).
+macro_rules! report_object {
+    () => {
+        r#"'{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created, '","MessageID":"', about.id,
+           '","UserID":"', r.user_id, '"}'"#
+    };
+}
+
+/// Message `m`, of texts that are not what was stored: each is written as a JSON string, whatever it holds.
+macro_rules! damaged_message_object {
+    () => {
+        concat!(
+            r#"'{"ID":', json_quote(m.id), ',"Type":', "#,
+            crate::store::objects::message_type!(),
+            r#", ',"Created":"', datetime(m.created, 'unixepoch'), '","ValidUntil":', json_quote(m.valid_until),
+            ',"Data":', json_quote(m.data), '}'"#
+        )
+    };
+}
+
+/// The same for report `r` of message `about`.
+macro_rules! damaged_report_object {
+    () => {
+        r#"'{"ID":', json_quote(r.id), ',"Type":', json_quote(r.type), ',"Created":', json_quote(r.created),
+           ',"MessageID":', json_quote(about.id), ',"UserID":', json_quote(r.user_id), '}'"#
+    };
+}
+
+/// An entry of `incoming` or `outgoing` (docs/protocol.md#requests-1): a user's id and nick, as expressions.
+macro_rules! friend_request_object {
+    ($id:literal, $nick:literal) => {
+        concat!(r#"'{"userid":"', "#, $id, r#", '","nick":', json_quote("#, $nick, r#"), '}'"#)
+    };
+}
+
+pub(super) use {
+    conversation_object, damaged_message_object, damaged_report_object, friend_request_object,
+    message_object, message_type, participant, report_object,
+};
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{AssertSqlSafe, ConnectOptions as _};
+
+    /// Texts that JSON has a special form for, or that other encoders escape.
+    const TEXTS: [&str; 8] = [
+        "plain",
+        "",
+        r#"a "quote" and a \ backslash/"#,
+        "\u{8}\u{c}\n\r\t",
+        "\u{1}\u{1f}\u{7f}",
+        "\u{2028}\u{2029} é ✓",
+        "😀 \u{10FFFF}",
+        "</script>",
+    ];
+
+    /// What SQLite makes of an object over these columns.
+    async fn written(object: &str, tables: &str, texts: &[&str]) -> String {
+        let mut database = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        let statement = format!("SELECT concat({object}) FROM {tables}");
+        let mut query = sqlx::query_scalar(AssertSqlSafe(statement));
+        for text in texts {
+            query = query.bind((*text).to_owned());
+        }
+        query.fetch_one(&mut database).await.unwrap()
+    }
+
+    fn json(object: &impl Serialize) -> String {
+        serde_json::to_string(object).unwrap()
+    }
+
+    #[derive(Serialize)]
+    struct Conversation<'a> {
+        id: &'a str,
+        isgroup: bool,
+        participantids: [&'a str; 2],
+        participants: [Participant<'a>; 2],
+        displayname: &'a str,
+        lastmessageid: &'a str,
+        lastreportid: &'a str,
+        lastaccess: i64,
+        secret: &'a str,
+        instance: &'a str,
+        mutedby: Vec<&'a str>,
+        favoriteby: Vec<&'a str>,
+        hiddenby: Vec<&'a str>,
+        properties: [Properties<'a>; 1],
+    }
+
+    #[derive(Clone, Copy, Serialize)]
+    struct Participant<'a> {
+        userid: &'a str,
+        username: &'a str,
+    }
+
+    #[derive(Serialize)]
+    struct Properties<'a> {
+        userid: &'a str,
+        ismuted: bool,
+        isfavorite: bool,
+        hideid: &'a str,
+        listitembackgroundcolor: &'a str,
+    }
+
+    #[tokio::test]
+    async fn conversations_are_those_of_serde() {
+        let rows = "(SELECT 'c1' AS conversation_id, $1 AS user_id, 'ZGlzcA==' AS display_name, 'c2Vj' AS secret,
+                            $5 AS is_muted, NOT $5 AS is_favorite, $5 AS is_hidden, $4 AS hide_id,
+                            '#bae1ff' AS background_color) AS p,
+                    (SELECT 'm-1' AS last_message_id, 'r1' AS last_report_id, 17 AS last_access,
+                            'aaaaaaaaaa' AS instance) AS c,
+                    (SELECT $1 AS id, $2 AS nick) AS u, (SELECT '55' AS id, $3 AS nick) AS o";
+        for text in TEXTS {
+            for (me, is_muted) in [("11", true), ("99", false)] {
+                let marks = if is_muted { "1" } else { "0" };
+                let texts = [me, text, "Bob", text, marks];
+                let written = written(conversation_object!(), rows, &texts).await;
+                let mut participants = [
+                    Participant { userid: me, username: text },
+                    Participant { userid: "55", username: "Bob" },
+                ];
+                participants.sort_by_key(|participant| participant.userid);
+                let by = |is_mine: bool| if is_mine { vec![me] } else { Vec::new() };
+                let expected = Conversation {
+                    id: "c1",
+                    isgroup: false,
+                    participantids: participants.map(|participant| participant.userid),
+                    participants,
+                    displayname: "ZGlzcA==",
+                    lastmessageid: "m-1",
+                    lastreportid: "r1",
+                    lastaccess: 17,
+                    secret: "c2Vj",
+                    instance: "aaaaaaaaaa",
+                    mutedby: by(is_muted),
+                    favoriteby: by(!is_muted),
+                    hiddenby: by(is_muted),
+                    properties: [Properties {
+                        userid: me,
+                        ismuted: is_muted,
+                        isfavorite: !is_muted,
+                        hideid: text,
+                        listitembackgroundcolor: "#bae1ff",
+                    }],
+                };
+                assert_eq!(written, json(&expected));
+            }
+        }
+    }
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Message<'a> {
+        #[serde(rename = "ID")]
+        id: &'a str,
+        r#type: &'a str,
+        created: &'a str,
+        valid_until: &'a str,
+        data: &'a str,
+    }
+
+    #[tokio::test]
+    async fn messages_are_those_of_serde() {
+        let rows = "(SELECT $1 AS id, nullif($2, 'Message') AS type, 1709907168 AS created, $3 AS valid_until,
+                            $4 AS data) AS m";
+        let created = "2024-03-08 14:12:48";
+        for r#type in TEXTS.into_iter().chain(["Message"]) {
+            let expected = Message { id: "m-1", r#type, created, valid_until: "", data: "aGk=" };
+            let texts = ["m-1", r#type, "", "aGk="];
+            assert_eq!(written(message_object!(), rows, &texts).await, json(&expected));
+            let expected =
+                Message { id: r#type, r#type, created, valid_until: r#type, data: r#type };
+            let texts = [r#type; 4];
+            assert_eq!(written(damaged_message_object!(), rows, &texts).await, json(&expected));
+        }
+    }
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Report<'a> {
+        #[serde(rename = "ID")]
+        id: &'a str,
+        r#type: &'a str,
+        created: &'a str,
+        #[serde(rename = "MessageID")]
+        message_id: &'a str,
+        #[serde(rename = "UserID")]
+        user_id: &'a str,
+    }
+
+    #[tokio::test]
+    async fn reports_are_those_of_serde() {
+        let rows = "(SELECT $1 AS id, $2 AS type, $3 AS created, $5 AS user_id) AS r, (SELECT $4 AS id) AS about";
+        let plain = ["r-1", "viewed", "2024-03-08 14:12:48", "m-1", "0f"];
+        let report = |[id, r#type, created, message_id, user_id]: [&'static str; 5]| {
+            json(&Report { id, r#type, created, message_id, user_id })
+        };
+        assert_eq!(written(report_object!(), rows, &plain).await, report(plain));
+        for text in TEXTS {
+            let damaged = [text; 5];
+            assert_eq!(written(damaged_report_object!(), rows, &damaged).await, report(damaged));
+        }
+    }
+
+    #[derive(Serialize)]
+    struct FriendRequest<'a> {
+        userid: &'a str,
+        nick: &'a str,
+    }
+
+    #[tokio::test]
+    async fn friend_requests_are_those_of_serde() {
+        for nick in TEXTS {
+            let object = friend_request_object!("$1", "$2");
+            let written = written(object, "(SELECT 1)", &["0f", nick]).await;
+            assert_eq!(written, json(&FriendRequest { userid: "0f", nick }));
+        }
+    }
+}
