@@ -7,8 +7,6 @@ UPDATE participants SET partner_number = coalesce((
     WHERE o.conversation_number = participants.conversation_number
         AND o.user_number <> participants.user_number), 0);
 ALTER TABLE participants DROP COLUMN people;
--- What a list of conversations shows of each partner.
-CREATE INDEX users_names ON users (number, id, nick);
 
 -- The type was a JSON string. NULL still stands for "Message", which most are.
 UPDATE messages SET type = type ->> '$' WHERE json_valid(type);

@@ -8,17 +8,12 @@
 /// The other one is user `o`.
 macro_rules! conversation_object {
     () => {
-        concat!(
-            r#"'{"id":"', p.conversation_id, '","isgroup":false,"participantids":["', min(u.id, o.id), '","', max(u.id, o.id),
-            '"],"participants":[', CASE WHEN u.id < o.id THEN "#,
-            crate::store::objects::participant!("u"),
-            r#" || ',' || "#,
-            crate::store::objects::participant!("o"),
-            r#" ELSE "#,
-            crate::store::objects::participant!("o"),
-            r#" || ',' || "#,
-            crate::store::objects::participant!("u"),
-            r#" END, '],"displayname":"', p.display_name,
+        r#"'{"id":"', p.conversation_id, '","isgroup":false,"participantids":["', min(u.id, o.id), '","', max(u.id, o.id),
+            '"],"participants":[{"userid":"', min(u.id, o.id),
+            '","username":', json_quote(CASE WHEN u.id < o.id THEN u.nick ELSE o.nick END),
+            '},{"userid":"', max(u.id, o.id),
+            '","username":', json_quote(CASE WHEN u.id < o.id THEN o.nick ELSE u.nick END),
+            '}],"displayname":"', p.display_name,
             '","lastmessageid":"', c.last_message_id,
             '","lastreportid":"', c.last_report_id,
             '","lastaccess":', c.last_access,
@@ -32,20 +27,6 @@ macro_rules! conversation_object {
             ',"isfavorite":', CASE WHEN p.is_favorite THEN 'true' ELSE 'false' END,
             ',"hideid":', json_quote(p.hide_id),
             ',"listitembackgroundcolor":"', p.background_color, '"}]}'"#
-        )
-    };
-}
-
-/// An entry of `participants`, as an expression.
-macro_rules! participant {
-    ($user:literal) => {
-        concat!(
-            r#"'{"userid":"' || "#,
-            $user,
-            r#".id || '","username":' || json_quote("#,
-            $user,
-            ".nick) || '}'"
-        )
     };
 }
 
@@ -105,7 +86,7 @@ macro_rules! friend_request_object {
 
 pub(super) use {
     conversation_object, damaged_message_object, damaged_report_object, friend_request_object,
-    message_object, message_type, participant, report_object,
+    message_object, message_type, report_object,
 };
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ async fn makes_older(place: &Workplace) -> Vec<u8> {
     let [file, wal] = files(place);
     let older = SqliteConnectOptions::new().filename(file).pragma("wal_autocheckpoint", "0");
     let mut older = older.connect().await.unwrap();
-    let statements = "DROP TABLE epoch; DROP INDEX users_names;
+    let statements = "DROP TABLE epoch;
                       ALTER TABLE participants DROP COLUMN partner_number;
                       ALTER TABLE participants ADD COLUMN people TEXT NOT NULL DEFAULT '';
                       DELETE FROM _sqlx_migrations WHERE version > 6";
