@@ -15,11 +15,11 @@
 //!    took away may pass for up to 5 s.
 //!
 //! Dependencies point one way. Two edges face the clients: [`api`] over HTTP, the only place that knows axum, and
-//! [`live`] over WebSockets. Both call the nouns ([`users`], [`stations`], [`friends`], [`blocklist`],
-//! [`conversations`], [`messages`], [`reports`], [`availability`], [`notifications`], [`workspaces`]), which hold
-//! the rules and call the [`store`], the only place that knows SQL. The store tells of what was committed, and
-//! [`live`] wakes those who listen. [`app`] is what requests are answered with, [`server`] runs it; [`commands`]
-//! is the command line.
+//! [`live`] over WebSockets. They call the [`store`], the only place that knows SQL, or a service where there is more to do than
+//! one call of the store: [`friends`], [`users`], [`stations`], [`messages`], [`reports`], [`availability`],
+//! [`notifications`]. [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store
+//! tells of what was committed, and [`live`] wakes listeners. [`app`] is what requests are answered with, [`server`] runs
+//! it; [`commands`] is the command line.
 
 pub mod api;
 pub mod app;

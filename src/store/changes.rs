@@ -410,7 +410,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Replayed`], and [`Error`] where the position was not moved.
+    /// [`Refusal::Replayed`](crate::domain::Refusal::Replayed), and [`Error`] where the position was not moved.
     pub async fn take_pending(
         &self,
         query: PendingQuery,
