@@ -1,4 +1,5 @@
-//! The settings: `config/default.toml`, then a file, then the environment, then the command line.
+//! Settings in four layers, each overriding the one before: `config/default.toml`, a file, the environment, the command
+//! line.
 
 mod values;
 
@@ -16,112 +17,112 @@ pub use values::{
     Network, PublicUrl, Seconds, StoredBytes, Switch,
 };
 
-/// Every setting, with a comment and its default.
+/// Every setting with its default and a comment.
 pub const DEFAULT: &str = include_str!("../config/default.toml");
 
-/// Environment variables that begin so and contain [`LEVEL`] are settings.
+/// Prefix of environment variables that are settings. They also contain [`LEVEL`].
 const PREFIX: &str = "CHATSERVER_";
 
-/// The largest `auth.clock_skew_seconds`: signatures of changes are kept for as long as any setting of it
-/// could make them acceptable again.
+/// Maximum of `auth.clock_skew_seconds`. Signatures of changes are kept for as long as any value of that setting could
+/// make them acceptable again.
 pub const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
 
-/// Maximum bytes of a file with settings.
+/// Maximum bytes of a settings file.
 const FILE_BYTES: u64 = 1024 * 1024;
 
-/// What stands between the levels of a setting's name in an environment variable.
+/// Separator between section and name of a setting in an environment variable.
 const LEVEL: &str = "__";
 
-/// A setting that is unknown or wrong, with its name, its value and what was expected.
+/// An unknown or wrong setting, with its name, its value and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read, or is not TOML.
     #[error("the settings in {} can't be read: {problem}", path.display())]
     Unreadable {
-        /// The file.
+        /// The settings file.
         path: PathBuf,
-        /// Why.
+        /// Why, with line and column where it is not TOML.
         problem: String,
     },
-    /// No setting has this name. Its value is not shown: it may be a secret of another program.
+    /// No setting has this name. The value is not shown: it may be a secret of another program.
     #[error("{name}: there is no such setting")]
     Unknown {
         /// The name that was given.
         name: String,
     },
-    /// A setting has a value that it can't have.
+    /// A setting has a value outside its type or bounds.
     #[error("{name} = {value}: {problem}")]
     Wrong {
-        /// The setting.
+        /// The setting's name.
         name: String,
-        /// Its value.
+        /// The value that was given, unless it may hold a secret.
         value: String,
         /// What is wrong, and what was expected.
         problem: String,
     },
 }
 
-/// All settings. `config/default.toml` says what each one is.
+/// All settings. `config/default.toml` explains each of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How the server is reached.
+    /// Addresses, origins, listeners and timeouts.
     pub http: Http,
-    /// Where it keeps its data.
+    /// Location of the database.
     pub database: Database,
-    /// Whom it believes.
+    /// Freshness and signatures of requests.
     pub auth: Auth,
-    /// Whom it takes for reachable.
+    /// Reachability of users.
     pub presence: Presence,
-    /// What it bears.
+    /// Bounds on connections, memory, data and rates.
     pub limits: Limits,
-    /// What it tells its operator.
+    /// Format and filter of the log.
     pub log: Log,
 }
 
-/// `[http]`
+/// The section `[http]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// The address that clients connect to.
+    /// Address that clients connect to.
     #[serde(deserialize_with = "parsed")]
     pub listen: SocketAddr,
-    /// The URL by which clients reach the server; `None` stands for the address it listens on.
+    /// URL by which clients reach the server. `None` stands for the address it listens on.
     #[serde(deserialize_with = "parsed")]
     pub public_url: PublicUrl,
-    /// The HTTP status of a refusal.
+    /// HTTP status of a refusal: the real one, or always 200.
     #[serde(deserialize_with = "parsed")]
     pub error_status: ErrorStatus,
     /// Proxies that may name the client by `X-Forwarded-For`.
     pub trusted_proxies: List<Network>,
-    /// Origins of browser clients.
+    /// Allowed origins of browser clients.
     pub cors_origins: List<AllowedOrigin>,
-    /// Origins of browser clients that may listen; none listed is all.
+    /// Origins of browser clients that may listen. An empty list allows all.
     pub listener_origins: List<AllowedOrigin>,
-    /// Listeners at a time, and as many WebSockets that have not subscribed.
+    /// Maximum listeners at a time. As many WebSockets again may be open that have not subscribed.
     pub listeners: Bounded<1, 1_000_000>,
-    /// Listeners of one user at a time.
+    /// Maximum listeners of one user at a time.
     pub listeners_per_user: Bounded<1, 1000>,
-    /// How often a listener is pinged.
+    /// Interval between two pings of a listener.
     pub listener_ping_seconds: Seconds<1>,
     /// How long `/readyz` refuses before the server stops accepting.
     pub drain_seconds: Seconds<0>,
-    /// The address of the metrics.
+    /// Address that serves the metrics; empty is off.
     #[serde(deserialize_with = "parsed")]
     pub metrics_listen: MetricsListen,
-    /// How long a head may take, from its first byte to its end.
+    /// Maximum time for a request's head, from its first byte to its end.
     pub header_timeout_seconds: Seconds<1>,
-    /// How long a connection may be idle before the first byte of its next head.
+    /// Maximum idle time of a connection before the first byte of its next head.
     pub keep_alive_seconds: Seconds<1>,
-    /// How long a body may take to arrive.
+    /// Maximum time for a body to arrive.
     pub body_timeout_seconds: Seconds<1>,
-    /// How long the work on a request may take.
+    /// Maximum time for the work on a request that has arrived.
     pub request_timeout_seconds: Seconds<1>,
     /// How long a client may take its answer at less than 8 KiB/s.
     pub write_timeout_seconds: Seconds<1>,
 }
 
-/// `[database]`
+/// The section `[database]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
@@ -130,60 +131,60 @@ pub struct Database {
     pub url: DatabaseUrl,
 }
 
-/// `[auth]`
+/// The section `[auth]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
-    /// How far a request's timestamp may be from the server's clock.
+    /// Maximum seconds between a request's timestamp and the server's clock.
     pub clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
-    /// Whether a station that one user has bound is told what is new without a signature.
+    /// Whether a station that exactly one user has bound gets notifications without a signature.
     pub unsigned_notifications: Switch,
 }
 
-/// `[presence]`
+/// The section `[presence]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Presence {
-    /// How long a user without a listener is reachable after a sign of life.
+    /// How long a user without a listener stays reachable after a sign of life.
     pub timeout_seconds: Seconds<1>,
 }
 
-/// `[limits]`
+/// The section `[limits]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at a time.
+    /// Maximum connections at a time; further ones wait.
     pub connections: Bounded<1, 1_000_000>,
-    /// Connections of one client network at a time; 0 = off.
+    /// Maximum connections of one client network at a time; 0 = off.
     pub connections_per_address: Bounded<0, 1_000_000>,
-    /// Bodies and answers on their way, in bytes.
+    /// Maximum bytes of bodies and answers in flight.
     pub buffered_bytes: Bounded<16_777_216, 4_294_967_295>,
-    /// The body of a request, in bytes.
+    /// Maximum bytes of a request's body.
     pub body_bytes: Bounded<1024, 16_777_216>,
-    /// The encrypted text of a message, in bytes.
+    /// Maximum bytes of a message's encrypted text.
     pub message_bytes: Bounded<1, 8_388_608>,
-    /// The messages of one download, and its reports.
+    /// Maximum messages of one download, and maximum reports.
     pub download_messages: Bounded<2, 100_000>,
-    /// The serialized entries of one page, in bytes.
+    /// Maximum bytes of one page's serialized entries.
     pub download_bytes: Bounded<1024, 16_777_216>,
-    /// Bytes of `Data` of one conversation; 0 = off.
+    /// Maximum bytes of `Data` in one conversation; 0 = off.
     pub conversation_bytes: StoredBytes,
-    /// Friends of one user; 0 = off.
+    /// Maximum friends of one user; 0 = off.
     pub friends: Bounded<0, 1_000_000>,
-    /// Free bytes of the disk that are kept; 0 = off.
+    /// Bytes of the disk to keep free; 0 = off.
     pub disk_reserve_bytes: StoredBytes,
-    /// Stations of one user.
+    /// Maximum stations of one user.
     pub stations_per_user: Bounded<1, 1000>,
-    /// Failures of one address in a minute; 0 = off.
+    /// Maximum failures of one client network a minute; 0 = off.
     pub failures_per_minute: Bounded<0, 1_000_000>,
-    /// Logins and signed requests of one user in a second; 0 = off.
+    /// Maximum logins and signed requests of one user a second; 0 = off.
     pub requests_per_second: Bounded<0, 1_000_000>,
-    /// How many requests one user may have saved up.
+    /// Maximum requests that one user may save up as a burst.
     pub requests_burst: Bounded<1, 1_000_000>,
 }
 
 impl Limits {
-    /// What of this bounds the data.
+    /// Returns the limits that apply to stored data.
     #[must_use]
     pub fn of_store(&self) -> crate::domain::Limits {
         crate::domain::Limits {
@@ -194,23 +195,23 @@ impl Limits {
     }
 }
 
-/// `[log]`
+/// The section `[log]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// The form of a line.
+    /// Format of a line: text or JSON.
     #[serde(deserialize_with = "parsed")]
     pub format: LogFormat,
-    /// What is logged.
+    /// Level or directives that select what is logged.
     #[serde(deserialize_with = "parsed")]
     pub filter: Filter,
 }
 
 impl Config {
-    /// Reads all layers and validates the whole.
+    /// Reads all layers and validates the result.
     ///
-    /// `environment` are environment variables, of which only those count that begin with `CHATSERVER_` and
-    /// contain `__`; `flags` are names and values from the command line.
+    /// Of `environment`, only variables that begin with `CHATSERVER_` and contain `__` count. `flags` are names and
+    /// values from the command line.
     ///
     /// # Errors
     ///
@@ -237,7 +238,7 @@ impl Config {
     }
 }
 
-/// The value of each setting, from the highest layer that has one.
+/// The value of each setting, from the highest layer that sets it.
 struct Layers(Table);
 
 impl Default for Layers {
@@ -266,7 +267,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Only what the defaults have is a setting.
+    /// Overrides a setting. Names that the defaults lack are [`Error::Unknown`].
     fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
         match self.setting(name) {
             Some(setting) => *setting = value,
@@ -282,7 +283,7 @@ impl Layers {
 
     fn read(mut self) -> Result<Config, Error> {
         let config: Config = serde_path_to_error::deserialize(self.0.clone()).map_err(|error| {
-            // An entry of a list is shown as the whole list.
+            // A wrong entry of a list is reported as the whole list.
             let name = error.path().to_string();
             let name = name.split('[').next().unwrap_or_default().to_owned();
             let value = self.setting(&name).map_or_else(String::new, |value| shown(value));
@@ -295,13 +296,18 @@ impl Layers {
 }
 
 impl Http {
-    /// Refuses one address for two listeners.
+    /// Refuses the same address for `listen` and `metrics_listen`.
     fn agree(&self) -> Result<(), Error> {
+        let is_taken = |address: &SocketAddr| {
+            let is_any = address.ip().is_unspecified() || self.listen.ip().is_unspecified();
+            let is_same = address.ip() == self.listen.ip() || is_any;
+            is_same && address.port() == self.listen.port() && address.port() != 0
+        };
         match self.metrics_listen.0 {
-            Some(address) if address == self.listen && address.port() != 0 => Err(Error::Wrong {
+            Some(address) if is_taken(&address) => Err(Error::Wrong {
                 name: "http.metrics_listen".to_owned(),
                 value: address.to_string(),
-                problem: "must not be the address of http.listen".to_owned(),
+                problem: format!("must not be the address of http.listen = {}", self.listen),
             }),
             _ => Ok(()),
         }
@@ -309,7 +315,7 @@ impl Http {
 }
 
 impl Limits {
-    /// Refuses bounds of which one could never be reached for the other.
+    /// Refuses `message_bytes` above `body_bytes`: no message could reach that bound.
     fn agree(&self) -> Result<(), Error> {
         let (message, body) = (self.message_bytes.get(), self.body_bytes.get());
         if message > body {
@@ -325,7 +331,7 @@ impl Limits {
     }
 }
 
-/// What is wrong with a TOML file, and where. Its lines are not shown: they may hold a secret.
+/// Describes a TOML error with its line and column. The file's lines are not shown: they may hold a secret.
 fn located(text: &str, error: &de::Error) -> String {
     let Some(span) = error.span() else { return error.message().to_owned() };
     let before = text.get(..span.start).unwrap_or(text);
@@ -334,7 +340,8 @@ fn located(text: &str, error: &de::Error) -> String {
     format!("{} at line {line} column {column}", error.message())
 }
 
-/// A value on one line, unless it may hold a secret: a user and a password before the host of a URL, or an access token.
+/// Formats a value on one line, unless it may hold a secret: a user and a password before the host of a URL, or an
+/// access token.
 fn shown(value: &Value) -> String {
     let text = written(value);
     let lower = text.to_lowercase();
@@ -344,7 +351,7 @@ fn shown(value: &Value) -> String {
     text
 }
 
-/// Stands for a value that may hold a secret.
+/// Replaces a value that may hold a secret.
 const NOT_SHOWN: &str = "(not shown)";
 
 fn written(value: &Value) -> String {

@@ -1,4 +1,4 @@
-//! Friendship of two users: asking for it, ending it, and the one-to-one conversation that comes with it.
+//! Friendship of two users: requesting it, ending it, and the one-to-one conversation that comes with it.
 
 use crate::domain::{Approach, ConversationId, Email, Instance, Parse, Refusal, UserId};
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::keys::{self, ConversationSecret};
 use crate::store::{ApproachFriend, Befriend, OncePerSignature, Store, User, Wrapping, WriteError};
 use crate::users::{self, Caller, UserError};
 
-/// Somebody who is asked for friendship. Whether there is such a user must not show.
+/// The target of a friend request. Answers must not reveal whether such a user exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addressee(pub UserId);
 
@@ -22,10 +22,10 @@ impl Parse for Addressee {
     }
 }
 
-/// Asks a user for friendship, or becomes the friend of one who has asked.
+/// Requests a friendship, or accepts the request that the other user has made.
 ///
-/// The transaction finds out whether they become friends now, and refuses as [`Refusal::Outdated`] what lacks wrapped keys for
-/// that. Keys are wrapped outside of it, where they hold nothing up.
+/// The transaction decides whether the two become friends now. If so and it lacks wrapped keys, it refuses with
+/// [`Refusal::Outdated`]. Keys are then wrapped outside the transaction, where they don't block the writer.
 ///
 /// # Errors
 ///
@@ -45,14 +45,14 @@ pub async fn approach(
             approached => return Ok(approached?),
         }
         let (me, other) = (store.user(user).await?, store.user(other).await?);
-        // Who has asked exists, and users stay.
+        // The other user has made a request, so both exist: users are never deleted.
         let (me, other) = (me.ok_or(Error::Internal)?, other.ok_or(Error::Internal)?);
         befriend = Some(wrapped(&me, &other, &ConversationSecret::generate())?);
     }
 }
 
-/// Makes two users friends. Their conversation comes into being with the first friendship, and is
-/// found again by a later one, which then has no use for the secret.
+/// Makes two users friends. The first friendship creates their conversation; a later one finds it again and does not
+/// use the secret.
 ///
 /// # Errors
 ///
@@ -75,14 +75,15 @@ pub async fn befriend(
                 let full = if user == one.id { one.email } else { other.email };
                 return Err(UserError::TooManyFriends { user: full.to_string(), most });
             }
-            // A nick has changed since it was wrapped.
-            Err(WriteError::Refused(_)) => {}
+            // A nick changed after it was wrapped, so wrap and try again.
+            Err(WriteError::Refused(Refusal::Outdated)) => {}
+            Err(WriteError::Refused(refusal)) => return Err(UserError::Refused(refusal)),
             Err(WriteError::Failed(error)) => return Err(error.into()),
         }
     }
 }
 
-/// What it takes to make two users friends.
+/// Wraps a secret and the nicks for both users.
 fn wrapped(one: &User, other: &User, secret: &ConversationSecret) -> Result<Befriend, keys::Error> {
     Ok(Befriend {
         wrappings: [wrap(secret, one, other)?, wrap(secret, other, one)?],
@@ -99,7 +100,7 @@ fn wrap(secret: &ConversationSecret, user: &User, other: &User) -> Result<Wrappi
     })
 }
 
-/// Ends the friendship of two users; whether there was one. Their conversation stays readable.
+/// Ends the friendship of two users. Returns whether there was one. Their conversation stays readable.
 ///
 /// # Errors
 ///

@@ -1,61 +1,65 @@
-//! Users: who they are, how they are added, renamed, disabled, and log in.
+//! Users: adding, finding and renaming them, and the authenticated user of a request.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::domain::{ApiKey, Email, FullName, Nick, Replay, StationId, Timestamp, UserId};
+use crate::domain::{ApiKey, Email, FullName, Nick, Refusal, Replay, StationId, Timestamp, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
 use crate::limits::Owner;
 use crate::store::{self, AddUser, IdTaken, RenameUser, Store, User, WriteError};
 
-/// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check again.
+/// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check
+/// again.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The user.
+    /// The authenticated user.
     pub user: UserId,
-    /// The station that the request comes from. Requests of which the protocol says so may come without.
+    /// The station that the request comes from. `None` for requests that the protocol allows without one.
     pub station: Option<StationId>,
-    /// Whether the request carries the user's signature. A login and a notification need none.
+    /// Whether the request carries the user's signature. Logins and notifications need none.
     pub is_signed: bool,
-    /// Identifies the request: a change is made at most once for it.
+    /// Identifies the request, so that a change is made at most once for it.
     pub replay: Replay,
-    /// The request's timestamp; the server's time where it has none.
+    /// The request's timestamp, or the server's time where the request has none.
     pub timestamp: Timestamp,
     /// The client's address.
     pub client: Option<IpAddr>,
 }
 
 impl Caller {
-    /// On whose account the answer is.
+    /// Returns the owner of the memory that the answer takes.
     #[must_use]
     pub fn owner(&self) -> Owner {
         Owner { user: Some(self.user), client: self.client }
     }
 }
 
-/// A command about users that was not carried out.
+/// Why a command about users was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// Nobody has this address or id.
+    /// No user has this address or ID.
     #[error("there is no user {0}")]
     NotFound(String),
-    /// The address is taken.
+    /// Another user has the address already.
     #[error("there is a user {0} already")]
     EmailTaken(String),
-    /// Another address has the same MD5.
+    /// Another address has the same MD5, and therefore the same user ID.
     #[error("the address can't be used: {0} has the same user id")]
     IdTaken(String),
-    /// Nobody befriends oneself.
+    /// A user can't befriend themselves.
     #[error("a friendship takes two different users")]
     SameUser,
-    /// One of two new friends has as many as a user may have.
+    /// One of two new friends has the maximum of friends.
     #[error("{user} has {most} friends already; the limit is {most} (limits.friends)")]
     TooManyFriends {
-        /// Who has.
+        /// The user with the maximum.
         user: String,
         /// Maximum friends of one user.
         most: u32,
     },
+    /// The rules refuse it for another reason.
+    #[error(transparent)]
+    Refused(Refusal),
     /// Key material can't be used.
     #[error(transparent)]
     Keys(#[from] keys::Error),
@@ -64,16 +68,16 @@ pub enum UserError {
     Store(#[from] store::Error),
 }
 
-/// What a new user must be told: the server keeps no copy of the password.
+/// What an operator passes on to a new user. The server keeps no copy of the password.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// The user's id.
+    /// The user's ID.
     pub id: UserId,
-    /// The address.
+    /// The user's address.
     pub email: Email,
-    /// What the user logs in and signs with.
+    /// The key that the user logs in and signs with.
     pub api_key: ApiKey,
-    /// What opens the user's private key.
+    /// The password that opens the user's private key.
     pub encryption_password: EncryptionPassword,
 }
 
@@ -81,7 +85,7 @@ pub struct NewUser {
 ///
 /// # Errors
 ///
-/// [`UserError`] where nobody was added.
+/// [`UserError`] where no user was added.
 pub async fn add(
     store: &Store,
     keys: &KeySource,
@@ -110,18 +114,18 @@ pub async fn add(
     }
 }
 
-/// Finds the user whom an address or a user id names.
+/// Finds a user by address or user ID.
 ///
 /// # Errors
 ///
-/// [`UserError::NotFound`] where nobody is named so.
+/// [`UserError::NotFound`] where no user matches, [`UserError::Store`] where the store failed.
 pub async fn find(store: &Store, name: &str) -> Result<User, UserError> {
     let not_found = || UserError::NotFound(name.to_owned());
     let id = UserId::named(name).ok_or_else(not_found)?;
     store.user(id).await?.ok_or_else(not_found)
 }
 
-/// Gives a user new names. The display names of the user's conversations follow the nick.
+/// Renames a user. The display names of the user's conversations follow the nick.
 ///
 /// # Errors
 ///
@@ -144,8 +148,9 @@ pub async fn rename(
         match store.write(rename).await {
             Ok(true) => return Ok(()),
             Ok(false) => return Err(UserError::NotFound(user.to_string())),
-            // The user has another partner since the nick was wrapped.
-            Err(WriteError::Refused(_)) => {}
+            // The user has got another partner since the nick was wrapped, so it is wrapped again.
+            Err(WriteError::Refused(Refusal::Outdated)) => {}
+            Err(WriteError::Refused(refusal)) => return Err(UserError::Refused(refusal)),
             Err(WriteError::Failed(error)) => return Err(error.into()),
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::failure::Refusal;
 use super::output::Output;
-use super::{Failed, Settings};
+use super::{Failed, Settings, in_shell};
 use crate::clock::Clock;
 use crate::shutdown::{Hangup, Signals};
 use crate::store::{self, Progress, Since};
@@ -18,7 +18,7 @@ use crate::store::{self, Progress, Since};
 pub struct Backup {
     #[command(subcommand)]
     command: Option<BackupCommand>,
-    /// The file to make. It must not be there yet
+    /// The backup file to create; it must not exist yet
     #[arg(required = true)]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub struct Backup {
 
 #[derive(Subcommand)]
 enum BackupCommand {
-    /// Check a backup from end to end, and count what it holds
+    /// Check a whole backup and count its contents
     #[command(after_help = "\
 Example:
   chatserver backup verify /var/backups/chat.db
@@ -37,7 +37,7 @@ To make a backup that is named verify, write ./verify.")]
 
 #[derive(Args)]
 pub struct Verify {
-    /// The backup
+    /// The backup file
     file: PathBuf,
     /// Print one JSON object on stdout, and failures as one on stderr
     #[arg(long)]
@@ -46,9 +46,9 @@ pub struct Verify {
 
 #[derive(Args)]
 pub struct Restore {
-    /// The backup
+    /// The backup file
     file: PathBuf,
-    /// Replace the database that there is
+    /// Replace an existing database
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -68,7 +68,7 @@ impl Backup {
         let tell = |progress: Progress| {
             if !self.settings.json {
                 let Progress { copied, total } = progress;
-                // With stderr gone there is nobody left to tell.
+                // A closed stderr must not fail the backup.
                 drop(writeln!(
                     io::stderr(),
                     "copied {} of {} MiB",
@@ -84,13 +84,14 @@ impl Backup {
     }
 }
 
-/// With one decimal.
+/// Formats bytes in MiB with one decimal.
 fn mebibytes(bytes: u64) -> String {
     let tenths = bytes * 10 / (1024 * 1024);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
-/// The outcome of work that removes what it has begun when it is dropped, as it is at a signal.
+/// Runs `work` until SIGTERM, SIGINT or SIGHUP. A signal drops `work`, which then removes what it has begun, and is
+/// returned as a failure.
 async fn unless_stopped<T, E: Into<Failed>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failed> {
@@ -142,7 +143,7 @@ impl Restore {
     }
 }
 
-/// What the restore has undone, and the commands that make up for it.
+/// Lists the account changes that the restore undid, each with the command that repeats it.
 fn told(since: &Since, flags: &str) -> String {
     if let Some(problem) = &since.unreadable {
         return format!(
@@ -157,7 +158,8 @@ fn told(since: &Since, flags: &str) -> String {
     ];
     let lines = lists.iter().flat_map(|(emails, what, command, argument)| {
         emails.iter().map(move |email| {
-            format!("\n{email} {what}: chatserver user {command} {email}{argument}{flags}")
+            let address = in_shell(email);
+            format!("\n{email} {what}: chatserver user {command} {address}{argument}{flags}")
         })
     });
     lines.collect()

@@ -1,4 +1,4 @@
-//! How a command that was not carried out is told: as a sentence, or with `--json` as an object with an `errorcode`.
+//! Reports failed commands: as a sentence, or with `--json` as an object with an `errorcode`.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -15,10 +15,10 @@ use crate::server;
 use crate::store::{self, BackupError, OpenError};
 use crate::users::UserError;
 
-/// How long to wait until a failure is written to stderr.
+/// Maximum wait for a failure to be written to stderr.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A refusal of the command line itself.
+/// A refusal by the command line itself, with its `errorcode`.
 #[derive(Debug, thiserror::Error)]
 #[error("{sentence}")]
 pub struct Refusal {
@@ -27,18 +27,18 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// An argument, or a file that an argument names, is not what it must be.
+    /// Refuses an argument, or a file that an argument names.
     pub fn argument(sentence: impl Into<String>) -> Failed {
         Self::with_code("invalid_argument", sentence)
     }
 
-    /// A refusal with one of the words that README.md lists.
+    /// Makes a refusal with one of the codes that README.md lists.
     pub fn with_code(code: &'static str, sentence: impl Into<String>) -> Failed {
         Box::new(Self { code, sentence: sentence.into() })
     }
 }
 
-/// The `errorcode` of a failure. README.md lists these words.
+/// Returns the `errorcode` of a failure. README.md lists all codes.
 fn code(failed: &(dyn Error + 'static)) -> &'static str {
     if let Some(refusal) = failed.downcast_ref::<Refusal>() {
         refusal.code
@@ -71,7 +71,7 @@ fn code(failed: &(dyn Error + 'static)) -> &'static str {
             UserError::SameUser => "invalid_argument",
             UserError::TooManyFriends { .. } => "limit_reached",
             UserError::Store(error) => code_of_store(error),
-            UserError::Keys(_) => "failed",
+            UserError::Refused(_) | UserError::Keys(_) => "failed",
         }
     } else if failed.is::<store::WalLeft>() {
         "log_left"
@@ -98,7 +98,7 @@ fn code_of_store(error: &store::Error) -> &'static str {
     }
 }
 
-/// Tells on stderr why a command was not carried out, down to the first cause.
+/// Writes a failure and its causes, down to the first, to stderr. Skips a cause whose text is already there.
 pub fn tell(failed: &(dyn Error + 'static)) {
     let mut text = failed.to_string();
     let mut cause = failed.source();
@@ -113,10 +113,10 @@ pub fn tell(failed: &(dyn Error + 'static)) {
     write(code(failed), &text, &format!("chatserver: {text}\n"));
 }
 
-/// Tells on stderr that the arguments are no command, or prints the help that was asked for. Returns whether it was.
+/// Reports invalid arguments on stderr, or prints the requested help or version. Returns `true` for help and version.
 pub fn tell_usage(error: &clap::Error) -> bool {
     if !error.use_stderr() {
-        // A reader such as `head` may have enough of it.
+        // A reader such as `head` may close the pipe early.
         drop(error.print());
         return true;
     }
@@ -131,18 +131,18 @@ pub fn tell_usage(error: &clap::Error) -> bool {
     false
 }
 
-/// Warns on stderr of what a command did all the same.
+/// Warns on stderr about something that the command did nevertheless.
 pub fn warn(sentence: &str) {
     let line = if wants_json() {
         json!({ "warning": sentence }).to_string()
     } else {
         format!("chatserver: warning: {sentence}")
     };
-    // With stderr gone there is nobody left to tell.
+    // A closed stderr must not fail the command.
     drop(writeln!(io::stderr(), "{line}"));
 }
 
-/// Whether a failure is that the reader of stdout has had enough, which is no failure of the command.
+/// Whether the failure is a closed pipe: the reader of stdout stopped early, which is no failure of the command.
 pub fn is_of_the_reader(failed: &(dyn Error + 'static)) -> bool {
     let error = failed.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -154,7 +154,7 @@ fn write(code: &str, sentence: &str, text: &str) {
     } else {
         text.to_owned()
     };
-    // With stderr gone there is nobody left to tell. A pipe that nobody reads must not keep the process from ending.
+    // A closed stderr is ignored. A thread writes, because a full pipe that is never read must not block the exit.
     let (told, done) = mpsc::channel();
     thread::spawn(move || {
         drop(io::stderr().write_all(line.as_bytes()));
@@ -163,7 +163,7 @@ fn write(code: &str, sentence: &str, text: &str) {
     done.recv_timeout(PATIENCE).ok();
 }
 
-/// Whether `--json` was asked for. It is looked for in the arguments themselves, since those may be the failure.
+/// Whether the arguments contain `--json`. Reads them unparsed, because parsing may be what failed.
 fn wants_json() -> bool {
     let mut options =
         std::env::args_os().skip(1).take_while(|argument| argument != OsStr::new("--"));

@@ -1,4 +1,4 @@
-//! The command line: what operators and people who try the server type.
+//! The command line, for operators and for people who try the server.
 
 mod backup;
 mod compact;
@@ -30,7 +30,7 @@ use output::Output;
 
 pub use failure::tell as failure;
 
-/// A command that was not carried out. Its text and the texts of its sources are shown.
+/// Why a command failed. Its text and the texts of its sources are shown.
 type Failed = Box<dyn Error + Send + Sync>;
 
 /// A chat server that speaks the Ozeki Chat Client API.
@@ -97,14 +97,14 @@ Example:
 Example:
   printf '%s' \"$BODY\" | chatserver sign --user alice@example.com --station \"$STATION\" --api chatconversation")]
     Sign(sign::Sign),
-    /// Copy the database into a new file while a server runs, or check such a copy
+    /// Copy the database into a new file, even while a server runs, or check such a copy
     #[command(after_help = "\
 Example:
   chatserver backup /var/backups/chat.db
   chatserver backup verify /var/backups/chat.db
 The backup holds API keys, like the database: keep it as safe.")]
     Backup(backup::Backup),
-    /// Put a backup in the place of the database, while no server has it open, and begin a new epoch
+    /// Restore the database from a backup while no server has it open, and begin a new epoch
     #[command(after_help = "\
 Example:
   chatserver restore /var/backups/chat.db --force
@@ -115,7 +115,7 @@ Clients then read everything anew. Requests that they signed before the restore 
 Example:
   chatserver migrate --database-url sqlite:///var/lib/chatserver/chatserver.db")]
     Migrate(Settings),
-    /// Write the database anew, without the space of what was removed; no other program may have it open
+    /// Rewrite the database without its free space; no other program may have it open
     #[command(after_help = "\
 Example:
   chatserver compact --database-url sqlite:///var/lib/chatserver/chatserver.db")]
@@ -130,7 +130,7 @@ Example:
     CheckConfig(Settings),
 }
 
-/// Where a command finds its settings, and how it prints its result.
+/// Flags for the source of the settings and the form of the result.
 #[derive(Args)]
 struct Settings {
     /// A TOML file with settings, see config/default.toml
@@ -150,24 +150,24 @@ impl Settings {
         if let Some(url) = &self.database_url {
             flags.push(("database.url", url));
         }
-        // A name that is not text is none of ours; a value that is not text is refused as what it looks like.
+        // A variable whose name is not UTF-8 is none of the server's. A value that is not UTF-8 is checked in its lossy
+        // form, so that a refusal can show it.
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
         Config::load(self.config.as_deref(), environment, &flags)
     }
 
-    /// The flags that name the same settings in another command, each behind a space.
+    /// Returns `--config` and `--database-url` as given, for another command. Each is shell-quoted and follows a space.
     fn as_flags(&self) -> String {
         let config = self.config.as_ref().map(|path| ("config", path.display().to_string()));
         let url = self.database_url.clone().map(|url| ("database-url", url));
         let flags = [config, url].into_iter().flatten();
-        let in_shell = |text: String| format!("'{}'", text.replace('\'', r"'\''"));
-        let flags = flags.map(|(name, value)| [" --", name, " ", &in_shell(value)].concat());
+        let flags = flags.map(|(name, value)| [" --", name, " ", &in_shell(&value)].concat());
         flags.collect()
     }
 
-    /// Opens the database that there is. A mistyped path must not create one.
+    /// Opens an existing database. A mistyped path must not create one.
     async fn open(&self) -> Result<Database, Failed> {
         self.open_with(Schema::MustBeCurrent).await
     }
@@ -178,8 +178,17 @@ impl Settings {
     }
 }
 
-/// Changes of this process that are in the write-ahead log alone. A command prints its result before it fails for that: the
-/// change is made, and what was printed may never be shown again.
+/// Quotes a text for a shell, unless it is plain.
+fn in_shell(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@._+-/:".contains(c);
+    if text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Changes of this process that only the write-ahead log holds. A command prints its result before it fails for this:
+/// the change is made, and the result may never be shown again.
 static WAL_LEFT: OnceLock<WalLeft> = OnceLock::new();
 
 /// The database, opened for one command.
@@ -196,15 +205,16 @@ impl Database {
         Ok(Self { store, url: url.to_owned(), tasks })
     }
 
-    /// Closes it; after a change the database file alone holds everything. Beside a server that is the server's to do. Where it
-    /// can't be done, the command goes on, and fails in the end.
+    /// Closes the database. After a change, empties the write-ahead log, so that the database file alone holds
+    /// everything. Leaves that to a server that has the database open. Records a failure in [`WAL_LEFT`]: the command
+    /// goes on, and fails at the end.
     async fn close(self) {
         if let Err(left) = self.close_wholly().await {
             WAL_LEFT.get_or_init(|| left);
         }
     }
 
-    /// The same, for a command that can't go on without it.
+    /// Closes the database like [`Self::close`], but returns the failure, for a command that can't go on with it.
     async fn close_wholly(self) -> Result<(), WalLeft> {
         let beside_server = matches!(ServerLock::holder(&self.url), Ok(Some(_)));
         let closed = if beside_server || !self.store.has_written() {
@@ -219,7 +229,7 @@ impl Database {
     }
 }
 
-/// Carries out the command of this process. A failure is told on stderr; its exit code is 1.
+/// Runs the command of this process. Reports a failure on stderr and exits with 1.
 pub async fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -255,7 +265,7 @@ pub async fn run() -> ExitCode {
 
 async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
-    // A large database takes a while.
+    // The log shows progress: migrating a large database takes a while.
     let _logging = Logging::start(&config.log)?;
     let url = config.database.url.as_str();
     Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;

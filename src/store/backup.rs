@@ -1,4 +1,4 @@
-//! Backups: copies of the database that are made while a server runs, and what says whether a file is one.
+//! Backups: copying the database while a server runs, and verifying that a file is a usable backup.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -20,17 +20,17 @@ use super::wal::execute;
 use super::{DatabaseFile, OpenError};
 use crate::domain::Parse as _;
 
-/// How often the caller is told how far a copy is.
+/// How often the progress callback runs during a copy.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes of the database without its log.
+/// Bytes of the database without its write-ahead log.
 const BYTES: &str = "
     SELECT p.page_count * s.page_size FROM pragma_page_count() AS p, pragma_page_size() AS s";
 
-/// One read transaction, so the copy is the database at one moment, whatever is written meanwhile.
+/// Runs in one read transaction, so the copy is a snapshot despite concurrent writes.
 const COPY: &str = "VACUUM INTO $1";
 
-/// What a backup has, by table. A friendship has two rows.
+/// Row counts of a backup: label, table and query. A friendship has two rows.
 const COUNTS: [(&str, &str, &str); 5] = [
     ("users", "users", "SELECT count(*) FROM users"),
     ("friendships", "friends", "SELECT count(*) / 2 FROM friends"),
@@ -39,27 +39,27 @@ const COUNTS: [(&str, &str, &str); 5] = [
     ("reports", "reports", "SELECT count(*) FROM reports"),
 ];
 
-/// Why a backup was not made, is none, or was not restored.
+/// Why a file could not be made, verified or restored as a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The database can't be used.
+    /// The database can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The file of the backup is there already.
+    /// The backup file exists already.
     #[error("{path} exists already, and a backup overwrites nothing")]
     Exists {
-        /// The path of the file.
+        /// The path of the existing file.
         path: String,
     },
-    /// No backup can have this name.
+    /// The path is not allowed for a backup.
     #[error("the backup can't be named {path}: {problem}")]
     Name {
-        /// The path of the file.
+        /// The refused path.
         path: String,
-        /// The reason, to follow a colon.
+        /// The reason, as text after a colon.
         problem: String,
     },
-    /// There is a database that would be replaced.
+    /// A restore would replace an existing database.
     #[error("there is a database at {path} already: --force replaces it")]
     Replaces {
         /// The path of the database.
@@ -70,50 +70,51 @@ pub enum BackupError {
     Unfit {
         /// The path of the file.
         path: String,
-        /// The reason, to follow a colon.
+        /// The reason, as text after a colon.
         problem: String,
     },
     /// A file can't be read or written.
     #[error("{path} can't be {doing}: {source}")]
     File {
-        /// The path of the file.
+        /// The path of the file or folder.
         path: String,
-        /// What was to be done with it.
+        /// The failed operation, as a participle such as "created".
         doing: &'static str,
-        /// Why it can't.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The database failed.
     #[error("the database failed while {doing}: {source}")]
     Database {
-        /// What was being done.
+        /// The failed operation, as text after "while".
         doing: &'static str,
-        /// Why it failed.
+        /// The error of SQLite.
         source: sqlx::Error,
     },
 }
 
-/// How far a copy is.
+/// Progress of a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Bytes of the copy so far.
     pub copied: u64,
-    /// Bytes of the database. The copy ends below that where the database has free pages.
+    /// Bytes of the database. The copy ends smaller if the database has free pages.
     pub total: u64,
 }
 
-/// What a backup was found to hold.
+/// Contents of a verified backup.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Rows by what they are.
+    /// Label and row count of each table that the backup has.
     pub counts: Vec<(&'static str, i64)>,
 }
 
-/// Copies the database at `url` into a new file, readable for its owner alone, and has the disk take it. Returns its size.
-/// The copy is made in a folder beside the file and gets its name when it is whole. The folder is removed with what is in it
-/// where that fails or is dropped.
+/// Copies the database at `url` into a new file with mode 0600, fsyncs it, and returns its size in bytes.
+///
+/// The copy is made in a temporary folder beside the file and renamed when it is complete. On failure or cancellation
+/// the folder is removed with its contents.
 ///
 /// # Errors
 ///
@@ -152,17 +153,17 @@ pub async fn back_up(
     Ok(bytes)
 }
 
-/// Refuses a name under which the backup would be taken for a part of the database, or could not be copied to.
+/// Refuses a path that is not UTF-8, lies in no existing folder, or is one that SQLite or the server's lock uses.
 fn refuse_name(database: &DatabaseFile, to: &Path) -> Result<(), BackupError> {
     let refused = |problem| Err(BackupError::Name { path: to.display().to_string(), problem });
     if to.to_str().is_none() {
         return refused("its path is not UTF-8".to_owned());
     }
     let (Some(folder), Some(name)) = (to.parent(), to.file_name()) else { return Ok(()) };
-    if !folder.exists() {
+    if matches!(folder.try_exists(), Ok(false)) {
         return refused(format!("there is no folder {}: create it first", folder.display()));
     }
-    // The files beside the database have its name without links.
+    // SQLite names the files beside the database after its path with symbolic links resolved.
     let resolved = folder.canonicalize().map_or_else(|_| to.to_owned(), |folder| folder.join(name));
     let beside = ["-wal", "-shm", "-journal", "-server"].map(|suffix| database.sibling(suffix));
     if beside.contains(&resolved) {
@@ -172,7 +173,7 @@ fn refuse_name(database: &DatabaseFile, to: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Creates the empty file that SQLite fills. It keeps its mode.
+/// Creates the empty file that SQLite fills. SQLite keeps its mode, 0600.
 fn create(folder: &Path) -> Result<TempPath, BackupError> {
     let path = folder.join("backup.db");
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -187,7 +188,7 @@ async fn copy(
 ) -> Result<u64, BackupError> {
     let failed = |source| BackupError::Database { doing: "copying it", source };
     let no_text = || file_error(to, "used", io::Error::other("its path is not UTF-8"));
-    // The connection was made for looking, and SQLite takes a copy for a change.
+    // The connection was opened with `query_only`, and SQLite counts `VACUUM INTO` as a write.
     execute(source, "PRAGMA query_only = 0").await.map_err(failed)?;
     let total: i64 = sqlx::query_scalar(BYTES).fetch_one(&mut *source).await.map_err(failed)?;
     let total = u64::try_from(total).unwrap_or(0);
@@ -213,28 +214,29 @@ fn size(path: &Path) -> Result<u64, BackupError> {
     Ok(metadata.len())
 }
 
-/// Does what waits for the disk on a thread for that, so that the caller can be dropped meanwhile.
+/// Runs blocking disk work on the blocking thread pool, so that the calling future can be dropped meanwhile.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::from)?
 }
 
-/// A folder beside a file, on the same file system, for its owner alone. Dropping it removes it with what is in it.
+/// Creates a temporary folder beside a file, on the same file system, with mode 0700. Dropping it removes it with its
+/// contents.
 pub(super) fn folder_beside(path: &Path, prefix: &str) -> io::Result<TempDir> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(folder)
 }
 
-/// Has the disk take what is in a file.
+/// Fsyncs a file.
 pub(super) async fn flush(path: &Path) -> Result<(), BackupError> {
     let file = path.to_owned();
     let flushed = off_thread(move || File::open(file)?.sync_all()).await;
     flushed.map_err(|source| file_error(path, "flushed to the disk", source))
 }
 
-/// Has the disk take the name of a file.
+/// Fsyncs the folder of a file, which makes the file's name durable.
 pub(super) fn flush_name(path: &Path) -> Result<(), BackupError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let flushed = File::open(folder).and_then(|folder| folder.sync_all());
@@ -245,11 +247,11 @@ pub(super) fn file_error(path: &Path, doing: &'static str, source: io::Error) ->
     BackupError::File { path: path.display().to_string(), doing, source }
 }
 
-/// Looks whether a file is a backup that [`super::restore`] takes, and changes nothing.
+/// Verifies that a file is a backup that [`super::restore`] accepts. Changes nothing.
 ///
 /// # Errors
 ///
-/// [`BackupError::Unfit`] says why it is not.
+/// [`BackupError::Unfit`] with the reason if it is not; [`BackupError::File`] where the file can't be read.
 pub async fn verify_backup(backup: &Path) -> Result<Verified, BackupError> {
     let bytes = look(backup)?;
     for suffix in ["-wal", "-journal"] {
@@ -270,8 +272,8 @@ pub async fn verify_backup(backup: &Path) -> Result<Verified, BackupError> {
     Ok(Verified { bytes, counts })
 }
 
-/// The size of a file that can be read and has something in it. A FIFO would be waited for, and SQLite would read nothing from a
-/// device.
+/// Returns the size of a readable, non-empty regular file. Opening a FIFO would block, and SQLite would read nothing
+/// from a device.
 fn look(backup: &Path) -> Result<u64, BackupError> {
     let found = fs::metadata(backup).map_err(|source| file_error(backup, "looked at", source))?;
     if !found.is_file() {
@@ -285,13 +287,13 @@ fn look(backup: &Path) -> Result<u64, BackupError> {
     Ok(found.len())
 }
 
-/// Opens a file that nobody changes, so that nothing is created beside it.
+/// Opens a file that no process changes. As `immutable`, it makes SQLite create no files beside it.
 pub(super) async fn open_alone(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
     options.disable_statement_logging().connect().await
 }
 
-/// The rows of a sound backup, or what is wrong with it.
+/// Checks schema, pages, foreign keys and invariants. Returns the row counts, or the first problem found.
 async fn look_through(
     connection: &mut SqliteConnection,
 ) -> Result<Vec<(&'static str, i64)>, String> {
@@ -327,7 +329,7 @@ async fn look_through(
         .map_err(failed)?;
     let mut counts = Vec::new();
     for (name, table, count) in COUNTS {
-        // An earlier version may not have had it.
+        // An earlier schema may lack this table.
         if tables.iter().any(|one| one == table) {
             let rows =
                 sqlx::query_scalar(count).fetch_one(&mut *connection).await.map_err(failed)?;
@@ -341,7 +343,7 @@ fn unfit(backup: &Path, problem: String) -> BackupError {
     BackupError::Unfit { path: backup.display().to_string(), problem }
 }
 
-/// The path with something behind it, as SQLite names the files beside a database.
+/// Appends a suffix to a path, as SQLite names the files beside a database.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

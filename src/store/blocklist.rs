@@ -1,4 +1,4 @@
-//! Whom a user has blocked. What a block does to messages and clears is found out where these are judged.
+//! Block lists. The effect of a block on messages and clears is decided where those are checked.
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
@@ -9,7 +9,7 @@ use super::{Error, Store, WireText, friend_requests, participants};
 use crate::domain::{ChangeSet, Refusal, StationId, Subject, UserId};
 use crate::store::WriteError;
 
-/// Maximum users that one user blocks: more than one meets, and few enough for one answer.
+/// Maximum users that one user may block: more than a user meets, and few enough for one answer.
 const MOST_BLOCKS: u16 = 1000;
 
 const BLOCKLIST: &str = r#"
@@ -18,8 +18,8 @@ const BLOCKLIST: &str = r#"
            coalesce((SELECT string_agg('"' || conversation_id || '"', ',' ORDER BY conversation_id)
                      FROM participants WHERE user_id = $1 AND is_hidden), '')"#;
 
-/// Whether the user has blocked this one, and how many in all.
-const ACCESS: &str = "
+/// Whether the user has blocked this other user, and how many users in all.
+const BLOCKED: &str = "
     SELECT EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
            (SELECT count(*) FROM blocks WHERE user_id = $1)";
 
@@ -27,21 +27,21 @@ const BLOCK: &str = "INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)";
 
 const UNBLOCK: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2";
 
-/// What a user does not want to see, in ascending order: JSON strings, separated by commas.
+/// Users and conversations that a user hides, in ascending order: JSON strings, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocklist {
-    /// The ids of blocked users.
+    /// IDs of blocked users.
     pub users: WireText,
-    /// The ids of conversations that are hidden for good.
+    /// IDs of permanently hidden conversations.
     pub conversations: WireText,
 }
 
 impl Store {
-    /// What a user does not want to see.
+    /// Returns the users and conversations that a user hides.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the read failed.
     pub async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
         let blocklist = sqlx::query_as(BLOCKLIST).bind(user.as_str().to_owned());
         let blocklist = blocklist.fetch_one(&mut *self.reader().await?).await;
@@ -50,22 +50,22 @@ impl Store {
     }
 }
 
-/// Blocks or unblocks a user.
+/// Blocks or unblocks a user. Idempotent.
 #[derive(Clone, Debug)]
 pub struct ChangeBlock {
-    /// The user who blocks.
+    /// The user whose block list changes.
     pub user: UserId,
-    /// The other user, who need not exist.
+    /// The user to block or unblock; need not exist.
     pub other: UserId,
-    /// Whether that one is to be blocked.
+    /// `true` blocks, `false` unblocks.
     pub blocked: bool,
-    /// The station of the change, which is not told of it.
+    /// The station that makes the change; it is not notified of it.
     pub station: Option<StationId>,
 }
 
 impl WriteOp for ChangeBlock {
     type Output = ();
-    /// [`Refusal::TooMany`].
+    /// [`Refusal::TooMany`] above 1,000 blocked users.
     type Refusal = Refusal;
 
     fn grows(&self) -> bool {
@@ -73,7 +73,7 @@ impl WriteOp for ChangeBlock {
     }
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
-        let access = sqlx::query_as(ACCESS).bind(self.user.as_str()).bind(self.other.as_str());
+        let access = sqlx::query_as(BLOCKED).bind(self.user.as_str()).bind(self.other.as_str());
         let access = access.fetch_one(tx.connection().await?).await;
         let (is_blocked, blocks): (bool, i64) = access.doing("judging a block")?;
         if self.blocked != is_blocked {
@@ -99,7 +99,7 @@ impl ChangeBlock {
             friend_requests::silence(tx, self.other, user).await?;
         }
         let mut changes = ChangeSet::default().with(user, Subject::Lists, self.station);
-        // What the other one is told is what the end of a friendship tells.
+        // The other user sees the same notification as when a friendship ends.
         if are_friends(tx, user, self.other).await? {
             changes.add(self.other, Subject::Friend(user), None);
         }

@@ -1,4 +1,4 @@
-//! Conversations as their participants see them, and clearing them.
+//! Conversations as each participant sees them; clearing a conversation and purging its messages.
 
 use sqlx::SqliteConnection;
 use std::convert::Infallible;
@@ -27,7 +27,7 @@ const CONVERSATION: &str = concat!(
      WHERE p.conversation_id = $1 AND p.user_id = $2"
 );
 
-/// What is to be put together is put in order first: `string_agg` with an order of its own copies all of it.
+/// Sorts in a subquery before concatenating: `string_agg` with its own ORDER BY copies all of the text.
 static CONVERSATIONS: ManyRows = ManyRows::values_of(
     concat!(
         "SELECT string_agg(object, ',') FROM (
@@ -44,7 +44,7 @@ static CONVERSATIONS: ManyRows = ManyRows::values_of(
     1,
 );
 
-/// Asks for all conversations of a user.
+/// Lists all conversations of a user.
 pub(super) struct ListConversations(UserId);
 
 impl BatchQuery for ListConversations {
@@ -56,7 +56,8 @@ impl BatchQuery for ListConversations {
     }
 }
 
-/// What decides about a clear, for a participant, and the other one.
+/// Instance, generation, next sequence number and access of the participant, which decide about a clear; and the ID of
+/// the other participant.
 const ACCESS: &str = "
     SELECT c.instance, c.generation, c.next_seq, p.standing, o.user_id
     FROM participants p
@@ -103,26 +104,26 @@ const PURGED: &str = "
         AND NOT EXISTS (SELECT 1 FROM message_ids WHERE generation = $1)
         AND NOT EXISTS (SELECT 1 FROM reports WHERE place > $1 << 32 AND place < ($1 + 1) << 32)";
 
-/// The most messages and reports that one step of a purge removes, and the most bytes of data: it is to hold
-/// the writer for milliseconds.
+/// Maximum rows per table, and maximum bytes of data, that one purge step removes. The limits keep a step from holding
+/// the writer for more than milliseconds.
 const PURGE_STEP: i64 = 256;
 const PURGE_BYTES: i64 = 512 * 1024;
 
 impl Store {
-    /// All conversations of a user, newest `lastaccess` first: conversation objects, separated by commas.
+    /// Returns all conversations of a user, newest `lastaccess` first: conversation objects, separated by commas.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the read failed.
     pub async fn conversations(&self, user: UserId) -> Result<WireText, Error> {
         Ok(self.lists.ask(ListConversations(user)).await?.unwrap_or_default())
     }
 
-    /// One conversation object, where the user takes part in it.
+    /// Returns one conversation object; `None` unless the user takes part in it.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the read failed.
     pub async fn conversation(
         &self,
         conversation: ConversationId,
@@ -132,11 +133,11 @@ impl Store {
         object(&mut reads, conversation, user).await
     }
 
-    /// Removes one step of the messages that a clear has left behind.
+    /// Removes one bounded step of messages, message IDs and reports of cleared generations.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be removed.
+    /// [`Error`] where the read or the removal failed.
     pub async fn purge(&self) -> Result<Purged, Error> {
         let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&mut *self.reader().await?).await;
         match next.doing("looking for cleared messages")? {
@@ -157,23 +158,23 @@ pub(super) async fn object(
     one.fetch_optional(connection).await.doing("reading a conversation")
 }
 
-/// Ends a generation of a conversation.
+/// Clears a conversation: ends its instance and begins the next one.
 #[derive(Clone, Debug)]
 pub struct Clear {
-    /// The conversation.
+    /// The conversation to clear.
     pub conversation: ConversationId,
-    /// Who clears it.
+    /// The participant that clears it.
     pub user: UserId,
-    /// Where from: that station is not told of it.
+    /// The station that makes the change; it is not notified of it.
     pub station: Option<StationId>,
-    /// The instance that is to be cleared.
+    /// The instance to end; refused if it is not the current one.
     pub instance: Instance,
-    /// The instance that follows.
+    /// The name of the next instance.
     pub next: Instance,
 }
 
 impl WriteOp for Clear {
-    /// The conversation object as it now stands.
+    /// The conversation object after the change.
     type Output = WireText;
     /// [`Refusal::ConversationNotFound`], [`Refusal::InstanceChanged`], [`Refusal::Blocked`], [`Refusal::NotFriends`].
     type Refusal = Refusal;
@@ -195,7 +196,7 @@ impl WriteOp for Clear {
         let changes = changes.with(stored(&other)?, subject, None);
         ChangeLog::from(changes).record(tx).await?;
         let object = object(tx.connection().await?, self.conversation, self.user).await?;
-        Ok(object.ok_or(Refusal::ConversationNotFound)?)
+        Ok(object.ok_or_else(|| Error::not_as_stored("the partner of a participant"))?)
     }
 }
 
@@ -216,10 +217,10 @@ impl Clear {
     }
 }
 
-/// What a step of the purge has left.
+/// Result of a purge step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purged {
-    /// There may be more to remove.
+    /// A step was done; there may be more to remove.
     Step,
     /// No cleared message is left.
     NothingLeft,

@@ -1,5 +1,5 @@
-//! Pages of messages and reports. Each is one snapshot: one statement finds the cursors and writes a light page. Of a large
-//! page it writes a plan, and the page is read in pieces within the same transaction.
+//! Pages of messages and reports. Each page is one snapshot. One statement finds the cursors and writes a light page.
+//! For a large page it writes a plan, and the page is read in pieces within the same transaction.
 
 mod pieces;
 mod statements;
@@ -19,39 +19,39 @@ use statements::PAGE;
 /// A page of messages and reports.
 #[derive(Debug)]
 pub struct Page {
-    /// The instance that the page is of: the current one.
+    /// The current instance, which the page belongs to.
     pub instance: Instance,
     /// Message objects from old to new, separated by commas.
     pub messages: WireText,
     /// Report objects from old to new, separated by commas.
     pub reports: WireText,
-    /// Whether the page was cut before it had all that was asked for.
+    /// Forward: whether entries follow this page. Backward: whether the byte limit left out requested entries.
     pub more: bool,
-    /// What the reader has for the first time.
+    /// Messages that the reader receives for the first time.
     pub undelivered: Option<Undelivered>,
-    /// The connection of a large page: until this is dropped, no other one is made.
+    /// The connection of a large page. No other large page is read until this is dropped.
     _turn: Option<Object<SqliteConnection>>,
 }
 
-/// Bytes up to which a page is made at once. A client shows fifty messages of some hundred bytes at a time. Larger pages are
-/// made one by one, and their memory is taken first.
+/// Maximum bytes of a light page, which is read at once. A client shows fifty messages of some hundred bytes at a time.
+/// Larger pages are read one by one, with their memory reserved first.
 pub const LIGHT_PAGE_BYTES: usize = 128 * 1024;
 
-/// A page, or how large it would be.
+/// A light page, or the size of a large one.
 #[derive(Debug)]
 pub enum Found {
     /// A page of at most [`LIGHT_PAGE_BYTES`].
     Page(Page),
-    /// A larger page of at most so many bytes, the entries' own or an upper bound of them. It was not made.
+    /// A larger page, which was not read, and its size in bytes: that of its entries, or an upper bound.
     Large(usize),
 }
 
 impl Store {
-    /// A page, where it is light; `None` where the user has no such conversation.
+    /// Reads a page if it is light; `None` if the user has no such conversation.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] if it could not be read.
     pub async fn page(&self, query: &PageQuery) -> Result<Option<Found>, Error> {
         let light_bytes = i64::try_from(LIGHT_PAGE_BYTES).unwrap_or(i64::MAX);
         let asking = ReadPage { query: query.clone(), light_bytes };
@@ -66,40 +66,49 @@ impl Store {
         if is_json(&page.messages) && is_json(&page.reports) {
             return Ok(Some(Found::Page(page)));
         }
-        let mut reads = self.reader().await?;
-        let page = pieces::read(&mut reads, query, &CancellationToken::new()).await?;
+        let (page, ..) = in_pieces(self.reader().await?, query, ()).await?;
         Ok(page.map(Found::Page))
     }
 
-    /// A page of any size; `None` where the user has no such conversation. They are made one by one, in the order of the
-    /// calls: the next one once an earlier page is dropped.
+    /// Reads a page of any size; `None` if the user has no such conversation. Large pages are read one at a time, in
+    /// the order of the calls. The next one waits until the earlier page is dropped.
     ///
-    /// `permit` is for the memory that the page takes. Where this is cancelled, the piece that SQLite is at is still made, so
-    /// the permit is held, and no other page is made, until then.
+    /// `permit` accounts for the page's memory. On cancellation SQLite still finishes the current piece. Until then the
+    /// permit is held and no other large page is read.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] if it could not be read.
     pub async fn large_page<P: Send + 'static>(
         &self,
         query: &PageQuery,
         permit: P,
     ) -> Result<Option<(Page, P)>, Error> {
-        let mut turn = self.large_reader.get().await?;
-        let (query, given_up) = (query.clone(), CancellationToken::new());
-        let _given_up = given_up.clone().drop_guard();
-        let readers = tokio::spawn(async move {
-            (pieces::read(&mut turn, &query, &given_up).await, turn, permit)
-        });
-        let (page, turn, permit) = readers.await.map_err(|_| Error::Closed)?;
-        Ok(page?.map(|page| (Page { _turn: Some(turn), ..page }, permit)))
+        let turn = self.large_reader.get().await?;
+        let (page, turn, permit) = in_pieces(turn, query, permit).await?;
+        Ok(page.map(|page| (Page { _turn: Some(turn), ..page }, permit)))
     }
 }
 
-/// What [`PAGE`] takes.
+/// Reads a page in pieces. Where this is cancelled, the connection and the permit are kept until the current piece ends.
+async fn in_pieces<P: Send + 'static>(
+    mut connection: Object<SqliteConnection>,
+    query: &PageQuery,
+    permit: P,
+) -> Result<(Option<Page>, Object<SqliteConnection>, P), Error> {
+    let (query, cancelled) = (query.clone(), CancellationToken::new());
+    let _cancelled = cancelled.clone().drop_guard();
+    let reading = tokio::spawn(async move {
+        (pieces::read(&mut connection, &query, &cancelled).await, connection, permit)
+    });
+    let (page, connection, permit) = reading.await.map_err(|_| Error::Closed)?;
+    Ok((page?, connection, permit))
+}
+
+/// The parameters of [`PAGE`].
 pub(super) struct ReadPage {
     query: PageQuery,
-    /// From which weight on the page is not made; negative where its plan is wanted.
+    /// Weight in bytes above which the page is not made. A negative value asks for the page's plan.
     light_bytes: i64,
 }
 
@@ -127,20 +136,20 @@ impl BatchQuery for ReadPage {
     }
 }
 
-/// Whether these objects are JSON: one byte that the disk has changed must not make a page unparsable. Nearly all objects
-/// are plain, which takes a microsecond for 20 KiB to see; a `Type` may hold anything.
+/// Returns whether the objects are valid JSON. A byte changed on disk must not make a whole page unparsable. Nearly all
+/// objects are plain, which takes 1 µs per 20 KiB to check. A `Type` may hold anything.
 fn is_json(objects: &[u8]) -> bool {
     is_plain(objects)
         || str::from_utf8(objects)
             .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(&format!("[{text}]")).is_ok())
 }
 
-/// Whether these are objects of five plain strings each: printable ASCII, no backslash, and twenty quotes for each brace.
-/// Without branches in the inner loop, so that it is compiled to vector instructions.
+/// Returns whether these are objects of five plain strings each: printable ASCII, no backslash, and twenty quotes per
+/// brace. The inner loop has no branches, so it compiles to vector instructions.
 fn is_plain(objects: &[u8]) -> bool {
     const QUOTES: usize = 20;
     let (mut quotes, mut braces) = (0, 0);
-    // The counts of a chunk fit into bytes.
+    // The counts of a chunk fit into a byte.
     for chunk in objects.chunks(128) {
         let (mut quote, mut brace, mut other) = (0_u8, 0_u8, 0_u8);
         for byte in chunk {
@@ -157,12 +166,12 @@ fn is_plain(objects: &[u8]) -> bool {
     quotes == QUOTES * braces
 }
 
-/// The weight that [`PAGE`] has written in the place of a page, which has bars.
+/// Returns the weight that [`PAGE`] has written instead of a page. A page contains bars, so it is never a number.
 fn weight(text: &WireText) -> Option<usize> {
     if text.len() > 20 { None } else { str::from_utf8(text).ok()?.parse().ok() }
 }
 
-/// A page as [`PAGE`] writes it.
+/// Parses a page as [`PAGE`] writes it.
 fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
     let not_a_page = || Error::not_as_stored("a page");
     let mut last_part = || {
@@ -182,7 +191,7 @@ fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
     Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
 }
 
-/// Refuses an empty page with more behind it: a client would ask for the rest for ever.
+/// Refuses an empty page that announces more: a client would request the rest for ever.
 fn refuse_gap(more: bool, messages: &WireText, reports: &WireText) -> Result<(), Error> {
     if more && messages.is_empty() && reports.is_empty() {
         let sentence = "messages or reports are missing in the middle of a conversation";
@@ -191,7 +200,8 @@ fn refuse_gap(more: bool, messages: &WireText, reports: &WireText) -> Result<(),
     Ok(())
 }
 
-/// What is between the first and the last place of a page's messages that its reader has for the first time.
+/// Returns the messages from the first to the last row key that the reader receives for the first time; `None` if there
+/// are none.
 fn undelivered(
     query: &PageQuery,
     generation: i64,

@@ -1,4 +1,4 @@
-//! What one participant alone sees of a conversation: many changes of it are made by one statement each.
+//! What one participant alone sees of a conversation. One statement makes many of these changes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,9 +12,9 @@ use super::{Error, Store, WireText, stored_number};
 use crate::domain::{ConversationId, Property, Refusal, Replay, StationId, Subject};
 use crate::store::WriteError;
 
-/// What decides about each change: one text for all, with a comma between two changes and a space between two values. They
-/// are how many changes came before it, whether it was made before, and of the participant, if there is one, the
-/// place and the numbers.
+/// Reads what decides each change. The result is one text, with a comma between changes and a space between values. The
+/// values are the change's index in the batch and whether its signature is known already. Then follow the row key and
+/// the numbers of the participant, if there is one.
 static PRECHECK: ManyRows = ManyRows::new(
     "WITH incoming (nth, user_id, conversation_id, expires_at, signature) AS (VALUES {rows})
      SELECT string_agg(concat_ws(' ', i.nth,
@@ -28,7 +28,7 @@ static PRECHECK: ManyRows = ManyRows::new(
     5,
 );
 
-/// What is NULL stays as it is.
+/// NULL leaves a column as it is.
 static SET: ManyRows = ManyRows::new(
     "WITH changed (place, is_muted, is_favorite, is_hidden, hide_id, background_color) AS (VALUES {rows})
      UPDATE participants
@@ -41,7 +41,8 @@ static SET: ManyRows = ManyRows::new(
     6,
 );
 
-/// The conversation objects of participants, each behind its participant's place. No text of JSON holds a line break.
+/// Writes the conversation objects of participants, each behind its participant's row key. JSON text holds no line
+/// break, so lines separate them.
 static OBJECTS: ManyRows = ManyRows::new(
     concat!(
         "SELECT string_agg(concat(p.place, ' ', ",
@@ -56,23 +57,23 @@ static OBJECTS: ManyRows = ManyRows::new(
     1,
 );
 
-/// A change of what one participant sees of a conversation.
+/// A change to what one participant sees of a conversation.
 #[derive(Clone, Debug)]
 pub struct ChangeProperty {
-    /// The conversation.
+    /// The conversation to change.
     pub conversation: ConversationId,
-    /// The new value.
+    /// The property's new value.
     pub property: Property,
-    /// Where: that station is not told of it.
+    /// The calling station, which is not told of the change.
     pub station: Option<StationId>,
-    /// Who changes it, and the signature that may not do so again.
+    /// The calling user, and the signature that must not make the change again.
     pub replay: Replay,
 }
 
-/// What [`PRECHECK`] says of a change.
+/// Parsed result of [`PRECHECK`] for one change.
 struct Precheck {
     was_made: bool,
-    /// `None` where the user has no such conversation.
+    /// `None` if the user has no such conversation.
     participant: Option<Participant>,
 }
 
@@ -84,7 +85,7 @@ struct Participant {
 }
 
 impl Precheck {
-    /// Reads the values of one change, after the first one.
+    /// Parses the values of one change, without the first one, which is its index.
     fn read(values: &str) -> Result<Self, Error> {
         let mut values = values.split(' ').map(stored_number);
         let was_made = values.next().transpose()? == Some(1);
@@ -103,8 +104,8 @@ impl Precheck {
 impl Batched for ChangeProperty {
     type Outcome = Result<WireText, Refusal>;
 
-    /// Each answer shows what its own change has made of the conversation, so a second change of the same participant
-    /// waits for the next run; so does a signature that has just been recorded.
+    /// Each answer shows the conversation after its own change. So a second change of the same participant waits for
+    /// the next run. A signature that was just recorded waits too.
     async fn apply_all(
         tx: &mut WriteTx,
         all: &[&Self],
@@ -125,7 +126,7 @@ impl Batched for ChangeProperty {
     }
 }
 
-/// Makes changes of different participants.
+/// Makes changes of distinct participants, with distinct signatures.
 async fn change_all(
     tx: &mut WriteTx,
     all: &[&ChangeProperty],
@@ -154,12 +155,15 @@ async fn change_all(
     let outcome = |precheck: &Precheck| {
         let object = precheck.participant.and_then(|one| objects.remove(&one.place));
         match (precheck.was_made, object) {
-            (true, _) => Err(Refusal::Replayed),
-            (false, Some(object)) => Ok(object),
-            (false, None) => Err(Refusal::ConversationNotFound),
+            (true, _) => Ok(Err(Refusal::Replayed)),
+            (false, Some(object)) => Ok(Ok(object)),
+            (false, None) if precheck.participant.is_some() => {
+                Err(Error::not_as_stored("the partner of a participant"))
+            }
+            (false, None) => Ok(Err(Refusal::ConversationNotFound)),
         }
     };
-    Ok(precheck.iter().map(outcome).collect())
+    precheck.iter().map(outcome).collect()
 }
 
 async fn precheck(tx: &mut WriteTx, all: &[&ChangeProperty]) -> Result<Vec<Precheck>, Error> {
@@ -198,7 +202,7 @@ fn set(tx: &mut WriteTx, made: &[(&ChangeProperty, i64)]) {
     });
 }
 
-/// The conversation objects of participants, by place.
+/// Reads the conversation objects of participants, by row key.
 async fn objects(tx: &mut WriteTx, row_keys: &[i64]) -> Result<HashMap<i64, WireText>, Error> {
     if row_keys.is_empty() {
         return Ok(HashMap::new());
@@ -213,11 +217,11 @@ async fn objects(tx: &mut WriteTx, row_keys: &[i64]) -> Result<HashMap<i64, Wire
 }
 
 impl Store {
-    /// Changes what one participant sees of a conversation. Returns the conversation object as it now stands.
+    /// Changes what one participant sees of a conversation. Returns the updated conversation object.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Replayed`], [`Refusal::ConversationNotFound`], and [`Error`] where it was not changed.
+    /// [`Refusal::Replayed`], [`Refusal::ConversationNotFound`], and [`Error`] if it was not changed.
     pub async fn change_property(&self, change: ChangeProperty) -> Result<WireText, WriteError> {
         self.writer.change_property(change).await
     }

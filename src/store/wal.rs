@@ -1,4 +1,4 @@
-//! The write-ahead log: moved into the database by a task of its own, so that no commit has to, and kept short.
+//! The write-ahead log. A task of its own checkpoints it, so that no commit has to, and keeps it short.
 
 use std::fs::File;
 use std::io;
@@ -17,45 +17,45 @@ use super::backoff::{Backoff, Found, Next};
 use super::error::sqlite_code;
 use super::files::WAL_BYTES;
 
-/// How often the log is checkpointed while there are commits.
+/// Interval between checkpoints while there are commits.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
 
-/// How often a log that is beyond its bound is checkpointed at most before the writer empties it: each time less has been
-/// added meanwhile, and what is left is moved while everybody waits.
+/// Maximum checkpoint passes over a log that exceeds its bound, before the writer empties it. Each pass leaves less to
+/// move, and the rest is moved while all writes wait.
 const PASSES: usize = 4;
 
-/// A pass that has no more than this to move is the last: what is added during it is less still.
+/// A pass that has no more bytes than this to move is the last: commits add even less during it.
 const LITTLE: u64 = 1024 * 1024;
 
-/// Where more than this can't be moved, a read that goes on for long is in the way: what is written during a short one is less.
+/// More unmoved bytes than this mean that a long read is in the way. Less is written during a short one.
 const HELD: u64 = 16 * 1024 * 1024;
 
-/// How long the writer waits for the reads that are in the log. Those of the server itself take milliseconds.
+/// The writer waits up to 100 ms for reads that use the log. The server's own reads take milliseconds.
 const WAIT_FOR_READS: &str = "PRAGMA busy_timeout = 100";
 
-/// How long the last checkpoint waits for other programs that read or write.
+/// The last checkpoint waits up to 2 s for other programs that read or write.
 const LAST_WAIT: &str = "PRAGMA busy_timeout = 2000";
 
-/// Succeeds only for the one connection to a database, moves the whole log into it and removes the log.
+/// Moves the whole log into the database and removes it. Succeeds only on the sole connection to a database.
 pub(super) const END_LOG: &str = "PRAGMA journal_mode = DELETE";
 
-/// How long it is tried again while another process is at its own, for which SQLite does not wait.
+/// How long to retry the last checkpoint while another process checkpoints. SQLite's busy time-out does not cover that.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(2);
 
 const ATTEMPT_AGAIN: Duration = Duration::from_millis(20);
 
-/// Changes that are in the write-ahead log after the store is closed: the database file alone lacks them.
+/// The write-ahead log still holds changes after the store was closed. The database file alone lacks them.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{bytes} bytes of changes are in {} alone: keep that file beside the database, and the next start moves them",
     wal.display()
 )]
 pub struct WalLeft {
-    /// The file of the log.
+    /// Path of the log.
     pub wal: PathBuf,
-    /// How many bytes of it are not in the database file, or the whole log where that is unknown.
+    /// Bytes of the log that are not in the database file, or the size of the whole log where that is unknown.
     pub bytes: u64,
-    /// What was in the way.
+    /// What kept them from being moved.
     #[source]
     pub cause: LeftBecause,
 }
@@ -63,10 +63,10 @@ pub struct WalLeft {
 /// What keeps the log from being moved into the database file.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftBecause {
-    /// Another program is in the middle of a read or of a transaction.
+    /// Another program is in the middle of a read or a transaction.
     #[error("another program is reading or writing the database")]
     Busy,
-    /// The disk did not take the database.
+    /// An fsync of the database file or of the log failed.
     #[error("the disk did not take the database")]
     FlushFailed,
     /// SQLite refused or failed.
@@ -74,28 +74,29 @@ pub enum LeftBecause {
     Failed(sqlx::Error),
 }
 
-/// What the writer and the checkpointer tell each other about the write-ahead log.
+/// State of the write-ahead log, shared by the writer and the checkpointer.
 #[derive(Default)]
 pub(super) struct Wal {
-    /// A commit has added to the log.
+    /// Signals that a commit has added to the log, or that a truncation was requested.
     grown: Notify,
     /// This store has committed, or tried to.
     has_grown: AtomicBool,
-    /// The writer is to empty the log. Only between two of its transactions can a checkpoint reach the end of the log, after
-    /// which it is written from the start again.
+    /// The writer is to empty the log. A checkpoint can reach the end of the log only between two transactions.
+    /// After that, the log is written from the start again.
     due: AtomicBool,
-    /// The log is to be truncated: what is removed from the database is in it as well.
+    /// The log is to be truncated, because it still has copies of what was deleted from the database.
     truncate: AtomicBool,
     /// A read kept the log from being emptied.
     blocked: AtomicBool,
-    /// The disk did not take what was moved into the database. The kernel may have dropped it, and says so once to each who
-    /// had the file open: a later attempt would succeed. So from then on nobody may empty the log, and the next process
-    /// moves all of it again.
+    /// An fsync of the database file or of the log failed in a checkpoint. The kernel may have dropped the data, and
+    /// reports the error only once per open file, so a retry would succeed.
+    ///
+    /// So this process never checkpoints after an fsync failure, and the next one moves the whole log again.
     flush_failed: CancellationToken,
 }
 
 impl Wal {
-    /// A commit has added to it.
+    /// Records that a commit has added to the log, and wakes the checkpointer.
     pub(super) fn grown(&self) {
         self.has_grown.store(true, Ordering::Relaxed);
         self.grown.notify_one();
@@ -106,23 +107,23 @@ impl Wal {
         self.has_grown.load(Ordering::Relaxed)
     }
 
-    /// Whether the writer is to empty it.
+    /// Whether the writer is to empty the log. Never after an fsync failure.
     pub(super) fn is_due(&self) -> bool {
         self.due.load(Ordering::Relaxed) && !self.flush_failed.is_cancelled()
     }
 
-    /// Has it truncated once most of it is in the database.
+    /// Requests a truncation of the log, which follows once most of it is in the database.
     pub(super) fn truncate_soon(&self) {
         self.truncate.store(true, Ordering::Relaxed);
         self.grown.notify_one();
     }
 
-    /// Cancelled once the disk did not take what was moved into the database.
+    /// Token that is cancelled once an fsync of the database file or of the log has failed.
     pub(super) fn flush_failed(&self) -> &CancellationToken {
         &self.flush_failed
     }
 
-    /// A checkpoint has failed. It is tried again, unless the flush has failed.
+    /// Logs a failed checkpoint. It is retried, unless an fsync failed.
     pub(super) fn checkpoint_failed(&self, error: &sqlx::Error) {
         if is_of_flush(error) {
             tracing::error!(
@@ -135,8 +136,8 @@ impl Wal {
         }
     }
 
-    /// Moves the whole log into the database while nobody writes, and waits a moment for the reads that are in it, so
-    /// that the next transaction starts it anew.
+    /// Moves the whole log into the database between two transactions, so that the next one starts the log anew. Waits
+    /// up to 100 ms for the reads that use the log.
     pub(super) async fn empty(&self, writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         self.due.store(false, Ordering::Relaxed);
         let truncates = self.truncate.swap(false, Ordering::Relaxed);
@@ -156,7 +157,8 @@ impl Wal {
         execute(writer, "PRAGMA busy_timeout = 20000").await
     }
 
-    /// Returns when it is time to look at the log again.
+    /// Waits until the next checkpoint: for a commit, unless a truncation is pending, and then for
+    /// [`CHECKPOINT_EVERY`].
     async fn next_look(&self) {
         if !self.truncate.load(Ordering::Relaxed) {
             self.grown.notified().await;
@@ -164,8 +166,8 @@ impl Wal {
         sleep(CHECKPOINT_EVERY).await;
     }
 
-    /// Decides whether the writer is to empty it.
-    fn precheck(&self, left: &Checkpoint, backoff: &mut Backoff) {
+    /// Decides whether the writer is to empty the log, and warns of a read that keeps it from that.
+    fn judge(&self, left: &Checkpoint, backoff: &mut Backoff) {
         let found = Found {
             is_due: left.bytes > WAL_BYTES / 2 || self.truncate.load(Ordering::Relaxed),
             is_held: left.bytes.saturating_sub(left.moved) > HELD,
@@ -183,8 +185,8 @@ impl Wal {
     }
 }
 
-/// Moves the log into the database every now and then, so that no commit has to, until the writer has ended. Returns the
-/// connection for the last checkpoint, unless the log must be kept.
+/// Checkpoints the log at intervals until the writer has ended, so that no commit has to. Returns the connection for
+/// the last checkpoint, unless the log must be kept.
 pub(super) async fn checkpoint(
     mut connection: SqliteConnection,
     database: Arc<File>,
@@ -194,7 +196,7 @@ pub(super) async fn checkpoint(
     let mut backoff = Backoff::default();
     while ended.run_until_cancelled(log.next_look()).await.is_some() {
         match catch_up(&mut connection, &database).await {
-            Ok(left) => log.precheck(&left, &mut backoff),
+            Ok(left) => log.judge(&left, &mut backoff),
             Err(error) => log.checkpoint_failed(&error),
         }
         if log.flush_failed.is_cancelled() {
@@ -202,16 +204,19 @@ pub(super) async fn checkpoint(
         }
     }
     if log.flush_failed.is_cancelled() {
-        // The last connection to be closed moves the log and removes it. As long as this one is open, none is the last.
+        // SQLite moves the log and removes it when the last connection closes. While this one stays open, no other is
+        // the last.
         std::mem::forget(connection);
         return None;
     }
     Some(connection)
 }
 
-/// Moves everything into the database file and cuts the log to nothing: the last act of a store, once no other connection of
-/// this process is open. Another program may keep the log from being cut, which is no failure once all of it is in the database
-/// file. `None` stands for a connection that is kept because a flush has failed.
+/// Moves the whole log into the database file and truncates it. This is the last act of a store, once no other
+/// connection of this process is open.
+///
+/// Another program may keep the log from being truncated. That is no failure if all of it is in the database file.
+/// `None` stands for a connection that stays open because an fsync failed.
 pub(super) async fn empty_at_the_end(
     connection: Option<SqliteConnection>,
     log: &Wal,
@@ -270,8 +275,9 @@ fn size(file: &Path) -> u64 {
     file.metadata().map_or(0, |metadata| metadata.len())
 }
 
-/// Moves the log into the database and onto the disk. Little of it is left then, unless a read is in the way. A pass moves
-/// what there was when it began.
+/// Moves the log into the database and onto the disk. Little of it is left then, unless a read is in the way.
+///
+/// A pass moves what the log held when the pass began.
 async fn catch_up(
     connection: &mut SqliteConnection,
     database: &Arc<File>,
@@ -293,29 +299,29 @@ async fn catch_up(
     }
 }
 
-/// Has the disk take what was moved into the database. SQLite does that once the whole log is moved, which is when the
-/// writer empties it and everybody waits.
+/// Flushes to disk what was moved into the database. SQLite does that only once the whole log is moved, which is when
+/// the writer empties it and all writes wait.
 async fn flush(database: &Arc<File>) -> Result<(), sqlx::Error> {
     let database = Arc::clone(database);
     let flushed = spawn_blocking(move || database.sync_data()).await;
     flushed.map_err(io::Error::from)?.map_err(sqlx::Error::from)
 }
 
-/// Whether [`flush`] has failed, or a flush by SQLite itself.
+/// Whether [`flush`] has failed, or an fsync by SQLite itself.
 fn is_of_flush(error: &sqlx::Error) -> bool {
     const SQLITE_IOERR_FSYNC: i32 = 1034;
     matches!(error, sqlx::Error::Io(_)) || sqlite_code(error) == Some(SQLITE_IOERR_FSYNC)
 }
 
-/// What a checkpoint has found.
+/// Result of a checkpoint.
 struct Checkpoint {
-    /// Whether somebody was in the way of it.
+    /// A read, a write or another checkpoint was in the way.
     busy: bool,
-    /// How long the log is.
+    /// Size of the log.
     bytes: u64,
-    /// How much of it is in the database.
+    /// Bytes of the log that are in the database.
     moved: u64,
-    /// Whether these are known: another process that is at a checkpoint keeps SQLite from looking.
+    /// Whether the sizes are known: SQLite does not read them while another process checkpoints.
     is_known: bool,
 }
 
@@ -326,7 +332,7 @@ impl Checkpoint {
     }
 }
 
-/// Moves what it can of the log into the database.
+/// Runs one checkpoint, which moves what it can of the log into the database.
 async fn checkpoint_once(
     connection: &mut SqliteConnection,
     statement: &'static str,

@@ -1,4 +1,4 @@
-//! Databases that an earlier version has filled are brought up to date with everything in them.
+//! Migrations of filled databases from earlier versions. Nothing in them is lost.
 
 use std::net::SocketAddr;
 
@@ -10,8 +10,8 @@ use crate::binary::{Workplace, free_address};
 use crate::message_ids::all_are_kept;
 use crate::world::{Person, until};
 
-/// The schema of the first version, and what people had in it. Their rows are taken from `new`, a database of this
-/// version, as far as there was room for them. Alice has written forty messages to each of her friends.
+/// Schema of version 1. `FIRST_FILLED` fills it from the tables of `new`, a database of the current version, and adds
+/// 40 messages from Alice to each of her friends.
 const FIRST: &str = include_str!("../../migrations/sqlite/0001_users_and_conversations.sql");
 
 const FIRST_FILLED: &str = "
@@ -26,15 +26,15 @@ const FIRST_FILLED: &str = "
                                     WHEN 1 THEN printf('%08x-abcd-4bcd-8bcd-abcdefabcdef', n)
                                     WHEN 2 THEN printf('%08x-ABCD-4bcd-8bcd-abcdefabcdef', n - 1)
                                     ELSE 'm-' || n END,
-                                u.id, CASE n WHEN 3 THEN 'Note' ELSE 'Message' END,
+                                u.id, CASE n WHEN 3 THEN 'a \"Note\" \\ 😀' ELSE 'Message' END,
                                 '2024-03-08 12:00:00', '', 1709899200, 'aGk=' FROM conversations c, users u, numbers
                          WHERE u.email = 'alice@example.com';
     INSERT INTO messages SELECT id, 1, 1, 'm-0', 'x', 'Message', '2024-03-08 12:00:00', '',
                                 1709899200, 'aGk=' FROM conversations;
     INSERT INTO purges SELECT id, 1 FROM conversations;";
 
-/// What came with the second version: Bob has got ten of Alice's messages and viewed three, he and his two stations have
-/// been told of it, and Alice has blocked Carol.
+/// Schema changes of version 2. `SECOND_FILLED` adds reports: ten of Alice's messages are delivered to Bob and three
+/// viewed. It adds positions of Bob's two stations, and Alice blocks Carol.
 const SECOND: &str = include_str!("../../migrations/sqlite/0002_reports_stations_and_changes.sql");
 
 const SECOND_FILLED: &str = "
@@ -58,8 +58,8 @@ const SECOND_FILLED: &str = "
         WHERE a.email = 'alice@example.com' AND c.email = 'carol@example.com';
     DROP TABLE bob;";
 
-/// The third version numbers everything. Alice's and Carol's conversation is a whole run of messages. One of others is
-/// longer than a step of the migration, and one is empty.
+/// Schema changes of version 3, which introduces integer keys. `THIRD_FILLED` cuts Alice's and Carol's conversation to
+/// one whole run of 32 messages. It adds a conversation that is longer than a step of the migration, and an empty one.
 const THIRD: &str = include_str!("../../migrations/sqlite/0003_short_keys.sql");
 
 const THIRD_FILLED: &str = "
@@ -76,8 +76,8 @@ const THIRD_FILLED: &str = "
     WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9000)
     INSERT INTO messages SELECT (1000 << 32) + n, 'm-' || n, 1, NULL, 1709899200, '', 1709899200, 'aGk=' FROM numbers;";
 
-/// Makes `chatserver.db` a database of an earlier version, filled with what is in `new.db` and with what comes with
-/// each step.
+/// Makes `chatserver.db` a database of an earlier version, from the users and friends in `new.db` and the SQL of each
+/// step.
 async fn fills(place: &Workplace, steps: &[&str], version: u8) {
     let mut old = connects(place).await;
     let new = place.path().join("new.db");
@@ -104,7 +104,7 @@ async fn runs(database: &mut SqliteConnection, statements: String) {
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(database).await.unwrap();
 }
 
-/// Alice and her two friends, as commands have told of them.
+/// Output of the commands that added Alice and her two friends.
 struct Added {
     people: [Value; 3],
     with_bob: Value,
@@ -114,12 +114,12 @@ struct Added {
 struct People {
     alice: Person,
     bob: Person,
-    /// Alice in her conversation with Carol.
+    /// Alice, with her conversation with Carol selected.
     alice_to_carol: Person,
     carol: Person,
 }
 
-/// Adds them to `new.db`.
+/// Adds Alice, Bob and Carol to `new.db`, and makes Alice a friend of both others.
 fn adds(place: &Workplace) -> Added {
     let tells = |command: &[&str]| -> Value {
         place.tells(&[command, &["--database-url", "sqlite://new.db"]].concat())
@@ -167,7 +167,7 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
         [&messages[0]["ID"], &messages[1]["ID"]],
         ["00000001-abcd-4bcd-8bcd-abcdefabcdef", "00000001-ABCD-4bcd-8bcd-abcdefabcdef",]
     );
-    assert_eq!([&messages[1]["Type"], &messages[2]["Type"]], ["Message", "Note"]);
+    assert_eq!([&messages[1]["Type"], &messages[2]["Type"]], ["Message", "a \"Note\" \\ 😀"]);
     for message in messages {
         assert_eq!(message["Created"], "2024-03-08 12:00:00");
         alice.adds(message).await.ok();
@@ -184,7 +184,7 @@ async fn what_the_first_version_has_kept_is_served_by_this_one() {
     assert_eq!(bob.reads().await[40..], ["and on"]);
 }
 
-/// Very many messages of a conversation of the first version.
+/// Extends one conversation of version 1 to 300,000 messages.
 const MANY: &str = "
     WITH RECURSIVE numbers (n) AS (SELECT 41 UNION ALL SELECT n + 1 FROM numbers WHERE n < 300000)
     INSERT INTO messages SELECT min(c.id), 2, n, 'm-' || n, u.id, 'Message', '2024-03-08 12:00:00', '', 1709899200, 'aGk='

@@ -1,4 +1,4 @@
-//! The settings: four layers, each with a name, and nothing that is silently ignored.
+//! Settings: four layers, each setting with a name, and nothing silently ignored.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use toml::Table;
 
 use crate::binary::Workplace;
 
-/// Every setting, another value, a wrong value, and what is said to be expected in its place.
+/// All settings: name, a value other than the default, a wrong value, and what the refusal says is expected.
 const SETTINGS: [(&str, &str, &str, &str); 36] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
@@ -52,12 +52,12 @@ const SETTINGS: [(&str, &str, &str, &str); 36] = [
     ("log.filter", "debug", "inof", "a level or directives"),
 ];
 
-/// The environment variable of a setting.
+/// Returns the environment variable of a setting.
 fn variable(name: &str) -> String {
     format!("CHATSERVER_{}", name.to_uppercase().replace('.', "__"))
 }
 
-/// A settings file with one setting.
+/// Returns a settings file with one setting.
 fn file(name: &str, value: &str) -> String {
     let (section, name) = name.split_once('.').unwrap();
     let is_bare = value.parse::<f64>().is_ok() || value == "true";
@@ -76,12 +76,11 @@ fn refusal(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The defaults, as a tree.
 fn defaults(text: &str) -> Table {
     text.parse().unwrap()
 }
 
-/// The names of all settings that the default file has.
+/// Returns the names of all settings in the default file.
 fn names_in_the_file() -> BTreeSet<String> {
     let tree = defaults(DEFAULT);
     let names = tree.iter().flat_map(|(section, settings)| {
@@ -109,7 +108,7 @@ fn the_readme_has_every_setting_with_its_default() {
 
 #[test]
 fn the_default_file_has_every_setting_with_a_comment() {
-    // Debug names every field: sections at the first level, settings at the second.
+    // `Debug` names every field: sections at the first level, settings at the second.
     let all = format!("{:#?}", Config::load(None, [], &[]).unwrap());
     let mut section = String::new();
     let mut fields = BTreeSet::new();
@@ -161,7 +160,7 @@ fn every_setting_is_read_from_the_file_and_from_the_environment() {
         let by_variable = format!("{:?}", Config::load(None, [variable], &[]).unwrap());
         assert_ne!(by_flag, default, "{name}");
         assert_eq!(by_variable, by_flag, "{name}");
-        // In a file, a list is one.
+        // In a file a list may also be an array.
         let is_list =
             ["http.trusted_proxies", "http.cors_origins", "http.listener_origins"].contains(&name);
         if is_list {
@@ -235,6 +234,8 @@ fn the_metrics_have_an_address_of_their_own() {
     let listens = |address| ("CHATSERVER_HTTP__METRICS_LISTEN", address);
     let error = refusal(&check(&place, &[], &[listens("127.0.0.1:8080")]));
     assert!(error.contains("http.metrics_listen") && error.contains("http.listen"), "{error}");
+    let error = refusal(&check(&place, &[], &[listens("0.0.0.0:8080")]));
+    assert!(error.contains("http.metrics_listen"), "{error}");
     assert!(check(&place, &[], &[listens("127.0.0.1:8081")]).status.success());
 }
 
@@ -263,7 +264,7 @@ async fn a_server_follows_its_layers() {
     let place = Workplace::new();
     let text = "[database]\nurl = \"sqlite://file.db\"\n[http]\nerror_status = \"always_200\"\n";
     fs::write(place.path().join("chat.toml"), text).unwrap();
-    // What `starts` adds as --listen is above this.
+    // The `--listen` flag that `starts` adds overrides this.
     let environment = [("CHATSERVER_HTTP__LISTEN", "127.0.0.1:1")];
     let server = place.starts(&["serve", "--config", "chat.toml"], &environment).await;
     assert!(place.path().join("file.db").exists());
@@ -284,7 +285,7 @@ fn other_variables_are_no_settings() {
     ];
     let output = check(&place, &[], &others);
     assert!(output.status.success(), "{output:?}");
-    // Whatever bytes the environment of somebody's shell holds.
+    // Other variables in the environment may hold any bytes.
     let mut command = place.command(&["check-config"]);
     let output = command.env("OTHER", OsStr::from_bytes(b"\xff\xfe")).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -1,34 +1,33 @@
 //! Pages in pieces.
 //!
-//! SQLite and sqlx hold five copies of a text on its way. Of a page of 8 MiB these are 40 MiB, of a piece of it 5 MiB.
+//! SQLite and sqlx hold five copies of a text on its way: 40 MiB for a page of 8 MiB, and 5 MiB for a piece of it.
 
-use std::iter;
-
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::SqliteConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::Doing as _;
 use super::super::readers::ask;
+use super::super::wal::execute;
 use super::statements::{DAMAGED_MESSAGES, DAMAGED_REPORTS, MESSAGES, REPORTS};
 use super::{Page, ReadPage, is_json, refuse_gap, undelivered};
 use crate::domain::{Direction, Instance, PageQuery};
 use crate::store::{Error, WireText, stored, stored_number};
 
-/// Bytes of a piece. One message may exceed it.
+/// Maximum bytes of data of a piece. A single message may exceed it.
 const PIECE_BYTES: i64 = 1024 * 1024;
 
-/// Maximum bytes of an object beside the data of a message.
-const OBJECT_BYTES: i64 = 300;
+/// Maximum entries of a piece: with little or no data they have about 150 KiB.
+const PIECE_ENTRIES: i64 = 512;
 
-/// Entries of a page.
+/// A run of consecutive entries of a page.
 struct Entries {
-    /// The place of the first one.
+    /// Row key of the first entry.
     first: i64,
     count: i64,
 }
 
 impl Entries {
-    /// Entries from the one that is nearest to the cursor.
+    /// Returns `count` entries in this direction, beginning with the one nearest to the cursor.
     fn of(nearest: i64, count: i64, direction: Direction) -> Self {
         let first = match direction {
             Direction::Forward => nearest,
@@ -37,32 +36,34 @@ impl Entries {
         Self { first, count }
     }
 
-    /// The first and the last place of each piece with at most so many entries.
-    fn pieces(&self, entries: i64) -> impl Iterator<Item = (i64, i64)> {
-        let end = self.first + self.count;
-        let next = move |first: i64| Some(first + entries).filter(|next| *next < end);
-        let first = Some(self.first).filter(|first| *first < end);
-        iter::successors(first, move |first| next(*first))
-            .map(move |first| (first, end.min(first + entries) - 1))
+    /// Takes the row keys of the next piece from the front: its first and its last at most. `None` where no entry is left.
+    fn next_piece(&self) -> Option<(i64, i64)> {
+        let entries = self.count.min(PIECE_ENTRIES);
+        (entries > 0).then(|| (self.first, self.first + entries - 1))
+    }
+
+    /// Leaves the entries behind this row key.
+    fn leave_behind(&mut self, last: i64) {
+        self.count -= last + 1 - self.first;
+        self.first = last + 1;
     }
 }
 
-/// What a page has, and what its messages are read with.
+/// The extent of a page, and the parameters for reading its messages.
 struct Plan {
     more: bool,
     instance: Instance,
     generation: i64,
     messages: Entries,
     reports: Entries,
-    longest_data: i64,
     reader_number: i64,
-    /// All messages up to this place are reported as delivered to the reader.
+    /// All messages up to this row key are reported as delivered to the reader.
     delivered_to: i64,
     may_report: bool,
 }
 
 impl Plan {
-    /// Reads the plan that [`PAGE`](super::PAGE) has written.
+    /// Parses the plan that [`PAGE`](super::PAGE) has written.
     fn read(text: &WireText, direction: Direction) -> Result<Self, Error> {
         let no_plan = || Error::not_as_stored("the plan of a page");
         let text = str::from_utf8(text).map_err(|_| no_plan())?;
@@ -76,7 +77,6 @@ impl Plan {
             generation: next()?,
             messages: Entries::of(next()?, next()?, direction),
             reports: Entries::of(next()?, next()?, direction),
-            longest_data: next()?,
             reader_number: next()?,
             delivered_to: next()?,
             may_report: next()? == 1,
@@ -84,47 +84,61 @@ impl Plan {
     }
 }
 
-/// Reads a page of any size in one snapshot; `None` where the user has no such conversation. Ends after the piece that it is
-/// at once it is given up.
+/// Reads a page of any size in one snapshot; `None` where the user has no such conversation. On cancellation, it stops
+/// after the current piece.
 pub(super) async fn read(
     connection: &mut SqliteConnection,
     query: &PageQuery,
-    given_up: &CancellationToken,
+    cancelled: &CancellationToken,
 ) -> Result<Option<Page>, Error> {
-    let mut snapshot = connection.begin().await.doing("beginning to read messages")?;
-    let asking = ReadPage { query: query.clone(), light_bytes: -1 };
-    let Some(plan) = ask(&mut snapshot, &asking).await? else { return Ok(None) };
+    // Plain statements: SQLite ends a transaction by itself after some errors, which a transaction of sqlx takes for
+    // one that goes on, and the connection would keep its snapshot for ever.
+    execute(connection, "BEGIN").await.doing("beginning to read messages")?;
+    let page = read_within(connection, query, cancelled).await;
+    let ended = execute(connection, "ROLLBACK").await.doing("ending to read messages");
+    let page = page?;
+    ended?;
+    Ok(page)
+}
+
+async fn read_within(
+    connection: &mut SqliteConnection,
+    query: &PageQuery,
+    cancelled: &CancellationToken,
+) -> Result<Option<Page>, Error> {
+    let read_plan = ReadPage { query: query.clone(), light_bytes: -1 };
+    let Some(plan) = ask(connection, &read_plan).await? else { return Ok(None) };
     let plan = Plan::read(&plan, query.direction)?;
-    let page = Reading { query, plan, given_up }.read(&mut snapshot).await?;
-    snapshot.rollback().await.doing("ending to read messages")?;
-    Ok(Some(page))
+    Reading { query, plan, cancelled }.read(connection).await.map(Some)
 }
 
 struct Reading<'a> {
     query: &'a PageQuery,
     plan: Plan,
-    given_up: &'a CancellationToken,
+    cancelled: &'a CancellationToken,
 }
 
+/// A piece of a page's messages.
+type Messages = (WireText, String, Option<i64>);
+
 impl Reading<'_> {
-    async fn read(self, connection: &mut SqliteConnection) -> Result<Page, Error> {
-        let plan = &self.plan;
-        let message_bytes = plan.longest_data + OBJECT_BYTES;
-        // A vector that grows is copied each time.
-        let most = (plan.messages.count * message_bytes).min(i64::from(self.query.bytes));
-        let mut messages = Vec::with_capacity(usize::try_from(most).unwrap_or(0));
+    async fn read(mut self, connection: &mut SqliteConnection) -> Result<Page, Error> {
+        // Reserved in full, because a vector that grows is copied each time.
+        let mut messages = Vec::with_capacity(usize::try_from(self.query.bytes).unwrap_or(0));
         let mut news = (None, None);
-        for piece in plan.messages.pieces((PIECE_BYTES / message_bytes).max(1)) {
-            let (objects, undelivered) = self.messages(connection, piece).await?;
+        while let Some(piece) = self.plan.messages.next_piece() {
+            let (objects, undelivered, last) = self.messages(connection, piece).await?;
+            self.plan.messages.leave_behind(last.unwrap_or(piece.1));
             append(&mut messages, &objects);
-            let mut row_keys = undelivered.split(' ').filter(|place| !place.is_empty());
+            let mut row_keys = undelivered.split(' ').filter(|row_key| !row_key.is_empty());
             let first = row_keys.next().map(str::to_owned);
             let last = row_keys.next_back().map(str::to_owned).or_else(|| first.clone());
             news = (news.0.or(first), last.or(news.1));
         }
         let mut reports = WireText::new();
-        for piece in plan.reports.pieces(PIECE_BYTES / OBJECT_BYTES) {
+        while let Some(piece) = self.plan.reports.next_piece() {
             append(&mut reports, &self.reports(connection, piece).await?);
+            self.plan.reports.leave_behind(piece.1);
         }
         let Plan { more, instance, generation, .. } = self.plan;
         refuse_gap(more, &messages, &reports)?;
@@ -133,19 +147,20 @@ impl Reading<'_> {
         Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
     }
 
-    /// The objects of a piece, and the places of those that are to be reported as delivered.
+    /// Reads the objects of a piece, the row keys of the messages still to be reported as delivered, and the last row key:
+    /// a piece with much data ends early.
     async fn messages(
         &self,
         connection: &mut SqliteConnection,
         piece: (i64, i64),
-    ) -> Result<(WireText, String), Error> {
-        let (objects, news) = self.messages_by(MESSAGES, connection, piece).await?;
-        if is_json(&objects) {
-            return Ok((objects, news));
+    ) -> Result<Messages, Error> {
+        let read = self.messages_by(MESSAGES, connection, piece).await?;
+        if is_json(&read.0) {
+            return Ok(read);
         }
         self.warn();
-        let (objects, news) = self.messages_by(DAMAGED_MESSAGES, connection, piece).await?;
-        Ok((as_text(&objects), news))
+        let (objects, news, last) = self.messages_by(DAMAGED_MESSAGES, connection, piece).await?;
+        Ok((as_text(&objects), news, last))
     }
 
     async fn messages_by(
@@ -153,15 +168,16 @@ impl Reading<'_> {
         statement: &'static str,
         connection: &mut SqliteConnection,
         (first, last): (i64, i64),
-    ) -> Result<(WireText, String), Error> {
-        self.refuse_given_up()?;
+    ) -> Result<Messages, Error> {
+        self.refuse_cancelled()?;
         let objects = sqlx::query_as(statement)
             .bind(first)
             .bind(last)
             .bind(self.query.user.as_str().to_owned())
             .bind(self.plan.reader_number)
             .bind(self.plan.delivered_to)
-            .bind(self.plan.may_report);
+            .bind(self.plan.may_report)
+            .bind(PIECE_BYTES);
         objects.fetch_one(connection).await.doing("reading messages")
     }
 
@@ -184,13 +200,13 @@ impl Reading<'_> {
         connection: &mut SqliteConnection,
         (first, last): (i64, i64),
     ) -> Result<WireText, Error> {
-        self.refuse_given_up()?;
+        self.refuse_cancelled()?;
         let objects = sqlx::query_scalar(statement).bind(first).bind(last);
         objects.fetch_one(connection).await.doing("reading reports")
     }
 
-    fn refuse_given_up(&self) -> Result<(), Error> {
-        if self.given_up.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+    fn refuse_cancelled(&self) -> Result<(), Error> {
+        if self.cancelled.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
     }
 
     fn warn(&self) {
@@ -199,7 +215,7 @@ impl Reading<'_> {
     }
 }
 
-/// What can be read of objects that are no UTF-8.
+/// Decodes objects that are not UTF-8. What can't be decoded becomes U+FFFD.
 fn as_text(objects: &WireText) -> WireText {
     String::from_utf8_lossy(objects).into_owned().into_bytes()
 }
@@ -215,14 +231,29 @@ fn append(to: &mut WireText, objects: &WireText) {
 mod tests {
     use super::*;
 
+    fn pieces(mut entries: Entries, last: impl Fn((i64, i64)) -> i64) -> Vec<(i64, i64)> {
+        let mut pieces = Vec::new();
+        while let Some(piece) = entries.next_piece() {
+            let last = last(piece);
+            pieces.push((piece.0, last));
+            entries.leave_behind(last);
+        }
+        pieces
+    }
+
     #[test]
     fn pieces_cover_all_entries_once() {
-        let pieces =
-            |first, count, entries| Entries { first, count }.pieces(entries).collect::<Vec<_>>();
-        assert_eq!(pieces(5, 0, 3), []);
-        assert_eq!(pieces(5, 3, 3), [(5, 7)]);
-        assert_eq!(pieces(5, 7, 3), [(5, 7), (8, 10), (11, 11)]);
-        let nearest_last = Entries::of(9, 4, Direction::Backward);
-        assert_eq!(nearest_last.pieces(9).collect::<Vec<_>>(), [(6, 9)]);
+        let whole = |entries| pieces(entries, |(_, last)| last);
+        assert_eq!(whole(Entries { first: 5, count: 0 }), []);
+        assert_eq!(whole(Entries { first: 5, count: 512 }), [(5, 516)]);
+        assert_eq!(whole(Entries { first: 5, count: 1000 }), [(5, 516), (517, 1004)]);
+        let backward = Entries::of(9, 4, Direction::Backward);
+        assert_eq!(whole(backward), [(6, 9)]);
+    }
+
+    #[test]
+    fn a_piece_that_ends_early_leaves_the_rest_to_the_next_one() {
+        let short = pieces(Entries { first: 5, count: 3 }, |(first, _)| first);
+        assert_eq!(short, [(5, 5), (6, 6), (7, 7)]);
     }
 }

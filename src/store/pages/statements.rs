@@ -6,7 +6,7 @@ use super::super::objects::{
 };
 use super::super::values::ManyRows;
 
-/// Maximum bytes of a message object beside its data: a test compares it with what the encoder writes.
+/// Maximum bytes of a message object without its data. A test compares it with what the encoder writes.
 macro_rules! max_message_overhead {
     () => {
         288
@@ -20,7 +20,7 @@ macro_rules! max_report_bytes {
     };
 }
 
-/// The bytes of a message object.
+/// SQL for the bytes of message object `m`.
 macro_rules! message_bytes {
     () => {
         concat!(
@@ -33,9 +33,11 @@ macro_rules! message_bytes {
     };
 }
 
-/// SQL that halves the places of a generation until it finds the first of a table that is of a date or later, as its
-/// sequence number. The column never falls: it holds the latest date so far, and the first entry whose date is not earlier
-/// than another is the first of which that is true of the latest date so far.
+/// SQL for a binary search over the row keys of a generation. It yields the sequence number of the first entry of a
+/// table at or after a date.
+///
+/// The column holds the latest date so far, so it never falls. The first entry whose own date is at or after the given
+/// one is also the first whose latest date so far is.
 macro_rules! first_since {
     ($table:literal, $column:literal, $date:literal, $next:literal) => {
         concat!(
@@ -64,7 +66,7 @@ macro_rules! first_since {
     };
 }
 
-/// The place of message `m`, where it is to be reported as delivered to a reader; else NULL.
+/// SQL for the row key of message `m` where it is still to be reported as delivered to a reader, else NULL.
 macro_rules! undelivered {
     ($reader:literal, $reader_number:literal, $delivered_to:literal, $may_report:literal) => {
         concat!(
@@ -84,27 +86,35 @@ macro_rules! undelivered {
     };
 }
 
-/// A page that begins at its cursors and goes forward where `is_forward` is true, backward otherwise. No sequence number
-/// of a generation is left out, so a page is everything between two places.
+/// A page that begins at its cursors, and goes forward where `is_forward` is true, else backward. The sequence numbers
+/// of a generation have no gaps, so a page is everything between two row keys.
 ///
-/// `head` is the conversation, if it is the caller's, the places that the cursors name, and whether any page of it fits
-/// into the bytes ([`max_message_overhead`], [`max_report_bytes`]). `start` has the entries that the page begins at. `kept` says how many messages there are from there on and how many of them
-/// the page has: where not every page fits, always the nearest, and forward from a known one the next one, too.
-/// `ends` says the same of the reports, which have the bytes that messages leave (`weighed`); where no message gets the
+/// `head` is the conversation, if it is the caller's. It has the row keys that the cursors name, and whether every
+/// possible page fits into the bytes ([`max_message_overhead`], [`max_report_bytes`]).
+///
+/// `start` has the entries that the page begins at.
+///
+/// `kept` has the number of messages from there on, and how many of them the page takes. Where not every page fits, it
+/// always takes the nearest one. Forward from a known message, it takes the next one, too.
+///
+/// `ends` has the same for reports. They get the bytes that messages leave (`weighed`). Where no message gets the
 /// client further, one report does.
 ///
-/// `bound` is what the page can have at most, in bytes. Where that is more than `light_bytes`, its messages are weighed, unless
-/// there are so many that weighing them takes long (`is_heavy`). Where `weight` is more than `light_bytes`, too, the text is the
-/// weight alone, and the page is not made. Where `light_bytes` is negative, the text is the [`Plan`](super::Plan) of the page.
+/// `bound` is the page's maximum size in bytes. Where it exceeds `light_bytes`, the messages are weighed, unless there
+/// are so many that weighing takes long (`is_heavy`). Where `weight` also exceeds `light_bytes`, the text is the weight
+/// alone, and the page is not made. Where `light_bytes` is negative, the text is the [`Plan`](super::pieces::Plan) of
+/// the page.
 ///
-/// The text has three parts with a bar between them, and only the first may hold bars itself: the messages, the reports,
-/// and with spaces between them whether there is more, the instance, its generation, and the places of messages of
-/// others that are still to be reported as delivered to the caller.
+/// The text has three parts with a bar between them; only the first may contain bars itself. They are the messages, the
+/// reports, and a list separated by spaces. The list has whether there is more, the instance, its generation, and the
+/// row keys of messages of others that are still to be reported as delivered to the caller.
 ///
-/// Each step is one row, handed on by a coroutine. That takes a `LIMIT` in the step and a `WHERE` in the next one: otherwise
-/// SQLite copies the expressions of a step to wherever they are used, and `MATERIALIZED` makes a table for each, which is
-/// a tenth of what a page costs. What is put together is put in order first: `string_agg` with an order of its own
-/// copies all of it. There is no bound `LIMIT`: SQLite would plan the statement anew each time.
+/// Each step is one row that a coroutine hands on. That takes a `LIMIT` in the step and a `WHERE` in the next one.
+/// Otherwise SQLite copies the expressions of a step to each place of use, and `MATERIALIZED` makes a table for each
+/// step, which is a tenth of the cost of a page.
+///
+/// Entries are sorted before they are joined, because `string_agg` with an order of its own copies all of them. No
+/// `LIMIT` is bound, because SQLite would plan the statement anew each time.
 pub(super) static PAGE: ManyRows = ManyRows::values_of(concat!(
     "
 WITH
@@ -210,8 +220,7 @@ ends AS (
                    AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) END AS weight
     FROM kept WHERE base IS NOT NULL LIMIT 1
 )
-SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', more, instance, generation, near, kept, report_near, report_kept,
-                                                    longest_data, user_number, delivered_to, standing = 'open')
+SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', more, instance, generation, near, kept, report_near, report_kept, user_number, delivered_to, standing = 'open')
             WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
     SELECT concat(
         string_agg(object, ','), '|', (SELECT string_agg(object, ',') FROM (
@@ -240,22 +249,29 @@ FROM (
     FROM ends WHERE base IS NOT NULL LIMIT 1) AS page WHERE base IS NOT NULL"#
 ), 12);
 
-/// The messages between two places as objects, and those of them that are still to be reported as delivered.
+/// SQL for the messages between two row keys as objects, and the row keys of those still to be reported as delivered.
 macro_rules! messages_between {
     ($object:expr) => {
         concat!(
-            "SELECT coalesce(string_agg(object, ','), ''), coalesce(string_agg(news, ' '), '') FROM (
-                 SELECT concat(",
+            "SELECT coalesce(string_agg(object, ','), ''), coalesce(string_agg(news, ' '), ''), max(place) FROM (
+                 SELECT m.place AS place, concat(",
             $object,
             ") AS object, ",
             undelivered!("$3", "$4", "$5", "$6"),
             " AS news
-                 FROM messages m WHERE m.place BETWEEN $1 AND $2 ORDER BY m.place) AS objects"
+                 FROM messages m WHERE m.place BETWEEN $1 AND (
+                     SELECT max(place) FROM (
+                         SELECT place, row_number() OVER nearest AS nth,
+                                sum(octet_length(data)) OVER nearest AS bytes
+                         FROM messages WHERE place BETWEEN $1 AND $2
+                         WINDOW nearest AS (ORDER BY place ROWS UNBOUNDED PRECEDING)) AS sized
+                     WHERE nth = 1 OR bytes <= $7)
+                 ORDER BY m.place) AS objects"
         )
     };
 }
 
-/// The reports between two places as objects.
+/// SQL for the reports between two row keys as objects.
 macro_rules! reports_between {
     ($object:expr) => {
         concat!(
@@ -272,7 +288,7 @@ pub(super) const MESSAGES: &str = messages_between!(message_object!());
 
 pub(super) const REPORTS: &str = reports_between!(report_object!());
 
-/// The same for texts that are not what was stored.
+/// Like [`MESSAGES`], but for texts that are not what was stored: each is encoded as a JSON string.
 pub(super) const DAMAGED_MESSAGES: &str = messages_between!(damaged_message_object!());
 
 pub(super) const DAMAGED_REPORTS: &str = reports_between!(damaged_report_object!());
