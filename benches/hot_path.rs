@@ -1,6 +1,6 @@
-//! What the requests that come most often are made of, each part on its own: `cargo bench`.
+//! Benchmarks the parts of the most frequent requests, each on its own: `cargo bench`.
 //!
-//! `chatserver-load` measures the whole server; this says which part has become slower.
+//! `chatserver-load` measures the whole server. These benchmarks say which part has become slower.
 
 use std::hint::black_box;
 
@@ -20,16 +20,16 @@ use tokio::runtime::Runtime;
 #[expect(dead_code, reason = "the load generator makes other crowds, too")]
 mod population;
 
-/// Whatever goes wrong while a crowd is made.
+/// Why a population could not be made.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of Data of a message.
 const BYTES: usize = 300;
 
-/// The messages of a batch, each in a conversation of its own.
+/// Messages of a batch, each in a conversation of its own.
 const BATCH: usize = 64;
 
-/// A database in a folder of its own, and who talks in it.
+/// A database in a temporary folder, and the users in it.
 struct World {
     runtime: Runtime,
     database: Database,
@@ -55,7 +55,7 @@ impl World {
         &self.population.people[talk.people[0]]
     }
 
-    /// The body of a request that adds a message, as clients send it.
+    /// Returns the body of a request that adds a message, as clients send it.
     fn request(&self) -> String {
         let talk = &self.population.talks[0];
         let message = talk.message(self.sender(talk), BYTES).expect("a message").message;
@@ -72,7 +72,7 @@ impl World {
     }
 }
 
-/// Whether the HMAC of a request is right.
+/// Verifies the HMAC of a request.
 fn signature_check(criterion: &mut Criterion) {
     let world = World::new(Shape::Pairs(1));
     let person = world.sender(&world.population.talks[0]);
@@ -91,7 +91,7 @@ fn signature_check(criterion: &mut Criterion) {
     });
 }
 
-/// The fields of a request, out of its body.
+/// Reads the fields of a request from its body.
 fn request_parse(criterion: &mut Criterion) {
     let world = World::new(Shape::Pairs(1));
     let body = world.request();
@@ -116,7 +116,7 @@ fn parse(body: &[u8]) -> Result<(ConversationId, Instance, String), chatserver::
     Ok((conversation, instance, data.into_string()))
 }
 
-/// Conversation objects, as the store writes them.
+/// Reads conversation objects as the store writes them: one, and a list of 20.
 fn conversation_serialization(criterion: &mut Criterion) {
     let world = World::new(Shape::Ring { people: 21, neighbours: 10 });
     let (talk, store) = (&world.population.talks[0], &world.database.store);
@@ -138,7 +138,7 @@ fn conversation_serialization(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A batch of messages, durable.
+/// Makes a batch of 64 messages durable.
 fn batch_apply(criterion: &mut Criterion) {
     let world = World::new(Shape::Pairs(BATCH));
     let mut group = criterion.benchmark_group("batch apply");

@@ -1,4 +1,4 @@
-//! What a connection asks for next, as a signed request.
+//! Makes the signed requests that a connection sends.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::listeners::Untold;
 use super::population::{Person, Population, Talk, data};
 use super::server::Target;
 
-/// One request of the mix.
+/// A kind of request in a mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     Send { bytes: usize },
@@ -22,14 +22,14 @@ pub enum Ask {
     Property,
 }
 
-/// A person, and the conversation that is talked in.
+/// Indices of a user and of one of its conversations in the [`Population`].
 #[derive(Clone, Copy, Debug)]
 pub struct LoadClient {
     pub person: usize,
     pub talk: usize,
 }
 
-/// What one connection does: it takes its seats in turn, and asks at each for the next of the mix.
+/// The requests of one connection. It cycles through its clients and through the mix.
 pub struct Actor {
     pub population: Arc<Population>,
     pub target: Arc<Target>,
@@ -37,13 +37,13 @@ pub struct Actor {
     pub clients: Vec<LoadClient>,
     /// Never empty.
     pub mix: &'static [Ask],
-    /// Where it is noted which messages are on their way.
+    /// Records each sent message until its recipient is told, in a run with listeners.
     pub untold: Option<Arc<Untold>>,
     turn: usize,
-    /// The conversation of the last request.
+    /// Conversation of the last request.
     conversation: Option<ConversationId>,
     clock: Clock,
-    /// The second that was written last, and its text: most requests are of the same.
+    /// The last formatted second and its text: most requests share it.
     second: (Timestamp, String),
 }
 
@@ -69,14 +69,15 @@ impl Actor {
         }
     }
 
-    /// The next request, as it goes over the wire.
+    /// Returns the next request as HTTP text.
     pub fn next(&mut self) -> String {
         let now = self.clock.now();
         if self.second.0 != now {
             self.second = (now, now.to_string());
         }
         let ask = self.mix[self.turn % self.mix.len()];
-        // Each seat gets to ask for everything, whatever the lengths of the two.
+        // Shifts by one client after each pass through the mix, so that clients don't always get the same requests.
+        // Each client gets each request only if their number shares no factor with the mix's length plus one.
         let client = self.clients[(self.turn + self.turn / self.mix.len()) % self.clients.len()];
         self.turn += 1;
         let (person, talk) =
@@ -87,7 +88,7 @@ impl Actor {
         self.request(person, api, &body)
     }
 
-    /// The last request is about to be sent, in the part of the run that is measured or before it.
+    /// Records that the last request is about to be sent, within the measured part of the run or before it.
     pub fn sends(&self, is_measured: bool) {
         if let (Some(untold), Some(conversation)) = (&self.untold, self.conversation) {
             untold.sent(conversation, is_measured);
@@ -126,7 +127,7 @@ impl Actor {
         ("chatconversation", fields)
     }
 
-    /// A change that differs from the last one, and a number that lets none pass for a replay.
+    /// Returns a property change that differs from the last one. Its nonce keeps it from being taken for a replay.
     fn property(&self, talk: &Talk) -> String {
         const CHANGES: [&str; 5] = [
             r#""action":"favorite""#,

@@ -1,8 +1,10 @@
-//! What the machine would allow: servers that do less, on the same libraries, for the same requests and answers.
+//! Ceilings: servers that do less, on the same libraries, for the same requests and answers. They show what the machine
+//! would allow.
 //!
-//! (a) `echo` is a bare axum handler. (b) `insert` makes the rows of the messages durable before it answers, many
-//! callers' rows by one statement, in a table like the server's, with nothing else: nothing is verified, parsed, looked
-//! up, numbered, indexed or logged. (c) `row` answers with one row that one sqlx query reads.
+//! (a) `echo` is a bare axum handler. (b) `insert` makes message rows durable before it answers. It commits in groups:
+//! one statement inserts the rows of many callers. Its table is like the server's, but `insert` does nothing else:
+//! nothing is verified, parsed, looked up, indexed or logged, and row keys are counted in memory. (c) `row` answers
+//! with one row, read by one sqlx query.
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,7 +38,7 @@ use uuid::Uuid;
 use super::Failed;
 use super::server::{Place, Server};
 
-/// A server that does less.
+/// A server that does less than the chatserver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ceiling {
@@ -45,16 +47,16 @@ pub enum Ceiling {
     Row,
 }
 
-/// What all answers of the server carry besides, with a value of the same length.
+/// The header that every answer of the server carries, with a value of the same length.
 const REQUEST_ID: (HeaderName, &str) =
     (HeaderName::from_static("x-request-id"), "00000000-0000-0000-0000-000000000000");
 
 const USER: HeaderName = HeaderName::from_static("ozeki-user");
 
-/// The most rows of one statement, as in the server.
+/// Maximum rows per statement, as in the server.
 const ROWS: usize = 256;
 
-/// The log is checkpointed and bounded by a task of its own, as in the server.
+/// As in the server, a task of its own checkpoints the write-ahead log and bounds its length.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
 const LONG_LOG: i64 = 64 * 1024 * 1024 / 4120;
 
@@ -76,7 +78,7 @@ const REPLIES: &str = "
     CREATE TABLE replies (user_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID";
 
 impl Ceiling {
-    /// What it is called in a table.
+    /// Returns the name that tables show.
     pub fn title(self) -> &'static str {
         match self {
             Self::Echo => "(a) echo",
@@ -89,7 +91,7 @@ impl Ceiling {
         place.folder().join(format!("ceiling-{self:?}"))
     }
 
-    /// Starts it, with the answer that the server has given to each user.
+    /// Starts the ceiling with the server's answer to each user. Only `row` uses them all; the others repeat the first.
     pub async fn start(
         self,
         place: &Place,
@@ -139,7 +141,7 @@ fn connect(folder: &Path, is_new: bool) -> SqliteConnectOptions {
 pub struct Serve {
     ceiling: Ceiling,
     folder: PathBuf,
-    /// The bytes of the Data of a message
+    /// Bytes of Data of a message
     data_bytes: usize,
 }
 
@@ -163,9 +165,9 @@ impl Serve {
         };
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         println!("{}", json!({ "listen": listener.local_addr()? }));
-        // Answers are written whole, as in the server.
+        // No Nagle delay, as in the server: answers are written whole.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        // It is asked whether it is ready, like any server.
+        // The load generator polls this path until the server is ready.
         let router = router.route("/readyz", axum::routing::get(async || StatusCode::OK));
         axum::serve(listener, router).await?;
         Ok(true)
@@ -188,7 +190,7 @@ async fn echo(State(answer): State<Bytes>, _body: Bytes) -> impl IntoResponse {
     answered(answer)
 }
 
-/// A message that is to be stored.
+/// A message to store, and the signal that it is durable.
 struct Row {
     user: String,
     body: Bytes,
@@ -218,7 +220,7 @@ fn user(headers: &HeaderMap) -> Result<&str, StatusCode> {
     user.ok_or(StatusCode::BAD_REQUEST)
 }
 
-/// The server's kind of pool: that of sqlx asks each connection after each read whether it still answers.
+/// The kind of pool that the server uses. sqlx's own pool pings each connection after each read.
 type Readers = unmanaged::Pool<SqliteConnection>;
 
 async fn row(
@@ -231,7 +233,7 @@ async fn row(
     row.map(answered).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Makes durable what has come, as often as it can: each time all that waits, by one statement.
+/// Group commit: one statement inserts all queued rows, at most [`ROWS`].
 async fn write(
     mut writer: SqliteConnection,
     checkpointer: SqliteConnection,
@@ -246,7 +248,7 @@ async fn write(
     while queue.recv_many(&mut batch, ROWS).await > 0 {
         let mut insert = sqlx::query(AssertSqlSafe(Arc::clone(&statements[batch.len()])));
         for Row { user, body, .. } in &batch {
-            // The conversations of different users stand apart, as in the server.
+            // Each user's row keys are far from those of others, like the conversations in the server.
             let ordinal = i64::try_from(conversations.len()).unwrap_or(i64::MAX);
             let place = conversations.entry(user.clone()).or_insert(ordinal << 32);
             *place += 1;
@@ -257,7 +259,7 @@ async fn write(
         }
         insert.execute(&mut writer).await?;
         for row in batch.drain(..) {
-            // Whoever has gone away does not hear of it.
+            // Sending fails if the request was cancelled.
             row.stored.send(()).unwrap_or_default();
         }
         if is_too_long.swap(false, Ordering::Relaxed) {
@@ -282,7 +284,7 @@ fn values(rows: usize) -> Arc<str> {
     format!("INSERT INTO messages VALUES {}", vec![ROW; rows].join(", ")).into()
 }
 
-/// Moves the log into the database, and says how many pages it has.
+/// Runs a checkpoint and returns the length of the log in pages.
 async fn checkpoint(
     connection: &mut SqliteConnection,
     statement: &'static str,

@@ -1,4 +1,4 @@
-//! One connection of a client that keeps it alive: a request, then its answer.
+//! A client's keep-alive connection: sends a request, then reads its answer.
 
 use std::net::SocketAddr;
 
@@ -7,16 +7,16 @@ use tokio::net::TcpStream;
 
 use super::Failed;
 
-/// The most headers of an answer. The server sends about five.
+/// Maximum headers of an answer. The server sends about five.
 const HEADERS: usize = 32;
 
-/// A connection, and what was read from it.
+/// A connection and the bytes of its current answer.
 pub struct Client {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
-/// An answer, of which the body alone is of interest.
+/// Status and body of an answer. Its headers are not kept.
 pub struct Answer<'a> {
     pub status: u16,
     pub body: &'a [u8],
@@ -29,7 +29,7 @@ impl Client {
         Ok(Self { stream, received: Vec::with_capacity(64 * 1024) })
     }
 
-    /// Sends a whole request and waits for its whole answer.
+    /// Sends a request and waits for the complete answer.
     pub async fn call(&mut self, request: &[u8]) -> Result<Answer<'_>, Failed> {
         self.stream.write_all(request).await?;
         self.received.clear();
@@ -44,7 +44,7 @@ impl Client {
     }
 }
 
-/// The status and the place of the body of an answer that has arrived whole.
+/// Returns the status and the offset of the body, or `None` while the answer is incomplete.
 fn arrived(received: &[u8]) -> Result<Option<(u16, usize)>, Failed> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut headers);
@@ -62,7 +62,7 @@ fn arrived(received: &[u8]) -> Result<Option<(u16, usize)>, Failed> {
 }
 
 impl Answer<'_> {
-    /// What went wrong, as one word: the errorcode of the server, or the status.
+    /// Returns the server's `errorcode`, or the status if there is none. Returns `None` if the answer is OK.
     pub fn error(&self) -> Option<String> {
         if self.status == 200 && self.body.starts_with(br#"{"status":"OK""#) {
             return None;

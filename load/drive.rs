@@ -1,8 +1,8 @@
-//! Connections that ask, each on its own, for as long as a run takes.
+//! Drives the connections of a run, each in a task of its own.
 //!
-//! In a closed loop each sends its next request when it has the answer to the last one. In an open loop requests are
-//! due at a rate, whoever is free sends the next, and its time counts from when it was due: a server that stalls does
-//! not slow down those who measure it.
+//! In a closed loop, each connection sends its next request after the answer to the last one. In an open loop, requests
+//! are due at a fixed rate, and the next free connection sends each. Latency counts from the due time, so a server that
+//! stalls does not slow down its own measurement.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,33 +20,32 @@ use super::client::Client;
 use super::figures::Figures;
 use super::server::Target;
 
-/// How long an answer may take.
+/// Maximum wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How requests are made, and for how long.
+/// The kind of loop, its connections and its duration.
 #[derive(Args, Clone, Debug)]
 pub struct Load {
-    /// Connections at a time
+    /// Concurrent connections
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: u32,
-    /// How long to measure
+    /// Seconds to measure
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
-    /// How long to ask before that
+    /// Seconds of requests before the measurement
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub warm_up: u32,
-    /// An open loop of so many requests a second; without it, each connection asks again when it is answered
+    /// Requests a second of an open loop; without it, each connection sends its next request when it has its answer
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Option<u32>,
 }
 
 impl Load {
-    /// How many connections there are.
     pub fn connections(&self) -> usize {
         usize::try_from(self.connections).unwrap_or(usize::MAX)
     }
 
-    /// What the loop is called.
+    /// Describes the loop for the report.
     pub fn name(&self) -> String {
         let Self { connections, seconds, rate, .. } = self;
         match rate {
@@ -56,16 +55,16 @@ impl Load {
     }
 }
 
-/// When requests are due.
+/// The schedule of requests.
 enum Pace {
-    /// At once.
+    /// Each request is due at once.
     Closed,
-    /// A permit is added for each when it is due.
+    /// Requests are due at a fixed rate. `due` gets a permit for each request when it is due.
     Open { due: Semaphore, taken: AtomicU64, start: Instant, every: Duration },
 }
 
 impl Pace {
-    /// Waits for the next request to be due, and says since when it is.
+    /// Waits until the next request is due, and returns its due time.
     async fn next(&self) -> Instant {
         match self {
             Self::Closed => Instant::now(),
@@ -78,13 +77,14 @@ impl Pace {
         }
     }
 
-    /// Tells when requests are due, until the end. Timers of the runtime are a millisecond coarse, so this has a thread.
+    /// Adds permits for due requests until `end`. Runs on its own thread, because the runtime's timers are accurate to
+    /// only 1 ms.
     #[expect(clippy::disallowed_methods, reason = "the thread serves nobody else")]
     fn tell(&self, end: Instant) {
         let Self::Open { due, start, every, .. } = self else { return };
         let mut told = 0;
         loop {
-            // All that is due before the end is told, however late this thread is woken.
+            // Adds permits for all requests that are due before the end, however late this thread wakes up.
             let now = Instant::now().min(end);
             let by_now = now.duration_since(*start).div_duration_f64(*every);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
@@ -100,14 +100,14 @@ impl Pace {
     }
 }
 
-/// The part of a run that is measured.
+/// The measured part of a run.
 #[derive(Clone, Copy)]
 struct Window {
     begin: Instant,
     end: Instant,
 }
 
-/// Has each actor ask over a connection of its own, and measures the target.
+/// Runs each actor on a connection of its own. Returns their figures with the target's CPU time and memory.
 pub async fn drive(target: &Target, load: &Load, actors: Vec<Actor>) -> Result<Figures, Failed> {
     raise_open_files(actors.len())?;
     let mut clients = Vec::with_capacity(actors.len());
@@ -139,7 +139,7 @@ pub async fn drive(target: &Target, load: &Load, actors: Vec<Actor>) -> Result<F
     let at_end = target.usage()?;
     let mut figures = Figures::new(window.end - window.begin);
     if let Pace::Open { due, .. } = &*pace {
-        // Whoever waits for the next request is released: there is none.
+        // Releases the connections that wait for another request: there is none.
         due.add_permits(load.connections());
     }
     while let Some(asked) = asking.join_next().await {
@@ -172,17 +172,17 @@ async fn ask(
         };
         let (answer, took) = (answer?, due.elapsed());
         let error = answer.error();
-        // What was due in time counts, however late it is answered.
+        // Requests due within the window count, however late the answer. Errors count during the warm-up too.
         if error.is_some() || is_measured {
             figures.count(took, answer.body.len(), error);
         }
     }
 }
 
-/// Files that this process needs beside its connections.
+/// Open files of this process besides its connections.
 const OTHER_FILES: u64 = 200;
 
-/// Sees to it that this process may open so many connections.
+/// Raises the limit on open files for so many connections. Fails if the operating system allows fewer.
 pub fn raise_open_files(connections: usize) -> Result<(), Failed> {
     let needed = u64::try_from(connections)? + OTHER_FILES;
     let may_open = rlimit::increase_nofile_limit(needed)?;
@@ -195,7 +195,7 @@ pub fn raise_open_files(connections: usize) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Says whether anything answers there, which is asked before much is prepared.
+/// Sends the actor's next request on a new connection. Returns the body of the answer, or an error if it is not OK.
 pub async fn probe(address: SocketAddr, actor: &mut Actor) -> Result<Vec<u8>, Failed> {
     let mut client = Client::connect(address).await?;
     let answer = client.call(actor.next().as_bytes()).await?;

@@ -1,4 +1,4 @@
-//! What was measured.
+//! Measurements: latencies, errors, CPU time and memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::server::Usage;
 
-/// Latencies are kept in microseconds, to three digits.
+/// Significant digits of latencies, which are recorded in microseconds.
 const DIGITS: u8 = 3;
 
-/// Requests, and what they took.
+/// Latencies and errors of requests, and what they cost the server.
 pub struct Figures {
-    /// For how long was measured.
+    /// Duration of the measurement. Zero for figures that are only added to others.
     time: Duration,
     latencies: Histogram<u64>,
     answer_bytes: u64,
@@ -29,7 +29,7 @@ impl Figures {
         Self { time, latencies, answer_bytes: 0, errors, cpu: None, rss: None }
     }
 
-    /// An answer.
+    /// Counts a request: its latency and the bytes of its answer, or its error.
     pub fn count(&mut self, took: Duration, bytes: usize, error: Option<String>) {
         if let Some(error) = error {
             *self.errors.entry(error).or_default() += 1;
@@ -40,7 +40,7 @@ impl Figures {
         self.answer_bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
     }
 
-    /// Those of all rounds.
+    /// Returns the sum of all rounds.
     pub fn sum(rounds: &[Self]) -> Self {
         let mut sum = Self::new(Duration::ZERO);
         for round in rounds {
@@ -49,7 +49,7 @@ impl Figures {
         sum
     }
 
-    /// What was measured at the same time, or in another round.
+    /// Adds figures measured at the same time, whose duration is zero, or in another round.
     pub fn add(&mut self, other: &Self) {
         self.time += other.time;
         self.latencies.add(&other.latencies).expect("the histogram grows");
@@ -67,7 +67,7 @@ impl Figures {
         };
     }
 
-    /// What the server had used before the first request, and at the begin and the end of what was measured.
+    /// Sets the server's CPU time within the measurement, and its memory before the first request and at the end.
     pub fn used(&mut self, before: Option<Usage>, measured: Option<(Usage, Usage)>) {
         if let Some((begin, end)) = measured {
             self.cpu = Some(end.cpu.saturating_sub(begin.cpu));
@@ -75,7 +75,7 @@ impl Figures {
         }
     }
 
-    /// Whether every answer was OK, and there was one.
+    /// Whether there was an answer and all were OK.
     pub fn are_ok(&self) -> bool {
         self.errors.is_empty() && !self.latencies.is_empty()
     }
@@ -84,18 +84,18 @@ impl Figures {
         as_f64(self.latencies.len()) / self.time.as_secs_f64()
     }
 
-    /// The latency that so many percent of the requests did not exceed, in milliseconds.
+    /// Returns the latency in milliseconds that so many percent of the requests did not exceed.
     pub fn percentile(&self, percent: f64) -> f64 {
         as_f64(self.latencies.value_at_percentile(percent)) / 1000.0
     }
 
-    /// CPU time of the server for each request, in microseconds.
+    /// Returns the server's CPU time per request in microseconds.
     pub fn cpu_micros(&self) -> Option<f64> {
         let cpu = self.cpu?.as_secs_f64() * 1e6;
         (!self.latencies.is_empty()).then(|| cpu / as_f64(self.latencies.len()))
     }
 
-    /// As it is printed.
+    /// Returns the figures as they are printed.
     pub fn shown(&self) -> Shown {
         let requests = self.latencies.len();
         Shown {
@@ -114,33 +114,33 @@ impl Figures {
     }
 }
 
-/// Figures, for people and programs.
+/// Figures as the table and the JSON show them.
 #[derive(Clone, Serialize)]
 pub struct Shown {
-    /// Answers that were OK.
+    /// Number of answers that were OK.
     pub requests: u64,
     pub per_second: f64,
     pub p50_ms: f64,
     pub p95_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
-    /// The mean of the bodies.
+    /// Mean bytes of a body.
     pub answer_bytes: u64,
-    /// Answers that were not OK, by their errorcode or status.
+    /// Failed requests by errorcode, by status, or by a word of this program such as `unanswered`.
     pub errors: BTreeMap<String, u64>,
-    /// CPU time of the server for each request, in microseconds.
+    /// The server's CPU time per request, in microseconds.
     pub cpu_micros: Option<f64>,
-    /// Memory of the server in bytes, before the first request and at the end.
+    /// The server's memory in bytes, before the first request and at the end.
     pub rss_before: Option<u64>,
     pub rss_after: Option<u64>,
 }
 
-/// To one digit behind the point.
+/// Rounds to one decimal.
 pub fn round(figure: f64) -> f64 {
     (figure * 10.0).round() / 10.0
 }
 
-/// The middle one of some figures.
+/// Returns the median, or the upper of two middle figures.
 pub fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied()

@@ -1,4 +1,4 @@
-//! Whether the server still reaches what it reached of its ceilings.
+//! Compares the server's ratios to its ceilings with the floors in a file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,13 +11,13 @@ use super::ceiling::Ceiling;
 use super::report;
 use super::scenario::{Run as Measure, Scenario};
 
-/// The least ratios, by scenario and ceiling.
+/// Minimum ratios of requests/s, by scenario and ceiling.
 type Floors = BTreeMap<Scenario, BTreeMap<Ceiling, f64>>;
 
 #[derive(Args)]
 #[group(id = "floors")]
 pub struct Run {
-    /// A TOML file: a section for each scenario, in which each ceiling has its least ratio of requests/s
+    /// A TOML file: a section for each scenario with the minimum ratio of requests/s to each ceiling
     file: PathBuf,
     #[command(flatten)]
     measure: Measure,

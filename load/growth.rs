@@ -1,4 +1,4 @@
-//! A database that grows: whether messages and pages take as long on a large one as on a small one, how large it is, and
+//! Measures a growing database: whether messages and pages take as long on a large one as on a small one, its size, and
 //! how fast the server starts on it.
 
 use std::fs;
@@ -24,7 +24,7 @@ const BYTES: usize = 400;
 
 #[derive(Args)]
 pub struct Run {
-    /// The conversations over which the messages are spread evenly
+    /// Conversations; the messages are spread evenly over them
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     conversations: u32,
     /// Sizes of the database, in messages: multiples of the conversations, in ascending order
@@ -39,13 +39,13 @@ pub struct Run {
     json: bool,
 }
 
-/// What came of one size.
+/// Results for one size.
 struct Measured {
     messages: u64,
     data_bytes: u64,
     database_bytes: u64,
     send: Figures,
-    /// Of the newest message alone, which every size has.
+    /// Pages of the newest message alone, which every size has.
     page_of_one: Figures,
     page: Figures,
     after_stop: Duration,
@@ -102,7 +102,7 @@ impl Run {
         population: &Arc<Population>,
     ) -> Result<Measured, Failed> {
         let file = place.folder().join("chat.db");
-        // Those that were sent while it was measured are there, too.
+        // Counts the messages too that earlier measurements sent.
         let (messages, data_bytes) = stored(&file).await?;
         let database_bytes = fs::metadata(&file)?.len();
         let server = place.serve(&[]).await?;
@@ -131,7 +131,7 @@ impl Run {
         })
     }
 
-    /// Kills the server while people send, and says how long it takes to come back.
+    /// Kills the server under load and returns how long its restart takes.
     async fn after_kill(
         &self,
         place: &Place,
@@ -144,7 +144,7 @@ impl Run {
         let sending = tokio::spawn(async move { drive(&target, &load, send).await.map(drop) });
         tokio::time::sleep(Duration::from_secs(2)).await;
         server.kill().await?;
-        // The connections were cut, which is what was to happen.
+        // This may be an error: the kill cuts the connections.
         drop(sending.await?);
         let again = place.serve(&[]).await?;
         let ready_after = again.ready_after;
@@ -176,7 +176,7 @@ impl Run {
 }
 
 impl Measured {
-    /// The database to the Data of its messages.
+    /// Returns the bytes of the database per byte of Data.
     fn ratio(&self) -> f64 {
         as_f64(self.database_bytes) / as_f64(self.data_bytes)
     }
@@ -195,7 +195,7 @@ impl Measured {
     }
 }
 
-/// Each connection takes its turns at conversations of its own, far from one another.
+/// Makes an actor per connection. Each has conversations of its own, spread over the whole population.
 fn actors(
     target: &Target,
     population: &Arc<Population>,
@@ -213,7 +213,7 @@ fn actors(
     (0..connections).map(actor).collect()
 }
 
-/// How many messages there are in a database that nobody has open, and the bytes of their Data.
+/// Counts the messages in a database that no process has open, and the bytes of their Data.
 async fn stored(file: &Path) -> Result<(u64, u64), Failed> {
     let mut database = SqliteConnectOptions::new().filename(file).read_only(true).connect().await?;
     let stored = sqlx::query_as("SELECT count(*), sum(octet_length(data)) FROM messages");

@@ -1,5 +1,5 @@
-//! Clients that mean no good. They come from addresses of loopback of their own, so that bounds for an address hit
-//! them and not the bystander.
+//! Hostile clients. They use loopback addresses of their own, so that limits per address hit them and not the
+//! bystander.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,25 +20,25 @@ use super::server::Target;
 /// A kind of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
-    /// 300 bodies of 16 KiB, one byte a TCP segment.
+    /// 300 bodies of 16 KiB, one byte per TCP segment.
     TinyPieces,
-    /// The same with chunks of one byte, on 20 connections.
+    /// Chunked bodies on 20 connections, one byte per chunk.
     TinyChunks,
-    /// 256 bodies of 1 MiB that are announced and do not come.
+    /// 256 announced bodies of 1 MiB, of which only the first byte is sent.
     Announced,
     /// Logins of 1 MiB with 110,000 keys, on 64 connections.
     ManyKeys,
-    /// Pages of 8 MiB of 64 users that nobody reads.
+    /// Pages of 8 MiB for 64 users, which are never read.
     Unread,
-    /// Pages of 8 MiB of 64 users, one after the other.
+    /// Pages of 8 MiB for 64 users, one after the other on each connection.
     LargePages,
-    /// One user's pages of 8 MiB on 16 connections.
+    /// Pages of 8 MiB for one user, on 16 connections.
     OneUser,
-    /// Pages of 8 MiB of 64 users who go away while the page is made.
+    /// Pages of 8 MiB for 64 users, which disconnect while the page is made.
     GivenUp,
-    /// 1,000 heads of 15,000 bytes that do not end.
+    /// 1,000 heads of 15,000 bytes that never end.
     LongHeads,
-    /// 2,000 heads that are half sent, and as many upgrades that never subscribe.
+    /// 1,000 half-sent heads and 1,000 WebSocket upgrades that never subscribe, all anew every 5 s.
     HalfSent,
 }
 
@@ -71,17 +71,17 @@ impl Attack {
         }
     }
 
-    /// Whether it does its harm by pages, so that it is none where not one page is served. One user alone may have none left:
-    /// a page counts as 64 requests.
+    /// Whether the attack does harm only by pages, so that it is void if no page is served. This leaves out `OneUser`:
+    /// a page counts as 64 requests, so the rate limit may refuse one user all of them.
     pub fn needs_pages(self) -> bool {
         matches!(self, Self::Unread | Self::LargePages)
     }
 }
 
-/// How long to rest where the server does not let them.
+/// Pause of a client before it starts again.
 const REST: Duration = Duration::from_millis(20);
 
-/// How long a client waits for a page before it goes away.
+/// Time that a client waits for a page before it disconnects.
 const GIVES_UP_AFTER: Duration = Duration::from_millis(30);
 
 /// Clients that attack a server until `enough` is cancelled.
@@ -104,12 +104,12 @@ impl Attackers {
         Self { target, population, enough, pages: Arc::default() }
     }
 
-    /// Counts the pages that the server has begun to send them.
+    /// Returns the counter of pages that the server has begun to send.
     pub fn pages(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.pages)
     }
 
-    /// Attacks until it is enough.
+    /// Attacks until `enough` is cancelled.
     pub async fn attack(self, attack: Attack) -> Result<(), Failed> {
         let enough = self.enough.clone();
         let attacking = async move {
@@ -137,7 +137,7 @@ impl Attackers {
         enough.run_until_cancelled(attacking).await.unwrap_or(Ok(()))
     }
 
-    /// Has so many work at the same time. One whom the server lets down begins anew.
+    /// Runs `count` clients concurrently. Each starts again when it ends or fails.
     async fn many<F: Future<Output = Result<(), Failed>> + Send + 'static>(
         &self,
         count: usize,
@@ -148,7 +148,7 @@ impl Attackers {
             let (this, work) = (self.clone(), work.clone());
             working.spawn(async move {
                 loop {
-                    // Being refused is what an attacker has to expect.
+                    // The server is expected to refuse attackers.
                     drop(work(this.clone(), nth).await);
                     sleep(REST).await;
                 }
@@ -158,7 +158,7 @@ impl Attackers {
         Ok(())
     }
 
-    /// A connection from one of 64 addresses.
+    /// Connects from one of 64 loopback addresses, with a receive buffer of 16 KiB.
     async fn connect(&self, nth: usize) -> Result<TcpStream, Failed> {
         let host = u8::try_from(nth % 64)? + 1;
         let socket = TcpSocket::new_v4()?;
@@ -177,7 +177,7 @@ impl Attackers {
         )
     }
 
-    /// Sends bodies piece by piece, a piece to each connection in turn.
+    /// Sends bodies piece by piece, one piece per connection in turn.
     async fn trickle(&self, count: usize, framing: &str, piece: &[u8]) -> Result<(), Failed> {
         let mut sockets = Vec::new();
         for nth in 0..count {
@@ -187,7 +187,7 @@ impl Attackers {
         }
         loop {
             for socket in &mut sockets {
-                // One that was let go stays closed.
+                // A connection that the server has closed stays closed.
                 drop(socket.write_all(piece).await);
             }
             tokio::task::yield_now().await;
@@ -214,7 +214,7 @@ impl Attackers {
         Ok(())
     }
 
-    /// Someone who asks for pages of 8 MiB.
+    /// Makes an actor that requests pages of 8 MiB.
     fn reader(&self, person: usize) -> Actor {
         let person = person % self.population.people.len();
         let clients = vec![LoadClient { person, talk: person / 2 }];
@@ -228,7 +228,8 @@ impl Attackers {
         Ok(())
     }
 
-    /// Downloads a page of 8 MiB as this person, and reads it or not.
+    /// Downloads pages of 8 MiB as this user. Without `reads`, requests one page and leaves it unread until the server
+    /// ends the connection.
     async fn download(self, nth: usize, person: usize, reads: bool) -> Result<(), Failed> {
         let mut actor = self.reader(person);
         let mut socket = self.connect(nth).await?;
@@ -239,14 +240,14 @@ impl Attackers {
                 self.pages.fetch_add(1, Ordering::Relaxed);
             }
             if !reads {
-                // The server ends the connection.
+                // Waits until the server ends the connection.
                 while socket.peek(&mut [0]).await? > 0 {
                     sleep(Duration::from_secs(1)).await;
                 }
                 return Ok(());
             }
             let mut buffer = vec![0; 64 * 1024];
-            // A page is over when nothing comes for a moment.
+            // A page is complete when nothing arrives for 200 ms.
             while let Ok(read) = timeout(Duration::from_millis(200), socket.read(&mut buffer)).await
             {
                 if read? == 0 {
@@ -261,7 +262,7 @@ impl Attackers {
         let mut sockets = Vec::new();
         for nth in 0..1_000 {
             let mut socket = self.connect(nth).await?;
-            // One that was let go stays closed.
+            // A connection that the server has closed stays closed.
             drop(socket.write_all(head.as_bytes()).await);
             sockets.push(socket);
         }

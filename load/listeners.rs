@@ -1,5 +1,5 @@
-//! WebSockets that listen, most of them idle, while some messages are sent: how long a push takes, from the send to the
-//! frame, and what a listener takes of memory.
+//! Measures listening WebSockets, most of them idle, while messages are sent: the latency of a push from send to frame,
+//! and the memory that a listener takes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,10 +29,10 @@ use super::population::{Person, Population, Shape};
 use super::report::{HEADER, limit, line, print_rest};
 use super::server::{Target, Which};
 
-/// How many listeners are opened at the same time.
+/// Listeners that are opened concurrently.
 const AT_ONCE: usize = 64;
 
-/// How long a frame may take that is sure to come.
+/// Maximum wait for an expected frame.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Bytes of Data of a message.
@@ -40,16 +40,16 @@ const SENT: usize = 300;
 
 #[derive(Args)]
 pub struct Run {
-    /// WebSockets that listen, each of a user of its own
+    /// Listening WebSockets, each of a different user
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     listeners: u32,
     /// Messages a second, spread evenly over their conversations
     #[arg(long, value_name = "M", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// Connections that send them
+    /// Connections that send the messages
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connections: u32,
-    /// How long to measure
+    /// Seconds to measure
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     #[command(flatten)]
@@ -59,25 +59,25 @@ pub struct Run {
     json: bool,
 }
 
-/// The messages of which their recipients have not been told.
+/// Sent messages that their recipients have not been told of, by conversation.
 #[derive(Default)]
 pub struct Untold(Mutex<HashMap<ConversationId, Vec<Sent>>>);
 
-/// A message on its way.
+/// A sent message.
 struct Sent {
     at: Instant,
-    /// Whether it was due in the part of the run that is measured.
+    /// Whether it was due in the measured part of the run.
     is_measured: bool,
 }
 
 impl Untold {
-    /// A message is on its way.
+    /// Records a message that is about to be sent.
     pub fn sent(&self, conversation: ConversationId, is_measured: bool) {
         let sent = Sent { at: Instant::now(), is_measured };
         self.untold().entry(conversation).or_default().push(sent);
     }
 
-    /// The recipient is told of all of them.
+    /// Removes and returns all messages of a conversation, because its recipient is told of them.
     fn told(&self, conversation: ConversationId) -> Vec<Sent> {
         self.untold().remove(&conversation).unwrap_or_default()
     }
@@ -87,7 +87,7 @@ impl Untold {
     }
 }
 
-/// What came of it.
+/// Results of a run.
 struct Measured {
     sends: Figures,
     pushes: Figures,
@@ -102,7 +102,7 @@ impl Run {
         let database = place.database().await?;
         let population = database.add(Shape::Pairs((count + AT_ONCE).div_ceil(2))).await?;
         database.close().await;
-        // Others come before them, to tell what the server takes once.
+        // Extra users subscribe first, so that memory that the server takes only once is not counted.
         let most = (count + AT_ONCE).to_string();
         let server = place.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
         let measured = self.measure(&server.target, &Arc::new(population)).await;
@@ -155,7 +155,7 @@ impl Run {
         Ok(Measured { sends, pushes, listener_bytes })
     }
 
-    /// Each connection sends in conversations of its own, to people who listen.
+    /// Makes the senders. Each sends in conversations of its own, and their recipients listen.
     fn senders(
         &self,
         target: &Target,
@@ -209,12 +209,12 @@ impl Run {
     }
 }
 
-/// Seconds of sending before it is measured.
+/// Seconds of sending before the measurement.
 const WARM_UP: u32 = 2;
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// Has these people listen, and take what there is to tell at first.
+/// Opens a listener for each of these users and acknowledges its first event.
 async fn open(target: &Target, people: &[Person]) -> Result<Vec<Socket>, Failed> {
     let opening = stream::iter(people).map(|person| subscribe(target, person));
     opening.buffer_unordered(AT_ONCE).try_collect().await
@@ -244,7 +244,7 @@ async fn subscribe(target: &Target, person: &Person) -> Result<Socket, Failed> {
     }
     let event: Event = serde_json::from_str(&hear(&mut socket).await?)?;
     acknowledge(&mut socket, event.sequence).await?;
-    // The answer to a ping says that what came before is done.
+    // A pong shows that the server has handled everything sent before the ping.
     socket.send(Message::Ping("done?".into())).await?;
     while !matches!(next(&mut socket).await?, Message::Pong(_)) {}
     Ok(socket)
@@ -255,7 +255,7 @@ async fn next(socket: &mut Socket) -> Result<Message, Failed> {
     Ok(frame.ok_or("the server closed a listener")??)
 }
 
-/// The next text; between texts the server pings.
+/// Returns the next text frame. Skips other frames, such as the server's pings.
 async fn hear(socket: &mut Socket) -> Result<String, Failed> {
     loop {
         if let Message::Text(text) = next(socket).await? {
@@ -269,14 +269,14 @@ async fn acknowledge(socket: &mut Socket, sequence: i64) -> Result<(), Failed> {
     Ok(socket.send(Message::text(ack)).await?)
 }
 
-/// What a listener is told.
+/// The fields of an event that this program reads.
 #[derive(Deserialize)]
 struct Event {
     sequence: i64,
     conversationchangedof: Vec<String>,
 }
 
-/// Hears what is told until it is enough, and how long each message took.
+/// Acknowledges events until `enough` is cancelled. Returns the latencies of the measured messages.
 async fn listen(
     mut socket: Socket,
     untold: Arc<Untold>,
@@ -297,7 +297,8 @@ async fn listen(
     Ok(pushes)
 }
 
-/// The memory of the server, once it no longer changes by much, or after [`PATIENCE`].
+/// Returns the server's memory in bytes once it changes by less than 64 KiB in 2 s, or after [`PATIENCE`]. Returns 0 if
+/// the process is unknown.
 async fn settled_memory(target: &Target) -> Result<u64, Failed> {
     const LITTLE: u64 = 64 * 1024;
     let (since, mut memory) = (Instant::now(), 0);

@@ -1,8 +1,8 @@
-//! `chatserver-load`: how much a chatserver does, how fast, and how much the machine would allow.
+//! `chatserver-load`: measures the throughput and latency of a chatserver, and what the machine would allow.
 //!
-//! It starts the server on a database of its own, or is told of one that runs, and asks of it what clients ask, signed
-//! as they sign it. What is printed holds for this machine at this moment; with `--ceiling`, servers that do less are
-//! measured in turn with it, by the same client, and the ratio to those says more than any rate.
+//! It starts a server on a database of its own, or uses one that runs, and sends requests that are signed like a
+//! client's. The results hold for this machine at this moment. With `--ceiling`, the same client also measures servers
+//! that do less, in turn with the server. The ratio to those says more than any rate.
 
 mod actor;
 mod ceiling;
@@ -23,13 +23,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Something that went wrong. Its text is shown, and nothing was measured.
+/// Why a run failed. Its text is printed, and nothing was measured.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures a chatserver under load, and with --ceiling what the machine would allow.
 ///
-/// `limits.requests_per_second` is set to 0, no limit: otherwise one user could make 50 requests a second. A server that
-/// was started otherwise must have been given that setting.
+/// Sets `limits.requests_per_second` to 0, no limit: by default one user can make only 50 requests a second. `overload`
+/// keeps those 50. A server that runs already must have been given the setting.
 #[derive(Parser)]
 #[command(
     name = "chatserver-load",
@@ -50,28 +50,28 @@ struct Cli {
 enum Command {
     /// Messages of 300 bytes: each connection has a user and a conversation of its own
     Send(scenario::Run),
-    /// The same, but all connections are two users in one conversation
+    /// Messages of 300 bytes: all connections share two users and one conversation
     SendHot(scenario::Run),
     /// The list of a user with 20 conversations
     List(scenario::Run),
     /// The newest 50 messages of 400 bytes
     Page(scenario::Run),
-    /// The same, and the 50 receipts of the reader
+    /// The newest 50 messages of 400 bytes, with the reader's 50 receipts
     PageRead(scenario::Run),
-    /// favorite, mute, their opposites and colours, in a conversation for each connection
+    /// Changes of properties (favorite, mute, their opposites, colours), in a conversation for each connection
     Properties(scenario::Run),
     /// 60 % pages, lists and notifications, 30 % messages, 10 % properties
     Mixed(scenario::Run),
-    /// WebSockets that listen while messages are sent: from the send to the push
+    /// Listening WebSockets while messages are sent: latency from the send to the push
     Listeners(listeners::Run),
-    /// Messages and pages on a database of more and more messages in 10,000 conversations
+    /// Messages and pages on a growing database with 10,000 conversations
     Growth(growth::Run),
-    /// Hostile clients, one kind after the other: memory of the server, and what a bystander notices; fail where
-    /// memory exceeds its bound or the bystander is not served
+    /// Hostile clients, one kind after the other: the server's memory, and the service that a bystander gets; fail
+    /// where memory exceeds its bound or the bystander is not served
     Overload(overload::Run),
     /// Compare the ratios to the ceilings with the floors in a file; fail below one
     Floors(floors::Run),
-    /// What `--ceiling` measures against
+    /// Serve what `--ceiling` measures against
     #[command(hide = true)]
     Ceiling(ceiling::Serve),
 }
@@ -79,9 +79,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // A ceiling has what the server has; who measures leaves half of the machine to them.
+    // A ceiling gets as many threads as the server. The measuring process leaves half of the cores to them.
     let is_ceiling = matches!(cli.command, Command::Ceiling(_));
-    // An attack keeps a thread busy; the bystander must not wait for it.
+    // An attack keeps a thread busy, and the bystander must not wait for it.
     let is_attack = matches!(cli.command, Command::Overload(_));
     let threads = match (is_ceiling, is_attack) {
         (_, true) => 2 * cores,
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything was as it should be.
+/// Runs a command. Returns whether everything was as it should be.
 async fn run(command: Command) -> Result<bool, Failed> {
     use scenario::Scenario;
     match command {

@@ -1,5 +1,5 @@
-//! Hostile clients, one kind after the other, and a bystander who goes on asking for a list: what the server's memory
-//! grows to, and what the bystander notices.
+//! Measures a server under one kind of attack after the other: its peak memory, and the answers to a bystander that
+//! keeps requesting a list.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,14 +21,14 @@ use super::server::{Target, Which};
 
 const MIB: u64 = 1024 * 1024;
 
-/// Bytes of Data of the messages that pages are made of. Forty make a page of 8 MiB.
+/// Bytes of Data of the messages in a page. Forty of them fill a page of 8 MiB.
 const DATA: usize = 262_144;
 const MESSAGES: usize = 40;
 
-/// How often the bystander asks.
+/// Pause of the bystander between an answer and its next request.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long the bystander waits for an answer.
+/// Maximum wait of the bystander for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
@@ -39,7 +39,7 @@ pub struct Run {
     /// Users whose pages of 8 MiB are downloaded
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=1000))]
     users: u32,
-    /// How long each kind of attack lasts
+    /// Seconds that each kind of attack lasts
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct Run {
     json: bool,
 }
 
-/// The figures of one kind of attack.
+/// Figures of one kind of attack.
 struct Suffered {
     attack: Attack,
     peak_rss: u64,
@@ -59,7 +59,7 @@ struct Suffered {
 }
 
 impl Suffered {
-    /// Whether it was an attack, memory stayed within its bound, and the bystander was always served.
+    /// Whether the attack took place, memory stayed within `bound` bytes, and the bystander was always served.
     fn is_ok(&self, bound: u64) -> bool {
         let was_attacked = self.pages > 0 || !self.attack.needs_pages();
         was_attacked && self.peak_rss <= bound && self.bystander.are_ok()
@@ -67,7 +67,7 @@ impl Suffered {
 }
 
 impl Run {
-    /// Whether all kinds of attack were survived.
+    /// Returns whether the server survived all kinds of attack.
     pub async fn run(self) -> Result<bool, Failed> {
         raise_open_files(4_000)?;
         let place = self.which.place()?;
@@ -155,7 +155,7 @@ impl Run {
     }
 }
 
-/// Asks for a list again and again, on a connection that stays.
+/// Requests a list again and again, on one connection.
 async fn bystander(
     target: &Arc<Target>,
     population: &Arc<Population>,

@@ -1,4 +1,4 @@
-//! The people who use the server, and what they have said before: written into the database itself.
+//! The users of a run, their conversations and earlier messages, written directly into the database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,50 +22,50 @@ use uuid::Uuid;
 
 use super::Failed;
 
-/// RSA pairs that were made once: making one takes a tenth of a second, and they play no part in what is measured.
+/// Ready-made RSA key pairs: generating one takes 0.1 s, and they play no part in what is measured.
 const KEY_PAIRS: &str = include_str!("../tests/it/keys.txt");
 
-/// How many changes are under way at a time: enough to fill the batches of the store.
+/// Maximum concurrent changes: enough to fill the batches of the store.
 const AT_ONCE: usize = 512;
 
-/// Their bytes: the writer's queue takes 16 MiB.
+/// Maximum bytes of Data in concurrent changes. The writer's queue holds 16 MiB.
 const BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
 
-/// Somebody who signs requests.
+/// A user, and what signs its requests.
 pub struct Person {
     pub user: UserId,
     pub key: SigningKey,
     pub station: StationId,
 }
 
-/// Two people who talk.
+/// A conversation of two users.
 pub struct Talk {
     pub conversation: ConversationId,
     pub instance: Instance,
-    /// Their places among the people.
+    /// Indices of the two in [`Population::people`].
     pub people: [usize; 2],
 }
 
-/// All people and who of them talk with each other.
+/// All users and their conversations.
 #[derive(Default)]
 pub struct Population {
     pub people: Vec<Person>,
     pub talks: Vec<Talk>,
 }
 
-/// Who talks with whom.
+/// The number of users and the conversations between them.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
-    /// So many pairs, of whom each talks with the other alone.
+    /// So many pairs of users, each with one conversation.
     Pairs(usize),
-    /// So many people in a ring, each of whom talks with so many neighbours on either side.
+    /// Users in a ring, each with conversations with so many neighbours on either side.
     Ring { people: usize, neighbours: usize },
-    /// So many conversations among as few people as can have them.
+    /// So many conversations between the fewest possible users.
     Conversations(usize),
 }
 
 impl Shape {
-    /// The number of people, and the pairs of them who talk.
+    /// Returns the number of users, and the pairs of them that talk.
     fn pairs(self) -> (usize, Vec<[usize; 2]>) {
         match self {
             Self::Pairs(pairs) => (2 * pairs, (0..pairs).map(|n| [2 * n, 2 * n + 1]).collect()),
@@ -85,14 +85,15 @@ impl Shape {
     }
 }
 
-/// The database, opened beside a server or while there is none.
+/// The database, opened beside a server or without one.
 pub struct Database {
     pub store: Arc<Store>,
     tasks: TaskTracker,
 }
 
 impl Database {
-    /// Only one's own may be migrated: that of a running server is its server's.
+    /// Opens the database. Only the database of a server started here may be migrated: a running server has its own
+    /// open.
     pub async fn open(url: &str, schema: Schema) -> Result<Self, Failed> {
         let tasks = TaskTracker::new();
         let store = Store::open(url, schema, Limits::default(), &tasks).await?;
@@ -105,7 +106,7 @@ impl Database {
         self.tasks.wait().await;
     }
 
-    /// Adds a crowd of this shape, whose addresses nobody else has.
+    /// Adds a population of this shape. Its e-mail addresses are unique to this call.
     pub async fn add(&self, shape: Shape) -> Result<Population, Failed> {
         let (people, pairs) = shape.pairs();
         let keys = ready_made_keys()?;
@@ -140,8 +141,8 @@ impl Database {
         Ok(Talk { conversation, instance, people })
     }
 
-    /// Adds so many messages to each conversation, one to each in turn, as they come where many talk at the same time.
-    /// Who sends changes with each, or is always the first of the two.
+    /// Adds so many messages to each conversation, one to each in turn, as if many users talked at the same time. With
+    /// `both`, the two users take turns as the sender. Otherwise the first one sends all.
     pub async fn fill(
         &self,
         population: &Population,
@@ -170,7 +171,7 @@ impl Database {
 }
 
 impl Talk {
-    /// A new message from one of the two.
+    /// Makes a new message from one of the two users.
     pub fn message(&self, sender: &Person, bytes: usize) -> Result<AddMessage, Failed> {
         let now = Clock::system().now();
         Ok(AddMessage {
@@ -190,12 +191,12 @@ impl Talk {
     }
 }
 
-/// So many bytes of base64.
+/// Returns so many bytes of base64, rounded down to a multiple of 4.
 pub fn data(bytes: usize) -> String {
     "QUJD".repeat(bytes / 4)
 }
 
-/// What [`Database::talk`] needs of a conversation.
+/// The part of a conversation object that [`Database::talk`] reads.
 #[derive(Deserialize)]
 struct Shown {
     instance: String,

@@ -1,4 +1,4 @@
-//! How measurements are shown: as a table, or as one JSON object.
+//! Prints measurements: as a table, or as one JSON object.
 
 use serde_json::{Map, Value, json};
 
@@ -7,19 +7,18 @@ use super::figures::{Figures, Shown, median};
 use super::scenario::{Measured, Run};
 use super::server::Which;
 
-/// What the server reaches of a ceiling: the median of the rounds, in each of which both were measured one after the
-/// other.
+/// Ratios of the server to a ceiling: the median of the rounds. Each round measures both, one after the other.
 pub struct Ratios {
-    /// Requests a second: more is better.
+    /// Ratio of requests a second. More is better.
     pub per_second: f64,
-    /// The 99th percentile of the latencies: less is better.
+    /// Ratio of the 99th percentiles of latency. Less is better.
     pub p99: f64,
-    /// CPU time for a request: less is better.
+    /// Ratio of the CPU time per request. Less is better.
     pub cpu: Option<f64>,
 }
 
 impl Ratios {
-    /// The server's rounds by those of a ceiling.
+    /// Divides the server's rounds by those of a ceiling.
     pub fn of(server: &[Figures], ceiling: &[Figures]) -> Self {
         let middle = |of: &dyn Fn(&Figures) -> Option<f64>| {
             let ratio = |(one, other)| Some(of(one)? / of(other)?);
@@ -42,7 +41,7 @@ impl Ratios {
     }
 }
 
-/// Prints what was measured.
+/// Prints the results of a scenario.
 pub fn print(measured: &Measured, run: &Run) -> Result<(), Failed> {
     if run.json {
         println!("{}", serde_json::to_string(&as_json(measured, run)?)?);
@@ -68,7 +67,7 @@ pub fn print(measured: &Measured, run: &Run) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What was done about the rate of users.
+/// Returns a note on the rate limit of users.
 pub fn limit(which: &Which) -> &'static str {
     if which.is_started() {
         "limits.requests_per_second is set to 0: no limit for one user"
@@ -80,7 +79,7 @@ pub fn limit(which: &Which) -> &'static str {
 pub const HEADER: &str =
     "             requests/s    p50 ms    p95 ms    p99 ms    max ms  CPU us/request  answer bytes";
 
-/// A line of the table under [`HEADER`].
+/// Formats a line of the table under [`HEADER`].
 pub fn line(name: &str, figures: &Figures) -> String {
     let Shown { per_second, p50_ms, p95_ms, p99_ms, max_ms, cpu_micros, answer_bytes, .. } =
         figures.shown();
@@ -90,7 +89,7 @@ pub fn line(name: &str, figures: &Figures) -> String {
     )
 }
 
-/// What does not fit into a line of the table.
+/// Prints memory and errors, which the table has no column for.
 pub fn print_rest(shown: &Shown) {
     if let (Some(before), Some(after)) = (shown.rss_before, shown.rss_after) {
         println!("memory of the server: {} before, {} after", mebibytes(before), mebibytes(after));
@@ -103,7 +102,7 @@ pub fn print_rest(shown: &Shown) {
     }
 }
 
-/// Bytes, for people.
+/// Formats bytes in MiB with one decimal.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", super::figures::as_f64(bytes) / 1024.0 / 1024.0)
 }

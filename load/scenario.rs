@@ -1,4 +1,4 @@
-//! What is asked of the server, by whom, and how that is measured.
+//! Scenarios: which requests a server gets from which users, and how it is measured.
 
 use std::sync::Arc;
 
@@ -14,20 +14,20 @@ use super::population::{Population, Shape};
 use super::report::{self, Ratios};
 use super::server::{Place, Server, Target, Which};
 
-/// How often the server and the ceilings are measured in turn, unless it is said.
+/// Default rounds with `--ceiling`. Each round measures the server and then the ceilings.
 const ROUNDS: u32 = 3;
 
 /// Bytes of Data of a message that is sent, and of one that is read.
 const SENT: usize = 300;
 const READ: usize = 400;
 
-/// The messages of a conversation that is read.
+/// Messages of a conversation that is read.
 const HISTORY: usize = 200;
 
-/// Neighbours on either side who make 20 conversations for each.
+/// Neighbours on either side: together they give each user 20 conversations.
 const NEIGHBOURS: usize = 10;
 
-/// What is asked.
+/// A mix of requests, and the users and conversations for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
@@ -41,7 +41,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// What it is called on the command line.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Send => "send",
@@ -62,10 +62,10 @@ impl Scenario {
         }
     }
 
-    /// Messages of each conversation, and whether both have sent them.
+    /// Returns the messages in each conversation, and whether both users have sent them.
     fn history(self) -> (usize, bool) {
         match self {
-            // Nobody but their sender has read them, so they have no receipts.
+            // Only their sender has read them, so they have no receipts.
             Self::Page | Self::PageRead => (HISTORY, false),
             Self::Mixed => (50, true),
             Self::List => (1, false),
@@ -73,7 +73,7 @@ impl Scenario {
         }
     }
 
-    /// What a connection takes its turns at.
+    /// Returns the users and conversations that a connection cycles through.
     fn clients(self, connection: usize, population: &Population) -> Vec<LoadClient> {
         let talks = population.talks.iter().enumerate();
         match self {
@@ -85,7 +85,7 @@ impl Scenario {
             }
             _ => {
                 let talk = connection % population.talks.len();
-                // The second of the two has sent nothing: what it reads has its receipts.
+                // The second user has sent nothing, so each message that it reads carries its receipt.
                 let side = usize::from(self == Self::PageRead);
                 vec![LoadClient { person: population.talks[talk].people[side], talk }]
             }
@@ -124,17 +124,17 @@ impl Scenario {
     }
 }
 
-/// How a scenario is run.
+/// Options of a scenario's run.
 #[derive(Args, Clone)]
 pub struct Run {
     #[command(flatten)]
     pub load: Load,
     #[command(flatten)]
     pub which: Which,
-    /// Measure servers that do less in turn with the server, and tell the ratio to each
+    /// Also measure servers that do less, in turn with the server, and print the ratio to each
     #[arg(long)]
     pub ceiling: bool,
-    /// How often each is measured; ratios are the median. 3 with --ceiling, otherwise 1
+    /// Rounds of measurement; ratios are the median. 3 with --ceiling, otherwise 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: Option<u32>,
     /// Print one JSON object on stdout
@@ -142,7 +142,7 @@ pub struct Run {
     pub json: bool,
 }
 
-/// What came of it.
+/// Results of a scenario.
 pub struct Measured {
     pub scenario: Scenario,
     pub server: Figures,
@@ -150,7 +150,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Whether every answer was OK, and there were some.
+    /// Whether the server and each ceiling gave answers, and all were OK.
     pub fn is_ok(&self) -> bool {
         self.server.are_ok() && self.ceilings.iter().all(|(_, figures, _)| figures.are_ok())
     }
@@ -163,7 +163,7 @@ impl Run {
         Ok(measured.is_ok())
     }
 
-    /// Measures it. The server is stopped in the end.
+    /// Measures a scenario. Stops the server at the end if it was started here.
     pub async fn measure(&self, scenario: Scenario) -> Result<Measured, Failed> {
         let place = self.which.place()?;
         let server = if self.which.is_started() { None } else { Some(place.serve(&[]).await?) };
@@ -183,7 +183,7 @@ impl Run {
     }
 }
 
-/// Everything that a round needs.
+/// What each round needs.
 struct Bench<'a> {
     run: &'a Run,
     scenario: Scenario,
@@ -218,13 +218,13 @@ impl Bench<'_> {
         Ok(Measured { scenario: self.scenario, server, ceilings: compared })
     }
 
-    /// What the server answers to each connection's first request, by user.
+    /// Returns the server's answer to the second request of each connection, by user. Ceilings repeat these answers.
     async fn answers(&self, target: &Target) -> Result<Vec<(String, String)>, Failed> {
         let mut answers = Vec::new();
         for mut actor in self.actors(target) {
             let person = &self.population.people[actor.clients[0].person];
             let (user, mut answer) = (person.user.to_string(), Vec::new());
-            // The second time receipts are made, and stations are bound.
+            // By the second request, receipts are made and stations are bound.
             for _ in 0..2 {
                 answer = probe(target.address, &mut actor).await?;
             }

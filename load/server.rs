@@ -1,4 +1,4 @@
-//! The server that is measured: started here, or one that runs already.
+//! The measured server: started here, or running already.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -21,30 +21,30 @@ use super::Failed;
 use super::client::Client;
 use super::population::Database;
 
-/// How long a server may take to start or to stop.
+/// Maximum time for a server to start or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Which server is measured.
+/// Flags that choose the measured server.
 #[derive(Args, Clone)]
 pub struct Which {
-    /// The chatserver to start; without it, the one beside this program
+    /// The chatserver to start; default: the one beside this program
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "database_url", "pid"])]
     server: Option<PathBuf>,
-    /// The folder for the database of the server that is started; without it, one in $TMPDIR or /tmp
+    /// The folder for the database of the started server; default: one in $TMPDIR or /tmp
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "database_url", "pid"])]
     data: Option<PathBuf>,
     /// A server that runs already, with `limits.requests_per_second = 0`, such as <http://127.0.0.1:8080/>
     #[arg(long, value_name = "URL", requires = "database_url")]
     url: Option<Url>,
-    /// Its database, to which the people of this run are added
+    /// Its database, to which this run adds users
     #[arg(long, value_name = "URL", requires = "url")]
     database_url: Option<String>,
-    /// Its process id on this machine, so that its CPU time and memory are told
+    /// Its process id on this machine, to measure its CPU time and memory
     #[arg(long, requires = "url")]
     pid: Option<i32>,
 }
 
-/// Where a server is, and what to say of it.
+/// Address of a server, and its process id if that is known.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
@@ -53,7 +53,7 @@ pub struct Target {
     pub pid: Option<i32>,
 }
 
-/// Where the server's database is, and how the server comes to run.
+/// A run's folder and database, and the options that start or find its server.
 pub struct Place {
     which: Which,
     folder: TempDir,
@@ -61,12 +61,12 @@ pub struct Place {
 }
 
 impl Which {
-    /// Whether the server is started here.
+    /// Whether this program starts the server.
     pub fn is_started(&self) -> bool {
         self.url.is_none()
     }
 
-    /// Prepares a place for the database, or takes the one that there is.
+    /// Makes a temporary folder for the run. The database is a new one in it, or the one of `--database-url`.
     pub fn place(&self) -> Result<Place, Failed> {
         let folder = match &self.data {
             Some(data) => TempDir::new_in(data)?,
@@ -92,7 +92,8 @@ impl Which {
 }
 
 impl Place {
-    /// Starts the server with these settings, or finds the one that runs.
+    /// Starts the server with these settings. With `--url`, checks that the running server is ready and ignores the
+    /// settings.
     pub async fn serve(&self, settings: &[(&str, String)]) -> Result<Server, Failed> {
         if let Some(url) = &self.which.url {
             return Server::running(url, self.which.pid).await;
@@ -109,18 +110,18 @@ impl Place {
         Server::start(command).await
     }
 
-    /// Opens the database; one's own may have to be made.
+    /// Opens the database. Migrates it only if this program starts the server.
     pub async fn database(&self) -> Result<Database, Failed> {
         let schema = if self.which.is_started() { Schema::Migrate } else { Schema::MustBeCurrent };
         Database::open(&self.database_url, schema).await
     }
 
-    /// The folder, for files that go with the run.
+    /// Returns the folder, for files that are deleted after the run.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The log of the server is written like that of any: to a file.
+    /// Opens the file that the server logs to, as a server in production does.
     fn log(&self) -> Result<File, Failed> {
         let path = self.folder.path().join("server.log");
         Ok(File::options().create(true).append(true).open(path)?)
@@ -130,20 +131,20 @@ impl Place {
 /// A server that listens.
 pub struct Server {
     pub target: Target,
-    /// `None` where it was not started here.
+    /// `None` if it was not started here.
     child: Option<Child>,
-    /// How long it took from its start to the first answer of `/readyz`.
+    /// Time from the start of the process to the first success of `/readyz`. Zero if it was not started here.
     pub ready_after: Duration,
 }
 
-/// What a server prints once it listens.
+/// The line that a server prints once it listens.
 #[derive(Deserialize)]
 struct Listening {
     listen: SocketAddr,
 }
 
 impl Server {
-    /// Starts a program that prints where it listens, and waits until it answers.
+    /// Starts a program that prints its address, and waits until it is ready.
     pub async fn start(mut command: Command) -> Result<Self, Failed> {
         let since = Instant::now();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -180,7 +181,7 @@ impl Server {
         Ok(Self { target, child: None, ready_after: Duration::ZERO })
     }
 
-    /// Stops it in order, and waits for its end.
+    /// Stops the server with SIGTERM and waits for its exit. Does nothing if it was not started here.
     pub async fn stop(mut self) -> Result<(), Failed> {
         let Some(child) = &mut self.child else { return Ok(()) };
         let pid =
@@ -195,7 +196,7 @@ impl Server {
         }
     }
 
-    /// Kills it.
+    /// Kills the server with SIGKILL. Does nothing if it was not started here.
     pub async fn kill(mut self) -> Result<(), Failed> {
         if let Some(child) = &mut self.child {
             child.kill().await?;
@@ -212,12 +213,12 @@ impl Target {
         answer.is_ok_and(|answer| answer.status == 200)
     }
 
-    /// The most memory that its process has had since [`Self::forget_peak`], in bytes (`VmHWM`).
+    /// Returns the peak memory of the process since [`Self::forget_peak`], in bytes (`VmHWM`).
     pub fn peak_rss(&self) -> Result<u64, Failed> {
         Ok(self.process()?.status()?.vmhwm.ok_or("no VmHWM")? * 1024)
     }
 
-    /// Has the kernel measure the peak anew, from the present memory on.
+    /// Resets the peak that the kernel keeps to the present memory.
     pub fn forget_peak(&self) -> Result<(), Failed> {
         Ok(self.process()?.clear_refs(ClearRefs::PeakRSS)?)
     }
@@ -226,16 +227,16 @@ impl Target {
         Ok(Process::new(self.pid.ok_or("the process is not known: name it with --pid")?)?)
     }
 
-    /// What its process has used up to now, where that is known.
+    /// Returns the CPU time and memory of the process, or `None` if the process is unknown.
     pub fn usage(&self) -> Result<Option<Usage>, Failed> {
         self.pid.map(Usage::of).transpose()
     }
 }
 
-/// What a process has used.
+/// CPU time and memory of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// In user and kernel mode, of all its threads.
+    /// CPU time since its start in user and kernel mode, of all threads.
     pub cpu: Duration,
     /// Bytes in memory (`VmRSS`).
     pub rss: u64,
@@ -245,7 +246,7 @@ impl Usage {
     fn of(pid: i32) -> Result<Self, Failed> {
         let process = Process::new(pid)?;
         let stat = process.stat()?;
-        // Hundredths of a second; a run takes some seconds.
+        // A tick is 10 ms, precise enough for runs of some seconds.
         let tick = Duration::from_secs(1) / u32::try_from(procfs::ticks_per_second())?;
         let cpu = tick * u32::try_from(stat.utime + stat.stime)?;
         let rss = process.status()?.vmrss.ok_or("no VmRSS")? * 1024;

@@ -1,4 +1,4 @@
-//! What requests are answered with.
+//! Shared state that requests are answered from: settings, store, caches, rates and budgets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -24,47 +24,47 @@ use crate::signature::Verifier;
 use crate::stations::Stations;
 use crate::store::{self, LIGHT_PAGE_BYTES, Store};
 
-/// Everything that a request needs, put together once.
+/// Shared state of all requests, built once at startup.
 pub struct App {
-    /// The settings.
+    /// Validated settings.
     pub config: Config,
     /// The database.
     pub store: Store,
-    /// The time.
+    /// Wall clock and monotonic clock; tests inject their own.
     pub clock: Clock,
-    /// Refuses old timestamps.
+    /// Refuses old timestamps and those from before a restore.
     freshness: Freshness,
-    /// The URL by which clients reach the server.
+    /// URL by which clients reach the server.
     pub public_url: Url,
-    /// Says whether signatures are right.
+    /// Verifies request signatures.
     pub verifier: Verifier,
-    /// The stations in use.
+    /// Recently used stations, and the limit for each user.
     pub stations: Arc<Stations>,
-    /// Who can be reached.
+    /// Which users are reachable.
     pub presence: Arc<Presence>,
-    /// Of whose availability stations are still to be told.
+    /// Availability changes of friends that stations have not been told yet. In memory only.
     pub presence_feed: PresenceFeed,
-    /// Who listens.
+    /// Open listeners, and the wake-ups they receive.
     pub hub: Arc<Hub>,
-    /// Fresh requests of each user, logins and subscriptions.
+    /// Rate limit for each user: fresh signed requests, logins and subscriptions.
     pub rates: Rates<UserId>,
-    /// Signed requests without a timestamp: a captured one is never stale, so that its replays must not use up the
-    /// rate of all others.
+    /// Rate limit for each user: signed requests without a timestamp. A captured one is never stale, so its replays
+    /// must not use up the rate of all other requests.
     pub undated_rates: Rates<UserId>,
-    /// Failures of each client address to show who it is, and that its request is fresh.
+    /// Rate limit for each client network: failures to authenticate or to send a fresh request.
     pub failures: Rates<IpAddr>,
     /// Open connections of each client network.
     pub connections: Arc<ConnectionCounts>,
-    /// Memory for bodies and answers on their way.
+    /// Memory budget for bodies and answers in flight.
     pub memory: Arc<MemoryBudget>,
-    /// Warns that a bound was hit.
+    /// Warns when a bound is hit.
     pub bounds: BoundLog,
-    /// The way down.
+    /// Signals that the server is shutting down.
     pub shutdown: Shutdown,
 }
 
 impl App {
-    /// Puts it together for a server that listens on this address.
+    /// Builds the state for a server that listens on this address.
     #[must_use]
     pub fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
         let (http, limits) = (&config.http, &config.limits);
@@ -94,15 +94,16 @@ impl App {
         }
     }
 
-    /// Notes in the background that what was carried out was a signed use of its station, which binds it to the user.
-    /// The answer neither waits for that nor depends on it.
+    /// Records a signed use of a station in the background, which binds the station to the user. The answer neither
+    /// waits for that nor depends on it.
     pub fn station_used_meanwhile(self: &Arc<Self>, user: UserId, station: StationId) {
         let Some(pending) = self.stations.begin(user, station) else { return };
         let (app, now) = (Arc::clone(self), self.clock.now());
         self.stations.tasks().spawn(async move { pending.note(&app.store, now).await });
     }
 
-    /// Notes that a station was used, for what needs it bound. A signed use binds it to the user.
+    /// Records a use of a station and waits for it, for requests that need the station bound. A signed use binds it to
+    /// the user.
     ///
     /// # Errors
     ///
@@ -116,7 +117,8 @@ impl App {
         self.stations.used(&self.store, user, station, is_signed, self.clock.now()).await
     }
 
-    /// Refuses what was made too long ago, by a clock that is too far ahead, or before the database was restored.
+    /// Refuses timestamps that are too far from the server's clock in either direction, or from before a restore of the
+    /// database.
     ///
     /// # Errors
     ///
@@ -125,7 +127,7 @@ impl App {
         self.freshness.check(timestamp, self.clock.now())
     }
 
-    /// Counts something that is known to be a user's own and fresh against that user.
+    /// Counts a fresh, authenticated request against its user's rate.
     ///
     /// # Errors
     ///
@@ -135,7 +137,7 @@ impl App {
         counted.map_err(|retry_after| Error::RateLimited { retry_after })
     }
 
-    /// Counts a request that is known to be a user's own, but not to be fresh.
+    /// Counts an authenticated request without a timestamp against its user's separate rate: it may be a replay.
     ///
     /// # Errors
     ///
@@ -145,8 +147,8 @@ impl App {
         counted.map_err(|retry_after| Error::RateLimited { retry_after })
     }
 
-    /// Counts a refusal that came before the client had shown who it is and that its request is fresh. Returns
-    /// the refusal, or [`Error::RateLimited`] above the limit of the address.
+    /// Counts a refusal that precedes authentication or the freshness check against the client's network. Returns the
+    /// refusal, or [`Error::RateLimited`] above the limit.
     pub fn count_failure(&self, client: Option<IpAddr>, error: Error) -> Error {
         let is_the_clients = matches!(
             error,
@@ -168,11 +170,11 @@ impl App {
         }
     }
 
-    /// Counts an open connection of a client.
+    /// Counts an open connection against its client's network, until the permit is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::RateLimited`] where its network has `limits.connections_per_address`.
+    /// [`Error::RateLimited`] where the network has `limits.connections_per_address` open already.
     pub fn count_connection(&self, client: IpAddr) -> Result<AddressPermit, Error> {
         self.connections.open(client).ok_or_else(|| {
             self.bounds.hit("limits.connections_per_address");
@@ -180,11 +182,11 @@ impl App {
         })
     }
 
-    /// Makes a permit of the memory budget one for so many bytes.
+    /// Resizes a memory permit to this many bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Crowded`] where they are not to be had at the moment.
+    /// [`Error::Crowded`] where the memory budget has no room for them at the moment.
     pub fn resize(&self, permit: &mut MemoryPermit, bytes: usize) -> Result<(), Error> {
         if permit.resize(bytes) {
             return Ok(());
@@ -193,8 +195,8 @@ impl App {
         Err(Error::Crowded)
     }
 
-    /// Admits a read whose answer takes many bytes: it counts as one request of its user for every 128 KiB, and takes
-    /// its memory before it is made.
+    /// Admits a read with a large answer: takes its memory before the answer is made, and charges its user one request
+    /// for each 128 KiB.
     ///
     /// # Errors
     ///
@@ -206,7 +208,8 @@ impl App {
         Ok(permit)
     }
 
-    /// Admits an answer that is already made, such as a list: it is charged in the same way, and takes its memory now.
+    /// Admits an answer that is already made, such as a list: takes its memory now, and charges its user one request
+    /// for each 128 KiB.
     ///
     /// # Errors
     ///
@@ -227,11 +230,11 @@ impl App {
         Ok(())
     }
 
-    /// Puts the memory that a body takes on the account of its user.
+    /// Charges the memory of a received body to its user.
     ///
     /// # Errors
     ///
-    /// [`Error::Crowded`] where the user's share is taken.
+    /// [`Error::Crowded`] where this exceeds the user's share of the budget.
     pub fn charge_body(&self, permit: &mut MemoryPermit, user: UserId) -> Result<(), Error> {
         if permit.charge_to(user) {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Availability: what a user has chosen to be seen as, and whether the user can be reached, which is known in
-//! memory alone. Friends are told of what changes for them, at most once a second for each user.
+//! Availability: the user's own choice, which is stored, and whether the user is reachable, which is known in memory
+//! only. Friends are told of changes at most once a second for each user.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,39 +13,39 @@ use crate::notifications::PresenceFeed;
 use crate::store::{self, OncePerSignature, SetAvailability, Store, WriteError};
 use crate::users::Caller;
 
-/// How long friends are not told of a user's next change.
+/// Minimum time between two notifications of friends about the same user.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How often to look for users of whom friends are to be told.
+/// Interval for telling friends of changed users.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How often to look for users who can no longer be reached.
+/// Interval for finding users who are no longer reachable.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Who can be reached.
+/// Which users are reachable, in memory only.
 pub struct Presence {
-    /// How long a user without an open listener is reachable after a sign of life.
+    /// How long a user without an open listener stays reachable after a sign of life.
     timeout: Duration,
     users: Mutex<Users>,
 }
 
 #[derive(Default)]
 struct Users {
-    /// Those who can be reached, or are still shown so.
+    /// Users who are reachable, or whom friends may still see as reachable.
     here: HashMap<UserId, Here>,
-    /// Those of whom friends may have to be told.
+    /// Users whose friends may have to be told.
     changed: HashSet<UserId>,
 }
 
 struct Here {
     last_sign: Instant,
     listeners: usize,
-    /// What friends were last told, and when.
+    /// The availability that friends were last told, initially offline.
     shown: Availability,
     shown_at: Option<Instant>,
-    /// Whether the user has come since, so that friends may have seen the choice.
+    /// Whether the user has become reachable since `shown`: friends may have seen the chosen availability.
     has_come: bool,
-    /// Whether friends may have seen anything else since.
+    /// Whether friends may have seen an availability other than `shown` since.
     was_else: bool,
 }
 
@@ -56,18 +56,18 @@ impl Here {
 }
 
 impl Presence {
-    /// Takes a user for unreachable this long after the last sign of life.
+    /// Creates the table. A user without an open listener becomes unreachable this long after the last sign of life.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, users: Mutex::default() }
     }
 
-    /// A user has shown a sign of life.
+    /// Records a sign of life of a user.
     pub fn sign(&self, user: UserId) {
         self.users().sign(user, self.timeout);
     }
 
-    /// A user listens, until this is dropped.
+    /// Counts an open listener of a user until the guard is dropped. Opening and closing are signs of life.
     #[must_use]
     pub fn listens(self: &Arc<Self>, user: UserId) -> Listens {
         let mut users = self.users();
@@ -78,14 +78,14 @@ impl Presence {
         Listens { presence: Arc::clone(self), user }
     }
 
-    /// Whether a user can be reached.
+    /// Whether a user has an open listener or gave a sign of life within the timeout.
     #[must_use]
     pub fn is_reachable(&self, user: UserId) -> bool {
         self.users().here.get(&user).is_some_and(|here| here.is_reachable(self.timeout))
     }
 
-    /// A user has chosen, so that friends may have to be told: even of what was chosen in passing, for whoever has
-    /// looked in the meantime.
+    /// Queues a user who has made a choice. Friends are told even of a choice that was reverted, because they may have
+    /// read it in between.
     fn chose(&self, user: UserId, before: Availability, now: Availability) {
         let mut users = self.users();
         users.changed.insert(user);
@@ -94,7 +94,7 @@ impl Presence {
         }
     }
 
-    /// Friends of a user have still to be told.
+    /// Queues a user again after telling friends failed.
     fn failed(&self, user: UserId) {
         let mut users = self.users();
         users.changed.insert(user);
@@ -103,7 +103,7 @@ impl Presence {
         }
     }
 
-    /// Looks for users who can no longer be reached.
+    /// Queues all users who are no longer reachable.
     fn sweep(&self) {
         let mut users = self.users();
         let Users { here, changed } = &mut *users;
@@ -111,7 +111,7 @@ impl Presence {
         changed.extend(lapsed.map(|(user, _)| *user));
     }
 
-    /// Users of whom friends may have to be told by now.
+    /// Takes the queued users whose friends were not told within the last [`QUIET`].
     fn due(&self) -> Vec<UserId> {
         let mut users = self.users();
         let Users { here, changed } = &mut *users;
@@ -122,7 +122,8 @@ impl Presence {
         changed.extract_if(|user| is_due(user)).collect()
     }
 
-    /// Takes a choice for what friends see from now on, and says whether that is a change for them.
+    /// Computes what friends see from the user's choice. Returns whether that is a change for them, and records it as
+    /// told.
     fn shows(&self, user: UserId, chosen: Availability) -> bool {
         let mut users = self.users();
         let Some(here) = users.here.get_mut(&user) else {
@@ -137,7 +138,7 @@ impl Presence {
             here.shown = seen;
             here.shown_at = Some(Instant::now());
         }
-        // Who has just gone stays for a while: coming back at once is a flap, too.
+        // Departed users are kept briefly to debounce reconnects.
         if !is_reachable && !is_change {
             users.here.remove(&user);
         }
@@ -145,7 +146,7 @@ impl Presence {
     }
 
     fn users(&self) -> MutexGuard<'_, Users> {
-        // Whoever panicked has left nothing half done.
+        // A panic leaves no half-made change behind, so a poisoned lock is safe to use.
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -171,7 +172,7 @@ impl Users {
     }
 }
 
-/// A user listens.
+/// An open listener of a user; it counts until this is dropped.
 pub struct Listens {
     presence: Arc<Presence>,
     user: UserId,
@@ -186,7 +187,7 @@ impl Drop for Listens {
     }
 }
 
-/// Chooses what the caller is seen as.
+/// Stores the availability that the caller chooses, and queues telling friends.
 ///
 /// # Errors
 ///
@@ -203,7 +204,7 @@ pub async fn choose(
     Ok(())
 }
 
-/// Tells friends of what changes, until this is dropped.
+/// Tells friends of availability changes and wakes their listeners. Runs until the future is dropped.
 pub async fn tell_friends(store: &Store, presence: &Presence, feed: &PresenceFeed, hub: &Hub) {
     let mut swept_at = Instant::now();
     loop {
@@ -229,7 +230,7 @@ pub async fn tell_friends(store: &Store, presence: &Presence, feed: &PresenceFee
     }
 }
 
-/// The friends for whom a user has changed.
+/// Returns the friends to tell of a user; none where nothing has changed for them.
 async fn friends_to_tell(
     store: &Store,
     presence: &Presence,
@@ -239,7 +240,7 @@ async fn friends_to_tell(
     if !presence.shows(user, seen_by.chosen) {
         return Ok(Vec::new());
     }
-    // A user who has become a friend meanwhile may have seen the state before, so friends are read once more.
+    // A user may have become a friend since the first read and seen the earlier state, so read the friends again.
     let seen_by = store.seen_by(user).await?;
     Ok(seen_by.map_or_else(Vec::new, |seen_by| seen_by.friends))
 }

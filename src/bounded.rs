@@ -1,8 +1,8 @@
-//! Reading what an operator names, such as a file or stdin, which may have no end.
+//! Bounded reads of files and stdin that an operator names: they may have no end.
 
 use std::io::{self, Read};
 
-/// Reads to the end, unless there is more than this.
+/// Reads to the end. Fails with `FileTooLarge` above `most` bytes.
 pub fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(most + 1).read_to_end(&mut bytes)?;
@@ -13,7 +13,7 @@ pub fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same, of text.
+/// Reads UTF-8 text to the end. Fails with `FileTooLarge` above `most` bytes, `InvalidData` if it is not UTF-8.
 pub fn read_text(from: impl Read, most: u64) -> io::Result<String> {
     let text = String::from_utf8(read(from, most)?);
     text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))

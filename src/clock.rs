@@ -1,4 +1,4 @@
-//! The clocks of the server.
+//! The server's wall clock and monotonic clock.
 
 mod watch;
 
@@ -10,21 +10,21 @@ use chrono::Utc;
 use crate::domain::Timestamp;
 pub use watch::ClockWatch;
 
-/// What the clocks of a machine show at one moment.
+/// Both clocks of a machine, read at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// The wall clock, which may be wrong, and jump when it is set.
+    /// The wall clock. It may be wrong, and it jumps when it is set.
     pub wall: Timestamp,
-    /// The monotonic clock, from an arbitrary moment on. Only differences mean something.
+    /// The monotonic clock, counted from an arbitrary moment. Only differences are meaningful.
     pub monotonic: Duration,
 }
 
-/// Where the time comes from. Tests put in clocks of their own.
+/// Source of the time. Tests inject their own.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Reading + Send + Sync>);
 
 impl Clock {
-    /// The clocks of the machine.
+    /// Reads the machine's clocks.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     pub fn system() -> Self {
@@ -35,18 +35,18 @@ impl Clock {
         })
     }
 
-    /// Clocks that show what the function returns.
+    /// Creates a clock that shows what the function returns.
     pub fn from_fn(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// The present second of the wall clock.
+    /// Returns the current second of the wall clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.read().wall
     }
 
-    /// What both clocks show.
+    /// Reads both clocks.
     #[must_use]
     pub fn read(&self) -> Reading {
         (self.0)()

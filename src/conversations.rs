@@ -1,12 +1,15 @@
-//! Conversations whose picture a client has is old.
+//! Answers to clients with an outdated view of a conversation.
 
 use crate::domain::{ConversationId, Refusal};
 use crate::error::Error;
 use crate::store::{Store, WriteError};
 use crate::users::Caller;
 
-/// Returns what the client is told of a refused change. Where its picture of the conversation is old, that has the conversation
-/// as it now stands.
+/// Maps a failed change to the client's error. Where the client's view may be outdated, adds the conversation's current
+/// state.
+///
+/// That is after [`Refusal::InstanceChanged`] and [`Refusal::Replayed`]. [`Refusal::ConversationNotFound`] replaces the
+/// former where the conversation no longer exists.
 pub async fn refused(
     store: &Store,
     caller: &Caller,

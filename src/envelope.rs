@@ -1,4 +1,4 @@
-//! The envelope that every answer comes in, over HTTP and over a listener.
+//! The envelope of every answer, over HTTP and to a listener.
 
 use serde::Serialize;
 
@@ -6,21 +6,22 @@ use crate::error::Error;
 use crate::limits::MemoryPermit;
 use crate::store::WireText;
 
-/// An envelope: of a success, `{"status":"OK","errormessage":""` and what follows it, in the order of the calls.
+/// An envelope under construction. A success begins with `{"status":"OK","errormessage":""`; fields follow in call
+/// order.
 pub struct Reply {
     bytes: Vec<u8>,
-    /// Memory that was taken before the reply was made.
+    /// Memory reserved for the reply before it was made.
     permit: Option<MemoryPermit>,
 }
 
 impl Reply {
-    /// The bare envelope.
+    /// Begins the envelope of a success.
     #[must_use]
     pub fn ok() -> Self {
         Self::begin(br#"{"status":"OK","errormessage":"""#.to_vec())
     }
 
-    /// What a listener is told without having asked.
+    /// Begins an event that a listener gets unasked.
     #[must_use]
     pub fn event(name: &str) -> Self {
         Self::begin(format!("{{\"event\":\"{name}\"").into_bytes())
@@ -30,26 +31,26 @@ impl Reply {
         Self { bytes, permit: None }
     }
 
-    /// Keeps the memory that was taken for this reply.
+    /// Attaches the memory reserved for this reply.
     #[must_use]
     pub fn holding(self, permit: Option<MemoryPermit>) -> Self {
         Self { permit, ..self }
     }
 
-    /// Goes on with a field.
+    /// Appends a field.
     #[must_use]
     pub fn with(self, name: &str, value: &impl Serialize) -> Self {
         let value = serde_json::to_vec(value).expect("what is replied has a JSON form");
         self.with_bytes(name, b"", &value, b"")
     }
 
-    /// Goes on with a field that the store has written as JSON.
+    /// Appends a field that the store has already written as JSON.
     #[must_use]
     pub fn with_written(self, name: &str, value: &WireText) -> Self {
         self.with_bytes(name, b"", value, b"")
     }
 
-    /// Goes on with an array whose entries the store has written as JSON, separated by commas.
+    /// Appends an array whose entries the store has already written as JSON, separated by commas.
     #[must_use]
     pub fn with_entries(self, name: &str, entries: &WireText) -> Self {
         self.with_bytes(name, b"[", entries, b"]")
@@ -58,7 +59,7 @@ impl Reply {
     fn with_bytes(mut self, name: &str, open: &[u8], value: &[u8], close: &[u8]) -> Self {
         let needed = name.len() + value.len() + 6;
         if self.bytes.capacity() - self.bytes.len() < needed {
-            // Behind a long value there is room for short ones: a vector that grows again doubles, and is copied.
+            // Leave room for short fields behind a long value: growing the vector again would double and copy it.
             self.bytes.reserve(needed + 256);
         }
         for part in [b",\"", name.as_bytes(), b"\":", open, value, close] {
@@ -67,13 +68,13 @@ impl Reply {
         self
     }
 
-    /// The whole envelope.
+    /// Finishes the envelope.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.into_parts().0
     }
 
-    /// The whole envelope, and the memory that was taken for it.
+    /// Finishes the envelope and returns it with the memory reserved for it.
     #[must_use]
     pub fn into_parts(mut self) -> (Vec<u8>, Option<MemoryPermit>) {
         self.bytes.push(b'}');
@@ -81,7 +82,7 @@ impl Reply {
     }
 }
 
-/// A refusal as the client reads it: the sentence, the code, and what helps the client to go on.
+/// Builds the envelope of a refusal: the sentence, the code, and what helps the client to go on.
 #[must_use]
 pub fn refusal(error: &Error) -> Reply {
     let head = serde_json::to_string(&Head {

@@ -6,10 +6,10 @@ use crate::domain::{Refusal, Timestamp};
 use crate::keys;
 use crate::store::{self, WireText, WriteError};
 
-/// A refusal. Its text is the one sentence that the client reads; nothing of an inner cause leaks into it.
+/// A refusal. Its text is the one sentence that the client reads; no detail of an inner cause leaks into it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The body is not what every request must be.
+    /// The request breaks a rule that applies to all, such as a key that occurs twice in the body.
     #[error("{0}")]
     BadRequest(&'static str),
     /// The body is not JSON, or not one object.
@@ -18,21 +18,21 @@ pub enum Error {
     /// The API has no such action.
     #[error("action must be one of this API's: {known}")]
     UnknownAction {
-        /// The actions of the API, separated by commas.
+        /// The API's actions, separated by commas.
         known: String,
     },
     /// A field or header is missing or malformed.
     #[error("{field} {problem}")]
     InvalidField {
-        /// Its name.
+        /// Name of the field or header.
         field: String,
-        /// What is wrong with it and what was expected, to follow the name.
+        /// What is wrong and what was expected, worded to follow the name.
         problem: String,
     },
     /// No enabled user has this API key.
     #[error("the API key is not one of an enabled user")]
     InvalidCredentials,
-    /// The signature is not the right one, or a header of it is missing or malformed.
+    /// The signature is wrong, or one of its headers is missing or malformed.
     #[error("{0}")]
     InvalidSignature(String),
     /// The timestamp is too far from the server's clock.
@@ -54,58 +54,59 @@ pub enum Error {
     /// The rules refuse the change.
     #[error("{refusal}")]
     Refused {
-        /// Why.
+        /// Why the rules refuse it.
         refusal: Refusal,
-        /// The conversation as it now stands, for a client with an old picture of it.
+        /// The conversation's current state, for a client with an outdated view.
         conversation: Option<WireText>,
     },
-    /// No service has this path, `srv` and `api`.
+    /// No API has this path, or this combination of path, `srv` and `api`.
     #[error("there is no such API: srv, api or the path is wrong (workspace is of srv=chatowner)")]
     UnknownApi,
     /// The path takes another method.
     #[error("the method must be {allowed}")]
     MethodNotAllowed {
-        /// The method that it takes.
+        /// The method that the path takes.
         allowed: &'static str,
     },
-    /// Something is larger than its limit.
+    /// The body, or `message.Data` in it, exceeds its limit.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
-        /// What it is.
+        /// The part that is too large.
         what: &'static str,
-        /// The limit, in bytes.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The body is declared as something else than JSON.
+    /// The `Content-Type` is not JSON.
     #[error("Content-Type must be application/json")]
     UnsupportedMediaType,
-    /// Too much at once.
+    /// A rate limit or connection limit is exceeded.
     #[error("too many requests, see Retry-After")]
     RateLimited {
-        /// After which time it is worth trying again.
+        /// When to try again.
         retry_after: Duration,
     },
     /// A defect of the server.
     #[error("the server failed")]
     Internal,
-    /// Key material that is stored can't be used.
+    /// Stored key material can't be used.
     #[error("the server failed")]
     Keys(#[from] keys::Error),
-    /// The work took longer than it may. A change may still be made; sending it again is harmless.
+    /// The work exceeded its time limit. A change may still be made; sending it again is harmless.
     #[error("the server did not finish in time, try again")]
     TimedOut,
-    /// Too much is on its way at the moment; nothing was changed, unless by what the answer would have told.
+    /// Memory, the write queue or the listeners are at their bound. Nothing was changed, unless a change was made and
+    /// only its answer found no room.
     #[error("the server has too much on its way at the moment, try again")]
     Crowded,
-    /// The disk of the server is nearly full; nothing was changed.
+    /// The server's disk is nearly full. Nothing was changed.
     #[error("the server's disk is nearly full: it stores nothing more until there is space again")]
     StorageFull,
-    /// The store refused or failed; nothing was changed.
+    /// The store failed or is closed. Nothing was changed.
     #[error("the server can't do this at the moment, try again")]
     Unavailable(#[source] store::Error),
 }
 
-/// What is no failure of the store has no cause that would be logged for each request.
+/// Maps backpressure and a full disk to variants without a cause: a cause would be logged for each request.
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
@@ -132,7 +133,7 @@ impl<R: Into<Refusal>> From<WriteError<R>> for Error {
 }
 
 impl Error {
-    /// The `errorcode` of the envelope.
+    /// Returns the `errorcode` of the envelope.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -156,13 +157,13 @@ impl Error {
         }
     }
 
-    /// A field that is there but malformed.
+    /// Creates the refusal of a field that is present but malformed.
     #[must_use]
     pub fn malformed(field: impl Into<String>, expected: &str) -> Self {
         Self::InvalidField { field: field.into(), problem: format!("must be {expected}") }
     }
 
-    /// A field that is not there.
+    /// Creates the refusal of a missing field.
     #[must_use]
     pub fn missing(field: impl Into<String>, expected: &str) -> Self {
         Self::InvalidField {

@@ -1,4 +1,4 @@
-//! The fields of a JSON object, read one by one, so that every refusal names its field.
+//! Fields of a JSON object, read one by one so that every refusal names its field.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,33 +12,33 @@ use serde_json::value::RawValue;
 use crate::domain::Parse;
 use crate::error::Error;
 
-/// As many fields as requests have.
+/// Initial capacity: as many fields as requests have.
 const FEW: usize = 12;
 
 /// Maximum keys of an object. A megabyte of short keys would take many times its size in memory.
 const MAX_KEYS: usize = 64;
 
-/// What a field that holds a whole number must be.
+/// What a refusal says that a number field must be.
 const NUMBER: &str = "a whole number of at least 0";
 
-/// What a field that counts something must be.
+/// What a refusal says that a count field must be.
 const COUNT: &str = "a whole number of at least 1";
 
-/// A JSON object in which no key occurs twice. Fields that nobody asks for are ignored.
+/// A JSON object without duplicate keys. Fields that are never read are ignored.
 #[derive(Default)]
 pub struct Fields<'a> {
-    /// Put before the names in refusals: `message.` for the fields of a message.
+    /// Prefix of field names in refusals: `message.` for the fields of a message.
     prefix: &'static str,
-    /// In the order in which they came. Requests have a handful.
+    /// Fields in the order of the body. A request has a handful, so a lookup scans them.
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 impl<'a> Fields<'a> {
-    /// Reads the body of a request.
+    /// Parses the body of a request.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is not one JSON object, or has a key twice.
+    /// [`Error`] where it is not one JSON object, has more than 64 keys, or has a key twice.
     pub fn of_body(body: &'a [u8]) -> Result<Self, Error> {
         let text = std::str::from_utf8(body).map_err(|error| not_text(body, error))?;
         Self::read(text, "", |problem| {
@@ -62,72 +62,72 @@ impl<'a> Fields<'a> {
         Ok(Self { prefix, fields })
     }
 
-    /// Reads what a request needs and frees the rest, before anything is waited for.
+    /// Reads what a request needs and frees the rest, before the handler awaits anything.
     ///
     /// # Errors
     ///
-    /// What `read` refuses.
+    /// [`Error`] that `read` returns.
     pub fn take<T>(self, read: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
         read(&self)
     }
 
-    /// A field that must be there.
+    /// Reads a field that must be present and not empty.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is not there or not of its form.
+    /// [`Error`] where it is missing or malformed.
     pub fn required<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
         let missing = || Error::missing(self.full(name), T::EXPECTED);
         self.optional(name)?.ok_or_else(missing)
     }
 
-    /// A field that may be absent, `null` or empty, which all mean the same.
+    /// Reads a field that may be absent, `null` or empty: all three mean `None`.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is not of its form.
+    /// [`Error`] where it is malformed.
     pub fn optional<T: Parse>(&self, name: &'static str) -> Result<Option<T>, Error> {
         let text = self.text(name, T::EXPECTED)?.filter(|text| !text.is_empty());
         text.map(|text| self.parse(name, &text)).transpose()
     }
 
-    /// A field that must be there, but may be empty.
+    /// Reads a field that must be present, but may be empty.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is not there or not of its form.
+    /// [`Error`] where it is missing or malformed.
     pub fn present<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
         let missing = || Error::missing(self.full(name), T::EXPECTED);
         let text = self.text(name, T::EXPECTED)?.ok_or_else(missing)?;
         self.parse(name, &text)
     }
 
-    /// A whole number of at least 1 that may be absent or `null`.
+    /// Reads a whole number of at least 1 that may be absent or `null`.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is something else.
+    /// [`Error`] where it is anything else.
     pub fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let count = digits(value).filter(|count| *count > 0);
         count.map(Some).ok_or_else(|| self.no_number(name, COUNT, value))
     }
 
-    /// A whole number that must be there.
+    /// Reads a whole number that must be present.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is not there or something else.
+    /// [`Error`] where it is missing or not a whole number.
     pub fn number(&self, name: &'static str) -> Result<u64, Error> {
         let missing = || Error::missing(self.full(name), NUMBER);
         self.optional_number(name)?.ok_or_else(missing)
     }
 
-    /// A whole number that may be absent or `null`.
+    /// Reads a whole number that may be absent or `null`.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is something else.
+    /// [`Error`] where it is anything else.
     pub fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let Some(value) = self.value(name) else { return Ok(None) };
         digits(value).map(Some).ok_or_else(|| self.no_number(name, NUMBER, value))
@@ -145,11 +145,11 @@ impl<'a> Fields<'a> {
         Error::malformed(self.full(name), &format!("{expected}{objection}"))
     }
 
-    /// An array of strings, which must be there but may be empty.
+    /// Reads an array of at most `most` strings, which must be present but may be empty.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is not there, too long, or an entry is not of its form.
+    /// [`Error`] where it is missing or too long, or an entry is malformed.
     pub fn list<T: Parse>(&self, name: &'static str, most: usize) -> Result<Vec<T>, Error> {
         let expected = || format!("an array of at most {most} strings, each {}", T::EXPECTED);
         let value = self.value(name);
@@ -160,11 +160,11 @@ impl<'a> Fields<'a> {
         entries.ok_or_else(|| Error::malformed(self.full(name), &expected()))
     }
 
-    /// An object, either plain or as a string that contains its JSON.
+    /// Reads an object, either plain or as a string that contains its JSON.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is not there, no object, or `read` refuses what is in it.
+    /// [`Error`] where it is missing, is not an object, or `read` refuses its fields.
     pub fn object<T>(
         &self,
         name: &'static str,
@@ -197,7 +197,7 @@ impl<'a> Fields<'a> {
         value: &'a RawValue,
         expected: &str,
     ) -> Result<Cow<'a, str>, Error> {
-        // What is not escaped is as it came: it was looked through when the object was read.
+        // A string without escapes needs no decoding: it was validated when the object was parsed.
         if let Some(plain) = value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'))
             && !plain.contains('\\')
         {
@@ -208,7 +208,7 @@ impl<'a> Fields<'a> {
         text.map(|text| text.0).map_err(malformed)
     }
 
-    /// The value of a field that is neither absent nor `null`.
+    /// Returns the value of a field that is neither absent nor `null`.
     fn value(&self, name: &str) -> Option<&'a RawValue> {
         let (_, value) = self.fields.iter().find(|(known, _)| known == name)?;
         Some(*value).filter(|value| value.get() != "null")
@@ -223,7 +223,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Why a body is not UTF-8, for what clients send by mistake.
+/// Explains why a body is not UTF-8, naming what clients send by mistake: gzip and UTF-16.
 fn not_text(body: &[u8], error: Utf8Error) -> Error {
     const GZIP: &[u8] = b"\x1f\x8b";
     const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
@@ -237,14 +237,14 @@ fn not_text(body: &[u8], error: Utf8Error) -> Error {
     }
 }
 
-/// What keeps a text from being a JSON object, and where. None of the text is repeated: it may hold secrets.
+/// Explains why a text is not a JSON object, with line and column. Quotes none of the text: it may hold secrets.
 fn problem(text: &str, error: &serde_json::Error) -> String {
     const BYTE_ORDER_MARK: char = '\u{feff}';
     if text.starts_with(BYTE_ORDER_MARK) {
         return "it begins with a byte order mark (U+FEFF) at line 1 column 1".to_owned();
     }
     match error.classify() {
-        // It is JSON, and its first character says what.
+        // It is JSON of another type, which the first character tells.
         Category::Data => {
             let other = match text.trim_start().as_bytes().first() {
                 Some(b'[') => "an array",
@@ -258,14 +258,14 @@ fn problem(text: &str, error: &serde_json::Error) -> String {
     }
 }
 
-/// The number that a value consists of. One that is too large for the type is still a large number.
+/// Returns the number that a value consists of. Saturates at `u64::MAX`: a number too large is still a large number.
 fn digits(value: &RawValue) -> Option<u64> {
     let digits = value.get();
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
-/// A string, borrowed where it holds no escape.
+/// A JSON string, borrowed unless it holds an escape.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

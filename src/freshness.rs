@@ -1,30 +1,30 @@
-//! Whether what was signed at some time may still be carried out.
+//! Freshness check: whether a request signed at some time may still be carried out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::domain::Timestamp;
 use crate::error::Error;
 
-/// Refuses timestamps that are too far from the present, and those from before the last restore: the records of what was
-/// carried out until then are gone, so it could be carried out again.
+/// Refuses timestamps that are too far from the present, and those from before the last restore. The restore lost the
+/// replay records of that time, so such a request could be carried out twice.
 pub struct Freshness {
-    /// Maximum seconds between a timestamp and the present, either way.
+    /// Maximum seconds between a timestamp and the present, in either direction.
     skew: u64,
-    /// The second of the restore.
+    /// The second of the restore, at most that of the start.
     restored_at: Timestamp,
-    /// The clock has been earlier than that: it ran ahead during the restore, so its second says nothing.
+    /// Set once the clock is earlier than `restored_at`: it ran ahead during the restore, so that second means nothing.
     was_ahead: AtomicBool,
 }
 
 impl Freshness {
-    /// Makes the check for a process that starts at `now`, on a database that was restored at `restored_at`. A restore in the
-    /// future is one whose clock ran ahead: it counts as made now.
+    /// Creates the check for a process that starts at `now`, on a database restored at `restored_at`. A restore in the
+    /// future was made with a clock that ran ahead, and counts as made now.
     #[must_use]
     pub fn new(skew: u64, restored_at: Timestamp, now: Timestamp) -> Self {
         Self { skew, restored_at: restored_at.min(now), was_ahead: AtomicBool::new(false) }
     }
 
-    /// Refuses what was not made just now.
+    /// Refuses a timestamp outside the clock skew or from before the restore.
     ///
     /// # Errors
     ///

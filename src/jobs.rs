@@ -1,5 +1,5 @@
-//! What is done by and by, in small steps: removing cleared messages, giving their space back, and removing expired
-//! signatures.
+//! Background jobs in small steps: removing cleared messages, returning their space to the file system, and removing
+//! expired signatures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use crate::clock::ClockWatch;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
 use crate::store::{self, Purged, Store, Vacuumed};
 
-/// How many times as long as the last step to rest before the next one, so that the changes of clients come first: a step
-/// takes longer while there are many of them.
+/// Pause before the next step, as a multiple of the last step's duration. Changes of clients come first: a step takes
+/// longer while there are many of them.
 const RESTS: u32 = 2;
 
-/// How long to rest when there is nothing to do.
+/// Pause when there is nothing to do.
 const WHEN_IDLE: Duration = Duration::from_secs(1);
 
-/// How long to rest when the store refuses.
+/// Pause after the store refused or failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// How long a signature is kept beyond its expiry: until then the timestamp can't be fresh by the right clock, even if it was
-/// accepted ahead of its time and the wall clock has been wrong since.
+/// How long a signature is kept beyond its expiry. After that its timestamp can't be fresh by the right clock, even if
+/// it was accepted ahead of its time and the wall clock has been wrong since.
 const KEEP_SIGNATURES: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW_SECONDS as u64);
 
-/// Works until the server closes.
+/// Runs the jobs until the server closes.
 pub async fn run(app: Arc<App>) {
     let mut watch = ClockWatch::new(app.clock.clone(), KEEP_SIGNATURES);
     let work = async {
@@ -49,7 +49,7 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-/// One step of each kind; whether there may be more to do.
+/// Runs one step of each job. Returns whether there may be more to do.
 async fn step(
     app: &App,
     watch: &mut ClockWatch,
@@ -63,14 +63,16 @@ async fn step(
     Ok(expired? | removed?)
 }
 
-/// Where text of cleared messages may still be. At the start that is everywhere: the last run may have been killed.
+/// Places that may still hold text of cleared messages. At startup, free pages and a log that is not empty are suspect:
+/// the last run may have been killed.
 struct Cleared {
     in_free_pages: bool,
     in_log: bool,
 }
 
 impl Cleared {
-    /// One step: of the messages, then of the space that they took, and at last of the log. Whether there may be more to do.
+    /// Runs one step: first removes messages, then vacuums free pages, at last truncates the write-ahead log. Returns
+    /// whether there may be more to do.
     async fn remove(&mut self, store: &Store) -> Result<bool, store::Error> {
         if store.purge().await? == Purged::Step {
             (self.in_free_pages, self.in_log) = (true, true);

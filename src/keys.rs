@@ -1,7 +1,7 @@
 //! Key material: RSA pairs, the encrypted PEM of a private key, and wrapping for a user.
 //!
-//! The server keeps nothing that opens what it stores: private keys are encrypted under a password that
-//! is never stored, conversation secrets are wrapped for the participants and then forgotten.
+//! The server keeps nothing that opens what it stores. Private keys are encrypted under a password that is never
+//! stored; conversation secrets are wrapped for the participants and then forgotten.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use zeroize::Zeroizing;
 use crate::domain::Parse;
 use crate::random::os_random;
 
-/// Key material that can't be used.
+/// Unusable key material, or content too long to wrap.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The text is not the key that it should be.
+    /// The text is not an RSA-2048 key in the stored form.
     #[error("the key is not an RSA-2048 key in the form that is stored")]
     Malformed,
     /// OAEP under RSA-2048 with SHA-256 holds at most 190 bytes.
@@ -33,23 +33,23 @@ pub enum Error {
     TooLong(usize),
 }
 
-/// Where new RSA pairs come from. Tests put in a pool of ready-made ones.
+/// Source of new RSA pairs. Tests inject a pool of ready-made ones.
 #[derive(Clone)]
 pub struct KeySource(Arc<dyn Fn() -> KeyPair + Send + Sync>);
 
 impl KeySource {
-    /// Makes a new pair each time, in about a tenth of a second.
+    /// Generates a new pair each time, in about 0.1 s.
     #[must_use]
     pub fn generated() -> Self {
         Self::from_fn(KeyPair::generate)
     }
 
-    /// Hands out what the function returns.
+    /// Creates a source that returns what the function returns.
     pub fn from_fn(next: impl Fn() -> KeyPair + Send + Sync + 'static) -> Self {
         Self(Arc::new(next))
     }
 
-    /// The next pair, made on a thread that may block.
+    /// Returns the next pair, made on a thread that may block.
     pub async fn key_pair(&self) -> KeyPair {
         let source = Arc::clone(&self.0);
         let made = tokio::task::spawn_blocking(move || source());
@@ -66,7 +66,7 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A new pair.
+    /// Generates a new pair.
     #[must_use]
     pub fn generate() -> Self {
         let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("RSA-2048 is supported");
@@ -74,7 +74,7 @@ impl KeyPair {
         Self::from_pkcs8(der.as_ref()).expect("a new key is well-formed")
     }
 
-    /// The pair whose private key this is, in PKCS#8 DER (RFC 5208).
+    /// Reads a pair from its private key in PKCS#8 DER (RFC 5208).
     ///
     /// # Errors
     ///
@@ -93,13 +93,14 @@ impl KeyPair {
         })
     }
 
-    /// The public half.
+    /// Returns the public half.
     #[must_use]
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// The private key in the traditional encrypted PEM form, lines ended by CR LF (docs/protocol.md#the-private-key).
+    /// Returns the private key in the traditional encrypted PEM form, with CR LF line ends
+    /// (docs/protocol.md#the-private-key).
     #[must_use]
     pub fn encrypted_pem(&self, password: &EncryptionPassword) -> String {
         let mut iv = [0; 16];
@@ -121,8 +122,8 @@ impl KeyPair {
     }
 }
 
-/// OpenSSL's `EVP_BytesToKey` with MD5, one round and the first 8 bytes of the IV as salt: two
-/// digests make the 32 bytes of an AES-256 key.
+/// Derives an AES-256 key as OpenSSL's `EVP_BytesToKey` does with MD5, one round, and the first 8 bytes of the IV as
+/// salt. Two digests make the 32 bytes of the key.
 fn traditional_pem_key(password: &EncryptionPassword, iv: &[u8; 16]) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
     let (first, second) = key.split_at_mut(16);
@@ -138,24 +139,24 @@ fn traditional_pem_key(password: &EncryptionPassword, iv: &[u8; 16]) -> Zeroizin
 pub struct PublicKey(String);
 
 impl PublicKey {
-    /// The key as it was stored.
+    /// Takes a key as it was stored, unchecked.
     #[must_use]
     pub fn from_stored(text: String) -> Self {
         Self(text)
     }
 
-    /// The text as it stands on the wire.
+    /// Returns the text as it stands on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Encrypts for the owner of the key: base64 of RSA-OAEP with SHA-256 and MGF1 with SHA-256, no
-    /// label (docs/protocol.md#opening-secret-and-displayname-c).
+    /// Encrypts for the owner of the key: base64 of RSA-OAEP with SHA-256 and MGF1 with SHA-256, no label
+    /// (docs/protocol.md#opening-secret-and-displayname-c).
     ///
     /// # Errors
     ///
-    /// [`Error::TooLong`] above 190 bytes, [`Error::Malformed`] where this is no RSA key.
+    /// [`Error::TooLong`] above 190 bytes, [`Error::Malformed`] where this is not an RSA key.
     pub fn wrap(&self, plain: &[u8]) -> Result<String, Error> {
         let der = BASE64.decode(&self.0).map_err(|_| Error::Malformed)?;
         let key = PublicEncryptingKey::from_der(&der).map_err(|_| Error::Malformed)?;
@@ -168,11 +169,11 @@ impl PublicKey {
     }
 }
 
-/// The 256-bit key of a conversation, which the server makes, wraps for each participant and forgets.
+/// The 256-bit key of a conversation. The server generates it, wraps it for each participant and forgets it.
 pub struct ConversationSecret(Zeroizing<[u8; 32]>);
 
 impl ConversationSecret {
-    /// A new, random secret.
+    /// Generates a random secret.
     #[must_use]
     pub fn generate() -> Self {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -180,20 +181,20 @@ impl ConversationSecret {
         Self(bytes)
     }
 
-    /// The key itself.
+    /// Returns the 32 bytes of the key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// What opens a user's private key. Never stored.
+/// Password that encrypts a user's private key. Never stored.
 #[derive(Clone)]
 pub struct EncryptionPassword(Zeroizing<String>);
 
 impl EncryptionPassword {
-    /// A new password of 256 random bits, as hexadecimal text. The derivation of the PEM key is weak,
-    /// so the password has to carry the strength.
+    /// Generates a password of 256 random bits, as hexadecimal text. The key derivation of the PEM is weak, so the
+    /// password has to carry the strength.
     #[must_use]
     pub fn generate() -> Self {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -201,19 +202,19 @@ impl EncryptionPassword {
         Self(Zeroizing::new(hex::encode(*bytes)))
     }
 
-    /// The password itself.
+    /// Returns the password in plain text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it has too few characters for a key that is derived by one round of MD5.
+    /// Whether the password is shorter than advised: its key is derived by one round of MD5.
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.0.chars().count() < Self::FEWEST_ADVISED
     }
 
-    /// Fewer characters than this get a warning.
+    /// Minimum characters without a warning.
     pub const FEWEST_ADVISED: usize = 16;
 }
 

@@ -2,24 +2,26 @@
 //!
 //! Six things stay true, whatever is built on top:
 //!
-//! 1. **An answer is a promise.** What was answered OK is on disk. `kill -9` at any instant loses nothing
-//!    that was acknowledged and leaves nothing half done.
-//! 2. **Doing it twice is doing it once.** A client may send every change again; at worst it is told that
-//!    it was done.
-//! 3. **The server's order rules.** Each conversation has one sequence, assigned by the store; clocks of
-//!    clients order nothing.
-//! 4. **What you may not see does not exist**: same answer, same shape, as for what never was.
+//! 1. **An answer is a promise.** A change that was answered OK is on disk. `kill -9` at any instant loses nothing that
+//!    was acknowledged and leaves nothing half done.
+//! 2. **Changes are idempotent.** A client may send every change again; at worst it is told that it was made already.
+//! 3. **The server's order rules.** Each conversation has one sequence, assigned by the store. Client clocks order
+//!    nothing.
+//! 4. **What you may not see does not exist.** The answer has the same content and shape as for something that never
+//!    existed.
 //! 5. **Everything has a bound** with a name and a reason: bodies, pages, queues, stations, connections, time.
-//! 6. **The store is the truth.** Caches spare lookups but decide nothing; what decides about a change is
-//!    checked inside the transaction that makes it. The one permitted staleness: a key that another process
-//!    took away may pass for up to 5 s.
+//! 6. **The store is the truth.** Caches save lookups but decide nothing. What decides about a change is checked inside
+//!    the transaction that makes it. One staleness is permitted: a key that another process took away may pass for up
+//!    to 5 s.
 //!
 //! Dependencies point one way. Two edges face the clients: [`api`] over HTTP, the only place that knows axum, and
-//! [`live`] over WebSockets. They call the [`store`], the only place that knows SQL, or a service where there is more to do than
-//! one call of the store: [`friends`], [`users`], [`stations`], [`messages`], [`reports`], [`availability`],
-//! [`notifications`]. [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store
-//! tells of what was committed, and [`live`] wakes listeners. [`app`] is what requests are answered with, [`server`] runs
-//! it; [`commands`] is the command line.
+//! [`live`] over WebSockets. They call the [`store`], the only place that knows SQL. Where one call of the store is not
+//! enough, they call a service: [`friends`], [`users`], [`stations`], [`messages`], [`reports`], [`availability`],
+//! [`notifications`].
+//!
+//! [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store announces what
+//! was committed, and [`live`] wakes listeners. [`app`] is the state that requests share, [`server`] runs it, and
+//! [`commands`] is the command line.
 
 pub mod api;
 pub mod app;

@@ -1,4 +1,4 @@
-//! How much one caller may do: rates for each user or address, open connections, and memory.
+//! Limits of one caller: rates for each user or client network, open connections, and memory.
 
 mod bounds;
 mod connections;
@@ -18,17 +18,17 @@ pub use bounds::BoundLog;
 pub use connections::{AddressPermit, ConnectionCounts};
 pub use memory::{MemoryBudget, MemoryPermit, MemoryUse, Owner};
 
-/// The most callers that are counted. One that is pushed out begins anew.
+/// Maximum callers with a rate. An evicted caller starts again with a full quota.
 const CALLERS: usize = 16_384;
 
-/// A rate for each caller, in a table of bounded size.
+/// Rate limit for each caller, in a table of bounded size.
 pub struct Rates<K> {
     quota: Option<Quota>,
     callers: Cache<K, Arc<DefaultDirectRateLimiter>>,
 }
 
 impl<K: Hash + Eq + Clone> Rates<K> {
-    /// So many a second, with so many saved up; 0 a second is no limit.
+    /// Allows `rate` requests a second and a burst of `burst`. A rate of 0 is no limit.
     #[must_use]
     pub fn per_second(rate: u32, burst: u32) -> Self {
         let quota = NonZeroU32::new(rate).map(Quota::per_second);
@@ -36,7 +36,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         Self::new(quota.map(|quota| burst.map_or(quota, |burst| quota.allow_burst(burst))))
     }
 
-    /// So many a minute; 0 is no limit.
+    /// Allows `rate` requests a minute, and as many in a burst. A rate of 0 is no limit.
     #[must_use]
     pub fn per_minute(rate: u32) -> Self {
         Self::new(NonZeroU32::new(rate).map(Quota::per_minute))
@@ -46,21 +46,20 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         Self { quota, callers: Cache::new(CALLERS) }
     }
 
-    /// Counts one for this caller.
+    /// Counts one request of this caller.
     ///
     /// # Errors
     ///
-    /// The time after which the caller is within the rate again.
+    /// The time to wait until the caller is within the rate again.
     pub fn count(&self, caller: &K) -> Result<(), Duration> {
         self.count_many(caller, NonZeroU32::MIN)
     }
 
-    /// Counts several at once for this caller. They count as half of the burst at most, so that each can be had some
-    /// time.
+    /// Counts several requests of this caller at once, but at most half of the burst: no request is too large for ever.
     ///
     /// # Errors
     ///
-    /// The time after which the caller is within the rate again.
+    /// The time to wait until the caller is within the rate again.
     pub fn count_many(&self, caller: &K, count: NonZeroU32) -> Result<(), Duration> {
         let Some(quota) = self.quota else {
             return Ok(());
@@ -76,8 +75,8 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     }
 }
 
-/// The network that limits of one client apply to: the address, or for IPv6 its /64, which is what one
-/// subscriber commonly gets (RFC 6177).
+/// Returns the network that limits of one client apply to: the address, or for IPv6 its /64, which one subscriber
+/// commonly gets (RFC 6177).
 #[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -1,4 +1,4 @@
-//! The binary: the command line, and nothing else.
+//! The binary: runs the command line.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(chatserver::commands::run());
-    // Dropping the runtime would wait for its threads: one that is stuck in a flush would hold the process for ever.
+    // Dropping the runtime would wait for its threads, and one stuck in an fsync would keep the process alive for ever.
     runtime.shutdown_background();
     code
 }

@@ -7,9 +7,10 @@ use crate::limits::MemoryPermit;
 use crate::store::{Found, Page, Store};
 use crate::users::Caller;
 
-/// A page of the caller's conversation in this instance, or in the current one (docs/protocol.md#download). What the
-/// caller has for the first time is reported as delivered, which this does not wait for. A large page is made once
-/// `admit` has taken memory for so many bytes.
+/// Returns a page of the caller's conversation in this instance, or in the current one (docs/protocol.md#download).
+///
+/// Messages that the caller gets for the first time are reported as delivered in the background. A large page is made
+/// only after `admit` has reserved memory for its bytes.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Notifications: what a station is to be told of, and how far it has been told. What has changed stands in the
-//! store; of friends' availability alone, which is not stored, each station's news are kept in memory.
+//! Notifications: what a station is still to be told, and the position up to which it was told. Changes are in the
+//! store. Only friends' availability is not stored: its changes are kept in memory for each station.
 
 mod presence_feed;
 mod sequence;
@@ -13,7 +13,7 @@ use crate::store::{self, Pending, PendingQuery, Store, WireText, WriteError};
 pub use presence_feed::PresenceFeed;
 pub use sequence::Sequence;
 
-/// What a station is told (docs/protocol.md#11-notifications): what has changed, each thing once, never how.
+/// A notification for a station (docs/protocol.md#11-notifications): what has changed, each thing once, never how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
     user: UserId,
@@ -22,15 +22,15 @@ pub struct Notification {
     /// JSON strings, separated by commas.
     conversations: WireText,
     lists: bool,
-    /// The key that the user signs with at this moment.
+    /// The user's current signing key.
     pub api_key: ApiKey,
-    /// What acknowledges this, and everything before it.
+    /// Sequence number that acknowledges this notification and everything before it.
     pub sequence: Sequence,
-    /// How far this goes.
+    /// How far this notification reaches.
     pub watermark: Watermark,
 }
 
-/// How far a station has been told.
+/// Position up to which a station was told: a change number of the store, and a version of the presence feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
     number: i64,
@@ -44,7 +44,7 @@ impl Notification {
         self.friends.is_empty() && self.conversations.is_empty() && !self.lists
     }
 
-    /// Goes on with the three arrays.
+    /// Appends the three arrays of changes to a reply.
     pub(crate) fn on(&self, reply: Reply) -> Reply {
         let friends: Vec<_> = self.friends.iter().map(UserId::as_str).collect();
         let lists = if self.lists { vec![self.user.as_str()] } else { Vec::new() };
@@ -55,37 +55,37 @@ impl Notification {
     }
 }
 
-/// A request that takes what it is answered for told.
+/// A poll: whatever it is answered counts as delivered.
 #[derive(Clone, Debug)]
 pub struct Poll {
-    /// What is kept of it, as of a signed change.
+    /// Identifies the request, so that a replay of it takes nothing.
     pub replay: Replay,
-    /// Its timestamp.
+    /// The request's own timestamp.
     pub timestamp: Timestamp,
-    /// The server's second.
+    /// The server's clock.
     pub now: Timestamp,
 }
 
-/// A station of a user, and what it takes to say what it is to be told.
+/// The pending notifications of a user's station.
 #[derive(Clone, Copy)]
 pub struct Inbox<'a> {
-    /// The store.
+    /// Stored changes.
     pub store: &'a Store,
-    /// What is not stored.
+    /// Availability changes, which are not stored.
     pub presence_feed: &'a PresenceFeed,
-    /// The user.
+    /// The user who owns the station.
     pub user: UserId,
-    /// The station.
+    /// The station that is told.
     pub station: StationId,
 }
 
 impl Inbox<'_> {
-    /// What there is to tell, which is taken for told, unless the poll is the same bytes again. `None` where the station is not
-    /// bound.
+    /// Returns what is pending and advances the station's position past it, unless the poll is a replay or older than
+    /// another one. `None` where the station is not bound.
     ///
     /// # Errors
     ///
-    /// [`store::Error`] where it could not be read.
+    /// [`store::Error`] where reading or advancing failed.
     pub async fn take(&self, poll: &Poll) -> Result<Option<Notification>, store::Error> {
         let Some(mut pending) = self.read(None).await? else {
             return Ok(None);
@@ -101,7 +101,7 @@ impl Inbox<'_> {
                 Err(WriteError::Failed(error)) => return Err(error),
             }
         } else if is_first && poll.timestamp > poll.now {
-            // The one that could still pass for a new one after a restart.
+            // After a restart, a poll stamped in the future could pass for a new one, so its signature is stored.
             self.store.record_meanwhile(poll.replay);
         }
         let (news, version) = self.presence_feed.news(self.user, self.station);
@@ -111,12 +111,12 @@ impl Inbox<'_> {
         Ok(Some(self.notification(pending, news, version)))
     }
 
-    /// What there is to tell behind what the client has been told on this connection, if on any. It is told again
-    /// until it is acknowledged. `None` where the station is not bound.
+    /// Returns what is pending behind `delivered`, which this connection was sent already. What is not acknowledged
+    /// stays pending. `None` where the station is not bound.
     ///
     /// # Errors
     ///
-    /// [`store::Error`] where it could not be read.
+    /// [`store::Error`] where the store failed.
     pub async fn peek(
         &self,
         delivered: Option<Watermark>,
@@ -134,11 +134,11 @@ impl Inbox<'_> {
         }
     }
 
-    /// Takes the station for told up to this sequence number, if it is one that was sent to it.
+    /// Advances the station's position to this sequence number, if it was sent to this station.
     ///
     /// # Errors
     ///
-    /// [`store::Error`] where this could not be stored.
+    /// [`store::Error`] where the store failed.
     pub async fn acknowledge(&self, sequence: Sequence) -> Result<(), store::Error> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
@@ -150,11 +150,12 @@ impl Inbox<'_> {
         Ok(())
     }
 
-    /// The same with what was just sent to it, a moment later where nothing else is to be stored.
+    /// Advances the station's position past a notification that was just sent, without checking for news. The write
+    /// joins the next commit, or is made a moment later where there is none.
     ///
     /// # Errors
     ///
-    /// [`store::Error`] where this could not be stored.
+    /// [`store::Error`] where the store failed.
     pub async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
@@ -163,7 +164,7 @@ impl Inbox<'_> {
         self.store.acknowledge_soon(self.user, self.station, number).await
     }
 
-    /// Reads what the store has to tell. A station of which nothing is remembered is told of every friend.
+    /// Reads what is pending in the store. A station that the presence feed does not know yet is told of every friend.
     async fn read(&self, delivered: Option<Watermark>) -> Result<Option<Pending>, store::Error> {
         let asked = self.asked(delivered);
         let pending = self.store.pending(&asked).await?;
@@ -180,7 +181,7 @@ impl Inbox<'_> {
             user: self.user,
             station: self.station,
             delivered_up_to: delivered.map(|delivered| delivered.number),
-            // From here on changes are remembered, so none is lost while the friends are read.
+            // The presence feed records changes from here on, so none is lost while the friends are read.
             all_friends: self.presence_feed.begin(self.user, self.station),
         }
     }

@@ -1,10 +1,10 @@
-//! Randomness.
+//! Randomness from the operating system.
 
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
 
-/// Randomness from the operating system; every secret of the server comes from here. A system that
-/// has none must not go on with guessable keys, so its refusal is a panic.
+/// Returns the operating system's random generator, which makes every secret of the server. The generator panics where
+/// the system has no randomness, because the server must not go on with guessable keys.
 #[must_use]
 pub fn os_random() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::store::{OncePerSignature, Report, Store};
 use crate::users::Caller;
 
-/// The most messages that one request reports.
+/// Maximum messages in one request.
 pub const MOST: usize = 1000;
 
 /// Reports messages of others as delivered or viewed, each once (docs/protocol.md#viewed-and-delivered).

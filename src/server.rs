@@ -1,4 +1,4 @@
-//! The server as a whole: how it starts, runs and stops.
+//! The server as a whole: start, run and stop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,15 +20,15 @@ use crate::shutdown::GIVE_UP_AFTER;
 use crate::store::{Fault, OpenError, Schema, ServerLock, Store, WalLeft};
 use crate::telemetry::{Logging, Metrics};
 
-/// How many clients may wait to be accepted, as far as the operating system lets them: after a restart, all
+/// Maximum connections that wait to be accepted, as far as the operating system allows. After a restart, all clients
 /// come back at once.
 const BACKLOG: u32 = 4096;
 
-/// Bytes of an answer that the kernel takes before the client does. It tells of progress only once a third of them has
-/// gone, and by default it takes up to 4 MiB: a client that reads 12 KiB/s would seem to take nothing for 90 s.
+/// Send buffer of a connection in bytes. The kernel reports progress only after a third of it has drained, and by
+/// default buffers up to 4 MiB. A client that reads 12 KiB/s would seem to take nothing for 90 s.
 const SEND_BUFFER: u32 = 128 * 1024;
 
-/// How long a stop waits until uses of stations are noted in the background. The writer may be blocked by another process.
+/// How long a stop waits for uses of stations to be recorded. Another process may be blocking the writer.
 const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or did not stop in order.
@@ -37,18 +37,18 @@ pub enum Error {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// An address can't be listened on.
+    /// Listening on an address failed.
     #[error("{setting} = {address}: can't listen there")]
     Listen {
-        /// The setting.
+        /// The setting that holds the address.
         setting: &'static str,
-        /// Its value.
+        /// The setting's value.
         address: SocketAddr,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Something was still being done when the time for stopping was over.
+    /// Work was still running [`GIVE_UP_AFTER`] after the server stopped accepting.
     #[error("the server was not done {} s after it stopped accepting", GIVE_UP_AFTER.as_secs())]
     Unfinished,
     /// The database can't be written any more.
@@ -57,12 +57,12 @@ pub enum Error {
     /// The database file alone does not hold everything.
     #[error(transparent)]
     WalLeft(#[from] WalLeft),
-    /// The task that writes has ended, so that no change can be made. The log says why.
+    /// The writer task has ended, so no change can be made. The log says why.
     #[error("the writer of the store has ended unexpectedly")]
     WriterEnded,
 }
 
-/// A server that listens and is about to run.
+/// A server that listens and is ready to run.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
@@ -71,7 +71,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Locks the database against a second server, opens it, migrates it where it must, and listens.
+    /// Locks the database against a second server, listens, opens the database and migrates it where needed.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Server {
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
         let tasks = TaskTracker::new();
         let url = config.database.url.as_str();
-        // Before listening: a second server commonly has the address of the first, too.
+        // Lock before listening: a second server commonly has the address of the first, too.
         let mut lock = ServerLock::acquire(url, ServerLock::SERVER).await?;
         let listener = listen("http.listen", config.http.listen)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
@@ -94,22 +94,22 @@ impl Server {
         Ok(Self { app: Arc::new(app), listener, tasks, lock })
     }
 
-    /// What the server answers requests with.
+    /// Returns the state that requests share.
     #[must_use]
     pub fn app(&self) -> &Arc<App> {
         &self.app
     }
 
-    /// The address that it listens on.
+    /// Returns the address that it listens on.
     ///
     /// # Errors
     ///
-    /// Where the operating system can't tell.
+    /// [`io::Error`] where the operating system can't tell.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves the metrics too, for as long as the server runs.
+    /// Also serves the metrics, for as long as the server runs.
     pub fn serve_metrics(&self, listener: TcpListener, metrics: Metrics, logging: Arc<Logging>) {
         let app = Arc::clone(&self.app);
         self.tasks.spawn(async move {
@@ -125,9 +125,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error`] where it ended in another way.
+    /// [`Error`] where it ended in any other way.
     pub async fn run(self) -> Result<(), Error> {
-        // The lock is held until the database is closed.
+        // Hold the lock until the database is closed.
         let Self { app, listener, tasks, lock: _lock } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.spawn(tell_friends(Arc::clone(&app)));
@@ -143,7 +143,7 @@ impl Server {
                 }
             };
             app.hub.ended().await;
-            // What is not noted by then is noted with the next use.
+            // A use that is not recorded by then is recorded with the station's next use.
             drop(timeout(NOTED_WITHIN, app.stations.ended()).await);
             let closed = app.store.close().await;
             if let Err(WalLeft { wal, bytes, cause }) = &closed {
@@ -169,7 +169,7 @@ impl Server {
     }
 }
 
-/// Tells friends of what a user is seen as, until the server closes.
+/// Tells friends of availability changes until the server closes.
 async fn tell_friends(app: Arc<App>) {
     let App { store, presence, presence_feed, hub, shutdown, .. } = &*app;
     tokio::select! {
@@ -178,7 +178,7 @@ async fn tell_friends(app: Arc<App>) {
     }
 }
 
-/// Wakes listeners when the store has something for them, until the server closes.
+/// Wakes listeners after commits that concern them, until the server closes.
 async fn wake_listeners(app: Arc<App>) {
     tokio::select! {
         () = app.hub.follow(app.store.commit_events()) => {}
@@ -190,13 +190,13 @@ async fn wake_listeners(app: Arc<App>) {
 ///
 /// # Errors
 ///
-/// [`Error::Listen`] names both.
+/// [`Error::Listen`] names the setting and the address.
 pub fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     let listening = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A server that comes back at once finds its address free.
+        // Let a restarted server listen on its address at once.
         socket.set_reuseaddr(true)?;
-        // Connections inherit it.
+        // Connections inherit the buffer size from the listener.
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)

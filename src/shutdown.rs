@@ -1,17 +1,17 @@
-//! The way down: not ready, then closed to new connections, then the writer, then the end.
+//! Shutdown in order: report not ready, close to new connections, end the writer, exit.
 
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long a request that has arrived only in part may take to arrive once the server is closing.
+/// Maximum time for a partly received request to arrive once the server is closing.
 pub const CUT_AFTER: Duration = Duration::from_secs(5);
 
-/// How long everything may take once the server is closing.
+/// Maximum time for everything to finish once the server is closing.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
-/// The two steps that others look at.
+/// The two stages of a shutdown, which tasks observe: stopping, then closing.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     stopping: CancellationToken,
@@ -19,35 +19,35 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Stops being ready at once, and closes to new connections after this time.
+    /// Stops being ready at once, and closes to new connections after `drain`.
     pub async fn begin(&self, drain: Duration) {
         self.stopping.cancel();
         tokio::time::sleep(drain).await;
         self.closing.cancel();
     }
 
-    /// Whether it has begun.
+    /// Whether the shutdown has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
-    /// Returns when new connections are no longer accepted.
+    /// Waits until new connections are no longer accepted.
     pub async fn closing(&self) {
         self.closing.cancelled().await;
     }
 }
 
-/// What SIGHUP does, which a process gets when its terminal is closed.
+/// Reaction to SIGHUP, which a process gets when its terminal is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hangup {
-    /// It is logged and nothing else: a server has no terminal, and no settings that could be read again.
+    /// Logs SIGHUP and goes on: a server has no terminal, and no settings that could be reloaded.
     Ignored,
-    /// The same as SIGTERM.
+    /// Stops as on SIGTERM.
     Stops,
 }
 
-/// SIGTERM, SIGINT and SIGHUP.
+/// Listens for SIGTERM, SIGINT and SIGHUP.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -56,11 +56,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from the operating system's default, which would end the process.
+    /// Replaces the default handling of the signals, which would end the process.
     ///
     /// # Errors
     ///
-    /// Where the operating system refuses.
+    /// [`std::io::Error`] where the operating system refuses.
     pub fn listen(on_hangup: Hangup) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -70,7 +70,7 @@ impl Signals {
         })
     }
 
-    /// Returns at the next signal that stops, with its name.
+    /// Waits for the next signal that stops the process, and returns its name.
     pub async fn next(&mut self) -> &'static str {
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Signatures of requests: the canonical string, the HMAC, and whether one is right.
+//! Request signatures: the canonical string, its HMAC, and verification.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,22 @@ use tokio::time::Instant;
 use crate::domain::{ApiKey, Parse as _, Signature, StationId, UserId};
 use crate::store::{self, Store};
 
-/// How long a key may be used without looking whether it is still the user's. A key that another
-/// process took away may pass for this long.
+/// How long a cached key is used without a new read. A key that another process took away may pass for this long.
 const KEY_TTL: Duration = Duration::from_secs(5);
 
-/// The most keys that are held. An evicted one costs a read.
+/// Maximum cached keys. An evicted one costs a read.
 const KEYS: usize = 16_384;
 
-/// What a signature covers (docs/protocol.md#signature-c).
+/// The content that a signature covers (docs/protocol.md#signature-c).
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
     /// The service, from the query.
     pub srv: &'a str,
     /// The API, from the query.
     pub api: &'a str,
-    /// Who signs.
+    /// The user who signs.
     pub user: UserId,
-    /// The station; an absent one is signed as the empty string.
+    /// The station. An absent one is signed as the empty string.
     pub station: Option<StationId>,
     /// Every byte of the body.
     pub body: &'a [u8],
@@ -38,21 +37,21 @@ pub struct Signed<'a> {
 pub struct SigningKey(Hmac<Sha256>);
 
 impl SigningKey {
-    /// The key as it signs: its ASCII text is the key of the HMAC.
+    /// Prepares a key. Its ASCII text is the key of the HMAC.
     #[must_use]
     pub fn new(api_key: &ApiKey) -> Self {
         let mac = Hmac::new_from_slice(api_key.as_str().as_bytes());
         Self(mac.expect("an HMAC takes keys of any length"))
     }
 
-    /// The signature: `hex(HMAC-SHA256(key, srv LF api LF userid LF stationid LF body))`.
+    /// Returns `hex(HMAC-SHA256(key, srv LF api LF userid LF stationid LF body))`.
     #[must_use]
     pub fn sign(&self, signed: &Signed<'_>) -> Signature {
         let mac = self.mac(signed).finalize().into_bytes();
         Signature::parse(&hex::encode(mac)).expect("32 bytes are 64 hexadecimal characters")
     }
 
-    /// Whether the signature is right, in a time that does not depend on where it is wrong.
+    /// Whether the signature is right. The time taken does not depend on where it is wrong.
     #[must_use]
     pub fn verifies(&self, signed: &Signed<'_>, signature: &Signature) -> bool {
         let mut bytes = [0; 32];
@@ -72,7 +71,7 @@ impl SigningKey {
     }
 }
 
-/// Identifies an unsigned request as a signature would: the SHA-256 of the station and the body.
+/// Returns the SHA-256 of the station and the body, which identifies an unsigned request as a signature would.
 #[must_use]
 pub fn of_unsigned(station: Option<StationId>, body: &[u8]) -> Signature {
     let station = station.as_ref().map_or("", StationId::as_str);
@@ -80,10 +79,10 @@ pub fn of_unsigned(station: Option<StationId>, body: &[u8]) -> Signature {
     Signature::parse(&hex::encode(digest)).expect("32 bytes are 64 hexadecimal characters")
 }
 
-/// Says whether signatures are right, with keys that it looks up in the store at most every 5 s.
+/// Verifies signatures, with keys cached for at most 5 s.
 pub struct Verifier {
     keys: Cache<UserId, Known>,
-    /// Stands in for the key of a user who is unknown or disabled, so that all take the same time.
+    /// Stands in for the key of an unknown or disabled user, so that verification takes the same time.
     nobodys: ApiKey,
     dummy: SigningKey,
 }
@@ -102,8 +101,8 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// Whether the user is known and enabled and the signature is right. One that fails against a
-    /// held key is checked once more against the store, so that a rotated key works at once.
+    /// Whether the user is known and enabled and the signature is right. A signature that fails against a cached key is
+    /// verified again with the stored key, so that a rotated key works at once.
     ///
     /// # Errors
     ///

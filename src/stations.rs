@@ -1,7 +1,7 @@
 //! Stations: bound to a user by a login or the first signed use, and bounded in number.
 //!
-//! A request that was carried out is answered at once: that it was a use of its station is noted in the background. What needs
-//! the station itself, a signed notification or a subscription, waits for it to be bound.
+//! A request does not wait for the record of its station's use: a background task writes it. A signed notification or
+//! a subscription needs the station itself, so it waits until the station is bound.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,38 +17,39 @@ use crate::domain::{StationId, Timestamp, UserId};
 use crate::live::Hub;
 use crate::store::{BindStation, Error, Store};
 
-/// How long a station may be taken for bound without looking.
+/// How long a station counts as bound without a read of the store.
 const BOUND_TTL: Duration = Duration::from_secs(5);
 
-/// How old the noted use of a station may become, in seconds, before a newer one is noted.
+/// Maximum age of the recorded use of a station, in seconds; an older one is replaced by the current use.
 pub(crate) const TOUCH_AFTER: u64 = 600;
 
 /// Maximum stations whose use is remembered. A forgotten one costs a read.
 const STATIONS: usize = 32_768;
 
-/// Maximum uses that are being noted in the background, a quarter of the writer's queue. A further one is dropped: the
-/// station's next use is noted.
+/// Maximum uses being recorded in the background: a quarter of the writer's queue. Further uses are dropped; the
+/// station's next use is recorded instead.
 const IN_BACKGROUND: usize = 1024;
 
-/// The stations in use, in the order of their use, which is noted in the store only every now and then.
+/// The stations in use, ordered by their latest use. Memory holds the order; the store records a use at most every
+/// 10 minutes.
 pub struct Stations {
     /// Maximum stations of one user.
     most: u32,
     hub: Arc<Hub>,
     uses: Cache<(UserId, StationId), Arc<Use>>,
     clock: AtomicU64,
-    /// Uses that are being noted in the background.
+    /// Uses being recorded in the background.
     pending: Mutex<HashMap<(UserId, StationId), CancellationToken>>,
     tasks: TaskTracker,
 }
 
 struct Use {
     looked_at: Instant,
-    /// Later uses have larger numbers.
+    /// Counts up: later uses have larger numbers.
     last: AtomicU64,
 }
 
-/// A use that is being noted in the background. Dropping it wakes those who wait for the station.
+/// A use being recorded in the background. Dropping it wakes the tasks that wait for the station.
 pub(crate) struct PendingUse {
     stations: Arc<Stations>,
     user: UserId,
@@ -58,7 +59,7 @@ pub(crate) struct PendingUse {
 }
 
 impl Stations {
-    /// At most `most` stations of one user; those that the hub knows as listening give way last.
+    /// Bounds each user to `most` stations. Stations that the hub lists as listening are unbound last.
     #[must_use]
     pub fn new(most: u32, hub: Arc<Hub>) -> Self {
         Self {
@@ -71,7 +72,8 @@ impl Stations {
         }
     }
 
-    /// Notes that a user uses this station, which becomes the most recently used one. A signed use binds it, if it was not yet.
+    /// Records that a user uses this station, which becomes the most recently used one. A signed use binds an unbound
+    /// station.
     ///
     /// # Errors
     ///
@@ -91,8 +93,8 @@ impl Stations {
         self.note(store, (user, station), last, is_signed, now).await
     }
 
-    /// Begins to note a signed use in the background. `None` where there is nothing to note, where that is being done already, and
-    /// where too many others are.
+    /// Begins to record a signed use in the background. Returns `None` where the station was seen bound a moment ago,
+    /// where its use is already being recorded, and where the maximum of background uses is reached.
     pub(crate) fn begin(self: &Arc<Self>, user: UserId, station: StationId) -> Option<PendingUse> {
         let last = self.next_use();
         if self.is_known(user, station, last) {
@@ -113,7 +115,7 @@ impl Stations {
         })
     }
 
-    /// Waits until no use of this station is being noted, whoever its user is.
+    /// Waits until no use of this station is being recorded, for any user.
     pub(crate) async fn settled(&self, station: StationId) {
         let pending: Vec<_> = {
             let pending = self.pending();
@@ -125,18 +127,18 @@ impl Stations {
         }
     }
 
-    /// The tasks that note uses in the background.
+    /// Tracks the tasks that record uses in the background.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
 
-    /// Waits until all uses that have begun are noted. A use that begins meanwhile may delay it.
+    /// Waits until all uses that have begun are recorded. A use that begins meanwhile may delay it.
     pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Notes in memory alone that a bound station was used.
+    /// Notes in memory only that a bound station was used.
     pub(crate) fn heard(&self, user: UserId, station: StationId) {
         let last = self.next_use();
         if let Some(known) = self.uses.get(&(user, station)) {
@@ -144,7 +146,7 @@ impl Stations {
         }
     }
 
-    /// The station is no longer bound: its next use must look.
+    /// Forgets that the station is bound, so its next use reads the store.
     pub fn forget(&self, user: UserId, station: StationId) {
         self.uses.remove(&(user, station));
     }
@@ -153,7 +155,7 @@ impl Stations {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether the station was seen bound a moment ago; then this use is the last one.
+    /// Returns whether the station was seen bound less than [`BOUND_TTL`] ago. If so, this use becomes its latest.
     fn is_known(&self, user: UserId, station: StationId, last: u64) -> bool {
         let known = self.uses.get(&(user, station));
         let known = known.filter(|known| known.looked_at.elapsed() < BOUND_TTL);
@@ -191,8 +193,8 @@ impl Stations {
     ) -> Result<(), Error> {
         let mut others = store.stations_of(user).await?;
         let listening = self.hub.stations_of(user);
-        // The keys change while this sorts: each is read once. The order of the store is kept among those whose use is
-        // not remembered.
+        // Other tasks change these keys during the sort, so each is read once. Stations whose use is not remembered
+        // keep the store's order.
         others.sort_by_cached_key(|other| {
             let latest = self.uses.peek(&(user, *other));
             let last = latest.map_or(0, |latest| latest.last.load(Ordering::Relaxed));
@@ -206,18 +208,18 @@ impl Stations {
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<(UserId, StationId), CancellationToken>> {
-        // Whoever panicked has left nothing half done.
+        // A panic leaves no half-made change behind this lock.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl PendingUse {
-    /// Notes it. Nobody waits for this, so a failure is logged.
+    /// Records the use. No request waits for it, so a failure is only logged.
     pub(crate) async fn note(self, store: &Store, now: Timestamp) {
         let key = (self.user, self.station);
         match self.stations.note(store, key, self.last, true, now).await {
-            // A stop drops what has not been begun, and the writer has warned of a full queue; the next use of the station
-            // is noted.
+            // A shutdown drops uses that have not begun, and the writer has already warned of a full queue. The next
+            // use of the station is recorded.
             Ok(()) | Err(Error::Closed | Error::QueueFull) => {}
             Err(error) => tracing::warn!(%error, "a station can't be bound"),
         }

@@ -21,21 +21,21 @@ use crate::config::{Log, LogFormat};
 use crate::store::Store;
 use lines::Lines;
 
-/// Telemetry that could not be set up.
+/// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The process logs already.
+    /// The process already has a log.
     #[error("the log can't be set up")]
     Log(#[from] TryInitError),
-    /// There is no thread to write the log.
+    /// The thread that writes the log could not be started.
     #[error("the thread of the log can't be started")]
     LogThread(#[source] io::Error),
-    /// The process keeps metrics already.
+    /// The process already has a metrics recorder.
     #[error("the metrics can't be set up")]
     Metrics(#[from] BuildError),
 }
 
-/// The log. What still waits is written when this is dropped, which takes a second at most.
+/// The log of the process. Dropping it writes the lines still in memory, for at most one second.
 pub struct Logging(Arc<Lines>);
 
 impl Logging {
@@ -43,7 +43,7 @@ impl Logging {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`] where the process logs already, [`Error::LogThread`] where the system gives no thread.
+    /// [`Error::Log`] where the process logs already, [`Error::LogThread`] where the thread could not be started.
     pub fn start(log: &Log) -> Result<Self, Error> {
         let logging = Self(Lines::start().map_err(Error::LogThread)?);
         let layer = fmt::layer().with_writer(Arc::clone(&logging.0)).with_ansi(false);
@@ -56,7 +56,7 @@ impl Logging {
         Ok(logging)
     }
 
-    /// How many lines were dropped because too many waited, or could not be written.
+    /// Returns how many lines were dropped because the buffer was full, or could not be written.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
         self.0.dropped()
@@ -76,22 +76,22 @@ pub struct Metrics {
     process: Collector,
 }
 
-/// How often recorded values are put into their buckets.
+/// Interval at which recorded values are put into their buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the latency buckets, in seconds: from a tenth of a commit to a slow request.
 const SECONDS: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// Upper bounds of the buckets of changes that one commit makes durable.
+/// Upper bounds of the buckets of changes per commit.
 const CHANGES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 impl Metrics {
-    /// Starts to keep metrics, for the whole process.
+    /// Installs the metrics recorder of the process.
     ///
     /// # Errors
     ///
-    /// [`Error::Metrics`] where the process keeps metrics already.
+    /// [`Error::Metrics`] where the process has one already.
     pub fn start() -> Result<Self, Error> {
         let seconds = Matcher::Suffix("_seconds".to_owned());
         let changes = Matcher::Suffix("_changes".to_owned());
@@ -106,7 +106,7 @@ impl Metrics {
         Ok(Self { prometheus: handle, process })
     }
 
-    /// All metrics in Prometheus' text form, those of this store and of the process as they are now.
+    /// Returns all metrics in Prometheus' text format, with the current values of this store and of the process.
     #[must_use]
     pub fn render(&self, store: &Store) -> String {
         self.process.collect();
@@ -114,7 +114,7 @@ impl Metrics {
         self.prometheus.render()
     }
 
-    /// Puts what was recorded into its buckets, every now and then: until then each value takes memory.
+    /// Puts recorded values into their buckets every 5 seconds; until then each value takes memory. Never returns.
     pub async fn upkeep(&self) {
         loop {
             sleep(UPKEEP_EVERY).await;
@@ -172,7 +172,7 @@ fn record_store(store: &Store) {
     gauge!("chatserver_store_is_full").set(i32::from(store.is_storage_full()));
 }
 
-/// Counts one request.
+/// Counts one request and records its duration.
 pub fn count_request(
     api: &'static str,
     action: &'static str,

@@ -1,4 +1,4 @@
-//! The query and the headers of a request.
+//! Fuzzes the query and the headers of a request.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! The dispatch table: every API, and every action of each with its handler.
+//! The dispatch table: every API, and each API's actions with their handlers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::error::Error;
 use crate::fields::Fields;
 use crate::users::Caller;
 
-/// The service and the name of an API, as the query of a request carries them.
+/// An API: its service and name in the query of a request, its authentication and its body limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Api {
-    /// `srv`
+    /// The query parameter `srv`.
     pub srv: &'static str,
-    /// `api`
+    /// The query parameter `api`.
     pub name: &'static str,
     pub(super) auth: AuthScheme,
-    /// Maximum bytes of a body; `limits.body_bytes` may be less.
+    /// Maximum bytes of a body. The lower of this and `limits.body_bytes` applies.
     pub max_body: usize,
 }
 
-/// How requests of an API are authenticated (docs/protocol.md#2-who-calls).
+/// The way an API authenticates its requests (docs/protocol.md#2-who-calls).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthScheme {
     /// The API key itself, and a station.
@@ -38,19 +38,19 @@ pub(super) enum AuthScheme {
     Station,
 }
 
-/// Maximum bytes of the body of a login, which carries an API key.
+/// Maximum bytes of a login's body, which carries an API key.
 const LOGIN_BODY: usize = 4 * 1024;
 
 /// Maximum bytes of a body whose fields are ids and short texts.
 const SHORT_BODY: usize = 16 * 1024;
 
-/// Maximum bytes of a body of 1,000 message IDs.
+/// Maximum bytes of a body with 1,000 message IDs.
 const REPORTS_BODY: usize = 128 * 1024;
 
 const LOGIN: Api = chatserver("chatlogin", AuthScheme::ApiKey, LOGIN_BODY);
 const FRIENDS: Api = chatserver("chatfriends", AuthScheme::Signature, SHORT_BODY);
 const BLOCKLIST: Api = chatserver("chatblocklist", AuthScheme::Signature, SHORT_BODY);
-/// Its messages may be as large as `limits.body_bytes` lets them.
+/// Has no maximum of its own: `limits.body_bytes` bounds its messages.
 const CONVERSATION: Api = chatserver("chatconversation", AuthScheme::Signature, usize::MAX);
 const REPORTS: Api = chatserver("chatreports", AuthScheme::Signature, REPORTS_BODY);
 const AVAILABILITY: Api = chatserver("chatavailability", AuthScheme::Signature, SHORT_BODY);
@@ -66,27 +66,27 @@ const fn chatserver(name: &'static str, auth: AuthScheme, max_body: usize) -> Ap
     Api { srv: "chatserver", name, auth, max_body }
 }
 
-/// An authenticated request, and all that its handler may use.
+/// An authenticated request with everything that its handler may use.
 pub(super) struct Request<'a> {
     pub(super) app: &'a Arc<App>,
     pub(super) caller: Caller,
-    /// A handler takes what it needs of them before it awaits anything.
+    /// A handler takes the fields it needs and frees the rest before its first `await`.
     pub(super) fields: Fields<'a>,
 }
 
 type Handling<'a> = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + 'a>>;
 
-/// One action of an API.
+/// An action of an API, and its handler.
 #[derive(Clone, Copy, Debug)]
 pub struct Action {
-    /// The API.
+    /// The API that the action belongs to.
     pub api: Api,
-    /// `action`, in the body.
+    /// The value of the body field `action`.
     pub name: &'static str,
     pub(super) handler: for<'a> fn(Request<'a>) -> Handling<'a>,
 }
 
-/// A row of the table: the API, the name of the action, and the call of its handler.
+/// Builds a row of the table from the API, the action's name and the call of its handler.
 macro_rules! action {
     ($api:ident, $name:literal, $module:ident :: $handler:ident ( $($argument:expr),* )) => {
         Action {
@@ -97,7 +97,7 @@ macro_rules! action {
     };
 }
 
-/// Every action that the server speaks. There is no other way to reach a handler.
+/// Every action that the server supports. A handler can only be reached through this table.
 pub const ACTIONS: &[Action] = &[
     action!(LOGIN, "login", login::login()),
     action!(FRIENDS, "list", friends::list()),
@@ -131,7 +131,7 @@ pub const ACTIONS: &[Action] = &[
     action!(WORKSPACE, "workspaceregister", workspace::register()),
 ];
 
-/// The action of this API that a body names.
+/// Returns the action of this API that the body names. The error for an unknown name lists the known ones.
 pub(super) fn action_of(api: Api, fields: &Fields<'_>) -> Result<&'static Action, Error> {
     let name: ActionName = fields.required("action")?;
     let actions = || ACTIONS.iter().filter(|action| action.api == api);
@@ -142,7 +142,7 @@ pub(super) fn action_of(api: Api, fields: &Fields<'_>) -> Result<&'static Action
     })
 }
 
-/// Any text: whether an API has the action is looked up in the table.
+/// The name of an action. Any text parses: [`action_of`] checks that the API has such an action.
 pub(super) struct ActionName(pub(super) String);
 
 impl Parse for ActionName {

@@ -1,4 +1,4 @@
-//! Authentication: the three headers, the signature, the rates, the freshness.
+//! Authentication: the three headers, the signature, freshness and rate limits.
 
 use std::sync::Arc;
 
@@ -23,8 +23,9 @@ pub const SIGNATURE: HeaderName = HeaderName::from_static("ozeki-signature");
 
 /// Authenticates a request in the documented order (docs/protocol.md#order-c) and finds its action.
 ///
-/// A request counts against the rate of its user only once its signature and its freshness are verified: an old request
-/// that is captured and sent again must not use up its owner's rate. A failure counts against the client's address.
+/// A request counts against its user's rate only once its signature and freshness are verified. Otherwise replays of a
+/// captured old request would use up its owner's rate. A request without a timestamp counts against a separate rate. A
+/// failure counts against the client's address.
 pub async fn authenticate<'a>(
     app: &'a Arc<App>,
     head: &Parts,
@@ -67,7 +68,7 @@ pub async fn authenticate<'a>(
     Ok((action_of(api, &fields)?, Request { app, caller, fields }))
 }
 
-/// Authenticates a login: by the API key itself, which is looked up whatever it looks like.
+/// Authenticates a login by the API key itself. Looks up every key, even a malformed one.
 async fn log_in(
     app: &App,
     head: &Parts,
@@ -75,7 +76,7 @@ async fn log_in(
     body: &[u8],
     outcome: &mut RequestOutcome,
 ) -> Result<(&'static Action, Caller), Error> {
-    // Read like a field: there is no signature that it could spoil.
+    // A bad header is an invalid field here. It can't spoil a signature, because a login has none.
     let station: StationId = header(&head.headers, &STATION)
         .map_err(|problem| Error::InvalidField { field: "Ozeki-Station".to_owned(), problem })?;
     let (action, api_key) = Fields::of_body(body)?.take(|fields| {
@@ -84,7 +85,7 @@ async fn log_in(
         Ok((action, fields.required::<PresentedKey>("apikey")?))
     })?;
     let client = client::address(head);
-    // A key that can't be one is looked up all the same: the answer takes the same time.
+    // Looks up a random key instead of a malformed one, so that the answer takes the same time.
     let api_key = ApiKey::parse(&api_key.0).unwrap_or_else(ApiKey::generate);
     let user = app.store.user_with_key(&api_key).await?;
     let user = user.ok_or_else(|| app.count_failure(client, Error::InvalidCredentials))?;
@@ -98,7 +99,7 @@ async fn log_in(
     Ok((action, caller))
 }
 
-/// Any text: a malformed API key is a wrong one.
+/// An API key as the client sent it. Any text parses, because a malformed key is answered like a wrong one.
 struct PresentedKey(String);
 
 impl Parse for PresentedKey {
@@ -109,13 +110,15 @@ impl Parse for PresentedKey {
     }
 }
 
-/// What identifies a request until no timestamp of its age is accepted, whatever `auth.clock_skew_seconds` is set to.
+/// Returns the record that identifies a request until every timestamp of its age is refused, whatever
+/// `auth.clock_skew_seconds` is set to.
 fn replay(user: UserId, signature: Signature, timestamp: Timestamp) -> Replay {
     let expires_at = timestamp.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into());
     Replay { user, signature, expires_at }
 }
 
-/// Returns the timestamp of a request, which must be fresh; `None` where the API takes requests without one.
+/// Returns the timestamp of a request after checking that it is fresh. Returns `None` where the API accepts a request
+/// without one.
 fn fresh_timestamp(app: &App, api: Api, fields: &Fields<'_>) -> Result<Option<Timestamp>, Error> {
     let timestamp: Timestamp = match fields.optional("timestamp")? {
         None if api.auth == AuthScheme::SignatureAlone => return Ok(None),
@@ -126,7 +129,7 @@ fn fresh_timestamp(app: &App, api: Api, fields: &Fields<'_>) -> Result<Option<Ti
     Ok(Some(timestamp))
 }
 
-/// The user of a request, and what proves it: a signature, or the station alone.
+/// The user of a request, and the proof of it: a signature, or the station alone.
 struct Proof {
     user: UserId,
     station: Option<StationId>,
@@ -153,14 +156,15 @@ async fn verify(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Result
     }
 }
 
-/// Returns the enabled user that has bound the station: the one that `Ozeki-User` names, or the only one.
+/// Authenticates a request by its station alone. Finds the enabled user that has bound the station: the user that
+/// `Ozeki-User` names, or else the only one.
 async fn at_a_bound_station(app: &App, headers: &HeaderMap) -> Result<Proof, Error> {
     let station = signed_header(headers, &STATION, "Ozeki-Station")?;
     let named = headers.contains_key(&USER);
     let named = named.then(|| signed_header(headers, &USER, "Ozeki-User")).transpose()?;
     let mut users = Vec::new();
     if app.config.auth.unsigned_notifications.is_on() {
-        // A login is answered before its station is bound.
+        // A login is answered before its station is bound, so the binding may still be pending.
         app.stations.settled(station).await;
         users = app.store.users_at(station, named).await?;
     }
@@ -181,7 +185,7 @@ fn signed_header<T: Parse>(
     header(headers, name).map_err(invalid)
 }
 
-/// A header that must be there once and well-formed, or what is wrong with it.
+/// Reads a header that must be present once and be well-formed. The error says what is wrong with it.
 pub(super) fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {

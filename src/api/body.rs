@@ -1,4 +1,4 @@
-//! Receiving the body of a request, within its bounds of size and time.
+//! Receives the body of a request, within its bounds of size and time.
 
 use std::net::IpAddr;
 
@@ -14,19 +14,19 @@ use crate::app::App;
 use crate::error::Error;
 use crate::limits::{MemoryPermit, MemoryUse, Owner};
 
-/// Maximum bytes of a refused body that are read and thrown away, so that a client which sends all of it
-/// before it reads finds the answer, and not a connection that was reset.
+/// Maximum bytes of a refused body that are read and discarded. A client that sends its whole body before it reads then
+/// finds the answer, not a connection that was reset.
 const DISCARDED: usize = 64 * 1024 * 1024;
 
-/// A request whose body was not received.
+/// The reason why a body was not received.
 pub enum Unreceived {
-    /// It is refused.
+    /// The request is refused.
     Refused(Error),
-    /// It did not arrive in time.
+    /// The body did not arrive within `http.body_timeout_seconds`.
     Late,
 }
 
-/// Refuses a body that says beforehand that it is too large.
+/// Refuses a body whose `Content-Length` is above `max` bytes.
 pub fn refuse_announced(headers: &HeaderMap, max: usize) -> Result<(), Error> {
     if announced(headers).is_some_and(|length| length > max) {
         return Err(too_large(max));
@@ -42,19 +42,19 @@ fn too_large(max: usize) -> Error {
     Error::TooLarge { what: "the body", limit: max }
 }
 
-/// A body that has arrived, and its part of the memory budget.
+/// A received body, and the permit for the memory it takes.
 pub struct Received {
     bytes: Vec<u8>,
     permit: MemoryPermit,
 }
 
 impl Received {
-    /// The bytes, and the memory that they take.
+    /// Returns the bytes and the permit for the memory they take.
     pub fn parts(&mut self) -> (&[u8], &mut MemoryPermit) {
         (&self.bytes, &mut self.permit)
     }
 
-    /// Adds bytes that have come. They are copied: as they come, each piece keeps the whole buffer that it was read into.
+    /// Appends a piece of the body. Copies it, because each piece keeps its whole read buffer alive.
     fn push(&mut self, app: &App, piece: &[u8], max: usize) -> Result<(), Error> {
         let needed = self.bytes.len() + piece.len();
         if needed > max {
@@ -70,7 +70,7 @@ impl Received {
     }
 }
 
-/// Receives a body of at most `max` bytes. Memory is taken for what has come, not for what was announced.
+/// Receives a body of at most `max` bytes. Takes memory for the bytes that arrived, not for the announced length.
 pub async fn receive(
     app: &App,
     head: &Parts,
@@ -95,7 +95,7 @@ pub async fn receive(
     in_time(app, head, receiving).await
 }
 
-/// Throws the body of a refused request away.
+/// Discards the body of a refused request. Returns the refusal, or [`Unreceived::Late`] if the body takes too long.
 pub async fn refuse(app: &App, head: &Parts, mut body: Body, error: Error) -> Unreceived {
     let discarding = async {
         discard(head, &mut body).await;
@@ -120,7 +120,7 @@ async fn in_time<T>(
 }
 
 async fn discard(head: &Parts, body: &mut Body) {
-    // A client that asks first has not sent its body, and is told not to by the answer.
+    // A client that sends `Expect` holds its body back, and the answer tells it not to send the body.
     if head.headers.contains_key(EXPECT) {
         return;
     }
@@ -133,7 +133,7 @@ async fn discard(head: &Parts, body: &mut Body) {
     }
 }
 
-/// The answer to a sender that is too slow: the connection can't be used again.
+/// Returns the answer to a slow sender. It closes the connection, which can't be used again.
 pub fn late() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::REQUEST_TIMEOUT;

@@ -17,8 +17,9 @@ use crate::messages::{self};
 use crate::store::{AddMessage, ChangeProperty, Clear, WireText, WriteError};
 use crate::users::Caller;
 
-/// How many entries `downloadpartial` returns unless it is told, and at most.
+/// Entries that `downloadpartial` returns by default.
 const LIMIT: u32 = 50;
+/// Maximum entries that `downloadpartial` returns.
 const LARGEST_LIMIT: u32 = 500;
 
 pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
@@ -34,7 +35,8 @@ pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
     page(app, caller, &query, instance).await
 }
 
-/// Reads the fields of `download`.
+/// Reads the fields of `download`. The page goes forward and is bounded by `limits.download_messages` and
+/// `limits.download_bytes`.
 pub fn download_fields(
     limits: &Limits,
     user: UserId,
@@ -59,7 +61,7 @@ pub async fn download_partial(request: Request<'_>) -> Result<Reply, Error> {
     page(app, caller, &query, instance).await
 }
 
-/// Reads the fields of `downloadpartial`.
+/// Reads the fields of `downloadpartial`. The page goes backward and has at most [`LARGEST_LIMIT`] entries.
 pub fn download_partial_fields(
     limits: &Limits,
     user: UserId,
@@ -100,7 +102,7 @@ async fn page(
     Ok(if page.more { reply.with("more", &true) } else { reply })
 }
 
-/// What the sender of a message is told of it.
+/// An added message in the reply to its sender: everything but the data.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Accepted<'a> {
@@ -138,7 +140,6 @@ pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
     }
 }
 
-/// Reads the fields of `add`.
 pub fn add_fields(
     limits: &Limits,
     fields: &Fields<'_>,
@@ -148,13 +149,13 @@ pub fn add_fields(
     Ok((conversation, instance, message(limits, fields)?))
 }
 
-/// Reads `message`: an object, or a string that contains one.
+/// Reads `message`: an object, or a string that contains one. `message.Data` is at most `limits.message_bytes`.
 pub fn message(limits: &Limits, fields: &Fields<'_>) -> Result<Message, Error> {
     let most = limits.message_bytes.size();
     fields.object("message", "message.", |fields| message_fields(&fields, most))
 }
 
-/// Reads the five fields of a message, all of them strings and required (docs/protocol.md#add).
+/// Reads the five fields of a message. All are strings and required (docs/protocol.md#add).
 fn message_fields(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
     let id: MessageId = fields.required("ID")?;
     let kind: Kind = fields.required("Type")?;
@@ -208,7 +209,7 @@ pub async fn change(request: Request<'_>, property: Property) -> Result<Reply, E
     changed(request.app, caller, conversation, set).await
 }
 
-/// The reply to a change of a conversation: the conversation as it now stands.
+/// Returns the reply to a change of a conversation: the conversation's new state.
 async fn changed(
     app: &App,
     caller: &Caller,

@@ -14,7 +14,7 @@ use crate::friends::{self, Addressee};
 use crate::store::{DeclineFriend, Friend, OncePerSignature, RemoveFriend};
 use crate::users::Caller;
 
-/// An entry of `availabilities`: a friend and what a client needs to write to one.
+/// An entry of `availabilities`: a friend, with what a client needs to write to that friend.
 #[derive(Serialize)]
 struct Entry<'a> {
     friendid: &'a str,

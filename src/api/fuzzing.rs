@@ -19,8 +19,8 @@ use crate::reports;
 static LIMITS: LazyLock<Limits> =
     LazyLock::new(|| Config::load(None, [], &[]).expect("the defaults are right").limits);
 
-/// Reads the body of a request for each API that has its action. Returns the names of the APIs and actions whose
-/// fields are all well-formed.
+/// Reads a body once for each API that has the named action. Returns the names of the APIs and actions whose fields are
+/// all well-formed.
 #[must_use]
 pub fn request(body: &[u8]) -> Vec<&'static str> {
     let Ok(fields) = Fields::of_body(body) else { return Vec::new() };
@@ -64,13 +64,13 @@ fn read(action: &Action, fields: &Fields<'_>) -> Result<(), Error> {
             fields.list::<MessageId>("messageids", reports::MOST).map(drop)
         }
         ("workspace", _) => fields.required::<WorkspaceName>("workspacename").map(drop),
-        // The others have no fields of their own.
+        // The other actions have no fields of their own.
         _ => Ok(()),
     }
 }
 
-/// Reads the query and the headers of a request: the first line is the query, each other one is a header. Returns the API
-/// and the names of the headers that are well-formed.
+/// Reads the query of a request from the first line, and one header from each further line. Returns the API's name and
+/// the names of the well-formed headers.
 #[must_use]
 pub fn headers(head: &[u8]) -> Vec<&'static str> {
     let mut lines = head.split(|byte| *byte == b'\n');
@@ -102,8 +102,8 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
 }
 
-/// Reads the JSON of a message that is embedded in a request as a string and, where it is JSON, as the plain object too. Both
-/// must come to the same. Returns `message` if it is well-formed.
+/// Reads the JSON of a message that a request embeds as a string. Where the text is a JSON object, reads it as a plain
+/// object too, and asserts that both give the same. Returns `message` if it is well-formed.
 #[must_use]
 pub fn message(text: &[u8]) -> Vec<&'static str> {
     let Ok(text) = str::from_utf8(text) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! What operators and load balancers ask: is it alive, is it ready, and the metrics.
+//! Endpoints for operators and load balancers: liveness, readiness and metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::app::App;
 use crate::store::NotReady;
 use crate::telemetry::{Logging, Metrics};
 
-/// The process runs.
+/// Answers that the process runs.
 pub async fn alive() -> &'static str {
     "OK\n"
 }
 
-/// The server takes requests: the database answers, changes can be made, and it is not stopping.
+/// Answers whether the server takes requests: the database answers, changes can be made and the server is not stopping.
 pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if app.shutdown.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
@@ -34,7 +34,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database is damaged, see the log\n");
     }
     match app.store.ready().await {
-        // Another server would have no more space, and reads, deletions and logins go on.
+        // Stays ready: another server would have no more space, and reads, deletions and logins still work.
         Ok(()) if app.store.is_storage_full() => {
             (StatusCode::OK, "storage_full: what grows the data is refused\n")
         }
@@ -50,11 +50,11 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     }
 }
 
-/// How many scrapes are served at a time, and how slow they may be. Others wait.
+/// Limits on the number of scrapes at a time, and on how slow each may be. Further connections wait.
 const BOUNDS: Bounds = Bounds {
     name: "connections to http.metrics_listen",
     connections: 64,
-    // Health must be seen when the API's clients have used up the count of their address, which may be the monitor's, too.
+    // Health checks must work when API clients have used up the count of their address, which may be the monitor's too.
     per_address: false,
     timeouts: Timeouts {
         header: Duration::from_secs(10),
@@ -86,8 +86,8 @@ pub async fn serve_metrics(
     server::serve_beside(listener, router, BOUNDS, app).await;
 }
 
-/// Refuses what a page of a browser asks in the name of another host: its script could read what is meant for this
-/// machine alone.
+/// Refuses a request whose `Host` is foreign, against DNS rebinding. Otherwise the script of a web page could read what
+/// is meant for this machine alone.
 async fn refuse_foreign_host(request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
     if host.is_none_or(is_loopback) {
@@ -97,7 +97,7 @@ async fn refuse_foreign_host(request: Request, next: Next) -> Response {
     (StatusCode::MISDIRECTED_REQUEST, sentence).into_response()
 }
 
-/// Whether a value of `Host` names this machine from within.
+/// Returns whether a value of `Host` is `localhost` or a loopback address.
 fn is_loopback(host: &str) -> bool {
     match Url::parse(&format!("http://{host}/")).as_ref().map(Url::host) {
         Ok(Some(Host::Domain(name))) => name == "localhost",

@@ -1,4 +1,4 @@
-//! `GET /ws` (docs/protocol.md#12-the-listener): from HTTP to a WebSocket.
+//! `GET /ws` (docs/protocol.md#12-the-listener): upgrades HTTP to a WebSocket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::limits::AddressPermit;
 use crate::live::{self, SocketPermit};
 
-/// How long the client may take to receive the answer that turns HTTP into a WebSocket.
+/// Maximum time of the upgrade, in which the client must receive the answer to its handshake.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 
 pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) -> Response<Body> {
@@ -39,7 +39,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
     let connection = head.extensions.get::<Connection>().cloned();
     app.hub.tasks().spawn(async move {
         let _counted = (connection, counted);
-        // Where the client is gone already, there is nobody to talk to.
+        // Without an upgrade in time there is no client to serve, so the task ends.
         if let Ok(Ok(upgraded)) = timeout(UPGRADE_WITHIN, upgraded).await {
             live::run(listening, TokioIo::new(upgraded), client, permit).await;
         }
@@ -47,7 +47,8 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
     outcome.on(response)
 }
 
-/// The answer to a handshake, the permit of its socket, and its count as a connection behind a trusted proxy.
+/// Checks a handshake. Returns its answer, the permit of its socket, and its count as a connection behind a trusted
+/// proxy.
 fn admit(
     app: &App,
     head: &Parts,

@@ -7,7 +7,7 @@ use super::envelope::Reply;
 use crate::app::App;
 use crate::error::Error;
 
-/// The listeners that tell a client of changes.
+/// The URLs of the listeners that notify clients of changes. An empty one is not offered.
 #[derive(Serialize)]
 struct Listeners {
     udp: &'static str,
@@ -15,7 +15,7 @@ struct Listeners {
     wss: String,
 }
 
-/// Where each API is reached; empty for one that this server does not serve.
+/// The URL of each API, empty for an API that this server does not serve.
 #[derive(Serialize)]
 struct Urls {
     login: String,
@@ -46,7 +46,7 @@ pub async fn login(request: Request<'_>) -> Result<Reply, Error> {
         .with("urls", &urls(app)))
 }
 
-/// The listener is beside the API, with the transport of the public URL.
+/// Returns the listener's URL. It is beside the API and uses the transport of the public URL.
 fn listeners(app: &App) -> Listeners {
     let mut url = app.public_url.join("ws").unwrap_or_else(|_| app.public_url.clone());
     let is_secure = url.scheme() == "https";

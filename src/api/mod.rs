@@ -52,7 +52,7 @@ pub use actions::{ACTIONS, Action, Api};
 pub use health::serve_metrics;
 pub use server::serve;
 
-/// All routes of the server.
+/// Returns the server's routes, with the layers that catch panics, answer CORS and observe each request.
 pub fn router(app: &Arc<App>) -> Router {
     let error_status = app.config.http.error_status;
     let mut router = Router::new();
@@ -76,7 +76,7 @@ pub fn router(app: &Arc<App>) -> Router {
     router.layer(from_fn_with_state(Arc::clone(app), observe::observe)).with_state(Arc::clone(app))
 }
 
-/// What browser clients of these origins may do.
+/// Returns the CORS rules for browser clients of these origins.
 fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
     let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(&origin.0).ok());
     CorsLayer::new()
@@ -87,7 +87,7 @@ fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
         .max_age(Duration::from_hours(1))
 }
 
-/// Any request to a path of the API.
+/// Handles any request to a path of the API.
 async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
@@ -129,7 +129,7 @@ struct Admitted {
     _counted: Option<AddressPermit>,
 }
 
-/// Everything that can be said of a request before its body is read.
+/// Checks all that can be checked before the body is read: method, API, media type, announced length and connections.
 fn admit(app: &App, head: &Parts, outcome: &mut RequestOutcome) -> Result<Admitted, Error> {
     if head.method != Method::POST {
         return Err(Error::MethodNotAllowed { allowed: "POST" });
@@ -164,7 +164,7 @@ fn api_of(uri: &Uri) -> Option<Api> {
     apis.find(|api| api.name == name && api.srv == srv)
 }
 
-/// Authenticates a request and has its handler carry it out.
+/// Authenticates a request and runs its handler.
 async fn answer(
     app: &Arc<App>,
     head: &Parts,
@@ -175,7 +175,7 @@ async fn answer(
     let (action, request) = auth::authenticate(app, head, api, received.parts(), outcome).await?;
     let Caller { user, station, .. } = request.caller;
     let reply = (action.handler)(request).await?;
-    // A refusal is no use of a station, and the handler of `AuthScheme::Station` sees to its own.
+    // A refused request is not a use of its station. The handler of `AuthScheme::Station` records the use itself.
     if let Some(station) = station
         && api.auth != AuthScheme::Station
     {
@@ -192,7 +192,7 @@ async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Re
     refuse_unread(&app, request, Error::MethodNotAllowed { allowed: "GET" }).await
 }
 
-/// Refuses what is no call of the API, whose refusals alone `http.error_status` concerns.
+/// Refuses a request that is not a call of the API. `http.error_status` applies to refused calls of the API alone.
 async fn refuse_unread(app: &App, request: Request<Body>, error: Error) -> Response<Body> {
     let (head, body) = request.into_parts();
     let outcome = RequestOutcome::default().refused(&error);

@@ -5,7 +5,8 @@ use crate::envelope::Reply;
 use crate::error::Error;
 use crate::notifications::{Inbox, Poll, Sequence};
 
-/// What the station is to be told. Without `ack` it is told once, otherwise until that is acknowledged.
+/// Returns what is pending for the station. Without `ack` each change is returned once. With `ack` it is returned until
+/// it is acknowledged.
 pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
     let acknowledged = request.fields.take(|fields| fields.optional_number("ack"))?;
     let acknowledged = acknowledged.map(Sequence::said);
@@ -18,7 +19,7 @@ pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
     if let Some(reply) = read(&inbox, &poll, acknowledged).await? {
         return Ok(reply);
     }
-    // Somebody has revoked the station a moment ago.
+    // The station was revoked a moment ago, while its binding was still remembered. A signed request binds it again.
     app.stations.forget(user, station);
     app.station_used(user, station, caller.is_signed).await?;
     let reply = read(&inbox, &poll, acknowledged).await?;

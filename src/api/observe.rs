@@ -1,4 +1,4 @@
-//! One id, one line of the log and one count for each request.
+//! Gives each request one id, one log line and one count.
 
 use std::error::Error as _;
 use std::net::IpAddr;
@@ -19,17 +19,17 @@ use crate::telemetry;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The name of what is none of the API's own: the label stays within the dispatch table.
+/// Label for unknown APIs and actions. It bounds the metrics' cardinality to the dispatch table.
 const OTHER: &str = "other";
 
-/// What the log and the metrics say of a request.
+/// The outcome of a request, for the log and the metrics.
 #[derive(Clone)]
 pub struct RequestOutcome {
     pub api: &'static str,
     pub action: &'static str,
     pub user: Option<UserId>,
     outcome: &'static str,
-    /// Why the store or the server failed. It goes to the log, never to the client.
+    /// The cause of a failure of the store or the server. It is logged, never sent to the client.
     cause: Option<String>,
 }
 
@@ -40,12 +40,12 @@ impl Default for RequestOutcome {
 }
 
 impl RequestOutcome {
-    /// A request for this.
+    /// Returns the outcome `ok` for this API and action.
     pub fn of(api: &'static str, action: &'static str) -> Self {
         Self { api, action, ..Self::default() }
     }
 
-    /// The request was refused, or failed.
+    /// Records a refusal or failure: its code, and up to two levels of its cause.
     pub fn refused(mut self, error: &Error) -> Self {
         self.outcome = error.code();
         self.cause = error.source().map(|source| {
@@ -55,20 +55,20 @@ impl RequestOutcome {
         self
     }
 
-    /// The request did not arrive in time.
+    /// Records that the body did not arrive in time.
     pub fn late(mut self) -> Self {
         self.outcome = "late";
         self
     }
 
-    /// Leaves it on the answer, where [`observe`] finds it.
+    /// Attaches the outcome to the answer, where [`observe`] finds it.
     pub fn on(self, mut response: Response<Body>) -> Response<Body> {
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// The outermost layer: it sees every answer.
+/// Gives a request its id, and logs and counts its outcome. As the outermost layer it sees every answer.
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     client::find(&mut head, &app.config.http.trusted_proxies.0);
@@ -93,7 +93,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     response
 }
 
-/// A request on its way.
+/// A request in progress. Dropping it unanswered logs that the client went away.
 struct Observed {
     id: String,
     started: Instant,
@@ -103,8 +103,8 @@ struct Observed {
 }
 
 impl Drop for Observed {
-    /// A client that goes away ends the work on its request, but not a change that it has begun: that must
-    /// be found in the log as well.
+    /// Logs a request that was not answered. A client that disconnects ends the work on its request, but not a change
+    /// that has begun, so the log must show the request.
     fn drop(&mut self) {
         if !self.answered {
             let api = super::api_of(&self.uri).map_or(OTHER, |api| api.name);

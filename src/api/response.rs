@@ -1,4 +1,4 @@
-//! How answers become HTTP: the one place where refusals get their status.
+//! Turns answers into HTTP. This is the only place where refusals get their status.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::envelope::{self, Reply};
 use crate::error::Error;
 use crate::limits::{MemoryPermit, Owner};
 
-/// A success as an answer, which keeps its part of the memory budget until the client has taken it.
+/// Returns a success as an HTTP answer, which holds its memory permit until the client has taken it.
 pub fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<Body>, Error> {
     let (bytes, permit) = reply.into_parts();
     let permit = match permit {
@@ -27,7 +27,7 @@ pub fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<Body>, 
     Ok(json(StatusCode::OK, Bytes::from_owner(answer)))
 }
 
-/// The bytes of an answer.
+/// The bytes of an answer, with the permit for the memory they take.
 struct Answer {
     bytes: Vec<u8>,
     _permit: MemoryPermit,
@@ -39,7 +39,7 @@ impl AsRef<[u8]> for Answer {
     }
 }
 
-/// A refusal as an answer.
+/// Returns a refusal as an HTTP answer.
 pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
     let status = match error_status {
         ErrorStatus::Real => status(error),
@@ -50,14 +50,14 @@ pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     }
     if let Some(after) = retry_after(error) {
-        // A fraction of a second is rounded up, or the client would come too early.
+        // A fraction of a second is rounded up, or the client would retry too early.
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
 }
 
-/// The HTTP status of a refusal (docs/protocol.md#table-c).
+/// Returns the HTTP status of a refusal (docs/protocol.md#table-c).
 pub fn status(error: &Error) -> StatusCode {
     match error {
         Error::BadRequest(_)
@@ -99,13 +99,13 @@ fn status_of_refusal(refusal: &Refusal) -> StatusCode {
 fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::RateLimited { retry_after } => Some(*retry_after),
-        // Until something of it has gone, which is for the caller or other users to do.
+        // The limit stays reached until the caller or another user removes something.
         Error::Refused {
             refusal: Refusal::TooMany { .. } | Refusal::TooManyFriends { .. },
             ..
         } => Some(Duration::from_hours(1)),
         Error::TimedOut | Error::Crowded | Error::Unavailable(_) => Some(Duration::from_secs(1)),
-        // As long as an operator or a purge may need.
+        // An operator or a purge may need this long to free space.
         Error::StorageFull => Some(Duration::from_mins(1)),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Connections: accepting them, bounding them, and letting them end in peace.
+//! Connections: accepts them, bounds them and closes them gracefully.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -28,35 +28,35 @@ use crate::error::Error;
 use crate::limits::{AddressPermit, MemoryUse, Owner};
 use crate::shutdown::CUT_AFTER;
 
-/// Maximum bytes of the head of a request. Our heads take about 400.
+/// Maximum bytes of a request's head. Our clients' heads take about 400 bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Maximum fields of a head.
+/// Maximum fields of a request's head.
 const HEAD_FIELDS: usize = 64;
 
-/// The answer to a connection above `limits.connections_per_address`, which is closed unread.
+/// The answer to a connection above `limits.connections_per_address`. The connection is closed unread.
 const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
     Connection: close\r\n\r\n";
 
-/// How long to wait after an accept that failed, commonly because there are too many open files.
+/// Delay after a failed accept, which commonly means too many open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// How long a connection that is silent when the server closes may take to begin its first request: long
-/// enough for one that is on its way, short enough that a connection held in reserve delays nobody.
+/// Maximum time for a silent connection to begin its first request once the server closes. It is long enough for a
+/// request on its way, and short enough that a connection held in reserve delays no shutdown.
 const BEGIN_WITHIN: Duration = Duration::from_millis(500);
 
-/// How long an answer may wait to be taken once what has not arrived is cut. With that, a client that does not read leaves
-/// time to close the database in.
+/// Interval of the checks for untaken answers, once requests that have not arrived are cut. It leaves time to close the
+/// database even if a client does not read.
 const TAKE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What a request knows of its connection.
+/// The connection of a request, in the request's extensions.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
-    /// Counts the connection for its client's network, for as long as anything of it is left.
+    /// Counts the connection for its client's network, until the last clone of this is dropped.
     _counted: Option<Arc<AddressPermit>>,
-    /// Whether the request that is being answered has arrived whole.
+    /// Whether the request in progress has been received, or given up.
     received: Arc<AtomicBool>,
 }
 
@@ -66,9 +66,9 @@ impl Connection {
     }
 }
 
-/// How many connections are served, and how slow they may be.
+/// Limits on the number of connections, and on how slow each may be.
 pub(super) struct Bounds {
-    /// The setting that bounds the number of connections, for the log.
+    /// Name of the bound on the number of connections, for the log.
     pub(super) name: &'static str,
     pub(super) connections: usize,
     /// Whether `limits.connections_per_address` applies.
@@ -76,8 +76,8 @@ pub(super) struct Bounds {
     pub(super) timeouts: Timeouts,
 }
 
-/// Serves the API until the shutdown says to close. Then requests that have arrived are answered, and those
-/// that have arrived in part are cut when their time is over.
+/// Serves the API until the shutdown closes it. It then answers requests that have arrived. Requests that are still
+/// incomplete after [`CUT_AFTER`] are cut.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let (http, limits) = (&app.config.http, &app.config.limits);
     let bounds = Bounds {
@@ -113,7 +113,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     }
 }
 
-/// Serves a router beside the API until the shutdown says to close. Nothing of it is waited for.
+/// Serves a router beside the API until the shutdown closes it. Does not wait for its connections to end.
 pub(super) async fn serve_beside(
     listener: TcpListener,
     router: Router,
@@ -129,8 +129,8 @@ pub(super) async fn serve_beside(
     }
 }
 
-/// Clients that are connected, as far as they know, but not accepted yet. The operating system is asked
-/// itself: the runtime may not have heard of them, and makes a task pause that accepts many.
+/// Returns the connections that clients see as open but that are not accepted yet. Asks the operating system directly:
+/// the runtime may not know of them yet, and makes a task that accepts many pause.
 fn backlog(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
     let listener = listener.into_std().ok();
     std::iter::from_fn(move || {
@@ -154,7 +154,7 @@ struct Server {
     places: Arc<Semaphore>,
     /// Cancelled when requests that have not arrived whole are given up.
     cut: CancellationToken,
-    /// Connections that were dropped with an answer that the client did not take.
+    /// Connections dropped with an answer that the client did not take.
     unread: AtomicUsize,
     app: Arc<App>,
 }
@@ -162,7 +162,7 @@ struct Server {
 impl Server {
     fn new(router: Router, bounds: Bounds, app: Arc<App>) -> Self {
         let mut http = http1::Builder::new();
-        // The stream bounds the time of a head.
+        // `ClientStream` bounds the time of a head.
         http.header_read_timeout(None).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
         let (places, cut) =
             (Arc::new(Semaphore::new(bounds.connections)), CancellationToken::new());
@@ -181,7 +181,7 @@ impl Server {
         }
     }
 
-    /// A place for one more connection, once there is one.
+    /// Waits for a connection permit. Reports the bound as hit if none is free at once.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
@@ -198,7 +198,7 @@ impl Server {
         connections: &TaskTracker,
     ) {
         let Ok(counted) = self.count(peer) else {
-            // The client may be one of thousands that don't read: whether it gets this is not waited for.
+            // The client may be one of thousands that don't read, so the server does not wait for this write.
             drop(stream.try_write(TOO_MANY_CONNECTIONS));
             return;
         };
@@ -207,8 +207,8 @@ impl Server {
         connections.spawn(Arc::clone(self).connection(stream, connection, place));
     }
 
-    /// Counts a connection for the network of its client. One of a trusted proxy is not counted: the client that each
-    /// of its requests names is.
+    /// Counts a connection for the network of its client. A trusted proxy's connection is not counted, because each of
+    /// its requests counts for the client that it names.
     fn count(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, Error> {
         let peer = peer.ip().to_canonical();
         if !self.bounds.per_address || client::is_trusted(&self.app, peer) {
@@ -217,7 +217,8 @@ impl Server {
         self.app.count_connection(peer).map(Some)
     }
 
-    /// Returns the owner of the memory for heads. A trusted proxy sends the heads of many clients, so none of them owns it.
+    /// Returns the owner of the memory for heads. A trusted proxy sends the heads of many clients, so no client owns
+    /// them.
     fn owner(&self, peer: SocketAddr) -> Owner {
         let peer = peer.ip().to_canonical();
         let client = (!client::is_trusted(&self.app, peer)).then_some(peer);
@@ -237,7 +238,7 @@ impl Server {
     }
 
     async fn serve(&self, stream: TcpStream, connection: Connection) {
-        // Answers are written whole: waiting for more to send would only delay them.
+        // Answers are written whole, so Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
@@ -266,7 +267,7 @@ impl Server {
         let http = self.http.serve_connection(TokioIo::new(stream), service);
         let mut http = pin!(http.with_upgrades());
         let served = tokio::select! {
-            // A request that has come before the end is begun before the end.
+            // Polls hyper first, so that a request which arrived before the shutdown begins before it.
             biased;
             served = &mut http => served,
             () = self.app.shutdown.closing() => {
@@ -293,8 +294,8 @@ impl Server {
         }
     }
 
-    /// Waits for the first byte. hyper must not be asked to end a connection of which it has read
-    /// nothing: it closes it at once, with the request that is already there.
+    /// Waits for the first byte, and returns whether it arrived in time. hyper must not shut down a connection before
+    /// it has read from it: it closes the connection at once, with the request that is already there.
     async fn speaks(&self, stream: &TcpStream) -> bool {
         let keep_alive = self.bounds.timeouts.keep_alive;
         let first_byte = timeout(keep_alive, async { stream.peek(&mut [0]).await });
@@ -310,7 +311,7 @@ impl Server {
     }
 }
 
-/// Returns when an answer has been ready for a while.
+/// Returns when a check, one every [`TAKE_WITHIN`], finds no request in progress: the client has not taken the answer.
 async fn is_not_taken(phase: &Phase) {
     loop {
         sleep(TAKE_WITHIN).await;

@@ -1,7 +1,7 @@
-//! A client's socket that gives up on a client that is too slow, in sending a head or in taking an answer.
+//! A client's socket with time-outs for a client that is too slow to send a head or to take an answer.
 //!
-//! hyper has one time-out for a head, which also runs while a connection is idle between two requests. Here the two
-//! are told apart, since a head that has begun must end soon, and an idle connection may stay.
+//! hyper has one time-out for a head, which also runs while a connection is idle between two requests. This socket
+//! separates the two: a head that has begun must end soon, and an idle connection may stay.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,21 +16,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::limits::MemoryPermit;
 
-/// Minimum bytes a second of an answer that a client takes, over the time-out for writing.
+/// Minimum bytes per second of an answer that a client takes, averaged over the time-out for writing.
 const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
 
-/// How long a client may take.
+/// Maximum times for a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// For a head, from its first byte to its end.
+    /// Time for a head, from its first byte to its end.
     pub(super) header: Duration,
-    /// Until the first byte of the next head.
+    /// Time until the first byte of the next head.
     pub(super) keep_alive: Duration,
-    /// Within which an answer must make progress, at 8 KiB/s.
+    /// Window in which an answer must make progress, at 8 KiB/s.
     pub(super) write: Duration,
 }
 
-/// Where a connection is between two requests. The service sets it, the socket reads it.
+/// The phase of a connection: idle, in a head, or in a request. The service and the socket share it.
 #[derive(Clone)]
 pub(super) struct Phase(Arc<AtomicU8>);
 
@@ -43,22 +43,22 @@ impl Phase {
         Self(Arc::new(AtomicU8::new(Self::IDLE)))
     }
 
-    /// A head has arrived whole: its request, or the protocol that follows, has time-outs of its own.
+    /// Records that a head has arrived whole. Its request, or the protocol that follows, has time-outs of its own.
     pub(super) fn begin_request(&self) {
         self.0.store(Self::REQUEST, Ordering::Relaxed);
     }
 
-    /// The request is answered.
+    /// Records that the request is answered.
     pub(super) fn end_request(&self) {
         self.0.store(Self::IDLE, Ordering::Relaxed);
     }
 
-    /// Whether no request is being worked on.
+    /// Returns whether no request is in progress.
     pub(super) fn is_answered(&self) -> bool {
         self.get() != Self::REQUEST
     }
 
-    /// Whether a part of a head has come, and no more.
+    /// Returns whether a head has arrived in part only.
     pub(super) fn is_head(&self) -> bool {
         self.get() == Self::HEAD
     }
@@ -68,22 +68,22 @@ impl Phase {
     }
 }
 
-/// The socket of a client.
+/// A client's socket, with its time-outs.
 pub(super) struct ClientStream {
     socket: TcpStream,
     phase: Phase,
     timeouts: Timeouts,
-    /// Bytes of the head that arrives, and of what came with its end.
+    /// Bytes of the arriving head, and of what came with its end.
     head_bytes: usize,
-    /// Memory that the head takes until its request is answered.
+    /// Permit for the memory that the head takes until its request is answered.
     head_memory: MemoryPermit,
-    /// Ends the wait for a head or its first byte.
+    /// Ends the wait for a head or for its first byte.
     head_deadline: Pin<Box<Sleep>>,
-    /// The phase that the deadline is of.
+    /// The phase that `head_deadline` belongs to.
     awaited: u8,
     /// Whether something was written since the last flush.
     is_writing: bool,
-    /// The time in which the client must take the next part of an answer.
+    /// The window in which the client must take the next part of an answer. Absent until a write blocks.
     window: Option<Window>,
 }
 
@@ -118,11 +118,11 @@ impl ClientStream {
         self.head_deadline.as_mut().reset(Instant::now() + timeout);
     }
 
-    /// Bytes have come: the first ones on an idle connection begin a head.
+    /// Counts received bytes. The first ones on an idle connection begin a head.
     ///
     /// # Errors
     ///
-    /// Where there is no memory for a longer head at the moment.
+    /// `OutOfMemory` where the memory budget has no room for a longer head at the moment.
     fn has_read(&mut self, bytes: usize) -> io::Result<()> {
         if self.phase.get() == Phase::IDLE {
             self.phase.0.store(Phase::HEAD, Ordering::Relaxed);
@@ -131,7 +131,7 @@ impl ClientStream {
         }
         if self.phase.get() == Phase::HEAD {
             self.head_bytes += bytes;
-            // A head is kept twice: as it came, and as the map of its fields.
+            // A head is kept twice: as received bytes, and as the map of its fields.
             if !self.head_memory.resize(2 * self.head_bytes) {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
@@ -139,7 +139,7 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Nothing has come. Ready with an error once a head takes too long.
+    /// Polls the deadline while nothing arrives. Ready with an error once a head, or its first byte, takes too long.
     fn poll_head_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let phase = self.phase.get();
         if phase == Phase::REQUEST || self.is_writing {
@@ -148,7 +148,7 @@ impl ClientStream {
         }
         if phase == Phase::IDLE && self.head_bytes > 0 {
             self.head_bytes = 0;
-            // Less is always to be had.
+            // Shrinking a permit never fails.
             let _ = self.head_memory.resize(0);
         }
         if phase != self.awaited {
@@ -160,7 +160,7 @@ impl ClientStream {
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
-    /// The client has no room for more. Ready with an error once it takes less than it must.
+    /// Polls the window while the client has no room for more. Ready with an error once it takes less than the minimum.
     fn poll_window(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let length = self.timeouts.write;
         let window = self.window.get_or_insert_with(|| Window {
@@ -242,7 +242,8 @@ impl AsyncWrite for ClientStream {
         if flushed.is_ready() {
             self.is_writing = false;
             self.window = None;
-            // hyper may have asked for the next head before it answered the last one. This wakes it at the deadline.
+            // hyper may have polled for the next head before it answered the last one. This sets the wake-up at the
+            // deadline.
             drop(self.poll_head_deadline(context));
         }
         flushed

@@ -1,7 +1,7 @@
-//! Notices jumps of the wall clock, and says which moments have passed for certain.
+//! Detects jumps of the wall clock, and says which moments have passed for certain.
 //!
-//! A wall clock that runs ahead for a moment must not end what is to last a while. So a moment counts as passed only once the
-//! wall clock has shown it for a time by the monotonic clock, without a jump since.
+//! A wall clock that runs ahead for a moment must not expire anything early. So a moment counts as passed only after
+//! the wall clock has shown it, and then a full window has gone by on the monotonic clock without a jump.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,32 +9,33 @@ use std::time::Duration;
 use super::{Clock, Reading};
 use crate::domain::Timestamp;
 
-/// The least difference between the clocks that is a jump. Corrections by small steps and whole seconds stay below it.
+/// Largest difference between the clocks, in seconds, that is no jump. Small corrections and rounding to whole
+/// seconds stay within it.
 const JUMP_SECONDS: i64 = 2;
 
-/// How often a reading is remembered.
+/// Minimum time between two remembered readings.
 const REMEMBER_EVERY: Duration = Duration::from_mins(1);
 
-/// Watches the wall clock by the monotonic clock.
+/// Checks the wall clock against the monotonic clock.
 pub struct ClockWatch {
     clock: Clock,
-    /// How long a moment must lie behind by the monotonic clock to have passed.
+    /// How long ago, by the monotonic clock, a moment must have been shown to count as passed.
     window: Duration,
     last: Reading,
-    /// Readings since the last jump, from old to new. At most one of them is older than the window.
+    /// Readings since the last jump, oldest first. At most one of them is older than the window.
     steady: VecDeque<Reading>,
 }
 
 impl ClockWatch {
-    /// Begins to watch.
+    /// Starts to watch with a first reading.
     #[must_use]
     pub fn new(clock: Clock, window: Duration) -> Self {
         let now = clock.read();
         Self { clock, window, last: now, steady: VecDeque::from([now]) }
     }
 
-    /// The moment up to which everything has passed: both clocks say so, and the wall clock has not jumped for as long as the
-    /// window. `None` where that is not known yet.
+    /// Returns the moment up to which everything has passed: both clocks agree, and the wall clock has not jumped for
+    /// the length of the window. Returns `None` where that is not known yet.
     pub fn passed(&mut self) -> Option<Timestamp> {
         let now = self.look();
         let is_behind = |reading: &Reading| now.monotonic >= reading.monotonic + self.window;
@@ -45,7 +46,7 @@ impl ClockWatch {
         Some(oldest.wall.min(now.wall))
     }
 
-    /// Reads the clocks. After a jump everything begins anew.
+    /// Reads the clocks. A jump discards the earlier readings.
     fn look(&mut self) -> Reading {
         let now = self.clock.read();
         let jumped = jump(self.last, now);
@@ -62,7 +63,7 @@ impl ClockWatch {
     }
 }
 
-/// How many seconds the wall clock has gone on by more than the monotonic clock.
+/// Returns how many seconds more the wall clock has advanced than the monotonic clock.
 fn jump(earlier: Reading, later: Reading) -> i64 {
     let wall = later.wall.unix().saturating_sub(earlier.wall.unix());
     let monotonic = later.monotonic.saturating_sub(earlier.monotonic).as_secs();
@@ -109,7 +110,7 @@ mod tests {
         }
     }
 
-    /// Lets so many seconds pass, and looks each second.
+    /// Advances the clocks by so many seconds, and reads the watch each second.
     fn passes(clocks: &Clocks, watch: &mut ClockWatch, seconds: u64) -> Option<i64> {
         let mut passed = None;
         for _ in 0..seconds {

@@ -1,4 +1,4 @@
-//! `chatserver demo`: a server that two people use already, and shell commands to join them.
+//! `chatserver demo`: runs a server with two users and their conversation, and prints shell commands to use it.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,10 +19,10 @@ use crate::server::{self, Server};
 use crate::shutdown::Hangup;
 use crate::telemetry::Logging;
 
-/// The shell functions and commands, with the places of what is different each time.
+/// Template of the shell functions and commands. Names in double braces stand for what differs in each demo.
 const SHELL: &str = include_str!("demo.sh");
 
-/// What the shell functions do.
+/// Guide to the shell functions, which the demo prints.
 const GUIDE: &str = "\
 Paste all of this into another shell: bash, dash, zsh. It needs curl and openssl, and defines a function for each command:
   chat_as_alice, chat_as_bob   who you are from then on
@@ -35,21 +35,22 @@ secret, which chat_secret opens. The commands at the end work in any order, as o
 Ctrl-C here ends the demo.
 ";
 
-/// Begins text that no shell carries out. Interactive zsh takes comments for commands, and quotes in them for quotes.
+/// Opens a here-document around the text, so that no shell executes it. Comments would not do: interactive zsh runs
+/// them as commands and interprets the quotes in them.
 const TEXT: &str = ": <<'CHAT_TEXT'";
 
-/// Ends it.
+/// Closes the here-document.
 const END_OF_TEXT: &str = "CHAT_TEXT";
 
 #[derive(Args)]
 pub struct Demo {
-    /// Keep the database, the keys and the passwords in this folder. Without it, they end with the demo
+    /// Keep the database, the keys and the passwords in this folder. Without it, they are deleted when the demo ends
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: String,
-    /// Print one JSON object on stdout, in place of the text and the commands
+    /// Print one JSON object on stdout instead of the text and the commands
     #[arg(long)]
     json: bool,
 }
@@ -79,7 +80,7 @@ impl Demo {
             let url = &server.app().public_url;
             if self.json { print_json(&demo_users, url) } else { print(&demo_users, url) }
         };
-        // A demo belongs to the terminal that it was started in.
+        // A demo ends with its terminal, so SIGHUP stops it.
         let served = serve::run(config, &logging, Hangup::Stops, ready).await;
         served.map_err(|failed| match failed.downcast_ref() {
             Some(server::Error::Listen { address, source, .. }) => {
@@ -92,7 +93,7 @@ impl Demo {
     }
 }
 
-/// A demo, for programs.
+/// JSON form of a running demo.
 #[derive(Serialize)]
 struct Shown<'a> {
     url: &'a str,

@@ -1,4 +1,4 @@
-//! The two people of a demo, their keys, and what they have said.
+//! The two users of a demo: their keys and their first messages.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -22,14 +22,14 @@ use crate::random::os_random;
 use crate::store::{AddMessage, Schema, Store};
 use crate::users::{self};
 
-/// What Alice and Bob have said before anybody joins them.
+/// Messages of a new demo: the index of the sender (0 is Alice, 1 is Bob) and the text.
 const TALK: [(usize, &str); 3] = [
     (0, "Hi Bob, have you seen the new server?"),
     (1, "I am typing on it!"),
     (0, "Then everything works."),
 ];
 
-/// Who takes part, with everything that opens it. It is kept beside the database with `--data`.
+/// The users and the conversation of a demo, with all keys and passwords. Stored in `demo.json` beside the database.
 #[derive(Serialize, Deserialize)]
 pub struct DemoUsers {
     pub conversationid: String,
@@ -46,22 +46,22 @@ pub struct Person {
     pub stationid: String,
 }
 
-/// The files of a demo.
+/// Paths of a demo's files.
 struct Files {
     database: PathBuf,
-    /// The database under another name until it is whole, so that a demo which ends in its first moments
-    /// leaves nothing behind that a later one would take for its own.
+    /// The database's name until it is complete. A demo that is interrupted in its first moments leaves no database
+    /// that a later demo would take for its own.
     unfinished: PathBuf,
     memory: PathBuf,
 }
 
-/// The URL of the database in the folder of a demo.
+/// Returns the URL of the database in a demo's folder.
 pub fn database_url(folder: &Path) -> String {
     format!("sqlite://{}", folder.join("chatserver.db").display())
 }
 
 impl DemoUsers {
-    /// The cast of an earlier demo in this folder, or a new one with a new database.
+    /// Loads the users of an earlier demo in this folder, or creates new users in a new database.
     pub async fn of(folder: &Path) -> Result<Self, Failed> {
         let files = Files {
             database: folder.join("chatserver.db"),
@@ -97,7 +97,7 @@ impl Files {
         let demo_users = make(&database.store).await;
         let closed = database.close_wholly().await;
         let demo_users = demo_users?;
-        // The rename below moves the database without its log, so the log must be empty.
+        // The rename below moves the database without its write-ahead log, so the log must be empty.
         closed?;
         let mut memory =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.memory)?;
@@ -137,7 +137,7 @@ async fn add(store: &Store, email: &str, nick: &str) -> Result<Person, Failed> {
     })
 }
 
-/// Encrypts as the shell functions do: `IV:CIPHERTEXT` under AES-256-CFB.
+/// Encrypts with AES-256-CFB and returns base64 of `IV:CIPHERTEXT`, as the shell functions do.
 fn seal(secret: &ConversationSecret, text: &str) -> String {
     let mut iv = [0; 16];
     os_random().fill_bytes(&mut iv);
@@ -171,7 +171,7 @@ async fn say(
     Ok(())
 }
 
-/// What `say` needs of a conversation.
+/// The part of a conversation object that `say` reads.
 #[derive(Deserialize)]
 struct Shown {
     instance: String,

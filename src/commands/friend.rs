@@ -12,7 +12,7 @@ use crate::users;
 
 #[derive(Subcommand)]
 pub enum Friend {
-    /// Make two users friends, and their conversation
+    /// Make two users friends; the first time, create their conversation
     #[command(after_help = "\
 Example:
   chatserver friend add alice@example.com bob@example.com")]
@@ -31,9 +31,9 @@ Example:
 
 #[derive(Args)]
 pub struct Pair {
-    /// An e-mail address or a user id
+    /// One user: an e-mail address or a user id
     one: String,
-    /// The other one's
+    /// The other user: an e-mail address or a user id
     other: String,
     #[command(flatten)]
     settings: Settings,
@@ -41,7 +41,7 @@ pub struct Pair {
 
 #[derive(Args)]
 pub struct List {
-    /// Whose friendships: an e-mail address or a user id. Everybody's without it
+    /// List only this user's friendships: an e-mail address or a user id
     user: Option<String>,
     #[command(flatten)]
     settings: Settings,

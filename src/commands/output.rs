@@ -1,4 +1,4 @@
-//! What commands print: text for people, or one JSON object.
+//! Prints the results of commands: text for people, or one JSON object.
 
 use std::io::{self, Write as _};
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 use super::Failed;
 use super::failure::{self, Refusal};
 
-/// The result of a command.
+/// A command's result, as text and as JSON.
 pub struct Output {
     text: String,
     json: Value,
 }
 
 impl Output {
-    /// The same result, for people and for programs.
+    /// Takes the same result as text for people and as JSON for programs.
     pub fn new(text: impl Into<String>, json: Value) -> Self {
         Self { text: text.into(), json }
     }
 
-    /// Prints the form that was asked for on stdout.
+    /// Prints the requested form on stdout.
     pub fn print(self, as_json: bool) -> Result<(), Failed> {
         write(&self.in_form(as_json)).map_err(|error| {
             if failure::is_of_the_reader(&error) {
@@ -29,8 +29,8 @@ impl Output {
         })
     }
 
-    /// The same, of a command that has changed something. Where stdout fails, the failure says that it has, and carries the
-    /// result, which may never be shown again.
+    /// Prints the result of a command that has changed something. If stdout fails, the failure says that the change is
+    /// made. It carries the result, which may never be shown again.
     pub fn print_of_change(self, as_json: bool) -> Result<(), Failed> {
         let text = self.in_form(as_json);
         match write(&text) {

@@ -15,7 +15,7 @@ use crate::server::{self, Server};
 use crate::shutdown::{Hangup, Signals};
 use crate::telemetry::{Logging, Metrics};
 
-/// Files beside those of clients: the database, the listening sockets, the log.
+/// Open files besides clients' connections: the database, the listening sockets, the log.
 const OTHER_FILES: u64 = 200;
 
 #[derive(Args)]
@@ -36,7 +36,7 @@ impl Serve {
         run(config, &logging, Hangup::Ignored, |server| self.tell(server)).await
     }
 
-    /// Tells a program where the server is, which it can't know where the port is 0.
+    /// With `--json`, prints the address and the public URL. With port 0, a program can't know the port otherwise.
     fn tell(&self, server: &Server) -> Result<(), Failed> {
         if !self.settings.json {
             return Ok(());
@@ -44,14 +44,14 @@ impl Serve {
         let url = server.app().public_url.as_str();
         let told =
             Output::new("", json!({ "listen": server.address()?, "publicurl": url })).print(true);
-        // A server goes on without a reader.
+        // A closed stdout does not stop the server.
         told.or_else(
             |error| if failure::is_of_the_reader(error.as_ref()) { Ok(()) } else { Err(error) },
         )
     }
 }
 
-/// Runs a server until a signal ends it. `ready` is called once it listens and before it answers.
+/// Runs a server until a signal ends it. Calls `ready` when the server listens but does not answer yet.
 pub async fn run(
     config: Config,
     logging: &Arc<Logging>,
@@ -60,7 +60,7 @@ pub async fn run(
 ) -> Result<(), Failed> {
     let mut signals = Signals::listen(on_hangup)?;
     let metrics_listen = config.http.metrics_listen.0;
-    // A task of its own: what blocks on the file must not keep signals from being seen.
+    // Runs in a task of its own, so that blocking on the database file does not delay the handling of signals.
     let binding = tokio::spawn(Server::bind(config, Clock::system()));
     let server = tokio::select! {
         bound = binding => bound??,
@@ -89,9 +89,9 @@ pub async fn run(
     Ok(())
 }
 
-/// Raises the limit of open files as far as the operating system lets us: each connection takes one.
+/// Raises the limit on open files as far as the operating system allows: each connection takes one.
 fn raise_open_files(config: &Config) {
-    // As many sockets again may be open that have not subscribed.
+    // Twice: as many WebSockets again may be open that have not subscribed.
     let listeners = 2 * u64::from(config.http.listeners.get());
     let needed = u64::from(config.limits.connections.get()) + listeners + OTHER_FILES;
     match rlimit::increase_nofile_limit(needed) {
@@ -129,7 +129,7 @@ fn announce(server: &Server) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The first signal begins the shutdown; returns at the second one.
+/// Begins the shutdown at the first signal. Returns the name of the second one.
 async fn stop_at_signals(mut signals: Signals, app: &App) -> &'static str {
     let signal = signals.next().await;
     let drain = app.config.http.drain_seconds.duration();

@@ -10,7 +10,7 @@ use crate::bounded;
 use crate::domain::{ApiKey, Parse, StationId, UserId};
 use crate::signature::{Signed, SigningKey};
 
-/// Where the key is read from: an argument would be visible to every process.
+/// Environment variable with the API key. An argument would be visible to every process.
 const KEY: &str = "CHATSERVER_APIKEY";
 
 /// Maximum bytes of a body: the upper bound of `limits.body_bytes`.
@@ -18,10 +18,10 @@ const BODY_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Args)]
 pub struct Sign {
-    /// Who signs: an e-mail address or a user id
+    /// The signing user: an e-mail address or a user id
     #[arg(long, value_name = "USER")]
     user: String,
-    /// The value of Ozeki-Station; only the API workspace does without
+    /// The value of Ozeki-Station; only the API workspace does not need it
     #[arg(long, value_name = "ID")]
     station: Option<String>,
     /// The value of api in the query

@@ -26,7 +26,7 @@ To lock a device out for good, rotate the user's key: chatserver user rotate-key
 
 #[derive(Args)]
 pub struct List {
-    /// Whose stations: an e-mail address or a user id. Everybody's without it
+    /// List only this user's stations: an e-mail address or a user id
     user: Option<String>,
     #[command(flatten)]
     settings: Settings,
@@ -34,9 +34,9 @@ pub struct List {
 
 #[derive(Args)]
 pub struct Revoke {
-    /// An e-mail address or a user id
+    /// The user: an e-mail address or a user id
     user: String,
-    /// The station
+    /// The station id
     station: String,
     #[command(flatten)]
     settings: Settings,

@@ -16,7 +16,7 @@ use crate::keys::{EncryptionPassword, KeySource};
 use crate::store::{self, Schema};
 use crate::users::{self, NewUser};
 
-/// Maximum bytes of a file with an encryption password: the longest one, a byte order mark and the ends of some lines.
+/// Maximum bytes of a file with an encryption password: the longest password, a byte order mark and some line ends.
 const PASSWORD_FILE_BYTES: u64 = 1100;
 
 #[derive(Subcommand)]
@@ -67,7 +67,7 @@ Example:
 pub struct Add {
     /// The e-mail address
     email: String,
-    /// What others call the user
+    /// The name that others see
     #[arg(long)]
     nick: String,
     /// The full name
@@ -83,12 +83,12 @@ pub struct Add {
 #[derive(Args)]
 #[command(group = ArgGroup::new("names").args(["nick", "fullname"]).required(true).multiple(true))]
 pub struct Set {
-    /// An e-mail address or a user id
+    /// The user: an e-mail address or a user id
     user: String,
-    /// What others call the user from now on
+    /// The new name that others see
     #[arg(long)]
     nick: Option<String>,
-    /// The full name from now on
+    /// The new full name
     #[arg(long, value_name = "NAME")]
     fullname: Option<String>,
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub struct Set {
 
 #[derive(Args)]
 pub struct One {
-    /// An e-mail address or a user id
+    /// The user: an e-mail address or a user id
     user: String,
     #[command(flatten)]
     settings: Settings,
@@ -117,7 +117,7 @@ impl User {
     }
 }
 
-/// Reads an argument as the type that it must be.
+/// Parses an argument. A refusal names the argument and the expected form.
 fn argument<T: Parse>(name: &str, text: &str) -> Result<T, Failed> {
     T::parse(text)
         .ok_or_else(|| Refusal::argument(format!("{name} must be {}", T::expected_of(text))))
@@ -152,7 +152,8 @@ impl Add {
         Ok(())
     }
 
-    /// Prints what is stored nowhere. A user who can't be told of it is removed, or the address would be taken for good.
+    /// Prints the new user with the password, which is stored nowhere. If printing fails, removes the user again:
+    /// otherwise the address would be taken for good.
     async fn tell(&self, added: &NewUser, database: &Database) -> Result<(), Failed> {
         let (id, email) = (added.id.as_str(), added.email.as_str());
         let (key, password) = (added.api_key.as_str(), added.encryption_password.as_str());
@@ -187,7 +188,7 @@ fn read_password(file: &str) -> Result<EncryptionPassword, Failed> {
     let text = Zeroizing::new(read.map_err(|error| {
         Refusal::argument(format!("--encryption-password-file {file} can't be read: {error}"))
     })?);
-    // Editors of Windows put a byte order mark before the text.
+    // Windows editors put a byte order mark before the text.
     let password = text.strip_prefix('\u{feff}').unwrap_or(&text);
     argument("the encryption password", password.trim_end_matches(['\r', '\n']))
 }
@@ -258,7 +259,7 @@ impl One {
             let Err(error) = Output::new(text, json).print(self.settings.json) else {
                 return Ok(());
             };
-            // A key that nobody has been told would lock the user out.
+            // Restores the old key: a new key that was not printed would lock the user out.
             database.store.set_api_key(user.id, before).await?;
             let sentence = format!("{email} keeps the old key: stdout can't be written: {error}");
             Err(Refusal::with_code("output_failed", sentence))

@@ -8,7 +8,7 @@ use super::{Failed, Settings};
 
 #[derive(Subcommand)]
 pub enum Workspace {
-    /// List all workspaces and whose they are
+    /// List all workspaces with their owners
     #[command(after_help = "\
 Example:
   chatserver workspace list")]

@@ -1,4 +1,4 @@
-//! What the value of a setting may be.
+//! Types of settings: which values each setting may have.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn wrong<E: serde::de::Error>(expected: impl std::fmt::Display) -> E {
     E::custom(format!("must be {expected}"))
 }
 
-/// A setting that is a text with a meaning.
+/// Deserializes a setting whose text has a form of its own, by its [`Parse`].
 pub(super) fn parsed<'de, D: Deserializer<'de>, T: Parse>(deserializer: D) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer).map_err(|_| wrong(T::EXPECTED))?;
     T::parse(&text).ok_or_else(|| wrong(T::expected_of(&text)))
@@ -31,18 +31,18 @@ impl Parse for SocketAddr {
     }
 }
 
-/// A whole number within bounds.
+/// A whole number within bounds, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounded<const LEAST: u32, const MOST: u32>(u32);
 
 impl<const LEAST: u32, const MOST: u32> Bounded<LEAST, MOST> {
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0
     }
 
-    /// The number, as a size.
+    /// Returns the number as a `usize`.
     #[must_use]
     pub fn size(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -59,8 +59,8 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Bounded<LEAST,
     }
 }
 
-/// A whole number that is written as one, or as text, as the environment has it. 1.5 and true, which the layers would
-/// convert, are none.
+/// Reads a whole number, written as a number or as text, because the environment holds only text. Returns `None` for
+/// 1.5 and `true`, which the layers of the configuration would convert.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Option<i64> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -74,7 +74,7 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Option<i64> {
     }
 }
 
-/// The largest number of bytes that a setting may hold: an exabyte, more than any disk has.
+/// Maximum bytes that a setting may hold: an exabyte, more than any disk has.
 const MOST_STORED: u64 = 1_000_000_000_000_000_000;
 
 /// Bytes of stored data; 0 is no limit.
@@ -82,7 +82,7 @@ const MOST_STORED: u64 = 1_000_000_000_000_000_000;
 pub struct StoredBytes(u64);
 
 impl StoredBytes {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -99,18 +99,18 @@ impl<'de> Deserialize<'de> for StoredBytes {
     }
 }
 
-/// Seconds, at most an hour.
+/// Seconds, at most 3600.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Seconds<const LEAST: u32>(Bounded<LEAST, 3600>);
 
 impl<const LEAST: u32> Seconds<LEAST> {
-    /// The time.
+    /// Returns the time as a [`Duration`].
     #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0.get().into())
     }
 
-    /// The number of seconds.
+    /// Returns the number of seconds.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0.get()
@@ -122,7 +122,7 @@ impl<const LEAST: u32> Seconds<LEAST> {
 pub struct Switch(bool);
 
 impl Switch {
-    /// Whether it is on.
+    /// Returns whether it is on.
     #[must_use]
     pub fn is_on(self) -> bool {
         self.0
@@ -131,7 +131,7 @@ impl Switch {
 
 impl<'de> Deserialize<'de> for Switch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The environment holds text.
+        // The environment holds only text.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Position {
@@ -147,16 +147,16 @@ impl<'de> Deserialize<'de> for Switch {
     }
 }
 
-/// The URL by which clients reach the server.
+/// The URL by which clients reach the server, if it is set.
 #[derive(Clone, Debug)]
 pub struct PublicUrl(Option<Url>);
 
 impl PublicUrl {
-    /// The URL, or the one of the address that the server listens on.
+    /// Returns the URL, or where none is set the URL of the address that the server listens on.
     #[must_use]
     pub fn or_listening_on(&self, address: SocketAddr) -> Url {
         self.0.clone().unwrap_or_else(|| {
-            // Without the scope that an IPv6 address may have, which no URL can carry.
+            // The scope that an IPv6 address may have is left out, because no URL can carry it.
             let address = SocketAddr::new(address.ip(), address.port());
             Url::parse(&format!("http://{address}/")).expect("an address makes a URL")
         })
@@ -183,12 +183,12 @@ impl Parse for PublicUrl {
     }
 }
 
-/// Where the database is.
+/// The URL of the database.
 #[derive(Clone, Debug)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The URL.
+    /// Returns the URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -228,10 +228,10 @@ impl Parse for ErrorStatus {
     }
 }
 
-/// The form of a line of the log.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// One JSON object a line.
     Json,
@@ -254,7 +254,7 @@ impl Parse for LogFormat {
 pub struct Filter(String);
 
 impl Filter {
-    /// The filter. What libraries tell that carry secrets no directive can let through.
+    /// Returns the filter. No directive can let through the events of libraries that carry secrets.
     #[must_use]
     pub fn layer_filter<S: Subscriber>(&self) -> impl layer::Filter<S> + use<S> {
         let secrets = FilterFn::new(keeps_secrets).with_max_level_hint(LevelFilter::TRACE);
@@ -262,8 +262,8 @@ impl Filter {
     }
 }
 
-/// Whether an event can hold no frame, header or bound value. The libraries of WebSockets log whole frames, station IDs
-/// and signatures included, and at `trace` any library may log the bytes that it handles.
+/// Returns whether an event can hold no frame, header or bound value. WebSocket libraries log whole frames, with
+/// station IDs and signatures. At `trace` any library may log the bytes that it handles.
 fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
     match metadata.target().split("::").next().unwrap_or_default() {
         "chatserver" => true,
@@ -277,7 +277,7 @@ impl Parse for Filter {
         "a level or directives, such as \"info,chatserver::store=debug\"";
 
     fn parse(text: &str) -> Option<Self> {
-        // A bare word that is no level would be taken for the name of a module, and turn everything else off.
+        // A bare word that is no level would be read as the name of a module, and turn everything else off.
         let has_level = |directive: &str| {
             let level = directive.rsplit('=').next().unwrap_or_default();
             level.trim().parse::<LevelFilter>().is_ok() && !level.trim().is_empty()
@@ -288,7 +288,7 @@ impl Parse for Filter {
     }
 }
 
-/// Where the metrics are served.
+/// The address on which the metrics are served, if any.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricsListen(pub Option<SocketAddr>);
 
@@ -342,7 +342,7 @@ impl Parse for Network {
     }
 }
 
-/// IPv4 networks that are written as IPv6 (`::ffff:10.0.0.0/104`), as what they are: addresses of clients are
+/// Converts IPv4 networks that are written as IPv6 (`::ffff:10.0.0.0/104`) to IPv4, because addresses of clients are
 /// compared in that form.
 fn canonical(network: IpNet) -> IpNet {
     const MAPPED: u8 = 96;

@@ -1,20 +1,21 @@
-//! What a participant may do in a conversation.
+//! The access of a participant to a conversation.
 
 use super::{Parse, Refusal};
 
-/// What a participant may do in a conversation of two. It follows from friendships and blocks, see [`Access::between`].
+/// The access of a participant to a conversation of two. It follows from friendships and blocks, see
+/// [`Access::between`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everything.
+    /// Read and write.
     Open,
-    /// Read: the participant has blocked the other one.
+    /// Read only: the participant has blocked the other one.
     Blocked,
-    /// Read: the two are not friends, or the other one has blocked the participant. A block must not look otherwise than the end
-    /// of the friendship.
+    /// Read only: the two are not friends, or the other one has blocked the participant. To the participant a block
+    /// must look just like the end of the friendship.
     NotFriends,
 }
 
-/// What two users are to each other, seen by the first one.
+/// Friendship and blocks between two users, seen by the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// Whether they are friends.
@@ -26,7 +27,7 @@ pub struct Relation {
 }
 
 impl Relation {
-    /// The same, seen by the other one.
+    /// Returns the relation as the other user sees it.
     #[must_use]
     pub fn of_other(self) -> Self {
         Self { are_friends: self.are_friends, blocks: self.is_blocked, is_blocked: self.blocks }
@@ -34,7 +35,7 @@ impl Relation {
 }
 
 impl Access {
-    /// What the first of two users may do in their conversation.
+    /// Returns the access of the first of two users to their conversation.
     #[must_use]
     pub fn between(relation: Relation) -> Self {
         match relation {
@@ -44,7 +45,7 @@ impl Access {
         }
     }
 
-    /// Refuses what needs more than reading.
+    /// Refuses a write unless the access is [`Access::Open`].
     ///
     /// # Errors
     ///
@@ -57,7 +58,7 @@ impl Access {
         }
     }
 
-    /// The word that is stored.
+    /// Returns the word that is stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
-//! What a user has chosen to be seen as.
+//! The availability that a user has chosen.
 
 use super::parse::Parse;
 
-/// What a user is seen as (docs/protocol.md#10-availability).
+/// The availability of a user (docs/protocol.md#10-availability).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {
     /// `useravailable`
@@ -11,12 +11,12 @@ pub enum Availability {
     Away,
     /// `userbusy`
     Busy,
-    /// `useroffline`, and whoever can't be reached.
+    /// `useroffline`; also shown for a user who can't be reached.
     Offline,
 }
 
 impl Availability {
-    /// The word of the wire.
+    /// Returns the word that is sent on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

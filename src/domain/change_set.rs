@@ -1,62 +1,64 @@
-//! Which users are to be told of a change.
+//! Change set: which users a transaction concerns, and in what.
 
 use std::collections::BTreeMap;
 
 use super::{ConversationId, StationId, UserId};
 
-/// What may change for a user.
+/// The part of a user's view that may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// Messages, reports or the user's own properties of a conversation.
     Conversation(ConversationId),
-    /// What the user sees of a friend, or whether it is one.
+    /// What the user sees of a friend, or whether that user is a friend.
     Friend(UserId),
-    /// The conversations, the friend requests or the blocks of the user.
+    /// The user's conversations, friend requests or blocks.
     Lists,
 }
 
 /// The origin of the changes of one subject, for one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The user's own station that made the newest change, which is not told of it; `None` for changes that others made.
+    /// The user's own station that made the newest change, which is not told of it. `None` for changes that others
+    /// made.
     pub station: Option<StationId>,
     /// Whether an earlier change was made elsewhere.
     pub is_mixed: bool,
 }
 
-/// The changes of one transaction: for each user and subject one, however many there were.
+/// The changes of one transaction, coalesced to one for each user and subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeSet(BTreeMap<(UserId, Subject), Origin>);
 
 impl ChangeSet {
-    /// Adds a change for this user, made at this station of the user's if at any.
+    /// Adds a change for this user. `station` is the user's own station that made it, if any did.
     pub fn add(&mut self, user: UserId, subject: Subject, station: Option<StationId>) {
         let origin = self.0.entry((user, subject)).or_insert(Origin { station, is_mixed: false });
         *origin = Origin { station, is_mixed: origin.is_mixed || origin.station != station };
     }
 
-    /// The same, as one expression.
+    /// Adds a change like [`ChangeSet::add`], and returns the set.
     #[must_use]
     pub fn with(mut self, user: UserId, subject: Subject, station: Option<StationId>) -> Self {
         self.add(user, subject, station);
         self
     }
 
-    /// What two users are told whose friendship the first one has ended, at this station if at any.
+    /// Returns the changes for two users whose friendship the first one has ended. `station` is the first user's, if
+    /// any.
     #[must_use]
     pub fn end_of_friendship(one: UserId, other: UserId, station: Option<StationId>) -> Self {
         let changes = Self::default().with(one, Subject::Friend(other), station);
         changes.with(other, Subject::Friend(one), None)
     }
 
-    /// What two users are told who have become friends, the first one at this station if at any.
+    /// Returns the changes for two users who have become friends. `station` is the first user's, if any.
     #[must_use]
     pub fn new_friendship(one: UserId, other: UserId, station: Option<StationId>) -> Self {
         let changes = Self::end_of_friendship(one, other, station);
         changes.with(one, Subject::Lists, station).with(other, Subject::Lists, None)
     }
 
-    /// The changes, by user.
+    /// Returns the changes, ordered by user.
     pub fn iter(&self) -> impl Iterator<Item = (UserId, Subject, Origin)> {
         self.0.iter().map(|((user, subject), origin)| (*user, *subject, *origin))
     }

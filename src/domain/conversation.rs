@@ -1,8 +1,8 @@
-//! How messages are put into a conversation.
+//! The rules by which a conversation accepts messages.
 
 use super::{Access, Instance, Refusal, Timestamp};
 
-/// The end of a conversation: what decides about the next message, and what each stored one changes.
+/// The head of a conversation: it decides about the next message, and each stored message changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The current instance.
@@ -19,18 +19,18 @@ pub struct Head {
     pub data_bytes: i64,
 }
 
-/// A message for a conversation, as far as the rules need to know it.
+/// The facts about a new message that the rules need.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming {
     /// The instance that its sender takes for the current one.
     pub instance: Instance,
-    /// What its sender may do.
+    /// The sender's access.
     pub access: Access,
-    /// Whether a stored message with its ID is this very one; `None` where no message has the ID.
+    /// Whether a stored message with its ID is identical to it. `None` where no message has the ID.
     pub is_repeat: Option<bool>,
     /// Bytes of its data.
     pub data_bytes: i64,
-    /// The second in which the server got it.
+    /// The second in which the server received it.
     pub now: Timestamp,
 }
 
@@ -39,12 +39,13 @@ pub struct Incoming {
 pub struct Position {
     /// Its sequence number.
     pub seq: i64,
-    /// The second of its acceptance, which never falls within an instance.
+    /// The second of its acceptance. Within an instance it never decreases.
     pub accepted_at: i64,
 }
 
 impl Head {
-    /// Judges a message and gives it the next position; `None` where it is stored already. What is refused changes nothing.
+    /// Accepts a message and assigns the next position; returns `None` where it is stored already. A refused message
+    /// changes nothing.
     ///
     /// # Errors
     ///
@@ -55,7 +56,8 @@ impl Head {
             return Err(Refusal::InstanceChanged);
         }
         match message.is_repeat {
-            // A friendship that has ended makes no difference: at worst its sender is told that the message is stored.
+            // A repeat succeeds even after the friendship has ended: its sender learns only that the message is
+            // stored.
             Some(true) => return Ok(None),
             Some(false) => return Err(Refusal::MessageConflict),
             None => message.access.refuse_write()?,

@@ -1,54 +1,55 @@
-//! How two users become friends.
+//! The rules by which two users become friends.
 
 use super::Refusal;
 
 /// Maximum open requests of one user: few enough that no user fills the database or tries addresses in bulk.
 const MOST_OPEN_REQUESTS: u16 = 200;
 
-/// How a user becomes a friend.
+/// The way in which a user becomes a friend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approach {
-    /// By asking, or where the other one has asked by accepting.
+    /// Asks the other user, or accepts where the other one has asked already.
     Add,
-    /// By accepting what the other one has asked and the user is shown.
+    /// Accepts a request of the other user that the user is shown.
     Accept,
 }
 
 /// An open request for friendship.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FriendRequest {
-    /// Its addressee is shown it.
+    /// Its addressee sees it.
     Shown,
-    /// It is not to be shown: the addressee has declined one or blocked the user who asks. To that user it looks like any other.
+    /// Its addressee doesn't see it, after declining a request of this user or blocking the user. To the user who
+    /// asks it looks like any other request.
     Silent,
 }
 
-/// What is between a user who approaches and the other one.
+/// Friendship and requests between a user who approaches and the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Between {
     /// Whether they are friends.
     pub are_friends: bool,
-    /// What the other one has asked.
+    /// The other user's open request, if any.
     pub theirs: Option<FriendRequest>,
-    /// Whether the user has asked already.
+    /// Whether the user has an open request to the other one already.
     pub has_asked: bool,
     /// Open requests of the user to anyone.
     pub open_requests: u32,
 }
 
-/// What an approach turns into.
+/// The effect of an approach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approached {
     /// They become friends.
     Befriend,
-    /// The user asks.
+    /// A request is stored.
     Ask,
-    /// Nothing is to be changed.
+    /// Nothing changes.
     Nothing,
 }
 
 impl Approach {
-    /// Decides what the approach turns into. To the user who approaches, each of them looks the same.
+    /// Decides the effect of the approach. All three effects look the same to the user who approaches.
     ///
     /// # Errors
     ///

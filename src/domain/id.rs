@@ -1,6 +1,6 @@
-//! The identifiers of the protocol, as types that only hold well-formed values.
+//! The identifiers of the protocol, as types that hold only well-formed values.
 //!
-//! [`Parse::parse`] is the only way in, so whatever holds one of these need not check it again.
+//! [`Parse::parse`] checks each identifier that comes from outside, so code that holds one need not check it again.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use rand::distr::{Alphanumeric, SampleString};
 use super::parse::Parse;
 use crate::random::os_random;
 
-/// `N` lower-case hexadecimal characters, kept as the text they are.
+/// `N` lower-case hexadecimal characters, kept as text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Hex<const N: usize>([u8; N]);
 
@@ -40,7 +40,7 @@ macro_rules! hex_id {
         pub struct $name(Hex<$length>);
 
         impl $name {
-            /// The text as it stands on the wire.
+            /// Returns the text as it stands on the wire.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 self.0.as_str()
@@ -75,7 +75,7 @@ macro_rules! shown {
 
 macro_rules! secret {
     ($($name:ident),*) => {$(
-        /// Never shows the value: it is a secret.
+        /// Hides the value, which is a secret.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(concat!(stringify!($name), "(…)"))
@@ -89,11 +89,11 @@ hex_id! {
     UserId, 32, "32 lower-case hexadecimal characters"
 }
 hex_id! {
-    /// A conversation: one-to-one, the MD5 of both user ids (docs/protocol.md#the-conversation-object-d).
+    /// A one-to-one conversation: the MD5 of both user IDs (docs/protocol.md#the-conversation-object-d).
     ConversationId, 32, "32 lower-case hexadecimal characters"
 }
 hex_id! {
-    /// A device of a user. A secret: it is neither logged nor shown to others (docs/protocol.md#stations-c).
+    /// A device of a user. It is a secret: it is neither logged nor shown to others (docs/protocol.md#stations-c).
     StationId, 32, "32 lower-case hexadecimal characters"
 }
 hex_id! {
@@ -101,7 +101,7 @@ hex_id! {
     Signature, 64, "64 lower-case hexadecimal characters"
 }
 hex_id! {
-    /// What a user logs in and signs with: 256 random bits.
+    /// The key that a user logs in and signs with: 256 random bits.
     ApiKey, 64, "64 lower-case hexadecimal characters"
 }
 
@@ -109,13 +109,13 @@ shown!(UserId, ConversationId, Email, MessageId, Instance);
 secret!(StationId, Signature, ApiKey);
 
 impl UserId {
-    /// The id of the user with this address.
+    /// Returns the ID of the user with this address.
     #[must_use]
     pub fn of(email: &Email) -> Self {
         Self(Hex::of(&Md5::digest(email.as_str())))
     }
 
-    /// The id that this is, or the one of the user with this address; there need not be such a user.
+    /// Reads a user ID, or computes the ID of a user's address. There need not be such a user.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::parse(name).or_else(|| Email::parse(name).as_ref().map(Self::of))
@@ -123,7 +123,7 @@ impl UserId {
 }
 
 impl ConversationId {
-    /// The one conversation of these two users, whichever is named first.
+    /// Returns the one conversation of these two users, in either order.
     #[must_use]
     pub fn one_to_one(one: UserId, other: UserId) -> Self {
         let (smaller, larger) = (one.min(other), one.max(other));
@@ -132,7 +132,7 @@ impl ConversationId {
 }
 
 impl ApiKey {
-    /// A new key from the operating system's randomness.
+    /// Generates a key from the operating system's randomness.
     #[must_use]
     pub fn generate() -> Self {
         let mut bytes = [0; 32];
@@ -141,26 +141,26 @@ impl ApiKey {
     }
 }
 
-/// A user's e-mail address, trimmed and ASCII-lower-cased: ASCII, at most 254 bytes, one `@` with
-/// something on both sides, and none of the characters that only a quoted local part may hold (RFC 5321).
+/// A user's e-mail address, trimmed and ASCII-lower-cased. It is ASCII, has at most 254 bytes and one `@` with
+/// something on both sides. It has none of the characters that only a quoted local part may hold (RFC 5321).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email(String);
 
 impl Email {
-    /// The address.
+    /// Returns the address.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// An address as it was stored. Earlier versions accepted addresses that [`Parse::parse`] refuses.
+    /// Wraps a stored address without checking it: earlier versions accepted addresses that [`Parse::parse`] refuses.
     #[must_use]
     pub(crate) fn from_stored(text: String) -> Self {
         Self(text)
     }
 }
 
-/// Characters that stand around addresses in mail headers and URLs, and in none that is not quoted.
+/// Characters that surround addresses in mail headers and URLs, and that no unquoted address holds.
 const NOT_IN_AN_ADDRESS: &[char] = &['<', '>', '(', ')', ',', ';', ':', '\\', '"'];
 
 impl Parse for Email {
@@ -197,7 +197,7 @@ impl Parse for Email {
 pub struct MessageId(String);
 
 impl MessageId {
-    /// The ID as it came.
+    /// Returns the ID as the client wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -214,21 +214,22 @@ impl Parse for MessageId {
     }
 }
 
-/// The generation of a conversation, new at every clear: 10 of `[A-Za-z0-9]` (docs/protocol.md#the-instance-fence).
+/// The random name of an instance of a conversation, new at every `clear`: 10 of `[A-Za-z0-9]`
+/// (docs/protocol.md#the-instance-fence).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Instance([u8; Self::LENGTH]);
 
 impl Instance {
     const LENGTH: usize = 10;
 
-    /// A new, random instance.
+    /// Generates a random instance name.
     #[must_use]
     pub fn generate() -> Self {
         let text = Alphanumeric.sample_string(&mut os_random(), Self::LENGTH);
         Self::parse(&text).expect("ten alphanumeric characters")
     }
 
-    /// The text as it stands on the wire.
+    /// Returns the text as it stands on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("alphanumeric characters are ASCII")

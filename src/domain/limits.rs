@@ -1,11 +1,11 @@
-//! Bounds of what is stored, which the operator sets.
+//! Bounds of stored data, which the operator sets.
 
-/// Bounds of what is stored; 0 turns one off.
+/// Bounds of stored data; 0 turns a bound off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of `Data` of one conversation.
+    /// Maximum bytes of `Data` of one conversation.
     pub conversation_bytes: u64,
-    /// Friends of one user.
+    /// Maximum friends of one user.
     pub friends: u32,
     /// Free bytes of the disk below which changes that grow the data are refused.
     pub disk_reserve_bytes: u64,

@@ -1,4 +1,4 @@
-//! Messages. The server never reads their payload.
+//! Messages. Their payload is encrypted; the server checks only its encoding and its size.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,11 +12,11 @@ pub struct Message {
     pub id: MessageId,
     /// Its type, 1 to 32 characters.
     pub kind: String,
-    /// When the sender says it was made: a date.
+    /// The date at which the sender says it was made.
     pub created: Timestamp,
     /// A date or the empty string.
     pub valid_until: String,
-    /// The encrypted payload: the very text that came.
+    /// The encrypted payload, exactly as it arrived.
     pub data: String,
 }
 
@@ -25,7 +25,7 @@ pub struct Message {
 pub struct Kind(String);
 
 impl Kind {
-    /// The type as it came.
+    /// Returns the type as it arrived.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
@@ -42,12 +42,12 @@ impl Parse for Kind {
     }
 }
 
-/// The encrypted payload: padded standard base64 (RFC 4648, section 4), kept as the very text that came.
+/// The encrypted payload: padded standard base64 (RFC 4648, section 4), kept exactly as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data(String);
 
 impl Data {
-    /// The text as it came.
+    /// Returns the text as it arrived.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0

@@ -1,6 +1,7 @@
 //! Types and pure rules: no I/O, no SQL, no HTTP and no clock of its own.
 //!
-//! [`Parse::parse`] is the only way to make most of these values from text, so whatever holds one need not check it again.
+//! [`Parse::parse`] is the only way to make most of these values from text, so code that holds one need not check it
+//! again.
 
 mod access;
 mod availability;

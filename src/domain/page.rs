@@ -1,8 +1,8 @@
-//! Which part of a conversation a download asks for.
+//! Which part of a conversation a download requests.
 
 use super::{ConversationId, MessageId, Timestamp, UserId};
 
-/// A place in the history: a known ID wins, then the date decides, and with neither it is empty.
+/// A position in the history. A known ID decides; without one the date decides; with neither the cursor is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The ID of a message or report.
@@ -12,7 +12,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The place that the ID of a report ends with, and the ID without hyphens: either way it names the report.
+    /// Returns the sequence number in the last 12 digits of a report's ID, and the ID without hyphens and in lower
+    /// case. `None` where the ID has another form. Clients may write the ID with or without hyphens.
     pub(crate) fn report(&self) -> Option<(i64, String)> {
         let id = self.id.as_ref()?.as_str().replace('-', "").to_ascii_lowercase();
         let place = id.get(20..).filter(|place| place.len() == 12)?;
@@ -20,21 +21,21 @@ impl Cursor {
     }
 }
 
-/// Which way a page goes from its cursors.
+/// The direction of a page from its cursors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the cursors on, their own entries included; an empty cursor is before the very first entry.
     Forward,
-    /// What stands just before the cursors; an empty cursor is behind the newest entry.
+    /// The entries just before the cursors; an empty cursor is after the newest entry.
     Backward,
 }
 
-/// Asks for a page of a conversation: messages from one cursor, reports from another.
+/// A request for a page of a conversation: messages from one cursor, reports from another.
 #[derive(Clone, Debug)]
 pub struct PageQuery {
     /// The conversation.
     pub conversation: ConversationId,
-    /// Who asks.
+    /// The user who requests the page.
     pub user: UserId,
     /// Where the messages begin or end.
     pub cursor: Cursor,
@@ -44,6 +45,6 @@ pub struct PageQuery {
     pub entries: u32,
     /// Maximum bytes of the page's entries; the nearest entry may exceed it.
     pub bytes: u32,
-    /// Which way it goes.
+    /// Direction of the page from its cursors.
     pub direction: Direction,
 }

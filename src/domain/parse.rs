@@ -2,21 +2,21 @@
 
 use std::borrow::Cow;
 
-/// A value that is read from text: a header, a field of a request, an argument or a column.
+/// A value that is read from text: a header, a field of a request, a setting, an argument or a column.
 pub trait Parse: Sized {
-    /// What well-formed text looks like, to complete the sentence "… must be".
+    /// Describes well-formed text, to complete the sentence "… must be".
     const EXPECTED: &'static str;
 
-    /// The value, or `None` where the text is not well-formed.
+    /// Returns the value, or `None` where the text is malformed.
     fn parse(text: &str) -> Option<Self>;
 
-    /// What is wrong with malformed text, for mistakes that are common enough to be named.
+    /// Explains what is wrong with malformed text, for common mistakes. Returns `None` for others.
     #[must_use]
     fn objection(_text: &str) -> Option<&'static str> {
         None
     }
 
-    /// [`Self::EXPECTED`], followed by the objection to this text if there is one.
+    /// Returns [`Self::EXPECTED`], followed by the objection to this text if there is one.
     #[must_use]
     fn expected_of(text: &str) -> Cow<'static, str> {
         match Self::objection(text) {

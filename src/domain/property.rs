@@ -1,8 +1,8 @@
-//! Properties of a conversation that are one participant's own.
+//! Properties of a conversation that belong to one participant alone.
 
 use super::parse::Parse;
 
-/// Something of a conversation that is one participant's own.
+/// A property of a conversation that belongs to one participant alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Property {
     /// `mute`, `unmute`.
@@ -13,9 +13,9 @@ pub enum Property {
     BackgroundColor(String),
     /// `hide` with a marker.
     HideId(String),
-    /// `hide` without one: for good.
+    /// `hide` without a marker: for good.
     Hidden,
-    /// `unhide`: ends both.
+    /// `unhide`: ends both kinds of hiding.
     Shown,
 }
 
@@ -24,7 +24,7 @@ pub enum Property {
 pub struct Color(String);
 
 impl Color {
-    /// The colour as a property.
+    /// Converts the colour to a property.
     #[must_use]
     pub fn into_property(self) -> Property {
         Property::BackgroundColor(self.0)
@@ -46,7 +46,7 @@ impl Parse for Color {
 pub struct HideId(String);
 
 impl HideId {
-    /// The marker as a property.
+    /// Converts the marker to a property.
     #[must_use]
     pub fn into_property(self) -> Property {
         Property::HideId(self.0)

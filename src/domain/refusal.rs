@@ -4,16 +4,16 @@ use std::convert::Infallible;
 
 use super::UserId;
 
-/// Why the rules refuse a change. Then nothing is changed.
+/// Why the rules refuse a change. A refused change writes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no such conversation, or the user takes no part in it.
+    /// There is no such conversation, or the user is no participant of it.
     #[error("there is no such conversation")]
     ConversationNotFound,
-    /// The conversation has been cleared since.
+    /// The conversation has been cleared since, so the request names an old instance.
     #[error("instance is not the current one: the conversation has been cleared")]
     InstanceChanged,
-    /// The two are not friends, or the other one has blocked the user.
+    /// The two are not friends, or the other participant has blocked the user.
     #[error("you and the other participant are not friends")]
     NotFriends,
     /// The user has blocked the other participant.
@@ -22,12 +22,12 @@ pub enum Refusal {
     /// Another message of the conversation has this ID.
     #[error("another message of this conversation has this ID")]
     MessageConflict,
-    /// The conversation would hold more than it may.
+    /// The conversation would exceed its maximum of data.
     #[error(
         "with this message the conversation would hold {bytes} bytes of Data; the limit is {limit}: clear it first"
     )]
     QuotaExceeded {
-        /// Bytes of data that it would hold.
+        /// Bytes of data that the conversation would hold.
         bytes: i64,
         /// Maximum bytes of data.
         limit: i64,
@@ -38,10 +38,10 @@ pub enum Refusal {
     /// Another user has registered this workspace.
     #[error("the workspace belongs to another user")]
     WorkspaceTaken,
-    /// The user has the maximum of something.
+    /// The user has reached the maximum of something.
     #[error("limit reached: at most {most} {what}")]
     TooMany {
-        /// The thing, in the plural.
+        /// Name of the thing, in the plural.
         what: &'static str,
         /// The maximum.
         most: usize,
@@ -54,13 +54,13 @@ pub enum Refusal {
         /// Maximum friends of one user.
         most: u32,
     },
-    /// What the change was prepared from has changed meanwhile: prepare it anew.
+    /// The data that the change was prepared from has changed meanwhile. The change must be prepared again.
     #[error("the server can't do this at the moment, try again")]
     Outdated,
 }
 
 impl Refusal {
-    /// The `errorcode` (docs/protocol.md#table-c).
+    /// Returns the `errorcode` (docs/protocol.md#table-c).
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

@@ -1,14 +1,14 @@
-//! What identifies a request, so that no change is made twice for it.
+//! Replay: what identifies a signed request, so that no change is made twice for it.
 
 use super::{Signature, Timestamp, UserId};
 
-/// What is kept of a signed change.
+/// The stored identity of a signed change.
 #[derive(Clone, Copy, Debug)]
 pub struct Replay {
-    /// Who signed.
+    /// The user who signed.
     pub user: UserId,
     /// The signature.
     pub signature: Signature,
-    /// Until when the signed timestamp could be accepted, whatever the skew is set to.
+    /// The last moment at which the signed timestamp could be accepted, whatever `auth.clock_skew_seconds` is set to.
     pub expires_at: Timestamp,
 }

@@ -1,16 +1,16 @@
-//! Reports: what a reader tells the sender of a message.
+//! Reports: a reader's notices to the sender of a message.
 
-/// What a report says of a message.
+/// The content of a report about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportType {
-    /// It has reached the reader.
+    /// The message has reached the reader.
     Delivered,
-    /// The reader has seen it.
+    /// The reader has seen the message.
     Viewed,
 }
 
 impl ReportType {
-    /// The word of the wire.
+    /// Returns the word that is sent on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

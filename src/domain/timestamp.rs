@@ -1,4 +1,4 @@
-//! Moments, and the one form in which the protocol writes dates.
+//! Moments in time, and the one form in which the protocol writes dates.
 
 use std::fmt;
 
@@ -9,31 +9,32 @@ use super::parse::Parse;
 /// The length of every date: `yyyy-MM-dd HH:mm:ss`, UTC, 24-hour (docs/protocol.md#requests).
 const LENGTH: usize = "yyyy-MM-dd HH:mm:ss".len();
 
-/// A moment, in unix seconds (UTC), between the years 0 and 9999.
+/// A moment, in unix seconds (UTC). One that is read from a date or made by [`Timestamp::from_unix`] lies in the
+/// years 0 to 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment this many seconds after 1970-01-01 00:00:00 UTC, or `None` where it can't be written as a date.
+    /// Returns the moment this many seconds after 1970-01-01 00:00:00 UTC, or `None` outside the years 0 to 9999.
     #[must_use]
     pub fn from_unix(seconds: i64) -> Option<Self> {
         let date = DateTime::from_timestamp(seconds, 0)?;
         (0..=9999).contains(&date.year()).then_some(Self(seconds))
     }
 
-    /// Seconds since 1970-01-01 00:00:00 UTC.
+    /// Returns the seconds since 1970-01-01 00:00:00 UTC.
     #[must_use]
     pub fn unix(self) -> i64 {
         self.0
     }
 
-    /// The moment this many seconds later.
+    /// Returns the moment this many seconds later; saturates instead of overflowing.
     #[must_use]
     pub fn plus_seconds(self, seconds: u64) -> Self {
         Self(self.0.saturating_add_unsigned(seconds))
     }
 
-    /// How many seconds lie between the two moments, whichever is first.
+    /// Returns the number of seconds between the two moments, in either order.
     #[must_use]
     pub fn distance(self, other: Self) -> u64 {
         self.0.abs_diff(other.0)
@@ -43,8 +44,8 @@ impl Timestamp {
 impl Parse for Timestamp {
     const EXPECTED: &'static str = "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours";
 
-    /// Reads the one form there is, digit by digit: chrono's own reading takes a hundred times as long, and takes what is
-    /// no date here.
+    /// Reads the only accepted form, digit by digit. chrono's parser takes a hundred times as long, and accepts text
+    /// that is no date here.
     fn parse(text: &str) -> Option<Self> {
         let text: &[u8; LENGTH] = text.as_bytes().try_into().ok()?;
         let separators = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')];

@@ -4,12 +4,12 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use super::parse::Parse;
 
-/// What others call a user: 1 to 64 characters, at most 190 bytes (docs/protocol.md#chatfriends--list-d).
+/// The name by which others see a user: 1 to 64 characters, at most 190 bytes (docs/protocol.md#chatfriends--list-d).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nick(String);
 
 impl Nick {
-    /// The nick, trimmed and in normalization form C.
+    /// Returns the nick, trimmed and in Unicode normalization form C.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -27,12 +27,12 @@ impl Parse for Nick {
     }
 }
 
-/// A full name: at most 256 bytes, perhaps empty (docs/protocol.md#chatlogin--login-d).
+/// A full name: at most 256 bytes, possibly empty (docs/protocol.md#chatlogin--login-d).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FullName(String);
 
 impl FullName {
-    /// The name, trimmed and in normalization form C.
+    /// Returns the name, trimmed and in Unicode normalization form C.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -49,7 +49,8 @@ impl Parse for FullName {
     }
 }
 
-/// The name in the form that is stored, unless it is not empty and shows nothing, or would deceive a reader.
+/// Returns the name in the form that is stored. Returns `None` for a name that is not empty but shows nothing, or
+/// that would deceive a reader.
 fn normalized_name(text: &str) -> Option<String> {
     let breaks_lines = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     let is_override = |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
@@ -59,8 +60,8 @@ fn normalized_name(text: &str) -> Option<String> {
     (!deceives && shows).then_some(name)
 }
 
-/// Whether a character shows nothing by itself: white space, two blank symbols, and what is
-/// `Default_Ignorable_Code_Point` in Unicode 17 (DerivedCoreProperties.txt).
+/// Returns whether a character shows nothing by itself: white space, two blank symbols, and every
+/// `Default_Ignorable_Code_Point` of Unicode 17 (DerivedCoreProperties.txt).
 fn is_invisible(c: char) -> bool {
     c.is_whitespace()
         || matches!(c,

@@ -1,4 +1,4 @@
-//! Workspaces: names of the DNS that belong to whoever registers them first.
+//! Workspaces: DNS names, each of which belongs to the first user who registers it.
 
 use super::parse::Parse;
 
@@ -7,7 +7,7 @@ use super::parse::Parse;
 pub struct WorkspaceName(String);
 
 impl WorkspaceName {
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! Tells the operator that a bound was hit, without a line for each hit.
+//! Warns the operator that a bound was hit, without a line for each hit.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,25 +9,26 @@ use tokio::time::Instant;
 /// Minimum time between two warnings about the same bound.
 const QUIET: Duration = Duration::from_mins(1);
 
-/// Logs the first hit of each bound, and at most one further warning a minute, which counts the hits since.
+/// Logs the first hit of each bound, and then at most one warning a minute, which counts the hits since the last one.
 #[derive(Default)]
 pub struct BoundLog(Mutex<HashMap<&'static str, Hits>>);
 
 struct Hits {
     logged_at: Instant,
-    /// Hits since then that have no line of their own.
+    /// Hits since `logged_at`, which no line has counted yet.
     unlogged: u64,
 }
 
 impl BoundLog {
-    /// Counts a hit of the bound with this name; a setting's name where there is one.
+    /// Counts a hit of the bound with this name, and warns if a line is due. The name is the setting's, where there
+    /// is one.
     pub fn hit(&self, bound: &'static str) {
         if let Some(hits) = self.count(bound, Instant::now()) {
             tracing::warn!(bound, hits, "a bound was hit: clients were refused or had to wait");
         }
     }
 
-    /// The number of hits to log now, if a line is due.
+    /// Counts a hit, and returns the number of hits to log if a line is due.
     fn count(&self, bound: &'static str, now: Instant) -> Option<u64> {
         let mut bounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match bounds.get_mut(bound) {

@@ -13,20 +13,20 @@ pub struct ConnectionCounts {
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One open connection of a network, until this is dropped.
+/// One open connection of a network. Dropping it frees the connection's place.
 pub struct AddressPermit {
     counts: Arc<ConnectionCounts>,
     network: IpAddr,
 }
 
 impl ConnectionCounts {
-    /// With at most `max` open connections of one network; 0 = no limit.
+    /// Bounds each network to `max` open connections; 0 = no limit.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { max, open: Mutex::default() }
     }
 
-    /// Counts one more connection of this client; `None` where its network has the maximum.
+    /// Counts one more connection of this client. Returns `None` where its network has the maximum.
     #[must_use]
     pub fn open(self: &Arc<Self>, client: IpAddr) -> Option<AddressPermit> {
         let network = client_network(client);

@@ -1,4 +1,4 @@
-//! Memory for request bodies and answers on their way, and who may hold how much of it.
+//! Memory budget for request bodies and answers on their way, with a share for each user and client network.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::client_network;
 use crate::domain::UserId;
 
-/// A number of bytes that heads, bodies and answers take from before they grow. A user holds at most 1/8 of it and a client
-/// network at most 1/2, but each at least one body or answer, however large. [`MemoryUse`] has further rules.
+/// A number of bytes that heads, bodies and answers reserve before they grow. A user holds at most 1/8 of it and a
+/// client network at most 1/2. Each may hold at least one body or answer, however large. [`MemoryUse`] has further
+/// rules.
 pub struct MemoryBudget {
     bytes: usize,
     held: Mutex<Held>,
@@ -25,19 +26,19 @@ struct Held {
 enum Account {
     User(UserId),
     Network(IpAddr),
-    /// Heads and unverified bodies from a network. Bodies of its verified users don't count here: they must not keep the next user
-    /// behind the same address out.
+    /// Heads and unverified bodies from a network. Bodies of its verified users don't count here, because they must
+    /// not keep out the next user behind the same address.
     ArrivingFrom(IpAddr),
 }
 
 impl Account {
-    /// The accounts that the bytes of a permit count on.
+    /// Returns the accounts to which a permit's bytes are charged.
     fn all(user: Option<UserId>, network: Option<IpAddr>, purpose: MemoryUse) -> [Option<Self>; 3] {
         let arriving = network.filter(|_| purpose == MemoryUse::Arriving);
         [user.map(Self::User), network.map(Self::Network), arriving.map(Self::ArrivingFrom)]
     }
 
-    /// The divisor of the budget that yields the maximum bytes of this account.
+    /// Returns the divisor of the budget that yields the maximum bytes of this account.
     fn share(self) -> usize {
         match self {
             Self::User(_) | Self::ArrivingFrom(_) => 8,
@@ -46,7 +47,7 @@ impl Account {
     }
 }
 
-/// Who holds memory, as far as it is known.
+/// The user and client that hold memory, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Owner {
     /// The user who signed.
@@ -58,20 +59,20 @@ pub struct Owner {
 /// The use of a permit, which decides how much of the budget it leaves to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryUse {
-    /// A head, or a body whose signature is not verified yet. Leaves a quarter of the budget to answers, and a client network holds
-    /// at most 1/8 of the budget so.
+    /// A head, or a body whose signature is not verified yet. Leaves a quarter of the budget to other uses. A
+    /// client network holds at most 1/8 of the budget this way.
     Arriving,
     /// The body of a verified user. Above 128 KiB it leaves a quarter of the budget to others.
     Body,
-    /// An answer that is admitted before it is made. Above 128 KiB it leaves a quarter of the budget to others, so that many clients
-    /// which don't read their large answers keep nobody from a list.
+    /// An answer that is admitted before it is made. Above 128 KiB it leaves a quarter of the budget to others. So
+    /// clients that don't read their large answers can't block small ones and lists.
     Answer,
-    /// An answer that is already made, such as a list.
+    /// An answer that is already made, such as a list. It may use the whole budget.
     MadeAnswer,
 }
 
 impl MemoryUse {
-    /// Maximum bytes that are not counted: the number of connections bounds these.
+    /// Returns the maximum bytes that are not counted; the number of connections bounds these.
     fn uncounted(self) -> usize {
         match self {
             Self::Arriving | Self::Body => 4 * 1024,
@@ -88,7 +89,7 @@ impl MemoryUse {
     }
 }
 
-/// A part of the budget, given back when this is dropped.
+/// A part of the budget, given back on drop.
 pub struct MemoryPermit {
     budget: Arc<MemoryBudget>,
     user: Option<UserId>,
@@ -98,13 +99,13 @@ pub struct MemoryPermit {
 }
 
 impl MemoryBudget {
-    /// A budget of this many bytes.
+    /// Creates a budget of this many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self { bytes, held: Mutex::default() }
     }
 
-    /// A permit of this owner that holds nothing yet.
+    /// Returns a permit of this owner that holds no bytes yet.
     #[must_use]
     pub fn permit(self: &Arc<Self>, owner: Owner, purpose: MemoryUse) -> MemoryPermit {
         let network = owner.client.map(client_network);
@@ -117,8 +118,9 @@ impl MemoryBudget {
 }
 
 impl MemoryPermit {
-    /// Makes the permit one for so many bytes; `false` where they are not to be had, and nothing has changed.
-    /// More than the whole budget takes the whole budget, so that nothing is refused for ever.
+    /// Grows or shrinks the permit to this many bytes. Returns `false`, and changes nothing, where the budget or a
+    /// share has no room. A size above the whole budget takes the whole budget, so that no request is refused for
+    /// ever.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         let is_counted = bytes > self.purpose.uncounted();
@@ -136,11 +138,11 @@ impl MemoryPermit {
         true
     }
 
-    /// Moves a received body to the account of its verified user; `false` where it exceeds that user's share, and nothing has
-    /// changed.
+    /// Charges a received body to its verified user. Returns `false`, and changes nothing, where it exceeds that
+    /// user's share.
     #[must_use]
     pub fn charge_to(&mut self, user: UserId) -> bool {
-        // Most bodies are small and hold nothing: they need not wait for the lock.
+        // Most bodies are small and hold no bytes, so they skip the lock.
         if self.bytes > 0 {
             let mut held = self.budget.held();
             let account = Account::User(user);
@@ -159,7 +161,7 @@ impl MemoryPermit {
         Account::all(self.user, self.network, self.purpose)
     }
 
-    /// Whether the budget and all shares have room for this permit to hold so many bytes.
+    /// Returns whether the budget and all shares have room for this permit to hold so many bytes.
     fn may_hold(&self, held: &Held, bytes: usize) -> bool {
         let total = self.budget.bytes;
         let leaves_a_quarter = self.purpose.leaves_a_quarter(bytes);
@@ -192,7 +194,7 @@ impl Held {
 
 impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        // Most hold nothing: they need not wait for the lock.
+        // Most permits hold no bytes, so they skip the lock.
         if self.bytes > 0 {
             self.budget.held().replace(self.accounts(), self.bytes, 0);
         }

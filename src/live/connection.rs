@@ -1,7 +1,7 @@
-//! One client that listens: it subscribes, is told what is pending, acknowledges it, and so on.
+//! The connection of a listener: the client subscribes, receives what is pending, acknowledges it, and so on.
 //!
-//! Most listeners are idle at most times, so what is done now and then is boxed: while a listener waits, it takes no
-//! memory for that. `chatserver-load listeners` measures what is left.
+//! Most listeners are idle most of the time, so rare work is boxed and takes no memory while a listener waits.
+//! `chatserver-load listeners` measures the memory that remains.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::signature::SigningKey;
 use crate::stations::TOUCH_AFTER;
 use crate::store;
 
-/// How long the next notification waits for the last one to be acknowledged.
+/// Maximum time that the next notification waits for the last one's acknowledgement, and the delay after a full queue.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// Converses with a client until one of the two ends it.
+/// Serves a listener until the client or the server ends it, then logs the reason and closes the socket.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     app: Arc<App>,
     io: S,
@@ -93,7 +93,7 @@ impl Subscription {
     }
 }
 
-/// A client that is told what is new.
+/// A subscribed client, and how far it was told.
 struct Listening<'a, S> {
     app: &'a Arc<App>,
     socket: &'a mut Socket<S>,
@@ -102,17 +102,17 @@ struct Listening<'a, S> {
     ping: Interval,
     /// Whether there may be something new.
     is_woken: bool,
-    /// How far the client was told on this connection.
+    /// Watermark up to which the client was told on this connection.
     delivered: Option<Watermark>,
-    /// The newest notification.
+    /// Sequence number of the newest notification sent.
     sent: Option<Sequence>,
-    /// Until when the next one waits, for the last one to be acknowledged or for the store to have room.
+    /// End of the wait before the next notification, for the last acknowledgement or for room in the store's queue.
     held_until: Option<Instant>,
-    /// The newest that was acknowledged. Whoever repeats that costs nothing.
+    /// The newest acknowledged sequence number. Repeating it costs nothing.
     acknowledged: Option<Sequence>,
-    /// Whether the client has shown a sign of life since the last ping.
+    /// Whether the client has given a sign of life since the last ping.
     is_heard: bool,
-    /// When the use of the station was last noted.
+    /// Time at which the use of the station was last recorded.
     used_at: Timestamp,
 }
 
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
                     Received::Sign => Box::pin(self.socket.answer()).await?,
                 }
             }
-            // A sign of life that has come counts, though it is read only now.
+            // Comes last: a sign of life that has arrived counts, though it is read only now.
             _ = self.ping.tick() => {
                 if !std::mem::take(&mut self.is_heard) {
                     return Err(End::Slow);
@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         }
     }
 
-    /// Tells what is new, if anything is.
+    /// Sends what is new, if there is anything.
     async fn tell(&mut self) -> Result<(), End> {
         self.is_woken = false;
         let pending = match self.inbox().peek(self.delivered).await {
@@ -197,7 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         Ok(())
     }
 
-    /// An open listener is a use of its station.
+    /// Records that the station is in use, since an open listener is a use of its station. Writes to the store at most
+    /// every [`TOUCH_AFTER`] seconds.
     fn note_use(&mut self) {
         let (user, station, now) = (self.shown.user, self.shown.station, self.app.clock.now());
         self.app.stations.heard(user, station);
@@ -207,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         }
     }
 
-    /// A frame behind the first one.
+    /// Handles a frame after the first one.
     async fn hear(&mut self, frame: &[u8]) -> Result<(), End> {
         match Heard::read(frame).map_err(|error| End::Malformed(error.to_string()))? {
             Heard::Acknowledgement(sequence) => self.acknowledge(sequence).await,
@@ -220,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             return Ok(());
         }
         let is_newest = self.sent == Some(sequence);
-        // The position is read from the database for an older one, which no client sends often.
+        // An older number costs a read of the database, so it counts against the user's rate. No client sends many.
         if !is_newest && self.app.charge(self.shown.user).is_err() {
             return Ok(());
         }
@@ -230,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             self.inbox().acknowledge(sequence).await
         };
         match acknowledged {
-            // What it covers is told again on the next connection.
+            // The next connection is told again what this would have acknowledged.
             Err(store::Error::QueueFull) => return Ok(()),
             acknowledged => acknowledged.map_err(|error| failed(&error))?,
         }
@@ -243,16 +244,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     }
 }
 
-/// What a frame behind the first one says.
+/// The content of a frame after the first one.
 pub(super) enum Heard {
     Acknowledgement(Sequence),
     Ping,
 }
 
 impl Heard {
+    /// Reads a frame after the first one.
+    ///
     /// # Errors
     ///
-    /// Where it is neither.
+    /// [`Error`] where the frame is neither an acknowledgement nor a ping.
     pub(super) fn read(frame: &[u8]) -> Result<Self, Error> {
         let fields = Fields::of_body(frame)?;
         let action: Action = fields.required("action")?;

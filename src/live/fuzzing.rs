@@ -7,8 +7,8 @@ use super::connection::Heard;
 use super::socket::{Received, Socket};
 use super::subscription::Shown;
 
-/// Reads what a client sends after the handshake: frames of a WebSocket, of which the first subscribes and the others
-/// acknowledge or ping. Returns the actions that are well-formed.
+/// Reads what a client sends after the handshake: WebSocket frames, of which the first subscribes and the others
+/// acknowledge or ping. Returns the names of the well-formed actions.
 #[must_use]
 pub fn listener(bytes: &[u8]) -> Vec<&'static str> {
     let runtime = Builder::new_current_thread().enable_time().build();

@@ -1,4 +1,5 @@
-//! Who listens, and how to wake them. Nothing here is the truth: a listener that is woken reads the store.
+//! The registry of listeners and their wake-ups. A wake-up is a hint only: a woken listener reads the truth in the
+//! store.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,16 +16,17 @@ use crate::store::CommitEvent;
 
 /// The listeners of this process.
 pub struct Hub {
-    /// The most listeners of one user.
+    /// Maximum listeners of one user.
     most: usize,
-    /// Sockets that have not subscribed have a pool of their own: whoever has no account can't take a listener's place.
+    /// Sockets that have not subscribed have a pool of their own. Clients without an account can't use up the
+    /// listeners' permits.
     unsubscribed: Arc<Semaphore>,
     subscribed: Arc<Semaphore>,
     users: Mutex<HashMap<UserId, Vec<Listener>>>,
     tasks: TaskTracker,
 }
 
-/// Counts a socket in its pool until this is dropped.
+/// The permit of a socket, given back to its pool when this is dropped.
 pub struct SocketPermit {
     _permit: OwnedSemaphorePermit,
     open: Gauge,
@@ -49,7 +51,7 @@ struct Listener {
     wake_signal: Arc<WakeSignal>,
 }
 
-/// How a listener is woken.
+/// The wake-up of one listener.
 #[derive(Default)]
 pub(super) struct WakeSignal {
     woken: Notify,
@@ -57,19 +59,20 @@ pub(super) struct WakeSignal {
 }
 
 impl WakeSignal {
-    /// Returns when there may be something new. A ring that nobody waits for is kept.
+    /// Waits until there may be something new. A wake-up that arrives while no task waits is kept.
     pub(super) async fn woken(&self) {
         self.woken.notified().await;
     }
 
-    /// Whether another connection has taken the station over.
+    /// Returns whether another connection has taken over the station.
     pub(super) fn is_replaced(&self) -> bool {
         self.is_replaced.load(Ordering::Relaxed)
     }
 }
 
 impl Hub {
-    /// For so many listeners, as many sockets that have not subscribed, and so many listeners of each user.
+    /// Creates a hub for at most `listeners` listeners, as many sockets that have not subscribed, and `most` listeners
+    /// of each user.
     #[must_use]
     pub fn new(listeners: usize, most: usize) -> Self {
         Self {
@@ -81,37 +84,37 @@ impl Hub {
         }
     }
 
-    /// A permit for one more socket that has not subscribed, or `None` where there are too many.
+    /// Returns a permit for one more socket that has not subscribed, or `None` at the limit.
     #[must_use]
     pub fn unsubscribed(&self) -> Option<SocketPermit> {
         SocketPermit::of(&self.unsubscribed, gauge!("chatserver_listeners_unsubscribed"))
     }
 
-    /// A permit for one more listener, or `None` where there are too many.
+    /// Returns a permit for one more listener, or `None` at the limit.
     pub(super) fn subscribed(&self) -> Option<SocketPermit> {
         SocketPermit::of(&self.subscribed, gauge!("chatserver_listeners"))
     }
 
-    /// The tasks of the sockets.
+    /// Returns the tracker of the sockets' tasks.
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
 
-    /// Returns when no socket is left. There will be no further ones.
+    /// Waits until no socket is left. Call it once no further sockets can start.
     pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// The stations at which a user listens.
+    /// Returns the stations at which a user listens.
     #[must_use]
     pub fn stations_of(&self, user: UserId) -> Vec<StationId> {
         let users = self.users();
         users.get(&user).into_iter().flatten().map(|listener| listener.station).collect()
     }
 
-    /// Wakes the listeners of a user, but for one at this station.
+    /// Wakes a user's listeners, except one at station `but`.
     pub fn wake(&self, user: UserId, but: Option<StationId>) {
         for listener in self.users().get(&user).into_iter().flatten() {
             if Some(listener.station) != but {
@@ -120,14 +123,14 @@ impl Hub {
         }
     }
 
-    /// Wakes everybody.
     fn wake_all(&self) {
         for listener in self.users().values().flatten() {
             listener.wake_signal.woken.notify_one();
         }
     }
 
-    /// Wakes those of whom the store tells, for as long as it does.
+    /// Wakes the users of each commit event until the store closes the channel. Wakes all listeners after it lagged
+    /// behind.
     pub async fn follow(&self, mut commit_events: broadcast::Receiver<CommitEvent>) {
         loop {
             match commit_events.recv().await {
@@ -153,7 +156,7 @@ impl Hub {
         Refusal::TooMany { what: "listeners", most: self.most }.into()
     }
 
-    /// Listens for a user at a station, in the place of whoever did so before.
+    /// Registers a listener for a user at a station. Replaces an earlier listener at the same station.
     pub(super) fn enter(
         self: &Arc<Self>,
         user: UserId,
@@ -175,12 +178,12 @@ impl Hub {
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Listener>>> {
-        // Whoever panicked has left nothing half done.
+        // A panic under the lock leaves nothing half done.
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A listener's entry in the hub, until it is dropped.
+/// A listener's entry in the hub, removed when this is dropped.
 pub(super) struct Registration {
     hub: Arc<Hub>,
     user: UserId,

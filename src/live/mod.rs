@@ -1,4 +1,4 @@
-//! Live connections: clients that listen are told at once that there is something new, and read it over HTTP.
+//! Live connections: a client that listens is notified at once of something new, and reads it over HTTP.
 
 mod connection;
 #[cfg(feature = "fuzzing")]

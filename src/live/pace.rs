@@ -1,5 +1,5 @@
-//! How fast a listener's client is read. What comes faster waits in the buffers of the network: the client is slowed down, not
-//! disconnected, and what it is sent goes on.
+//! The rate limit for reading from a listener's client. Excess waits in the buffers of the network as backpressure. The
+//! client is slowed down, not disconnected, and still receives what it is sent.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,31 +8,31 @@ use std::time::Duration;
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Messages, pings and pongs of one client in a second.
+/// Messages, pings and pongs that are read from one client per second.
 const FRAMES_PER_SECOND: u32 = 100;
 
-/// Bytes of one client in a second.
+/// Bytes that are read from one client per second.
 const BYTES_PER_SECOND: u32 = 16 * 1024;
 
-/// A rate with a burst, by the generic cell rate algorithm: one number says all.
+/// A rate limit with a burst, by the generic cell rate algorithm: one instant is its whole state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Time that one unit takes.
     each: Duration,
-    /// How far the count may run ahead.
+    /// The burst: how far `paid_at` may run ahead of the present.
     ahead: Duration,
-    /// When all units so far are paid for.
+    /// Time at which all units so far are paid for.
     paid_at: Instant,
 }
 
 impl Pace {
-    /// Messages, pings and pongs. A client sends one for each notification, at most a few a second.
+    /// Limits messages, pings and pongs. A client sends one for each notification, at most a few per second.
     pub(super) fn of_frames(now: Instant) -> Self {
         Self::new(FRAMES_PER_SECOND, 200, now)
     }
 
-    /// Bytes. Fragments without content make no message, so [`Pace::of_frames`] never sees them: of them this is 2,700 a
-    /// second.
+    /// Limits bytes. Fragments without content make no message, so [`Pace::of_frames`] never sees them. This limit lets
+    /// 2,700 of them through per second.
     pub(super) fn of_bytes(now: Instant) -> Self {
         Self::new(BYTES_PER_SECOND, 64 * 1024, now)
     }
@@ -42,7 +42,7 @@ impl Pace {
         Self { each, ahead: each * burst, paid_at: now }
     }
 
-    /// Counts so many units, and returns until when to wait before the next ones, if at all.
+    /// Counts these units. Returns until when to wait before the next ones, if at all.
     pub(super) fn count(&mut self, units: usize, now: Instant) -> Option<Instant> {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         self.paid_at = self.paid_at.max(now) + self.each * units;
@@ -51,7 +51,7 @@ impl Pace {
     }
 }
 
-/// A stream that is read at a pace.
+/// A stream that is read at a limited rate of bytes.
 pub(super) struct Paced<S> {
     io: S,
     pace: Pace,
@@ -63,8 +63,8 @@ impl<S> Paced<S> {
         Self { io, pace: Pace::of_bytes(Instant::now()), pause: None }
     }
 
-    /// Reads on without a pause, as far as what was sent to an honest client may have crossed what it sends: bytes that are left
-    /// unread when a connection ends reset it.
+    /// Reads up to 512 KiB more without a pause, because bytes left unread at the end of a connection reset it. This
+    /// much of an honest client's data may cross what the server sends.
     pub(super) fn hurry(&mut self) {
         self.pace = Pace::new(BYTES_PER_SECOND, 512 * 1024, Instant::now());
         self.pause = None;
@@ -112,7 +112,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 mod tests {
     use super::*;
 
-    /// When each of so many frames is read that are all there at the same moment, in milliseconds.
+    /// Returns when each of `frames` frames is read, in milliseconds, if all of them are there at the same moment.
     fn read_at(mut pace: Pace, frames: usize, now: Instant) -> Vec<u128> {
         let mut time = now;
         let mut read_at = Vec::new();

@@ -1,4 +1,4 @@
-//! A WebSocket (RFC 6455) that carries frames of text, and the codes that it is closed with.
+//! A WebSocket (RFC 6455) that carries text frames, and its close codes.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use super::pace::{Pace, Paced};
 
-/// The buffer that each socket reads into: our clients' frames take about 300 bytes.
+/// Bytes of each socket's read buffer. Our clients' frames take about 300 bytes.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// The most bytes of a frame and of a message.
+/// Maximum bytes of a frame and of a message.
 const MESSAGE_BYTES: usize = 4096;
 
-/// How long a client may take nothing of what it is sent.
+/// Maximum time of one write to a client.
 const SLOW_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a client may take to close its side.
+/// Maximum time to close a connection, in which the client closes its side.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a conversation over a socket ends (docs/protocol.md#staying).
+/// The reason why a connection ends (docs/protocol.md#staying).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client has gone.
+    /// The client closed, or its connection broke.
     Gone,
-    /// A frame that is not what it must be, or none in time; the words are for the client's developer.
+    /// A malformed frame, or no frame in time. The text is for the client author.
     Malformed(String),
     /// A binary frame.
     Binary,
@@ -38,18 +38,18 @@ pub(super) enum End {
     NotUtf8,
     /// A newer connection listens for the station.
     Replaced,
-    /// The client does not read.
+    /// The client does not read what it is sent, or gave no sign of life since the last ping.
     Slow,
-    /// The user may no longer sign so, or the station is no longer bound.
+    /// The user's signature is no longer valid, or the station is no longer bound.
     Refused,
-    /// The server closes.
+    /// The server shuts down.
     Closing,
-    /// The server failed.
+    /// The server or its store failed.
     Failed,
 }
 
 impl End {
-    /// The code that the connection is closed with.
+    /// Returns the WebSocket close code.
     pub(super) fn code(&self) -> u16 {
         match self {
             Self::Gone => 1000,
@@ -64,7 +64,7 @@ impl End {
         }
     }
 
-    /// The reason that the client and the log are told.
+    /// Returns the reason for the client and for the log.
     pub(super) fn reason(&self) -> &str {
         match self {
             Self::Gone => "the client is gone",
@@ -80,22 +80,22 @@ impl End {
     }
 }
 
-/// What has come in.
+/// A received frame.
 pub(super) enum Received {
     Text(Utf8Bytes),
-    /// A sign of life, which was answered where it must be.
+    /// A sign of life, such as a ping. [`Socket::answer`] sends the answer where one is due.
     Sign,
 }
 
 pub(super) struct Socket<S> {
     stream: WebSocketStream<Paced<S>>,
     pace: Pace,
-    /// Before this, no further frame is read.
+    /// No further frame is read before this time.
     paused_until: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// The server's side of a connection that has been upgraded.
+    /// Takes the server's side of an upgraded connection.
     pub(super) async fn new(io: S) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Self { stream: stream.await, pace: Pace::of_frames(Instant::now()), paused_until: None }
     }
 
-    /// The next frame, once it may be read. Dropping this loses none.
+    /// Receives the next frame once the pace allows it. Cancel safe: dropping the future loses no frame.
     pub(super) async fn receive(&mut self) -> Result<Received, End> {
         if let Some(until) = self.paused_until {
             Box::pin(sleep_until(until)).await;
@@ -143,8 +143,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         within(SLOW_AFTER, self.stream.send(message)).await
     }
 
-    /// Sends the answer to a ping. Whoever has received a sign must do this before receiving more: the answers to a
-    /// client that asks and does not read would fill the memory.
+    /// Sends the answer to a ping. Must follow each [`Received::Sign`] before the next [`Self::receive`]. Otherwise the
+    /// answers to a client that pings but does not read would fill the memory.
     pub(super) async fn answer(&mut self) -> Result<(), End> {
         within(SLOW_AFTER, self.stream.flush()).await
     }
@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.paused_until = None;
     }
 
-    /// Closes the connection, and waits a little for the client to do so too.
+    /// Closes the connection, and waits up to [`CLOSE_WITHIN`] for the client to close too.
     pub(super) async fn close(mut self, end: &End) {
         let mut reason = end.reason();
         // A close frame holds at most 123 bytes of reason (RFC 6455, 5.5).
@@ -166,15 +166,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if end != &End::Gone {
                 self.stream.send(Message::Close(Some(frame))).await?;
             }
-            // What it says is too late, but that it closes is answered, or is the answer.
+            // Later messages are discarded. The client's close frame is answered here, or answers the one sent above.
             while self.stream.next().await.is_some() {}
-            // Bytes that nobody has read would reset the connection, perhaps before the client knows why it ends.
+            // Unread bytes would reset the connection, perhaps before the client knows why it ends.
             let io = self.stream.get_mut();
             io.shutdown().await?;
             while io.read(&mut [0; 256]).await? > 0 {}
             Ok::<_, Error>(())
         };
-        // Whether the client has heard of it or not, the connection ends here.
+        // The connection ends here, even if the client has not closed its side.
         drop(timeout(CLOSE_WITHIN, closing).await);
     }
 }

@@ -1,4 +1,4 @@
-//! The first frame of a listener: who it is for, and what proves that it may listen.
+//! The first frame of a listener: its user and station, and the proof that it may listen.
 
 use std::error::Error as _;
 use std::net::IpAddr;
@@ -18,30 +18,30 @@ use crate::error::Error;
 use crate::fields::Fields;
 use crate::signature::Signed;
 
-/// How long a client may take to subscribe.
+/// Maximum time for a client to subscribe.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a subscription signs as its API.
+/// The API name that a subscription's signature covers.
 const API: &str = "chatlistener";
 
-/// A client that may listen.
+/// A client that may listen, with its entry in the hub.
 pub(super) struct Subscription {
     pub(super) shown: Shown,
     pub(super) registration: Registration,
 }
 
-/// What a client has shown to subscribe.
+/// The fields of a frame that subscribes.
 pub(super) struct Shown {
     pub(super) user: UserId,
     pub(super) station: StationId,
     timestamp: Timestamp,
-    /// The timestamp, and behind an LF the nonce if there is one.
+    /// The timestamp, followed by an LF and the nonce if there is one.
     signed: String,
     signature: Signature,
 }
 
 impl Shown {
-    /// Reads the first frame, which must subscribe.
+    /// Reads the first frame. Any action but `subscribe` is refused.
     pub(super) fn read(frame: &[u8]) -> Result<Self, Error> {
         let fields = Fields::of_body(frame)?;
         let action: Action = fields.required("action")?;
@@ -72,14 +72,14 @@ impl Shown {
         &self.signature
     }
 
-    /// What is kept of the frame, which is accepted once.
+    /// Returns the record of the frame, which is accepted only once.
     fn replay(&self) -> Replay {
         let expires_at = self.timestamp.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into());
         Replay { user: self.user, signature: self.signature, expires_at }
     }
 }
 
-/// What tells two frames of one second apart.
+/// Tells apart two frames of the same second.
 struct Nonce(String);
 
 impl Parse for Nonce {
@@ -92,7 +92,7 @@ impl Parse for Nonce {
     }
 }
 
-/// The action of a frame.
+/// The action of a frame. Any text parses: the code that reads the frame knows the actions.
 pub(super) struct Action(pub(super) String);
 
 impl Parse for Action {
@@ -135,8 +135,9 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Looks at a subscription as at any signed request. An accepted frame takes an earlier listener over, so it is recorded
-/// before. One that is refused for want of room is not recorded, unless the room was lost at the last moment.
+/// Admits a subscription, which is verified like any signed request. An accepted frame replaces an earlier listener, so
+/// it is recorded first. A frame that is refused at a limit is not recorded, unless the limit was reached at the last
+/// moment.
 async fn admit(
     app: &Arc<App>,
     frame: &[u8],
@@ -158,7 +159,6 @@ async fn admit(
     Ok((Subscription { shown, registration }, permit))
 }
 
-/// Verifies the signature and the freshness of a subscription.
 async fn verify(app: &App, frame: &[u8]) -> Result<Shown, Error> {
     let shown = Shown::read(frame)?;
     if !app.verifier.verify(&app.store, &shown.signed(), &shown.signature).await? {

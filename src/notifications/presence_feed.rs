@@ -1,4 +1,4 @@
-//! Whose availability a station is still to be told of.
+//! Presence feed: which friends' availability each station has not been told of yet. It is kept in memory only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -11,53 +11,55 @@ use super::Poll;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
 use crate::domain::{Signature, StationId, Timestamp, UserId};
 
-/// The most users whose stations' news are remembered. A forgotten station is told of every friend again.
+/// Maximum users whose stations' news are remembered. A forgotten station is told of every friend again.
 const USERS: usize = 32_768;
 
-/// The most notifications of a station that may still be acknowledged one by one. Of older ones, what they told is
-/// told again.
+/// Maximum notifications of a station that can still be acknowledged one by one. The news of older ones are sent
+/// again.
 const SENT: usize = 16;
 
-/// Maximum polls of a station within one second that are told apart. Further ones take nothing, so what they tell is told again.
+/// Maximum polls of a station within one second that are told apart. Further polls take nothing, so their news are
+/// sent again.
 const POLLS: usize = 512;
 
 /// The news of all stations that have been told of their friends since the server started.
 pub struct PresenceFeed {
-    /// The most stations of one user.
+    /// Maximum stations of one user.
     most: usize,
     /// When the server started.
     since: Timestamp,
     users: Cache<UserId, Arc<Mutex<Stations>>>,
-    /// Later news have larger marks. One is taken while the stations of the user are locked.
+    /// Counts up: later news have larger versions. A version is taken while the user's stations are locked.
     version: AtomicU64,
 }
 
 /// The stations of one user.
 struct Stations {
     all: Vec<Station>,
-    /// The timestamp from which on polls of a further station take something: those of stations that gave way to others are
-    /// forgotten, and must take nothing when they are sent again.
+    /// Polls of a newly added station take news only from this timestamp on. The polls of evicted stations are
+    /// forgotten, so a repeated one must take nothing.
     taking_since: Timestamp,
 }
 
 struct Station {
     id: StationId,
-    /// Whether all friends were once among the news. Until then, whoever asks reads them.
+    /// Whether all friends were once added to the news. Until then a request reads them from the store.
     has_friends: bool,
-    /// Friends, with the mark of the newest change of each.
+    /// Friends, with the version of the newest change of each.
     news: BTreeMap<UserId, u64>,
-    /// What was sent: the number of each notification, and the newest mark in it.
+    /// Sent notifications: the change number of each, and the newest version in it.
     sent: VecDeque<(i64, u64)>,
-    /// The newest timestamp of its polls, and the signatures of those that have it.
+    /// The newest timestamp of the station's polls.
     polled_at: Timestamp,
     polls: Vec<u64>,
 }
 
 impl Station {
-    /// Whether this poll is new: the same bytes again are told apart by their signature while they are of the newest second,
-    /// and by their timestamp later. Nothing need be stored of the many polls that are told nothing.
+    /// Remembers a poll and returns whether it is new. A repeat is recognized by its signature within the newest
+    /// second, and by its older timestamp later. So the many polls that have nothing to tell need not be stored.
     fn polled(&mut self, poll: &Poll) -> bool {
-        // After the clock was set back, no poll of its future is fresh.
+        // After the wall clock was set back, no poll with such a future timestamp is fresh, so it need not be
+        // remembered.
         let is_passed = self.polled_at > poll.now.plus_seconds(MAX_CLOCK_SKEW_SECONDS.into());
         if poll.timestamp > self.polled_at || is_passed {
             self.polled_at = poll.timestamp;
@@ -73,12 +75,12 @@ impl Station {
         is_new
     }
 
-    /// The mark of the newest change.
+    /// Returns the version of the newest change.
     fn newest(&self) -> u64 {
         self.news.values().copied().max().unwrap_or(0)
     }
 
-    /// The news behind a mark, and the newest mark.
+    /// Returns the news after a version, and the newest version.
     fn news_behind(&self, behind: u64) -> (BTreeSet<UserId>, u64) {
         let news = self.news.iter().filter(|(_, version)| **version > behind);
         (news.map(|(friend, _)| *friend).collect(), self.newest().max(behind))
@@ -86,14 +88,14 @@ impl Station {
 }
 
 impl PresenceFeed {
-    /// Of so many stations of each user at most. Polls that were made before this moment take nothing: an earlier process may have
-    /// answered them.
+    /// Bounds each user to `most` stations. Polls made before `since` take nothing, because an earlier process may
+    /// have answered them.
     #[must_use]
     pub fn new(most: usize, since: Timestamp) -> Self {
         Self { most, since, users: Cache::new(USERS), version: AtomicU64::new(1) }
     }
 
-    /// A friend of this user is seen as something else.
+    /// Records that a user sees a friend's availability change.
     pub fn changed(&self, user: UserId, friend: UserId) {
         let Some(stations) = self.users.get(&user) else { return };
         let mut stations = lock(&stations);
@@ -103,7 +105,7 @@ impl PresenceFeed {
         }
     }
 
-    /// Remembers the news of a station from now on, and says whether its friends are still to be added.
+    /// Starts to remember the news of a station. Returns whether its friends are still to be added.
     pub(super) fn begin(&self, user: UserId, station: StationId) -> bool {
         let none = || Mutex::new(Stations { all: Vec::new(), taking_since: self.since });
         let stations =
@@ -129,12 +131,12 @@ impl PresenceFeed {
         true
     }
 
-    /// Remembers a poll, and says whether it is neither the same bytes again nor older than another one.
+    /// Remembers a poll. Returns `false` where it repeats a poll or is older than the newest one.
     pub(super) fn polled(&self, user: UserId, station: StationId, poll: &Poll) -> bool {
         self.at(user, station, |station| station.polled(poll)).unwrap_or(false)
     }
 
-    /// Adds all friends to the news of a station, unless another has done so meanwhile.
+    /// Adds all friends to the news of a station, unless another request has done so meanwhile.
     pub(super) fn add(&self, user: UserId, station: StationId, friends: &[UserId]) {
         self.at(user, station, |station| {
             if !std::mem::replace(&mut station.has_friends, true) {
@@ -146,14 +148,14 @@ impl PresenceFeed {
         });
     }
 
-    /// All news, and the newest mark.
+    /// Returns all news, and their newest version.
     pub(super) fn news(&self, user: UserId, station: StationId) -> (BTreeSet<UserId>, u64) {
         self.at(user, station, |station| station.news_behind(0)).unwrap_or_default()
     }
 
-    /// The news behind a mark, which are sent with this number, and the newest mark of all. `None` where this
-    /// number, or a later one, was sent without some of them: to acknowledge that one must not acknowledge these,
-    /// so they need another.
+    /// Returns the news after a version, to be sent with this change number, and the newest version of all. Returns
+    /// `None` where this number, or a later one, was sent without some of them. Acknowledging that one must not
+    /// acknowledge these, so they need another number.
     pub(super) fn send(
         &self,
         user: UserId,
@@ -163,7 +165,7 @@ impl PresenceFeed {
     ) -> Option<(BTreeSet<UserId>, u64)> {
         let sent = self.at(user, station, |station| {
             let (news, version) = station.news_behind(behind);
-            // Before the restart this number may have been sent, with none of these news.
+            // This number may have been sent before the restart, without any of these news.
             let (last, last_mark) = station.sent.back().copied().unwrap_or((number, 0));
             if station.sent.is_empty() {
                 station.sent.push_back((number, 0));
@@ -179,11 +181,11 @@ impl PresenceFeed {
             }
             Some((news, version))
         });
-        // Of a station that is forgotten there are no news; the next time it is told of everybody.
+        // A forgotten station has no news here; its next read tells it of every friend.
         sent.unwrap_or_else(|| Some((BTreeSet::new(), behind)))
     }
 
-    /// The station has what was sent up to this number.
+    /// Removes the news that were sent with this change number or an earlier one.
     pub(super) fn acknowledged(&self, user: UserId, station: StationId, number: i64) {
         self.at(user, station, |station| {
             let known = station.sent.iter().filter(|(sent, _)| *sent <= number);
@@ -193,7 +195,7 @@ impl PresenceFeed {
         });
     }
 
-    /// The station has the news up to this mark.
+    /// Removes the news up to this version.
     pub(super) fn forget_news(&self, user: UserId, station: StationId, version: u64) {
         self.at(user, station, |station| station.news.retain(|_, newer| *newer > version));
     }
@@ -214,12 +216,12 @@ impl PresenceFeed {
     }
 }
 
-/// The first 64 bits of a signature.
+/// Returns the first 64 bits of a signature.
 fn number_of(signature: &Signature) -> u64 {
     u64::from_str_radix(&signature.as_str()[..16], 16).expect("hexadecimal characters")
 }
 
 fn lock(stations: &Mutex<Stations>) -> MutexGuard<'_, Stations> {
-    // Whoever panicked has left nothing half done.
+    // A panic leaves no half-made change behind this lock.
     stations.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What users have chosen to be seen as.
+//! The availability that each user has chosen, and the friends that see it.
 
 use super::changes::ids;
 use super::error::Doing as _;
@@ -13,7 +13,7 @@ const CHOSEN: &str = "SELECT availability FROM users WHERE id = $1";
 
 const SET: &str = "UPDATE users SET availability = $2 WHERE id = $1";
 
-/// Whom the user has blocked sees nothing of it.
+/// Friends that the user has blocked are left out: they see none of it.
 const SEEN_BY: &str = "
     SELECT u.availability, coalesce((
         SELECT string_agg(f.friend_id, ',' ORDER BY f.friend_id) FROM friends f
@@ -21,17 +21,17 @@ const SEEN_BY: &str = "
             SELECT 1 FROM blocks b WHERE b.user_id = u.id AND b.blocked_id = f.friend_id)), '')
     FROM users u WHERE u.id = $1";
 
-/// A choice of what to be seen as.
+/// Sets a user's chosen availability.
 #[derive(Clone, Debug)]
 pub struct SetAvailability {
-    /// The user.
+    /// The user whose availability changes.
     pub user: UserId,
-    /// The choice.
+    /// The new choice.
     pub availability: Availability,
 }
 
 impl WriteOp for SetAvailability {
-    /// The choice before it.
+    /// The previous choice.
     type Output = Availability;
     type Refusal = Infallible;
 
@@ -48,21 +48,21 @@ impl WriteOp for SetAvailability {
     }
 }
 
-/// What a user has chosen, and who sees it.
+/// A user's chosen availability and the friends that see it.
 #[derive(Clone, Debug)]
 pub struct SeenBy {
-    /// The choice.
+    /// The user's choice, whether or not the user is reachable.
     pub chosen: Availability,
-    /// The friends whom the user has not blocked.
+    /// The user's friends, without those the user has blocked.
     pub friends: Vec<UserId>,
 }
 
 impl Store {
-    /// What a user has chosen, and who sees it; `None` where there is no such user.
+    /// Returns a user's chosen availability and the friends that see it; `None` if the user does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the read failed.
     pub async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
         let row = sqlx::query_as(SEEN_BY).bind(user.as_str());
         let row: Option<(String, String)> = row

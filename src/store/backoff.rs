@@ -1,40 +1,40 @@
-//! When the writer tries to empty the write-ahead log.
+//! Backoff for the writer's attempts to empty the write-ahead log.
 //!
-//! An attempt holds the writer up for as long as it waits for the reads that are in the log. A read that does not end, such
-//! as a forgotten `sqlite3` shell in a transaction, makes every attempt fail, so attempts become rare.
+//! An attempt blocks the writer while it waits for reads that still use the log. A read that never ends, such as a
+//! forgotten `sqlite3` shell in a transaction, makes every attempt fail. Attempts therefore become rare.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time after the first attempt that has failed; it doubles with each further one.
+/// Delay after the first failed attempt; it doubles with each further failure.
 const LEAST: Duration = Duration::from_secs(2);
 
 const MOST: Duration = Duration::from_mins(1);
 
-/// What the checkpointer has found.
+/// State of the log, as the checkpointer found it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
-    /// The log is to be emptied.
+    /// The log must be emptied.
     pub(super) is_due: bool,
-    /// So much of it can't be moved that a read is in the way for certain.
+    /// The part that can't be checkpointed is so large that a read certainly blocks it.
     pub(super) is_held: bool,
-    /// The last attempt has failed.
+    /// The last attempt failed.
     pub(super) has_failed: bool,
 }
 
-/// What to do about the log.
+/// The next step for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing, for now.
+    /// Do nothing for now.
     Rest,
-    /// Have the writer empty it.
+    /// Have the writer empty the log.
     Attempt,
-    /// Tell the operator what is in the way.
+    /// Warn the operator that a read blocks the log.
     Warn,
 }
 
-/// The attempts to empty a log.
+/// Exponential backoff between attempts: 2 s at first, 1 min at most.
 #[derive(Default)]
 pub(super) struct Backoff {
     rest: Duration,
@@ -66,7 +66,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// Looks twice a second for an hour while a read is in the log; how many attempts and warnings there are.
+    /// Counts the attempts and warnings of an hour, looking twice a second, while a read blocks the log.
     fn in_an_hour(is_held: bool) -> (usize, usize) {
         let (mut backoff, mut now) = (Backoff::default(), Instant::now());
         let (mut attempts, mut warnings, mut has_failed) = (0, 0, false);

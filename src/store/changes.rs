@@ -1,5 +1,5 @@
-//! What has changed for whom: each thing once, with the number of its newest change. How far a station has been
-//! told is a number too, so what it is still to be told is a query, which survives restarts.
+//! The change log: for each user every changed subject once, with the number of its newest change. A station's position
+//! is such a number too. So pending changes are a query, not a queue, and survive a restart.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use crate::domain::{
 };
 use crate::store::WriteError;
 
-/// All changes of one transaction that concern a user share the user's next number.
+/// Advances each user's counter by one. All changes of a transaction that concern a user share that number.
 static NUMBER: ManyRows = ManyRows::new(
     "INSERT INTO change_numbers (user_number, newest)
      SELECT column1, 1 FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL
@@ -25,7 +25,8 @@ static NUMBER: ManyRows = ManyRows::new(
     1,
 );
 
-/// A change that was made elsewhere than the newest one so far pushes that one's number aside.
+/// Keeps two numbers: of the newest change, and of the newest one made elsewhere than at that change's station. A
+/// change from another station than the last one moves the last number to `other_number`.
 static RECORD: ManyRows = ManyRows::new(
     "WITH incoming (user_number, kind, subject, station, is_others) AS (VALUES {rows})
      INSERT INTO changes (user_number, kind, subject, number, station, other_number)
@@ -43,23 +44,23 @@ static RECORD: ManyRows = ManyRows::new(
     5,
 );
 
-/// The numbers of users.
+/// Looks up the numbers of users.
 static USERS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(u.id, ' ', u.number), ',')
      FROM (VALUES {rows}) AS named JOIN users u ON u.id = named.column1",
     1,
 );
 
-/// The numbers of conversations.
+/// Looks up the numbers of conversations.
 static CONVERSATIONS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(c.id, ' ', c.number), ',')
      FROM (VALUES {rows}) AS named JOIN conversations c ON c.id = named.column1",
     1,
 );
 
-/// What a station is to be told behind `$3`, or where that is NULL behind its position. One that has no position
-/// is told of everything, former friends included: it may have been told of them, and not have said so. `since`
-/// is that bound, `mine` what has changed behind it at other stations.
+/// What is pending for a station after `since`: the larger of `$3` and the station's position. With neither, everything
+/// is pending (`is_first`), former friends included: the client may have received them without acknowledging. `mine`
+/// holds the changes after `since` that were made at other stations.
 const PENDING: &str = r#"
 WITH station AS (
     SELECT u.id AS user_id, u.number AS user_number, u.api_key, s.position,
@@ -93,8 +94,8 @@ SELECT api_key, newest, position,
                  WHERE mine.kind = 2 AND u.number = mine.subject), '')
 FROM station"#;
 
-/// The position never falls and never runs ahead of what there is: a client may remember an answer that the
-/// database, restored from a backup, does not.
+/// Advances positions. A position never decreases and never exceeds the user's newest number: a client may remember an
+/// answer that a database restored from a backup does not.
 static MOVE: ManyRows = ManyRows::new(
     "WITH told (user_id, station_id, position) AS (
          SELECT column1, column2, max(column3) FROM (VALUES {rows}) AS incoming
@@ -118,17 +119,16 @@ const POSITION: &str = "
 
 const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_number = $1";
 
-/// The numbers that stand for ids in these tables. They never change.
+/// Cache of the numbers that stand for IDs in these tables. They never change.
 #[derive(Default)]
 struct Numbers {
     users: HashMap<UserId, i64>,
     conversations: HashMap<ConversationId, i64>,
 }
 
-/// Records the changes of one transaction, with the numbers that are known already.
+/// Records the changes of one transaction. Numbers that the caller knows already save a lookup.
 #[derive(Default)]
 pub(super) struct ChangeLog {
-    /// The changes.
     pub(super) set: ChangeSet,
     known: Numbers,
 }
@@ -140,17 +140,17 @@ impl From<ChangeSet> for ChangeLog {
 }
 
 impl ChangeLog {
-    /// The number of a user, who need not be looked up then.
+    /// Supplies the number of a user, which saves its lookup.
     pub(super) fn know_user(&mut self, user: UserId, number: i64) {
         self.known.users.insert(user, number);
     }
 
-    /// The number of a conversation, which need not be looked up then.
+    /// Supplies the number of a conversation, which saves its lookup.
     pub(super) fn know_conversation(&mut self, conversation: ConversationId, number: i64) {
         self.known.conversations.insert(conversation, number);
     }
 
-    /// Numbers the changes, and notifies the users once they are committed.
+    /// Numbers and stores the changes, and wakes up the users' listeners after the commit.
     pub(super) async fn record(mut self, tx: &mut WriteTx) -> Result<(), Error> {
         self.look_up(tx).await?;
         for (user, _, origin) in self.set.iter() {
@@ -170,7 +170,7 @@ impl ChangeLog {
         Ok(())
     }
 
-    /// Finds the numbers that are not known.
+    /// Looks up the numbers that are not known yet.
     async fn look_up(&mut self, tx: &mut WriteTx) -> Result<(), Error> {
         let Numbers { users, conversations } = &mut self.known;
         let mut unknown_users = Vec::new();
@@ -193,7 +193,7 @@ impl ChangeLog {
     }
 }
 
-/// A row of `changes`, but for its number.
+/// A row of `changes`, without the number that the statement adds.
 struct Row {
     user: i64,
     kind: i64,
@@ -202,7 +202,7 @@ struct Row {
 }
 
 impl Numbers {
-    /// `None` where there is no such user or conversation.
+    /// Returns `None` if the user or conversation does not exist.
     fn row(&self, (user, subject, origin): (UserId, Subject, Origin)) -> Option<Row> {
         let (kind, subject) = match subject {
             Subject::Conversation(id) => (1, *self.conversations.get(&id)?),
@@ -213,7 +213,7 @@ impl Numbers {
     }
 }
 
-/// The numbers of these ids.
+/// Looks up the numbers of these IDs, skipping IDs that do not exist.
 async fn numbers<T: Parse>(
     tx: &mut WriteTx,
     statement: &'static ManyRows,
@@ -250,49 +250,50 @@ fn record_rows(tx: &mut WriteTx, rows: &[Row]) {
     });
 }
 
-/// What stands for a station where its changes are noted: 63 bits of a hash, as its client has chosen the id, and never 0,
-/// which stands for none.
+/// Returns the 63-bit hash that stands for a station in `changes`. Hashed because clients choose their stations'
+/// IDs. Never 0, which stands for no station.
 fn bits(station: &StationId) -> i64 {
     (hash(station.as_str()) & i64::MAX).max(1)
 }
 
-/// What a station is still to be told.
+/// Changes that a station has not been notified of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// The key that the user signs with.
     pub api_key: ApiKey,
-    /// The number of the user's newest change: all of this is told with it, and nothing newer.
+    /// The number of the user's newest change. This answer covers all changes up to it and none after.
     pub newest: i64,
-    /// How far the station has been told; `None` before the first time.
+    /// The change number up to which the station was notified; `None` before the first time.
     pub position: Option<i64>,
-    /// Ids of conversations in ascending order: JSON strings, separated by commas.
+    /// IDs of changed conversations in ascending order: JSON strings, separated by commas.
     pub conversations: WireText,
     /// Whether the user's lists have changed.
     pub lists: bool,
-    /// All friends, where everything was asked for.
+    /// All friends, if the query asks for them or everything is pending; else empty.
     pub all_friends: Vec<UserId>,
-    /// Friends who came, went, or changed otherwise than in their availability.
+    /// Friends that came, went, or changed in anything but their availability.
     pub friends: Vec<UserId>,
 }
 
 impl Pending {
-    /// Whether nothing has changed that is stored.
+    /// Whether no stored change is pending. Ignores `all_friends`.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.conversations.is_empty() && !self.lists && self.friends.is_empty()
     }
 }
 
-/// Asks what a station is still to be told.
+/// Query for what is pending for a station.
 #[derive(Clone, Copy, Debug)]
 pub struct PendingQuery {
-    /// The user.
+    /// The user of the station.
     pub user: UserId,
-    /// The station.
+    /// The station to notify.
     pub station: StationId,
-    /// A number up to which the station has been told, whatever its position.
+    /// Change number already delivered to the station. The query starts after this or the position, whichever is
+    /// larger.
     pub delivered_up_to: Option<i64>,
-    /// Whether all friends are to be named.
+    /// Whether to list all friends.
     pub all_friends: bool,
 }
 
@@ -324,19 +325,19 @@ impl PendingQuery {
     }
 }
 
-/// Ids that a statement has written with commas between them.
+/// Parses user IDs that a statement has joined with commas.
 pub(super) fn ids(text: &str) -> Result<Vec<UserId>, Error> {
     text.split(',').filter(|id| !id.is_empty()).map(stored).collect()
 }
 
-/// Reads what a station is still to be told, and moves its position behind it.
+/// Reads what is pending for a station and advances its position in the same transaction.
 struct TakePending(PendingQuery);
 
 impl WriteOp for TakePending {
     type Output = Option<Pending>;
     type Refusal = Infallible;
 
-    /// A cancelled poll must not move the position.
+    /// A cancelled poll must not advance the position.
     const IS_FOR_ITS_ANSWER: bool = true;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Self::Output, WriteError<Infallible>> {
@@ -350,12 +351,12 @@ impl WriteOp for TakePending {
     }
 }
 
-/// A station has been told up to this number.
+/// Advances a station's position to this number.
 pub(super) struct Acknowledge {
     user: UserId,
     station: StationId,
     number: i64,
-    /// Whether it may go with what comes next.
+    /// Whether it may wait up to 20 ms for other changes to share its commit.
     is_deferrable: bool,
 }
 
@@ -379,7 +380,7 @@ fn move_to(tx: &mut WriteTx, all: &[&Acknowledge]) {
     });
 }
 
-/// Takes a number for what is told but not stored.
+/// Allocates a change number for a notification that is not stored, or returns 0 if the user does not exist.
 struct TakeNumber(UserId);
 
 impl WriteOp for TakeNumber {
@@ -396,17 +397,18 @@ impl WriteOp for TakeNumber {
 }
 
 impl Store {
-    /// What a station is still to be told, or `None` where the user is disabled or the station not bound.
+    /// Returns what is pending for a station; `None` if the user is disabled or the station is not bound.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the read failed.
     pub async fn pending(&self, asked: &PendingQuery) -> Result<Option<Pending>, Error> {
         let mut reads = self.reader().await?;
         asked.read(&mut reads).await
     }
 
-    /// The same, and moves the position of the station behind it, once for this request.
+    /// Returns what is pending like [`Self::pending`], and advances the station's position past it, at most once per
+    /// signed request.
     ///
     /// # Errors
     ///
@@ -419,11 +421,11 @@ impl Store {
         self.write(OncePerSignature { replay, change: TakePending(query) }).await
     }
 
-    /// Whether this number is behind the station's position, and of a change that has been made.
+    /// Whether this number is greater than the station's position and at most the user's newest change.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the read failed.
     pub async fn is_news(
         &self,
         user: UserId,
@@ -438,7 +440,7 @@ impl Store {
         Ok(position.is_some_and(|(position, newest)| position < number && number <= newest))
     }
 
-    /// Takes the station for told up to this number, unless it is further already.
+    /// Advances the station's position to this number, unless it is there or further already.
     ///
     /// # Errors
     ///
@@ -452,7 +454,8 @@ impl Store {
         self.writer.acknowledge(Acknowledge { user, station, number, is_deferrable: false }).await
     }
 
-    /// The same, together with the next change that does not wait, or with none after a moment.
+    /// Advances the position like [`Self::acknowledge`], in the commit of the next change. Without one it commits alone
+    /// after about 20 ms.
     ///
     /// # Errors
     ///
@@ -466,11 +469,11 @@ impl Store {
         self.writer.acknowledge(Acknowledge { user, station, number, is_deferrable: true }).await
     }
 
-    /// A change number for what is told but not stored.
+    /// Allocates a change number for a notification that is not stored; 0 if the user does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error`] where none was taken.
+    /// [`Error`] where none was allocated.
     pub async fn take_number(&self, user: UserId) -> Result<i64, Error> {
         Ok(self.write(TakeNumber(user)).await?)
     }

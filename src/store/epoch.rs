@@ -1,4 +1,4 @@
-//! The epoch of a database: what tells a database that was restored from a backup from the one before.
+//! The epoch of a database, which distinguishes a database restored from a backup from its predecessor.
 
 use sqlx::SqliteConnection;
 
@@ -6,17 +6,17 @@ use crate::domain::Timestamp;
 
 const EPOCH: &str = "SELECT id, began_at FROM epoch";
 
-/// Every station is told everything again: what it was told of may be gone.
+/// Resets all positions, so every station is notified of everything again: what it was told of may be gone.
 const BEGIN: &str = "
     UPDATE epoch SET id = lower(hex(randomblob(8))), began_at = $1;
     UPDATE stations SET position = NULL";
 
-/// The name of the epoch and when it began.
+/// The name of an epoch and the time at which it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
-    /// 16 hexadecimal characters, random.
+    /// 16 random hexadecimal characters.
     pub id: String,
-    /// The second of the restore; 1970-01-01 00:00:00 where nothing was ever restored.
+    /// The second of the restore; 1970-01-01 00:00:00 if nothing was ever restored.
     pub began_at: Timestamp,
 }
 
@@ -28,7 +28,7 @@ impl Epoch {
         Ok(Self { id, began_at })
     }
 
-    /// Begins another one in a database that nobody else has open.
+    /// Begins a new epoch. No other connection may have the database open.
     pub(super) async fn begin(
         connection: &mut SqliteConnection,
         now: Timestamp,

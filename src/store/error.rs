@@ -1,4 +1,4 @@
-//! What can go wrong in the store.
+//! Errors of the store.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,14 +10,14 @@ use sqlx::migrate::MigrateError;
 use super::{DatabaseFile, LockHolder};
 use crate::domain::{Parse as _, Refusal};
 
-/// Set once a read or a change has found the database damaged. It is static because errors are made in many places, and a
-/// process that serves has one database.
+/// Set once a read or write finds the database damaged. It is static because errors are made in many places, and a
+/// serving process has one database.
 static IS_DAMAGED: AtomicBool = AtomicBool::new(false);
 
-/// A read or a change that did not happen. Nothing of a change that fails is kept.
+/// A failed read or write. A failed write leaves nothing behind.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The writer's queue is full: the caller may try again later.
+    /// The writer's queue is full. A later retry may succeed.
     #[error("the queue of the writer is full")]
     QueueFull,
     /// The disk is nearly full, and the change would grow the data.
@@ -25,9 +25,9 @@ pub enum Error {
         "the disk has {free} bytes free, and limits.disk_reserve_bytes keeps {reserve} for changes that don't grow the data"
     )]
     StorageFull {
-        /// Bytes that are free.
+        /// Free bytes on the disk.
         free: u64,
-        /// Bytes that are kept free.
+        /// Bytes reserved for changes that don't grow the data.
         reserve: u64,
     },
     /// The store is shutting down, or its writer has ended.
@@ -36,9 +36,9 @@ pub enum Error {
     /// The database refused or failed.
     #[error("the database failed while {doing}")]
     Database {
-        /// What was being done.
+        /// The failed operation, as text after "while".
         doing: &'static str,
-        /// Why it failed.
+        /// The error of SQLite or of decoding.
         #[source]
         source: Arc<sqlx::Error>,
     },
@@ -67,7 +67,7 @@ impl From<Refusal> for WriteError {
     }
 }
 
-/// Of a write that no rule refuses.
+/// Converts the error of a write that no rule refuses.
 impl From<WriteError<Infallible>> for Error {
     fn from(error: WriteError<Infallible>) -> Self {
         match error {
@@ -78,7 +78,8 @@ impl From<WriteError<Infallible>> for Error {
 }
 
 impl Error {
-    /// Whether it is the same for every change: another process has kept the database, or it can't be opened.
+    /// Whether every change or query of a batch would fail alike: another process keeps the database locked, or the
+    /// writer has stopped. Retrying one at a time is then useless.
     pub(super) fn is_for_all(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_busy(source),
@@ -87,7 +88,7 @@ impl Error {
         }
     }
 
-    /// Why a change failed, in one of a few words: a label of metrics. See <https://sqlite.org/rescode.html>.
+    /// Returns the cause of a failure as one of a few words, for a metric label. See <https://sqlite.org/rescode.html>.
     pub(super) fn cause(&self) -> &'static str {
         const CAUSES: [(i32, &str); 9] = [
             (5, "busy"),
@@ -112,14 +113,14 @@ impl Error {
         }
     }
 
-    /// Rows contradict each other.
+    /// Creates the error for rows that contradict each other, and marks the database as damaged.
     pub(super) fn contradiction(doing: &'static str, sentence: &'static str) -> Self {
         let source = sqlx::Error::Decode(sentence.into());
         note_damage(doing, &source);
         Self::Database { doing, source: Arc::new(source) }
     }
 
-    /// A column holds something else than what is written there.
+    /// Creates the error for a column value that this program does not write.
     pub(super) fn not_as_stored(expected: &str) -> Self {
         let sentence = format!("a column holds something else than {expected}");
         let source = Arc::new(sqlx::Error::Decode(sentence.into()));
@@ -127,9 +128,10 @@ impl Error {
     }
 }
 
-/// Says what was being done when a statement failed.
+/// Adds the failed operation to the error of a statement.
 pub(super) trait Doing<T> {
-    /// The result, with the words "while {doing}" in its error.
+    /// Turns the error into [`Error::Database`] with "while {doing}". Also marks the database as damaged if the error
+    /// says so.
     fn doing(self, doing: &'static str) -> Result<T, Error>;
 }
 
@@ -150,62 +152,62 @@ pub enum OpenError {
     /// The URL names no SQLite file.
     #[error("{url:?} must be {}", DatabaseFile::EXPECTED)]
     Url {
-        /// The URL as it was given.
+        /// The URL as given.
         url: String,
     },
-    /// There is no database, and none is to be created.
+    /// There is no database, and this command does not create one.
     #[error(
         "there is no database at {path}: `chatserver serve`, `migrate`, `restore` and `user add` create one"
     )]
     Missing {
-        /// The path of the file.
+        /// The absolute path of the missing file.
         path: String,
     },
-    /// The path is not the one of a regular file.
+    /// The path does not lead to a regular file.
     #[error("{path} is {found}: the database must be a regular file")]
     NoRegularFile {
-        /// The path.
+        /// The path of the database.
         path: String,
-        /// What there is.
+        /// The kind of file found there, in words.
         found: &'static str,
     },
-    /// The file has other names, under which another server could open it.
+    /// The file has several hard links. Another server could open it under another name.
     #[error(
         "the database {path} is a file with several names ({names} hard links): its log and its lock belong to one name. Keep \
          the name that has a -wal beside it, if one has, and remove the others"
     )]
     SeveralNames {
-        /// The path.
+        /// The path of the database.
         path: String,
-        /// How many names the file has.
+        /// The number of hard links.
         names: u64,
     },
-    /// There is a file that can't be opened.
+    /// The file exists and can't be opened.
     #[error("the database {path} can't be opened: {source}{}", advice(source))]
     Unusable {
-        /// The path of the file.
+        /// The path of the database.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file could not be created.
     #[error("the database {path} can't be created: {source}{}", advice(source))]
     Create {
-        /// The path of the file.
+        /// The path of the database.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// A server has the database, or a command that needs it to itself.
+    /// A server, or a command that needs the database to itself, holds the lock.
     #[error("the database {path} is in use by {holder}")]
     InUse {
         /// The path of the database.
         path: String,
-        /// The process that has it.
+        /// The process that holds the lock.
         holder: LockHolder,
     },
-    /// A program that is no server has the database open.
+    /// A program other than a server has the database open.
     #[error(
         "another program has the database {path} open, such as a command or an sqlite3 shell: end it first"
     )]
@@ -213,25 +215,25 @@ pub enum OpenError {
         /// The path of the database.
         path: String,
     },
-    /// The file of the lock can't be created, locked or written.
+    /// The lock file can't be created, locked or written.
     #[error("the lock file {path} can't be used: {source}{}", advice(source))]
     Lock {
         /// The path of the lock file.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
     /// The file is no database, or SQLite could not open it.
     #[error("the database {path} can't be opened: {source}{}", sqlite_advice(sqlite_code(source)))]
     Open {
-        /// The path of the file.
+        /// The path of the database.
         path: String,
-        /// Why.
+        /// The error of SQLite.
         #[source]
         source: sqlx::Error,
     },
-    /// The write-ahead log is not of this database, or the disk has lost something.
+    /// The write-ahead log belongs to another database, or the disk has lost data.
     #[error(
         "the database {path} and its write-ahead log {path}-wal don't belong together: {found}. A copy that was put over the \
          file of a server that was killed does this. Keep copies of both files. Then put the original file back, or \
@@ -240,58 +242,58 @@ pub enum OpenError {
     Mixed {
         /// The path of the database.
         path: String,
-        /// What contradicts what.
+        /// The contradiction found, in words.
         found: String,
     },
-    /// The schema is one of an earlier version of this program.
+    /// The schema is from an earlier version of this program.
     #[error(
         "the database {path} has an older schema ({found} of {known} migrations): run `chatserver migrate`"
     )]
     OlderSchema {
-        /// The path of the file.
+        /// The path of the database.
         path: String,
-        /// How many migrations the database has.
+        /// The number of migrations that the database has.
         found: usize,
-        /// How many migrations this program has.
+        /// The number of migrations that this program has.
         known: usize,
     },
-    /// The schema is not one that this program knows.
+    /// The schema is unknown to this program.
     #[error("the database {path} was made by a newer version of chatserver, or by another program")]
     UnknownSchema {
-        /// The path of the file.
+        /// The path of the database.
         path: String,
     },
-    /// The database could not be written anew; it is as it was.
+    /// The database could not be compacted and is unchanged.
     #[error("the database {path} can't be compacted and is as it was")]
     Compact {
-        /// The path of the file.
+        /// The path of the database.
         path: String,
-        /// Why.
+        /// The error of SQLite.
         #[source]
         source: sqlx::Error,
     },
-    /// A migration failed; none of it was kept.
+    /// A migration failed and was rolled back.
     #[error(
         "the database {path} can't be migrated: {source}{}",
         sqlite_advice(code_of_migration(source))
     )]
     Migrate {
-        /// The path of the file.
+        /// The path of the database.
         path: String,
-        /// Why.
+        /// The error of the migration.
         #[source]
         source: MigrateError,
     },
 }
 
 impl OpenError {
-    /// Whether another connection was in the way, so that it is worth trying again.
+    /// Whether another connection was in the way, so a retry may succeed.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Open { source, .. } if is_busy(source))
     }
 }
 
-/// What an operator can do about a file that can't be opened or made.
+/// Returns what an operator can do about a file that can't be opened or created.
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => "; create its folder first",
@@ -306,7 +308,7 @@ const PERMISSIONS: &str = "; the user who runs this must be able to read and wri
 
 const FULL: &str = "; the disk is full: make room on it and start again";
 
-/// What an operator can do about a code of SQLite.
+/// Returns what an operator can do about a result code of SQLite.
 fn sqlite_advice(code: Option<i32>) -> &'static str {
     const SQLITE_READONLY: i32 = 8;
     const SQLITE_IOERR: i32 = 10;
@@ -331,7 +333,7 @@ fn code_of_migration(error: &MigrateError) -> Option<i32> {
     }
 }
 
-/// Whether a read or a change has found the database damaged.
+/// Whether a read or write has found the database damaged.
 pub(super) fn is_damaged() -> bool {
     IS_DAMAGED.load(Ordering::Relaxed)
 }
@@ -347,11 +349,11 @@ fn note_damage(doing: &'static str, error: &sqlx::Error) {
     }
 }
 
-/// Whether SQLite has found a page, or the whole file, to be none of a database.
+/// Whether SQLite found a malformed page, a file that is no database, or a checksum error of the file system.
 pub(super) fn is_of_damage(error: &sqlx::Error) -> bool {
     const SQLITE_CORRUPT: i32 = 11;
     const SQLITE_NOTADB: i32 = 26;
-    // The file system's own checksums.
+    // Reported when the file system's own checksums don't match.
     const SQLITE_IOERR_CORRUPTFS: i32 = 8458;
     sqlite_code(error).is_some_and(|code| {
         matches!(code & 0xff, SQLITE_CORRUPT | SQLITE_NOTADB) || code == SQLITE_IOERR_CORRUPTFS
@@ -360,11 +362,11 @@ pub(super) fn is_of_damage(error: &sqlx::Error) -> bool {
 
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     const SQLITE_BUSY: i32 = 5;
-    // The low byte of SQLite's extended codes is the kind of the error.
+    // The low byte of an extended result code is the primary result code.
     sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
-/// SQLite's extended code of an error that it has told of.
+/// Returns SQLite's extended result code, or `None` if the error is not from SQLite.
 pub(super) fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! The database file and the three kinds of connections to it.
+//! The database file and the kinds of connections to it.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -16,14 +16,15 @@ use super::error::is_busy;
 use super::{BUSY_TIMEOUT, OpenError, Schema};
 use crate::domain::Parse;
 
-/// What is kept of the file of the write-ahead log: 128 MiB. From the half of that on the log is emptied, so it stays about
-/// below, unless much is written at once, or a read that does not end, such as a backup by another program, is in the way.
+/// Bytes of the write-ahead log file that are kept: 128 MiB. The log is emptied from half of that on, so it usually
+/// stays below. Large bursts of writes, or a read that does not end, such as a backup by another program, let it grow
+/// further.
 pub(super) const WAL_BYTES: u64 = 128 * 1024 * 1024;
 
-/// How long to wait for other programs to close the database where a command needs it alone.
+/// How long a command that needs the database alone waits for other programs to close it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where an SQLite database stands.
+/// The location of an SQLite database.
 #[derive(Clone, Debug)]
 pub struct DatabaseFile {
     path: PathBuf,
@@ -48,41 +49,41 @@ impl Parse for DatabaseFile {
     }
 }
 
-/// The database file, as it was opened before all connections.
+/// The database file, opened before all connections.
 pub(super) struct OpenedFile {
     pub(super) file: File,
-    /// Whether there was none before.
+    /// Whether opening it created the file.
     is_new: bool,
 }
 
 impl DatabaseFile {
-    /// The database at a path that need not be text.
+    /// Names the database at a path, which need not be UTF-8.
     pub(super) fn at(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    /// The path of the file.
+    /// The path as given; it may be relative or a symbolic link.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of its write-ahead log: SQLite puts it beside the file that a symbolic link leads to.
+    /// The path of the write-ahead log. SQLite puts it beside the target of a symbolic link.
     pub(super) fn wal(&self) -> PathBuf {
         self.sibling("-wal")
     }
 
-    /// Whether there is a log with anything in it: the last stop was not in order, or another process has the file open.
+    /// Whether there is a non-empty log: the last shutdown was not clean, or another process has the file open.
     pub(super) fn has_log(&self) -> bool {
         self.wal().metadata().is_ok_and(|log| log.len() > 0)
     }
 
-    /// The path of the shared index of its log.
+    /// The path of the log's shared-memory index.
     pub(super) fn shm(&self) -> PathBuf {
         self.sibling("-shm")
     }
 
-    /// The path of a file beside the database, whatever links lead there.
+    /// Returns the path of a file beside the database, with symbolic links resolved.
     pub(super) fn sibling(&self, suffix: &str) -> PathBuf {
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let mut sibling = path.into_os_string();
@@ -90,9 +91,10 @@ impl DatabaseFile {
         sibling.into()
     }
 
-    /// Opens the file, and creates it where there is none, readable for its owner alone; SQLite gives `-wal` and `-shm` the
-    /// same mode. It is to be opened before all connections, to hear of each flush that fails, and closed after them: with it
-    /// go the locks of the whole process on it (fcntl(2)).
+    /// Opens the file, or creates it with mode 0600. SQLite gives `-wal` and `-shm` the same mode.
+    ///
+    /// Open it before all connections, so that every failed fsync is reported to it. Close it after them: closing it
+    /// drops all locks of the process on the file (fcntl(2)).
     pub(super) fn open(&self, schema: Schema) -> Result<OpenedFile, OpenError> {
         let is_there = self.look()?.is_some();
         if !is_there && !schema.creates() {
@@ -104,16 +106,17 @@ impl DatabaseFile {
         Ok(OpenedFile { file, is_new: !is_there })
     }
 
-    /// Returns the metadata whose owner is that of the database: the file's, or the folder's where there is no file yet.
+    /// Returns the metadata whose owner is that of the database: the file's, or the folder's if there is no file yet.
     pub(super) fn owner(&self) -> Option<Metadata> {
         let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
         let folder = folder.unwrap_or(Path::new("."));
         fs::metadata(&self.path).or_else(|_| fs::metadata(folder)).ok()
     }
 
-    /// What there is at the path, which must be a regular file or nothing. A FIFO would be waited for without an end. Through a
-    /// link that leads nowhere a file could be made, but its lock would have another name before that than after it. A file
-    /// with two names would have two logs and two locks, since these go by the name.
+    /// Returns the metadata of the file, or `None` if there is none. Refuses anything but a regular file with one name.
+    ///
+    /// Opening a FIFO would block forever. Creating a file through a dangling link would change the name of its lock. A
+    /// file with two names would have two logs and two locks, since these go by the name.
     pub(super) fn look(&self) -> Result<Option<Metadata>, OpenError> {
         match fs::metadata(&self.path) {
             Ok(found) if found.is_file() && found.nlink() > 1 => {
@@ -148,12 +151,12 @@ impl DatabaseFile {
         }
     }
 
-    /// The path from the root on: what an operator who has mistaken the working directory needs to see.
+    /// Returns the absolute path, which shows an operator a mistaken working directory.
     pub(super) fn absolute(&self) -> String {
         std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()).display().to_string()
     }
 
-    /// Tells the log which database was opened, and whether others than its owner can use it.
+    /// Logs which database was opened, and warns if other users of the machine can access it.
     pub(super) fn log_opened(&self, opened: &OpenedFile) {
         let path = self.absolute();
         tracing::info!(path, created = opened.is_new, "opened the database");
@@ -168,15 +171,17 @@ impl DatabaseFile {
         }
     }
 
-    /// A connection that leaves the file as it is: it may turn out to be somebody else's. Beside a log it is read-only, and so
-    /// can't take the lock under which SQLite moves the log into the file when the last connection is closed. Without a log it
-    /// may write, since a read-only one can't roll back what a `-journal` holds.
+    /// Opens a connection that leaves the file unchanged: the file may not be a database of this program.
+    ///
+    /// Beside a log the connection is read-only. It then can't take the lock under which SQLite checkpoints the log
+    /// when the last connection closes. Without a log it may write, since a read-only connection can't roll back a
+    /// `-journal`.
     pub(super) async fn connect_to_look(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.options_plainly().read_only(self.has_log()).pragma("query_only", "1");
         options.connect().await.map_err(|source| self.failed(source))
     }
 
-    /// A connection without the settings of a store.
+    /// Opens a connection without the settings of a store.
     pub(super) async fn connect_plainly(&self) -> Result<SqliteConnection, OpenError> {
         self.options_plainly().connect().await.map_err(|source| self.failed(source))
     }
@@ -186,13 +191,13 @@ impl DatabaseFile {
         options.busy_timeout(BUSY_TIMEOUT).disable_statement_logging()
     }
 
-    /// The only connection to a database: with these settings it waits a moment for others to close theirs, see
+    /// Options for a database's only connection. It waits up to 1 s for other connections to close; see
     /// [`Self::failed_alone`].
     pub(super) fn options_alone(&self) -> SqliteConnectOptions {
         self.options_plainly().busy_timeout(PATIENCE)
     }
 
-    /// Why the only connection failed: others may have the database open.
+    /// Returns why the only connection failed: [`OpenError::OpenElsewhere`] if another program has the database open.
     pub(super) fn failed_alone(&self, source: sqlx::Error) -> OpenError {
         if is_busy(&source) {
             OpenError::OpenElsewhere { path: self.absolute() }
@@ -201,24 +206,26 @@ impl DatabaseFile {
         }
     }
 
-    /// A connection that may write. Its log is checkpointed by the store's own task, never by a commit.
+    /// Opens a connection that may write. The store's own task checkpoints the log, never a commit.
     pub(super) async fn connect_writer(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.writer_options();
         options.connect().await.map_err(|source| self.failed(source))
     }
 
-    /// The same, for an empty file: the database is made for giving free pages back to the file system.
+    /// Opens a writing connection to an empty file, with incremental auto-vacuum: free pages can be given back to the
+    /// file system.
     pub(super) async fn connect_first(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.writer_options().auto_vacuum(SqliteAutoVacuum::Incremental);
         options.connect().await.map_err(|source| self.failed(source))
     }
 
-    /// What is deleted is overwritten where its page is written anyway; the rest goes with the free pages.
+    /// With `secure_delete = fast`, SQLite overwrites deleted content only on pages that it writes anyway. The rest
+    /// goes when the free pages are given back.
     fn writer_options(&self) -> SqliteConnectOptions {
         self.options().pragma("wal_autocheckpoint", "0").pragma("secure_delete", "fast")
     }
 
-    /// Connections that only read, twice as many as cores, but at least four, and one more for large pages.
+    /// Opens the read-only connections: two per core, at least 4 and at most 64, and one more for large pages.
     pub(super) async fn connect_readers(&self) -> Result<Vec<SqliteConnection>, OpenError> {
         let cores = available_parallelism().map_or(1, usize::from);
         let options = self.options().pragma("query_only", "1");
@@ -237,7 +244,7 @@ impl DatabaseFile {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("journal_size_limit", WAL_BYTES.to_string())
-            // Otherwise each statement that changes several rows makes a file to undo it by.
+            // Otherwise every statement that changes several rows creates a temporary file for its rollback.
             .pragma("temp_store", "memory")
             .disable_statement_logging()
     }
@@ -247,7 +254,7 @@ impl DatabaseFile {
     }
 }
 
-/// What a file is, in words.
+/// Returns the kind of a file in words.
 pub(super) fn kind_of(found: &Metadata) -> &'static str {
     let kind = found.file_type();
     if kind.is_file() {
@@ -263,8 +270,8 @@ pub(super) fn kind_of(found: &Metadata) -> &'static str {
     }
 }
 
-/// Opens a file, and creates it where there is none, with mode 0600 and this owner. An existing file keeps its owner: the owner
-/// of the folder may have put a link there.
+/// Opens a file, or creates it with mode 0600 and this owner. An existing file keeps its owner: the folder's owner may
+/// have put a link there.
 pub(super) fn open_or_create(
     path: &Path,
     options: &mut OpenOptions,
@@ -278,8 +285,8 @@ pub(super) fn open_or_create(
     }
 }
 
-/// Gives a new file the owner of the database: a command that root runs must not lock the server's user out. Only root can do
-/// that; for other users it does nothing.
+/// Gives a new file the owner of the database, so that a command run by root does not lock out the server's user. Only
+/// root can do that; for other users it does nothing.
 pub(super) fn give(file: &File, owner: Option<&Metadata>) {
     if let (Some(owner), Ok(made)) = (owner, file.metadata())
         && owner.uid() != made.uid()

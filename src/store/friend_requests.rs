@@ -1,7 +1,7 @@
-//! Requests for friendship: asking, accepting, declining, and taking back.
+//! Friend requests: asking, accepting, declining and taking back.
 //!
-//! Who asks must not learn whether the addressee exists, has declined, or has blocked the asker. So a request
-//! is kept whoever it is for, and one that is not to be shown is silent and otherwise like any other.
+//! The asking user must not learn whether the addressee exists, has declined, or has blocked the asking user. So every
+//! request is stored, whoever it is for. A request that must not be shown is silent; otherwise it is like any other.
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
@@ -16,7 +16,7 @@ use crate::domain::{
 use crate::store::WriteError;
 use std::convert::Infallible;
 
-/// The most incoming requests that are shown: how many there are is up to others.
+/// Maximum incoming requests shown. Other users determine how many there are.
 const MOST_SHOWN: u16 = 200;
 
 const REQUESTS: &str = concat!(
@@ -35,15 +35,15 @@ const REQUESTS: &str = concat!(
                 FROM friend_requests WHERE from_id = $1 AND is_open), '')"
 );
 
-/// Whether the two are friends, whether the other's open request is silent, whether there is one of the
-/// user's own, and how many of these there are in all.
+/// Whether the two are friends; whether the other's open request is silent; whether the user has an open request to the
+/// other; and how many open requests the user has in all.
 const BETWEEN: &str = "
     SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
            (SELECT is_silent FROM friend_requests WHERE from_id = $2 AND to_id = $1 AND is_open),
            EXISTS (SELECT 1 FROM friend_requests WHERE from_id = $1 AND to_id = $2 AND is_open),
            (SELECT count(*) FROM friend_requests WHERE from_id = $1 AND is_open)";
 
-/// What was silent stays silent.
+/// A silent request stays silent when it is asked again.
 const ASK: &str = "
     INSERT INTO friend_requests (from_id, to_id, is_open, is_silent)
     VALUES ($1, $2, TRUE,
@@ -64,21 +64,21 @@ const TAKE_BACK_SILENT: &str = "
 
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)";
 
-/// The open requests of a user, in ascending order of the ids: objects, separated by commas.
+/// A user's open requests, in ascending order of the other user's ID: objects, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requests {
-    /// Who has asked the user, with nicks.
+    /// Requests to the user, with nicks: at most 200, without silent ones.
     pub incoming: WireText,
-    /// Whom the user has asked, without.
+    /// Requests by the user, with empty nicks.
     pub outgoing: WireText,
 }
 
 impl Store {
-    /// The open requests of a user.
+    /// Returns the open requests to and by a user.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the read failed.
     pub async fn friend_requests(&self, user: UserId) -> Result<Requests, Error> {
         let requests =
             sqlx::query_as(REQUESTS).bind(user.as_str().to_owned()).bind(i64::from(MOST_SHOWN));
@@ -88,25 +88,25 @@ impl Store {
     }
 }
 
-/// Asks a user for friendship, or accepts what that user has asked.
+/// Sends a friend request, or accepts the other user's.
 #[derive(Clone, Debug)]
 pub struct ApproachFriend {
-    /// How.
+    /// Whether to ask or only to accept.
     pub approach: Approach,
-    /// The user who asks or accepts.
+    /// The user that asks or accepts.
     pub user: UserId,
-    /// The other user, who need not exist.
+    /// The other user; need not exist.
     pub other: UserId,
-    /// What it takes if they become friends now; the user stands first in it.
+    /// The data needed if the two become friends now, with `user` first.
     pub befriend: Option<Befriend>,
-    /// The station of the change, which is not told of it.
+    /// The station that makes the change; it is not notified of it.
     pub station: Option<StationId>,
 }
 
 impl WriteOp for ApproachFriend {
     type Output = ();
-    /// [`Refusal::TooMany`], [`Refusal::TooManyFriends`], and [`Refusal::Outdated`] where they would become friends and
-    /// `befriend` is not what that takes now.
+    /// [`Refusal::TooMany`], [`Refusal::TooManyFriends`], and [`Refusal::Outdated`] if they would become friends but
+    /// `befriend` is missing or outdated.
     type Refusal = Refusal;
 
     fn grows(&self) -> bool {
@@ -147,14 +147,14 @@ impl ApproachFriend {
     }
 }
 
-/// Declines what another user has asked, who is not told of it.
+/// Declines another user's request. The other user is not notified.
 #[derive(Clone, Debug)]
 pub struct DeclineFriend {
-    /// The user who declines.
+    /// The user that declines.
     pub user: UserId,
-    /// The user who has asked.
+    /// The user that asked.
     pub other: UserId,
-    /// The station of the change, which is not told of it.
+    /// The station that makes the change; it is not notified of it.
     pub station: Option<StationId>,
 }
 
@@ -171,14 +171,14 @@ impl WriteOp for DeclineFriend {
     }
 }
 
-/// Ends a friendship, or takes back what was asked for one.
+/// Ends a friendship, or takes back a friend request.
 #[derive(Clone, Debug)]
 pub struct RemoveFriend {
-    /// The user who ends it.
+    /// The user that ends it.
     pub user: UserId,
-    /// The friend, or the user who was asked.
+    /// The friend, or the addressee of the request.
     pub other: UserId,
-    /// The station of the change, which is not told of it.
+    /// The station that makes the change; it is not notified of it.
     pub station: Option<StationId>,
 }
 
@@ -205,7 +205,7 @@ impl WriteOp for RemoveFriend {
     }
 }
 
-/// Whether there was a request for this statement to change.
+/// Runs a statement on one request. Returns whether it changed one.
 async fn changes_request(
     tx: &mut WriteTx,
     statement: &'static str,
@@ -217,7 +217,7 @@ async fn changes_request(
     Ok(change.rows_affected() > 0)
 }
 
-/// Shows a request to its addressee no more; whether it was shown.
+/// Hides an open request from its addressee. Returns whether it was shown before.
 pub(super) async fn silence(tx: &mut WriteTx, from: UserId, to: UserId) -> Result<bool, Error> {
     changes_request(tx, SILENCE, from, to).await
 }

@@ -1,4 +1,4 @@
-//! Friendships, and the one-to-one conversation that comes with the first one.
+//! Friendships, and the one-to-one conversation that the first friendship of two users creates.
 
 use sqlx::SqliteConnection;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use crate::domain::{
 use crate::keys::PublicKey;
 use crate::store::WriteError;
 
-/// To whom a friend has blocked, the friend looks offline.
+/// A friend that has blocked the user looks offline.
 const FRIENDS: &str = "
     SELECT f.friend_id, u.nick, u.public_key, CASE
         WHEN EXISTS (SELECT 1 FROM blocks b
@@ -40,7 +40,7 @@ const ARE_FRIENDS: &str =
 
 const FRIEND_IDS: &str = "SELECT friend_id FROM friends WHERE user_id = $1 ORDER BY friend_id";
 
-/// The one of two users who has as many friends as a user may have, unless they are friends already.
+/// Returns a user of the two that has the maximum number of friends, unless they are friends already.
 const FULL: &str = "
     SELECT user_id FROM friends
     WHERE user_id IN ($1, $2)
@@ -58,34 +58,34 @@ const ADD_CONVERSATION: &str = "
     VALUES ($1, (SELECT coalesce(max(generation), 0) + 1 FROM conversations), $2, 1, '', 0)
     ON CONFLICT (id) DO NOTHING";
 
-/// A friend of somebody.
+/// A friend, as one user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Friend {
-    /// The friend's id.
+    /// The friend's user ID.
     pub id: UserId,
-    /// What others call the friend.
+    /// The nick that the friend shows to others.
     pub nick: String,
     /// The friend's public key.
     pub public_key: PublicKey,
-    /// What the friend has chosen to be seen as by this user.
+    /// The friend's chosen availability; offline if the friend has blocked this user.
     pub chosen: Availability,
 }
 
-/// Two friends.
+/// A pair of friends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Friendship {
-    /// The addresses of the two.
+    /// The email addresses of the two.
     pub emails: [Email; 2],
-    /// Their one-to-one conversation.
+    /// The ID of their one-to-one conversation.
     pub conversation: ConversationId,
 }
 
 impl Store {
-    /// The friends of a user, in ascending order of their ids.
+    /// Returns a user's friends, in ascending order of their IDs.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the read failed.
     pub async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDS)
             .bind(user.as_str())
@@ -99,11 +99,11 @@ impl Store {
         rows.into_iter().map(friend).collect()
     }
 
-    /// All friendships, each once.
+    /// Returns all friendships, each once.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the read failed.
     pub async fn friendships(&self) -> Result<Vec<Friendship>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDSHIPS)
             .fetch_all(&mut *self.reader().await?)
@@ -118,7 +118,7 @@ impl Store {
         rows.into_iter().map(friendship).collect()
     }
 
-    /// Ends a friendship; whether there was one. The conversation stays.
+    /// Ends a friendship and keeps the conversation. Returns whether there was one.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ pub(super) async fn are_friends(
     are_friends.fetch_one(tx.connection().await?).await.doing("looking for a friendship")
 }
 
-/// The ids of a user's friends.
+/// Returns the IDs of a user's friends, in ascending order.
 pub(super) async fn friend_ids(
     connection: &mut SqliteConnection,
     user: UserId,
@@ -147,12 +147,12 @@ pub(super) async fn friend_ids(
     ids.iter().map(|id| stored(id)).collect()
 }
 
-/// What one of two new friends needs for their conversation.
+/// The wrapped keys and names that one of two new friends needs for their conversation.
 #[derive(Clone, Debug)]
 pub struct Wrapping {
-    /// Who it is.
+    /// The user that this is for.
     pub user: UserId,
-    /// The user's nick, as the other's display name has it.
+    /// The user's nick, which the other's `display_name` contains.
     pub nick: String,
     /// The conversation's secret, wrapped for the user.
     pub secret: String,
@@ -160,10 +160,10 @@ pub struct Wrapping {
     pub display_name: String,
 }
 
-/// Makes two users friends, and their conversation where there is none.
+/// Makes two users friends, and creates their conversation if there is none.
 #[derive(Clone, Debug)]
 pub struct Befriend {
-    /// The two.
+    /// One for each of the two users.
     pub wrappings: [Wrapping; 2],
     /// The first instance of the conversation.
     pub instance: Instance,
@@ -171,7 +171,7 @@ pub struct Befriend {
 
 impl WriteOp for Befriend {
     type Output = ();
-    /// [`Refusal::Outdated`] where a nick is another by now, [`Refusal::TooManyFriends`].
+    /// [`Refusal::Outdated`] if a nick has changed meanwhile, [`Refusal::TooManyFriends`].
     type Refusal = Refusal;
 
     fn grows(&self) -> bool {
@@ -184,7 +184,7 @@ impl WriteOp for Befriend {
 }
 
 impl Befriend {
-    /// The same within another change, made by the first of the two at this station if at any.
+    /// Makes them friends within another change. `at` is the first user's station that makes the change, if any.
     pub(super) async fn make(
         &self,
         tx: &mut WriteTx,
@@ -235,13 +235,13 @@ impl Befriend {
     }
 }
 
-/// Forgets what two users have asked each other.
+/// Deletes the friend requests between two users.
 async fn forget_requests(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
     let forget = sqlx::query(FORGET_REQUESTS).bind(one.as_str()).bind(other.as_str());
     forget.execute(tx.connection().await?).await.map(drop).doing("forgetting friend requests")
 }
 
-/// Refuses a new friendship where one of the two has the maximum of friends.
+/// Refuses a new friendship if one of the two has the maximum number of friends; 0 means no maximum.
 async fn refuse_full(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), WriteError> {
     let most = tx.limits().friends;
     if most == 0 {
@@ -273,7 +273,7 @@ impl WriteOp for Unfriend {
     }
 }
 
-/// Ends a friendship; whether there was one.
+/// Ends a friendship. Returns whether there was one.
 pub(super) async fn end_friendship(
     tx: &mut WriteTx,
     one: UserId,

@@ -1,9 +1,11 @@
-//! Invariants of the rows, checked after a stop that was not in order, and in a backup.
+//! Invariants of the rows, checked after an unclean shutdown and in a backup.
 //!
-//! SQLite moves what it finds in the write-ahead log into the database, whatever database that is. Where a backup was copied
-//! over the file of a server that was killed, the log beside it is that of the other file, and the two become a mixture in
-//! which rows name rows that are not there. The checks have a second together, and begin with what is most likely to be
-//! hit: the conversations that were used last.
+//! SQLite replays a write-ahead log into whatever database stands beside it. If a backup is copied over the file of a
+//! killed server, that log belongs to the replaced file. The two become a mixture in which rows name rows that do not
+//! exist.
+//!
+//! After an unclean shutdown, all checks together may take one second. They begin with the likeliest damage:
+//! the conversations used last.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +13,17 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::error::{is_of_damage, sqlite_code};
 
-/// How long the checks may take together. The server is not ready before.
+/// Time limit of all checks together. The server is not ready before they end.
 const AT_MOST: Duration = Duration::from_secs(1);
 
-/// After how many steps of SQLite's machine the time is looked at: every few microseconds.
+/// Virtual machine instructions of SQLite between two looks at the clock: a few microseconds.
 const STEPS: i32 = 1000;
 
-/// Each finds what contradicts an invariant, as a text in the first column, and nothing where all is well.
+/// Each query returns the contradiction in its first column, or no row (or `ok`) if the invariant holds.
 const CHECKS: [&str; 4] = [ENDS, CHANGES, COUNTS, PAGES];
 
-/// The newest message and report of a conversation are those that its row names, the ones before them have no gap, and
-/// nothing stands behind them.
+/// The newest message and report of a conversation are those that its row names. The last 32 of each have no gap, those
+/// reports name existing messages, and nothing stands behind the newest.
 const ENDS: &str = "
     SELECT concat('the newest messages or reports of conversation ', c.id, ' are missing')
     FROM (SELECT id, generation << 32 AS base, next_seq, last_message_id, next_report_seq, last_report_id
@@ -44,7 +46,7 @@ const ENDS: &str = "
                    WHERE r.place >= c.base + c.next_report_seq AND r.place < c.base + (1 << 32))
     LIMIT 1";
 
-/// No change has a number that its user's counter has not reached.
+/// No change has a number above its user's counter.
 const CHANGES: &str = "
     SELECT concat('user number ', c.user_number, ' has a change beyond the newest change number')
     FROM changes c LEFT JOIN change_numbers n ON n.user_number = c.user_number
@@ -58,11 +60,11 @@ const COUNTS: &str = "
         <> c.next_seq - 1
     LIMIT 1";
 
-/// SQLite's own check of the structure of all pages, as far as the time lasts. It says `ok` where all is well.
+/// SQLite's own check of the structure of all pages, within its share of the time. It returns `ok` if all is well.
 const PAGES: &str = "PRAGMA quick_check(1)";
 
-/// What contradicts what, if anything was found within a second. An older schema is checked as far as it has what the
-/// checks read.
+/// Returns the first contradiction found within one second, if any. In an older schema, checks that read a missing
+/// table or column are skipped.
 pub(super) async fn contradiction(
     connection: &mut SqliteConnection,
     is_older: bool,
@@ -70,7 +72,8 @@ pub(super) async fn contradiction(
     first_finding(connection, &CHECKS, AT_MOST, is_older).await
 }
 
-/// What the rows contradict, however long it takes to find, where the structure of the pages is known to be sound.
+/// Returns the first contradiction between rows, without a time limit. The structure of the pages must have been
+/// checked before.
 pub(super) async fn contradiction_of_rows(
     connection: &mut SqliteConnection,
     is_older: bool,
@@ -83,7 +86,8 @@ pub(super) async fn contradiction_of_rows(
     Ok(None)
 }
 
-/// Each check gets its share of the time that is left, and one that needs more is given up for the next one.
+/// Gives each check an equal share of the remaining time. A check that needs more is interrupted, and the next one
+/// runs.
 async fn first_finding(
     connection: &mut SqliteConnection,
     checks: &[&'static str],
@@ -107,7 +111,7 @@ async fn first_finding(
     Ok(None)
 }
 
-/// What one check has found before it was interrupted.
+/// Runs one check. Returns `None` if it found nothing, was interrupted, or does not fit an older schema.
 async fn finding(
     connection: &mut SqliteConnection,
     check: &'static str,
@@ -125,7 +129,7 @@ async fn finding(
     }
 }
 
-/// Whether the statement names a table or column that is not there.
+/// Whether the statement is invalid for this schema, such as one that names a missing table or column.
 fn is_of_statement(error: &sqlx::Error) -> bool {
     const SQLITE_ERROR: i32 = 1;
     sqlite_code(error) == Some(SQLITE_ERROR)

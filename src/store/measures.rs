@@ -1,27 +1,27 @@
-//! Sizes and ages of the store, for the metrics.
+//! Sizes, ages and queue depth of the store, for the metrics.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::Store;
 
-/// The store as it is at one moment.
+/// A snapshot of the store's sizes and ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// Changes that wait for the writer.
+    /// Number of changes queued for the writer.
     pub queue_depth: usize,
-    /// Age of the oldest change that is not made yet; 0 where there is none.
+    /// Age of the oldest change that is not committed yet; 0 if there is none.
     pub oldest_change: Duration,
-    /// Size of the database file.
+    /// Size of the database file in bytes.
     pub database_bytes: u64,
-    /// Size of the write-ahead log.
+    /// Size of the write-ahead log in bytes.
     pub log_bytes: u64,
-    /// Free space of the disk that both are on.
+    /// Free bytes on the disk that holds both files.
     pub free_bytes: u64,
 }
 
 impl Store {
-    /// Measures the store.
+    /// Reads the current sizes and ages. A missing file counts as 0 bytes.
     #[must_use]
     pub fn measure(&self) -> Measured {
         let file = self.writer.file();
@@ -35,7 +35,7 @@ impl Store {
     }
 }
 
-/// The size of a file, and 0 of one that is not there.
+/// Returns the size of a file in bytes, or 0 if it does not exist.
 fn size(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |metadata| metadata.len())
 }

@@ -1,8 +1,9 @@
-//! Which IDs the messages of a conversation have, and where each message is.
+//! Index from message IDs to row keys.
 //!
-//! IDs come in no order. A table of them has a page to be changed for nearly each, so it holds 8 bytes of a hash in their
-//! place and is written for whole runs of messages; the hashes of the youngest, up to 31, stand in the row of the
-//! conversation, which changes with each message anyway. A hash says where to look, and the message there what its ID is.
+//! Message IDs are random, so an index on them dirties about one page per insert. The table holds 8-byte hashes
+//! instead, and is written once per run of 32 messages. The hashes of the most recent messages, up to 31, are kept in
+//! the conversation's row, which every message updates anyway. A hash gives the row key, and the message stored there
+//! confirms the ID.
 
 use std::ops::Range;
 
@@ -16,18 +17,18 @@ use super::values::{ManyRows, ROWS, Values};
 use super::write_tx::WriteTx;
 use crate::domain::MessageId;
 
-/// The number of messages in a run, as text of SQL and as a number.
+/// Number of messages in a run. A macro, so that it works in SQL text and as a number.
 macro_rules! run {
     () => {
         32
     };
 }
 
-/// The number of messages in a run: the first one begins with the first message of a generation.
+/// Number of messages in a run. The first run starts at the first message of a generation.
 const RUN: usize = run!();
 
-/// SQL for the place of the message with an ID, or NULL: of a generation and its `next_seq`, and of the ID and its
-/// [`hash`], all of these SQL as well.
+/// SQL for the row key of the message with a given ID, or NULL. The arguments are SQL: the generation, its `next_seq`,
+/// the ID and the ID's [`hash`].
 macro_rules! place_of_id {
     ($generation:literal, $next_seq:literal, $id:literal, $hash:literal) => {
         concat!(
@@ -53,7 +54,7 @@ macro_rules! place_of_id {
     };
 }
 
-/// The same, of messages whose runs are whole.
+/// SQL like `place_of_id`, but it finds only messages in complete runs.
 macro_rules! listed_place {
     ($generation:literal, $id:literal, $hash:literal) => {
         concat!(
@@ -71,43 +72,44 @@ macro_rules! listed_place {
 
 pub(super) use {listed_place, place_of_id, run};
 
-/// `OR FAIL` as for the messages themselves.
+/// `OR FAIL` for the reason given at `INSERT` in `messages.rs`.
 static LIST: ManyRows = ManyRows::new(
     "INSERT OR FAIL INTO message_ids (generation, hash, seq)
      SELECT * FROM (VALUES {rows}) AS listed WHERE column1 IS NOT NULL",
     3,
 );
 
-/// Every message of the present generations, from a place on.
+/// Selects the messages of all current generations behind a row key.
 const ALL: &str = "
     SELECT m.place, m.id FROM messages m JOIN conversations c ON c.generation = m.place >> 32
     WHERE m.place > $1 ORDER BY m.place LIMIT $2";
 
 const KEEP_YOUNG: &str = "UPDATE conversations SET young = $2 WHERE generation = $1";
 
-/// What stands for an ID: 64 bits of its SHA-256, so that nobody can choose many IDs with the same. Who finds two has a
-/// message more looked at.
+/// Returns the first 64 bits of an ID's SHA-256, so that a client can't construct many IDs with the same hash. A
+/// collision costs one extra lookup.
 pub(super) fn hash(id: &str) -> i64 {
     let hash: [u8; 32] = Sha256::digest(id).into();
     hash.iter().take(8).fold(0, |bits, byte| bits << 8 | i64::from(*byte))
 }
 
-/// The IDs of these messages and their hashes, as a JSON object: each once.
+/// Returns a JSON object that maps each ID to its hash, without duplicates.
 pub(super) fn hashes_of(messages: &[MessageId]) -> String {
     let hashes = messages.iter().map(|id| (id.as_str().to_owned(), hash(id.as_str()).into()));
     serde_json::Value::Object(hashes.collect()).to_string()
 }
 
-/// A hash in the table: of the generation, the hash, and the sequence number of the message.
+/// A row of the hash table: generation, hash, and sequence number of the message.
 pub(super) type Listed = (i64, i64, i64);
 
-/// The hashes of the youngest messages of a generation, whose run is not whole.
+/// Hashes of a generation's most recent messages, whose run is not complete.
 #[derive(Clone, Default)]
 pub(super) struct RecentIds(Vec<i64>);
 
 impl RecentIds {
-    /// Reads what the database has written as `hex(recent)` of a generation and its `next_seq`. An older version that
-    /// still ran when the database was migrated has begun generations without emptying it: those are not of this one.
+    /// Parses `hex(young)` of a generation with this `next_seq`, and keeps only the last `(next_seq - 1) % 32` hashes.
+    /// An older version that still ran during the migration began generations without emptying the column, so it may
+    /// hold hashes of an earlier generation.
     pub(super) fn read(digits: &str, next_seq: i64) -> Result<Self, Error> {
         let not_hashes = || Error::not_as_stored("hashes of IDs");
         let bytes = hex::decode(digits).map_err(|_| not_hashes())?;
@@ -117,22 +119,22 @@ impl RecentIds {
         Ok(Self(hashes.iter().map(|hash| i64::from_be_bytes(*hash)).collect()))
     }
 
-    /// What the column `recent` holds.
+    /// Encodes the hashes for the column `young`, 8 bytes each.
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|hash| hash.to_be_bytes()).collect()
     }
 
-    /// Whether one of them may have this ID.
+    /// Returns whether a recent message may have an ID with this hash.
     pub(super) fn may_have(&self, hash: i64) -> bool {
         self.0.contains(&hash)
     }
 
-    /// Their places, where `next` is the one behind them.
+    /// Returns the row keys of the recent messages; `next` is the row key of the next message.
     pub(super) fn row_keys(&self, next: i64) -> Range<i64> {
         next - i64::try_from(self.0.len()).unwrap_or(i64::MAX)..next
     }
 
-    /// Takes in the next message, and gives out a run that it makes whole.
+    /// Adds the next message. Returns the rows of the run that it completes, or nothing.
     pub(super) fn push(&mut self, place: i64, hash: i64) -> impl Iterator<Item = Listed> {
         self.0.push(hash);
         let is_whole = self.0.len() >= RUN;
@@ -142,9 +144,9 @@ impl RecentIds {
     }
 }
 
-/// Lists the messages of runs that are whole.
+/// Inserts the messages of complete runs into the hash table.
 pub(super) fn list(tx: &mut WriteTx, mut listed: Vec<Listed>) {
-    // In the order of the table, so that each page is found once.
+    // In table order, so that each page is visited once.
     listed.sort_unstable();
     for listed in listed.chunks(ROWS) {
         tx.defer(&LIST, listed, bind);
@@ -155,8 +157,8 @@ fn bind((generation, hash, seq): &Listed, values: &mut Values<'_>) {
     values.add(*generation).add(*hash).add(*seq);
 }
 
-/// Lists the whole runs of all present generations and keeps the others young, in a database that has no hashes yet: SQLite
-/// can't compute them.
+/// Indexes all current generations of a database that has no hashes yet, because SQLite can't compute them. Complete
+/// runs go into the table, the rest into the column `young`.
 pub(super) async fn list_all(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     const STEP: i64 = 4096;
     let mut last = 0;

@@ -1,4 +1,4 @@
-//! Messages: many are judged and stored by one statement each.
+//! Messages. One statement judges a batch of messages, and one stores them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,9 +17,9 @@ use crate::domain::{
 };
 use crate::store::WriteError;
 
-/// What decides about each message whose sender takes part in its conversation, see [`Precheck`]: one text for all, with a
-/// comma between two messages and a space between two values. A message that has the ID already is named by its place, but
-/// of the youngest there are the hashes alone.
+/// Reads what decides each message ([`Precheck`]), for senders that take part in the conversation. The result is one
+/// text, with a comma between messages and a space between values. If a message with the ID exists already, its row key
+/// is included. For recent messages only their hashes are included.
 static PRECHECK: ManyRows = ManyRows::new(
     concat!(
         "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
@@ -38,13 +38,13 @@ static PRECHECK: ManyRows = ManyRows::new(
     5,
 );
 
-/// Whether the message with an ID at one of these places is this very one.
+/// Whether the message with this ID, in a range of row keys, is identical to the given one.
 const REPEATS: &str = "
     SELECT sender_number = $4 AND type IS $5 AND created = $6 AND valid_until = $7 AND data = $8
     FROM messages WHERE place >= $1 AND place < $2 AND id = $3";
 
-/// Where a statement is to undo what it has done if it fails, SQLite copies each page before it changes it. Here the whole
-/// transaction is undone then, so this one is not to (`OR FAIL`), which SQLite heeds where no function is called.
+/// To undo a single failed statement, SQLite copies each page before it changes it. A failure here rolls back the whole
+/// transaction, so `OR FAIL` avoids the copies. SQLite heeds it only in statements that call no function.
 static INSERT: ManyRows = ManyRows::new(
     "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data)
      SELECT * FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
@@ -62,35 +62,36 @@ static ADVANCE: ManyRows = ManyRows::new(
     8,
 );
 
-/// A message to be added.
+/// A message to store.
 #[derive(Clone, Debug)]
 pub struct AddMessage {
-    /// The conversation.
+    /// The conversation that the message goes into.
     pub conversation: ConversationId,
-    /// Who sends it.
+    /// The sending user.
     pub sender: UserId,
-    /// Where from: that station is not told of it.
+    /// The sending station, which is not told of the message.
     pub station: Option<StationId>,
-    /// The instance that the sender believes to be the current one.
+    /// The instance that the sender believes to be current.
     pub instance: Instance,
-    /// The message.
+    /// The message as the client sent it.
     pub message: Message,
-    /// The server's second, which becomes the message's second of acceptance.
+    /// The server's time in seconds. It becomes the message's second of acceptance, unless the conversation's latest
+    /// one is greater.
     pub now: Timestamp,
 }
 
 impl Store {
-    /// Stores a message, once, however often it is sent.
+    /// Stores a message once, however often it is sent.
     ///
     /// # Errors
     ///
-    /// The refusals of docs/protocol.md#add, and [`Error`] where it was not stored.
+    /// The refusals of docs/protocol.md#add, and [`Error`] if it was not stored.
     pub async fn add_message(&self, message: AddMessage) -> Result<(), WriteError> {
         self.writer.add(message).await
     }
 }
 
-/// What [`PRECHECK`] says of a message: the sender's conversation as it stands before this batch.
+/// Parsed result of [`PRECHECK`] for one message: the sender's conversation as it was before this batch.
 struct Precheck {
     conversation_number: i64,
     generation: i64,
@@ -100,14 +101,14 @@ struct Precheck {
     recipient_number: i64,
     recipient: UserId,
     recent: RecentIds,
-    /// The row key of the message that has the ID already, unless it is a recent one.
+    /// Row key of the message that has the ID already, unless that is a recent one.
     known_at: Option<i64>,
-    /// The hash of the message's ID.
+    /// Hash of the message's ID.
     hash: i64,
 }
 
 impl Precheck {
-    /// Reads the values of one message, after the first one: how many messages came before it.
+    /// Parses the values of one message, without the first one, which is the message's index in the batch.
     fn read(values: &str, hash: i64) -> Result<Self, Error> {
         let mut values = values.split(' ');
         let mut next = || values.next().ok_or_else(|| Error::not_as_stored("all values"));
@@ -136,7 +137,7 @@ impl Precheck {
         })
     }
 
-    /// The row keys among which a message is that may have the ID already.
+    /// Returns the row keys to search for a message with this ID, or `None` if there is no such message.
     fn known_within(&self) -> Option<Range<i64>> {
         let next = place(self.generation, self.head.next_seq);
         match self.known_at {
@@ -146,15 +147,15 @@ impl Precheck {
     }
 }
 
-/// A conversation as this batch leaves it.
+/// A conversation after the messages of this batch.
 struct Conversation {
     head: Head,
     recent: RecentIds,
-    /// The messages that this batch stores, by their numbers in it.
+    /// Indices of the batch's messages that are stored in this conversation.
     stored: Vec<usize>,
 }
 
-/// A message that is stored.
+/// A message row to insert.
 struct Row {
     place: i64,
     nth: usize,
@@ -164,12 +165,12 @@ struct Row {
 
 /// A batch of messages that is being stored.
 struct AddBatch {
-    /// Maximum bytes of data of one conversation.
+    /// Maximum bytes of message data in one conversation.
     quota: i64,
-    /// By the numbers of the conversations.
+    /// Keyed by conversation number.
     conversations: HashMap<i64, Conversation>,
     rows: Vec<Row>,
-    /// IDs that are to be listed.
+    /// Rows to insert into the hash table.
     listed: Vec<Listed>,
     changes: ChangeLog,
 }
@@ -177,7 +178,7 @@ struct AddBatch {
 impl Batched for AddMessage {
     type Outcome = Result<(), Refusal>;
 
-    /// Judges and stores messages in their order. A refused one takes no position in its conversation.
+    /// Judges and stores messages in order. A refused message takes no sequence number.
     async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<Self::Outcome>, Error> {
         let precheck = precheck(tx, all).await?;
         let mut batch = AddBatch::new(tx.limits());
@@ -195,7 +196,7 @@ impl Batched for AddMessage {
     }
 }
 
-/// Whether a stored message with this ID is this very one; `None` where none has the ID.
+/// Returns whether the stored message with this ID is identical to this one; `None` if no stored message has the ID.
 async fn is_repeat(
     tx: &mut WriteTx,
     add: &AddMessage,
@@ -230,7 +231,7 @@ impl AddBatch {
         }
     }
 
-    /// Judges one message, and gives it the next position where it is to be stored.
+    /// Judges one message. Gives it the next sequence number if it is to be stored.
     fn add(
         &mut self,
         all: &[&AddMessage],
@@ -269,7 +270,7 @@ impl AddBatch {
         Ok(())
     }
 
-    /// Notes what both participants are to be told of a message.
+    /// Records the change for both participants. The sending station is not told.
     fn note(&mut self, add: &AddMessage, precheck: &Precheck) {
         let subject = Subject::Conversation(add.conversation);
         self.changes.know_conversation(add.conversation, precheck.conversation_number);
@@ -291,12 +292,12 @@ impl AddBatch {
     }
 }
 
-/// What the column `type` holds for this type: NULL stands for the usual one.
+/// Returns the value of the column `type`: NULL stands for `Message`.
 fn type_column(kind: &str) -> Option<&str> {
     (kind != "Message").then_some(kind)
 }
 
-/// What decides about each message; `None` where the sender has no such conversation.
+/// Reads what decides each message; `None` if the sender has no such conversation.
 async fn precheck(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Option<Precheck>>, Error> {
     let hashes: Vec<_> = all.iter().map(|add| hash(add.message.id.as_str())).collect();
     let rows: Vec<_> = (0..).zip(all).zip(&hashes).collect();

@@ -1,7 +1,7 @@
-//! The truth, on disk: SQLite with one writer, which commits for many callers at once, and a pool of readers.
+//! The store: an SQLite database with one writer, which commits many changes at once, and a pool of readers.
 //!
-//! Only this folder knows SQL. Statements are constants, written for SQLite. Parameters are `$n`, but `?` in a statement over
-//! many rows. Where a reply is one row, the statement writes the JSON of the reply.
+//! Only this folder contains SQL. Statements are constants, written for SQLite. Parameters are `$n`, but `?` in
+//! statements over many rows. Where a reply is one row, the statement writes the reply's JSON.
 
 mod availability;
 mod backoff;
@@ -89,37 +89,37 @@ pub use write_tx::WriteTx;
 pub use writer::CommitEvent;
 use writer::{Disk, Writer};
 
-/// A row that every database of ours has.
+/// Selects a row that every database of this program has.
 const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";
 
-/// Text of the wire that a statement has written: JSON, ready to be sent. It is made of texts that this program has stored, so
-/// it is not looked through once more for UTF-8.
+/// JSON that a statement has written, ready to be sent. It consists of texts that this program stored, so it is not
+/// checked for UTF-8 again.
 pub type WireText = Vec<u8>;
 
-/// The database.
+/// The database: one writer, pooled readers and their shared state.
 pub struct Store {
     readers: Readers,
     pages: ReadBatcher<pages::ReadPage>,
     lists: ReadBatcher<conversations::ListConversations>,
-    /// The one connection for large pages: its thread alone keeps memory of the last one.
+    /// The only connection for large pages. Its thread alone keeps memory of the last one.
     large_reader: Readers,
     writer: Writer,
     epoch: Epoch,
     probes: Probes,
     reserve: Arc<Reserve>,
-    /// Its schema was made or brought up to date when it was opened.
+    /// Whether the schema was created or migrated at opening.
     is_migrated: bool,
     gives_space_back: bool,
-    /// To be closed after the connections, see [`DatabaseFile::open`].
+    /// Closed after the connections, see [`DatabaseFile::open`].
     _file: Arc<File>,
 }
 
 impl Store {
-    /// Opens the database, creates it where [`Schema`] says so, and starts its writer.
+    /// Opens the database, creates it if [`Schema`] says so, and starts the writer.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says what is wrong with the URL, the file or its schema.
+    /// [`OpenError`] if the URL, the file or its schema is unusable.
     pub async fn open(
         url: &str,
         schema: Schema,
@@ -133,7 +133,7 @@ impl Store {
         let since = Instant::now();
         let (is_migrated, [mut writer, checkpointer], mut reads) = loop {
             match connect(&file, schema).await {
-                // SQLite does not wait for others who make the same new database at this moment.
+                // SQLite does not wait for another process that creates the same database at this moment.
                 Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
                     sleep(OPEN_AGAIN).await;
                     ServerLock::wait_until_shared(&file).await?;
@@ -168,17 +168,17 @@ impl Store {
         })
     }
 
-    /// The epoch of the database. It changes only while no server has it open.
+    /// Returns the database's epoch. It changes only while no server has the database open.
     #[must_use]
     pub fn epoch(&self) -> &Epoch {
         &self.epoch
     }
 
-    /// Whether the database answers and changes are still accepted.
+    /// Checks that the database answers and that the writer accepts changes.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they are not.
+    /// [`Error`] if a read fails or changes are refused.
     pub async fn ping(&self) -> Result<(), Error> {
         if self.writer.has_ended() {
             return Err(Error::Closed);
@@ -188,39 +188,41 @@ impl Store {
         schema.await.map(drop).doing("looking whether the database answers")
     }
 
-    /// Makes one change, durably, in its own place in the order of all changes. It is made even where this is cancelled.
+    /// Makes one change, durably, in its own place in the order of all changes. Cancelling the call does not cancel the
+    /// change, unless that is made for its answer alone.
     ///
     /// # Errors
     ///
-    /// [`WriteError`] where it was not made.
+    /// [`WriteError`] if the change was refused or failed.
     pub async fn write<C: WriteOp>(&self, change: C) -> Result<C::Output, WriteError<C::Refusal>> {
         self.writer.write(change).await
     }
 
-    /// Hears of users for whom something has changed, as far as the listener keeps up.
+    /// Subscribes to commits that affect users. Wake-up hints only: a subscriber that lags behind misses events.
     #[must_use]
     pub fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
         self.writer.commit_events()
     }
 
-    /// How many changes wait for the writer.
+    /// Number of changes queued for the writer.
     #[must_use]
     pub fn queue_depth(&self) -> usize {
         self.writer.queue_depth()
     }
 
-    /// Whether less of the disk is free than is to be kept, so that changes that grow the data are refused.
+    /// Whether the disk has less free space than the reserve. Changes that grow the data are refused then.
     #[must_use]
     pub fn is_storage_full(&self) -> bool {
         self.reserve.is_full()
     }
 
-    /// Returns when changes are refused from now on: after a [`Fault`], a panic of the writer, or [`Self::close`].
+    /// Completes once changes are refused for good: after a [`Fault`], a panic of the writer or the checkpointer, or
+    /// [`Self::close`].
     pub async fn refuses(&self) {
         self.writer.refuses().await;
     }
 
-    /// Why nothing more can be written, if that is so.
+    /// Returns the fault that prevents all further writes, if there is one.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         if self.writer.flush_failed() {
@@ -236,32 +238,33 @@ impl Store {
         error::is_damaged()
     }
 
-    /// Whether the write-ahead log has anything in it at the moment.
+    /// Whether the write-ahead log has any content now.
     #[must_use]
     pub fn has_log(&self) -> bool {
         self.writer.file().has_log()
     }
 
-    /// Whether anything was written through this store, or may have been.
+    /// Whether this store has written anything, or may have.
     #[must_use]
     pub fn has_written(&self) -> bool {
         self.is_migrated || self.writer.has_written()
     }
 
-    /// Refuses further changes, waits for those that are queued, moves all of the write-ahead log into the database file and
-    /// closes the files. Other programs that use the database are waited for, up to 2 s; after that the log may stay, but has
-    /// nothing that the database file lacks.
+    /// Refuses further changes, waits for the queued ones, checkpoints the whole write-ahead log and closes the files.
+    /// Waits up to 2 s for other programs that use the database. After that the log may stay, but the database file has
+    /// all of its content.
     ///
     /// # Errors
     ///
-    /// [`WalLeft`] where the database file alone does not hold everything.
+    /// [`WalLeft`] if the database file alone does not hold everything.
     pub async fn close(&self) -> Result<(), WalLeft> {
         self.writer.close().await;
         self.close_readers().await;
         self.writer.empty_log().await
     }
 
-    /// The same, without emptying the log: a server does that, or another process that has the database open.
+    /// Closes the store like [`Self::close`], but leaves the write-ahead log to a server or another process that has
+    /// the database open.
     pub async fn leave(&self) {
         self.writer.close().await;
         self.close_readers().await;
@@ -273,26 +276,27 @@ impl Store {
         self.large_reader.close().await;
     }
 
-    /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
+    /// Waits for a free reading connection. A cancelled read leaves its connection usable.
     async fn reader(&self) -> Result<Object<SqliteConnection>, Error> {
         self.readers.get().await
     }
 }
 
-/// Why a store can write nothing more in this process.
+/// The reason why a store can write nothing more in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The disk did not take what was moved into the database.
+    /// fsync of the database file failed.
     #[error("the disk did not take the database: the next start moves the write-ahead log again")]
     FlushFailed,
-    /// A file of the database is no longer the one that is open.
+    /// A file of the database was replaced, renamed or deleted while it was open.
     #[error(
         "a file of the database was replaced, renamed or deleted: put the files back before the next start"
     )]
     FileReplaced,
 }
 
-/// Whether the schema was changed, the connections of the writer and of its checkpointer, and those of the readers.
+/// Returns whether the schema was changed, the connections of the writer and the checkpointer, and those of the
+/// readers.
 async fn connect(
     file: &DatabaseFile,
     schema: Schema,
@@ -302,18 +306,18 @@ async fn connect(
     Ok((is_migrated, writers, file.connect_readers().await?))
 }
 
-/// How long to wait before a database that is busy is opened again.
+/// Delay before a busy database is opened again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
 
-/// How long a statement waits for another process to let go of the database.
+/// Maximum time that a statement waits for another process to release the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a column holds, as the type that it was written from.
+/// Parses a column's text as the type that it was written from.
 fn stored<T: Parse>(text: &str) -> Result<T, Error> {
     T::parse(text).ok_or_else(|| Error::not_as_stored(T::EXPECTED))
 }
 
-/// A whole number that a statement has written into a text.
+/// Parses a whole number that a statement has written into a text.
 fn stored_number(text: &str) -> Result<i64, Error> {
     text.parse().map_err(|_| Error::not_as_stored("a whole number"))
 }

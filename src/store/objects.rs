@@ -1,11 +1,12 @@
-//! JSON objects of the wire that statements write.
+//! SQL that writes the protocol's JSON objects.
 //!
-//! A page of 50 messages is one row of text: as 50 rows of columns each of them would cross a thread, at an eighth of the speed.
-//! Each macro is the argument list of an SQL `concat` for one object. Its Rust counterpart is in the tests, which compare
-//! both byte for byte. What is not quoted by `json_quote` is hexadecimal, base64, alphanumeric, a date or a colour.
+//! A page of 50 messages is one row of text. As 50 rows of columns, each row would cross a thread, at an eighth of the
+//! speed. Each macro is the argument list of an SQL `concat` for one object. The tests compare its output byte for byte
+//! with that of a Rust counterpart. Values without `json_quote` are hexadecimal, base64, alphanumeric, a date or a
+//! colour.
 
-/// The conversation object (docs/protocol.md#the-conversation-object-d) for participant `p` of conversation `c`, who is user `u`.
-/// The other one is user `o`.
+/// The conversation object (docs/protocol.md#the-conversation-object-d) for participant `p` of conversation `c`. `u` is
+/// that participant's user and `o` the other user.
 macro_rules! conversation_object {
     () => {
         r#"'{"id":"', p.conversation_id, '","isgroup":false,"participantids":["', min(u.id, o.id), '","', max(u.id, o.id),
@@ -30,7 +31,7 @@ macro_rules! conversation_object {
     };
 }
 
-/// Message `m` (docs/protocol.md#messages-d).
+/// The object of message `m` (docs/protocol.md#messages-d).
 macro_rules! message_object {
     () => {
         concat!(
@@ -42,14 +43,14 @@ macro_rules! message_object {
     };
 }
 
-/// The type of message `m`, as an expression.
+/// SQL expression for the type of message `m`.
 macro_rules! message_type {
     () => {
         r#"CASE WHEN m.type IS NULL THEN '"Message"' ELSE json_quote(m.type) END"#
     };
 }
 
-/// Report `r` of message `about` (docs/protocol.md#reports).
+/// The object of report `r` about message `about` (docs/protocol.md#reports).
 macro_rules! report_object {
     () => {
         r#"'{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created, '","MessageID":"', about.id,
@@ -57,7 +58,7 @@ macro_rules! report_object {
     };
 }
 
-/// Message `m`, of texts that are not what was stored: each is written as a JSON string, whatever it holds.
+/// The object of message `m` whose stored texts are damaged: quotes each text, whatever it holds.
 macro_rules! damaged_message_object {
     () => {
         concat!(
@@ -69,7 +70,7 @@ macro_rules! damaged_message_object {
     };
 }
 
-/// The same for report `r` of message `about`.
+/// The object of report `r` about message `about`, whose stored texts are damaged.
 macro_rules! damaged_report_object {
     () => {
         r#"'{"ID":', json_quote(r.id), ',"Type":', json_quote(r.type), ',"Created":', json_quote(r.created),
@@ -77,7 +78,7 @@ macro_rules! damaged_report_object {
     };
 }
 
-/// An entry of `incoming` or `outgoing` (docs/protocol.md#requests-1): a user's id and nick, as expressions.
+/// An entry of `incoming` or `outgoing` (docs/protocol.md#requests-1). The arguments are SQL: a user's id and nick.
 macro_rules! friend_request_object {
     ($id:literal, $nick:literal) => {
         concat!(r#"'{"userid":"', "#, $id, r#", '","nick":', json_quote("#, $nick, r#"), '}'"#)
@@ -95,7 +96,7 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
-    /// Texts that JSON has a special form for, or that other encoders escape.
+    /// Texts that JSON escapes, or that other encoders escape.
     const TEXTS: [&str; 8] = [
         "plain",
         "",
@@ -107,7 +108,7 @@ mod tests {
         "</script>",
     ];
 
-    /// What SQLite makes of an object over these columns.
+    /// Returns the object that SQLite writes for these tables.
     async fn written(object: &str, tables: &str, texts: &[&str]) -> String {
         let mut database = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
         let statement = format!("SELECT concat({object}) FROM {tables}");

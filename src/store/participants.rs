@@ -1,4 +1,4 @@
-//! Participants: who takes part in a conversation, and what each may do there.
+//! Participants of conversations, and their access.
 
 use super::Error;
 use super::error::Doing as _;
@@ -12,7 +12,7 @@ const ADD: &str = "
     FROM users u CROSS JOIN users o CROSS JOIN conversations c
     WHERE u.id = $2 AND o.id = $3 AND c.id = $1";
 
-/// What the first of two users is to the other.
+/// Reads the relation of one user to another.
 const RELATION: &str = "
     SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
            EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
@@ -21,7 +21,7 @@ const RELATION: &str = "
 const SET_ACCESS: &str =
     "UPDATE participants SET standing = $3 WHERE conversation_id = $1 AND user_id = $2";
 
-/// Adds a participant with the conversation's secret and its name, both wrapped for this one.
+/// Adds a participant with the conversation's secret and name, both wrapped for this participant.
 pub(super) async fn add(
     tx: &mut WriteTx,
     conversation: ConversationId,
@@ -38,7 +38,7 @@ pub(super) async fn add(
     add.execute(tx.connection().await?).await.map(drop).doing("adding a participant")
 }
 
-/// Writes down what two users may do in their conversation, if they have one, after a change of what they are to each other.
+/// Updates the access of two users to their conversation, if they have one, after their relation changed.
 pub(super) async fn settle(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
     let relation = sqlx::query_as(RELATION).bind(one.as_str()).bind(other.as_str());
     let relation = relation.fetch_one(tx.connection().await?).await;

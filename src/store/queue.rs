@@ -1,4 +1,4 @@
-//! The queue of the writer, and how a batch of it is applied.
+//! The writer's queue, and how a batch of its changes is applied.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +14,10 @@ use super::write_tx::WriteTx;
 use super::{Error, WireText};
 use crate::domain::Refusal;
 
-/// A batch takes no further change once its changes have this many bytes: it bounds the time that one commit takes.
+/// Maximum bytes of a batch, exceeded at most by its last change. Bounds the duration of one commit.
 pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// A change in the queue, and since when it waits.
+/// A queued change and the time when it was enqueued.
 pub(super) struct Waiting {
     pub(super) since: Instant,
     pub(super) item: QueuedWrite,
@@ -25,18 +25,18 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A change that begins to wait; `None` where those that wait have too many bytes already.
+    /// Prepares a change for the queue; `None` if the queued changes hold too many bytes already.
     pub(super) fn new(item: QueuedWrite, queued: &Arc<AtomicUsize>) -> Option<Self> {
         let bytes = QueuedBytes::take(queued, item.bytes())?;
         Some(Self { since: Instant::now(), item, _bytes: bytes })
     }
 }
 
-/// Maximum bytes of the changes that wait, but for the last one of them: four batches of messages. A client that goes away leaves its
-/// change in the queue, and no other bound counts it from then on.
+/// Maximum bytes of all queued changes, exceeded at most by the last one: four batches of messages. A change whose
+/// client has gone away stays queued, and no other bound counts it then.
 const MAX_BYTES: usize = 4 * BATCH_BYTES;
 
-/// The bytes of a change that waits.
+/// A queued change's share of the byte bound. Dropping it gives the bytes back.
 struct QueuedBytes {
     queued: Arc<AtomicUsize>,
     bytes: usize,
@@ -56,7 +56,8 @@ impl Drop for QueuedBytes {
     }
 }
 
-/// Since when the oldest change of the present batch waits. All others in the queue are younger.
+/// Start of the current batch or upkeep. For a batch it is the enqueue time of its oldest change; all other queued
+/// changes are younger.
 #[derive(Default)]
 pub(super) struct Oldest(Mutex<Option<Instant>>);
 
@@ -71,7 +72,7 @@ impl Oldest {
     }
 }
 
-/// A change of any type, as it waits.
+/// A type-erased queued change. Frequent kinds have variants, so that runs of them become one statement.
 pub(super) enum QueuedWrite {
     Add(Box<Submitted<AddMessage, Result<(), Refusal>>>),
     Property(Box<Submitted<ChangeProperty, Result<WireText, Refusal>>>),
@@ -80,7 +81,7 @@ pub(super) enum QueuedWrite {
 }
 
 impl QueuedWrite {
-    /// About how many bytes it keeps: of a message its data.
+    /// Returns the approximate bytes that the change holds: for a message, its data.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Add(submitted) => submitted.change.message.data.len(),
@@ -89,7 +90,7 @@ impl QueuedWrite {
         }
     }
 
-    /// Whether one statement serves both.
+    /// Whether one statement can apply both.
     fn goes_with(&self, next: &Self) -> bool {
         matches!(
             (self, next),
@@ -99,12 +100,12 @@ impl QueuedWrite {
         )
     }
 
-    /// Whether it is the last change of its transaction.
+    /// Whether the change must be the last of its transaction.
     pub(super) fn ends_batch(&self) -> bool {
         matches!(self, Self::Other(change) if change.ends_batch())
     }
 
-    /// Whether it may wait a moment for what comes next.
+    /// Whether the writer may delay the change briefly to fill a batch.
     pub(super) fn is_deferrable(&self) -> bool {
         match self {
             Self::Add(submitted) => submitted.change.is_deferrable(),
@@ -114,7 +115,7 @@ impl QueuedWrite {
         }
     }
 
-    /// Tells the caller what became of it: the outcome, unless the transaction failed.
+    /// Sends the outcome to the caller, or the error if the transaction failed.
     pub(super) fn settle(self, committed: Result<(), Error>) {
         match self {
             Self::Add(submitted) => submitted.settle(committed),
@@ -125,7 +126,7 @@ impl QueuedWrite {
     }
 }
 
-/// Applies these in their order, runs of those that go together by one statement each.
+/// Applies the changes in order. One statement applies a run of the same kind.
 pub(super) async fn apply(tx: &mut WriteTx, batch: &mut [QueuedWrite]) -> Result<(), Error> {
     for run in batch.chunk_by_mut(QueuedWrite::goes_with) {
         let (mut messages, mut properties, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
-//! The connections that read, and the statements that many ask at the same time.
+//! Reading connections, and batches of concurrent reads.
 //!
-//! SQLite works on threads of its own: to hand a question to one of them and its answer back takes about as long as a
-//! short answer itself. So those who wait for the same statement go together, as the columns of one row.
+//! SQLite runs on its own threads. Handing over a query and its result takes about as long as a short query itself. So
+//! concurrent requests for the same statement are coalesced into the columns of one row.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,14 @@ use super::error::Doing as _;
 use super::values::{ManyRows, Values};
 use super::{Error, WireText};
 
-/// The most who are answered by one row. With eight pages no more are read, and the first waits longer for the last.
+/// Maximum requests coalesced into one query. Eight did not raise throughput, and the first waits longer for the last.
 const TOGETHER: usize = 4;
 
-/// The connections that read.
+/// A pool of reading connections.
 #[derive(Clone)]
 pub(super) struct Readers {
     pool: Pool<SqliteConnection>,
-    /// How many there are until they are closed.
+    /// Number of connections, until they are closed.
     count: usize,
 }
 
@@ -31,12 +31,12 @@ impl Readers {
         Self { count: connections.len(), pool: connections.into() }
     }
 
-    /// A connection to read on, once one is free. A read that was given up leaves it fit for the next one.
+    /// Waits for a free connection. A cancelled read leaves its connection usable.
     pub(super) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
         self.pool.get().await.map_err(|_| Error::Closed)
     }
 
-    /// Waits for the reads that go on, and closes the connections.
+    /// Waits for running reads and closes the connections.
     pub(super) async fn close(&self) {
         while self.pool.status().size > 0 {
             let Ok(connection) = self.pool.remove().await else { break };
@@ -48,19 +48,19 @@ impl Readers {
     }
 }
 
-/// What is asked of a statement that many ask.
+/// A query whose concurrent requests are coalesced.
 pub(super) trait BatchQuery: Send + Sync + 'static {
-    /// The statement, of texts or NULLs ([`ManyRows::values_of`]).
+    /// The statement, whose columns are texts or NULLs ([`ManyRows::values_of`]).
     const STATEMENT: &'static ManyRows;
 
-    /// What is being done, for errors.
+    /// What the query does, for error messages.
     const DOING: &'static str;
 
-    /// Binds the parameters.
+    /// Binds the query's parameters.
     fn bind(&self, values: &mut Values<'_>);
 }
 
-/// Those who ask one statement.
+/// Coalesces concurrent requests for one statement.
 pub(super) struct ReadBatcher<Q>(Arc<Shared<Q>>);
 
 struct Shared<Q> {
@@ -70,7 +70,7 @@ struct Shared<Q> {
 
 struct Asked<Q> {
     waiting: VecDeque<Waiting<Q>>,
-    /// Tasks that answer.
+    /// Number of running workers.
     answering: usize,
 }
 
@@ -85,7 +85,7 @@ impl<Q: BatchQuery> ReadBatcher<Q> {
         Self(Arc::new(Shared { readers, asked }))
     }
 
-    /// The text that the statement has for this, or `None` for NULL.
+    /// Runs the query. Returns its text, or `None` for NULL.
     pub(super) async fn ask(&self, query: Q) -> Result<Option<WireText>, Error> {
         let (responder, answer) = oneshot::channel();
         self.0.wait(Waiting { query, responder });
@@ -95,13 +95,13 @@ impl<Q: BatchQuery> ReadBatcher<Q> {
 
 impl<Q> Shared<Q> {
     fn asked(&self) -> MutexGuard<'_, Asked<Q>> {
-        // Whoever panicked has left nothing half done.
+        // A panic under this lock leaves nothing half done.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<Q: BatchQuery> Shared<Q> {
-    /// Has one more wait, and a task answer unless as many do as there are connections.
+    /// Enqueues a request and spawns a worker if fewer than one per connection are running.
     fn wait(self: &Arc<Self>, one: Waiting<Q>) {
         let mut asked = self.asked();
         asked.waiting.push_back(one);
@@ -114,15 +114,15 @@ impl<Q: BatchQuery> Shared<Q> {
     }
 }
 
-/// A task that answers.
+/// A worker that answers queued requests.
 struct Answering<Q> {
     shared: Arc<Shared<Q>>,
-    /// Whether it is one of those that answer.
+    /// Whether this worker is counted among the running ones.
     is_counted: bool,
 }
 
 impl<Q: BatchQuery> Answering<Q> {
-    /// Answers until nobody waits.
+    /// Answers requests until the queue is empty.
     async fn answer(mut self) {
         loop {
             let connection = self.shared.readers.get().await;
@@ -135,7 +135,8 @@ impl<Q: BatchQuery> Answering<Q> {
         }
     }
 
-    /// Those who waited longest. Where there are none, whoever comes next begins anew.
+    /// Takes the oldest requests. If there are none, releases the worker's slot, so that the next request spawns a new
+    /// worker.
     fn next(&mut self) -> Vec<Waiting<Q>> {
         let mut asked = self.shared.asked();
         let next = asked.next();
@@ -148,7 +149,7 @@ impl<Q: BatchQuery> Answering<Q> {
 }
 
 impl<Q: BatchQuery> Asked<Q> {
-    /// A share of those who wait, without those who have gone away: the others who answer are free in a moment, too.
+    /// This worker's fair share of the queue, skipping cancelled requests. Other workers take the rest in a moment.
     fn next(&mut self) -> Vec<Waiting<Q>> {
         let share = self.waiting.len().div_ceil(self.answering.max(1)).min(TOGETHER);
         let mut next: Vec<Waiting<Q>> = Vec::with_capacity(share);
@@ -163,8 +164,7 @@ impl<Q: BatchQuery> Asked<Q> {
 }
 
 impl<Q> Drop for Answering<Q> {
-    /// Where it was ended in the middle, its place is free for the next one. If it was the last, nobody else would
-    /// answer those who wait, so they are told that nobody will.
+    /// Releases the slot on cancellation; the last worker fails what is still queued.
     fn drop(&mut self) {
         if self.is_counted {
             let mut asked = self.shared.asked();
@@ -177,13 +177,14 @@ impl<Q> Drop for Answering<Q> {
 }
 
 impl<Q> Waiting<Q> {
-    /// Whoever went away has given up the answer.
+    /// Sends the answer. A cancelled request has dropped its receiver.
     fn settle(self, answer: Result<Option<WireText>, Error>) {
         drop(self.responder.send(answer));
     }
 }
 
-/// Answers all of these, one by one where they fail together, so that none fails for a neighbour.
+/// Answers a batch. If the batch fails, retries each request alone, so that one does not fail for another. Does not
+/// retry an error that all requests would get.
 async fn answer<Q: BatchQuery>(connection: &mut SqliteConnection, waiting: Vec<Waiting<Q>>) {
     let queries: Vec<_> = waiting.iter().map(|one| &one.query).collect();
     match texts(connection, &queries).await {
@@ -208,7 +209,7 @@ fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
     }
 }
 
-/// The text that a statement has for one question alone, or `None` for NULL.
+/// Runs the query for one request alone. Returns its text, or `None` for NULL.
 pub(super) async fn ask<Q: BatchQuery>(
     connection: &mut SqliteConnection,
     query: &Q,

@@ -1,7 +1,8 @@
-//! Whether changes can be made: what became of the last ones, and a probe.
+//! Readiness: whether changes can be made, by the outcome of the latest ones and a probe.
 //!
-//! A read proves little: with a lock held by another process, or a table missing, reads go on and no change is made. So
-//! whoever asks gets the outcome of a tiny change, made at most once every few seconds and only when it is asked for.
+//! A read proves little. With a lock held by another process or a table missing, reads succeed and no change is made.
+//! So a readiness check makes a tiny change, at most once every few seconds and only on request. Concurrent checks
+//! share it.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -19,19 +20,19 @@ use super::writer::Writer;
 use super::{Error, Store};
 use crate::store::WriteError;
 
-/// How long the outcome of a probe is good for.
+/// How long a probe's outcome is reused.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
 
-/// How long a probe may take. The busy time-out of SQLite is longer than load balancers wait.
+/// Maximum duration of a probe. SQLite's busy time-out is longer than load balancers wait.
 const PROBE_WITHIN: Duration = Duration::from_secs(4);
 
-/// How long all changes must have failed to count as failing for good.
+/// How long all changes must fail before the store counts as failing.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
-/// How long a failure counts that no other one has followed.
+/// How long the latest failure counts.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
-/// Names every table, so that it can't be prepared where one is missing.
+/// Names every table, so preparing it fails if one is missing.
 const LOOK: &str = "
     SELECT (SELECT 1 FROM users LIMIT 0), (SELECT 1 FROM friends LIMIT 0), (SELECT 1 FROM friend_requests LIMIT 0),
            (SELECT 1 FROM blocks LIMIT 0), (SELECT 1 FROM conversations LIMIT 0),
@@ -40,21 +41,22 @@ const LOOK: &str = "
            (SELECT 1 FROM stations LIMIT 0), (SELECT 1 FROM changes LIMIT 0),
            (SELECT 1 FROM change_numbers LIMIT 0), (SELECT 1 FROM workspaces LIMIT 0)";
 
-/// Leaves nothing behind, but changes a page, which the commit has to write.
+/// Leaves no row behind, but dirties a page, so that the commit has to write.
 const WRITE: &str = "
     INSERT INTO replays (expires_at, signature) VALUES (0, 'probe');
     DELETE FROM replays WHERE expires_at = 0 AND signature = 'probe'";
 
-/// Why no change can be made.
+/// The reason why no change can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
-    /// The database can't be read, or the store has closed.
+    /// The database can't be read, or the store is closed.
     #[error("the store does not answer")]
     Unread(#[source] Error),
     /// The probe failed.
     #[error("no change can be made")]
     Unwritten(#[source] Error),
-    /// The probe waits, and nothing has been committed meanwhile: another process may hold the database.
+    /// The probe is still waiting or the queue is full, and nothing was committed for 4 s. Another process may hold the
+    /// database.
     #[error("no change was made for {} s", PROBE_WITHIN.as_secs())]
     Stuck,
     /// The probe succeeds, but all changes of clients fail.
@@ -62,19 +64,19 @@ pub enum NotReady {
     Failing,
 }
 
-/// What became of the last transactions of the writer.
+/// Outcomes of the writer's latest transactions.
 #[derive(Default)]
 pub(super) struct Outcomes(Mutex<Latest>);
 
 #[derive(Default)]
 struct Latest {
     commit: Option<Instant>,
-    /// The first and the last failure since a change that somebody was told of.
+    /// First and last failure since the last commit that affected a user.
     failures: Option<(Instant, Instant)>,
 }
 
 impl Outcomes {
-    /// Notes a commit. One that nobody is told of, such as a probe's, does not make up for failures.
+    /// Records a commit. A commit that affects no user, such as a probe's, does not clear the failures.
     pub(super) fn committed(&self, is_told: bool) {
         let mut latest = self.latest();
         latest.commit = Some(Instant::now());
@@ -83,7 +85,7 @@ impl Outcomes {
         }
     }
 
-    /// Notes a failure of the database.
+    /// Records a database failure.
     pub(super) fn failed(&self) {
         let now = Instant::now();
         self.latest().failures.get_or_insert((now, now)).1 = now;
@@ -104,7 +106,7 @@ impl Outcomes {
     }
 }
 
-/// The latest probe, which all who ask share.
+/// The latest probe, shared by all requests.
 #[derive(Default)]
 pub(super) struct Probes(Mutex<Option<Probing>>);
 
@@ -115,7 +117,7 @@ struct Probing {
 }
 
 impl Probes {
-    /// The latest probe, or a new one where that is done and too old.
+    /// Returns the latest probe, or starts a new one if that is done and too old.
     fn probe(&self, writer: &Writer) -> Result<Probing, Error> {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(probing) = latest.as_ref() {
@@ -151,7 +153,7 @@ impl WriteOp for Probe {
 }
 
 impl Store {
-    /// Whether the database answers and changes can be made. A disk that is nearly full is no reason against it.
+    /// Checks that the database answers and that changes can be made. A nearly full disk does not fail the check.
     ///
     /// # Errors
     ///
@@ -171,7 +173,7 @@ impl Store {
         Ok(())
     }
 
-    /// The outcome of the latest probe, or `None` where it takes too long.
+    /// Returns the outcome of the latest probe, or `None` if it takes longer than 4 s.
     async fn probed(&self) -> Result<Option<()>, Error> {
         let Probing { begun, outcome } = self.probes.probe(&self.writer)?;
         timeout_at(begun + PROBE_WITHIN, outcome).await.ok().transpose()

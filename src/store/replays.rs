@@ -1,4 +1,4 @@
-//! Signatures of changes that were carried out, so that the same bytes change nothing again.
+//! Signatures of applied changes, so that the same request bytes apply only once.
 
 use std::convert::Infallible;
 
@@ -25,7 +25,7 @@ const EXPIRE: &str = "
 
 const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at < $1)";
 
-/// The most records that one step of expiry removes: it holds the writer for milliseconds.
+/// Maximum records removed by one step of expiry, so that it holds the writer for milliseconds.
 const STEP: i64 = 1000;
 
 impl Replay {
@@ -46,13 +46,13 @@ impl Replay {
     }
 }
 
-/// A change that is made at most once for a signed request. The same bytes are refused from then on, but not what was refused or
-/// failed itself.
+/// A change applied at most once per signed request. Later requests with the same bytes are refused. A request that was
+/// refused or failed is not recorded and may be sent again.
 #[derive(Clone, Debug)]
 pub struct OncePerSignature<C> {
     /// Identifies the request.
     pub replay: Replay,
-    /// The change.
+    /// The change to apply.
     pub change: C,
 }
 
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// Changes nothing: of a request that is accepted once, the signature alone is stored.
+/// Changes nothing: only the signature of the request is stored.
 struct Nothing;
 
 impl WriteOp for Nothing {
@@ -114,25 +114,25 @@ impl WriteOp for Expire {
 }
 
 impl Store {
-    /// Records a signature, unless the writer is busy. Nobody waits for it.
+    /// Records a signature in the background. Skipped if the writer is busy, that is with its queue half full.
     pub fn record_meanwhile(&self, replay: Replay) {
         self.writer.offer(OncePerSignature { replay, change: Nothing });
     }
 
-    /// Records the signature of what changes nothing in the store, and is accepted once all the same.
+    /// Records the signature of a request that changes nothing in the store but is accepted only once.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Replayed`] where it is recorded already, [`Error`] where it was not recorded.
+    /// [`Refusal::Replayed`] if it is recorded already, [`Error`] if it was not recorded.
     pub async fn record(&self, replay: Replay) -> Result<(), WriteError> {
         self.write(OncePerSignature { replay, change: Nothing }).await
     }
 
-    /// Removes one step of the signatures that expired before this moment, and says whether there were any.
+    /// Removes up to 1,000 signatures that expired before `now`. Returns whether there were any.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be removed.
+    /// [`Error`] if they could not be removed.
     pub async fn expire_replays(&self, now: Timestamp) -> Result<bool, Error> {
         let any = sqlx::query_scalar(ANY_EXPIRED).bind(now.unix());
         let any = any.fetch_one(&mut *self.reader().await?).await;

@@ -1,4 +1,4 @@
-//! Reports: receipts of readers, each made once. Those that the server makes for a page are one change.
+//! Reports: read receipts, each made once. Those that the server makes for a page are one change per 256 row keys.
 
 use sqlx::{FromRow, SqliteConnection};
 use std::convert::Infallible;
@@ -17,8 +17,8 @@ use crate::domain::{
 };
 use crate::store::WriteError;
 
-/// What decides about the reports of a participant. They pass between friends of whom none has blocked the other:
-/// what is reported is shown to both, so a block must not look otherwise than the end of the friendship.
+/// Reads what decides a participant's reports. Reports pass only between friends of whom neither blocks the other. Both
+/// users see them, so a block must not look different from the end of the friendship.
 const HEAD: &str = "
     SELECT c.number, c.instance, c.generation, c.next_seq, c.next_report_seq,
            p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other,
@@ -31,8 +31,8 @@ const HEAD: &str = "
     JOIN participants o ON o.conversation_number = c.number AND o.user_id <> p.user_id
     WHERE p.conversation_id = $1 AND p.user_id = $2";
 
-/// Makes the reports that there are not yet. An ID is a UUID of version 8 (RFC 9562): random bits, and the sequence
-/// number of the report in its last 48, by which it is found again.
+/// Inserts the reports that do not exist yet. An ID is a UUID version 8 (RFC 9562). Its last 48 bits are the report's
+/// sequence number, by which it is found again. 72 other bits are random.
 macro_rules! make_reports {
     ($messages:expr) => {
         concat!(
@@ -56,7 +56,7 @@ macro_rules! make_reports {
     };
 }
 
-/// `CROSS JOIN` has each ID looked up; the messages of a generation may be many.
+/// `CROSS JOIN` makes SQLite look up each ID. A generation may have many messages.
 const MAKE_FOR_IDS: &str = make_reports!(concat!(
     "json_each($8) AS named CROSS JOIN messages m
      WHERE m.place = ",
@@ -65,7 +65,7 @@ const MAKE_FOR_IDS: &str = make_reports!(concat!(
 
 const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $8 AND $9");
 
-/// Which of these messages the user has not reported so, as a JSON array.
+/// Selects the messages that the user has not reported with this type, as a JSON array.
 const UNREPORTED: &str = concat!(
     "SELECT json_group_array(named.key)
      FROM json_each($4) AS named
@@ -89,8 +89,8 @@ static ADVANCE: ManyRows = ManyRows::new(
     2,
 );
 
-/// Everything up to the place `last` is delivered if nothing between `known` and `first` is not. It is not looked for far
-/// back.
+/// Advances `delivered_to` to `last` if every message of the other user between `known` and `first` was reported as
+/// delivered. Does nothing if `known` is more than 1,000 row keys behind `first`, to bound the search.
 static DELIVERED_TO: ManyRows = ManyRows::new(
     "WITH delivered (place, known, first, last) AS (VALUES {rows})
      UPDATE participants SET delivered_to = delivered.last
@@ -108,25 +108,25 @@ static DELIVERED_TO: ManyRows = ManyRows::new(
     4,
 );
 
-/// The most messages of which one change makes the reports: it is to hold the writer for milliseconds.
+/// Maximum row keys of one [`MarkDelivered`], so that it holds the writer for milliseconds.
 const STEP: i64 = 256;
 
-/// What a reader reports of messages.
+/// A reader's report about messages.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The conversation.
+    /// The conversation of the messages.
     pub conversation: ConversationId,
-    /// The instance whose messages are meant; `None` is the current one.
+    /// The instance of the messages; `None` means the current one.
     pub instance: Option<Instance>,
-    /// What is reported; of what is viewed, that it was delivered too.
+    /// The report's type. `Viewed` reports the messages as delivered as well.
     pub report_type: ReportType,
-    /// The messages. Unknown ones and the reader's own are passed over.
+    /// The messages. Unknown ones and the reader's own are skipped.
     pub messages: Vec<MessageId>,
-    /// The server's second.
+    /// The server's time in seconds.
     pub now: Timestamp,
     /// The reader.
     pub user: UserId,
-    /// The station of the report, which is not told of it.
+    /// The reporting station, which is not told of the report.
     pub station: Option<StationId>,
 }
 
@@ -166,7 +166,7 @@ impl WriteOp for Report {
 }
 
 impl Report {
-    /// Makes what there is not yet, and says whether there was any.
+    /// Makes the missing reports. Returns whether there were any.
     async fn make(&self, tx: &mut WriteTx, making: &mut Making) -> Result<bool, Error> {
         let which = Which::Ids(hashes_of(&self.messages));
         let mut made = making.make(tx, ReportType::Delivered, &which).await?;
@@ -177,20 +177,20 @@ impl Report {
     }
 }
 
-/// Messages of a page that its reader has for the first time.
+/// Messages of a page that its reader receives for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// The conversation.
+    /// The conversation of the page.
     pub conversation: ConversationId,
     /// The reader.
     pub user: UserId,
     /// The generation of the page.
     pub(super) generation: i64,
-    /// The places of the first and the last of them. All between them were in the page.
+    /// Row keys of the first and the last message. All messages between them are in the page.
     pub(super) row_keys: (i64, i64),
 }
 
-/// Reports messages as delivered, which their sender alone is told of.
+/// Reports messages as delivered. Only their sender is told.
 struct MarkDelivered {
     undelivered: Undelivered,
     now: Timestamp,
@@ -231,7 +231,7 @@ impl WriteOp for MarkDelivered {
     }
 }
 
-/// The conversation of a report, for its reader.
+/// A conversation as its reader's reports need it.
 #[derive(FromRow)]
 struct Head {
     number: i64,
@@ -239,14 +239,14 @@ struct Head {
     generation: i64,
     next_seq: i64,
     next_report_seq: i64,
-    /// The place of the reader among the participants.
+    /// Row key of the reader among the participants.
     participant: i64,
     user_number: i64,
     delivered_to: i64,
     other: String,
     other_number: i64,
     may_report: bool,
-    /// The latest date of this generation's reports: a clock may be set back.
+    /// Latest date of this generation's reports. A clock may be set back, so new reports must not precede it.
     max_created: String,
 }
 
@@ -261,11 +261,11 @@ impl Head {
     }
 }
 
-/// The messages that are reported.
+/// The messages to report.
 enum Which {
-    /// A JSON object of their IDs and hashes.
+    /// JSON object of their IDs and hashes.
     Ids(String),
-    /// The first and the last place.
+    /// First and last row key.
     Places(i64, i64),
 }
 
@@ -276,8 +276,8 @@ struct Making {
 }
 
 impl Making {
-    /// Makes what there is not yet of one type, and says whether there was any. What the reader may not report is
-    /// dropped.
+    /// Makes the missing reports of one type. Returns whether there were any. Does nothing if the reader may not
+    /// report.
     async fn make(
         &mut self,
         tx: &mut WriteTx,
@@ -320,11 +320,12 @@ impl Making {
 }
 
 impl Store {
-    /// Those of these messages that a user has not reported so. What is reported already need not hold the writer.
+    /// Returns the messages that a user has not reported with this type. Already reported ones need not hold the
+    /// writer.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] if they could not be read.
     pub async fn unreported(
         &self,
         conversation: ConversationId,
@@ -345,8 +346,8 @@ impl Store {
         unreported.iter().map(|id| stored(id)).collect()
     }
 
-    /// Reports messages of a page as delivered, by and by. Nobody waits for it: what is lost is made by the next
-    /// page that holds the messages.
+    /// Reports messages of a page as delivered, in the background and in steps of 256 row keys. A lost report is made
+    /// by the next page that holds the message.
     pub fn mark_delivered(&self, undelivered: Undelivered, now: Timestamp) {
         let (first, last) = undelivered.row_keys;
         let mut from = first;

@@ -1,7 +1,7 @@
-//! Free space of the disk, of which some is kept.
+//! A reserve of free disk space.
 //!
-//! SQLite needs space to delete, too: a clear, a purge and an acknowledgement are written to the log first. So below the
-//! reserve no change is made that grows the data, and those that shrink it go on.
+//! SQLite needs space to delete as well: a clear, a purge and an acknowledgement are first written to the log. Below
+//! the reserve, changes that grow the data are refused, and changes that shrink it continue.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 
-/// How often the free space is read. The default reserve is more than what a server writes in that time.
+/// Interval between reads of the free space. The default reserve exceeds what a server writes in that time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The free space of the disk that the database is on.
+/// Free space on the database's disk, and the reserve that is kept of it.
 pub(super) struct Reserve {
     database: Arc<File>,
-    /// Bytes to be kept free; 0 keeps none.
+    /// Bytes to keep free; 0 disables the reserve.
     bytes: u64,
     free: AtomicU64,
     is_full: AtomicBool,
 }
 
 impl Reserve {
-    /// Reads for the first time how much is free.
+    /// Reads the free space for the first time.
     pub(super) fn new(database: Arc<File>, bytes: u64) -> Self {
         let free = AtomicU64::new(u64::MAX);
         let reserve = Self { database, bytes, free, is_full: AtomicBool::new(false) };
@@ -37,7 +37,7 @@ impl Reserve {
         reserve
     }
 
-    /// Reads every now and then how much is free, until the store has closed.
+    /// Reads the free space every second, until the store has closed.
     pub(super) async fn watch(self: Arc<Self>, ended: CancellationToken) {
         while ended.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
             let reserve = Arc::clone(&self);
@@ -45,7 +45,7 @@ impl Reserve {
         }
     }
 
-    /// Refuses a change that grows the data where less is free than is to be kept.
+    /// Refuses a change that grows the data if less than the reserve is free.
     pub(super) fn refuse_growth(&self) -> Result<(), Error> {
         if !self.is_full() {
             return Ok(());

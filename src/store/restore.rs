@@ -1,4 +1,4 @@
-//! Restoring a backup: into a new epoch, in the place of the database, while nobody has that open.
+//! Restores a backup in place of the database, as a new epoch, while no process has the database open.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -22,30 +22,30 @@ use crate::domain::Parse as _;
 
 const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users ORDER BY email";
 
-/// Bytes of the backup that are copied at a time. Between two steps the copy can be given up.
+/// Bytes of the backup copied per step. The restore can be cancelled between steps.
 const STEP: u64 = 8 * 1024 * 1024;
 
-/// What a restore has done.
+/// The result of a restore.
 #[derive(Clone, Debug)]
 pub struct Restored {
-    /// The path of the database.
+    /// Path of the database.
     pub path: String,
-    /// The epoch that has begun.
+    /// The epoch that the restore began.
     pub epoch: Epoch,
-    /// What the replaced database knew of accounts; `None` where there was none.
+    /// Account changes since the backup that the restore undid; `None` if there was no database to replace.
     pub since: Option<Since>,
 }
 
-/// What had become of accounts since the backup, which the restore has undone. E-mail addresses.
+/// Account changes since the backup, which the restore undid. Accounts are listed by e-mail address.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
-    /// Accounts that were disabled. They are enabled again.
+    /// Accounts disabled since the backup. They are enabled again.
     pub disabled: Vec<String>,
-    /// Accounts with a new API key. The old one is valid again.
+    /// Accounts whose API key was replaced. The old key is valid again.
     pub rotated: Vec<String>,
-    /// Accounts that are no longer there.
+    /// Accounts added since the backup. They no longer exist.
     pub added: Vec<String>,
-    /// Why the replaced database can't tell, where it can't.
+    /// Why the replaced database could not be compared, if so.
     pub unreadable: Option<String>,
 }
 
@@ -57,12 +57,12 @@ struct Account {
     api_key_digest: String,
 }
 
-/// Puts a copy of a backup in the place of the database at `url`, brought up to date, and begins a new epoch in it.
-/// Everything that can take long or fail is done to the copy first; dropping it before that is done leaves nothing behind.
+/// Replaces the database at `url` with a copy of a backup, migrates the copy and begins a new epoch in it. Slow and
+/// fallible steps run on the copy first, so a cancelled restore leaves nothing behind.
 ///
 /// # Errors
 ///
-/// [`BackupError`]; then the database is as it was.
+/// [`BackupError`]. The database keeps its content until the final replacement of its files.
 pub async fn restore(
     url: &str,
     backup: &Path,
@@ -77,7 +77,7 @@ pub async fn restore(
     if is_there && !force {
         return Err(BackupError::Replaces { path: database.absolute() });
     }
-    // The file itself, where a link leads to it.
+    // Resolves a link, so that the file itself is replaced.
     let path = fs::canonicalize(database.path()).or_else(|_| std::path::absolute(database.path()));
     let path = path.map_err(|source| file_error(database.path(), "found", source))?;
     let folder = folder_beside(&path, ".restoring-");
@@ -91,8 +91,8 @@ pub async fn restore(
     Ok(Restored { path: path.display().to_string(), epoch, since })
 }
 
-/// Gives the copy the name of the database. All of the old log is in the old file by now, unless that can't be read. A log
-/// that outlived its database would be taken for a part of the new one.
+/// Renames the copy to the database's name. The whole old log is in the old file by now, unless it can't be read.
+/// Removes the old log first, because SQLite would take a log that outlived its database for part of the new one.
 fn replace(database: &Path, copy: &Path) -> Result<(), BackupError> {
     for suffix in ["-wal", "-shm", "-journal"] {
         remove(&beside(database, suffix))?;
@@ -101,7 +101,7 @@ fn replace(database: &Path, copy: &Path) -> Result<(), BackupError> {
     flush_name(database)
 }
 
-/// Compares the accounts of the database with those of the backup, and leaves the database without a log.
+/// Compares the database's accounts with the backup's, and leaves the database without a log.
 async fn compare(database: &DatabaseFile, backup: &Path) -> Result<Since, BackupError> {
     let old = match accounts_of_old(database).await {
         Ok(old) => old,
@@ -148,7 +148,8 @@ async fn accounts(connection: &mut SqliteConnection) -> Result<Vec<Account>, sql
     sqlx::query_as(ACCOUNTS).fetch_all(connection).await
 }
 
-/// A copy in this folder, readable alone for whom the database belongs to. It ends soon after it is dropped.
+/// Copies the backup into this folder, readable only for the database's owner. On cancellation the copy stops after the
+/// current step.
 async fn copy_into(
     folder: &Path,
     backup: &Path,
@@ -162,7 +163,7 @@ async fn copy_into(
     give(&file, owner);
     loop {
         let (from, to) = (Arc::clone(&original), Arc::clone(&file));
-        // The kernel copies from file to file, without a detour through this process.
+        // The kernel copies between the files directly, without passing through this process.
         let step = move || io::copy(&mut (&*from).take(STEP), &mut &*to);
         if off_thread(step).await.map_err(written)? == 0 {
             return Ok(copy);

@@ -1,4 +1,4 @@
-//! The schema of the database: the migrations that are built in, and what the database has of them.
+//! The database schema: the built-in migrations, and which of them a database has.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -16,35 +16,37 @@ use super::{DatabaseFile, OpenError, ServerLock, message_ids};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// The table in which the migrator keeps what was applied.
+/// Table in which the migrator records the applied migrations.
 const APPLIED: &str = "_sqlx_migrations";
 
-/// The number of migrations with which hashes of the IDs of messages came. They are listed after all migrations, so one
-/// that needs them, or moves what they are made of, has to be run after that.
+/// Number of migrations up to and including the one that introduced hashes of message IDs.
+///
+/// The hashes are listed after all migrations. So a migration that needs them, or moves what they are computed from,
+/// must run after that step.
 const HASHES: usize = 4;
 
-/// How often to log that a step goes on.
+/// Interval between log lines while a step is running.
 const LOG_EVERY: Duration = Duration::from_secs(2);
 
-/// What to do where there is no database, and with one whose schema is not the newest.
+/// How to treat a missing database, and one with an older schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
-    /// Create it, and bring it up to date.
+    /// Creates a missing database, and migrates an older one.
     Migrate,
-    /// Create it, but refuse an older one: another program may be working with it.
+    /// Creates a missing database, but refuses an older one: another program may be working with it.
     CurrentOrNew,
-    /// Refuse both.
+    /// Refuses a missing database and an older one.
     MustBeCurrent,
 }
 
 impl Schema {
-    /// Whether a database is created where there is none.
+    /// Whether a missing database is created.
     pub(super) fn creates(self) -> bool {
         self != Self::MustBeCurrent
     }
 }
 
-/// What a database has of the migrations.
+/// State of a database's schema, compared with the built-in migrations.
 #[derive(PartialEq)]
 pub(super) enum Found {
     Empty,
@@ -53,23 +55,23 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// A database that was looked at and is not a mixture, as far as that can be seen.
+/// An inspected database. As far as the checks can tell, its log is its own.
 pub(super) struct Looked {
-    /// The connection that has looked. It writes nothing.
+    /// The connection that inspected the database. It writes nothing.
     pub(super) connection: Guarded,
     pub(super) found: Found,
-    /// It has the log of a process that has ended, which may be another database's.
+    /// The log is that of a process that has ended, and may belong to another database.
     may_be_mixed: bool,
 }
 
-/// Looks at a database and changes neither its file nor its log.
+/// Inspects a database without changing its file or its log.
 ///
 /// # Errors
 ///
-/// [`OpenError::Mixed`] where the two don't belong together.
+/// [`OpenError::Mixed`] where the file and the log do not belong together.
 pub(super) async fn look_closely(file: &DatabaseFile) -> Result<Looked, OpenError> {
     let failed = |source| file.failed(source);
-    // The snapshot of a server that runs is always whole.
+    // A running server's snapshot is always whole.
     let may_be_mixed = file.has_log() && !is_served(file);
     let mut connection = Guarded::new(file.connect_to_look().await?, may_be_mixed);
     let found = look(&mut connection).await;
@@ -79,7 +81,7 @@ pub(super) async fn look_closely(file: &DatabaseFile) -> Result<Looked, OpenErro
     Ok(Looked { connection, found: found.map_err(failed)?, may_be_mixed })
 }
 
-/// Leaves the database with the newest schema, or says why it can't. Returns whether it has changed the schema.
+/// Brings the database to the newest schema, or returns why it can't. Returns whether the schema changed.
 pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool, OpenError> {
     let failed = |source| file.failed(source);
     let Looked { connection, found, may_be_mixed } = look_closely(file).await?;
@@ -88,7 +90,8 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
         connection.close().await.map_err(failed)?;
         return Ok(false);
     }
-    // While it is open, no connection of this process that writes is the last to be closed.
+    // Stays open during the migration. SQLite moves the log into the database on the last close, so no writing
+    // connection of this process may be the last to close.
     let looking = if may_be_mixed {
         Some(connection)
     } else {
@@ -108,7 +111,7 @@ pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
     Ok(true)
 }
 
-/// Makes the schema or migrates it, in one transaction.
+/// Creates or migrates the schema in one transaction.
 async fn bring_up_to_date(
     file: &DatabaseFile,
     schema: Schema,
@@ -116,7 +119,7 @@ async fn bring_up_to_date(
     may_be_mixed: bool,
 ) -> Result<(), OpenError> {
     let failed = |source| file.failed(source);
-    // Another process may be doing the same: the second waits here and then finds it done.
+    // Another process may be doing the same. The second one waits here and then finds the work done.
     let transaction = writer.begin_with("BEGIN IMMEDIATE");
     let begun =
         logged("waiting for another process that writes to the database", transaction).await;
@@ -125,7 +128,7 @@ async fn bring_up_to_date(
     refuse(file, &found, schema)?;
     if let Found::Older(applied) = found {
         migrate(file, &mut transaction, applied).await?;
-        // Again, as the older schema may not have had what all checks read.
+        // Checked again, because the older schema may lack what some checks read.
         if may_be_mixed
             && let Some(found) = contradiction(&mut transaction, false).await.map_err(failed)?
         {
@@ -134,13 +137,13 @@ async fn bring_up_to_date(
         }
     } else {
         run(file, &mut transaction, None).await?;
-        // What the migrations have made and removed again leaves free pages.
+        // What the migrations create and then remove leaves free pages.
         execute(&mut transaction, "PRAGMA incremental_vacuum").await.map_err(failed)?;
     }
     logged("committing the migrations", transaction.commit()).await.map_err(failed)
 }
 
-/// Whether another process keeps the database to itself, or serves it.
+/// Whether another process holds the server lock: it serves the database, or has it to itself.
 fn is_served(file: &DatabaseFile) -> bool {
     matches!(ServerLock::holder_of(file), Ok(Some(holder)) if !holder.is_this_process())
 }
@@ -149,7 +152,7 @@ fn mixed(file: &DatabaseFile, found: String) -> OpenError {
     OpenError::Mixed { path: file.path().display().to_string(), found }
 }
 
-/// What shows that a database and its log don't belong together, if anything does.
+/// Returns the evidence that a database and its log do not belong together, if there is any.
 async fn mixture(
     looking: &mut SqliteConnection,
     found: &Result<Found, sqlx::Error>,
@@ -162,12 +165,14 @@ async fn mixture(
     }
 }
 
-/// A connection to a database whose log may be another's. SQLite moves the log into the database and removes it when the
-/// last connection is closed, so this one stays open until the process ends, unless it is closed on purpose.
+/// A connection to a database whose log may belong to another database.
+///
+/// SQLite moves the log into the database and removes it when the last connection closes. So this connection stays open
+/// until the process ends, unless [`Self::close`] closes it.
 pub(super) enum Guarded {
-    /// Dropping it does not close it.
+    /// The log is in doubt: dropping this does not close the connection.
     StaysOpen(ManuallyDrop<SqliteConnection>),
-    /// The database is not in doubt.
+    /// The log is not in doubt: dropping this closes the connection.
     Closes(SqliteConnection),
 }
 
@@ -180,7 +185,7 @@ impl Guarded {
         }
     }
 
-    /// Closes it, once its database was found to be whole.
+    /// Closes the connection. Call this only once the database was found to be whole.
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Self::StaysOpen(connection) => ManuallyDrop::into_inner(connection).close().await,
@@ -209,7 +214,7 @@ impl DerefMut for Guarded {
     }
 }
 
-/// Runs the migrations that come after the first few, and says in the log how far it is.
+/// Runs the migrations after the first `applied` ones, and logs the progress.
 async fn migrate(
     file: &DatabaseFile,
     transaction: &mut SqliteConnection,
@@ -230,7 +235,7 @@ async fn migrate(
     Ok(())
 }
 
-/// Runs migrations up to a version, or all.
+/// Runs the migrations up to a version, or all of them.
 async fn run(
     file: &DatabaseFile,
     transaction: &mut SqliteConnection,
@@ -240,7 +245,7 @@ async fn run(
     MIGRATIONS.run_direct(up_to, transaction, false).await.map_err(failed)
 }
 
-/// Logs every few seconds that a step goes on.
+/// Runs `work` and logs every [`LOG_EVERY`] that the step is still running.
 async fn logged<T>(step: &str, work: impl Future<Output = T>) -> T {
     let (since, mut work) = (Instant::now(), pin!(work));
     loop {

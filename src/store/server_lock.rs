@@ -1,9 +1,10 @@
 //! The lock that keeps a second server off a database.
 //!
-//! SQLite lets several processes write to one file, and the commands rely on that. A server can't: it keeps in memory
-//! what others would have to hear of, such as stations, rates and listeners. So a server, and a command that needs the
-//! database to itself, holds an advisory lock (flock(2)) on a small file beside the database. The kernel drops the lock
-//! when the process ends, however it ends; the file stays and means nothing by itself.
+//! SQLite lets several processes write to one file, and the commands rely on that. A second server is not possible:
+//! each server keeps state in memory that the other would have to hear of, such as stations, rates and listeners. So a
+//! server, and a command that needs the database to itself, holds an advisory lock (flock(2)) on a small file beside
+//! the database. The kernel releases the lock when the process ends, however it ends. The file stays and means nothing
+//! by itself.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -22,16 +23,16 @@ use super::files::{kind_of, open_or_create};
 use super::{DatabaseFile, OpenError};
 use crate::domain::Parse as _;
 
-/// How long to try for a lock that is held: a server that is about to exit still has it for a moment, and
+/// How long to retry while the lock is held. A server that is about to exit still holds it for a moment, and
 /// [`ServerLock::holder`] takes it for an instant.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
-/// Maximum bytes of the file that are read.
+/// Maximum bytes read from the lock file.
 const HOLDER_BYTES: usize = 4096;
 
-/// The right to be the only server on a database. Dropping it releases the lock.
+/// The right to be the only server on a database, or to work on it without a server. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct ServerLock {
     path: PathBuf,
@@ -39,30 +40,29 @@ pub struct ServerLock {
     holder: LockHolder,
 }
 
-/// The process that holds a [`ServerLock`], as it describes itself in the file.
+/// The process that holds a [`ServerLock`], as it describes itself in the lock file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockHolder {
-    /// What it does, such as `server` or `restore`.
+    /// Task of the process, such as `server` or `restore`.
     pub task: String,
-    /// Its process id, as it sees itself: in a container that is another one than outside.
+    /// Process id as the process itself sees it. A container has ids of its own.
     pub pid: u32,
-    /// The address that it listens on, once it does.
+    /// Listening address, once the process has announced one.
     pub address: Option<SocketAddr>,
-    /// What tells it from all others, also from one with the same process id in another container.
+    /// Random name of the process. It differs even where another container has a process with the same id.
     #[serde(default)]
     process: String,
 }
 
-/// A random name of this process.
+/// Random name of this process.
 static PROCESS: LazyLock<String> = LazyLock::new(|| Uuid::new_v4().to_string());
 
 impl LockHolder {
-    /// Whether other processes may change the database meanwhile: a server and this process itself let them.
+    /// Whether the holder lets this process change the database. A server does. The process does not exclude itself.
     fn shares(&self) -> bool {
         self.task == ServerLock::SERVER || self.is_this_process()
     }
 
-    /// Whether it is this very process.
     pub(super) fn is_this_process(&self) -> bool {
         self.process == *PROCESS
     }
@@ -80,24 +80,25 @@ impl std::fmt::Display for LockHolder {
 }
 
 impl ServerLock {
-    /// The task of a server, beside which commands may change the database.
+    /// Task name of a server. Commands may change the database while a server holds the lock.
     pub const SERVER: &'static str = "server";
 
     /// Takes the lock of the database at this URL for a task, such as [`Self::SERVER`] or `restore`.
     ///
-    /// The database need not exist, but its folder must. Waits for up to a second while another process has the lock.
+    /// The database need not exist, but its folder must. Waits for up to 1 s while another process holds the lock.
     ///
     /// # Errors
     ///
-    /// [`OpenError::InUse`] names the process that has it; [`OpenError::Lock`] where the file can't be used.
+    /// [`OpenError::InUse`] names the process that holds the lock. [`OpenError::Lock`] where the lock file can't be
+    /// used.
     pub async fn acquire(url: &str, task: &str) -> Result<Self, OpenError> {
         let database = parse(url)?;
-        // What is no database file at all is refused as that, and not for its lock.
+        // A path that is no database file is refused for that, and not for its lock.
         database.look()?;
         let path = lock_path(database.path());
         let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
         refuse_unless_regular(&path)?;
-        // What is in it is replaced once the lock is held, not before.
+        // Not truncated: the content is replaced only once the lock is held.
         let mut options = OpenOptions::new();
         options.read(true).write(true).truncate(false);
         let file = open_or_create(&path, &mut options, database.owner().as_ref());
@@ -124,32 +125,34 @@ impl ServerLock {
         Ok(lock)
     }
 
-    /// Names the address that this process listens on to those who are refused from now on.
+    /// Publishes the address that this process listens on. From now on, refused processes report it.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Lock`] where the file can't be written.
+    /// [`OpenError::Lock`] where the lock file can't be written.
     pub fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
         self.holder.address = Some(address);
         self.write_holder()
     }
 
-    /// The process that holds the lock of the database at this URL at the moment, if one does.
+    /// Returns the process that currently holds the lock of the database at this URL, if there is one.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Lock`] where the file can't be read.
+    /// [`OpenError::Lock`] where the lock file can't be read.
     pub fn holder(url: &str) -> Result<Option<LockHolder>, OpenError> {
         Self::holder_of(&parse(url)?)
     }
 
-    /// Waits for up to a second while another process has the database to itself, such as a restore: a change that is made
-    /// meanwhile may be replaced. It is to be called once more when the database is open, as a restore may have begun since;
-    /// one that begins after that finds it open and refuses.
+    /// Waits for up to 1 s while another process has the database to itself, such as a restore: a change made meanwhile
+    /// may be replaced.
+    ///
+    /// Call it again once the database is open, because a restore may have begun since. A restore that begins after
+    /// that finds the database open and refuses.
     ///
     /// # Errors
     ///
-    /// [`OpenError::InUse`] names the process that has it.
+    /// [`OpenError::InUse`] names the process that holds the lock.
     pub(super) async fn wait_until_shared(database: &DatabaseFile) -> Result<(), OpenError> {
         let since = Instant::now();
         while let Some(holder) = Self::holder_of(database)?.filter(|holder| !holder.shares()) {
@@ -187,7 +190,7 @@ impl ServerLock {
     }
 }
 
-/// Refuses a lock file that is no regular file before it is opened: that would wait for the other end of a FIFO.
+/// Refuses a lock file that is not a regular file, before opening it: opening a FIFO waits for its other end.
 fn refuse_unless_regular(path: &Path) -> Result<(), OpenError> {
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => {
@@ -199,7 +202,8 @@ fn refuse_unless_regular(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// What the file says of the process that holds its lock. It writes the file just after it has got the lock.
+/// Reads how the holder of the lock describes itself. It writes the file just after it has taken the lock, so for an
+/// instant the content may be that of an earlier holder.
 fn describe(file: &File) -> LockHolder {
     let mut text = [0; HOLDER_BYTES];
     let read = file.read_at(&mut text, 0).unwrap_or(0);
@@ -212,10 +216,11 @@ fn parse(url: &str) -> Result<DatabaseFile, OpenError> {
     DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })
 }
 
-/// The file beside the database, whatever links lead there: `chatserver.db-server` for `chatserver.db`.
+/// Returns the path of the lock file, beside the database after links are resolved: `chatserver.db-server` for
+/// `chatserver.db`.
 fn lock_path(database: &Path) -> PathBuf {
     let resolved = fs::canonicalize(database).or_else(|_| {
-        // A database that is yet to be made: its folder must be there.
+        // The database does not exist yet, but its folder must.
         let folder = database.parent().filter(|folder| *folder != Path::new(""));
         let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")))?;
         Ok::<_, io::Error>(database.file_name().map_or(folder.clone(), |name| folder.join(name)))

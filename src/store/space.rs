@@ -1,8 +1,8 @@
-//! Space that is free in the file of the database, and how the file system gets it back.
+//! Free space in the database file, and how it returns to the file system.
 //!
-//! Deleted rows leave free pages behind, which still hold the ciphertext. In a database that is made for it
-//! (`auto_vacuum=INCREMENTAL`) these pages are cut off the end of the file in small steps: a page in use that stands at the
-//! end moves into a free one. Their last copies are in the write-ahead log, which is truncated afterwards.
+//! Deleted rows leave free pages behind, which still hold the ciphertext. With `auto_vacuum=INCREMENTAL` these pages
+//! are cut off the end of the file in small steps: a used page at the end moves into a free one. The last copies of the
+//! deleted rows are in the write-ahead log, which is truncated afterwards.
 
 use std::convert::Infallible;
 
@@ -19,24 +19,24 @@ use crate::store::WriteError;
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";
 
-/// One step frees at most a megabyte of pages: it is to hold the writer for milliseconds.
+/// Frees at most 256 pages (a megabyte) per step, so that a step holds the writer for milliseconds.
 const VACUUM_STEP: &str = "PRAGMA incremental_vacuum(256)";
 
 const AUTO_VACUUM: &str = "PRAGMA auto_vacuum";
 
-/// What [`AUTO_VACUUM`] yields for `INCREMENTAL`.
+/// Value of [`AUTO_VACUUM`] for `INCREMENTAL`.
 const INCREMENTAL: i64 = 2;
 
-/// What a step of giving space back has left.
+/// Result of a vacuum step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vacuumed {
-    /// There may be more free pages.
+    /// A step was made. More free pages may be left.
     Step,
-    /// No free page is left, or the database is not made for giving them back.
+    /// No free page is left, or the database does not give free pages back.
     NothingLeft,
 }
 
-/// Cuts free pages off the file.
+/// Cuts one step of free pages off the file.
 struct Vacuum;
 
 impl WriteOp for Vacuum {
@@ -51,11 +51,11 @@ impl WriteOp for Vacuum {
 }
 
 impl Store {
-    /// Gives one step of the free pages back to the file system.
+    /// Returns one step of free pages to the file system.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be given back.
+    /// [`Error`] where the store failed.
     pub async fn vacuum(&self) -> Result<Vacuumed, Error> {
         if !self.gives_space_back {
             return Ok(Vacuumed::NothingLeft);
@@ -69,7 +69,7 @@ impl Store {
         Ok(Vacuumed::Step)
     }
 
-    /// Has the write-ahead log truncated soon, so that no copy of what was removed is left in it.
+    /// Requests a truncation of the write-ahead log, so that no copy of deleted data is left in it.
     pub fn truncate_log(&self) {
         self.writer.truncate_log();
     }
@@ -81,7 +81,7 @@ impl Store {
     }
 }
 
-/// Whether the database of this connection is made for giving space back.
+/// Whether the database of this connection is in incremental auto-vacuum mode.
 pub(super) async fn gives_space_back(
     connection: &mut SqliteConnection,
 ) -> Result<bool, sqlx::Error> {
@@ -92,18 +92,18 @@ pub(super) async fn gives_space_back(
 /// Sizes of a database file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compacted {
-    /// Before it was written anew.
+    /// Size before the rewrite.
     pub before: u64,
-    /// Now.
+    /// Size after the rewrite.
     pub after: u64,
 }
 
-/// Writes a database anew, without free pages, and so that it gives space back from then on. No other process may have it
+/// Rewrites a database without free pages, and so that it gives space back from then on. No other process may have it
 /// open.
 ///
 /// # Errors
 ///
-/// [`OpenError`]; then the database is as it was.
+/// [`OpenError`]; the database is unchanged then.
 pub async fn compact(url: &str) -> Result<Compacted, OpenError> {
     let file = DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
     if file.look()?.is_none() {
@@ -123,9 +123,11 @@ pub async fn compact(url: &str) -> Result<Compacted, OpenError> {
     Ok(Compacted { before, after: size(&file)? })
 }
 
-/// A connection to a database that no other process has open, and that has no log from then on. A log would be moved when the
-/// connection is closed, which tells of no failure. What `VACUUM` overwrites goes into a `-journal` instead: an error rolls it
-/// back, and after a crash whoever opens the database next does.
+/// Opens the only connection to a database, and switches its write-ahead log off.
+///
+/// A log would be moved into the database when the connection closes, and closing reports no failure. What `VACUUM`
+/// overwrites goes into a `-journal` instead. An error rolls it back. After a crash, the next process that opens the
+/// database rolls it back.
 async fn connect_alone(file: &DatabaseFile) -> Result<SqliteConnection, sqlx::Error> {
     let options = file
         .options_alone()
@@ -135,7 +137,7 @@ async fn connect_alone(file: &DatabaseFile) -> Result<SqliteConnection, sqlx::Er
     options.connect().await
 }
 
-/// While it runs no other process can read or write.
+/// Rewrites the file. No other process can read or write meanwhile.
 async fn write_anew(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     execute(connection, "VACUUM").await?;
     // Another program may have begun a log just before.

@@ -1,4 +1,4 @@
-//! Stations: the devices of users, of which each user has a bounded number.
+//! Stations: the devices of users. Each user has a bounded number of them.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use crate::store::WriteError;
 
 const USED_AT: &str = "SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2";
 
-/// The least recently used first.
+/// Least recently used first.
 const STATIONS_OF: &str = "
     SELECT station_id FROM stations WHERE user_id = $1 ORDER BY used_at, bound_at, station_id";
 
@@ -23,7 +23,7 @@ const STATIONS: &str = "
     FROM stations s JOIN users u ON u.id = s.user_id
     WHERE s.user_id = coalesce($1, s.user_id) ORDER BY u.email, s.used_at DESC, s.station_id";
 
-/// Two are enough to know that it is not one alone.
+/// Two rows are enough to show that the station has more than one user.
 const USERS_AT: &str = "
     SELECT s.user_id FROM stations s JOIN users u ON u.id = s.user_id
     WHERE s.station_id = $1 AND s.user_id = coalesce($2, s.user_id) AND NOT u.is_disabled
@@ -37,16 +37,16 @@ const TOUCH: &str = "UPDATE stations SET used_at = $3 WHERE user_id = $1 AND sta
 
 const UNBIND: &str = "DELETE FROM stations WHERE user_id = $1 AND station_id = $2";
 
-/// A station as the command line shows one.
+/// A station as the command line shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
-    /// The address of its user.
+    /// Address of the station's user.
     pub email: Email,
-    /// The station.
+    /// The station's id, which is a secret.
     pub id: StationId,
-    /// When it was first used.
+    /// Time of the first use.
     pub bound_at: Timestamp,
-    /// When it was last used, to within some minutes.
+    /// Time of the last use, to within some minutes.
     pub used_at: Timestamp,
 }
 
@@ -58,23 +58,23 @@ struct StationRow {
     used_at: i64,
 }
 
-/// Binds a station to a user.
+/// Binds a station to a user, and unbinds the user's excess stations.
 #[derive(Clone, Debug)]
 pub struct BindStation {
     /// The user.
     pub user: UserId,
-    /// The station.
+    /// The station to bind.
     pub station: StationId,
-    /// The server's second.
+    /// The server's current second.
     pub now: Timestamp,
-    /// Other stations of the user in the order in which they give way. One that is not named here is newer.
+    /// The user's other stations in eviction order. A station that is missing here is newer, and is evicted last.
     pub gives_way: Vec<StationId>,
-    /// Maximum stations of the user: the excess gives way.
+    /// Maximum stations of the user. The excess is evicted.
     pub most: u32,
 }
 
 impl BindStation {
-    /// The stations that give way, of all that the user has now.
+    /// Returns which of the user's present stations are evicted.
     fn excess(&self, mut stations: Vec<StationId>) -> Vec<StationId> {
         let order: HashMap<_, _> = self.gives_way.iter().zip(0..).collect();
         stations.retain(|station| *station != self.station);
@@ -86,7 +86,7 @@ impl BindStation {
 }
 
 impl WriteOp for BindStation {
-    /// The stations that gave way.
+    /// The evicted stations.
     type Output = Vec<StationId>;
     type Refusal = Infallible;
 
@@ -100,13 +100,13 @@ impl WriteOp for BindStation {
         for station in &excess {
             unbind(tx, self.user, *station).await?;
         }
-        // Its own listeners find out whether they are among those that gave way.
+        // Wakes all of the user's listeners, so that each finds out whether its station was evicted.
         tx.notify(self.user, None);
         Ok(excess)
     }
 }
 
-/// The stations of a user, the least recently used first, as far as that is noted.
+/// Returns the user's stations by recorded use, least recently used first.
 async fn stations_of(
     connection: &mut SqliteConnection,
     user: UserId,
@@ -158,11 +158,11 @@ impl WriteOp for TouchStation {
 }
 
 impl Store {
-    /// When this station of the user was last used, as far as that is noted; `None` where it is not bound.
+    /// Returns the recorded last use of this station of the user, or `None` where it is not bound.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the store failed.
     pub async fn station_used_at(
         &self,
         user: UserId,
@@ -174,20 +174,20 @@ impl Store {
         Ok(used_at.and_then(Timestamp::from_unix))
     }
 
-    /// The stations of a user, the least recently used first, as far as that is noted.
+    /// Returns the user's stations by recorded use, least recently used first.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the store failed.
     pub async fn stations_of(&self, user: UserId) -> Result<Vec<StationId>, Error> {
         stations_of(&mut *self.reader().await?, user).await
     }
 
-    /// All stations of one user or of everybody, by address, the most recently used first.
+    /// Returns all stations of one user or of all users, by address, most recently used first.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the store failed.
     pub async fn stations(&self, user: Option<UserId>) -> Result<Vec<Station>, Error> {
         let rows = sqlx::query_as(STATIONS).bind(user.as_ref().map(UserId::as_str));
         let rows: Vec<StationRow> =
@@ -195,11 +195,11 @@ impl Store {
         rows.into_iter().map(StationRow::station).collect()
     }
 
-    /// The enabled users who have bound this station, or the one of them who is asked for: at most two.
+    /// Returns the enabled users who have bound this station, at most two. With `user`, only that user is considered.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the store failed.
     pub async fn users_at(
         &self,
         station: StationId,
@@ -215,16 +215,17 @@ impl Store {
         users.iter().map(|user| stored(user)).collect()
     }
 
-    /// Notes that a station is in use. Nobody waits for it.
+    /// Records the use of a station without waiting for the commit. Skipped while the writer's queue is at least half
+    /// full.
     pub fn touch_station(&self, user: UserId, station: StationId, now: Timestamp) {
         self.writer.offer(TouchStation { user, station, now });
     }
 
-    /// Forgets a station of a user; whether there was one. Its next signed use binds it anew.
+    /// Unbinds a station of a user, and returns whether it was bound. Its next signed use binds it anew.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it was not unbound.
+    /// [`Error`] where the store failed.
     pub async fn unbind_station(&self, user: UserId, station: StationId) -> Result<bool, Error> {
         Ok(self.write(UnbindStation { user, station }).await?)
     }

@@ -1,4 +1,4 @@
-//! Users, and the keys of which the store knows only what it must.
+//! Users and their keys. The store knows only what it must of the keys.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -37,7 +37,7 @@ const USER_WITH_KEY: &str = "SELECT id FROM users WHERE api_key_digest = $1 AND 
 const LOGIN: &str =
     "SELECT nick, full_name, private_key FROM users WHERE id = $1 AND NOT is_disabled";
 
-/// One row in any case: whether there is such a user must not show in the time it takes.
+/// Always yields one row, because the time taken must not reveal whether the user exists.
 const SIGNING_KEY: &str = "SELECT (SELECT api_key FROM users WHERE id = $1 AND NOT is_disabled)";
 
 const SET_NICK: &str = "UPDATE users SET nick = $2 WHERE id = $1";
@@ -52,7 +52,7 @@ const REMOVE_NEW: &str = "DELETE FROM users WHERE id = $1 AND api_key = $2";
 
 const SET_API_KEY: &str = "UPDATE users SET api_key = $2, api_key_digest = $3 WHERE id = $1";
 
-/// Who takes part in the user's conversations, besides the user.
+/// The other participants of the user's conversations.
 const PARTNERS: &str = "
     SELECT o.user_id, u.public_key
     FROM participants p
@@ -60,7 +60,7 @@ const PARTNERS: &str = "
     JOIN users u ON u.id = o.user_id
     WHERE p.user_id = $1 ORDER BY o.user_id";
 
-/// What the partner calls the conversation with the user.
+/// The name under which the partner sees the conversation with the user.
 const SET_DISPLAY_NAME: &str = "
     UPDATE participants SET display_name = $3
     WHERE user_id = $2 AND conversation_id IN (
@@ -69,17 +69,17 @@ const SET_DISPLAY_NAME: &str = "
 /// A user as the command line shows one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The user's id.
+    /// The user's id, the MD5 of the address.
     pub id: UserId,
-    /// The address of which the id is the MD5.
+    /// The user's address.
     pub email: Email,
-    /// What others call the user.
+    /// Name that other users see.
     pub nick: String,
-    /// The full name; may be empty.
+    /// Full name; may be empty.
     pub full_name: String,
     /// A disabled user can neither log in nor sign.
     pub is_disabled: bool,
-    /// The key that secrets are wrapped under.
+    /// Public key that secrets are wrapped under.
     pub public_key: PublicKey,
 }
 
@@ -106,23 +106,23 @@ impl UserRow {
     }
 }
 
-/// What a user gets who logs in.
+/// What a user receives at a login.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// What others call the user.
+    /// Name that other users see.
     pub nick: String,
-    /// The full name; may be empty.
+    /// Full name; may be empty.
     pub full_name: String,
-    /// The private key: PEM, encrypted under the user's encryption password.
+    /// Private key: PEM, encrypted under the user's encryption password.
     pub private_key: String,
 }
 
 impl Store {
-    /// The user with this id.
+    /// Returns the user with this id.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the store failed.
     pub async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
         let row: Option<UserRow> = sqlx::query_as(USER)
             .bind(user.as_str())
@@ -132,11 +132,11 @@ impl Store {
         row.map(UserRow::user).transpose()
     }
 
-    /// All users, by address.
+    /// Returns all users, by address.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the store failed.
     pub async fn users(&self) -> Result<Vec<User>, Error> {
         let rows: Vec<UserRow> = sqlx::query_as(USERS)
             .fetch_all(&mut *self.reader().await?)
@@ -149,7 +149,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the store failed.
     pub async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
         let user: Option<String> = sqlx::query_scalar(USER_WITH_KEY)
             .bind(digest(api_key))
@@ -159,11 +159,11 @@ impl Store {
         user.map(|id| stored(&id)).transpose()
     }
 
-    /// Returns what an enabled user gets at a login.
+    /// Returns what a user receives at a login; `None` where the user is unknown or disabled.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the store failed.
     pub async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
         let row: Option<(String, String, String)> = sqlx::query_as(LOGIN)
             .bind(user.as_str())
@@ -173,11 +173,11 @@ impl Store {
         Ok(row.map(|(nick, full_name, private_key)| Login { nick, full_name, private_key }))
     }
 
-    /// The key with which this user signs, unless the user is unknown or disabled.
+    /// Returns the API key with which this user signs; `None` where the user is unknown or disabled.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it could not be read.
+    /// [`Error`] where the store failed.
     pub async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
         let key: Option<String> = sqlx::query_scalar(SIGNING_KEY)
             .bind(user.as_str())
@@ -187,30 +187,30 @@ impl Store {
         key.map(|key| stored(&key)).transpose()
     }
 
-    /// The public keys of all who share a conversation with this user.
+    /// Returns the public keys of all users who share a conversation with this user.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the store failed.
     pub async fn partners(&self, user: UserId) -> Result<Vec<(UserId, PublicKey)>, Error> {
         let mut reads = self.reader().await?;
         partners(&mut reads, user).await
     }
 
-    /// Disables or enables a user; whether there is such a user.
+    /// Disables or enables a user. Returns whether the user exists.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it was not changed.
+    /// [`Error`] where the store failed.
     pub async fn set_disabled(&self, user: UserId, is_disabled: bool) -> Result<bool, Error> {
         Ok(self.write(SetDisabled { user, is_disabled }).await?)
     }
 
-    /// Gives a user a new API key. Returns the one before; `None` where there is no such user.
+    /// Replaces a user's API key. Returns the previous key; `None` where the user does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error`] where it was not changed.
+    /// [`Error`] where the store failed.
     pub async fn set_api_key(
         &self,
         user: UserId,
@@ -219,11 +219,11 @@ impl Store {
         Ok(self.write(SetApiKey { user, api_key }).await?)
     }
 
-    /// Removes a user who was added with this key a moment ago. Returns whether the user still had it.
+    /// Removes a user that was added with this API key a moment ago. Returns whether the user still had the key.
     ///
     /// # Errors
     ///
-    /// [`Error`] where nobody was removed, such as a user who is somebody's friend by now.
+    /// [`Error`] where the user can't be removed, such as one who has a friend by now.
     pub async fn remove_new_user(&self, user: UserId, api_key: ApiKey) -> Result<bool, Error> {
         Ok(self.write(RemoveNewUser { user, api_key }).await?)
     }
@@ -246,27 +246,27 @@ async fn partners(
     rows.into_iter().map(partner).collect()
 }
 
-/// A new user.
+/// Adds a user.
 #[derive(Clone, Debug)]
 pub struct AddUser {
-    /// The address.
+    /// The address, whose MD5 becomes the id.
     pub email: Email,
-    /// What others call the user.
+    /// Name that other users see.
     pub nick: Nick,
-    /// The full name; may be empty.
+    /// Full name; may be empty.
     pub full_name: FullName,
-    /// What the user logs in and signs with.
+    /// Key that the user logs in and signs with.
     pub api_key: ApiKey,
-    /// The private key: PEM, encrypted under the user's encryption password.
+    /// Private key: PEM, encrypted under the user's encryption password.
     pub private_key: String,
-    /// The public key.
+    /// Public key that secrets are wrapped under.
     pub public_key: PublicKey,
 }
 
-/// Another address has the id of a new user already, or the same one.
+/// The id of a new user is taken: by the same address, or by another one with the same MD5.
 #[derive(Clone, Debug)]
 pub struct IdTaken {
-    /// The address.
+    /// The address that has the id.
     pub holder: String,
 }
 
@@ -302,21 +302,21 @@ impl WriteOp for AddUser {
     }
 }
 
-/// New names for a user, and the new nick wrapped for everybody who sees it as a display name.
+/// Renames a user. A new nick comes wrapped for each user who sees it as a display name.
 #[derive(Clone, Debug)]
 pub struct RenameUser {
     /// The user.
     pub user: UserId,
-    /// The new nick, if it changes.
+    /// New nick, if it changes.
     pub nick: Option<Nick>,
-    /// The new full name, if it changes.
+    /// New full name, if it changes.
     pub full_name: Option<FullName>,
-    /// The nick, wrapped for each partner.
+    /// The new nick, wrapped for each partner.
     pub display_names: HashMap<UserId, String>,
 }
 
 impl WriteOp for RenameUser {
-    /// Whether there is such a user.
+    /// Whether the user exists. Always `true` where neither name changes.
     type Output = bool;
     /// [`Refusal::Outdated`] where the user has a partner for whom the nick is not wrapped.
     type Refusal = Refusal;
@@ -348,7 +348,8 @@ impl WriteOp for RenameUser {
 }
 
 impl RenameUser {
-    /// The user and all partners see another nick in their conversation, and friends in their friend.
+    /// Returns whom a new nick concerns: the user and all partners in their conversation, and friends in their list of
+    /// friends.
     fn changes(&self, friends: &[UserId]) -> ChangeSet {
         let mut changes = ChangeSet::default();
         for partner in self.display_names.keys() {

@@ -5,17 +5,19 @@ use std::sync::OnceLock;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, Encode, Sqlite, Type};
 
-/// The most rows of one statement. SQLite binds at most 32,766 values, which is far above.
+/// Maximum rows per statement. SQLite's limit of 32,766 bound values is far above what they need.
 pub(super) const ROWS: usize = 256;
 
-/// One text for each power of two up to [`ROWS`].
+/// Number of statement texts: one for each power of two from 1 to [`ROWS`].
 const SIZES: usize = ROWS.ilog2() as usize + 1;
 
-/// A statement with a `VALUES` list, or another text for each row, in the place of `{rows}`, which is padded with rows
-/// of `NULL` to a power of two, so that a handful of prepared statements serves every number of rows.
+/// A statement over many rows. `{rows}` stands for a `VALUES` list, or for another text per row.
+///
+/// The list is padded with rows of `NULL` to a power of two, so that a handful of prepared statements serves every
+/// number of rows.
 pub(super) struct ManyRows {
     statement: &'static str,
-    /// What stands for one row, where that is no list of values.
+    /// Text of one row, where it is not a list of values.
     row: Option<&'static str>,
     columns: usize,
     texts: [OnceLock<String>; SIZES],
@@ -26,14 +28,14 @@ impl ManyRows {
         Self { statement, row: None, columns, texts: [const { OnceLock::new() }; SIZES] }
     }
 
-    /// A statement for one row, which has a column for each of the rows that are given: the value of a query with so
-    /// many parameters, or NULL where it is padded.
+    /// A statement that yields one row with a column for each given row. The column is the value of a query with this
+    /// many parameters, or NULL where the row is padding.
     pub(super) const fn values_of(query: &'static str, parameters: usize) -> Self {
         let texts = [const { OnceLock::new() }; SIZES];
         Self { statement: "SELECT {rows}", row: Some(query), columns: parameters, texts }
     }
 
-    /// The statement for these rows, at least one and at most [`ROWS`], whose values are added to the arguments.
+    /// Binds at least one and at most [`ROWS`] rows, and returns the text of the statement for their number.
     pub(super) fn bind<R>(
         &'static self,
         rows: &[R],
@@ -52,27 +54,27 @@ impl ManyRows {
     }
 
     fn render(&self, rows: usize) -> String {
-        // Without numbers: sqlx looks each name of a parameter up in SQLite, which looks through all of them.
+        // Parameters have no numbers: sqlx looks up each parameter name in SQLite, which searches all of them.
         let row = match self.row {
             Some(query) => {
-                // One too few or too many, and the next one of a row would be asked for somebody else.
+                // A wrong count would shift the parameters, and the next row would be queried for another user.
                 assert_eq!(query.matches('?').count(), self.columns, "parameters of {query}");
                 format!("({query})")
             }
             None => format!("({})", vec!["?"; self.columns].join(", ")),
         };
         let text = self.statement.replace("{rows}", &vec![row.as_str(); rows].join(", "));
-        // Each time it is used, sqlx looks for all of it among those that are prepared. So it has no indentation; no
+        // On each use, sqlx looks up the whole text among its prepared statements, so the text has no indentation. No
         // literal may have a line that begins with spaces.
         text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// The values of one row, in the order of the columns.
+/// Values of one row, in the order of the columns.
 pub(super) struct Values<'a>(&'a mut SqliteArguments);
 
 impl Values<'_> {
-    /// The value of the next column.
+    /// Adds the value of the next column.
     pub(super) fn add<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> &mut Self {
         self.0.add(value).expect("text and numbers have a form in SQLite");
         self

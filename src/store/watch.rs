@@ -1,7 +1,7 @@
-//! Notices that the files of the database were replaced, renamed or deleted while they are open.
+//! Detects that a file of the database was replaced, renamed or deleted while it is open.
 //!
-//! SQLite goes on with the files that it has open. What it commits then would be gone with the process, or stand in a file
-//! that nobody looks for.
+//! SQLite goes on with the files that it has open. What it commits then disappears with the process, or is in a file
+//! that no other process will look for.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -15,20 +15,20 @@ use tokio::time::sleep;
 
 use super::DatabaseFile;
 
-/// How often the files are looked at: a change that is acknowledged into a file that is gone is lost.
+/// Interval between two looks at the files. A change that is acknowledged into a deleted file is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// A file of the database, and what it was when it was opened.
+/// A file of the database, and its identity when it was opened.
 struct Watched {
     path: PathBuf,
-    /// `None` until it is there: SQLite makes the log when it needs it.
+    /// `None` until the file exists: SQLite creates the log when it needs it.
     identity: Option<Identity>,
 }
 
-/// Returns the path of a file once it is no longer the one that is open.
+/// Waits until a file is no longer the one that is open, and returns its path.
 pub(super) async fn watch(database: DatabaseFile, opened: Arc<File>) -> PathBuf {
     let identity = opened.metadata().ok().map(|metadata| identity(&metadata));
     let mut files = vec![
@@ -52,7 +52,7 @@ pub(super) async fn watch(database: DatabaseFile, opened: Arc<File>) -> PathBuf 
 }
 
 impl Watched {
-    /// Its path, if there is another file or none now. A file that can't be looked at is taken for the same.
+    /// Returns the path if another file is there now, or none. A file that can't be inspected counts as unchanged.
     fn look(&mut self) -> Option<PathBuf> {
         match (now(&self.path), self.identity) {
             (Ok(found), Some(known)) => (found != Some(known)).then(|| self.path.clone()),

@@ -1,4 +1,4 @@
-//! Workspaces: who has registered which name.
+//! Workspaces: registered names and their owners.
 
 use super::error::Doing as _;
 use super::write_op::WriteOp;
@@ -7,7 +7,7 @@ use super::{Error, Store, stored};
 use crate::domain::{Email, Refusal, Timestamp, UserId, WorkspaceName};
 use crate::store::WriteError;
 
-/// Maximum workspaces of one user: few enough that no user takes all names.
+/// Maximum workspaces per user: few enough that no user takes all names.
 const MOST_WORKSPACES: u16 = 100;
 
 const OWNER: &str = "SELECT owner_id FROM workspaces WHERE name = $1";
@@ -20,25 +20,25 @@ const WORKSPACES: &str = "
     SELECT w.name, w.owner_id, u.email, w.registered_at
     FROM workspaces w JOIN users u ON u.id = w.owner_id ORDER BY w.name";
 
-/// A workspace.
+/// A registered workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workspace {
-    /// Its name.
+    /// Registered name.
     pub name: String,
-    /// Whose it is.
+    /// The owner's id.
     pub owner: UserId,
     /// The owner's address.
     pub email: Email,
-    /// When it was registered.
+    /// Time of the registration.
     pub registered_at: Timestamp,
 }
 
 impl Store {
-    /// All workspaces, by name.
+    /// Returns all workspaces, by name.
     ///
     /// # Errors
     ///
-    /// [`Error`] where they could not be read.
+    /// [`Error`] where the store failed.
     pub async fn workspaces(&self) -> Result<Vec<Workspace>, Error> {
         let rows: Vec<(String, String, String, i64)> = sqlx::query_as(WORKSPACES)
             .fetch_all(&mut *self.reader().await?)
@@ -58,14 +58,14 @@ impl Store {
     }
 }
 
-/// Registers a workspace.
+/// Registers a workspace. Idempotent for its owner.
 #[derive(Clone, Debug)]
 pub struct RegisterWorkspace {
-    /// Its name.
+    /// Name to register.
     pub name: WorkspaceName,
-    /// For whom.
+    /// User that becomes the owner.
     pub owner: UserId,
-    /// The server's second.
+    /// The server's current second.
     pub now: Timestamp,
 }
 

@@ -1,8 +1,8 @@
-//! The connection that writes, within a transaction.
+//! The writing connection, within a transaction.
 //!
-//! SQLite works on a thread of its own, and each statement that is waited for costs two changes of threads, which on a
-//! busy machine take longer than the statement. So what nobody waits for is carried out later, with the next
-//! statement whose result somebody needs, or with the commit.
+//! SQLite works on a thread of its own. Each awaited statement costs two thread switches, which on a busy machine take
+//! longer than the statement. So a statement whose result no code needs is deferred: it is sent with the next statement
+//! whose result is needed, or with the commit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,17 +15,18 @@ use super::error::Doing as _;
 use super::values::{ManyRows, Values};
 use crate::domain::{Limits, StationId, UserId};
 
-/// The most texts of several statements that are remembered: as many as sqlx keeps prepared.
+/// Maximum joined statement texts that are cached: as many as sqlx keeps prepared.
 const TEXTS: usize = 100;
 
-/// A transaction, and of whom it has changed something: at which station, where it was one alone.
+/// A transaction, and the users it affects. A user is mapped to the station at which the change was made, if it was
+/// only one.
 pub struct WriteTx {
     connection: SqliteConnection,
     limits: Limits,
-    /// What is to be carried out with the next statement.
+    /// Statements to be sent with the next one.
     deferred: Vec<&'static str>,
     arguments: SqliteArguments,
-    /// Texts of several statements, by the places in memory of the single ones.
+    /// Joined texts, keyed by the memory addresses of the single statements.
     texts: HashMap<Vec<usize>, Arc<str>>,
     affected: HashMap<UserId, Option<StationId>>,
 }
@@ -42,17 +43,17 @@ impl WriteTx {
         }
     }
 
-    /// Bounds that changes are judged by.
+    /// Configured bounds by which changes are judged.
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Begins a transaction that holds the right to write. The first statement waits where another process has it.
+    /// Begins a transaction that holds SQLite's write lock. The first statement waits while another process holds it.
     pub(super) fn begin(&mut self) {
         self.deferred.push("BEGIN IMMEDIATE");
     }
 
-    /// Has a statement over these rows carried out, by and by.
+    /// Defers a statement over these rows until the next statement that is awaited.
     pub(super) fn defer<R>(
         &mut self,
         statement: &'static ManyRows,
@@ -62,7 +63,7 @@ impl WriteTx {
         self.deferred.push(statement.bind(rows, &mut self.arguments, bind));
     }
 
-    /// The value that a statement makes of these rows.
+    /// Runs a statement over these rows, after the deferred ones, and returns its value.
     pub(super) async fn query_scalar<R, T>(
         &mut self,
         statement: &'static ManyRows,
@@ -80,7 +81,7 @@ impl WriteTx {
             .await
     }
 
-    /// The connection, for other statements, once everything before them is carried out.
+    /// Returns the connection for other statements, once all deferred statements are executed.
     pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
         if !self.deferred.is_empty() {
             self.execute_deferred().await.doing("carrying statements out")?;
@@ -88,22 +89,22 @@ impl WriteTx {
         Ok(&mut self.connection)
     }
 
-    /// Ends the transaction: what was changed is on disk, and told of are those whom it concerns.
+    /// Commits the transaction: its changes are on disk. Returns the affected users.
     pub(super) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
         self.deferred.push("COMMIT");
         self.execute_deferred().await.doing("committing a batch")?;
         Ok(std::mem::take(&mut self.affected))
     }
 
-    /// Ends the transaction and changes nothing. After a failure of this the connection may be in any state.
+    /// Rolls the transaction back. If this fails, the connection may be in any state.
     pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         self.take();
         self.affected.clear();
         sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
     }
 
-    /// Once the transaction is committed, something has changed for this user, at this station of the user's if at any,
-    /// which need not be told.
+    /// Marks a user as affected, for wake-ups after the commit. `at` is the station that made the change and need not
+    /// be woken; a second change from elsewhere clears it.
     pub(super) fn notify(&mut self, user: UserId, at: Option<StationId>) {
         let known = self.affected.entry(user).or_insert(at);
         if *known != at {
@@ -111,7 +112,7 @@ impl WriteTx {
         }
     }
 
-    /// The connection between two transactions.
+    /// Returns the connection between two transactions.
     pub(super) fn idle(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
@@ -126,7 +127,7 @@ impl WriteTx {
         executed.execute(&mut self.connection).await.map(drop)
     }
 
-    /// What is to be carried out, as one text.
+    /// Takes the deferred statements as one text, with their arguments.
     fn take(&mut self) -> (Arc<str>, SqliteArguments) {
         let statements = std::mem::take(&mut self.deferred);
         if self.texts.len() >= TEXTS {

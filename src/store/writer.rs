@@ -1,11 +1,13 @@
-//! The one task that writes: it commits for many callers at once.
+//! The only task that writes. It commits for many callers at once.
 //!
-//! The first change that waits takes along whatever has arrived by then, and one commit makes all of it durable before
-//! anybody is answered. The next batch is what arrived during this commit; it is held back only beyond a thousand
-//! commits a second, and where all of it may wait a moment. Changes take effect in the order of the queue; runs of
-//! changes of a kind that come often become multi-row statements. Should a batch fail, it is rolled back and its
-//! changes are applied one by one, so that none fails for a neighbour. Between transactions nothing is remembered: other
-//! processes write to the same file.
+//! Group commit: one transaction drains the queue, and one commit makes all of it durable before any caller is
+//! answered. The next batch is what arrives during this commit. A batch is held back only above 1,000 commits/s, and
+//! where all its changes are deferrable.
+//!
+//! Changes take effect in the order of the queue. Runs of changes of a frequent kind become multi-row statements. A
+//! batch that fails is rolled back, and its changes are applied one at a time, so that a failing change fails alone.
+//!
+//! The task caches nothing between transactions, because other processes write to the same file.
 
 mod task;
 
@@ -40,33 +42,33 @@ use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
 use task::WriterTask;
 
-/// The most changes that wait. More are refused, so that nobody waits longer than it is worth.
+/// Maximum queued changes. Beyond that, changes are refused, so that no caller waits longer than is useful.
 const QUEUE: usize = 4096;
 
-/// How many commits a listener to [`CommitEvent`] may lag behind before it hears of everybody at once.
+/// How many commits a listener to [`CommitEvent`] may lag behind before it assumes that all users are affected.
 const COMMIT_EVENTS: usize = 1024;
 
-/// Who has something new to read since a commit. It is a hint: what is new stands in the database.
+/// Users affected by a commit. A wake-up hint only; the truth is in the database.
 #[derive(Clone, Debug)]
 pub enum CommitEvent {
-    /// These users; not at the station that is named, whose own doing it was.
+    /// These users. A station that is named made the change itself, and need not be woken.
     Users(Arc<HashMap<UserId, Option<StationId>>>),
-    /// Perhaps anybody: another process has written.
+    /// Any user may be affected: another process has written.
     AnyUser,
 }
 
-/// Where the writer writes.
+/// The files that the writer works on, and the reserve of disk space.
 pub(super) struct Disk {
     pub(super) file: DatabaseFile,
-    /// The same, opened before all connections ([`DatabaseFile::open`]).
+    /// The database file, opened before all connections ([`DatabaseFile::open`]).
     pub(super) opened: Arc<File>,
     pub(super) reserve: Arc<Reserve>,
 }
 
-/// What became of a change, once it is known.
+/// Receives the result of a queued change.
 type Pending<T> = oneshot::Receiver<Result<T, Error>>;
 
-/// The queue's end in the hands of the store.
+/// The store's handle of the writer: it enqueues changes.
 pub(super) struct Writer {
     queue: mpsc::Sender<Waiting>,
     /// Bytes of the changes in the queue.
@@ -81,7 +83,7 @@ pub(super) struct Writer {
     bounds: BoundLog,
     /// Cancelled once changes are no longer accepted, for whatever reason.
     closing: CancellationToken,
-    /// Cancelled once the files are no longer those that are open. Nothing is acknowledged from then on.
+    /// Cancelled once the files at their paths are no longer the open ones. No change is acknowledged from then on.
     replaced: CancellationToken,
     ended: CancellationToken,
     /// Returns its connection when the writer has ended.
@@ -89,7 +91,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer and the task that checkpoints the log.
+    /// Starts the writer, and the tasks that checkpoint the log and watch the files and the disk.
     pub(super) fn start(
         disk: Disk,
         limits: Limits,
@@ -120,7 +122,7 @@ impl Writer {
             outcomes: Arc::clone(&outcomes),
         };
         let (close, guard) = (closing.clone(), ended.clone().drop_guard());
-        // A thread of its own: woken as a task among others, it would wait for its turn behind all who wait for it.
+        // Runs on its own thread; as a task it would be scheduled behind its own waiters.
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
         tasks.spawn(stop_when_replaced(
@@ -130,7 +132,7 @@ impl Writer {
         ));
         let checkpoint = wal::checkpoint(checkpointer, opened, Arc::clone(&wal), ended.clone());
         tasks.spawn(Arc::clone(&reserve).watch(ended.clone()));
-        // Without it the log would grow for ever.
+        // Changes are refused once the checkpointer ends: without it the log would grow without bound.
         let close = closing.clone().drop_guard();
         let checkpointer = tasks.spawn(async move {
             let _close = close;
@@ -193,7 +195,8 @@ impl Writer {
         self.hand_in(item)?.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Queues a change that is made whether its outcome is waited for or not.
+    /// Enqueues a change. It is made even if its outcome is not awaited, unless it is only for its answer
+    /// ([`WriteOp::IS_FOR_ITS_ANSWER`]).
     pub(super) fn begin<C: WriteOp>(&self, change: C) -> Result<Pending<Outcome<C>>, Error> {
         self.hand_in(|responder| QueuedWrite::Other(Box::new(Submitted::new(change, responder))))
     }
@@ -220,14 +223,14 @@ impl Writer {
         })
     }
 
-    /// Makes a change that nobody waits for, unless the queue is half full: the other half is for those who wait. One that
-    /// grows the data is skipped while the disk is full.
+    /// Enqueues a change without waiting for it, unless the queue is at least half full: the other half is for changes
+    /// that callers await. A change that grows the data is skipped while the disk is full.
     pub(super) fn offer<C: WriteOp>(&self, change: C) {
         if self.queue_depth() >= QUEUE / 2 || change.grows() && self.reserve.is_full() {
             return;
         }
         let (responder, _) = oneshot::channel();
-        // What is offered is made again by the next occasion.
+        // A change that is refused here is offered again on the next occasion.
         drop(self.enqueue(QueuedWrite::Other(Box::new(Submitted::new(change, responder)))));
     }
 
@@ -239,13 +242,12 @@ impl Writer {
         self.wal.truncate_soon();
     }
 
-    /// The file that is written.
     pub(super) fn file(&self) -> &DatabaseFile {
         &self.file
     }
 
-    /// Age of the oldest change that is not made yet. What waits while the writer is between two batches is at most as old as
-    /// what it does there.
+    /// Returns the age of the oldest change that is not made yet. A change that waits during the upkeep between two
+    /// batches is at most as old as the upkeep.
     pub(super) fn oldest_change(&self) -> Duration {
         if self.queue_depth() == 0 {
             return self.oldest.age();
@@ -286,7 +288,7 @@ impl Writer {
         self.ended.cancelled().await;
     }
 
-    /// The last checkpoint, once the writer and all readers are closed.
+    /// Makes the last checkpoint, once the writer and all readers are closed.
     pub(super) async fn empty_log(&self) -> Result<(), WalLeft> {
         match self.checkpointer().await {
             Some(connection) => wal::empty_at_the_end(connection, &self.wal, self.file.wal()).await,
@@ -301,15 +303,15 @@ impl Writer {
         }
     }
 
-    /// What the checkpointer has returned; `None` where that was taken before.
+    /// Waits for the checkpointer and takes its result; `None` where that was taken before.
     async fn checkpointer(&self) -> Option<Option<SqliteConnection>> {
         let task = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // One that has panicked has lost its connection.
+        // A checkpointer that has panicked has lost its connection.
         Some(task?.await.unwrap_or(None))
     }
 }
 
-/// Ends the writer when a file of the database is no longer the one that is open.
+/// Stops the writer once a file of the database is no longer the one that is open.
 async fn stop_when_replaced(
     watch: impl Future<Output = PathBuf>,
     replaced: CancellationToken,

@@ -1,7 +1,7 @@
-//! The lines of the log on their way to stderr.
+//! Batches log lines on their way to stderr.
 //!
-//! A line that is handed to another thread by itself costs that thread's waking, more than the line. So lines gather in
-//! memory for a moment, and the thread that writes them is woken for many.
+//! Waking another thread for one line costs more than the line. So lines gather in memory for a moment, and one
+//! wake-up of the writing thread serves many.
 
 use std::io::{self, Write};
 use std::mem;
@@ -9,20 +9,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// The most bytes of lines that wait, some 60,000 lines; as many again may be on their way. Further ones are dropped and
-/// counted: a slow disk or terminal must not slow a request down.
+/// Maximum bytes of buffered lines, some 60,000 lines; as many again may be in the write. Further lines are dropped
+/// and counted: a slow disk or terminal must not slow a request down.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a line waits for others to go with.
+/// How long a line waits for others to share its write.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// Bytes of lines that wait for no more.
+/// Bytes of buffered lines at which a write starts without waiting for more.
 const BLOCK: usize = 64 * 1024;
 
-/// How long the end of the process waits for the last lines: nobody may be reading them.
+/// Maximum wait of the process for the last lines at its end: stderr may have no reader.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Lines that wait to be written. Each write to a reference of it is one line.
+/// The buffer of lines to be written. Each call of `write` is one line.
 #[derive(Default)]
 pub struct Lines {
     waiting: Mutex<Waiting>,
@@ -33,18 +33,18 @@ pub struct Lines {
 struct Waiting {
     text: Vec<u8>,
     dropped: u64,
-    /// What comes now is no longer waited for.
+    /// Set at shutdown: the writing thread takes what is buffered and ends.
     is_closed: bool,
-    /// Everything is written.
+    /// Set after the last write.
     is_written: bool,
 }
 
 impl Lines {
-    /// Starts the thread that writes them to stderr.
+    /// Starts the thread that writes the lines to stderr.
     ///
     /// # Errors
     ///
-    /// Where the system gives no thread.
+    /// [`io::Error`] where the thread could not be started.
     pub fn start() -> io::Result<Arc<Self>> {
         let lines = Arc::new(Self::default());
         let to_write = Arc::clone(&lines);
@@ -52,12 +52,12 @@ impl Lines {
         Ok(lines)
     }
 
-    /// How many lines were dropped because too many waited, or could not be written.
+    /// Returns how many lines were dropped because the buffer was full, or could not be written.
     pub fn dropped(&self) -> u64 {
         self.waiting().dropped
     }
 
-    /// Has what still waits written, and waits for that for a second at most.
+    /// Tells the writing thread to end, and waits at most one second for its last write.
     pub fn close(&self) {
         let mut waiting = self.waiting();
         waiting.is_closed = true;
@@ -68,11 +68,11 @@ impl Lines {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Whoever panicked has left no line half added.
+        // A panic leaves no half-added line behind this lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes until there will be no more.
+    /// Writes batches of lines until the buffer is closed.
     fn write_what_waits(&self) {
         let mut text = Vec::new();
         loop {
@@ -90,7 +90,7 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Takes the lines that wait, once there are any, and says whether there will be no more.
+    /// Waits for lines and takes them. Returns whether they are the last.
     fn next(&self, text: &mut Vec<u8>) -> bool {
         let nothing = |waiting: &mut Waiting| waiting.text.is_empty() && !waiting.is_closed;
         let few = |waiting: &mut Waiting| waiting.text.len() < BLOCK && !waiting.is_closed;

@@ -1,4 +1,5 @@
-//! Every action of the dispatch table, asked for by everybody who might ask.
+//! Calls every action of the dispatch table as a participant, a stranger, a forger, an unknown user and a
+//! disabled user.
 
 use chatserver::api::{ACTIONS, Action};
 use chatserver::domain::{ApiKey, Email, Parse as _, UserId};
@@ -7,20 +8,20 @@ use serde_json::{Value, json};
 use crate::reports::settled;
 use crate::world::{Answer, Person, Prepared, World, message};
 
-/// An id that is nobody's.
+/// An id that no user and no conversation has.
 const NOBODY: &str = "00000000000000000000000000000000";
 
-/// What a stranger is told.
+/// Expected outcome for a stranger.
 #[derive(Clone, Copy, PartialEq)]
 enum Stranger {
-    /// It names no conversation: the stranger gets an answer about nothing but the stranger.
+    /// The action names no conversation, so the reply concerns the stranger alone.
     IsServed,
-    /// It names a conversation, which does not exist for the stranger.
+    /// The action names a conversation. For the stranger it does not exist.
     FindsNothing,
 }
 
-/// The row of an action: what it takes to be carried out, and what a stranger is told. An action
-/// without a row fails the test.
+/// Returns the fields that make the action succeed for a participant, and the outcome expected for a stranger.
+/// Panics for an action without a row, so a new action fails the test until it gets one.
 fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
     let id = &conversation["id"];
     let instance = &conversation["instance"];
@@ -32,7 +33,7 @@ fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
         | ("chatfriends", "requests")
         | ("chatblocklist", "blocklist") => (json!({}), Stranger::IsServed),
         ("workspace", "workspaceregister") => {
-            // One for each who asks: it can't be everybody's.
+            // Each caller registers its own name, because a name can be taken only once.
             let name = format!("{}.ozeki.chat", uuid::Uuid::new_v4());
             (json!({ "workspacename": name }), Stranger::IsServed)
         }
@@ -73,7 +74,7 @@ fn prepares(person: &Person, action: &Action, fields: &Value) -> Prepared {
     person.prepares_for(action.api.srv, action.api.name, action.name, fields)
 }
 
-/// Asks for an action as somebody else signs it.
+/// Sends the action, signed by `person`.
 async fn asks(person: &Person, action: &Action, fields: &Value) -> Answer {
     prepares(person, action, fields).sent().await
 }
@@ -118,7 +119,7 @@ async fn a_conversation_of_others_is_one_that_never_was() {
     let (alice, bob) = world.alice_and_bob().await;
     alice.sends("for Bob alone").await;
     let stranger = world.person("Stranger").await;
-    // At first everything is new, the stranger's own lists too.
+    // A new user's own lists count as changed. Take that in first.
     stranger.is_notified().await;
     for action in signed_actions() {
         let conversation = alice.sees().await;
@@ -140,7 +141,7 @@ async fn a_conversation_of_others_is_one_that_never_was() {
             (never_was.status, &never_was.text),
             "{action:?}"
         );
-        // A guessed instance tells the stranger nothing either.
+        // A guessed instance reveals nothing to the stranger either.
         nowhere["instance"] = json!("0123456789");
         assert_eq!(answer.text, asks(&stranger, action, &nowhere).await.text, "{action:?}");
         let after = (settled(&alice, &bob).await, alice.sees().await, bob.sees().await);
@@ -153,7 +154,7 @@ async fn a_participant_is_served() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     for action in signed_actions() {
-        // What one action removes, the next may be about.
+        // An action may remove the message that the next action needs.
         alice.sends("hello").await;
         let (fields, _) = row(action, &alice.sees().await, &world.clock.date());
         asks(&alice, action, &fields).await.ok();

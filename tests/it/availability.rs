@@ -1,4 +1,4 @@
-//! What people are seen as, by whom, and who is told when it changes.
+//! The availability that friends see, who may see it, and the notifications about its changes.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,39 +9,40 @@ use tokio::time::timeout;
 use crate::ears::{Ear, Told};
 use crate::world::{Answer, Person, World, until};
 
-/// How long those whom nobody hears of are watched: longer than it takes to miss or to tell of anybody.
+/// How long silence is observed. Longer than a timeout of 1 s and the announcement of a departure take
+/// together.
 const A_GOOD_WHILE: Duration = Duration::from_millis(2500);
 
-/// People who are gone after a second.
+/// Shortens the presence timeout to one second.
 const BRIEFLY: (&str, &str) = ("presence.timeout_seconds", "1");
 
 impl Person {
-    /// Chooses with one of the actions of `chatavailability`.
+    /// Calls an action of `chatavailability`.
     pub async fn chooses(&self, action: &str) -> Answer {
         self.prepares("chatavailability", action, &json!({})).sent().await
     }
 
-    /// The entries of this person's friends.
+    /// Returns the availability entries of this person's friends.
     async fn sees_friends(&self) -> Vec<Value> {
         let listed = self.prepares("chatfriends", "list", &json!({})).sent().await.ok();
         listed["availabilities"].as_array().unwrap().clone()
     }
 
-    /// What this person sees a friend as.
+    /// Returns the availability that this person sees for a friend.
     pub async fn sees_as(&self, friend: &Person) -> String {
         let friends = self.sees_friends().await;
         let entry = friends.iter().find(|entry| entry["friendid"] == friend.user.as_str());
         entry.unwrap()["availability"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until this person sees a friend as this.
+    /// Waits until this person sees the friend with this availability.
     async fn comes_to_see(&self, friend: &Person, as_what: &str) {
         until(as_what, async || self.sees_as(friend).await == as_what).await;
     }
 }
 
 impl Ear {
-    /// Is told of these friends and nothing else.
+    /// Takes a notification and asserts that it names exactly these friends and nothing else.
     async fn is_told_of(&mut self, friends: &[&Person]) {
         let mut ids: Vec<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
         ids.sort();
@@ -49,7 +50,7 @@ impl Ear {
         assert_eq!((told.friends, told.conversations, told.lists), (ids, vec![], vec![]));
     }
 
-    /// Is told of each of these friends, all at once or one by one, and of nothing else.
+    /// Takes notifications until each of these friends was named exactly once, and nothing else was.
     async fn is_told_of_each(&mut self, friends: &[Person]) {
         let mut ids: BTreeSet<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
         while !ids.is_empty() {
@@ -61,7 +62,7 @@ impl Ear {
         }
     }
 
-    /// Hears nothing for a good while.
+    /// Asserts that nothing arrives for [`A_GOOD_WHILE`].
     pub async fn hears_nothing_for_long(&mut self) {
         let heard = timeout(A_GOOD_WHILE, self.hears()).await;
         assert!(heard.is_err(), "{heard:?}");
@@ -150,7 +151,8 @@ async fn who_saw_a_state_in_passing_is_told_that_it_has_passed() {
     ear.is_told_of(&[&alice]).await;
     alice.chooses("useraway").await.ok();
     assert_eq!(bob.sees_as(&alice).await, "away");
-    // Within a second: to those who look then only, anything has changed.
+    // Alice is back to the announced state within the second of the debounce. Bob saw the state between, so he
+    // must be notified again.
     alice.chooses("useravailable").await.ok();
     ear.is_told_of(&[&alice]).await;
     assert_eq!(bob.sees_as(&alice).await, "available");
@@ -230,7 +232,7 @@ async fn who_saw_somebody_come_is_told_that_this_one_has_gone() {
     let mut ear = bob.listens_from_now_on().await;
     alice.lists().await;
     assert_eq!(bob.sees_as(&alice).await, "available");
-    // So soon that nobody was told that she had come.
+    // Alice leaves before her arrival was announced.
     alice.chooses("useroffline").await.ok();
     ear.is_told_of(&[&alice]).await;
     assert_eq!(bob.sees_as(&alice).await, "offline");
@@ -296,7 +298,8 @@ async fn a_restart_loses_nothing() {
 
     let world = world.restarts(&[]).await;
     let (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
-    // What was told before may be acknowledged, but the friend may have gone meanwhile.
+    // Bob may acknowledge the notification from before the restart. Alice may have left since, so he is
+    // notified again.
     assert_eq!(bob.sees_as(&alice).await, "offline", "she has not come back yet");
     let after = bob.polls(before.sequence).await;
     assert_eq!(after.friends, [alice.user.to_string()]);

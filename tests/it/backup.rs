@@ -1,4 +1,4 @@
-//! Backups of a running server, and what clients find after one was restored.
+//! Backups of a running server, and what clients find after a restore.
 
 mod refused;
 
@@ -19,19 +19,19 @@ use crate::durability::failing_disk;
 use crate::ears::{Ear, Told};
 use crate::world::{Person, message, until};
 
-/// Ends a server in order.
+/// Stops a server with SIGTERM and asserts that it succeeds.
 async fn stops(mut server: Process) {
     server.signal("TERM");
     assert!(server.ended().await.success());
 }
 
-/// Ends a server as a power cut does.
+/// Kills a server with SIGKILL, as a power cut would.
 async fn is_killed(mut server: Process) {
     server.signal("KILL");
     server.ended().await;
 }
 
-/// Begins a command on a disk that waits while there is a file `held` in its folder, see `failing_disk.c`.
+/// Starts a command on a disk that blocks while its folder holds a file `held` (see `failing_disk.c`).
 pub fn begins(tools: &Workplace, place: &Workplace, arguments: &[&str]) -> Process {
     let mut command = place.command(arguments);
     command.env("LD_PRELOAD", failing_disk(tools.path()));
@@ -48,14 +48,15 @@ pub async fn has_the_lock(place: &Workplace, task: &str) {
     .await;
 }
 
-/// Starts a server again where the last one was, once requests that are signed now are later than what was restored.
+/// Starts a server again at the same address. First waits for the second of the restore to end: only requests
+/// that are signed after it are accepted.
 async fn serves_again(place: &Workplace, address: std::net::SocketAddr) -> Process {
     let restored = Clock::system().now();
     until("the second of the restore is over", async || Clock::system().now() > restored).await;
     place.starts_at(address, &["serve"], &[]).await
 }
 
-/// What a station is told that acknowledges, with the epoch.
+/// Polls with an acknowledgement. Returns the notification and the epoch.
 async fn polls(person: &Person, acknowledged: u64) -> (Told, String) {
     let fields = json!({ "ack": acknowledged });
     let answer = person.prepares("chatnotification", "download", &fields).sent().await.ok();
@@ -128,13 +129,14 @@ async fn a_failed_backup_leaves_nothing_behind() {
     assert!(!place.path().join("chat.backup").exists());
 }
 
-/// The folders in which a command makes what is to be complete when it gets its name.
+/// Returns the temporary folders with this prefix. A command builds its output there and renames it when it is
+/// complete.
 fn unfinished(place: &Workplace, prefix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).collect()
 }
 
-/// Waits until there is something in such a folder.
+/// Waits until such a folder is not empty.
 async fn is_at_work(place: &Workplace, prefix: &str) {
     let is_filled =
         |folder: &PathBuf| fs::read_dir(folder).is_ok_and(|mut made| made.next().is_some());
@@ -185,13 +187,14 @@ async fn what_is_no_backup_is_neither_verified_nor_restored() {
     fs::write(place.path().join("cut"), &sound[..half]).unwrap();
     fs::write(place.path().join("letter"), "Dear Alice, ".repeat(1000)).unwrap();
     fs::write(place.path().join("empty"), "").unwrap();
-    // What a log that is not its own makes of a database: each page is sound, and rows are missing.
+    // Simulates a database that was combined with a foreign write-ahead log: each page is valid, but rows are
+    // missing.
     place.tells(&["backup", "mixed"]);
     let options = SqliteConnectOptions::new().filename(place.path().join("mixed"));
     let mut mixed = options.connect().await.unwrap();
     sqlx::raw_sql("DELETE FROM messages").execute(&mut mixed).await.unwrap();
     mixed.close().await.unwrap();
-    // What people copied by hand: the file of a running server with its log beside it.
+    // Simulates a copy made by hand: the file of a running server with its log beside it.
     for suffix in ["", "-wal"] {
         let from = place.path().join(format!("chatserver.db{suffix}"));
         fs::copy(from, place.path().join(format!("copied{suffix}"))).unwrap();
@@ -257,7 +260,7 @@ async fn nothing_is_changed_beside_a_restore_that_would_be_replaced_by_it() {
     place.tells(&["user", "disable", "alice@example.com"]);
 }
 
-/// A restore of a backup with Alice over a database with Alice and Bob. It is held up while it copies.
+/// Starts a restore that blocks while it copies. The backup holds Alice; the database holds Alice and Bob.
 async fn copies(tools: &Workplace, place: &Workplace) -> Process {
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     place.tells(&["backup", "sound"]);
@@ -365,7 +368,8 @@ async fn after_a_restore_no_acknowledgement_from_before_hides_anything() {
     place.tells(&["restore", "sound", "--force"]);
     let _server = serves_again(&place, address).await;
 
-    // As many changes as before: the numbers that the client remembers are given once more.
+    // There are as many changes as before the restore, so the change numbers that the client remembers are used
+    // again.
     alice.sends("new").await;
     for _ in 0..2 {
         let (told, new_epoch) = polls(&bob, lost.sequence).await;
@@ -419,7 +423,7 @@ async fn what_was_signed_before_a_restore_is_refused() {
     alice.sends("signed anew").await;
     bob.listens().await;
 
-    // A clock that ran ahead when the backup was restored keeps nobody out.
+    // A clock that ran ahead during the restore must not lock users out.
     stops(server).await;
     let ahead = Clock::system().now().unix() + 3600;
     let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));

@@ -1,5 +1,5 @@
-//! Bad input never harms: whatever is sent, the answer is a refusal of the protocol, nothing hangs,
-//! and nobody's data changes.
+//! Bad input does no harm: every request is refused as the protocol says, nothing hangs, and no user's data
+//! changes.
 
 mod bodies;
 mod fields;
@@ -20,7 +20,7 @@ use tokio::runtime::Builder;
 use crate::reports::settled;
 use crate::world::{Answer, Person, Prepared, World, message_with_id};
 
-/// The refusals that a client may be to blame for (docs/protocol.md#table-c).
+/// Refusals that a client can cause (docs/protocol.md#table-c).
 const REFUSALS: &[(u16, &str)] = &[
     (400, "bad_request"),
     (400, "unknown_action"),
@@ -39,15 +39,15 @@ const REFUSALS: &[(u16, &str)] = &[
     (415, "unsupported_media_type"),
 ];
 
-/// How a property is run: with so many cases, unless `PROPTEST_CASES` says otherwise. What fails is
-/// printed and kept nowhere, so that a run leaves no files behind.
+/// Returns the settings of a property test with `number` cases, unless `PROPTEST_CASES` overrides it. Failures
+/// are printed and not persisted, so that a run leaves no files behind.
 pub fn cases(number: u32) -> Config {
     let told = std::env::var_os("PROPTEST_CASES").is_some();
     let config = Config { failure_persistence: None, ..Config::default() };
     if told { config } else { Config { cases: number, ..config } }
 }
 
-/// Asserts that this is a refusal of the protocol in its envelope, and returns its code.
+/// Asserts that this is a refusal in the protocol's envelope. Returns its code.
 #[track_caller]
 fn refusal(status: u16, request_id: Option<&str>, text: &str) -> String {
     let shown = || format!("{status}: {}", text.chars().take(300).collect::<String>());
@@ -55,13 +55,13 @@ fn refusal(status: u16, request_id: Option<&str>, text: &str) -> String {
     let json: Value = serde_json::from_str(text).unwrap();
     let code = json["errorcode"].as_str().unwrap();
     assert!(REFUSALS.contains(&(status, code)), "{}", shown());
-    // One clear sentence, however long the request was.
+    // The message is one clear sentence, however long the request was.
     assert!((1..500).contains(&json["errormessage"].as_str().unwrap().len()), "{}", shown());
     assert!(request_id.is_some_and(|id| uuid::Uuid::parse_str(id).is_ok()), "{}", shown());
     code.to_owned()
 }
 
-/// What became of a request: `None` for a success, else the code of the refusal.
+/// Returns `None` for a success, else the code of the refusal.
 #[track_caller]
 fn outcome(answer: &Answer) -> Option<String> {
     if answer.status.is_success() {
@@ -72,12 +72,12 @@ fn outcome(answer: &Answer) -> Option<String> {
     Some(refusal(answer.status.as_u16(), id, &answer.text))
 }
 
-/// Alice and Bob, who have something to lose.
+/// Alice and Bob, with data that bad input could damage.
 struct Stage {
     world: World,
     alice: Person,
     bob: Person,
-    /// A message of Bob's that Alice has not viewed.
+    /// ID of a message from Bob that Alice has not viewed.
     unread: String,
 }
 
@@ -87,7 +87,8 @@ impl Stage {
     }
 
     async fn with(settings: &[(&str, &str)]) -> Self {
-        // Every wrong signature is to be told as such, not as one of too many.
+        // Turn off the limit on failures, so that each wrong signature gets its own refusal and never
+        // `rate_limited`.
         let mut all = vec![("limits.failures_per_minute", "0")];
         all.extend_from_slice(settings);
         let world = World::with(&all).await;
@@ -97,7 +98,7 @@ impl Stage {
         Self { world, alice, bob, unread }
     }
 
-    /// All that Alice and Bob can see, byte for byte.
+    /// Returns everything that Alice and Bob can see, byte for byte.
     async fn everything(&self) -> String {
         let mut all = settled(&self.alice, &self.bob).await;
         for person in [&self.alice, &self.bob] {
@@ -113,13 +114,13 @@ impl Stage {
         all
     }
 
-    /// Asserts that nothing was changed since.
+    /// Asserts that two results of [`Stage::everything`] are equal.
     #[track_caller]
     fn assert_unchanged(before: &str, after: &str, why: &str) {
         assert!(before == after, "{why} changed the data\nfrom {before}\nto   {after}");
     }
 
-    /// A body of Alice's for this action to which nothing is to be objected.
+    /// Returns a valid body from Alice for this action.
     async fn right(&self, action: &Action) -> Value {
         let mut body = json!({ "action": action.name, "clientversioncode": 3 });
         let fields = body.as_object_mut().unwrap();
@@ -157,7 +158,7 @@ impl Stage {
     }
 }
 
-/// The fields of an action beside those that every action has (docs/protocol.md#7-actions).
+/// Returns the fields of an action, without those that every action has (docs/protocol.md#7-actions).
 fn fields_of(action: &Action) -> &'static [&'static str] {
     match action.name {
         "list" | "login" | "requests" | "blocklist" => &[],
@@ -193,7 +194,7 @@ fn fields_of(action: &Action) -> &'static [&'static str] {
     }
 }
 
-/// Runs a property against one stage: a server for each case would take most of the time.
+/// Runs a property against one shared stage. Starting a server for each case would take most of the time.
 fn for_all<S: Strategy>(
     number: u32,
     settings: &[(&str, &str)],

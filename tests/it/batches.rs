@@ -1,4 +1,4 @@
-//! Many changes in one commit: each caller gets its own right answer.
+//! Group commit: with many changes in one commit, each caller gets its own correct answer.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use crate::world::{PATIENCE, Person, World, until};
 
 type Answers<'a, T> = Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
 
-/// Puts the changes into the queue, in this order.
+/// Enqueues the changes in this order.
 async fn queue<T>(changes: &mut Answers<'_, T>) {
     for change in changes {
         let polled =
@@ -32,7 +32,7 @@ async fn queue<T>(changes: &mut Answers<'_, T>) {
     }
 }
 
-/// A change that the writer is held up by.
+/// A change that blocks the writer until its gate opens.
 #[derive(Clone, Default)]
 struct Gate {
     reached: Arc<Notify>,
@@ -50,7 +50,8 @@ impl WriteOp for Gate {
     }
 }
 
-/// Opens its gate when it is dropped, after a failed expectation, too: the runtime waits for the writer.
+/// Opens the gate on drop, also after a failed assertion. Otherwise the runtime would wait for the writer
+/// forever.
 struct Closed(Gate);
 
 impl Drop for Closed {
@@ -59,9 +60,10 @@ impl Drop for Closed {
     }
 }
 
-/// A gate at which the writer waits, alone in its batch, and the answer that waits for it.
+/// Blocks the writer at a gate, alone in its batch. Returns the gate and the pending answer.
 async fn closed_gate(world: &World) -> (Closed, Answers<'_, Result<(), WriteError<Infallible>>>) {
-    // Uses of stations, which the server notes in the background, are not to stand among the changes.
+    // Wait until the station uses that the server records in the background are written. They must not be queued
+    // among the changes.
     world.app().stations.ended().await;
     let gate = Gate::default();
     let mut in_front: Answers<'_, _> = vec![Box::pin(world.app().store.write(gate.clone()))];
@@ -70,7 +72,7 @@ async fn closed_gate(world: &World) -> (Closed, Answers<'_, Result<(), WriteErro
     (Closed(gate), in_front)
 }
 
-/// Puts the changes into the queue, in this order, and lets them be made at once.
+/// Enqueues the changes in this order, has them committed as one batch, and returns their answers.
 async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
     let (closed, _in_front) = closed_gate(world).await;
     queue(&mut changes).await;
@@ -83,7 +85,7 @@ async fn in_one_batch<T>(world: &World, mut changes: Answers<'_, T>) -> Vec<T> {
     answers
 }
 
-/// What became of any of the changes.
+/// The outcome of any change.
 #[derive(Debug, PartialEq)]
 enum Became {
     Stored,
@@ -272,7 +274,7 @@ async fn one_batch_may_make_the_runs_of_many_conversations_whole() {
         world.befriends(&mut alice, &mut friend).await;
         talks.push((alice.clone(), current(&alice).await, friend));
     }
-    // Beyond 256 IDs they are listed by two statements.
+    // More than 256 IDs are queried in two statements.
     for numbers in [0..16, 16..31, 31..32] {
         let mut changes = Changes::of(&world, &alice);
         for (alice, instance, _) in &talks {
@@ -314,7 +316,7 @@ async fn nobody_fails_for_a_neighbour() {
     assert_eq!(answers, expected);
     assert_eq!(bob.downloads().await.message_ids(), ["b-1", "a-3"]);
 
-    // A refused row takes no place: the messages stand one after another.
+    // A refused row takes no sequence number: the stored messages have consecutive ones.
     let places: Vec<i64> = sqlx::query_scalar(
         "SELECT place & 4294967295 FROM messages WHERE place >> 32 = 2 ORDER BY place",
     )
@@ -378,7 +380,7 @@ async fn a_full_queue_refuses_and_loses_nothing() {
 async fn a_store_closes_however_many_changes_go_on_coming() {
     let world = World::start().await;
     let (alice, store) = (world.person("Alice").await, &world.app().store);
-    // More than one batch takes, so that some wait at any time.
+    // More changes than one batch takes, so that some are queued at any time.
     let changes =
         join_all((0..600).map(|_| async { while store.take_number(alice.user).await.is_ok() {} }));
     let closes = async {

@@ -1,4 +1,4 @@
-//! The binary itself, as an operator starts it.
+//! Runs the binary as an operator does.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::world::{PATIENCE, Person, until};
 
-/// A folder in which the binary is run.
+/// A temporary folder in which the binary runs.
 pub struct Workplace {
     pub folder: TempDir,
 }
@@ -26,19 +26,19 @@ impl Workplace {
         self.folder.path()
     }
 
-    /// The command with these arguments, in this folder and with no settings from outside.
+    /// Builds the command with these arguments, in this folder and with an empty environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatserver"));
         command.args(arguments).current_dir(self.path()).env_clear();
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end, without stdin.
     pub fn runs(&self, arguments: &[&str]) -> Output {
         self.command(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Runs a command to its end with this text on stdin.
+    /// Runs a command to its end with this text on stdin and these environment variables.
     pub fn runs_with(
         &self,
         arguments: &[&str],
@@ -53,7 +53,7 @@ impl Workplace {
         child.wait_with_output().unwrap()
     }
 
-    /// Runs a command that must succeed, with `--json`, and returns the object that it prints.
+    /// Runs a command with `--json` and returns the object that it prints. Asserts that it succeeds.
     #[track_caller]
     pub fn tells(&self, arguments: &[&str]) -> Value {
         let output = self.runs(&[arguments, &["--json"]].concat());
@@ -61,7 +61,7 @@ impl Workplace {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// The same, while the test goes on with other things.
+    /// Like [`Self::tells`], but does not block the runtime while the command runs.
     pub async fn tells_meanwhile(&self, arguments: &[&str]) -> Value {
         let mut command = self.command(&[arguments, &["--json"]].concat());
         let running = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -72,7 +72,7 @@ impl Workplace {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Runs a command that must fail with exit code 1, and returns what it says on stderr.
+    /// Runs a command, asserts that it fails with exit code 1, and returns its stderr.
     #[track_caller]
     pub fn fails(&self, arguments: &[&str]) -> String {
         let output = self.runs(arguments);
@@ -81,21 +81,21 @@ impl Workplace {
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// Adds a user on the command line, who is a client of this process.
+    /// Adds a user on the command line and returns them as a client of this process.
     pub fn adds(&self, process: &Process, nick: &str) -> Person {
         let email = format!("{}@example.com", nick.to_lowercase());
         let told = self.tells(&["user", "add", &email, "--nick", nick]);
         Person::added(&told, process.address)
     }
 
-    /// Makes two people friends on the command line; from then on they talk in their conversation.
+    /// Makes two users friends on the command line and selects their conversation for both.
     pub fn befriends(&self, one: &mut Person, other: &mut Person) {
         let told = self.tells(&["friend", "add", &one.email, &other.email]);
         told["conversationid"].as_str().unwrap().clone_into(&mut one.conversation);
         other.conversation.clone_from(&one.conversation);
     }
 
-    /// Alice and Bob, who are friends and clients of this process.
+    /// Adds Alice and Bob, who are friends, as clients of this process.
     pub fn alice_and_bob(&self, process: &Process) -> (Person, Person) {
         let mut alice = self.adds(process, "Alice");
         let mut bob = self.adds(process, "Bob");
@@ -108,12 +108,12 @@ impl Workplace {
         self.starts(&["serve"], settings).await
     }
 
-    /// Starts a command that serves, and waits until it is ready.
+    /// Starts a serving command and waits until it is ready.
     pub async fn starts(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Process {
         self.starts_at(free_address(), arguments, settings).await
     }
 
-    /// Starts a command that serves at this address, and waits until it is ready.
+    /// Starts a serving command at this address and waits until it is ready.
     pub async fn starts_at(
         &self,
         address: SocketAddr,
@@ -123,7 +123,7 @@ impl Workplace {
         self.ready(self.starts_without_waiting(address, arguments, settings)).await
     }
 
-    /// Waits until this server is ready.
+    /// Waits until `/readyz` succeeds. Panics with the log if the process ends first.
     pub async fn ready(&self, mut process: Process) -> Process {
         let ready = format!("http://{}/readyz", process.address);
         until("the server is ready", async || {
@@ -134,7 +134,7 @@ impl Workplace {
         process
     }
 
-    /// Starts a command that serves at this address. It logs to `log.txt` in this folder.
+    /// Starts a serving command at this address without waiting. It logs to `log.txt` in this folder.
     pub fn starts_without_waiting(
         &self,
         address: SocketAddr,
@@ -153,7 +153,7 @@ impl Workplace {
         Process::of(command, address)
     }
 
-    /// What a server has logged by the time that it listens on this address.
+    /// Starts a server, stops it as soon as it listens, and returns its log.
     pub async fn log_of_start(&self, listen: &str, public_url: &str) -> String {
         let log = std::fs::File::create(self.path().join("log.txt")).unwrap();
         let mut command = self.command(&["serve", "--listen", listen]);
@@ -170,25 +170,26 @@ impl Workplace {
         log
     }
 
-    /// What the server that was started last has logged. A pipe in the place of the file is for the test to read, or not to.
+    /// Returns the log of the server that was started last. Panics if `log.txt` is not a regular file: a pipe in its
+    /// place is left to the test.
     pub fn log(&self) -> String {
         let path = self.path().join("log.txt");
         assert!(path.is_file(), "the log is no file that could be read");
         std::fs::read_to_string(path).unwrap()
     }
 
-    /// What the command that was started last has printed.
+    /// Returns the stdout of the serving command that was started last.
     pub fn printed(&self) -> String {
         std::fs::read_to_string(self.path().join("printed.txt")).unwrap()
     }
 }
 
-/// An address of loopback that nobody listens on, and that stays free until it is used: connections
-/// to others begin at ports above these, and each test gets one of its own.
+/// Returns a loopback address that is not in use and stays free: its port is below the ephemeral ports, and
+/// each call gets another one.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        // Other runs of the tests, with other process ids, begin elsewhere.
+        // Concurrent test runs have other process ids, so they start at another offset.
         let offset = std::process::id() * 97 + u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = 10_000 + u16::try_from(offset % 20_000).unwrap();
         if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
@@ -197,7 +198,7 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// A process that serves. It is killed when it is dropped.
+/// A serving process. Dropping it kills the process.
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
@@ -209,26 +210,25 @@ impl Process {
         Self { child: command.spawn().unwrap(), address }
     }
 
-    /// Sends a signal by its name, such as `TERM`.
+    /// Sends a signal by name, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status().unwrap();
         assert!(sent.success());
     }
 
-    /// The id of the process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The memory of the process, in bytes.
+    /// Returns the resident memory of the process in bytes.
     pub fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         kibibytes.trim_end_matches("kB").trim().parse::<usize>().unwrap() * 1024
     }
 
-    /// Waits until the process has ended.
+    /// Waits for the process to end.
     pub async fn ended(&mut self) -> ExitStatus {
         let since = Instant::now();
         loop {
@@ -243,7 +243,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

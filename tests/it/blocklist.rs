@@ -1,4 +1,4 @@
-//! Blocks, from the side of those who block and of those who are blocked.
+//! Blocks, from the side of the blocker and of the blocked user.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::presence_feed::{PresenceFeed, friend, lists, own};
 use crate::world::{Answer, Person, World, message, message_with_id};
 
 impl Person {
-    /// Asks for an action of `chatblocklist`.
+    /// Calls an action of `chatblocklist`.
     pub async fn asks_blocklist(&self, action: &str, fields: &Value) -> Answer {
         self.prepares("chatblocklist", action, fields).sent().await
     }
@@ -21,7 +21,7 @@ impl Person {
         self.asks_blocklist("unblock", &json!({ "userid": other })).await
     }
 
-    /// The users and the conversations that this person does not want to see.
+    /// Returns the blocked users and the blocked conversations.
     async fn blocklist(&self) -> [Value; 2] {
         let listed = self.asks_blocklist("blocklist", &json!({})).await.ok();
         ["blockedusers", "blockedconversations"].map(|name| listed[name].clone())
@@ -101,12 +101,12 @@ async fn nothing_is_written_in_either_direction_until_it_is_unblocked() {
     alice.clears().await.refused(403, "blocked");
     bob.adds(&message("new", &date)).await.refused(403, "not_friends");
     bob.clears().await.refused(403, "not_friends");
-    // What is stored stays promised.
+    // A repeated request for a stored message still succeeds.
     assert_eq!([alice.adds(&hers).await.text, bob.adds(&his).await.text], stored);
     bob.adds(&message_with_id("m-2", "other", &date)).await.refused(409, "message_conflict");
     assert_eq!((alice.sees().await, bob.sees().await), before);
     assert_eq!(bob.reads().await, ["hi", "hello"]);
-    // The friendship stays, and so does what is one's own.
+    // The friendship remains, and so do the user's own settings.
     assert!(alice.friends().await.get(bob.user.as_str()).is_some());
     assert!(bob.friends().await.get(alice.user.as_str()).is_some());
     bob.does("mute", json!({})).await.ok();
@@ -123,7 +123,7 @@ async fn nothing_is_written_in_either_direction_until_it_is_unblocked() {
     bob.clears().await.ok();
 }
 
-/// What somebody can find out of a conversation, and what is noted for that one.
+/// Returns everything that a person can observe about a conversation, including the changes recorded for them.
 async fn found_out(person: &Person, presence_feed: &mut PresenceFeed) -> Vec<String> {
     let date = person.date();
     let hint = format!("{:?}", presence_feed.new_for(person).await);
@@ -165,7 +165,7 @@ async fn a_block_looks_like_a_removal_to_who_is_blocked() {
     assert_eq!(presence_feed.number_of(&bob).await - count, told);
     assert!(blocked[2].contains("not_friends") && blocked[3].contains("not_friends"));
 
-    // Who is blocked without being a friend is told nothing at all.
+    // A block between users who are not friends records no change for the blocked user.
     alice.blocks(bob.user.as_str()).await.ok();
     alice.unblocks(bob.user.as_str()).await.ok();
     assert_eq!(presence_feed.new_for(&bob).await, Vec::<String>::new());
@@ -219,7 +219,7 @@ async fn what_a_blocked_user_asks_never_shows() {
     let world = World::start().await;
     let [alice, bob, carol] =
         [world.person("Alice").await, world.person("Bob").await, world.person("Carol").await];
-    // One has asked before the block, the other asks while it lasts.
+    // Bob asks before the block, Carol during it.
     bob.wants(&alice.email).await.ok();
     assert_eq!(alice.requests().await[0], incoming(&bob, "Bob"));
     let before = bob.requests().await;
@@ -238,10 +238,10 @@ async fn what_a_blocked_user_asks_never_shows() {
         assert_eq!(alice.requests().await, NONE);
         assert_eq!(alice.friends().await, json!({}));
     }
-    // Unless the one who has blocked wants it.
+    // Alice, who set the block, can still ask Bob.
     alice.wants(&bob.email).await.ok();
     assert!(alice.friends().await.get(bob.user.as_str()).is_some());
-    // Who asks after the block for the first time is shown.
+    // A first request after the block is shown.
     let dave = world.person("Dave").await;
     alice.blocks(dave.user.as_str()).await.ok();
     alice.unblocks(dave.user.as_str()).await.ok();

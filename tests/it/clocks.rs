@@ -1,4 +1,5 @@
-//! A server whose clock was wrong for a while: nothing is refused for it later, and nothing stays wrong.
+//! A server whose clock was wrong for a while: it refuses nothing later because of it, and no wrong state
+//! remains.
 
 use chatserver::domain::{Parse as _, Timestamp};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ async fn count(world: &World, table: &str) -> i64 {
     count.fetch_one(&mut database(world).await).await.unwrap()
 }
 
-/// Changes of Alice's that a server carries out once.
+/// Prepares changes from Alice, each of which the server carries out once.
 fn changes(alice: &Person) -> [Prepared; 4] {
     [
         ("favorite", json!({})),
@@ -34,7 +35,8 @@ fn changes(alice: &Person) -> [Prepared; 4] {
     })
 }
 
-/// Waits until the server has looked for what has expired: it does so after each step of removing cleared messages.
+/// Waits until the server has looked for expired records. It does so after each step of removing cleared
+/// messages.
 async fn looks_for_expired(world: &World, alice: &Person) {
     for _ in 0..2 {
         alice.sends("to be cleared").await;
@@ -43,7 +45,8 @@ async fn looks_for_expired(world: &World, alice: &Person) {
     }
 }
 
-/// The clock runs an hour ahead for three seconds, in which these things are done.
+/// Does these things while the clock is an hour ahead. The clock goes on for three seconds before it is set
+/// back.
 async fn an_hour_ahead(world: &World, things: impl AsyncFnOnce()) {
     world.clock.jumps(HOUR);
     things().await;
@@ -117,7 +120,7 @@ async fn dates_come_back_with_the_clock() {
     assert_eq!(dates, ["2024-03-08 12:00:00", &ahead, &after]);
     assert_eq!(alice.reads().await, ["before", "ahead", "after"], "the order stays");
 
-    // A date leads to the first entry, in order, whose date is not earlier.
+    // A date cursor selects the first entry, in sequence order, whose date is not earlier.
     let page = async |date: &str| {
         let cursors = json!({ "firstmessagedate": date, "firstreportdate": date });
         let page = alice.does("download", cursors).await.ok();

@@ -1,4 +1,4 @@
-//! The command line, as operators type it.
+//! The command line, as operators use it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::binary::{Process, Workplace};
 use crate::openssl::SealedKey;
 use crate::world::{Person, until};
 
-/// Adds a user and returns what is printed.
+/// Adds a user and returns the printed object.
 fn add(place: &Workplace, nick: &str) -> Value {
     let email = format!("{}@example.com", nick.to_lowercase());
     place.tells(&["user", "add", &email, "--nick", nick, "--fullname", &format!("Ozeki {nick}")])
@@ -22,13 +22,13 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-/// The key that login gives this user, and what should open it.
+/// Returns the sealed key that login gives this user, with the password that opens it.
 async fn sealed_key(server: &Process, told: &Value) -> SealedKey {
     let login = Person::added(told, server.address).logs_in().await.ok();
     SealedKey::of(&login, text(&told["encryptionpassword"]))
 }
 
-/// The names of the commands of a command.
+/// Returns the names of the subcommands that a help text lists.
 fn commands(help: &str) -> Vec<String> {
     let listed = help.split_once("Commands:\n").map_or("", |(_, listed)| listed);
     let lines = listed.lines().take_while(|line| line.starts_with("  "));
@@ -119,7 +119,7 @@ async fn a_new_user_is_told_everything_that_a_client_needs() {
     for secret in ["apikey", "encryptionpassword"] {
         let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         let value = text(&told[secret]);
-        // 4 bits each: 256 bits, and never fewer than the 128 that the weak derivation asks for.
+        // 64 digits of 4 bits are 256 bits. The weak key derivation needs at least 128.
         assert!(value.len() == 64 && value.chars().all(is_hex), "{secret} {value}");
         assert_ne!(told[secret], other[secret]);
     }
@@ -221,7 +221,7 @@ async fn a_new_nick_is_what_others_see() {
 
     let nick = "  Ali\u{301}ce ✓ ";
     let set = place.tells(&["user", "set", text(&alice["userid"]), "--nick", nick]);
-    // Trimmed, and the accent composed.
+    // The nick is trimmed, and its accent composed (NFC).
     let nick = "Al\u{ed}ce ✓";
     assert_eq!((&set["nick"], &set["fullname"]), (&json!(nick), &json!("Ozeki Alice")));
     let after = person.sees().await;
@@ -244,7 +244,7 @@ async fn a_new_nick_is_what_others_see() {
     assert_eq!(users["users"][1], place.tells(&["user", "show", text(&bob["userid"])]));
 }
 
-/// Waits until this person's signatures are refused, and returns how long they were not.
+/// Waits until this person's signatures are refused. Returns how long that took.
 async fn refused_after(person: &Person) -> Duration {
     let since = Instant::now();
     until("the signature is refused", async || person.asks("list", json!({})).await.status == 401)
@@ -294,7 +294,7 @@ async fn friendships_come_and_go_while_the_conversation_stays() {
     place.adds(&server, "Carol");
     place.befriends(&mut alice, &mut bob);
     alice.sends("hi").await;
-    // By userid, the other way round, and again.
+    // By user id, in reverse order, and a second time.
     let again = place.tells(&["friend", "add", bob.user.as_str(), alice.user.as_str()]);
     assert_eq!(again["conversationid"], alice.conversation);
     for user in [None, Some(bob.email.as_str()), Some(alice.user.as_str())] {

@@ -1,4 +1,4 @@
-//! What commands print where things go wrong: failures for programs, and output that nobody takes.
+//! Output of commands when things go wrong: failures as JSON, and output that cannot be written.
 
 use std::fs::{self, File, OpenOptions};
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::binary::{Workplace, free_address};
 use crate::world::Person;
 
-/// The words that a failure with `--json` may have.
+/// Returns the `errorcode` values that README.md lists for failures with `--json`.
 fn words_of_the_readme() -> Vec<String> {
     let readme = include_str!("../../README.md");
     let table = readme.split_once("| `errorcode` | when |").unwrap().1;
@@ -16,7 +16,8 @@ fn words_of_the_readme() -> Vec<String> {
     rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect()
 }
 
-/// Runs a command that must fail with one JSON object on stderr.
+/// Runs a command that must fail with one JSON object on stderr, with this code and a message that contains
+/// `part`.
 #[track_caller]
 fn fails_with(place: &Workplace, arguments: &[&str], code: &str, part: &str) {
     let error = place.fails(&[arguments, &["--json"]].concat());
@@ -108,7 +109,7 @@ fn output_that_fails_is_told_as_that_and_carries_the_result() {
         place.tells(&["user", "add", email, "--nick", nick]);
     }
     let (alice, bob) = ("alice@example.com", "bob@example.com");
-    // What each one prints, and loses.
+    // Each command with a part of its result. The error must repeat it, because stdout loses it.
     let commands: [(&[&str], &str); 10] = [
         (&["migrate"], "has the newest schema"),
         (&["friend", "add", alice, bob], "conversation "),
@@ -146,7 +147,7 @@ fn output_that_fails_is_told_as_that_and_carries_the_result() {
         serde_json::from_str::<Value>(result).unwrap(),
         place.tells(&["user", "show", alice])
     );
-    // Nothing was changed, so nothing is said of it.
+    // The command changes nothing, so the error does not say that something was carried out.
     let error = runs(&["user", "list"]);
     assert!(error.contains("stdout can't be written"), "{error}");
     assert!(!error.contains("carried out") && error.contains("No space"), "{error}");

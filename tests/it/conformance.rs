@@ -1,5 +1,5 @@
-//! Every documented request is sent as it is documented, and every reply compared with the documented
-//! one, key by key in order. `documented.json` holds both, as the public documentation prints them.
+//! Sends every documented request as documented and compares every reply with the documented one, key by key in
+//! order. `documented.json` holds both, as the public documentation prints them.
 
 use std::collections::HashMap;
 
@@ -11,19 +11,19 @@ use uuid::Uuid;
 
 use crate::world::{Answer, Person, World, message_with_id, until};
 
-/// The ids that every documented example uses.
+/// Ids in the documented examples.
 const ALICE: &str = "aa68d2204cb2bb85f2de3b9aad0d86d7";
 const ADMIN: &str = "d574638619cbff603bf857164c47e850";
 const CONVERSATION: &str = "8ca16186c36a4e0a1ef2096e6c60b613";
 
-/// The documented request and reply of an article.
+/// Returns the documented request and reply of an article.
 fn documented(article: &str) -> (Value, Value) {
     let all: Vec<Value> = serde_json::from_str(include_str!("documented.json")).unwrap();
     let one = all.into_iter().find(|one| one["article"] == article).unwrap();
     (one["request"].clone(), one["response"].clone())
 }
 
-/// Two people who stand for the documented ones: their ids sort in the same order.
+/// Two users in place of the documented ones. Their ids sort in the same order.
 struct Stage {
     world: World,
     alice: Person,
@@ -42,7 +42,7 @@ impl Stage {
         Self { world, alice, admin }
     }
 
-    /// Sends the documented request of an article, at its own time, and compares the reply.
+    /// Sends the documented request of an article at its documented time and compares the reply.
     async fn plays(&self, article: &str, api: &str, person: &Person) -> Answer {
         let (request, response) = documented(article);
         let instance = person.instance().await;
@@ -73,7 +73,7 @@ impl Stage {
         sent
     }
 
-    /// Has this person download everything, until the newest message is reported as delivered.
+    /// Has this person download everything until the newest message is reported as delivered.
     async fn delivers(&self, person: &Person) {
         let sees = person.sees().await;
         until("it is delivered", async || {
@@ -84,7 +84,7 @@ impl Stage {
         .await;
     }
 
-    /// A documented value with the ids of this stage.
+    /// Replaces the documented ids by those of this stage.
     fn translate(&self, documented: &Value) -> Value {
         let text = documented.to_string();
         let text = text.replace(ALICE, self.alice.user.as_str());
@@ -98,13 +98,13 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Asserts that the reply has the documented keys in the documented order, and at each the
-    /// documented value, or one of the same form where it varies.
+    /// Asserts that the reply has the documented keys in the documented order. Each value must equal the
+    /// documented one, or have the same form if it varies.
     fn same(&self, at: &str, documented: &Value, reply: &Value) {
         let Self { article, .. } = self;
         match (documented, reply) {
             (Value::Object(documented), Value::Object(reply)) => {
-                // The documented reports are cut.
+                // The documentation shortens the reports.
                 let shown = if at.starts_with(".reports") { documented.len() } else { reply.len() };
                 let keys: Vec<_> = documented.keys().collect();
                 assert_eq!(keys, reply.keys().take(shown).collect::<Vec<_>>(), "{article} {at}");
@@ -141,7 +141,7 @@ impl Comparison<'_> {
 
 type Form = fn(&Value) -> bool;
 
-/// The forms of values that vary.
+/// Returns a check of the form for each key whose value varies.
 fn forms() -> HashMap<&'static str, Form> {
     let forms: [(&str, Form); 8] = [
         ("displayname", is_wrapped),
@@ -160,12 +160,12 @@ fn is_base64(value: &Value) -> bool {
     value.as_str().is_some_and(|text| BASE64.decode(text).is_ok_and(|bytes| !bytes.is_empty()))
 }
 
-/// The ID of a report without its hyphens.
+/// Tests for the ID of a report without hyphens.
 fn is_bare(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// One block of RSA-2048.
+/// Tests for base64 of 256 bytes, one block of RSA-2048.
 fn is_wrapped(value: &Value) -> bool {
     value.as_str().is_some_and(|text| BASE64.decode(text).is_ok_and(|bytes| bytes.len() == 256))
 }
@@ -244,7 +244,7 @@ async fn the_documented_notification() {
     alice.logs_in().await.ok();
     alice.is_notified().await;
     admin.sends("hi").await;
-    // It shows a station and nothing else.
+    // The documented request carries a station, but neither a user nor a signature.
     let sent = alice.prepares_bytes("chatnotification", request.to_string().into_bytes());
     let sent = sent.without_header("ozeki-user").without_header("ozeki-signature").sent().await;
     sent.ok();
@@ -261,7 +261,7 @@ async fn the_documented_block_list() {
 async fn the_documented_workspace() {
     let stage = Stage::set().await;
     let (request, response) = documented("p_4974");
-    // It shows a user and a signature, no station and no time.
+    // The documented request carries a user and a signature, but neither a station nor a time.
     let sent = stage.alice.prepares_without_station("chatowner", "workspace", &request);
     assert_eq!(sent.sent().await.ok(), response);
 }
@@ -274,7 +274,7 @@ async fn the_documented_login() {
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&documented), keys(&reply));
     assert_eq!(keys(&documented["listeners"]), keys(&reply["listeners"]));
-    // The public text ends within urls, before the value of notification.
+    // The documentation breaks off within `urls`, before the value of `notification`.
     let rest = ["notification", "reports", "workspace"].map(str::to_owned);
     assert_eq!([keys(&documented["urls"]), rest.to_vec()].concat(), keys(&reply["urls"]));
 

@@ -1,4 +1,4 @@
-//! Conversations, from the side of those who talk in them.
+//! Conversations, from the side of their participants.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,7 +14,7 @@ async fn what_one_sends_the_other_reads_in_order() {
     let (alice, bob) = world.alice_and_bob().await;
     world.clock.shows("2024-03-08 12:00:10");
     alice.sends("one").await;
-    // A client's clock orders nothing, nor does a server's that is set back.
+    // Neither a client's clock nor a server clock that was set back changes the order.
     world.clock.shows("2024-03-08 11:59:00");
     let mut early = message("two", "1999-01-01 00:00:00");
     early["ValidUntil"] = json!("1999-01-02 00:00:00");
@@ -195,7 +195,7 @@ async fn hiding_is_until_something_new_or_for_good() {
     }
 }
 
-/// Alice, who has sent `m-0` to `m-9`, one every ten seconds from 12:00:00 on.
+/// Returns Alice after she has sent `m-0` to `m-9`, one every ten seconds from 12:00:00 on.
 async fn alice_with_ten_messages(world: &World) -> Person {
     let (alice, _bob) = world.alice_and_bob().await;
     for n in 0..10 {
@@ -284,7 +284,7 @@ async fn a_page_ends_at_its_bytes_but_is_never_empty() {
     assert_eq!((page.message_ids(), &page.json()["more"]), (ids(0..1), &json!(true)));
     let page = alice.does("download", json!({ "firstmessageid": "m-1" })).await;
     assert_eq!((page.message_ids(), &page.json()["more"]), (ids(1..3), &json!(true)));
-    // Who goes on from the last entry of a page gets further, however large that one is.
+    // Continuing from the last entry of a page makes progress, however large that entry is.
     let page = alice.does("download", json!({ "firstmessageid": "m-0" })).await;
     assert_eq!((page.message_ids(), &page.json()["more"]), (ids(0..2), &json!(true)));
     let page = alice.does("downloadpartial", json!({})).await;
@@ -292,7 +292,7 @@ async fn a_page_ends_at_its_bytes_but_is_never_empty() {
     let page = alice.does("downloadpartial", json!({ "lastmessageid": "m-1" })).await;
     assert_eq!((page.message_ids(), page.json().get("more")), (ids(0..1), None));
 
-    // The bound counts the very bytes of the entries.
+    // The limit counts the exact bytes of the entries.
     let entry = alice.does("download", json!({ "firstmessageid": "m-3" })).await.text;
     let entry = entry.strip_prefix(r#"{"status":"OK","errormessage":"","messages":["#).unwrap();
     let bytes = entry.strip_suffix(r#"],"reports":[]}"#).unwrap().len();

@@ -1,4 +1,4 @@
-//! A database that is not what was written: what can be noticed is told, and what can be read is served.
+//! A damaged database: detectable damage is reported, and readable data is served.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::binary::{Process, Workplace};
 use crate::durability::failing_disk;
 use crate::world::{Person, until};
 
-/// Ends a server in order.
+/// Stops a server with SIGTERM and asserts exit code 0.
 async fn stops(mut server: Process, place: &Workplace) {
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
@@ -25,12 +25,13 @@ async fn is_ready(server: &Process) -> bool {
     ready.status().is_success()
 }
 
-/// What SQLite writes into the head of a log each time that it begins it anew.
+/// Returns the salt that SQLite writes into the log header each time it restarts the log.
 fn salt(wal: &Path) -> Option<Vec<u8>> {
     fs::read(wal).ok()?.get(16..24).map(<[u8]>::to_vec)
 }
 
-/// Sends until the log has been begun anew, so that what was sent before is in the database file alone.
+/// Sends messages until the write-ahead log restarts. Everything sent before is then in the database file
+/// alone.
 async fn sends_until_the_log_begins_anew(alice: &Person, wal: &Path) {
     let before = salt(wal);
     until("the log begins anew", async || {
@@ -40,17 +41,17 @@ async fn sends_until_the_log_begins_anew(alice: &Person, wal: &Path) {
     .await;
 }
 
-/// The database of this place and its log.
+/// Returns the paths of the database and of its log.
 fn files(place: &Workplace) -> [PathBuf; 2] {
     ["chatserver.db", "chatserver.db-wal"].map(|name| place.path().join(name))
 }
 
-/// What is in both of them.
+/// Returns the bytes of the database and of its log.
 fn contents(place: &Workplace) -> [Vec<u8>; 2] {
     files(place).map(|file| fs::read(file).unwrap())
 }
 
-/// A server that is killed some time after the copy `backup.db` of its file was made. Returns its address.
+/// Copies the database file to `backup.db`, sends more messages and kills the server. Returns its address.
 async fn is_killed_after_a_backup(place: &Workplace) -> SocketAddr {
     let ([file, wal], backup) = (files(place), place.path().join("backup.db"));
     let server = place.serves(&[]).await;
@@ -75,14 +76,15 @@ async fn is_killed_after_a_backup(place: &Workplace) -> SocketAddr {
     address
 }
 
-/// A backup over the file of a server that was killed, beside its log. Returns the address of the server.
+/// Puts a backup in place of the database of a killed server, beside its newer log. Returns the server's
+/// address.
 async fn mixes(place: &Workplace) -> SocketAddr {
     let address = is_killed_after_a_backup(place).await;
     fs::copy(place.path().join("backup.db"), place.path().join("chatserver.db")).unwrap();
     address
 }
 
-/// Asserts that every command refuses the mixture, time and again, and changes nothing.
+/// Asserts that every command refuses the mixture, each time, and changes no file.
 fn is_refused_by_all(place: &Workplace) {
     let before = contents(place);
     let serve = ["serve", "--listen", "127.0.0.1:0"];
@@ -104,7 +106,7 @@ async fn a_backup_beside_the_log_of_a_killed_server_is_refused() {
     let address = mixes(&place).await;
     is_refused_by_all(&place);
 
-    // What the sentence says to do, where the backup is wanted.
+    // Follows the advice of the error message for an operator who wants the backup.
     fs::remove_file(place.path().join("chatserver.db-wal")).unwrap();
     let server = place.starts_at(address, &["serve"], &[]).await;
     let users = place.tells(&["user", "list"]);
@@ -132,7 +134,7 @@ async fn a_restore_that_fails_leaves_the_mixture_as_it_is() {
     place.tells(&["user", "list"]);
 }
 
-/// Turns the database into one of the version before this one, which had no epoch. It stays in the log.
+/// Downgrades the database to a version without an epoch, in the log alone. Returns the bytes of the log.
 async fn makes_older(place: &Workplace) -> Vec<u8> {
     let [file, wal] = files(place);
     let older = SqliteConnectOptions::new().filename(file).pragma("wal_autocheckpoint", "0");
@@ -177,7 +179,7 @@ async fn an_older_database_with_its_own_log_is_migrated_and_whole() {
     place.tells(&["backup", "verify", "copy.db"]);
 }
 
-/// Waits for the log, which another thread writes.
+/// Waits for the advice in the log, which another thread writes.
 async fn says_what_to_do(place: &Workplace) {
     until("the log says what to do", async || {
         place.log().contains("the database is damaged: stop the server")
@@ -207,7 +209,7 @@ async fn a_hole_in_a_conversation_is_no_endless_page() {
     says_what_to_do(&place).await;
 }
 
-/// Where these bytes are in a file, which has them once.
+/// Returns the offset at which these bytes first occur in the file.
 fn find(file: &[u8], bytes: &[u8]) -> usize {
     file.windows(bytes.len()).position(|window| window == bytes).unwrap()
 }

@@ -1,4 +1,4 @@
-//! The database as a file that operators own: how it comes into being, and which files are refused.
+//! The database as a file that operators own: how it is created, and which files are refused.
 
 pub mod refused;
 
@@ -16,7 +16,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use crate::binary::Workplace;
 use crate::world::{Person, message_with_id};
 
-/// Runs a statement on a file, as somebody who has other tools.
+/// Runs a statement on a file, as an operator's own tools would.
 async fn tampers(file: &Path, statement: &'static str) {
     let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
     let mut connection = options.connect().await.unwrap();
@@ -28,7 +28,7 @@ fn mode(file: &Path) -> u32 {
     fs::metadata(file).unwrap().permissions().mode() & 0o777
 }
 
-/// Every command that opens a database.
+/// Commands that open a database.
 const OPENING: [&[&str]; 9] = [
     &["user", "list"],
     &["user", "show", "alice@example.com"],
@@ -57,7 +57,8 @@ async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
     }
 }
 
-/// What root makes must not keep the user of the server out. Where others run this, everything is theirs.
+/// A file created by root must stay accessible to the server's user. Where another user runs this test, every file
+/// belongs to that user.
 #[test]
 fn what_commands_make_belongs_to_the_owner_of_the_folder() {
     const NOBODY: u32 = 65_534;
@@ -239,7 +240,7 @@ async fn commands_disturb_nobody_on_a_loaded_server() {
     assert_eq!(bob.sees().await["participants"].to_string().matches("Ally-3").count(), 1);
 }
 
-/// Runs these commands at the same instant; what each has printed, unless it failed.
+/// Runs these commands concurrently. Returns what each printed, or its error.
 fn at_once(place: &Workplace, commands: &[Vec<String>]) -> Vec<Result<String, String>> {
     let start = |arguments: &Vec<String>| {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

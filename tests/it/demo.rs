@@ -1,4 +1,4 @@
-//! `chatserver demo`, tried the way people try it: what it prints is pasted into a shell.
+//! `chatserver demo`, used as people use it: the printed commands are pasted into a shell.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use crate::openssl::SealedKey;
 use crate::pasting::{SHELLS, pasted};
 use crate::world::{Person, until};
 
-/// What `demo.json` tells.
+/// Reads `demo.json`.
 fn cast(folder: &Path) -> Value {
     serde_json::from_slice(&fs::read(folder.join("demo.json")).unwrap()).unwrap()
 }
@@ -24,7 +24,7 @@ async fn ends_at_ctrl_c(mut demo: Process) {
     assert_eq!(demo.ended().await.code(), Some(0));
 }
 
-/// Pastes all that a demo prints, twice.
+/// Pastes everything that a demo prints, twice.
 #[tokio::test]
 async fn what_it_prints_works_in_every_shell() {
     let talk =
@@ -41,7 +41,7 @@ async fn what_it_prints_works_in_every_shell() {
         for envelope in envelopes {
             assert!(envelope.starts_with(r#"{"status":"OK","errormessage":"""#), "{envelope}");
         }
-        // Nothing is cleared, so that people find something to go on with.
+        // The commands clear nothing, so that users can continue with the conversation.
         let first = [&[key][..], &talk, &[hello], &talk, &[hello, reply]].concat();
         let again = [&talk[..], &[hello, reply, hello]].concat();
         let second = [&[key][..], &again, &again, &[reply]].concat();

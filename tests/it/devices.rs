@@ -1,5 +1,5 @@
-//! Random histories of people with several devices each. A device keeps a copy of what its user sees and brings
-//! it up to date by what it is told alone; in the end the copy must be what a fresh download shows.
+//! Random histories of users with several devices. A device keeps a copy of what its user sees and updates it
+//! from notifications alone. At the end the copy must equal a fresh download.
 
 mod copy;
 mod device;
@@ -22,61 +22,62 @@ use crate::ears::Ear;
 use crate::world::{Person, World, until};
 use device::{Device, Habit};
 
-/// Alice, Bob and Carol, by number, and how many devices each has.
+/// Users and the number of their devices. Acts refer to them by index.
 const PEOPLE: [(&str, usize); 3] = [("Alice", 3), ("Bob", 2), ("Carol", 2)];
 const DEVICES: usize = 7;
 
-/// Who are friends at first.
+/// Friends at the start, as indices into [`PEOPLE`].
 const FRIENDS: [[usize; 2]; 2] = [[0, 1], [0, 2]];
 
-/// How long, and for how many looks, copies may differ from the truth when everything was done.
+/// How long, and for how many comparisons, a copy may differ after the last round. It fails only above both.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 const LOOKS: usize = 5;
 
-/// How many histories are told side by side: each mostly waits.
+/// Number of histories that run concurrently. Each mostly waits.
 const SIDE_BY_SIDE: usize = 4;
 
-/// What a device does. People and conversations are named by numbers.
+/// An act of a device. Indices name people and conversations.
 #[derive(Clone, Debug)]
 enum Act {
     Send(Index),
     Clear(Index),
     Set(Index, Setting),
     Report(Index, ReportType, Vec<Index>),
-    /// Downloads everything and forgets it.
+    /// Downloads everything and discards it.
     Look(Index),
-    /// One of the actions of `chatavailability`.
+    /// Calls an action of `chatavailability`.
     Choose(&'static str),
-    /// One of the actions of `chatfriends`, on this person.
+    /// Calls an action of `chatfriends` on this person.
     Approach(&'static str, usize),
-    /// One of the actions of `chatblocklist`, on this person.
+    /// Calls an action of `chatblocklist` on this person.
     Block(&'static str, usize),
-    /// Asks what is new, and acknowledges what was taken in before or nothing. The answer may be lost.
+    /// Polls, and acknowledges either what was taken in before or nothing. The answer may be lost.
     Poll {
         acknowledges: bool,
         is_lost: bool,
     },
-    /// Asks what is new in the documented form.
+    /// Polls in the documented form.
     Take,
-    /// Listens, instead of a connection from before.
+    /// Connects a listener, in place of an earlier one.
     Connect,
-    /// Reads so many notifications from the listener, and acknowledges them or not.
+    /// Reads up to this many notifications from the listener and optionally acknowledges them.
     Hear {
         notifications: usize,
         acknowledges: bool,
     },
-    /// Acknowledges late what was taken in.
+    /// Acknowledges late what was taken in before.
     Acknowledge,
     HangUp,
 }
 
-/// A change of one's own view of a conversation: an action, and its value if it takes one.
+/// An action on the user's own view of a conversation, with the name and the value of its field if it takes
+/// one.
 type Setting = (&'static str, &'static str, &'static str);
 
-/// What happens.
+/// A step of a history.
 #[derive(Clone, Debug)]
 enum Round {
-    /// Devices do something side by side, each its own things in this order.
+    /// Devices act concurrently, each in the order of its own acts.
     AtOnce(Vec<(usize, Act)>),
     Befriend(usize, usize),
     Part(usize, usize),
@@ -87,12 +88,12 @@ enum Round {
 
 #[derive(Clone, Debug)]
 struct History {
-    /// How long people are reachable after a sign of life, in seconds.
+    /// Presence timeout in seconds.
     timeout: u32,
-    /// Whether everybody has said something, and every device has taken that in, before it begins.
+    /// Whether, before the first round, each device sends in every conversation and each device takes that in.
     is_warm: bool,
     rounds: Vec<Round>,
-    /// How each device takes in what is new in the end.
+    /// How each device catches up at the end.
     habits: Vec<Habit>,
 }
 
@@ -163,7 +164,7 @@ struct Stage {
     timeout: String,
 }
 
-/// What every server of a history is told. Pages are short, so that downloads take several.
+/// Settings of every server of a history. Pages are short, so that a download takes several.
 fn settings(timeout: &str) -> [(&str, &str); 2] {
     [("presence.timeout_seconds", timeout), ("limits.download_messages", "5")]
 }
@@ -234,7 +235,7 @@ impl Stage {
         join_all(busy).await;
     }
 
-    /// Stops the server, which closes what listens, and goes on with another one.
+    /// Stops the server, which closes its listeners, and starts another one.
     async fn restarts(self) -> Self {
         let Self { world, mut people, mut devices, timeout } = self;
         let ears: Vec<_> = devices.iter_mut().filter_map(Device::loses_its_ear).collect();
@@ -247,10 +248,10 @@ impl Stage {
         Self { world, people, devices, timeout }
     }
 
-    /// Takes in what is new at every device until all copies are what a fresh download shows. What the server
-    /// does by and by, receipts and hints of availability, is waited for.
+    /// Catches up on every device until all copies equal a fresh download. Waits for what the server does in
+    /// the background, such as receipts and availability hints.
     async fn settles(&mut self, habits: &[Habit]) {
-        // Nobody goes away meanwhile.
+        // Listeners keep all users reachable meanwhile.
         let here: Vec<Ear> = join_all(self.people.iter().map(Person::listens)).await;
         let (since, mut looks) = (Instant::now(), 0);
         until("every copy is the truth", async || {
@@ -274,7 +275,7 @@ impl Stage {
     }
 }
 
-/// Where a copy is not the truth.
+/// Returns the paths at which a copy differs from the truth.
 fn differing(at: &str, copy: &Value, truth: &Value) -> Vec<String> {
     let all = |value: &Value| -> Vec<(String, Value)> {
         match value {
@@ -310,7 +311,7 @@ async fn told(history: History) {
         }
     }
     stage.settles(&history.habits).await;
-    // There are many histories, and open files are few.
+    // Close the sockets: there are many histories, and few files may be open.
     drop(stage.devices);
     stage.world.app().shutdown.begin(Duration::ZERO).await;
 }

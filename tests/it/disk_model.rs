@@ -1,8 +1,8 @@
-//! Power cuts: a server runs on a disk that keeps a journal ([`disk_model.c`](disk_model.c)), and then starts again on what
-//! that disk might hold after a power cut at any moment. What was flushed is there. Of what was not, each write is there, is
-//! lost, or is torn at the borders of sectors.
+//! Power cuts: a server runs on a disk that keeps a journal ([`disk_model.c`](disk_model.c)). It then starts
+//! again on what the disk might hold after a power cut at any moment. Flushed data is there. Each unflushed
+//! write is there, is lost, or is torn at sector boundaries.
 //!
-//! `CHATSERVER_IMAGES` says how many disks are tried, `CHATSERVER_SEED` which.
+//! `CHATSERVER_IMAGES` sets the number of disk images, `CHATSERVER_SEED` selects them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,22 +20,22 @@ use tokio::task::LocalSet;
 use crate::binary::{Workplace, free_address};
 use crate::world::{Person, message, until};
 
-/// How many disks are tried unless `CHATSERVER_IMAGES` says otherwise.
+/// Number of disk images, unless `CHATSERVER_IMAGES` overrides it.
 const IMAGES: u64 = 4;
 
-/// How many messages are acknowledged, and how often the database is flushed, before its flushes begin to fail.
+/// Minimum number of acknowledged messages and of database flushes before flushes begin to fail.
 const MESSAGES: usize = 500;
 const FLUSHES: usize = 4;
 
 const DATABASE: u8 = 1;
 const LOG: u8 = 2;
 
-/// The value of a variable that makes a run longer or repeats it.
+/// Reads an environment variable that makes a run longer or repeats it.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a whole number"))
 }
 
-/// A sequence of numbers that depends on its seed alone (`SplitMix64`).
+/// A deterministic random number generator (`SplitMix64`).
 struct Dice(u64);
 
 impl Dice {
@@ -48,7 +48,7 @@ impl Dice {
     }
 }
 
-/// What the disk was told.
+/// An operation on the disk.
 enum Deed {
     Write {
         at: usize,
@@ -57,11 +57,11 @@ enum Deed {
     Truncate {
         size: usize,
     },
-    /// Everything before this record is on the disk.
+    /// A successful flush. What was written before record `begun` is on the disk.
     Flush {
         begun: usize,
     },
-    /// Everything before this record is on the disk in part, and is not written again.
+    /// A failed flush. What was written before record `begun` is partly on the disk and is not written again.
     FailedFlush {
         begun: usize,
     },
@@ -71,11 +71,11 @@ enum Deed {
 struct Record {
     file: u8,
     deed: Deed,
-    /// How long the journal was with this record.
+    /// Length of the journal in bytes up to the end of this record.
     end: u64,
 }
 
-/// Reads what has been recorded so far. The last record may be cut.
+/// Reads the journal recorded so far. Drops an incomplete last record.
 fn read_journal(path: &Path) -> Vec<Record> {
     let journal = fs::read(path).unwrap_or_default();
     let (mut records, mut rest) = (Vec::new(), &journal[..]);
@@ -96,7 +96,7 @@ fn read_journal(path: &Path) -> Vec<Record> {
     records
 }
 
-/// A file as the disk has it: nothing, or its bytes.
+/// Bytes of a file on the disk, or `None` if it does not exist.
 type Content = Option<Vec<u8>>;
 
 fn write(content: &mut Content, at: usize, data: &[u8]) {
@@ -116,7 +116,7 @@ fn carry_out(content: &mut Content, deed: &Deed) {
     }
 }
 
-/// Carries out what was never flushed: wholly, not at all, or in some of its sectors.
+/// Applies an unflushed operation fully, not at all, or in some of its sectors of 512 or 4096 bytes.
 fn tear(content: &mut Content, deed: &Deed, dice: &mut Dice) {
     let Deed::Write { at, data } = deed else {
         if dice.rolls(2) == 0 {
@@ -140,7 +140,7 @@ fn tear(content: &mut Content, deed: &Deed, dice: &mut Dice) {
     }
 }
 
-/// A file after a power cut behind so many records.
+/// Returns the content of a file after a power cut behind these records.
 fn after_cut(records: &[Record], file: u8, before: Content, dice: &mut Dice) -> Content {
     let mut content = before;
     let mut pending: Vec<(usize, &Deed)> = Vec::new();
@@ -168,13 +168,13 @@ fn after_cut(records: &[Record], file: u8, before: Content, dice: &mut Dice) -> 
     content
 }
 
-/// A message that was sent, and how long the journal was when it was acknowledged, if it was.
+/// A sent message. If it was acknowledged, with the journal length at that time.
 struct Sent {
     id: String,
     acknowledged: Option<u64>,
 }
 
-/// Sends one message after another until one is not taken.
+/// Sends messages one by one until one is refused.
 async fn sends_until_refused(
     person: Person,
     journal: PathBuf,
@@ -199,7 +199,7 @@ async fn sends_until_refused(
     }
 }
 
-/// Makes a library of [`disk_model.c`](disk_model.c), to be loaded into a server before all others.
+/// Compiles [`disk_model.c`](disk_model.c) into a library to preload into a server.
 fn library(folder: &Path) -> PathBuf {
     let (source, library) = (folder.join("disk_model.c"), folder.join("disk_model.so"));
     fs::write(&source, include_str!("disk_model.c")).unwrap();
@@ -209,7 +209,7 @@ fn library(folder: &Path) -> PathBuf {
     library
 }
 
-/// A server's life on the disk, until its flushes failed.
+/// A server's run on the disk until its flushes failed.
 struct Life {
     address: std::net::SocketAddr,
     before: Vec<u8>,
@@ -266,7 +266,7 @@ impl Life {
         Self { address, before, records, people, sent }
     }
 
-    /// Cuts the power behind so many records, starts a server on what the disk then has, and looks for every message.
+    /// Cuts the power after `cut` records, starts a server on the resulting disk, and looks for every message.
     async fn is_whole_after(&self, cut: usize, dice: &mut Dice, what: &str) {
         let records = &self.records[..cut];
         let place = Workplace::new();
@@ -316,7 +316,7 @@ async fn a_power_cut_at_any_moment_loses_no_acknowledged_message() {
     let life = Life::lived().await;
     for image in 0..setting("CHATSERVER_IMAGES", IMAGES) {
         let mut dice = Dice(seed.wrapping_add(image));
-        // The first one is after the end, when flushes have failed.
+        // The first image is cut at the very end, after flushes have failed.
         let all = life.records.len() as u64;
         let cut = if image == 0 { all } else { dice.rolls(all + 1) };
         let what =

@@ -1,4 +1,5 @@
-//! `kill -9` at any instant, or a disk that fails: nothing that was acknowledged is lost, and nothing is there twice.
+//! Durability under `kill -9` at any instant and under disk failures: no acknowledged message is lost, and none
+//! is stored twice.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,13 +19,13 @@ use crate::disk_model::setting;
 use crate::reports::settled;
 use crate::world::{Person, message, until};
 
-/// How often the server is killed while people send, unless `CHATSERVER_KILLS` says otherwise.
+/// Number of kills while clients send, unless `CHATSERVER_KILLS` overrides it.
 const KILLS: u64 = 6;
 
-/// How many messages are acknowledged between two kills.
+/// Messages acknowledged between two kills.
 const BETWEEN_KILLS: usize = 120;
 
-/// A server that comes back at the same address, as its clients expect it to.
+/// A server that restarts at the same address, as its clients expect.
 struct Mortal {
     place: Workplace,
     address: SocketAddr,
@@ -45,16 +46,16 @@ impl Mortal {
     }
 }
 
-/// What all senders know of each other.
+/// State that all senders share.
 #[derive(Default)]
 struct Tally {
     acknowledged: AtomicUsize,
-    /// Requests that were on their way when the server died.
+    /// Requests in flight when the server died.
     cut_off: AtomicUsize,
     enough: AtomicBool,
 }
 
-/// Sends one message after another, each until it is acknowledged. Returns their IDs.
+/// Sends messages one by one, each until it is acknowledged. Returns their IDs.
 async fn keeps_sending(person: Person, tally: Arc<Tally>) -> Vec<String> {
     let instance = person.instance().await;
     let mut sent = Vec::new();
@@ -75,7 +76,8 @@ async fn keeps_sending(person: Person, tally: Arc<Tally>) -> Vec<String> {
         .await;
         tally.acknowledged.fetch_add(1, Ordering::SeqCst);
         let id = message["ID"].as_str().unwrap().to_owned();
-        // An answer before the commit would hardly ever be caught by a kill, but by a read at once.
+        // Detects an answer sent before its commit. A kill would hardly ever hit that gap, but an immediate
+        // read does.
         let newest = json!({ "conversationid": person.conversation, "limit": 10 });
         let newest = person.prepares("chatconversation", "downloadpartial", &newest);
         if let Ok(page) = newest.tried().await {
@@ -164,7 +166,7 @@ async fn a_kill_brings_nothing_back_that_was_cleared() {
     .await;
 }
 
-/// Makes a library of [`failing_disk.c`](failing_disk.c), to be loaded into a server before all others.
+/// Compiles [`failing_disk.c`](failing_disk.c) into a library to preload into a server.
 pub fn failing_disk(folder: &Path) -> PathBuf {
     let (source, library) = (folder.join("failing_disk.c"), folder.join("failing_disk.so"));
     fs::write(&source, include_str!("failing_disk.c")).unwrap();
@@ -174,7 +176,7 @@ pub fn failing_disk(folder: &Path) -> PathBuf {
     library
 }
 
-/// Sends one message after another until one is not taken. Returns the IDs of those that were acknowledged.
+/// Sends messages one by one until one is refused. Returns the IDs of the acknowledged ones.
 pub async fn sends_until_refused(person: Person, acknowledged: Arc<AtomicUsize>) -> Vec<String> {
     let instance = person.instance().await;
     let mut sent = Vec::new();
@@ -184,7 +186,7 @@ pub async fn sends_until_refused(person: Person, acknowledged: Arc<AtomicUsize>)
             "conversationid": person.conversation, "instance": instance, "message": message,
         });
         let answer = person.prepares("chatconversation", "add", &fields).tried().await;
-        // An idle connection may be closed while the next request is on its way.
+        // The server may close an idle connection while the next request is in flight.
         let Some(answer) = answer.ok().filter(|answer| answer.status != 503) else { return sent };
         answer.ok();
         acknowledged.fetch_add(1, Ordering::SeqCst);

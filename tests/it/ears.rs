@@ -1,4 +1,4 @@
-//! Clients that listen on a WebSocket.
+//! WebSocket clients.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use uuid::Uuid;
 
 use crate::world::{PATIENCE, Person};
 
-/// How long to wait for something that is not to come.
+/// How long to wait for a frame that must not come.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 /// An open WebSocket.
 pub struct Ear(pub WebSocketStream<TcpStream>);
 
-/// What a listener was told.
+/// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     pub sequence: u64,
@@ -32,7 +32,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// Reads a notification, over HTTP or from a listener.
+    /// Reads a notification that came over HTTP or from a listener.
     pub fn read(notification: &Value) -> Self {
         let ids = |name: &str| -> Vec<String> {
             let ids = notification[name].as_array().unwrap().iter();
@@ -68,7 +68,7 @@ impl Ear {
         Ok((Self(socket), response))
     }
 
-    /// Opens a WebSocket.
+    /// Opens a WebSocket at `/ws`.
     pub async fn opens(address: SocketAddr) -> Self {
         Self::tries(address, "/ws", &[]).await.unwrap().0
     }
@@ -77,7 +77,7 @@ impl Ear {
         self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
-    /// The next frame of text, or the code that the socket was closed with.
+    /// Returns the next text frame, or the close code of the socket as an error.
     pub async fn hears(&mut self) -> Result<Value, Option<u16>> {
         loop {
             let frame = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
@@ -92,14 +92,15 @@ impl Ear {
         }
     }
 
-    /// The next notification.
+    /// Returns the next notification.
     pub async fn is_told(&mut self) -> Told {
         let event = self.hears().await.unwrap();
         assert_eq!(event["event"], "notification", "{event}");
         Told::read(&event)
     }
 
-    /// Is refused with this code: an envelope, and the socket is closed.
+    /// Asserts that the next frame is a refusal with this code, and that the socket is closed with 4000.
+    /// Returns the refusal.
     pub async fn is_refused(&mut self, code: &str) -> Value {
         let refusal = self.hears().await.unwrap();
         assert_eq!((&refusal["status"], &refusal["errorcode"]), (&json!("ERROR"), &json!(code)));
@@ -112,27 +113,27 @@ impl Ear {
         self.says(&json!({ "action": "ack", "sequence": told.sequence })).await;
     }
 
-    /// Returns when the server has dealt with everything that was said.
+    /// Returns when the server has processed all frames sent so far. A ping marks the end.
     pub async fn is_heard(&mut self) {
         self.0.send(Message::Ping("heard?".into())).await.unwrap();
         let answer = async { while !matches!(self.0.next().await, Some(Ok(Message::Pong(_)))) {} };
         timeout(PATIENCE, answer).await.expect("an answer in time");
     }
 
-    /// The next notification, which is acknowledged.
+    /// Returns the next notification and acknowledges it.
     pub async fn takes(&mut self) -> Told {
         let told = self.is_told().await;
         self.acknowledges(&told).await;
         told
     }
 
-    /// Hears nothing for a while.
+    /// Asserts that nothing arrives for [`A_WHILE`].
     pub async fn hears_nothing(&mut self) {
         let heard = timeout(A_WHILE, self.hears()).await;
         assert!(heard.is_err(), "{heard:?}");
     }
 
-    /// The code that the socket is closed with, whatever comes before.
+    /// Returns the close code, skipping all frames before it.
     pub async fn is_closed(&mut self) -> Option<u16> {
         loop {
             if let Err(code) = self.hears().await {
@@ -143,19 +144,19 @@ impl Ear {
 }
 
 impl Person {
-    /// A frame that subscribes this person's station: each is another one.
+    /// Returns a frame that subscribes this person's station, with a fresh nonce.
     pub fn subscription(&self) -> Value {
         self.subscription_with(&Uuid::new_v4().to_string())
     }
 
-    /// The same with this nonce.
+    /// Returns a subscription frame with this nonce.
     pub fn subscription_with(&self, nonce: &str) -> Value {
         let mut subscription = self.subscription_signing(&format!("{}\n{nonce}", self.date()));
         subscription["nonce"] = json!(nonce);
         subscription
     }
 
-    /// The same without one: all of one second are the same.
+    /// Returns a subscription frame without a nonce. Frames of the same second are identical.
     pub fn subscription_without_nonce(&self) -> Value {
         self.subscription_signing(&self.date())
     }
@@ -174,7 +175,7 @@ impl Person {
         })
     }
 
-    /// Opens a listener for this person's station.
+    /// Opens and subscribes a listener for this person's station.
     pub async fn listens(&self) -> Ear {
         let mut ear = Ear::opens(self.address()).await;
         ear.says(&self.subscription()).await;
@@ -184,20 +185,20 @@ impl Person {
         ear
     }
 
-    /// A listener that has been told of everything there was.
+    /// Opens a listener and acknowledges everything that there is so far.
     pub async fn listens_from_now_on(&self) -> Ear {
         let mut ear = self.listens().await;
         ear.takes().await;
         ear
     }
 
-    /// Asks what there is to be told, once.
+    /// Polls once in the documented form.
     pub async fn is_notified(&self) -> Told {
         let answer = self.prepares("chatnotification", "download", &json!({})).sent().await;
         Told::read(&answer.ok())
     }
 
-    /// Asks what there is to be told, and acknowledges what was told before.
+    /// Polls and acknowledges an earlier notification.
     pub async fn polls(&self, acknowledged: u64) -> Told {
         let fields = json!({ "ack": acknowledged });
         let answer = self.prepares("chatnotification", "download", &fields).sent().await;

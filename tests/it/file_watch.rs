@@ -1,4 +1,4 @@
-//! Files of the database that are taken away under a running server: it notices, acknowledges nothing more and ends.
+//! Database files removed under a running server: it notices, acknowledges nothing more and exits.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,7 +10,8 @@ use crate::binary::Workplace;
 use crate::durability::sends_until_refused;
 use crate::world::{Person, until};
 
-/// Has Alice send while this is done to the files. Returns the IDs that were acknowledged, once the server has ended.
+/// Has Alice send while `tamper` changes the files. Returns her and the IDs acknowledged by the time the server
+/// has ended.
 async fn acknowledged_while(
     place: &Workplace,
     taken: &str,
@@ -32,7 +33,7 @@ async fn acknowledged_while(
     (alice, sent)
 }
 
-/// Starts a server again and asserts that all these messages are there.
+/// Restarts the server and asserts that all these messages are stored.
 async fn are_there(place: &Workplace, alice: &Person, sent: &[String]) {
     let _again = place.starts_at(alice.address(), &["serve"], &[]).await;
     let stored: HashSet<_> = alice.downloads().await.message_ids().into_iter().collect();

@@ -1,4 +1,4 @@
-//! A read of another program that does not end, such as a `sqlite3` shell in a transaction.
+//! A read transaction that another program, such as a `sqlite3` shell, never ends.
 
 use chatserver::domain::{ConversationId, Instance, Message, MessageId, Parse as _, Timestamp};
 use chatserver::store::AddMessage;
@@ -13,7 +13,7 @@ async fn another_program(world: &World) -> SqliteConnection {
     SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap()
 }
 
-/// Adds a message of two mebibytes, past the bounds of HTTP.
+/// Adds a message of 2 MiB through the store, past the limits of HTTP.
 async fn says_much(world: &World, sender: &Person, instance: Instance, n: usize) {
     let now = Timestamp::parse("2024-03-08 12:00:00").unwrap();
     let add = AddMessage {
@@ -33,7 +33,7 @@ async fn says_much(world: &World, sender: &Person, instance: Instance, n: usize)
     world.app().store.add_message(add).await.unwrap();
 }
 
-/// How many pages are in the write-ahead log since it was begun anew.
+/// Returns the number of pages in the write-ahead log since it last restarted.
 async fn pages_in_the_log(other: &mut SqliteConnection) -> i64 {
     let (_, pages, _): (i64, i64, i64) =
         sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(other).await.unwrap();
@@ -47,7 +47,7 @@ async fn changes_go_on_and_the_log_is_begun_anew_when_the_read_has_ended() {
     let instance = Instance::parse(&alice.instance().await).unwrap();
     let mut reader = another_program(&world).await;
     sqlx::raw_sql("BEGIN; SELECT count(*) FROM messages").execute(&mut reader).await.unwrap();
-    // Beyond the bound of the log, of which nothing can be moved.
+    // Exceed the bound of the log. The read keeps its pages from being checkpointed.
     for n in 0..45 {
         says_much(&world, &alice, instance, n).await;
     }

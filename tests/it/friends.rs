@@ -1,4 +1,4 @@
-//! How people become friends, and cease to be.
+//! How friendships begin and end.
 
 use std::fmt::Write as _;
 
@@ -11,12 +11,12 @@ use crate::presence_feed::PresenceFeed;
 use crate::world::{Answer, Person, World, message};
 
 impl Person {
-    /// Asks for an action of `chatfriends`.
+    /// Calls an action of `chatfriends`.
     async fn asks_chatfriends(&self, action: &str, fields: &Value) -> Answer {
         self.prepares("chatfriends", action, fields).sent().await
     }
 
-    /// Wants somebody, by address or id, as a friend.
+    /// Asks a user for friendship, by address or id.
     pub async fn wants(&self, friend: &str) -> Answer {
         self.asks_chatfriends("add", &json!({ "friend": friend })).await
     }
@@ -33,25 +33,25 @@ impl Person {
         self.asks_chatfriends("remove", &json!({ "friendid": other })).await
     }
 
-    /// The open requests of this person: incoming and outgoing.
+    /// Returns this person's open requests, incoming and outgoing.
     pub async fn requests(&self) -> [Value; 2] {
         let requests = self.asks_chatfriends("requests", &json!({})).await.ok();
         ["incoming", "outgoing"].map(|name| requests[name].clone())
     }
 
-    /// The nicks of this person's friends, by id.
+    /// Returns the nicks of this person's friends by user id.
     pub async fn friends(&self) -> Value {
         self.asks_chatfriends("list", &json!({})).await.ok()["friends"].clone()
     }
 
-    /// The same person in the conversation with this friend.
+    /// Returns this person with the conversation with `friend` selected.
     fn with(&self, friend: &Self) -> Self {
         let mut with = self.clone();
         with.conversation = ConversationId::one_to_one(self.user, friend.user).to_string();
         with
     }
 
-    /// Asserts that these two are friends with one conversation, which works.
+    /// Asserts that the two are friends, have no open requests, and can talk in their conversation.
     async fn talks_with(&self, friend: &Self) {
         for (one, other) in [(self, friend), (friend, self)] {
             assert!(one.friends().await.get(other.user.as_str()).is_some());
@@ -62,10 +62,10 @@ impl Person {
     }
 }
 
-/// No requests.
+/// No open requests.
 pub const NONE: [Value; 2] = [Value::Array(Vec::new()), Value::Array(Vec::new())];
 
-/// The requests that are shown to somebody whom this person has asked.
+/// Returns the incoming requests of a user whom only `from` has asked.
 pub fn incoming(from: &Person, nick: &str) -> Value {
     json!([{ "userid": from.user.as_str(), "nick": nick }])
 }
@@ -74,13 +74,13 @@ fn outgoing(to: &str) -> Value {
     json!([{ "userid": to, "nick": "" }])
 }
 
-/// What stays of conversations, whatever becomes of a friendship.
+/// Returns the parts of conversations that survive the end of a friendship.
 fn kept(conversations: &[Value]) -> Vec<[Value; 4]> {
     let names = ["id", "instance", "secret", "lastmessageid"];
     conversations.iter().map(|one| names.map(|name| one[name].clone())).collect()
 }
 
-/// The id of whoever has this address.
+/// Returns the user id that belongs to this address, whether or not such a user exists.
 pub fn id_of(email: &str) -> String {
     UserId::of(&Email::parse(email).unwrap()).to_string()
 }
@@ -195,14 +195,14 @@ async fn two_who_ask_each_other_at_the_same_instant_become_friends_once() {
                 one.ok();
                 other.ok();
             }
-            // Each of them nervously.
+            // Both ask twice.
             1 => {
                 let ((one, other), (again, once_more)) = tokio::join!(both(), both());
                 for answer in [one, other, again, once_more] {
                     answer.ok();
                 }
             }
-            // Where one has asked before, the other may accept in both ways at once.
+            // One has asked before. The other accepts in both possible ways at once.
             _ => {
                 alice.wants(&bob.email).await.ok();
                 let (one, other) = tokio::join!(bob.accepts(&alice), bob.wants(&alice.email));
@@ -227,7 +227,7 @@ async fn a_request_that_is_taken_back_meanwhile_is_not_accepted() {
             tokio::join!(alice.removes(bob.user.as_str()), bob.accepts(&alice));
         removed.ok();
         accepted.ok();
-        // Whichever was first: they are not friends, or not any more, and nothing is open.
+        // In either order, they are not friends in the end and no request is open.
         assert_eq!((alice.friends().await, bob.friends().await), (json!({}), json!({})));
         assert_eq!((alice.requests().await, bob.requests().await), (NONE, NONE));
     }
@@ -251,7 +251,7 @@ async fn the_same_bytes_ask_accept_decline_and_remove_once() {
         assert_eq!(replayed.refused(409, "replayed").get("conversation"), None);
         assert_eq!(alice.friends().await.as_object().unwrap().len(), friends);
     }
-    // None of them undoes what came later.
+    // A replay undoes nothing that came later.
     for earlier in [&ask, &accept, &remove] {
         earlier.sent().await.refused(409, "replayed");
     }
@@ -262,7 +262,7 @@ async fn the_same_bytes_ask_accept_decline_and_remove_once() {
     decline.sent().await.ok();
     decline.sent().await.refused(409, "replayed");
 
-    // What had nothing to change was carried out all the same.
+    // A request that had nothing to change was carried out, too, so its repetition is a replay.
     let (carol, dave) = (world.person("Carol").await, world.person("Dave").await);
     let early = prepares(&dave, "accept", &carol);
     early.sent().await.ok();
@@ -271,7 +271,7 @@ async fn the_same_bytes_ask_accept_decline_and_remove_once() {
     assert_eq!(dave.requests().await, [incoming(&carol, "Carol"), json!([])]);
 }
 
-/// All that somebody sees of friends and requests, byte for byte.
+/// Returns everything that a user sees of friends and requests, byte for byte.
 async fn everything(person: &Person) -> [String; 3] {
     [
         person.asks_chatfriends("list", &json!({})).await.text,
@@ -289,9 +289,9 @@ async fn who_is_declined_does_not_learn_of_it() {
     bob.declines(&alice).await.ok();
     bob.declines(&alice).await.ok();
     assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
-    // What was declined can't be accepted by mistake.
+    // A declined request can't be accepted by mistake.
     bob.accepts(&alice).await.ok();
-    // Asking again, or taking it back first, shows nothing.
+    // Neither asking again nor withdrawing first becomes visible.
     alice.wants(&bob.email).await.ok();
     assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
     alice.removes(bob.user.as_str()).await.ok();
@@ -299,7 +299,7 @@ async fn who_is_declined_does_not_learn_of_it() {
     alice.wants(&bob.email).await.ok();
     assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
 
-    // Who has declined may think better of it.
+    // A user who declined can still ask for the friendship.
     bob.wants(&alice.email).await.ok();
     alice.talks_with(&bob).await;
     alice.removes(bob.user.as_str()).await.ok();
@@ -321,8 +321,8 @@ async fn a_request_taken_back_after_it_was_declined_does_not_make_friends() {
     alice.talks_with(&bob).await;
 }
 
-/// The same steps of an asker towards one address: all answers, all that the asker sees and is told
-/// afterwards. The id of the address is put out of sight.
+/// Takes the same steps towards an address and returns a transcript: all answers, and what the asker sees and
+/// is notified of. Ids are replaced by fixed names, so that transcripts can be compared.
 pub async fn told_of(
     world: &World,
     address: &str,
@@ -370,7 +370,7 @@ async fn an_address_that_appears_later_finds_who_has_asked() {
     let alice = world.person("Alice").await;
     alice.wants("Bob@Example.com").await.ok();
     let bob = world.person("Bob").await;
-    // Of an address that is nobody's, nothing is noted.
+    // For an address without a user, no change is recorded.
     assert_eq!(PresenceFeed::of(&world).await.number_of(&bob).await, 0);
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
     assert_eq!(alice.requests().await, [json!([]), outgoing(bob.user.as_str())]);
@@ -399,7 +399,7 @@ async fn two_hundred_requests_may_be_open() {
     alice.removes(&id_of(&names[7])).await.ok();
     one_more.sent().await.ok();
     alice.wants("still-more@example.com").await.refused(429, "rate_limited");
-    // What is accepted is not open any more, and accepting needs no room.
+    // An accepted request is no longer open, and accepting counts against no limit.
     let carol = world.person("Carol").await;
     carol.wants(&alice.email).await.ok();
     alice.wants(&carol.email).await.ok();
@@ -444,7 +444,7 @@ async fn who_is_removed_can_read_and_not_write() {
         person.adds(&message("hi", &world.clock.date())).await.refused(403, "not_friends");
         person.clears().await.refused(403, "not_friends");
     }
-    // A friend again finds the conversation as it was.
+    // Renewed friends find their conversation unchanged.
     let before = kept(&alice.lists().await);
     bob.wants(&alice.email).await.ok();
     alice.accepts(&bob).await.ok();
@@ -458,7 +458,7 @@ async fn what_was_asked_can_be_taken_back() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
-    // Only by who has asked.
+    // Only the asker can withdraw the request.
     bob.removes(alice.user.as_str()).await.ok();
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
     alice.removes(bob.user.as_str()).await.ok();

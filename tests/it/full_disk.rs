@@ -1,4 +1,4 @@
-//! A disk that is nearly full: nothing is stored that grows the data, and everything else goes on.
+//! A nearly full disk: changes that grow the data are refused, and everything else works.
 
 use std::process::{Command, Stdio};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::binary::{Process, Workplace, free_address};
 use crate::world::{Answer, Person, World, message, until};
 
-/// More than any disk has.
+/// A reserve that exceeds the size of any disk.
 const RESERVE: (&str, &str) = ("limits.disk_reserve_bytes", "1000000000000000000");
 
 #[track_caller]
@@ -68,7 +68,7 @@ async fn the_reports_that_the_server_makes_wait_for_space() {
     let world = world.restarts(&[RESERVE]).await;
     let bob = bob.moves_to(&world);
     assert_eq!(bob.reads().await, ["hi"]);
-    // What is in the queue is made before this.
+    // This change is queued behind the receipts, so they were attempted when it is answered.
     bob.does("mute", json!({})).await.ok();
     assert_eq!(bob.told().await, []);
 
@@ -96,8 +96,8 @@ fn commands_store_nothing_more_and_say_why() {
     place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
 }
 
-/// A server on a disk of its own, a file system in memory, to which the database of this place is moved. It needs the right
-/// to mount one, which root has, and on most systems everybody in a user namespace.
+/// Starts a server on its own disk, an in-memory file system to which this place's database is moved. Mounting
+/// it needs a right that root has, as has any user in a user namespace on most systems.
 async fn on_a_disk_of(place: &Workplace, bytes: u64, settings: &[(&str, &str)]) -> Process {
     let address = free_address();
     let script = format!(

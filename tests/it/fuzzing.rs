@@ -1,4 +1,5 @@
-//! The fuzz targets of `fuzz/`, without the engine: each reads its corpus, which reaches everything that it reads.
+//! The fuzz targets of `fuzz/`, run without the engine. The corpus of each must reach everything that the
+//! target parses.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,14 +8,14 @@ use std::path::Path;
 use chatserver::api::ACTIONS;
 use chatserver::fuzzing::{TARGETS, Target};
 
-/// The kept inputs of a target.
+/// Reads the stored inputs of a target.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let files = fs::read_dir(folder).unwrap();
     files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
 }
 
-/// What a target has read of its corpus.
+/// Runs a target on its corpus and returns what it recognized.
 fn read_of(name: &str) -> BTreeSet<&'static str> {
     let (_, target): &(_, Target) = TARGETS.iter().find(|(known, _)| *known == name).unwrap();
     corpus(name).iter().flat_map(|input| target(input)).collect()

@@ -1,4 +1,4 @@
-//! Stops that something is in the way of: a lock, a disk, a reader, a migration. They end in time, and exit code 0 means that
+//! Stops that a lock, a disk, a reader or a migration obstructs. They end in time, and exit code 0 means that
 //! the database file alone holds everything.
 
 use std::fs;
@@ -13,7 +13,7 @@ use crate::durability::failing_disk;
 use crate::store_metrics::{oldest_change, serves_metrics};
 use crate::world::{Person, message, until};
 
-/// Another program that has the database open.
+/// Opens the database as another program does.
 async fn opens(place: &Workplace) -> SqliteConnection {
     let file = place.path().join("chatserver.db");
     SqliteConnectOptions::new().filename(file).connect().await.unwrap()
@@ -23,7 +23,7 @@ async fn runs(on: &mut SqliteConnection, statement: &'static str) {
     sqlx::raw_sql(statement).execute(on).await.unwrap();
 }
 
-/// Sends a message and does not wait for the answer, which may never come.
+/// Sends a message without waiting for the answer, which may never come.
 fn begins_to_send(person: &Person, instance: &str) {
     let message = message("on its way", &person.date());
     let fields = json!({
@@ -41,7 +41,7 @@ async fn is_stopping(server: &Process) {
     .await;
 }
 
-/// The messages in a copy of the database file alone.
+/// Returns the number of messages in a copy of the database file without its log.
 async fn messages_of_the_file_alone(place: &Workplace) -> i64 {
     let copy = Workplace::new();
     let to = copy.path().join("chatserver.db");
@@ -145,7 +145,7 @@ async fn after_exit_code_0_the_file_alone_holds_everything() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
-    // It has the file open, so no connection of the server is the last to be closed.
+    // This program keeps the file open, so no connection of the server is the last to close.
     let mut other = opens(&place).await;
     runs(&mut other, "SELECT count(*) FROM messages").await;
     for number in 0..50 {
@@ -157,7 +157,7 @@ async fn after_exit_code_0_the_file_alone_holds_everything() {
     assert_eq!(messages_of_the_file_alone(&place).await, 50);
     drop(other);
 
-    // The same of commands.
+    // Commands empty the log, too.
     let mut other = opens(&place).await;
     runs(&mut other, "SELECT count(*) FROM messages").await;
     place.tells(&["user", "add", "dave@example.com", "--nick", "Dave"]);
@@ -184,7 +184,7 @@ async fn a_reader_that_keeps_the_log_makes_it_exit_code_1() {
     }
     assert!(messages_of_the_file_alone(&place).await < 51);
 
-    // A command has made its change and printed its result.
+    // The command has made its change and printed its result, although it fails.
     let added = place.runs(&["user", "add", "dave@example.com", "--nick", "Dave", "--json"]);
     assert_eq!(added.status.code(), Some(1), "{added:?}");
     assert!(String::from_utf8(added.stdout).unwrap().contains("apikey"));

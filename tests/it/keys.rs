@@ -1,4 +1,4 @@
-//! Key material, opened with the real `openssl`.
+//! Key material, opened with the real `openssl` command.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::world::{Person, World};
 
-/// Runs `openssl`, which must succeed, and returns what it prints.
+/// Runs `openssl`, asserts that it succeeds, and returns its output.
 fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = Command::new("openssl");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -21,7 +21,7 @@ fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// The private key that a person's login returns, in a file.
+/// Writes the private key from a person's login to a file and returns its path.
 async fn key_file(person: &Person, folder: &Path) -> String {
     let login = person.logs_in().await.ok();
     let path = folder.join(format!("{}.pem", person.user));
@@ -29,7 +29,7 @@ async fn key_file(person: &Person, folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Opens what is wrapped for a person, as the protocol says it is wrapped.
+/// Unwraps a value for a person, in the way the protocol documents.
 fn unwrap(person: &Person, key: &str, wrapped: &Value) -> Vec<u8> {
     let password = format!("pass:{}", person.password.as_str());
     let arguments = [

@@ -1,4 +1,4 @@
-//! Large answers and bodies: what they cost their user, and what a client that goes away leaves behind.
+//! Large answers and bodies: their cost in the user's rate, and what remains after a client disconnects.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ async fn a_large_page_counts_as_many_requests() {
             sender.does("add", json!({ "instance": instance, "message": message })).await.ok();
         }
     }
-    // A page of five megabytes counts as half of what a user has saved up.
+    // A page of 5 MB costs half of the burst that a user has saved up.
     download(&alice).sent().await.ok();
     let shed = download(&alice).sent().await;
     shed.refused(429, "rate_limited");
@@ -65,7 +65,7 @@ async fn a_page_counts_by_its_own_size_and_not_by_its_longest_message() {
     for _ in 0..4 {
         let page = bob.does("downloadpartial", json!({ "limit": 50 })).await;
         assert_eq!(page.ok()["messages"].as_array().unwrap().len(), 32);
-        // Reports come on top.
+        // The answer contains reports as well.
         let size = page.text.len();
         assert!(bytes > size - 16 * 1024 && bytes < size + 16 * 1024, "{bytes} for {size} bytes");
     }
@@ -105,7 +105,7 @@ async fn a_long_list_counts_as_several_requests() {
     assert!(later.contains(&429), "each counts as two: {later:?}");
 }
 
-/// Has someone add messages of 250,000 characters of Data, all at once.
+/// Starts `count` concurrent additions, each with 250,000 characters of Data.
 async fn adds_at_once(person: &Person, count: usize) -> JoinSet<Answer> {
     let instance = person.instance().await;
     let mut adding = JoinSet::new();

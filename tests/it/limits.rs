@@ -1,4 +1,4 @@
-//! Rates: of a user, of a client address that fails, and whom a proxy may name.
+//! Rate limits per user and per failing client address, and which proxies may name the client.
 
 use chatserver::domain::ApiKey;
 use reqwest::header::HeaderValue;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::ears::Ear;
 use crate::world::{Answer, Person, World, until};
 
-/// Asks with a wrong key, as the client at this address behind a proxy.
+/// Sends a request signed with a wrong key, for a client at this address behind a proxy.
 async fn fails(person: &Person, address: &str) -> Answer {
     let mallory = person.with_key(ApiKey::generate());
     let mut forgery = mallory.prepares("chatconversation", "list", &json!({}));
@@ -28,7 +28,7 @@ async fn a_user_has_a_rate_and_others_are_not_touched() {
     assert_eq!(shed.headers["retry-after"], "1");
     alice.elsewhere().asks("list", json!({})).await.refused(429, "rate_limited");
     bob.asks("list", json!({})).await.ok();
-    // A login is a request of its user, too.
+    // A login counts as a request of its user, too.
     alice.logs_in().await.refused(429, "rate_limited");
     bob.logs_in().await.ok();
 }
@@ -71,7 +71,7 @@ async fn captured_requests_do_not_use_up_the_rate_of_their_owner() {
     for _ in 0..5 {
         alice.lists().await;
     }
-    // All of these are failures of their address: 18 so far.
+    // Each of these 18 requests counts as a failure of its client address.
     until("there are too many of them", async || captured.sent().await.status == 429).await;
     captured.sent().await.refused(429, "rate_limited");
 }
@@ -116,9 +116,9 @@ async fn only_a_trusted_proxy_names_the_client() {
     fails(&alice, "192.0.2.1").await.refused(401, "invalid_signature");
     fails(&alice, "192.0.2.1").await.refused(429, "rate_limited");
     fails(&alice, "192.0.2.2").await.refused(401, "invalid_signature");
-    // What the client itself has put in front of the proxies' entries is not believed.
+    // Entries that the client put before those of the proxies are ignored.
     fails(&alice, "198.51.100.7, 192.0.2.1, 10.1.2.3").await.refused(429, "rate_limited");
-    // A subscriber of IPv6 has a whole /64.
+    // An IPv6 subscriber has a whole /64, so it shares one limit.
     fails(&alice, "2001:db8:0:1::1").await.refused(401, "invalid_signature");
     fails(&alice, "2001:db8:0:1:ffff::2").await.refused(429, "rate_limited");
     fails(&alice, "2001:db8:0:2::1").await.refused(401, "invalid_signature");
@@ -160,7 +160,7 @@ async fn refusals_can_all_be_200() {
     nothing.refused(200, "bad_request");
     let mallory = alice.with_key(ApiKey::generate());
     mallory.logs_in().await.refused(200, "invalid_credentials");
-    // What is no call of the API keeps its status.
+    // Requests outside the API keep their HTTP status.
     let http = reqwest::Client::new();
     let elsewhere = http.post(format!("http://{}/elsewhere", world.address)).send().await.unwrap();
     Answer::of(elsewhere).await.refused(404, "unknown_api");

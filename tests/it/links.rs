@@ -1,4 +1,4 @@
-//! Links of the documents, and citations of them in comments, lead to a heading that exists.
+//! Checks that links in the documentation, and citations of it in comments, lead to an existing heading.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Files below a folder of the project, or the one file.
+/// Returns the files below a folder of the project, or the file itself.
 fn files(path: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut paths = vec![root().join(path)];
@@ -23,7 +23,7 @@ fn files(path: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The anchor that GitHub gives a heading.
+/// Returns the anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
@@ -38,7 +38,7 @@ fn anchors(document: &Path) -> BTreeSet<String> {
         let heading = line.trim_start_matches('#');
         if !is_code && line.len() > heading.len() && heading.starts_with(' ') {
             let anchor = anchor(heading.trim());
-            // Of several headings with one text, the later ones have a number.
+            // GitHub numbers the anchors of repeated headings, from the second on.
             let numbered = (1..).map(|number| format!("{anchor}-{number}"));
             let mut anchors = iter::once(anchor.clone()).chain(numbered);
             found.extend(anchors.find(|anchor| !found.contains(anchor)));
@@ -47,7 +47,7 @@ fn anchors(document: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Asserts that a link, read from the place of `file`, leads to a file and a heading of it.
+/// Asserts that a link leads to an existing file, and to a heading in it. Paths are relative to `base`.
 fn leads_somewhere(file: &Path, base: &Path, link: &str) {
     let (path, heading) = link.split_once('#').unwrap_or((link, ""));
     let target = if path.is_empty() { file.to_owned() } else { base.join(path) };

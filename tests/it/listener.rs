@@ -1,4 +1,4 @@
-//! The listener: what a client hears without asking.
+//! WebSocket listeners: notifications, acknowledgements and closing.
 
 mod frames;
 mod pace;
@@ -125,7 +125,7 @@ async fn each_station_of_a_user_is_told_for_itself() {
     assert_eq!(unheard.conversations, here);
     ears[0].is_heard().await;
     drop(ears);
-    // One has not acknowledged it, and only that one hears of it again.
+    // Only the laptop has not acknowledged, so only the laptop is notified again.
     bob.listens().await.hears_nothing().await;
     assert_eq!(laptop.listens().await.takes().await.conversations, here);
 }
@@ -177,7 +177,7 @@ async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
     assert!(took >= Duration::from_secs(1), "{took:?}");
     assert!(u64::try_from(told.len()).unwrap() <= took.as_secs() + 1, "{told:?} in {took:?}");
     assert!(told.is_sorted_by_key(|told| told.sequence), "{told:?}");
-    // What is acknowledged is everything up to there.
+    // An acknowledgement covers everything up to its number.
     ear.acknowledges(told.last().unwrap()).await;
     until("there is nothing more", async || {
         let rest = bob.polls(0).await;
@@ -226,7 +226,7 @@ async fn an_acknowledgement_of_what_was_never_sent_is_ignored() {
     let again = ear.is_told().await;
     assert_eq!((&again.friends, &again.lists), (&told.friends, &told.lists));
     assert_eq!(again.sequence, next.sequence);
-    // An older number is no step back, and covers nothing newer.
+    // An older number does not move the position back, and covers nothing newer.
     ear.acknowledges(&told).await;
     ear.is_heard().await;
     drop(ear);
@@ -257,7 +257,7 @@ async fn who_may_no_longer_sign_is_let_go() {
     let mut phones = phone.listens_from_now_on().await;
     assert!(store.unbind_station(phone.user, phone.station).await.unwrap());
     assert_eq!(phones.is_closed().await, Some(4003));
-    // A subscription is a signed use: it binds the station again, and everything is new to it.
+    // Subscribing is signed, so it binds the revoked station again. A newly bound station starts with everything new.
     let mut phones = phone.listens().await;
     assert_eq!(phones.takes().await.lists, [alice.user.to_string()]);
 

@@ -1,4 +1,4 @@
-//! The load generator, as somebody runs it who wants to know what a server does.
+//! The load generator, run from the command line.
 
 use std::fs;
 use std::process::{Command, Output, Stdio};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::binary::{Process, Workplace};
 
-/// A run that is as short as one can be.
+/// Arguments of the shortest possible run.
 const SHORT: [&str; 6] = ["--seconds", "1", "--warm-up", "0", "--connections", "4"];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_chatserver-load");
@@ -19,7 +19,7 @@ impl Workplace {
         command.output().unwrap()
     }
 
-    /// Measures something with `--json`, which must succeed.
+    /// Runs a measurement with `--json` and asserts that it succeeds.
     #[track_caller]
     fn measures(&self, arguments: &[&str]) -> Value {
         let output = self.loads(&[arguments, &["--json"]].concat());
@@ -27,7 +27,7 @@ impl Workplace {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Measures something that must not succeed, and returns what is said on stdout and stderr.
+    /// Runs a measurement, asserts that it fails, and returns its stdout and stderr.
     #[track_caller]
     fn does_not_measure(&self, arguments: &[&str]) -> String {
         let output = self.loads(arguments);
@@ -36,7 +36,7 @@ impl Workplace {
     }
 }
 
-/// The arguments with which a server is measured that runs already.
+/// Returns the arguments that measure a server that is already running.
 fn running(server: &Process) -> [String; 4] {
     let url = format!("http://{}/", server.address);
     ["--url".into(), url, "--database-url".into(), "sqlite://chatserver.db".into()]
@@ -73,7 +73,7 @@ fn ceilings_are_measured_in_turn_with_the_server() {
         assert!(ceilings.keys().eq(names), "{measured}");
         for ceiling in ceilings.values() {
             is_without_errors(ceiling);
-            // The answers have the same size, so that the same bytes are sent.
+            // Answers of a ceiling and of the server have the same size, so both send the same bytes.
             let bytes = |figures: &Value| figures["answer_bytes"].as_u64().unwrap();
             assert!(bytes(ceiling).abs_diff(bytes(&measured["server"])) <= 2, "{measured}");
             for ratio in ["per_second", "p99", "cpu"] {
@@ -98,7 +98,7 @@ async fn listeners_hear_of_each_message() {
     is_without_errors(&measured["sends"]);
     is_without_errors(&measured["pushes"]);
     let requests = |of: &str| measured[of]["requests"].as_u64().unwrap();
-    // What was sent in two seconds of warm-up is heard, and not measured.
+    // Messages of the two seconds of warm-up are received, but not measured.
     assert_eq!([requests("sends"), requests("pushes")], [40, 40], "{measured}");
     assert!(measured["listener_bytes"].is_u64(), "{measured}");
 }
@@ -106,7 +106,7 @@ async fn listeners_hear_of_each_message() {
 #[test]
 fn hostile_clients_are_bounded_in_memory_and_a_bystander_is_served() {
     let place = Workplace::new();
-    // It fails where memory exceeds its bound or a list of the bystander is not answered.
+    // The command fails if memory exceeds its bound or a bystander's list is not answered.
     let short = ["--budget", "16", "--users", "8", "--seconds", "3"];
     let measured = place.measures(&[&["overload"], &short[..]].concat());
     let attacks = measured["attacks"].as_array().unwrap();
@@ -125,7 +125,7 @@ fn a_database_grows_and_its_server_is_stopped_and_killed() {
     let measured = place.measures(&[&["growth"], &sizes[..], &SHORT[..]].concat());
     let sizes = measured["sizes"].as_array().unwrap();
     let messages: Vec<_> = sizes.iter().map(|size| size["messages"].as_u64().unwrap()).collect();
-    // What was sent between the two is there, too.
+    // The second size includes the messages that were sent in between.
     assert!(messages[0] == 20 && messages[1] >= 100, "{measured}");
     for size in sizes {
         for path in ["send", "page_of_one", "page"] {
@@ -138,11 +138,12 @@ fn a_database_grows_and_its_server_is_stopped_and_killed() {
     assert!(refused.contains("--messages must be multiples of 10"), "{refused}");
 }
 
-/// Whoever measures refusals has measured nothing.
+/// A run that measures refusals has measured nothing.
 #[tokio::test]
 async fn refusals_are_counted_by_code_and_fail_the_run() {
     let place = Workplace::new();
-    // A slow machine must exceed it, too: little is saved up, beside what is asked before the run.
+    // A small rate and burst, so that a slow machine exceeds them too. The requests before the run use the burst as
+    // well.
     let limits = [
         ("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "1"),
         ("CHATSERVER_LIMITS__REQUESTS_BURST", "2"),
@@ -169,7 +170,7 @@ async fn a_server_that_runs_is_measured_and_goes_on() {
     assert_eq!(bob.reads().await, ["still there?"]);
 }
 
-/// Thousands of sockets need a limit that is high enough, which is better known before.
+/// Thousands of sockets need a higher limit of open files. The command says so before it opens any.
 #[test]
 fn too_few_open_files_are_named_before_anything_is_opened() {
     let place = Workplace::new();

@@ -1,4 +1,4 @@
-//! The tests: people who talk to a real server on a real socket, with a database of their own.
+//! Integration tests: people who talk to a real server on a real socket, each test with its own database.
 
 #![expect(clippy::unwrap_used, reason = "in a test a failed expectation is the point")]
 

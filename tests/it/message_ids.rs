@@ -1,4 +1,5 @@
-//! Which message an ID means. The database has hashes of them: of most in a table, of the youngest in their conversation.
+//! The index from message IDs to messages. It holds hashes: of most IDs in a table, of the most recent in the row of
+//! their conversation.
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -8,13 +9,14 @@ use uuid::Uuid;
 
 use crate::world::{Person, World, message_with_id};
 
-/// What stands for an ID of a message in the database.
+/// Returns the hash that the index stores for a message ID.
 pub fn hash(id: &str) -> i64 {
     let hash: [u8; 32] = Sha256::digest(id).into();
     i64::from_be_bytes(*hash.first_chunk().unwrap())
 }
 
-/// Asserts that each message of the present generations is in the table, or among the youngest where its run is not whole.
+/// Asserts that the index has each message of the current generations: in the table for whole runs of 32, in the row of
+/// the conversation for the rest.
 pub async fn all_are_kept(database: &mut SqliteConnection) {
     let conversations = "SELECT generation, next_seq, young FROM conversations";
     let conversations: Vec<(i64, i64, Vec<u8>)> =
@@ -34,12 +36,12 @@ pub async fn all_are_kept(database: &mut SqliteConnection) {
     }
 }
 
-/// The database of this world.
+/// Opens the database of this world.
 pub async fn database(world: &World) -> SqliteConnection {
     SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap()
 }
 
-/// Has a person send `count` messages, half of them with a UUID as ID.
+/// Sends `count` messages, half of them with a UUID as ID, and returns their IDs.
 async fn sends_many(world: &World, person: &Person, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
     for n in 0..count {
@@ -77,7 +79,7 @@ async fn what_an_older_server_has_begun_is_begun() {
     let (alice, _bob) = world.alice_and_bob().await;
     sends_many(&world, &alice, 20).await;
     alice.clears().await;
-    // It knows of no young ones, and leaves those that were cleared.
+    // An older server leaves hashes of cleared messages in `young`, which it does not know.
     let mut database = database(&world).await;
     let left = "UPDATE conversations SET young = CAST(zeroblob(160) AS BLOB)";
     sqlx::query(left).execute(&mut database).await.unwrap();
@@ -90,7 +92,7 @@ async fn a_hash_alone_decides_nothing() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut ids = sends_many(&world, &alice, 40).await;
-    // As if messages had IDs with the hashes of these.
+    // Inserts index entries as if existing messages had IDs with these hashes.
     let mut database = database(&world).await;
     for seq in 2..=4 {
         let listed =

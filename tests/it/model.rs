@@ -1,5 +1,5 @@
-//! Random histories of three people, told to the server and to a simple model of it in memory: after
-//! each step both must say the same.
+//! Random histories of three people, run against the server and a simple in-memory model. After each step both must
+//! agree.
 
 mod history;
 mod http;
@@ -17,32 +17,32 @@ use tokio::runtime::Builder;
 use crate::bad_input::cases;
 use history::History;
 
-/// Alice, Bob and Carol, by number. Alice talks with each of the others, and they not with each other.
+/// The people, by index. Alice has a conversation with each of the others, and they have none with each other.
 const NICKS: [&str; 3] = ["Alice", "Bob", "Carol"];
 
-/// Who takes part in each conversation, by number.
+/// Participants of each conversation, as indexes of people.
 const TALKS: [[usize; 2]; 2] = [[0, 1], [0, 2]];
 
-/// When every history begins, and how far its clock may go on, in seconds.
+/// Date at which every history begins. `SPAN` is how far its clock may go on, in seconds.
 const START: &str = "2024-03-08 12:00:00";
 const SPAN: i64 = 100;
 
-/// How many IDs there are for messages: few, so that they meet again.
+/// Number of message IDs: few, so that histories repeat them.
 const IDS: usize = 8;
 
-/// Which instance of a conversation is named.
+/// The instance that a request names.
 #[derive(Clone, Debug)]
 enum When {
     Now,
-    /// Any that there was, the current one included.
+    /// A past or the current instance.
     Once(Index),
     Never,
 }
 
-/// A change that somebody asks for.
+/// A requested change.
 #[derive(Clone, Debug)]
 enum Ask {
-    /// The message with this ID, in one of its versions: two are the same message or a conflict.
+    /// Adds a message with this ID. A repeated ID is the same message, or a conflict if the version differs.
     Add {
         by: usize,
         to: usize,
@@ -55,7 +55,7 @@ enum Ask {
         of: usize,
         instance: When,
     },
-    /// Two with the same number, said in the same words, are one and its replay.
+    /// Sets a property. Two with the same number and equal fields have the same signature, so the second is a replay.
     Set {
         by: usize,
         of: usize,
@@ -64,42 +64,42 @@ enum Ask {
     },
 }
 
-/// A page that somebody asks for. Dates are seconds since the start.
+/// A requested page. Dates are in seconds since the start.
 #[derive(Clone, Debug)]
 struct Look {
     by: usize,
     of: usize,
     instance: Option<When>,
-    /// The number of an ID; one that is too large is nobody's.
+    /// Number of a message ID. A number too large for [`IDS`] names no message.
     id: Option<usize>,
     date: Option<i64>,
-    /// What is wanted before the cursor; `None` is everything from it on.
+    /// Entries wanted before the cursor. `None` asks for everything from the cursor on.
     limit: Option<u32>,
     messages: u32,
     bytes: u32,
-    /// How many entries are to fill the bytes, and how many bytes are to be left over or missing.
+    /// Sets `bytes` to the size of this many entries, plus an offset in bytes that leaves one over or missing.
     fit: Option<(usize, i64)>,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Changes that arrive in this order, so close together that one commit may make them all.
+    /// Changes that arrive in this order, so close together that one commit may take them all.
     AtOnce(Vec<Ask>),
     Look(Look),
     Befriend(usize),
     Unfriend(usize),
-    /// The clock goes on, or is set back.
+    /// Moves the clock forward or back, in seconds.
     Clock(i64),
     Purge,
     Expire,
 }
 
-/// What became of a change.
+/// Outcome of a change.
 #[derive(Clone, Debug, PartialEq)]
 enum Said {
     Stored,
     NotFound,
-    /// The conversation as it now stands, where the answer tells.
+    /// Holds the current conversation where the answer contains it.
     InstanceChanged(Option<Value>),
     Conflict,
     NotFriends,
@@ -107,7 +107,7 @@ enum Said {
     Replayed(Option<Value>),
 }
 
-/// What became of a look.
+/// Outcome of a page request.
 #[derive(Debug, PartialEq)]
 enum Shown {
     NotFound,
@@ -115,26 +115,26 @@ enum Shown {
     Page { messages: Vec<Value>, more: bool },
 }
 
-/// A change whose instance is a name by now.
+/// A change whose instance is resolved to its name.
 struct Resolved {
     ask: Ask,
     instance: String,
 }
 
-/// Something that can be told a history.
+/// A system under test that runs a history.
 trait Server {
     async fn start() -> Self;
 
-    /// Whether one commit may make several changes.
+    /// Whether concurrent changes may share one commit.
     const AT_ONCE: bool;
 
-    /// The id of a conversation.
+    /// Returns the ID of a conversation.
     fn conversation(&self, of: usize) -> String;
 
-    /// What tells a replay from another change.
+    /// Returns the signature that identifies a replay.
     fn signature(&self, by: usize, of: usize, property: &Property, number: usize) -> String;
 
-    /// The bounds of a page where they are settings of the server.
+    /// Returns the bounds of a page as `(messages, bytes)`, if they are settings of the server.
     fn bounds(&self) -> Option<(u32, u32)>;
 
     fn clock_shows(&self, second: i64);
@@ -149,13 +149,14 @@ trait Server {
 
     async fn parts(&self, talk: usize) -> bool;
 
-    /// Whether there was anything to purge; `None` where that is the server's own business.
+    /// Runs one step of the purge and returns whether there was anything to purge. `None` where the server purges by
+    /// itself.
     async fn purges(&self) -> Option<bool>;
 
-    /// Whether there was anything to expire.
+    /// Expires replays and returns whether there were any. `None` where the server expires them by itself.
     async fn expires(&self, second: i64) -> Option<bool>;
 
-    /// Stops and starts again, where it can.
+    /// Stops and starts again, where supported.
     async fn restarts(&mut self);
 }
 
@@ -180,7 +181,7 @@ fn property() -> impl Strategy<Value = Property> {
 
 fn ask() -> impl Strategy<Value = Ask> {
     let (people, talks) = (0..NICKS.len(), 0..TALKS.len());
-    // Mostly somebody who takes part.
+    // Mostly Alice, who takes part in both conversations.
     let by = prop_oneof![3 => Just(0), 1 => people];
     let add =
         (by.clone(), talks.clone(), when(), 0..IDS, prop_oneof![3 => Just(0), 1 => 0..5_usize]);
@@ -216,7 +217,7 @@ fn steps(number: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
         8 => look().prop_map(Step::Look),
         2 => talk.clone().prop_map(Step::Befriend),
         1 => talk.prop_map(Step::Unfriend),
-        // Round times meet one another, and the dates of cursors and expiries.
+        // Round times coincide with one another, with the dates of cursors and with expiries.
         3 => select(vec![-20_i64, -10, -7, 3, 10, 20, 30]).prop_map(Step::Clock),
         1 => Just(Step::Purge),
         1 => Just(Step::Expire),
@@ -224,7 +225,7 @@ fn steps(number: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, number)
 }
 
-/// Tells one history to both.
+/// Runs one history against the server and the model, and restarts the server at the end.
 async fn told<S: Server>(steps: Vec<Step>) {
     let mut server = S::start().await;
     let mut history = History::new();
@@ -281,7 +282,7 @@ async fn told<S: Server>(steps: Vec<Step>) {
     agree(&server, &history, "a restart").await;
 }
 
-/// Asserts that everybody sees what the model says.
+/// Asserts that lists and whole conversations are what the model says.
 async fn agree<S: Server>(server: &S, history: &History, what: &str) {
     for (by, nick) in NICKS.into_iter().enumerate() {
         assert_eq!(server.lists(by).await, history.lists(by), "{nick} after {what}");

@@ -1,4 +1,4 @@
-//! What stations are told over HTTP, whichever form they ask in.
+//! Notifications over HTTP, in the documented form and with acknowledgements.
 
 mod acknowledged;
 mod repeated;
@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, SqliteConnection};
 use crate::ears::Told;
 use crate::world::{Answer, Person, World, until};
 
-/// What is told of conversations alone.
+/// Returns a notification that names these conversations only.
 fn of(conversations: &[&str]) -> Told {
     let mut conversations: Vec<_> = conversations.iter().map(ToString::to_string).collect();
     conversations.sort();
@@ -21,12 +21,12 @@ fn nothing() -> Told {
     of(&[])
 }
 
-/// The same without its number.
+/// Returns the notification with its sequence number set to 0.
 fn unnumbered(told: Told) -> Told {
     Told { sequence: 0, ..told }
 }
 
-/// Something that says whether the database was written to.
+/// A database connection that detects writes by others.
 struct Observer(SqliteConnection);
 
 impl Observer {
@@ -35,20 +35,20 @@ impl Observer {
         Self(options.connect().await.unwrap())
     }
 
-    /// Another number after each commit of others.
+    /// Returns a number that changes with each commit by another connection.
     async fn version(&mut self) -> i64 {
         sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.0).await.unwrap()
     }
 }
 
 impl Person {
-    /// The answer to a poll in the documented form.
+    /// Polls in the documented form and returns the answer.
     async fn asks_what_is_new(&self) -> Answer {
         self.prepares("chatnotification", "download", &json!({})).sent().await
     }
 }
 
-/// Bob, who talks with several people: each is one of his conversations.
+/// Returns Bob and his friends. He has a conversation with each.
 async fn bob_and_friends(world: &World, nicks: &[&str]) -> (Person, Vec<Person>) {
     let mut bob = world.person("Bob").await;
     let mut friends = Vec::new();
@@ -208,7 +208,7 @@ async fn devices_that_act_by_turns_are_told_of_one_another() {
         assert_eq!(told().await, whom, "{turns:?}");
         assert_eq!(told().await, [false; 3], "{turns:?}");
     }
-    // What was told before does not come again with one's own next change.
+    // A later change of one's own does not repeat earlier notifications.
     devices[1].does("mute", json!({})).await.ok();
     assert_eq!(told().await, [true, false, true]);
     devices[0].does("unmute", json!({})).await.ok();
@@ -258,7 +258,7 @@ async fn an_answer_without_anything_new_writes_nothing() {
         assert_eq!(unnumbered(elsewhere.polls(1).await), nothing());
     }
     assert_eq!(observer.version().await, before);
-    // A subscription is written down, what it is told is not.
+    // A subscription is stored, but its notifications are not.
     let mut ear = elsewhere.listens().await;
     let subscribed = observer.version().await;
     for _ in 0..3 {
@@ -288,12 +288,12 @@ async fn a_poll_that_was_refused_takes_nothing_with_it() {
     let late = bob.prepares("chatnotification", "download", &json!({})).sent().await;
     late.refused(503, "unavailable");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    // This stands in line behind the poll.
+    // The write queue keeps order, so this answer means the refused poll is done.
     alice.does("mute", json!({})).await.ok();
     assert_eq!(bob.is_notified().await.conversations, std::slice::from_ref(&bob.conversation));
 }
 
-/// A client chooses the ids of its stations as it likes.
+/// Clients choose the IDs of their stations freely.
 #[tokio::test]
 async fn stations_whose_ids_are_alike_are_told_of_each_other() {
     let world = World::start().await;

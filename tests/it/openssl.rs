@@ -1,4 +1,4 @@
-//! The real `openssl`, which stands for every client that is not of this crate.
+//! The `openssl` command, as an independent client implementation.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -8,18 +8,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-/// Runs `openssl` with this on stdin; what it prints, unless it fails.
+/// Runs `openssl` with this stdin and returns its stdout, or `None` if it fails.
 pub fn openssl(arguments: &[&str], stdin: &[u8]) -> Option<Vec<u8>> {
     let mut command = Command::new("openssl");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    // One that refuses its arguments does not read.
+    // A process that refuses its arguments does not read stdin.
     drop(child.stdin.take().unwrap().write_all(stdin));
     let output = child.wait_with_output().unwrap();
     output.status.success().then_some(output.stdout)
 }
 
-/// A private key as login returns it, in a file, and the password that should open it.
+/// A private key as login returns it, in a file, and the password that should decrypt it.
 pub struct SealedKey {
     file: NamedTempFile,
     password: String,
@@ -36,14 +36,14 @@ impl SealedKey {
         self.file.path().to_str().unwrap()
     }
 
-    /// The public half in the form of the wire, unless the password does not open the key.
+    /// Returns the public key in wire format, or `None` if the password does not decrypt the key.
     pub fn public(&self) -> Option<String> {
         let arguments = ["rsa", "-in", self.path(), "-passin", &self.password];
         let der = openssl(&[&arguments[..], &["-pubout", "-outform", "DER"]].concat(), b"")?;
         Some(BASE64.encode(der))
     }
 
-    /// What was wrapped for the owner of the key.
+    /// Decrypts what was wrapped for the owner of the key.
     pub fn unwraps(&self, wrapped: &Value) -> Vec<u8> {
         let arguments = ["pkeyutl", "-decrypt", "-inkey", self.path(), "-passin", &self.password];
         let oaep = ["rsa_padding_mode:oaep", "rsa_oaep_md:sha256", "rsa_mgf1_md:sha256"];

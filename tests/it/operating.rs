@@ -97,7 +97,7 @@ async fn every_answer_has_an_id_that_the_log_line_has_too() {
     assert!(!log.contains(&station) && !log.contains(&key), "{log}");
 }
 
-/// How many lines of the log were dropped, by the metrics at this address.
+/// Returns the number of dropped log lines, from the metrics at this address.
 async fn dropped_lines(metrics: SocketAddr) -> u64 {
     let (_, text) = get(&format!("http://{metrics}/metrics")).await;
     let count =
@@ -111,7 +111,7 @@ async fn nobody_waits_for_a_log_that_nobody_reads() {
     let workplace = Workplace::new();
     let log = workplace.path().join("log.txt");
     assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
-    // Somebody holds it open, or the server would not get it.
+    // Keeps a reader on the pipe. Without one the server could not open it.
     let _unread = std::fs::File::options().read(true).write(true).open(&log).unwrap();
     let metrics = free_address();
     let settings = [
@@ -121,7 +121,7 @@ async fn nobody_waits_for_a_log_that_nobody_reads() {
     let mut server =
         workplace.serves(&settings.each_ref().map(|(name, value)| (*name, &**value))).await;
     assert_eq!(dropped_lines(metrics).await, 0);
-    // At this level a line has all that was asked for.
+    // At debug level a log line contains the whole query.
     let asked = format!("http://{}/healthz?{}", server.address, "long".repeat(3_500));
     let http = reqwest::Client::new();
     until("lines are dropped", async || {
@@ -148,7 +148,7 @@ async fn it_warns_when_it_listens_beyond_loopback_without_tls() {
     assert!(!warns("https://chat.example.com/").await);
 }
 
-/// Sends these bytes and reads until the connection is closed.
+/// Sends these bytes and reads until the server closes the connection.
 async fn exchange(world: &World, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -252,7 +252,7 @@ async fn a_bounded_number_of_connections_is_open_at_a_time() {
 
 #[tokio::test]
 async fn it_is_not_ready_without_its_database() {
-    // A process of its own: that a database is damaged is known to the whole process.
+    // Runs in its own process, because damage to a database is recorded for the whole process.
     let workplace = Workplace::new();
     let server = workplace.serves(&[]).await;
     let ready = format!("http://{}/readyz", server.address);

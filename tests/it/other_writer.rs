@@ -1,11 +1,11 @@
-//! Another process that writes to the database.
+//! A second writer of the database.
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
 use crate::world::World;
 
-/// Another process that is writing, for as long as it likes.
+/// A connection that holds the write lock until it ends, as another process would.
 pub struct OtherWriter(SqliteConnection);
 
 impl OtherWriter {

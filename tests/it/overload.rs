@@ -1,4 +1,4 @@
-//! Clients that take more than their share: of memory, of connections, of time. Others must not notice.
+//! Clients that take too much memory, connections or time. Other clients must not be affected.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::binary::{Workplace, free_address};
 use crate::world::{PATIENCE, Person, Prepared, World, until};
 
-/// The head of a request of this API with a body of this many bytes, without its end.
+/// Returns the head of a request to this API that announces `length` bytes of body.
 fn head_of(api: &str, length: usize) -> String {
     format!(
         "POST /?srv=chatserver&api={api} HTTP/1.1\r\nHost: chat\r\nContent-Type: application/json\r\n\
@@ -26,15 +26,15 @@ async fn connected(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     socket
 }
 
-/// Everything that comes until the server closes the connection.
+/// Returns everything that arrives until the server closes the connection.
 async fn rest_of(mut socket: TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A connection that is cut may end as a reset one.
+    // A connection that the server cuts may end with a reset.
     drop(timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("the end comes"));
     String::from_utf8(bytes).unwrap()
 }
 
-/// Asks for `/healthz` from this address of loopback, on a connection of its own.
+/// Requests `/healthz` from this loopback address, on a new connection.
 async fn health(server: SocketAddr, from: &str) -> String {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
@@ -58,7 +58,7 @@ async fn a_body_in_tiny_pieces_takes_about_its_own_size() {
             socket.write_all(b" ").await.unwrap();
         }
     }
-    // The server has read everything once the last body is refused.
+    // The server has read everything once it refuses the last body.
     for socket in &mut sockets {
         socket.write_all(&[b' '; 3400]).await.unwrap();
         let mut answer = [0; 12];
@@ -86,12 +86,12 @@ async fn an_announced_body_reserves_nothing() {
     assert_eq!(bob.reads().await, [long]);
 }
 
-/// A connection from this address of loopback, on which these bytes were sent.
+/// Connects from this loopback address and sends these bytes.
 async fn connected_from(from: &str, server: SocketAddr, bytes: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
     let mut socket = socket.connect(server).await.unwrap();
-    // The server may close it before all of them are sent.
+    // The server may close the connection before all bytes are sent.
     drop(socket.write_all(bytes).await);
     socket
 }
@@ -123,7 +123,7 @@ async fn long_heads_that_never_end_take_a_share_of_the_memory() {
     for _ in 0..200 {
         open.push(connected_from("127.0.0.1", world.address, head.as_bytes()).await);
     }
-    // 2 MiB are for two times 15,000 bytes of each of 69 heads.
+    // Heads may take 2 MiB, at two times 15,000 bytes each: that is 69 heads.
     let mut closed = 0;
     while closed < 131 {
         let ends = open.iter_mut().map(|socket| {
@@ -169,7 +169,7 @@ async fn an_object_has_at_most_64_keys() {
         let keys = (0..count).map(|number| (format!("key-{number}"), json!(0)));
         Value::Object(keys.collect())
     };
-    // The action, the version, the timestamp and the nonce come on top.
+    // Action, version, timestamp and nonce are four further keys.
     alice.asks("list", with_keys(60)).await.ok();
     alice.asks("list", with_keys(61)).await.refused(400, "bad_request");
     let mut message = crate::world::message("hi", &alice.date());
@@ -179,7 +179,7 @@ async fn an_object_has_at_most_64_keys() {
     alice.adds(&message).await.ok();
 }
 
-/// Messages of a conversation that make a page of more than nine megabytes.
+/// Sends messages that make a page of more than nine megabytes.
 async fn says_nine_megabytes(person: &Person) {
     for _ in 0..50 {
         person.sends(&"x".repeat(140_000)).await;
@@ -191,7 +191,7 @@ pub fn download(person: &Person) -> Prepared {
     person.prepares("chatconversation", "download", &fields)
 }
 
-/// Sends a request and reads nothing of its answer but that it has begun.
+/// Sends a request and waits until its answer begins, without reading it.
 async fn takes_nothing_of(request: &Prepared) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -212,7 +212,7 @@ async fn a_user_who_reads_no_answer_takes_an_eighth_of_the_memory() {
     let crowded = download(&alice).sent().await;
     crowded.refused(503, "unavailable");
     assert_eq!(crowded.headers["retry-after"], "1");
-    // What is small always finds room, and so do others.
+    // Small answers always fit, and other users' answers fit too.
     alice.sees().await;
     download(&bob).sent().await.ok();
     drop(unread);
@@ -245,7 +245,7 @@ async fn an_answer_that_is_taken_too_slowly_is_ended() {
     let mut taken = 0;
     let drained = async {
         loop {
-            // 20 bytes each hundredth of a second are progress, but too little.
+            // 20 bytes every 10 ms are progress, but less than the required 8 KiB/s.
             match slow.read(&mut [0; 20]).await {
                 Ok(0) | Err(_) => return taken,
                 Ok(bytes) => taken += bytes,
@@ -269,7 +269,7 @@ async fn an_answer_that_is_taken_at_32_kibibytes_a_second_goes_on() {
     let (alice, _bob) = world.alice_and_bob().await;
     says_nine_megabytes(&alice).await;
     let mut slow = takes_nothing_of(&download(&alice)).await;
-    // Twice as long as the server looks at.
+    // Takes 20 s, twice the time over which the server measures the rate.
     for _ in 0..40 {
         let mut piece = [0; 16 * 1024];
         timeout(PATIENCE, slow.read_exact(&mut piece)).await.expect("more comes").unwrap();
@@ -307,7 +307,7 @@ async fn behind_a_trusted_proxy_the_clients_that_it_names_are_counted() {
             .replace("Host: chat", &format!("Host: chat\r\nX-Forwarded-For: {client}"))
     };
     let mut open = Vec::new();
-    // One that forwards to another proxy without naming its client is no client.
+    // If the header names only trusted proxies, no client is counted.
     let balancer = ["10.0.0.5"; 4];
     for client in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"].into_iter().chain(balancer) {
         open.push(connected(world.address, half_sent(client).as_bytes()).await);
@@ -369,7 +369,7 @@ async fn the_metrics_address_serves_health_to_a_few_and_no_foreign_host() {
         ("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "1"),
     ];
     let server = place.serves(&settings).await;
-    // Connections to the API don't count here.
+    // Connections to the API do not count against this bound.
     let _open = connected(server.address, b"G").await;
     let asks = async |path: &str, host: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");

@@ -1,10 +1,10 @@
-//! Text that people paste into their shells.
+//! Pastes text into shells, as users do with commands from the documentation.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The shells that people paste into. The interactive ones take a `#` and a `!` as something else than the others do.
+/// The tested shells. Interactive ones treat `#` and `!` differently from the others.
 pub const SHELLS: [&[&str]; 6] = [
     &["bash"],
     &["dash"],
@@ -14,7 +14,7 @@ pub const SHELLS: [&[&str]; 6] = [
     &["zsh", "-f", "-i"],
 ];
 
-/// Pastes a text into a shell in this folder, and returns the lines that come out. The shell has objected to nothing.
+/// Pastes a text into a shell in this folder and returns its output lines. Asserts that the shell reports no error.
 pub fn pasted(shell: &[&str], folder: &Path, text: &str) -> Vec<String> {
     let mut command = Command::new(shell[0]);
     command.args(&shell[1..]).current_dir(folder);
@@ -26,7 +26,7 @@ pub fn pasted(shell: &[&str], folder: &Path, text: &str) -> Vec<String> {
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
-    // On stderr of an interactive shell are its prompts, with what it thinks of the lines.
+    // An interactive shell writes its prompts and its complaints about lines to stderr.
     for objection in ["not found", "parse error", "no matches", "yntax error", "unexpected"] {
         assert!(!error.contains(objection), "{shell:?}: {error}");
     }

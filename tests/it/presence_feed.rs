@@ -1,4 +1,4 @@
-//! What people's stations are to be told of, when friends and blocks come and go.
+//! Recorded changes of users when friendships and blocks change.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::friends::{NONE, incoming};
 use crate::message_ids::hash;
 use crate::world::{Person, World};
 
-/// What stands for a person's station where changes are noted: 63 bits of a hash of its id.
+/// Returns the 63-bit hash of the ID of a person's station, as `changes` stores it.
 pub fn station_bits(person: &Person) -> i64 {
     hash(person.station.as_str()) & i64::MAX
 }
 
-/// What people's stations have to be told of, read where it is noted.
+/// A reader of the changes that the database records for users.
 pub struct PresenceFeed {
     database: SqliteConnection,
     known: HashMap<UserId, i64>,
@@ -30,8 +30,7 @@ impl PresenceFeed {
         Self { database: options.connect().await.unwrap(), known: HashMap::new() }
     }
 
-    /// What is new for a person since this was asked last; what the person's own station has done is
-    /// marked with a `*`.
+    /// Returns the changes recorded for a person since the last call. A `*` marks those by the person's own station.
     pub async fn new_for(&mut self, person: &Person) -> Vec<String> {
         let known = self.known.entry(person.user).or_default();
         let rows = sqlx::query_as(
@@ -52,7 +51,7 @@ impl PresenceFeed {
         rows.into_iter().map(named).collect()
     }
 
-    /// How often this person was concerned by anything.
+    /// Returns the change number of a person: how many transactions concerned this user.
     pub async fn number_of(&mut self, person: &Person) -> i64 {
         let number = sqlx::query_scalar(
             "SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
@@ -63,17 +62,15 @@ impl PresenceFeed {
     }
 }
 
-/// The user's lists.
 pub fn lists(person: &Person) -> String {
     format!("list {}", person.user)
 }
 
-/// A friend.
 pub fn friend(person: &Person) -> String {
     format!("friend {}", person.user)
 }
 
-/// By the person's own station.
+/// Marks a change as made by the person's own station.
 pub fn own(hint: String) -> String {
     hint + "*"
 }
@@ -151,7 +148,7 @@ async fn what_operators_do_is_noted_for_both() {
     world.parts(&alice, &bob).await;
     assert_eq!(presence_feed.new_for(&alice).await, [friend(&bob)]);
     assert_eq!(presence_feed.new_for(&bob).await, [friend(&alice)]);
-    // Nothing of the declined request is left.
+    // The declined request has left nothing behind.
     alice.wants(&bob.email).await.ok();
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
 }
@@ -166,7 +163,7 @@ async fn a_poll_that_is_given_up_takes_nothing_with_it() {
     let inbox = Inbox { store: &app.store, presence_feed: &app.presence_feed, user, station };
     let given_up = tokio::time::timeout(Duration::ZERO, inbox.peek(None)).await;
     assert!(given_up.is_err(), "it waits for the store");
-    // The station has a position, so that only what is kept in memory can name friends.
+    // The station has a position, so only the in-memory presence feed can name friends.
     app.store.take_number(user).await.unwrap();
     app.store.acknowledge(user, station, 1).await.unwrap();
     assert_eq!(bob.polls(0).await.friends, [alice.user.to_string()]);

@@ -1,5 +1,5 @@
-//! What others do among themselves, and what is their own, leaves no trace in what anybody else can see, down to
-//! the numbers of notifications.
+//! Privacy: actions among others, and private actions of a friend, change nothing that a user can see, not even the
+//! numbers of notifications.
 
 use chatserver::domain::{Parse as _, StationId};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::reports::settled;
 use crate::world::{Person, World, message_with_id};
 
 impl Person {
-    /// All that this person can see without changing anything, byte for byte.
+    /// Returns all that this person can see without changing anything, byte for byte.
     async fn observes(&self, conversations: &[&str]) -> Vec<String> {
         let mut seen = Vec::new();
         for (api, action) in [
@@ -32,20 +32,20 @@ impl Person {
         seen
     }
 
-    /// The same person at a device with this number.
+    /// Returns the person at the device with this number.
     fn at_device(mut self, number: u8) -> Self {
         self.station = StationId::parse(&format!("{number:032x}")).unwrap();
         self
     }
 }
 
-/// Three people of whom the first is a friend of both others, and a fourth whom nobody knows.
+/// Alice, who is a friend of Bob and of Carol, and Eve, who has no friends.
 struct Neighbours {
     world: World,
     alice: Person,
     bob: Person,
     carol: Person,
-    /// Alice in her conversation with Carol.
+    /// Alice, with her conversation with Carol selected.
     alice_with_carol: Person,
     eve: Person,
 }
@@ -65,7 +65,7 @@ impl Neighbours {
         Self { world, alice, bob, carol, alice_with_carol, eve }
     }
 
-    /// What Alice may do without Bob's learning of it, one thing after the other.
+    /// Does the private action with this number, which Bob must not notice. Returns whether there is such an action.
     async fn does_in_private(&self, number: usize) -> bool {
         let Self { world, alice, carol, alice_with_carol, eve, .. } = self;
         let block = |action: &'static str, whom: &Person| {
@@ -116,7 +116,7 @@ async fn what_is_private_changes_nothing_for_a_friend() {
     settled(alice, bob).await;
     let mut ear = bob.elsewhere().listens_from_now_on().await;
     let conversations = [bob.conversation.as_str()];
-    // From the second time on nothing is new to Bob.
+    // Everything is new to Bob the first time, and nothing after that.
     bob.observes(&conversations).await;
     let before = bob.observes(&conversations).await;
     let mut number = 0;
@@ -124,7 +124,7 @@ async fn what_is_private_changes_nothing_for_a_friend() {
         assert_eq!(bob.observes(&conversations).await, before, "number {number}");
         number += 1;
     }
-    // Hints of availability take a while, and so do receipts.
+    // Presence and receipts arrive with a delay.
     ear.hears_nothing_for_long().await;
     assert_eq!(bob.observes(&conversations).await, before);
     for person in [alice, &neighbours.carol, &neighbours.eve] {
@@ -153,7 +153,7 @@ async fn what_others_do_changes_nothing_for_a_stranger() {
     world.befriends(&mut alice.clone(), &mut bob.clone()).await;
     assert_eq!(eve.observes(&conversations).await, before, "friends");
     let mut number = 0;
-    // All but what is done to this stranger.
+    // Skips the actions that concern Eve herself.
     while number == 15 || number == 16 || neighbours.does_in_private(number).await {
         assert_eq!(eve.observes(&conversations).await, before, "number {number}");
         number += 1;
@@ -163,7 +163,7 @@ async fn what_others_do_changes_nothing_for_a_stranger() {
     assert_eq!(eve.observes(&conversations).await, before);
 }
 
-/// The same without what is random in every world.
+/// Blanks what is random in every world.
 fn without_chance(mut value: Value) -> Value {
     match &mut value {
         Value::Array(values) => {
@@ -178,7 +178,7 @@ fn without_chance(mut value: Value) -> Value {
                 if is_random.contains(&name.as_str()) || (is_report && name == "ID") {
                     *value = json!("");
                 } else if name == "sequence" {
-                    // Its check digits depend on the epoch, which is random.
+                    // The check digits of a sequence number depend on the epoch, which is random.
                     *value = json!(value.as_u64().unwrap() / 1_000_000);
                 } else {
                     *value = without_chance(value.take());
@@ -190,7 +190,7 @@ fn without_chance(mut value: Value) -> Value {
     value
 }
 
-/// All that Bob sees in the course of a day on which others do a lot in private, or nothing.
+/// Returns all that Bob sees on a day on which others do a lot in private, or nothing.
 async fn a_day(is_busy: bool) -> Vec<String> {
     let neighbours = Neighbours::meet().await;
     let Neighbours { world, alice, bob, carol, .. } = &neighbours;

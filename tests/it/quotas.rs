@@ -1,4 +1,4 @@
-//! Bounds of what is stored: the data of a conversation, and the friends of a user.
+//! Quotas of stored data: bytes per conversation and friends per user.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::binary::Workplace;
 use crate::friends::{NONE, incoming};
 use crate::world::{Person, World, message, message_with_id};
 
-/// The characters of `Data` of a text of twelve bytes.
+/// A text of twelve bytes. Its `Data` has [`BYTES`] characters.
 const TWELVE: &str = "twelve bytes";
 const BYTES: usize = 16;
 
@@ -70,7 +70,7 @@ async fn a_conversation_beyond_a_new_quota_keeps_everything() {
     alice.sends(TWELVE).await;
 }
 
-/// Alice, who has two friends already, and Dora, who has none.
+/// Returns Alice, who has two friends, and Dora, who has none.
 async fn alice_with_two_friends(world: &World) -> (Person, Person) {
     let mut alice = world.person("Alice").await;
     for nick in ["Bob", "Carol"] {
@@ -91,14 +91,14 @@ async fn a_user_has_at_most_so_many_friends_whoever_accepts() {
     let world = World::with(&[("limits.friends", "2")]).await;
     let (alice, dora) = alice_with_two_friends(&world).await;
 
-    // Dora has asked Alice, who has no room.
+    // Dora has asked Alice, who is at the limit.
     dora.wants(&alice.email).await.ok();
     is_at_the_limit(&alice.accepts(&dora).await.refused(429, "rate_limited"));
     is_at_the_limit(&alice.wants(&dora.email).await.refused(429, "rate_limited"));
     assert_eq!(alice.requests().await, [incoming(&dora, "Dora"), json!([])]);
     assert_eq!(dora.requests().await[1], json!([{ "userid": alice.user.as_str(), "nick": "" }]));
 
-    // Alice has asked Emil, who would accept.
+    // Alice has asked Emil, who tries to accept.
     let emil = world.person("Emil").await;
     alice.wants(&emil.email).await.ok();
     is_at_the_limit(&emil.accepts(&alice).await.refused(429, "rate_limited"));

@@ -1,4 +1,4 @@
-//! `/readyz`: 503 soon after no change can be made, and 200 again when changes can be.
+//! `/readyz`: 503 soon after changes fail, and 200 again when they succeed.
 
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -12,7 +12,7 @@ async fn ready(server: &Process) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// Another process that has the database of a server open.
+/// Opens the database of a server, as another process would.
 async fn another_process(place: &Workplace) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
     options.connect().await.unwrap()
@@ -86,7 +86,7 @@ async fn a_server_all_of_whose_changes_fail_is_not_ready() {
 #[tokio::test]
 async fn a_server_on_a_nearly_full_disk_is_ready_and_says_so() {
     let place = Workplace::new();
-    // More than any disk has.
+    // A reserve larger than any disk.
     let reserve = [("CHATSERVER_LIMITS__DISK_RESERVE_BYTES", "1000000000000000")];
     let server = place.serves(&reserve).await;
     let body = "storage_full: what grows the data is refused\n";

@@ -1,4 +1,4 @@
-//! Many who read at the same time: they go together, and each is answered what is its own.
+//! Concurrent reads: they are coalesced, and each request gets its own answer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,10 +10,11 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::world::{Answer, PATIENCE, Person, World, message};
 
-/// More than go together, and than there are connections to read on. The last ones that go together are three.
+/// Number of concurrent requests. It exceeds a batch (4) and the number of reading connections, and leaves a last batch
+/// of three.
 const MANY: usize = 51;
 
-/// Pairs of friends, of whom one has sent the other what is only theirs.
+/// Returns pairs of friends. The first of each pair has sent the second a message.
 async fn pairs(world: &World) -> Vec<(Person, Person)> {
     let mut pairs = Vec::new();
     for pair in 0..MANY {
@@ -26,17 +27,17 @@ async fn pairs(world: &World) -> Vec<(Person, Person)> {
     pairs
 }
 
-/// Those who have sent.
+/// Returns the first user of each pair.
 fn senders(pairs: &[(Person, Person)]) -> Vec<UserId> {
     pairs.iter().map(|(one, _)| one.user).collect()
 }
 
-/// The newest entries of a conversation: of short pages several are answered together.
+/// Downloads the newest entries of a conversation. Such short pages are coalesced.
 async fn newest(person: &Person) -> Answer {
     person.does("downloadpartial", json!({ "limit": 10 })).await
 }
 
-/// Asks for the conversations of all of them at once.
+/// Lists the conversations of all users concurrently.
 async fn lists(store: &Store, users: &[UserId]) -> Vec<Result<WireText, Error>> {
     join_all(users.iter().map(|user| store.conversations(*user))).await
 }
@@ -54,7 +55,7 @@ async fn each_is_answered_what_is_its_own() {
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0]["id"], one.conversation);
     }
-    // Every other one asks for what is none of its business.
+    // Every other request is for a conversation of others.
     let answers = join_all(pairs.iter().enumerate().map(async |(pair, (one, _))| {
         let mut asker = one.clone();
         if pair % 2 == 1 {
@@ -73,7 +74,7 @@ async fn each_is_answered_what_is_its_own() {
     }
 }
 
-/// What separates the parts of a page in the store may stand in a message.
+/// The store separates the parts of a page by bars and spaces. Messages may contain them too.
 #[tokio::test]
 async fn bars_and_spaces_are_content() {
     let world = World::start().await;
@@ -109,7 +110,7 @@ async fn who_waits_while_it_closes_is_answered_or_told() {
     }
 }
 
-/// A row that can't be read is the trouble of those alone who ask for it.
+/// An unreadable row fails only the requests that read it.
 #[tokio::test]
 async fn none_fails_for_another() {
     let world = World::start().await;
@@ -118,7 +119,7 @@ async fn none_fails_for_another() {
     let broken = users[MANY / 2];
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
     let mut connection = options.connect().await.unwrap();
-    // The column holds text alone, unless its table is said to be less strict.
+    // The column accepts only text, unless its table is declared without `STRICT`.
     let lax = "PRAGMA writable_schema = ON;
                UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE name = 'participants';
                PRAGMA writable_schema = RESET";
@@ -132,7 +133,7 @@ async fn none_fails_for_another() {
     }
 }
 
-/// Who goes away before its turn is not in the way of those behind it.
+/// A cancelled request is skipped and does not block the requests behind it.
 #[tokio::test]
 async fn who_goes_away_is_left_out() {
     let world = World::start().await;

@@ -1,4 +1,4 @@
-//! Reports: what a reader lets the sender know.
+//! Reports: receipts that tell a sender what became of a message.
 
 mod asked;
 mod clearing;
@@ -14,11 +14,11 @@ use sqlx::{ConnectOptions as _, SqliteConnection};
 use crate::message_ids::hash;
 use crate::world::{Answer, Person, Prepared, World, until};
 
-/// Cursors behind which there is nothing.
+/// A date cursor that no entry reaches.
 const NEVER: &str = "9999-01-01 00:00:00";
 
-/// All that two people can download, byte for byte, once all of it is reported as delivered. From then on nothing
-/// changes by itself.
+/// Waits until all messages are reported as delivered and returns all that both people can download, byte for byte.
+/// After that nothing changes in the background.
 pub async fn settled(one: &Person, other: &Person) -> String {
     let mut pages = String::new();
     until("everything is delivered", async || {
@@ -35,7 +35,7 @@ pub async fn settled(one: &Person, other: &Person) -> String {
 }
 
 impl Person {
-    /// All reports of the conversation that this person talks in, in as many pages as it takes.
+    /// Returns all reports of this person's conversation, in as many pages as it takes.
     pub async fn reports(&self) -> Vec<Value> {
         let mut all: Vec<Value> = Vec::new();
         loop {
@@ -49,14 +49,14 @@ impl Person {
         }
     }
 
-    /// Types of the reports, and the messages that they are about.
+    /// Returns the type and the message ID of each report.
     pub async fn told(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let reports = self.reports().await;
         reports.iter().map(|report| (text(&report["Type"]), text(&report["MessageID"]))).collect()
     }
 
-    /// A report of messages of the current instance.
+    /// Prepares a report of messages of the current instance.
     fn prepares_report<T: AsRef<str>>(&self, action: &str, messages: &[T]) -> Prepared {
         let messages: Vec<_> = messages.iter().map(AsRef::as_ref).collect();
         let fields = json!({ "conversationid": self.conversation, "messageids": messages });
@@ -68,7 +68,7 @@ impl Person {
         self.prepares_report(action, messages).sent().await
     }
 
-    /// What the conversation says is its newest report.
+    /// Returns the ID of the newest report, as the conversation object names it.
     async fn newest_report(&self) -> String {
         self.sees().await["lastreportid"].as_str().unwrap().to_owned()
     }
@@ -82,23 +82,23 @@ fn viewed(id: &str) -> (String, String) {
     ("viewed".to_owned(), id.to_owned())
 }
 
-/// The ID of a report as conversations name it.
+/// Returns the ID of a report as conversation objects name it: without hyphens.
 fn bare(report: &Value) -> String {
     report["ID"].as_str().unwrap().replace('-', "")
 }
 
-/// The database behind the server's back.
+/// Opens the database behind the server's back.
 async fn database(world: &World) -> SqliteConnection {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
     options.connect().await.unwrap()
 }
 
-/// Asks the database for one number.
+/// Queries the database for one number.
 async fn number(world: &World, question: &'static str) -> i64 {
     sqlx::query_scalar(question).fetch_one(&mut database(world).await).await.unwrap()
 }
 
-/// Asserts that the reports of the current instances stand one after another, without a gap.
+/// Asserts that the database has this many reports, with consecutive row keys.
 async fn stand_in_line(world: &World, reports: i64) {
     let gaps = "SELECT count(*) - (max(place) - min(place) + 1) FROM reports";
     assert_eq!(number(world, "SELECT count(*) FROM reports").await, reports);
@@ -106,7 +106,7 @@ async fn stand_in_line(world: &World, reports: i64) {
     assert_eq!(number(world, "SELECT max(next_report_seq) FROM conversations").await, reports + 1);
 }
 
-/// Messages `m-1`, `m-2` and so on of this person, stored without being sent one by one.
+/// Inserts messages `m-1`, `m-2` and so on of this sender into the database directly.
 async fn fill(world: &World, sender: &Person, messages: i64) {
     let mut database = database(world).await;
     let insert = sqlx::query(
@@ -118,7 +118,7 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     let now = Timestamp::parse(&world.clock.date()).unwrap().unix();
     let insert = insert.bind(&sender.conversation).bind(sender.user.as_str()).bind(messages);
     insert.bind(now).execute(&mut database).await.unwrap();
-    // The hashes of the IDs of whole runs are listed, the others stand in the conversation.
+    // Hashes of whole runs of 32 belong in the table, the rest in the row of the conversation.
     let whole = messages / 32 * 32;
     let hashes: Vec<_> = (1..=whole).map(|n| (n, hash(&format!("m-{n}")))).collect();
     let list = sqlx::query(
@@ -139,24 +139,25 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     advance.execute(&mut database).await.unwrap();
 }
 
-/// Has one person block another, or no longer.
+/// Blocks or unblocks a person.
 async fn blocks(one: &Person, other: &Person, is_blocked: bool) {
     let action = if is_blocked { "block" } else { "unblock" };
     one.asks_blocklist(action, &json!({ "userid": other.user.as_str() })).await.ok();
 }
 
-/// Once this is answered, whatever was queued before it has been written. It writes nothing itself.
+/// Waits until whatever was queued has been written: sends a replay, which goes through the queue and writes nothing.
 async fn whatever_was_queued_is_written(earlier: &Prepared) {
     earlier.sent().await.refused(409, "replayed");
 }
 
-/// Has conversations as if they had held a message so large that not every page fits.
+/// Marks all conversations as holding a message so large that a page may exceed its bound.
 async fn weighs(world: &World) {
     let large = sqlx::query("UPDATE conversations SET longest_data = 1000000");
     large.execute(&mut database(world).await).await.unwrap();
 }
 
-/// The number of the newest change of the conversation for this person, and what stands for the station that made it.
+/// Returns the number of the newest change of the conversation for this person, and the hash of the station that made
+/// it.
 async fn noted(world: &World, person: &Person) -> (i64, i64) {
     let note = "SELECT x.number, x.station FROM changes x
                 JOIN users u ON u.number = x.user_number

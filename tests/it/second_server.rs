@@ -1,4 +1,4 @@
-//! One server per database: a second one is refused, and nothing that a crash leaves behind refuses the next one.
+//! One server per database: a second server is refused, and what a crash leaves behind does not refuse the next start.
 
 use std::os::unix::fs::symlink;
 

@@ -1,4 +1,4 @@
-//! The way down: what was asked is answered, what never ends is cut, and the exit code tells.
+//! Shutdown: requests are answered, requests that never end are cut, and the exit code tells the outcome.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use crate::binary::{Process, Workplace};
 use crate::ears::Ear;
 use crate::world::{Person, Prepared, message, until};
 
-/// More than the runtime lets one task accept without a pause, which is 128.
+/// Number of requests. It exceeds 128, the number that the runtime lets one task accept before it yields.
 const REQUESTS: usize = 300;
 
-/// The very bytes of a request, so that a test decides when each of them is sent.
+/// Returns the bytes of a request, so that a test controls when each of them is sent.
 fn bytes_of(prepared: &Prepared) -> Vec<u8> {
     let (host, path) = prepared.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut text = format!("POST /{path} HTTP/1.1\r\nhost: {host}\r\n");
@@ -33,22 +33,22 @@ fn add(person: &Person, instance: &str, message: &Value) -> Prepared {
     person.prepares("chatconversation", "add", &fields)
 }
 
-/// A connection with these bytes on it.
+/// Opens a connection and sends these bytes.
 async fn connected(server: &Process, bytes: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     socket.write_all(bytes).await.unwrap();
     socket
 }
 
-/// Everything that comes until the server closes.
+/// Returns everything that arrives until the server closes the connection.
 async fn rest_of(mut socket: TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A connection that is cut may end as a reset one.
+    // A connection that the server cuts may end with a reset.
     drop(socket.read_to_end(&mut bytes).await);
     String::from_utf8(bytes).unwrap()
 }
 
-/// A connection on which this request has been answered, and which waits for the next.
+/// Sends a request, reads its answer and returns the connection, which is kept alive.
 async fn kept_alive(server: &Process, request: &[u8]) -> TcpStream {
     let mut socket = connected(server, request).await;
     let mut answer = Vec::new();
@@ -59,7 +59,7 @@ async fn kept_alive(server: &Process, request: &[u8]) -> TcpStream {
     socket
 }
 
-/// Sends requests on connections of their own, then at once the signal, and counts the answers.
+/// Sends requests on separate connections, then the signal at once. Asserts that all are answered and stored.
 async fn every_request_is_answered(signal: &str, settings: &[(&str, &str)]) {
     let place = Workplace::new();
     let mut server = place.serves(settings).await;
@@ -106,7 +106,7 @@ async fn sigint_leaves_no_request_without_an_answer() {
 
 #[tokio::test]
 async fn clients_that_wait_for_a_place_are_answered_too() {
-    // Alice's idle connection holds the only place, so all others wait to be accepted.
+    // Alice's idle connection holds the only slot, so all others wait to be accepted.
     let settings = [("CHATSERVER_LIMITS__CONNECTIONS", "1")];
     every_request_is_answered("TERM", &settings).await;
 }
@@ -145,7 +145,7 @@ async fn what_was_answered_on_the_way_down_is_there_afterwards() {
         tokio::spawn(async move {
             loop {
                 let message = message("one more", &device.date());
-                // Between two requests, a connection may find itself closed.
+                // The server may close the connection between two requests.
                 let Ok(answer) = add(&device, &instance, &message).tried().await else { return };
                 answer.ok();
                 answered.send(message["ID"].as_str().unwrap().to_owned()).unwrap();
@@ -187,7 +187,7 @@ async fn requests_pass_while_load_balancers_take_notice() {
     assert_eq!(status_of(&server, "/healthz").await, 200);
     for number in 0..5 {
         let message = message(&number.to_string(), &bob.date());
-        // A connection that is new, not one from before the signal.
+        // Forces a new connection, not one from before the signal.
         add(&bob, &instance, &message).with_header("connection", "close").sent().await.ok();
     }
     assert_eq!(alice.reads().await, ["0", "1", "2", "3", "4"]);
@@ -259,7 +259,7 @@ async fn answers_that_nobody_takes_are_dropped() {
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
     let instance = alice.instance().await;
-    // More than what the kernel takes for a client that does not read.
+    // Sends more than the kernel buffers for a client that does not read.
     for _ in 0..40 {
         add(&alice, &instance, &message(&"long ".repeat(30_000), &alice.date())).sent().await.ok();
     }
@@ -291,7 +291,7 @@ async fn a_second_signal_ends_it_at_once() {
     }
 }
 
-/// Directives that name what libraries log of frames, headers and statements.
+/// Log directives under which libraries would log frames, headers and statements.
 const TELLTALE: &str = "info,tungstenite::protocol=trace,tungstenite::protocol::frame=trace,tokio_tungstenite=trace,\
                         tokio_tungstenite::compat=trace,hyper=trace,hyper::proto=trace,sqlx=trace,log=trace";
 
@@ -316,7 +316,7 @@ async fn the_log_knows_no_secret() {
         ear.is_heard().await;
         drop(ear);
         bob.reads().await;
-        // Refusals name what was wrong, but not its value.
+        // Refusals name the wrong field, but not its value.
         let stolen = bob.prepares("chatconversation", "list", &json!({}));
         let signature = request.headers["ozeki-signature"].to_str().unwrap();
         stolen

@@ -1,4 +1,4 @@
-//! Signatures: what they cover, how fresh they must be, and that the same bytes act once.
+//! Signatures: what they cover, how fresh requests must be, and that the same bytes act once.
 
 use chatserver::domain::{ApiKey, Parse as _, Timestamp};
 use serde_json::json;
@@ -70,7 +70,7 @@ async fn the_same_bytes_change_something_once() {
     assert_eq!(replayed.conversation()["mutedby"], json!([]));
     assert_eq!(alice.sees().await["mutedby"], json!([]), "the replay changed nothing");
 
-    // What was not carried out does not count as done.
+    // A refused request does not count as a replay.
     let nowhere = "00000000000000000000000000000000";
     let lost = bob.prepares("chatconversation", "mute", &json!({ "conversationid": nowhere }));
     lost.sent().await.refused(404, "conversation_not_found");
@@ -102,7 +102,7 @@ async fn a_recorded_signature_outlives_a_restart_and_a_larger_skew() {
     assert!(!store.expire_replays(now()).await.unwrap(), "it is kept to the last second");
     world.clock.advances(1);
     again.sent().await.refused(401, "timestamp_out_of_range");
-    // The server has to see for half an hour that the clock does not jump.
+    // The server removes the record once the clock has not jumped for half an hour.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
     let mut database = options.connect().await.unwrap();
     until("the record is removed", async || {

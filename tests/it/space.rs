@@ -1,4 +1,4 @@
-//! What is cleared leaves the disk: its space goes back to the file system, and no file holds its text any more.
+//! Space on disk: cleared data returns to the file system, and no file still contains its text.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use crate::binary::Workplace;
 use crate::durability::failing_disk;
 use crate::world::{Person, World, message_with_id, until};
 
-/// Text whose base64 is found wherever it stands in a file: each twelve characters make sixteen.
+/// Returns text whose base64 is found wherever it is in a file: each twelve characters encode to sixteen.
 fn marked(mark: &str, times: usize) -> String {
     assert_eq!(mark.len(), 12);
     mark.repeat(times)
 }
 
-/// How often the mark stands in the database file and in its log.
+/// Returns how often the mark occurs in the database file and its write-ahead log.
 fn copies(database: &Path, mark: &str) -> usize {
     use base64::Engine as _;
     let mark = base64::engine::general_purpose::STANDARD.encode(mark);
@@ -32,7 +32,7 @@ fn size(file: &Path) -> u64 {
     std::fs::metadata(file).unwrap().len()
 }
 
-/// Sends texts of many sizes, as messages have: some stand in a page with others, some need pages of their own.
+/// Sends texts of many sizes: some share a database page with others, some need several pages.
 async fn says_much(sender: &Person, mark: &str) {
     for n in 0..60 {
         let text = marked(mark, [1, 20, 300, 3000][n % 4]);
@@ -85,7 +85,7 @@ async fn a_read_that_goes_on_only_delays_it() {
     until("the text is gone", async || copies(&world.database(), "what is gone") == 0).await;
 }
 
-/// Runs statements on the database of this place.
+/// Runs a statement on the database of this place and returns its value, or 0.
 async fn runs(place: &Workplace, statements: &'static str) -> i64 {
     let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
     let mut connection = options.connect().await.unwrap();
@@ -140,7 +140,7 @@ async fn a_trace_that_a_kill_has_left_in_the_log_is_removed_by_the_next_start() 
     let (alice, _bob) = place.alice_and_bob(&server);
     says_much(&alice, "what is gone").await;
     let database = place.path().join("chatserver.db");
-    // It keeps the log from being truncated. A connection that can't write does not move the log when it is closed.
+    // The open read keeps the log from being truncated. A read-only connection does not checkpoint when it closes.
     let options = SqliteConnectOptions::new().filename(&database).read_only(true);
     let mut reader = options.connect().await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT count(*) FROM messages").execute(&mut reader).await.unwrap();
@@ -155,8 +155,8 @@ async fn a_trace_that_a_kill_has_left_in_the_log_is_removed_by_the_next_start() 
     until("the text is gone", async || copies(&database, "what is gone") == 0).await;
 }
 
-/// A database with free pages and without a log. Returns Bob, who has said last "what remains" and whose server is to be
-/// started again at his address.
+/// Leaves a database with free pages and without a write-ahead log. Returns Bob, whose last message is "what remains".
+/// The server can be restarted at his address.
 async fn is_left_with_free_pages(place: &Workplace) -> Person {
     let mut server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);

@@ -1,4 +1,4 @@
-//! Stations: how they are bound, what that is good for, and which give way.
+//! Stations: how they are bound, what a bound station may do, and which are evicted.
 
 mod background;
 mod commands;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::world::{Answer, Person, Prepared, World, until};
 
 impl Person {
-    /// A poll that shows the station alone, as the documentation has it.
+    /// Prepares a poll with the station alone, in the documented form.
     pub fn prepares_unsigned(&self) -> Prepared {
         let signed = self.prepares("chatnotification", "download", &json!({}));
         signed.without_header("ozeki-user").without_header("ozeki-signature")
@@ -20,12 +20,12 @@ impl Person {
         self.prepares_unsigned().sent().await
     }
 
-    /// Polls with the station and the user.
+    /// Polls with the station and the user, unsigned.
     async fn polls_unsigned_as(&self, user: &Self) -> Answer {
         self.prepares_unsigned().with_header("ozeki-user", user.user.as_str()).sent().await
     }
 
-    /// The same person at somebody else's device.
+    /// Returns the person at another person's device.
     fn at_the_device_of(&self, other: &Self) -> Self {
         let mut there = self.clone();
         there.station = other.station;
@@ -33,7 +33,7 @@ impl Person {
     }
 }
 
-/// The stations of a person, in the order of their ids.
+/// Returns the stations of a person, sorted by ID.
 async fn stations_of(world: &World, person: &Person) -> Vec<StationId> {
     let stations = world.app().store.stations(Some(person.user)).await.unwrap();
     let mut ids: Vec<_> = stations.into_iter().map(|station| station.id).collect();
@@ -129,7 +129,7 @@ async fn a_station_of_two_users_must_say_whose_it_is() {
     let told = alice.polls_unsigned_as(&bob).await;
     assert_eq!(told.json()["conversationchangedof"], json!([]));
 
-    // Whoever may not be told gets the same answer as for a station that nobody has bound.
+    // A refused caller gets the same answer as for an unbound station.
     let stranger = carol.at_the_device_of(&alice).polls_unsigned_as(&carol).await;
     let nobodys = carol.polls_unsigned().await;
     assert_eq!((&stranger.text, &nobodys.text), (&refused.text, &refused.text));
@@ -205,7 +205,7 @@ async fn unknown_stations_count_against_their_address() {
     alice.polls_unsigned().await.ok();
 }
 
-/// Lists at a device, and waits until its station is bound.
+/// Lists conversations at a device and waits until its station is bound.
 async fn uses(world: &World, device: &Person) {
     device.lists().await;
     is_bound(world, device).await;
@@ -225,7 +225,7 @@ async fn the_least_recently_used_gives_way() {
     uses(&world, &bob).await;
     let devices: Vec<_> = (0..8).map(|_| alice.elsewhere()).collect();
     let [phone, tablet, laptop, watch, desktop, kiosk, ..] = &devices[..] else { unreachable!() };
-    // All of it within the same second of the server's clock.
+    // All of this happens within the same second of the server's clock.
     for device in [phone, tablet, laptop] {
         uses(&world, device).await;
     }
@@ -242,7 +242,7 @@ async fn the_least_recently_used_gives_way() {
     watch.is_notified().await;
     uses(&world, kiosk).await;
     assert_eq!(stations_of(&world, &alice).await, sorted([watch, desktop, kiosk]));
-    // One that comes back is a new one, to which everything is new.
+    // An evicted station that returns is a new one, to which everything is new.
     tablet.is_notified().await;
     assert_eq!(stations_of(&world, &alice).await, sorted([watch, kiosk, tablet]));
     uses(&world, phone).await;
@@ -260,7 +260,7 @@ async fn the_order_of_use_survives_a_restart() {
         uses(&world, device).await;
         world.clock.advances(700);
     }
-    // A later use is noted every now and then, and after a restart at once.
+    // Later uses are recorded at intervals, but the first one after a restart at once.
     let world = world.restarts(&limit("4")).await;
     devices[0].moves_to(&world).lists().await;
     until("its use is noted", async || {
@@ -271,7 +271,7 @@ async fn the_order_of_use_survives_a_restart() {
     let world = world.restarts(&limit("4")).await;
     let devices: Vec<_> = devices.iter().map(|device| device.moves_to(&world)).collect();
     let [phone, tablet, _, watch, desktop, kiosk] = &devices[..] else { unreachable!() };
-    // A signed poll waits until its station's use is known.
+    // A signed poll waits until the use of its station is recorded.
     tablet.is_notified().await;
     uses(&world, desktop).await;
     assert_eq!(
@@ -313,7 +313,7 @@ async fn a_refused_request_binds_nothing() {
         .await
         .refused(404, "conversation_not_found");
     assert_eq!(world.app().store.stations(None).await.unwrap(), bound);
-    // What was carried out once binds no station when it comes again.
+    // A replay binds no station.
     assert!(world.app().store.unbind_station(alice.user, alice.station).await.unwrap());
     choice.sent().await.refused(409, "replayed");
     assert_eq!(world.app().store.stations(None).await.unwrap(), []);

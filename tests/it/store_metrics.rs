@@ -1,4 +1,4 @@
-//! What an operator sees of the store: metrics, and the lines of the log when changes fail.
+//! Observability of the store: metrics, and log lines when changes fail.
 
 use std::error::Error as _;
 use std::fmt::Debug;
@@ -16,7 +16,7 @@ use crate::binary::{Process, Workplace, free_address};
 use crate::durability::failing_disk;
 use crate::world::{message, message_with_id, until};
 
-/// A server with metrics at an address of its own.
+/// Starts a server with metrics at a separate address.
 pub async fn serves_metrics(place: &Workplace) -> (Process, SocketAddr) {
     let metrics = free_address();
     let listen = metrics.to_string();
@@ -27,19 +27,19 @@ async fn scrape(metrics: SocketAddr) -> String {
     reqwest::get(format!("http://{metrics}/metrics")).await.unwrap().text().await.unwrap()
 }
 
-/// The value of a metric with these labels.
+/// Returns the value of a metric. `name` includes its labels.
 async fn value<T: FromStr<Err: Debug>>(metrics: SocketAddr, name: &str) -> T {
     let text = scrape(metrics).await;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
 
-/// The age of the oldest change that waits.
+/// Returns the age of the oldest queued change, in seconds.
 pub async fn oldest_change(metrics: SocketAddr) -> f64 {
     value(metrics, "chatserver_store_oldest_change_seconds").await
 }
 
-/// Another program that has the right to write, as long as this is open.
+/// Opens a connection that holds the write lock until it is closed, as another program would.
 async fn holds_the_lock(place: &Workplace) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
     let mut other = options.connect().await.unwrap();
@@ -107,7 +107,7 @@ async fn a_checkpoint_that_hangs_makes_the_oldest_change_old() {
     alice.sends("before").await;
     let held = place.path().join("held-cut");
     std::fs::write(&held, "").unwrap();
-    // What was cleared leaves the log, too.
+    // Clearing truncates the write-ahead log too, which now hangs.
     alice.clears().await.ok();
     let sends = async {
         while held.exists() {

@@ -1,11 +1,11 @@
-//! The walk of the README, pasted as it stands.
+//! The walk with curl in the README, pasted unchanged.
 
 use serde_json::Value;
 
 use crate::binary::{Workplace, free_address};
 use crate::pasting::{SHELLS, pasted};
 
-/// What the section has people paste, in order: all that needs neither cargo nor tools from elsewhere.
+/// Returns the shell commands of the section in order, without those that need cargo or websocat.
 fn blocks(port: u16) -> String {
     let readme = include_str!("../../README.md");
     let section = readme.split_once("## A walk with curl\n").unwrap().1;

@@ -1,4 +1,4 @@
-//! Workspaces, from the side of those who register them and of operators.
+//! Workspaces, as owners register them and operators list them.
 
 use chatserver::signature::{Signed, SigningKey};
 use futures_util::future::join_all;
@@ -8,7 +8,7 @@ use crate::binary::Workplace;
 use crate::world::{Answer, Person, Prepared, World};
 
 impl Person {
-    /// A request to register a workspace, with all headers and a timestamp.
+    /// Prepares the registration of a workspace, with all headers and a timestamp.
     fn prepares_to_register(&self, name: &str) -> Prepared {
         let fields = json!({ "workspacename": name });
         self.prepares_for("chatowner", "workspace", "workspaceregister", &fields)
@@ -18,7 +18,7 @@ impl Person {
         self.prepares_to_register(name).sent().await
     }
 
-    /// A request with this body, which names and signs no station.
+    /// Prepares a request with this body, which neither names nor signs a station.
     pub fn prepares_without_station(&self, srv: &str, api: &str, body: &Value) -> Prepared {
         let prepared = self.prepares_bytes_for(srv, api, body.to_string().into_bytes());
         let signature = SigningKey::new(&self.api_key).sign(&Signed {
@@ -32,7 +32,7 @@ impl Person {
     }
 }
 
-/// All workspaces, as pairs of name and owner.
+/// Returns all workspaces as pairs of name and owner.
 async fn registered(world: &World) -> Vec<(String, String)> {
     let workspaces = world.app().store.workspaces().await.unwrap();
     workspaces.into_iter().map(|one| (one.name, one.email.as_str().to_owned())).collect()
@@ -45,7 +45,7 @@ async fn a_workspace_belongs_to_who_registers_it_first() {
     let register = alice.prepares_to_register("Alice.Ozeki.Chat");
     let first = register.sent().await;
     assert_eq!(first.text, r#"{"status":"OK","errormessage":""}"#);
-    // The same bytes are no replay, and the same name in other words is the same.
+    // The same bytes are no replay, and the case of a name does not matter.
     assert_eq!(register.sent().await.text, first.text);
     assert_eq!(alice.registers("alice.ozeki.chat").await.text, first.text);
     for name in ["alice.ozeki.chat", "ALICE.ozeki.chat"] {
@@ -140,13 +140,13 @@ async fn neither_station_nor_timestamp_is_needed_but_what_is_there_counts() {
     ] {
         spoiled.sent().await.refused(401, "invalid_signature");
     }
-    // What is signed for another service is not for this one.
+    // A signature for another service is not valid for this one.
     let mut other = alice.prepares_bytes(api, bare.body.clone());
     assert_ne!(other.url, bare.url);
     other.sent().await.refused(404, "unknown_api");
     other.url.clone_from(&bare.url);
     other.sent().await.refused(401, "invalid_signature");
-    // The other APIs do need a station.
+    // The other APIs require a station.
     let body = json!({ "action": "list", "timestamp": alice.date() });
     let list = alice.prepares_without_station("chatserver", "chatfriends", &body);
     list.sent().await.refused(401, "invalid_signature");

@@ -1,4 +1,4 @@
-//! A server with a database of its own, and the people who use it.
+//! A server with its own database, and the people who use it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -25,19 +25,19 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// How long anything may take before a test gives up waiting for it.
+/// Time after which a test gives up waiting.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long to wait between two looks at a condition.
+/// Interval between two checks of a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// RSA pairs that were made once: making one takes a tenth of a second.
+/// RSA key pairs that were generated once, because generating one takes a tenth of a second.
 static KEY_PAIRS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
     let keys = include_str!("keys.txt").lines();
     keys.map(|key| KeyPair::from_pkcs8(&BASE64.decode(key).unwrap()).unwrap()).collect()
 });
 
-/// Where the people of the tests get their RSA pairs from.
+/// Returns the source of RSA key pairs for the people of the tests.
 pub fn ready_made_keys() -> KeySource {
     let next = AtomicUsize::new(0);
     KeySource::from_fn(move || {
@@ -45,7 +45,7 @@ pub fn ready_made_keys() -> KeySource {
     })
 }
 
-/// Looks until the condition holds.
+/// Waits until the condition holds. Panics after [`PATIENCE`].
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let looking = async {
         while !holds().await {
@@ -56,7 +56,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     assert!(held.is_ok(), "waited in vain until {what}");
 }
 
-/// Clocks that the test sets.
+/// A wall clock and a monotonic clock that the test sets.
 #[derive(Clone, Default)]
 pub struct TestClock {
     wall: Arc<AtomicI64>,
@@ -64,28 +64,28 @@ pub struct TestClock {
 }
 
 impl TestClock {
-    /// The wall clock shows this date from now on, until it is set again.
+    /// Sets the wall clock to this date. It stands still until it is set again.
     pub fn shows(&self, date: &str) {
         self.wall.store(Timestamp::parse(date).unwrap().unix(), Ordering::SeqCst);
     }
 
-    /// Sets the wall clock forward or back.
+    /// Moves the wall clock forward or back.
     pub fn jumps(&self, seconds: i64) {
         self.wall.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    /// Lets so many seconds pass, by both clocks.
+    /// Advances both clocks by this many seconds.
     pub fn advances(&self, seconds: i64) {
         self.monotonic.fetch_add(u64::try_from(seconds).unwrap(), Ordering::SeqCst);
         self.jumps(seconds);
     }
 
-    /// The present date.
+    /// Returns the date of the wall clock.
     pub fn date(&self) -> String {
         self.now().to_string()
     }
 
-    /// This clock, as servers and people look at it.
+    /// Returns this clock for a server or a person.
     fn clock(&self) -> Clock {
         let shown = self.clone();
         Clock::from_fn(move || Reading {
@@ -99,7 +99,7 @@ impl TestClock {
     }
 }
 
-/// A running server and all that belongs to it.
+/// A running server with its database and clock.
 pub struct World {
     pub clock: TestClock,
     pub address: SocketAddr,
@@ -110,12 +110,12 @@ pub struct World {
 }
 
 impl World {
-    /// A server with the default settings, but for the rate of requests.
+    /// Starts a server with the default settings, but without limits on requests and on connections per address.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// A server with some settings of its own.
+    /// Starts a server with these settings on top of those of [`World::start`].
     pub async fn with(settings: &[(&str, &str)]) -> Self {
         let clock = TestClock::default();
         clock.shows("2024-03-08 12:00:00");
@@ -144,22 +144,20 @@ impl World {
         Self { clock, address, app, running, keys, folder }
     }
 
-    /// The file of the database.
+    /// Returns the path of the database file.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("chat.db")
     }
 
-    /// What the server answers with.
     pub fn app(&self) -> &App {
         &self.app
     }
 
-    /// Adds a user whose address begins with the nick in lower case.
+    /// Adds a user whose email address begins with the nick in lower case.
     pub async fn person(&self, nick: &str) -> Person {
         self.person_at(&format!("{}@example.com", nick.to_lowercase()), nick).await
     }
 
-    /// Adds a user.
     pub async fn person_at(&self, email: &str, nick: &str) -> Person {
         let password = EncryptionPassword::generate();
         let user = users::add(
@@ -184,7 +182,7 @@ impl World {
         }
     }
 
-    /// Alice and Bob, who are friends.
+    /// Adds Alice and Bob, who are friends.
     pub async fn alice_and_bob(&self) -> (Person, Person) {
         let mut alice = self.person("Alice").await;
         let mut bob = self.person("Bob").await;
@@ -192,7 +190,7 @@ impl World {
         (alice, bob)
     }
 
-    /// Makes two people friends; from then on they talk in their conversation.
+    /// Makes two people friends and selects their conversation for both.
     pub async fn befriends(&self, one: &mut Person, other: &mut Person) {
         let secret = ConversationSecret::generate();
         let id =
@@ -206,12 +204,12 @@ impl World {
         assert!(friends::unfriend(&self.app.store, &one.email, &other.email).await.unwrap());
     }
 
-    /// Refuses a person from now on.
+    /// Disables a person.
     pub async fn disables(&self, person: &Person) {
         assert!(self.app.store.set_disabled(person.user, true).await.unwrap());
     }
 
-    /// Ends the server in order and starts another one on the same database, with these settings.
+    /// Shuts the server down in order and starts another one on the same database, with these settings.
     pub async fn restarts(self, settings: &[(&str, &str)]) -> Self {
         let Self { clock, app, running, keys, folder, .. } = self;
         app.shutdown.begin(Duration::ZERO).await;
@@ -221,7 +219,7 @@ impl World {
     }
 }
 
-/// A user with a client.
+/// A user and one of the user's devices.
 #[derive(Clone)]
 pub struct Person {
     pub email: String,
@@ -229,15 +227,15 @@ pub struct Person {
     pub station: StationId,
     pub api_key: ApiKey,
     pub password: EncryptionPassword,
-    /// The conversation that this person talks in.
+    /// ID of the conversation that [`Person::does`] acts on.
     pub conversation: String,
     address: SocketAddr,
-    /// What this person dates by: the server's test clock, or the system's for a process.
+    /// Source of this person's timestamps: the test clock, or the system clock for a server process.
     clock: Clock,
     http: reqwest::Client,
 }
 
-/// What a request was answered.
+/// The answer to a request.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -255,12 +253,12 @@ impl Answer {
         Ok(Self { status, headers, text: response.text().await? })
     }
 
-    /// The envelope.
+    /// Parses the envelope.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// The envelope of a success.
+    /// Asserts success and returns the envelope.
     #[track_caller]
     pub fn ok(&self) -> Value {
         let json = self.json();
@@ -273,7 +271,7 @@ impl Answer {
         json
     }
 
-    /// The envelope of a refusal, which must have this status and code.
+    /// Asserts a refusal with this status and code, and returns the envelope.
     #[track_caller]
     pub fn refused(&self, status: u16, code: &str) -> Value {
         let json = self.json();
@@ -283,12 +281,12 @@ impl Answer {
         json
     }
 
-    /// The conversation of an envelope, whether of a success or of a refusal.
+    /// Returns the conversation of an envelope, whether of a success or of a refusal.
     pub fn conversation(&self) -> Value {
         self.json()["conversation"].clone()
     }
 
-    /// The IDs of the messages of a page.
+    /// Returns the IDs of the messages of a page.
     #[track_caller]
     pub fn message_ids(&self) -> Vec<String> {
         let page = self.ok();
@@ -297,7 +295,7 @@ impl Answer {
     }
 }
 
-/// A request that is about to be sent, so that a test can spoil any part of it.
+/// A request before it is sent, so that a test can change any part of it.
 #[derive(Clone)]
 pub struct Prepared {
     pub url: String,
@@ -307,26 +305,26 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The same request with another value of a header.
+    /// Sets a header.
     pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.insert(name, HeaderValue::from_str(value).unwrap());
         self
     }
 
-    /// The same request without a header.
+    /// Removes a header.
     pub fn without_header(mut self, name: &str) -> Self {
         self.headers.remove(name);
         self
     }
 
-    /// Where it is sent to.
+    /// Returns the address of the server in the URL.
     pub fn address(&self) -> SocketAddr {
         let host =
             self.url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap().0;
         host.parse().unwrap()
     }
 
-    /// The bytes of the request, for a connection of the test's own.
+    /// Returns the bytes of the request, for a test's own connection.
     pub fn bytes(&self) -> Vec<u8> {
         let path = self.url.split_once(&self.address().to_string()).unwrap().1;
         let mut head = format!("POST {path} HTTP/1.1\r\nHost: chat\r\n");
@@ -341,14 +339,14 @@ impl Prepared {
         self.tried().await.unwrap()
     }
 
-    /// The answer, or why there is none: the server may be gone.
+    /// Sends the request. Returns an error where there is no answer, such as from a server that is gone.
     pub async fn tried(&self) -> reqwest::Result<Answer> {
         let request = self.http.post(&self.url).headers(self.headers.clone());
         Answer::received(request.body(self.body.clone()).send().await?).await
     }
 }
 
-/// A client that gives idle connections up before any server does, so that none is closed under a request.
+/// Returns a client that closes idle connections before any server does, so that none closes during a request.
 fn client() -> reqwest::Client {
     reqwest::Client::builder().pool_idle_timeout(Duration::from_millis(300)).build().unwrap()
 }
@@ -357,12 +355,12 @@ fn new_station() -> StationId {
     StationId::parse(&Uuid::new_v4().simple().to_string()).unwrap()
 }
 
-/// A message with a fresh ID.
+/// Returns a message with a new ID.
 pub fn message(text: &str, date: &str) -> Value {
     message_with_id(&Uuid::new_v4().to_string(), text, date)
 }
 
-/// A message with an ID of the test's choice.
+/// Returns a message with this ID.
 pub fn message_with_id(id: &str, text: &str, date: &str) -> Value {
     json!({
         "ID": id, "Type": "Message", "Created": date, "ValidUntil": "", "Data": BASE64.encode(text),
@@ -370,7 +368,7 @@ pub fn message_with_id(id: &str, text: &str, date: &str) -> Value {
 }
 
 impl Person {
-    /// Somebody whom the command line has added, as a client of the process at this address.
+    /// Returns a person whom the command line has added, as a client of the server process at this address.
     pub fn added(told: &Value, address: SocketAddr) -> Self {
         let told = |name: &str| told[name].as_str().unwrap();
         Self {
@@ -386,57 +384,57 @@ impl Person {
         }
     }
 
-    /// The same person on another device.
+    /// Returns the person on another device.
     pub fn elsewhere(&self) -> Self {
         Self { station: new_station(), ..self.clone() }
     }
 
-    /// The same person on a device with this id.
+    /// Returns the person on the device with this ID.
     pub fn at(&self, station: &str) -> Self {
         Self { station: StationId::parse(station).unwrap(), ..self.clone() }
     }
 
-    /// The date, as this person's clock shows it.
+    /// Returns the date of this person's clock.
     pub fn date(&self) -> String {
         self.clock.now().to_string()
     }
 
-    /// The same person with another API key.
+    /// Returns the person with another API key.
     pub fn with_key(&self, api_key: ApiKey) -> Self {
         Self { api_key, ..self.clone() }
     }
 
-    /// The same person, who says to be somebody else.
+    /// Returns the person under another user's ID, with the same API key.
     pub fn posing_as(&self, user: UserId) -> Self {
         Self { user, ..self.clone() }
     }
 
-    /// The same person at another server.
+    /// Returns the person as a client of another server.
     pub fn moves_to(&self, world: &World) -> Self {
         Self { address: world.address, clock: world.clock.clock(), ..self.clone() }
     }
 
-    /// The very same request again, sent to the server that this person uses now.
+    /// Returns an earlier request, addressed to the current server of this person.
     pub fn repeats(&self, earlier: &Prepared) -> Prepared {
         Prepared { url: self.url("chatconversation"), ..earlier.clone() }
     }
 
-    /// Where the server is.
+    /// Returns the address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The URL of an API.
+    /// Returns the URL of an API.
     pub fn url(&self, api: &str) -> String {
         format!("http://{}/?srv=chatserver&api={api}", self.address)
     }
 
-    /// A signed request with exactly this body.
+    /// Prepares a signed request with exactly this body.
     pub fn prepares_bytes(&self, api: &str, body: Vec<u8>) -> Prepared {
         self.prepares_bytes_for("chatserver", api, body)
     }
 
-    /// The same for an API of any service.
+    /// Prepares a signed request with exactly this body for an API of any service.
     pub fn prepares_bytes_for(&self, srv: &str, api: &str, body: Vec<u8>) -> Prepared {
         let signature = SigningKey::new(&self.api_key).sign(&Signed {
             srv,
@@ -458,12 +456,12 @@ impl Person {
             .with_header("ozeki-signature", signature.as_str())
     }
 
-    /// A signed and stamped request for an action, with a nonce, as of one who means it anew.
+    /// Prepares a signed request for an action, with a timestamp and a new nonce.
     pub fn prepares(&self, api: &str, action: &str, fields: &Value) -> Prepared {
         self.prepares_for("chatserver", api, action, fields)
     }
 
-    /// The same for an API of any service.
+    /// Prepares a signed request for an action of an API of any service.
     pub fn prepares_for(&self, srv: &str, api: &str, action: &str, fields: &Value) -> Prepared {
         let mut body = json!({ "action": action });
         let all = body.as_object_mut().unwrap();
@@ -474,12 +472,12 @@ impl Person {
         self.prepares_bytes_for(srv, api, body.to_string().into_bytes())
     }
 
-    /// Asks for an action of `chatconversation`.
+    /// Requests an action of `chatconversation`.
     pub async fn asks(&self, action: &str, fields: Value) -> Answer {
         self.prepares("chatconversation", action, &fields).sent().await
     }
 
-    /// Asks for an action on the conversation that this person talks in.
+    /// Requests an action on this person's conversation.
     pub async fn does(&self, action: &str, mut fields: Value) -> Answer {
         let all = fields.as_object_mut().unwrap();
         all.entry("conversationid").or_insert(json!(self.conversation));
@@ -497,13 +495,13 @@ impl Person {
         login.with_header("ozeki-station", self.station.as_str()).sent().await
     }
 
-    /// The conversations that this person sees.
+    /// Returns the conversations that this person sees.
     pub async fn lists(&self) -> Vec<Value> {
         let listed = self.asks("list", json!({})).await.ok();
         listed["conversations"].as_array().unwrap().clone()
     }
 
-    /// The conversation that this person talks in, as the person sees it.
+    /// Returns this person's conversation, as the person sees it.
     pub async fn sees(&self) -> Value {
         let listed = self.lists().await;
         let mine = listed.into_iter().find(|one| one["id"] == self.conversation);
@@ -521,7 +519,7 @@ impl Person {
         message["ID"].as_str().unwrap().to_owned()
     }
 
-    /// Adds this very message to the current instance.
+    /// Adds exactly this message to the current instance.
     pub async fn adds(&self, message: &Value) -> Answer {
         let instance = self.instance().await;
         self.does("add", json!({ "instance": instance, "message": message })).await
@@ -533,12 +531,12 @@ impl Person {
         self.does("clear", json!({ "instance": instance })).await
     }
 
-    /// Downloads all messages, but no reports: those are made by and by.
+    /// Downloads all messages, but no reports, because those are made in the background.
     pub async fn downloads(&self) -> Answer {
         self.does("download", json!({ "firstreportdate": "9999-01-01 00:00:00" })).await
     }
 
-    /// What was said, from the first to the newest message.
+    /// Returns the texts of all messages, oldest first.
     pub async fn reads(&self) -> Vec<String> {
         let page = self.downloads().await.ok();
         let text = |message: &Value| {

@@ -1,4 +1,4 @@
-//! The task of the writer: it gathers batches, commits them, answers, and empties the log in between.
+//! The writer's task: it gathers batches, commits them, answers, and empties the log in between.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,33 +18,34 @@ use super::super::{DatabaseFile, Error};
 use super::CommitEvent;
 use crate::domain::Limits;
 
-/// The least time between commits, in the long run: a thousand flushes a second are about what disks of hired machines
-/// allow, and who flushes more often is stopped by them for longer. What comes more often goes together.
+/// Minimum average interval between commits; faster changes share a commit. Cloud disks allow about 1,000 fsyncs/s, and
+/// stall for longer when that is exceeded.
 const COMMIT_EVERY: Duration = Duration::from_millis(1);
 
-/// How far commits may run ahead of that, so that no change waits for its turn that comes alone.
+/// How far commits may run ahead of that rate, so that a lone change does not wait for its turn.
 const COMMITS_AHEAD: Duration = Duration::from_millis(20);
 
-/// How long a change that may wait does so for others to go with.
+/// How long a deferrable change waits for others to share its commit.
 const MAY_WAIT: Duration = Duration::from_millis(20);
 
-/// How often to look whether another process has written.
+/// Interval between checks for commits by other processes.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
 
 pub(super) struct WriterTask {
     pub(super) file: DatabaseFile,
     pub(super) limits: Limits,
-    /// `None` after a failure that may have left it in an unknown state.
+    /// `None` after a failure that may have left the connection in an unknown state.
     pub(super) write_tx: Option<WriteTx>,
     pub(super) changes: mpsc::Receiver<Waiting>,
     pub(super) oldest: Arc<Oldest>,
-    /// Since when it does something else than writing, for which changes wait.
+    /// Start of the upkeep between two batches, for which changes wait.
     pub(super) upkeep: Arc<Oldest>,
     pub(super) commit_events: broadcast::Sender<CommitEvent>,
-    /// Changes when another connection commits; `None` where it has not been read on this one.
+    /// SQLite's `data_version`, which changes when another connection commits; `None` before it is read on this
+    /// connection.
     pub(super) version: Option<i64>,
     pub(super) looked_at: Instant,
-    /// When the next commit is due, by their rate.
+    /// When the next commit is due, by the commit rate.
     pub(super) due: Instant,
     pub(super) wal: Arc<Wal>,
     pub(super) replaced: CancellationToken,
@@ -58,7 +59,7 @@ impl WriterTask {
         _ended: tokio_util::sync::DropGuard,
     ) {
         self.look_for_others().await;
-        // What is queued when the files are gone is dropped with the queue.
+        // What is still queued when the files are gone is dropped with the queue.
         while !self.replaced.is_cancelled() {
             let first = tokio::select! {
                 biased;
@@ -85,7 +86,8 @@ impl WriterTask {
         }
     }
 
-    /// What is due between two batches. Both may hang: where another program has the database, or on the disk.
+    /// Does the upkeep that is due between two batches. Both steps may hang: where another program has the database, or
+    /// on the disk.
     async fn keep_up(&mut self) {
         self.upkeep.set(Some(Instant::now()));
         if self.looked_at.elapsed() >= LOOK_FOR_OTHERS {
@@ -95,7 +97,7 @@ impl WriterTask {
         self.upkeep.set(None);
     }
 
-    /// One batch: from the first change that waited to the answers.
+    /// Writes one batch, from the first queued change to the answers.
     async fn write(&mut self, first: QueuedWrite) {
         let mut batch = vec![first];
         self.wait_for_more(&mut batch).await;
@@ -129,7 +131,7 @@ impl WriterTask {
         }
     }
 
-    /// Answers, unless the files are gone: then the callers are told that the writer has stopped.
+    /// Sends the results, unless the files are gone. Then the callers learn that the writer has stopped.
     fn settle(&self, batch: Vec<QueuedWrite>, written: &Result<(), Error>) {
         if self.replaced.is_cancelled() {
             return;
@@ -144,11 +146,11 @@ impl WriterTask {
         }
     }
 
-    /// The connection, or a new one where the last one failed.
+    /// Returns the connection, or opens a new one where the last one failed.
     async fn write_tx(&mut self) -> Result<&mut WriteTx, Error> {
         match &mut self.write_tx {
             Some(write_tx) => Ok(write_tx),
-            // A file that is opened now hears nothing of the failure.
+            // A file that is opened after an fsync failure does not report it.
             None if self.wal.flush_failed().is_cancelled() => Err(Error::Closed),
             none => {
                 let opened = self.file.connect_writer().await;
@@ -165,7 +167,7 @@ impl WriterTask {
         }
     }
 
-    /// Waits for a change that does not wait itself, if there is none in the batch.
+    /// While all changes of the batch are deferrable, waits up to [`MAY_WAIT`] for one that is not.
     async fn wait_for_more(&mut self, batch: &mut Vec<QueuedWrite>) {
         let until = Instant::now() + MAY_WAIT;
         while batch.iter().all(QueuedWrite::is_deferrable) && batch.len() < ROWS {
@@ -176,7 +178,7 @@ impl WriterTask {
         }
     }
 
-    /// Waits until the next commit is due, where there have been many.
+    /// Rate-limits commits: waits until the next one is due.
     async fn wait_for_turn(&mut self) {
         let now = Instant::now();
         let not_before = now.checked_sub(COMMITS_AHEAD).unwrap_or(now);
@@ -186,7 +188,7 @@ impl WriterTask {
         }
     }
 
-    /// Takes what else has arrived into the batch.
+    /// Drains the queue into the batch, up to the bounds of a batch.
     fn gather(&mut self, batch: &mut Vec<QueuedWrite>) {
         let mut bytes: usize = batch.iter().map(QueuedWrite::bytes).sum();
         while batch.len() < ROWS
@@ -208,17 +210,17 @@ impl WriterTask {
         };
         match written {
             Ok(affected) => {
-                // Before the answer: whoever has it may ask at once whether anything was written.
+                // Before the answer, because its caller may ask at once whether anything was written.
                 self.wal.grown();
                 self.outcomes.committed(!affected.is_empty());
                 if !affected.is_empty() {
-                    // Nobody may be listening.
+                    // Fails where no listener is subscribed.
                     drop(self.commit_events.send(CommitEvent::Users(Arc::new(affected))));
                 }
                 Ok(())
             }
             Err(error) => {
-                // SQLite rolls back by itself after some errors and then refuses to do it again, and where a
+                // `ROLLBACK` fails where SQLite has rolled back by itself, as it does after some errors, and where the
                 // transaction has not begun. A new connection is in a known state in any case.
                 if write_tx.roll_back().await.is_err() {
                     self.write_tx = None;
@@ -229,7 +231,7 @@ impl WriterTask {
         }
     }
 
-    /// Tells of what other processes have written, such as a command.
+    /// Wakes all listeners if another process, such as a command, has committed.
     async fn look_for_others(&mut self) {
         self.looked_at = Instant::now();
         let Some(write_tx) = &mut self.write_tx else { return };

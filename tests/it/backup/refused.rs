@@ -1,4 +1,4 @@
-//! Files that are no backup by what they are, and names that a backup can't have.
+//! Files that cannot be backups because of their type, and names that a backup must not have.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};

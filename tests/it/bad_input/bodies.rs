@@ -1,4 +1,4 @@
-//! Bodies that are correctly signed and wrong in themselves.
+//! Bodies with a valid signature and invalid content.
 
 use chatserver::api::{ACTIONS, Action};
 use proptest::prelude::*;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::{Stage, fields_of, for_all, outcome};
 
-/// Deeper than any stack would bear that was used for each level.
+/// Nesting depth that would overflow any stack if a parser recursed.
 const LEVELS: usize = 100_000;
 
 fn nested_array() -> String {
     "[".repeat(LEVELS) + &"]".repeat(LEVELS)
 }
 
-/// A JSON object of these fields, whose values are raw, in this order.
+/// Builds a JSON object from these fields, in this order. The values are raw JSON.
 fn object<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let fields = fields.into_iter().map(|(name, value)| format!("{}:{value}", json!(name)));
     format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
@@ -25,7 +25,7 @@ fn raw_fields(body: &Value) -> Vec<(&str, String)> {
     fields.map(|(name, value)| (name.as_str(), value.to_string())).collect()
 }
 
-/// The body with another raw value of one field, or without it.
+/// Returns the body with the raw value of one field replaced, or with the field removed.
 fn with_value(body: &Value, field: &str, value: Option<&str>) -> String {
     let mut fields = raw_fields(body);
     match value {
@@ -37,7 +37,7 @@ fn with_value(body: &Value, field: &str, value: Option<&str>) -> String {
     object(fields)
 }
 
-/// Raw values, one of each kind of wrong.
+/// Returns raw JSON values, one for each kind of mistake.
 fn values() -> Vec<String> {
     let plain = [
         "null",
@@ -64,7 +64,7 @@ fn values() -> Vec<String> {
         r#""é""#,
     ];
     let mut values: Vec<_> = plain.map(str::to_owned).to_vec();
-    // Of a length that base64 can't have.
+    // Base64 cannot have this length.
     values.push(format!("\"{}\"", "x".repeat(100_001)));
     values.push("9".repeat(100_000));
     values.push(nested_array());
@@ -76,7 +76,7 @@ fn is_cursor(field: &str) -> bool {
     field.starts_with("first") || field.starts_with("last")
 }
 
-/// What may be said of such a value of this field: `None` is nothing.
+/// Returns the codes with which this value of the field may be refused, or `None` if it is accepted.
 fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [&'static str]> {
     const REFUSED: &[&str] = &["invalid_field", "unknown_action", "bad_request"];
     let is_empty = matches!(value, None | Some("null" | "\"\""));
@@ -86,7 +86,7 @@ fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [
         "timestamp" if is_empty && action == "workspaceregister" => None,
         "limit" | "ack" if matches!(value, None | Some("null")) => None,
         "ack" if value == Some("0") => None,
-        // A number that is too large for any type is still a large number.
+        // A number too large for any integer type is still a large number.
         "limit" | "ack" if value.is_some_and(|value| value.starts_with('9')) => None,
         "hideid"
             if is_empty
@@ -105,7 +105,7 @@ fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [
             None
         }
         "messageids" if matches!(value, Some("[]" | r#"["x"]"#)) => None,
-        // Any text of its characters is an ID, if one that nobody knows.
+        // Any text of the permitted characters is a valid ID. This one is unknown to the server.
         name if is_cursor(name) && name.ends_with("id") && value == Some(r#""null""#) => None,
         name if is_cursor(name) && is_empty => None,
         "apikey" if is_text && !is_empty => Some(&["invalid_credentials"]),
@@ -140,7 +140,8 @@ async fn every_field_of_every_action_with_every_kind_of_wrong_value() {
                     value.unwrap_or("nothing at all")
                 );
                 if field == "nonce" || field == "clientversioncode" {
-                    // What is ignored must differ elsewhere, or the second would be a replay.
+                    // The server ignores this field. Another field must differ, or the second request would be
+                    // a replay.
                     body["other"] = json!(uuid::Uuid::new_v4().to_string());
                 }
                 if body.get("instance").is_some() {
@@ -255,7 +256,7 @@ async fn bodies_that_are_no_object() {
         let right = stage.right(action).await.to_string();
         let before = stage.everything().await;
         let mut bodies: Vec<Vec<u8>> = values().into_iter().map(String::into_bytes).collect();
-        // Objects are of the right kind, and have no action.
+        // Objects parse as a body and fail later, because they have no action.
         bodies.retain(|body| body[0] != b'{');
         for wrong in ["", " ", "{", "}", "[", "\u{feff}{}", "{\"a\"}", "{a:1}", "{'a':1}", "{,}"] {
             bodies.push(wrong.into());
@@ -281,7 +282,7 @@ async fn bodies_that_are_no_object() {
     }
 }
 
-/// A piece of a body, to be put in the place of another.
+/// Generates bytes that replace a part of a body.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         any::<Vec<u8>>(),
@@ -308,7 +309,7 @@ fn bodies_of_any_bytes_and_right_ones_with_pieces_replaced() {
         let before = stage.everything().await;
         let body = anything.unwrap_or(body);
         let shown = body.escape_ascii().to_string();
-        // A slip may leave a body right, and then it does what it says.
+        // A replacement may leave the body valid. Then the request is carried out.
         if outcome(&stage.prepares(&action, body).sent().await).is_some() {
             Stage::assert_unchanged(&before, &stage.everything().await, &shown);
         }

@@ -1,11 +1,11 @@
-//! The sentence of a refusal names the field and says what was expected of it.
+//! The message of a refusal names the field and says what is expected.
 
 use chatserver::api::{ACTIONS, Action};
 use serde_json::{Value, json};
 
 use super::Stage;
 
-/// What a field must be, and a value of the right type that it can't have.
+/// A field, the description of its values, and a value of the right type that it refuses.
 struct Field {
     name: &'static str,
     expected: &'static str,
@@ -103,7 +103,7 @@ const FIELDS: &[Field] = &[
     ),
 ];
 
-/// Puts a value in the place of a field, or takes the field away.
+/// Sets a field, or removes it if `value` is `None`.
 fn put(body: &mut Value, name: &str, value: Option<Value>) {
     let (object, name) = match name.split_once('.') {
         Some((outer, name)) => (&mut body[outer], name),
@@ -115,7 +115,7 @@ fn put(body: &mut Value, name: &str, value: Option<Value>) {
     }
 }
 
-/// The action of this name, of `chatconversation` unless another API is named before it.
+/// Returns the action of this name. Its API is `chatconversation` unless the name has an API as its prefix.
 fn action(name: &str) -> &'static Action {
     let (api, name) = name.split_once('/').unwrap_or(("chatconversation", name));
     ACTIONS.iter().find(|action| (action.api.name, action.name) == (api, name)).unwrap()

@@ -1,4 +1,5 @@
-//! Bytes that are no request: an answer or a closed connection within a bound, and never a 5xx.
+//! Bytes that are not a request: the server answers or closes the connection within a bound, and never with a
+//! 5xx.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -9,13 +10,13 @@ use super::wire::{GRACE, IMPATIENT, Then, Written, hears};
 use super::{Stage, for_all};
 use crate::world::PATIENCE;
 
-/// A right request of Alice's that changes something.
+/// Returns a valid request from Alice that changes data.
 fn clears(stage: &Stage, instance: &str) -> Vec<u8> {
     let fields = json!({ "conversationid": stage.alice.conversation, "instance": instance });
     Written::of(&stage.alice.prepares("chatconversation", "clear", &fields)).bytes()
 }
 
-/// Sends the bytes. Whatever is answered is no failure of the server.
+/// Sends the bytes and returns the status of the answer, if there is one. Asserts that it is not a 5xx.
 async fn bears(stage: &Stage, bytes: &[u8], then: Then) -> Option<u16> {
     let heard = hears(&stage.world, bytes, then).await;
     if let Some(heard) = &heard {
@@ -49,7 +50,7 @@ async fn broken_framing() {
             .to_owned(),
         "POST /\u{0} HTTP/1.1\r\n\r\n".to_owned(),
         "POST nowhere HTTP/1.1\r\n\r\n".to_owned(),
-        // Without a Host, which HTTP/1.1 demands.
+        // HTTP/1.1 requires a Host header.
         format!("{start}connection: close\r\n\r\n"),
         format!("{start}host: a\r\nhost: b\r\nconnection: close\r\n\r\n"),
         format!("{start}no colon\r\n\r\n"),
@@ -76,7 +77,7 @@ async fn broken_framing() {
         format!("{typed}transfer-encoding: chunked\r\n\r\n2;{}\r\n{{}}", "x".repeat(100_000)),
         format!("{typed}expect: everything\r\ncontent-length: 2\r\n\r\n{{}}"),
         format!("{typed}upgrade: websocket\r\nconnection: upgrade\r\n\r\n"),
-        // A body that never comes to its end.
+        // These bodies never end.
         format!("{typed}content-length: 10\r\n\r\n{{}}"),
         format!("{typed}transfer-encoding: chunked\r\n\r\n9\r\n{{}}"),
     ];
@@ -92,7 +93,7 @@ async fn broken_framing() {
             }
         })
     });
-    // Side by side: those who fall silent are waited for.
+    // Concurrently, because each connection that falls silent runs into a timeout.
     futures_util::future::join_all(bear).await;
     Stage::assert_unchanged(&before, &stage.everything().await, "no request at all");
 }
@@ -164,8 +165,8 @@ fn right_requests_with_bytes_replaced() {
     let slip = (any::<Index>(), 0..4_usize, prop::collection::vec(any::<u8>(), 0..9));
     let strategy = prop::collection::vec(slip, 1..4);
     for_all(400, IMPATIENT, &strategy, &async |stage, slips| {
-        // A request whose sender has hung up may still be under way: what follows it in the queue of
-        // changes is answered after it.
+        // An aborted request may still be running. This change is queued behind it, so its answer shows that
+        // the request is done.
         stage.bob.does("unmute", json!({})).await.ok();
         let before = stage.everything().await;
         let instance = stage.alice.instance().await;
@@ -176,7 +177,7 @@ fn right_requests_with_bytes_replaced() {
             bytes.splice(from..to, piece);
         }
         let said = bears(stage, &bytes, Then::Closes).await;
-        // What was spoilt may not matter, such as the name of the host. Then the request is right.
+        // The replaced bytes may not matter, such as those in the Host header. Then the request is valid.
         if said.is_some_and(|status| status != 200) {
             let after = stage.everything().await;
             Stage::assert_unchanged(&before, &after, &bytes.escape_ascii().to_string());

@@ -1,4 +1,4 @@
-//! Heads that are wrong, and bodies around their limit: each request arrives whole and gets its answer.
+//! Invalid headers, and bodies around the size limit. Each request arrives completely and gets an answer.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -10,16 +10,16 @@ use crate::world::message;
 
 const HEADERS: [&str; 4] = ["content-type", "ozeki-station", "ozeki-user", "ozeki-signature"];
 
-/// A bound that is met quickly.
+/// Small limits, so that the tests reach them quickly.
 const SMALL: &[(&str, &str)] = &[("limits.body_bytes", "4096"), ("limits.message_bytes", "1000")];
 
 impl Stage {
-    /// A right request of Alice's, which reads.
+    /// Returns a valid request from Alice that only reads.
     fn lists(&self) -> Written {
         Written::of(&self.alice.prepares("chatconversation", "list", &json!({})))
     }
 
-    /// A right request of Alice's of this length, which changes what she sees.
+    /// Returns a valid request from Alice with a body of this length. It changes what she sees.
     fn mutes(&self, length: usize) -> Written {
         let fields = json!({ "conversationid": self.alice.conversation });
         let mut body = self.alice.prepares("chatconversation", "mute", &fields).body;
@@ -28,7 +28,7 @@ impl Stage {
     }
 }
 
-/// What becomes of a header.
+/// How a header is altered.
 #[derive(Clone, Debug)]
 enum Made {
     Right,
@@ -64,7 +64,7 @@ fn any_headers() {
             let (values, is_right) = match &made {
                 Made::Right => (vec![&right], true),
                 Made::Absent => (vec![], false),
-                // A media type has no case; nor has what is written in digits alone.
+                // A media type is case-insensitive. A value of digits alone has no case.
                 Made::Upper => (vec![&upper], name == "content-type" || upper == right),
                 // The first media type counts.
                 Made::Twice => (vec![&right, &right], name == "content-type"),
@@ -83,7 +83,7 @@ fn any_headers() {
     });
 }
 
-/// The text with some of its characters in percent-encoding.
+/// Percent-encodes some characters of the text. `which` repeats to its length.
 fn encoded(text: &str, which: &[bool]) -> String {
     let encode = |(byte, encode): (u8, &bool)| {
         if *encode { format!("%{byte:02X}") } else { char::from(byte).to_string() }
@@ -114,7 +114,7 @@ fn any_queries() {
         let first = |name: &str| pairs.iter().find(|(known, ..)| *known == name).map(|pair| pair.1);
         let expected = match (first("srv"), first("api")) {
             (Some("chatserver"), Some("chatconversation")) => None,
-            // The signature covers the names of the service and of the API.
+            // The signature covers the service and the API.
             (Some("chatserver"), Some("chatfriends")) | (Some("chatowner"), Some("workspace")) => {
                 Some("invalid_signature")
             }
@@ -123,7 +123,7 @@ fn any_queries() {
         let mut request = stage.lists();
         request.target = "/?".to_owned();
         for (name, value, which) in &pairs {
-            // What means something in a query is always encoded.
+            // Characters with a meaning in a query are always encoded.
             let value = value.replace('%', "%25").replace(' ', "+").replace('\0', "%00");
             let value = if value.contains(['%', '+']) { value } else { encoded(&value, which) };
             request.target += &[&encoded(name, which), "=", &value, "&"].concat();
@@ -163,7 +163,7 @@ async fn wrong_paths_and_methods() {
         request.target = format!("{path}?{query}");
         assert_eq!(request.heard(&stage.world).await.outcome(), None, "{path}");
     }
-    // The answer to HEAD has no body, whatever it says.
+    // The answer to HEAD has no body, whatever its headers say.
     let mut request = stage.lists();
     "HEAD".clone_into(&mut request.method);
     let heard = request.heard(&stage.world).await;
@@ -217,7 +217,7 @@ async fn bodies_around_their_limit() {
             }
         }
     }
-    // One who asks first is told before the body is sent.
+    // With `expect: 100-continue`, the server answers before the client sends the body.
     let mut request = stage.mutes(4096).with_header("expect", &[b"100-continue"]);
     request.headers.push(("x-body".to_owned(), b"4096".to_vec()));
     assert_eq!(request.heard(&stage.world).await.outcome(), None);

@@ -1,4 +1,4 @@
-//! Mistakes that people make are refused with a sentence that says which one it was.
+//! Common mistakes are refused with a sentence that names the mistake.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::Stage;
 use crate::binary::Workplace;
 use crate::world::message;
 
-/// The sentence of a refusal of these bytes.
+/// Sends these bytes and returns the message of the refusal.
 async fn said(stage: &Stage, body: &[u8]) -> String {
     let sent = stage.alice.prepares_bytes("chatconversation", body.to_vec()).sent().await;
     sent.refused(400, "bad_request")["errormessage"].as_str().unwrap().to_owned()
@@ -156,7 +156,7 @@ fn names_that_show_nothing_and_decorated_addresses_are_refused() {
         assert_eq!(refused.status.code(), Some(1), "{email}: {error}");
         assert!(error.contains("EMAIL must be an e-mail address"), "{email}: {error}");
     }
-    // A family and a flag are made of a visible character and invisible ones.
+    // Emoji of a family and of a flag join visible characters with invisible ones.
     for nick in [
         "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}",
         "\u{1f3f4}\u{e0067}\u{e0062}\u{e007f}",
@@ -210,7 +210,7 @@ fn a_message_that_fits_into_no_body_is_no_setting() {
     assert!(place.runs_with(&["check-config"], "", &[message, body]).status.success());
 }
 
-/// A database of an earlier version may hold an address that would be refused now.
+/// A database of an earlier version may hold an address that is refused now.
 #[tokio::test]
 async fn an_address_of_an_earlier_version_still_loads() {
     use sqlx::{ConnectOptions as _, Connection as _};

@@ -1,4 +1,4 @@
-//! A request that is wrong in every way is told of one after the other, in the order of the protocol.
+//! A request that is wrong in every way: its mistakes are reported one by one, in the order of the protocol.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::Stage;
 use super::wire::Written;
 use crate::world::message;
 
-/// A request of Alice's that is mended bit by bit.
+/// A request from Alice that is corrected step by step.
 struct Mending<'a> {
     stage: &'a Stage,
     request: Written,
@@ -14,7 +14,7 @@ struct Mending<'a> {
 }
 
 impl Mending<'_> {
-    /// Asserts what is objected to first, by status, code and the beginning of the sentence.
+    /// Asserts the status, the code and the beginning of the message of the next refusal.
     async fn objection(&self, status: u16, code: &str, sentence: &str) {
         let heard = self.request.heard(&self.stage.world).await;
         assert_eq!((heard.status, heard.outcome().as_deref()), (status, Some(code)), "{heard:?}");
@@ -22,12 +22,12 @@ impl Mending<'_> {
         assert!(heard.body.starts_with(&said), "{sentence}: {heard:?}");
     }
 
-    /// Mends a header.
+    /// Corrects a header.
     fn header(&mut self, name: &str, value: &str) {
         self.request = self.request.clone().with_header(name, &[value.as_bytes()]);
     }
 
-    /// Signs this body.
+    /// Sets this body and signs it.
     fn signs(&mut self, body: &str) {
         let api = "chatconversation";
         let signed = self.stage.alice.prepares_bytes(api, body.as_bytes().to_vec());
@@ -36,7 +36,7 @@ impl Mending<'_> {
         self.request.body = body.into();
     }
 
-    /// Mends a field of the body and signs it.
+    /// Corrects a field of the body and signs it again.
     fn field(&mut self, name: &str, value: Value) {
         self.body[name] = value;
         self.signs(&self.body.to_string());
@@ -50,7 +50,7 @@ async fn one_thing_after_the_other() {
     let (alice, bob) = (&stage.alice, &stage.bob);
     let carol = stage.world.person("Carol").await;
     let carols = chatserver::domain::ConversationId::one_to_one(bob.user, carol.user).to_string();
-    // What is not delivered before they part is not reported afterwards.
+    // Delivery must be reported now. After the friendship ends it no longer is.
     stage.everything().await;
     stage.world.parts(alice, bob).await;
     let before = stage.everything().await;

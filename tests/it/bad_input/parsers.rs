@@ -1,4 +1,4 @@
-//! Every parser takes exactly its grammar, which is written here a second time, and never panics.
+//! Every parser accepts exactly its grammar and never panics. The grammars are written here a second time.
 
 use chatserver::domain::{
     ApiKey, Color, ConversationId, Data, Email, FullName, HideId, Instance, Kind, MessageId, Nick,
@@ -13,14 +13,14 @@ use super::cases;
 const LOWER_HEX: &str = "0123456789abcdef";
 const DIGITS: &str = "0123456789";
 
-/// Characters that mean something to one grammar or another, and any other.
+/// Generates characters that are special in some grammar, and a few arbitrary ones.
 fn odd() -> impl Strategy<Value = char> + Clone {
     const TELLING: &str =
         " \t\n\0-+:.@#/=_gGaAfFzZ09\u{7f}\u{85}\u{a0}\u{e9}\u{301}\u{202e}\u{2069}\u{2028}\u{ff11}";
     prop_oneof![3 => select(TELLING.chars().collect::<Vec<_>>()), 1 => any::<char>()]
 }
 
-/// Text of this form; such text with characters put in, replaced and taken out; and any text.
+/// Generates text of this form, such text with characters inserted, replaced and removed, and arbitrary text.
 fn near(form: &'static str) -> impl Strategy<Value = String> {
     let right = proptest::string::string_regex(form).unwrap().boxed();
     let slip = (any::<Index>(), 0..3_u8, odd());
@@ -41,8 +41,8 @@ fn near(form: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![2 => right, 4 => spoiled, 1 => any::<String>(), 1 => ".{0,300}"]
 }
 
-/// Asserts that the text is taken if and only if it is well-formed, is shown in its normal form, and
-/// that the normal form is taken as it is.
+/// Asserts that parsing succeeds exactly if `normal` is given, that the value is shown as `normal`, and that
+/// `normal` parses to itself.
 fn agrees<T: Parse>(text: &str, normal: Option<&str>, shown: impl Fn(T) -> String) {
     assert_eq!(T::parse(text).map(&shown).as_deref(), normal, "{text:?}");
     if let Some(normal) = normal {
@@ -50,7 +50,7 @@ fn agrees<T: Parse>(text: &str, normal: Option<&str>, shown: impl Fn(T) -> Strin
     }
 }
 
-/// So many of these characters.
+/// Tests that the text consists of these characters alone, and that its length in characters is in the range.
 fn only(characters: &str, text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
     text.chars().all(|c| characters.contains(c)) && lengths.contains(&text.chars().count())
 }
@@ -63,7 +63,7 @@ fn is_control(c: char) -> bool {
     matches!(u32::from(c), 0..=0x1f | 0x7f..=0x9f)
 }
 
-/// The name as it is kept, if it is one.
+/// Returns the normalized name, or `None` if the text is not a name.
 fn name(text: &str) -> Option<String> {
     const OVERRIDES: &str =
         "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
@@ -73,7 +73,7 @@ fn name(text: &str) -> Option<String> {
     (shows && !name.chars().any(is_bad)).then_some(name)
 }
 
-/// Whether a text has nothing but characters that show nothing.
+/// Tests that all characters of the text are invisible.
 fn only_invisible(text: &str) -> bool {
     const RANGES: [(u32, u32); 25] = [
         (0x09, 0x0d),
@@ -116,7 +116,7 @@ fn days_of_month(year: u32, month: u32) -> u32 {
     }
 }
 
-/// The unix second of a date of the protocol, counted year by year.
+/// Returns the Unix second of a protocol date, counted year by year.
 fn second_of(text: &str) -> Option<i64> {
     let form = "dddd-dd-dd dd:dd:dd";
     let fits = |(c, f): (char, char)| if f == 'd' { DIGITS.contains(c) } else { c == f };
@@ -138,7 +138,7 @@ fn second_of(text: &str) -> Option<i64> {
     Some(days * 86_400 + i64::from(hour * 3600 + minute * 60 + second))
 }
 
-/// Padded standard base64 whose unused bits are zero: no two texts stand for the same bytes.
+/// Tests for padded standard base64 whose unused bits are zero, so that no two texts encode the same bytes.
 fn is_base64(text: &str) -> bool {
     const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let body = text.trim_end_matches('=');
@@ -176,7 +176,7 @@ proptest! {
         near("(mailto:|<|\")?[a-z]{1,9}@[a-z.]{1,9}[>,;\"]?"),
     ]) {
         let lower = text.trim().to_ascii_lowercase();
-        // Blanks and control characters within an address are left to nobody's guess.
+        // Blanks and control characters within an address are refused, never guessed at.
         let visible: String = ('!'..='~').filter(|c| !"<>(),;:\\\"".contains(*c)).collect();
         let parts: Vec<_> = lower.split('@').collect();
         let well_formed = only(&visible, &lower, 3..=254)
@@ -230,7 +230,7 @@ proptest! {
         any::<i64>(), -63_000_000_000_i64..260_000_000_000, -62_167_219_205..-62_167_219_195_i64,
         253_402_300_795..253_402_300_805_i64,
     ]) {
-        // From 0000-01-01 00:00:00 to 9999-12-31 23:59:59.
+        // 0000-01-01 00:00:00 to 9999-12-31 23:59:59.
         let is_date = (-62_167_219_200..=253_402_300_799).contains(&second);
         let date = Timestamp::from_unix(second);
         prop_assert_eq!(date.is_some(), is_date);

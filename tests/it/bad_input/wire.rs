@@ -1,4 +1,4 @@
-//! A client that writes the bytes of its requests itself, and so may write any.
+//! A client that writes the raw bytes of its requests, so that it can send anything.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::refusal;
 use crate::world::{PATIENCE, Prepared, World};
 
-/// What came back: the first answer that is none of `100 Continue`.
+/// The first answer that is not `100 Continue`.
 #[derive(Debug)]
 pub struct Heard {
     pub status: u16,
@@ -35,7 +35,7 @@ impl Heard {
         headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// `None` for a success, else the code of the refusal.
+    /// Returns `None` for a success, else the code of the refusal.
     pub fn outcome(&self) -> Option<String> {
         if self.status == 200 {
             assert!(self.body.starts_with(r#"{"status":"OK","errormessage":"""#), "{self:?}");
@@ -45,22 +45,22 @@ impl Heard {
     }
 }
 
-/// Whether the client says that it has nothing more to send.
+/// How the client behaves after its last byte.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Then {
-    /// It closes its half of the connection.
+    /// Closes its half of the connection.
     Closes,
-    /// It falls silent.
+    /// Falls silent, with the connection open.
     Waits,
 }
 
-/// Sends these bytes and returns what is answered until the server closes the connection; `None` where
-/// it closes without a word.
+/// Sends these bytes and reads until the server closes the connection. Returns the answer, or `None` if the
+/// server closed without one.
 pub async fn hears(world: &World, bytes: &[u8], then: Then) -> Option<Heard> {
     let exchange = async {
         let (mut reads, mut writes) = TcpStream::connect(world.address).await.unwrap().into_split();
         let sending = async {
-            // The server may have heard enough before all of it is written.
+            // The server may answer and close before it has read everything.
             let _ = writes.write_all(bytes).await;
             if then == Then::Closes {
                 let _ = writes.shutdown().await;
@@ -80,7 +80,7 @@ pub async fn hears(world: &World, bytes: &[u8], then: Then) -> Option<Heard> {
     Heard::read(&heard)
 }
 
-/// A request that can be spoilt in every part. It asks the server to close the connection behind it.
+/// A request that can be corrupted in every part. It asks the server to close the connection afterwards.
 #[derive(Clone)]
 pub struct Written {
     pub method: String,
@@ -91,7 +91,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// The same request as bytes of the client's own.
+    /// Copies a prepared request.
     pub fn of(prepared: &Prepared) -> Self {
         let headers = prepared.headers.iter();
         let headers =
@@ -106,7 +106,7 @@ impl Written {
         }
     }
 
-    /// The same request with these values of a header, however many.
+    /// Replaces all values of a header. `values` may be empty or have several.
     pub fn with_header(mut self, name: &str, values: &[&[u8]]) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self.headers.extend(values.iter().map(|value| (name.to_owned(), value.to_vec())));
@@ -141,18 +141,18 @@ impl Written {
         bytes
     }
 
-    /// The answer. A request that arrives whole always gets one.
+    /// Sends the request and returns the answer. A complete request always gets one.
     pub async fn heard(&self, world: &World) -> Heard {
         hears(world, &self.bytes(), Then::Waits).await.expect("an answer to a whole request")
     }
 }
 
-/// Settings under which nobody is waited for long.
+/// Settings with timeouts of one second.
 pub const IMPATIENT: &[(&str, &str)] = &[
     ("http.header_timeout_seconds", "1"),
     ("http.keep_alive_seconds", "1"),
     ("http.body_timeout_seconds", "1"),
 ];
 
-/// How much longer than a setting says something may take on a busy machine.
+/// Tolerance above a configured timeout on a busy machine.
 pub const GRACE: Duration = Duration::from_secs(5);

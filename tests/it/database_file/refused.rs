@@ -1,4 +1,4 @@
-//! Paths at which there is no usable database: nothing is created by mistake, and the sentence says what to do.
+//! Paths without a usable database: nothing is created by mistake, and the message says what to do.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use super::OPENING;
 use crate::binary::Workplace;
 
-/// The user id of nobody.
+/// User id of `nobody`.
 const NOBODY: u32 = 65_534;
 
 #[test]
@@ -119,7 +119,8 @@ async fn a_second_name_of_a_database_is_refused() {
     assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
 }
 
-/// The binary, run by a user who owns nothing.
+/// Runs the binary without root's rights: as `nobody`, who owns no file, if the test runs as root. Asserts exit code 1
+/// and returns stderr.
 pub fn as_nobody(place: &Workplace, arguments: &[&str]) -> String {
     let binary = place.path().join("chatserver");
     if !binary.exists() {
@@ -162,7 +163,7 @@ fn files_and_folders_that_the_user_may_not_use_are_told_so() {
     let error = as_nobody(&place, &serve);
     assert!(error.contains("shut/new.db") && error.contains("its folder"), "{error}");
 
-    // A file that may be written in a folder that may not: SQLite has no place for its log.
+    // The file is writable but its folder is not, so SQLite cannot create its log.
     mode(&shut, 0o755);
     mode(&database, 0o600);
     fs::copy(&database, shut.join("old.db")).unwrap();

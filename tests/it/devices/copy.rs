@@ -1,4 +1,4 @@
-//! What a device remembers.
+//! The local state of a device.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use chatserver::domain::UserId;
 use serde_json::{Value, json};
 
-/// A conversation as a device remembers it.
+/// A device's copy of a conversation.
 #[derive(Default)]
 pub struct Conversation {
     object: Value,
     messages: Vec<Value>,
     reports: Vec<Value>,
-    /// Messages sent from here that were not downloaded yet: others may stand before them.
+    /// Messages sent from this device and not yet downloaded. Messages of others may precede them.
     sent: Vec<Value>,
 }
 
@@ -25,7 +25,7 @@ impl Conversation {
         Self { object, ..Self::default() }
     }
 
-    /// The conversation object has become this one.
+    /// Replaces the conversation object. A new instance discards all messages and reports.
     pub fn becomes(&mut self, object: Value) {
         assert!(object.is_object(), "{object}");
         if object["instance"] != self.object["instance"] {
@@ -34,7 +34,7 @@ impl Conversation {
         self.object = object;
     }
 
-    /// What to ask for to go on from here.
+    /// Returns the fields of a download that continues where this copy ends.
     pub fn cursor(&self) -> Value {
         let last = |entries: &[Value]| entries.last().map_or("", id).to_owned();
         json!({
@@ -45,7 +45,7 @@ impl Conversation {
         })
     }
 
-    /// Takes in a page that goes on from here, and says whether there is more.
+    /// Appends a page and returns whether there is more.
     pub fn takes(&mut self, page: &Value) -> bool {
         extend(&mut self.messages, &page["messages"]);
         extend(&mut self.reports, &page["reports"]);
@@ -53,7 +53,7 @@ impl Conversation {
         page.get("more").is_some()
     }
 
-    /// A message that was sent from here is stored.
+    /// Records that a message sent from this device is stored.
     pub fn has_sent(&mut self, message: Value, second: i64) {
         self.object["lastmessageid"] = message["ID"].clone();
         self.object["lastaccess"] = json!(second);
@@ -64,14 +64,15 @@ impl Conversation {
         &self.object["instance"]
     }
 
-    /// The IDs of all messages.
+    /// Returns the IDs of all messages.
     pub fn message_ids(&self) -> Vec<String> {
         self.messages.iter().chain(&self.sent).map(|message| id(message).to_owned()).collect()
     }
 
-    /// What the device shows, but for the one thing that a user is not told of: the receipts that the server
-    /// makes for what the user has downloaded are hinted to the sender alone (docs/protocol.md#viewed-and-delivered), so the user's own
-    /// `delivered` reports, and a `lastreportid` that may name one of them, come with the next download only.
+    /// Returns what the device shows, without what no notification tells the user. Only the sender is notified
+    /// of the receipts that the server makes for a user's downloads (docs/protocol.md#viewed-and-delivered).
+    /// The user's own `delivered` reports, and a `lastreportid` that may name one of them, arrive with the next
+    /// download only.
     fn shows(&self, user: UserId) -> Value {
         let mut object = self.object.clone();
         object.as_object_mut().unwrap().shift_remove("lastreportid");
@@ -83,7 +84,7 @@ impl Conversation {
     }
 }
 
-/// Goes on with a page that begins with the last entry, if there is one.
+/// Appends a page. It must begin with the last known entry, if there is one.
 fn extend(entries: &mut Vec<Value>, page: &Value) {
     let mut page = page.as_array().unwrap().as_slice();
     if let Some(last) = entries.last() {
@@ -93,26 +94,26 @@ fn extend(entries: &mut Vec<Value>, page: &Value) {
     entries.extend_from_slice(page);
 }
 
-/// All that a device remembers.
+/// Everything that a device remembers.
 #[derive(Default)]
 pub struct Copy {
     pub conversations: BTreeMap<String, Conversation>,
-    /// Nick and entry of each friend.
+    /// Nick and availability entry by friend id.
     pub friends: BTreeMap<String, Value>,
-    /// Who has asked for friendship, and who was asked.
+    /// Incoming and outgoing friend requests.
     pub requests: Value,
     pub blocked: Value,
 }
 
 impl Copy {
-    /// The ids of the conversations in the order of the list.
+    /// Returns the conversation ids in list order, the latest access first.
     pub fn order(&self) -> Vec<&String> {
         let mut ids: Vec<_> = self.conversations.keys().collect();
         ids.sort_by_key(|id| Reverse(self.conversations[*id].object["lastaccess"].as_i64()));
         ids
     }
 
-    /// What the device shows.
+    /// Returns what the device shows.
     pub fn shows(&self, user: UserId) -> Value {
         let conversations: Vec<_> =
             self.order().into_iter().map(|id| self.conversations[id].shows(user)).collect();

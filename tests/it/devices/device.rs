@@ -1,4 +1,4 @@
-//! A device: it changes things, and takes in what others have changed.
+//! A device: it makes changes and takes in those of others.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::{Act, Setting};
 use crate::ears::{Ear, Told};
 use crate::world::{Answer, Person, message};
 
-/// How long to listen for a notification that need not come.
+/// How long to listen for a notification that may not come.
 const A_MOMENT: Duration = Duration::from_millis(20);
 
-/// How a device learns what is new.
+/// How a device catches up.
 #[derive(Clone, Copy, Debug)]
 pub enum Habit {
     Acknowledges,
@@ -26,7 +26,7 @@ pub enum Habit {
 pub struct Device {
     pub person: Person,
     copy: Copy,
-    /// Of the newest notification that was taken in.
+    /// Sequence of the newest notification taken in.
     sequence: u64,
     ear: Option<Ear>,
 }
@@ -81,7 +81,7 @@ impl Device {
         }
     }
 
-    /// What names a conversation of this copy, if it has any.
+    /// Returns the fields that name a conversation of this copy, or `None` if it has none.
     fn fields(&self, which: Index) -> Option<Value> {
         let ids: Vec<_> = self.copy.conversations.keys().collect();
         (!ids.is_empty()).then(|| self.fields_of(which.get::<&String>(&ids)))
@@ -95,7 +95,7 @@ impl Device {
         self.copy.conversations.get_mut(fields["conversationid"].as_str().unwrap()).unwrap()
     }
 
-    /// Takes in what a change, or its refusal, says of the conversation.
+    /// Takes in the conversation object of an answer or of its refusal.
     fn is_answered(&mut self, fields: &Value, answer: &Answer) {
         match answer.status.as_u16() {
             200 => self.conversation(fields).becomes(answer.ok()["conversation"].clone()),
@@ -107,7 +107,7 @@ impl Device {
         }
     }
 
-    /// Says something in every conversation.
+    /// Sends a message in every conversation.
     pub async fn sends_everywhere(&mut self) {
         let ids: Vec<_> = self.copy.conversations.keys().cloned().collect();
         for id in ids {
@@ -143,7 +143,7 @@ impl Device {
         self.is_answered(&fields, &answer);
     }
 
-    /// Reports some messages. The answer does not show the reports, so they are downloaded.
+    /// Reports some messages, then downloads, because the answer does not contain the reports.
     async fn reports(&mut self, which: Index, report: ReportType, messages: &[Index]) {
         let Some(mut fields) = self.fields(which) else { return };
         let known = self.conversation(&fields).message_ids();
@@ -164,7 +164,7 @@ impl Device {
         }
     }
 
-    /// Asks for friendship, answers, or ends it, and reads what that may have changed.
+    /// Calls an action of `chatfriends` on another user and reads what it may have changed.
     async fn approaches(&mut self, action: &str, other: &Person) {
         if self.person.user == other.user {
             return;
@@ -208,7 +208,7 @@ impl Device {
         self.sequence = self.sequence.max(told.sequence);
     }
 
-    /// Goes on in a conversation from where the copy ends.
+    /// Continues the download of a conversation from where the copy ends.
     async fn downloads(&mut self, id: &str) {
         let unknown = || Conversation::of(json!({ "id": id }));
         let copy = self.copy.conversations.entry(id.to_owned()).or_insert_with(unknown);
@@ -222,7 +222,7 @@ impl Device {
         }
     }
 
-    /// Reads what these are seen as, who may be friends.
+    /// Reads the nicks and availabilities of these users. Removes users who are not friends.
     async fn downloads_friends(&mut self, ids: &[String]) {
         let listed = self.person.prepares("chatfriends", "list", &json!({})).sent().await.ok();
         for id in ids {
@@ -237,7 +237,7 @@ impl Device {
         }
     }
 
-    /// Reads which conversations and requests there are, and who is blocked.
+    /// Reads the lists of conversations, requests and blocked users.
     async fn downloads_lists(&mut self) {
         for object in self.person.lists().await {
             let id = object["id"].as_str().unwrap().to_owned();
@@ -251,7 +251,7 @@ impl Device {
         self.copy.blocked = blocklist.sent().await.ok()["blockedusers"].clone();
     }
 
-    /// Takes in the next notification that comes soon, if one does, and says so.
+    /// Takes in a notification if one arrives soon. Returns whether one did.
     async fn hears(&mut self, acknowledges: bool) -> bool {
         let Some(ear) = &mut self.ear else { return false };
         let Ok(heard) = timeout(A_MOMENT, ear.is_told()).await else {
@@ -274,7 +274,7 @@ impl Device {
         self.ear.take()
     }
 
-    /// Takes in all that is new.
+    /// Takes in everything new.
     pub async fn catches_up(&mut self, habit: Habit) {
         match habit {
             Habit::Acknowledges => loop {
@@ -300,12 +300,12 @@ impl Device {
         }
     }
 
-    /// What the copy holds.
+    /// Returns what the copy holds.
     pub fn shows(&self) -> Value {
         self.copy.shows(self.person.user)
     }
 
-    /// What a fresh download holds.
+    /// Returns what a fresh download holds.
     pub async fn downloads_everything(&self) -> Value {
         let mut fresh = Self::of(self.person.clone());
         fresh.downloads_lists().await;

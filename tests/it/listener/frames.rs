@@ -1,4 +1,4 @@
-//! What is on the wire: frames that are right, frames that are not, and clients that do not read.
+//! WebSocket frames: valid ones, malformed ones, and clients that do not read.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::binary::Workplace;
 use crate::ears::Told;
 use crate::world::{PATIENCE, World, until};
 
-/// More than all buffers between a client and the server hold.
+/// More bytes than all buffers between a client and the server hold.
 const FLOOD: usize = 100 << 20;
 
-/// The most bytes of a frame.
+/// Maximum size of a message from a client, in bytes.
 const FRAME_BYTES: usize = 4096;
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_message_may_come_in_fragments_with_pings_between_them() {
         frame(CONTINUED, b""),
         frame(FINAL | CONTINUED, tail),
     ];
-    // Not even the fragments come in one piece.
+    // Sends byte by byte, so that the fragments arrive split as well.
     for byte in bytes.concat() {
         raw.sends(&[byte]).await;
     }
@@ -124,7 +124,7 @@ async fn a_client_that_shows_no_sign_of_life_is_let_go() {
     for number in 0..100 {
         alice.sends(&format!("{number} {}", "x".repeat(10_000))).await;
     }
-    // It read nothing so far, and finds what was sent before it was given up.
+    // The client has read nothing so far. It still finds what the server sent before it gave up.
     let mut pings = 0;
     let told = Told::read(&dead.hears().await);
     assert_eq!(told.conversations, [bob.conversation.as_str()]);
@@ -187,11 +187,11 @@ async fn a_client_that_asks_and_never_reads_fills_no_memory() {
     let grown = most - before;
     assert!(grown < 16 << 20, "{grown} bytes");
     until("it is let go", async || is_let_go()).await;
-    // The other one is read at a pace, and gives way to an honest client of its station.
+    // The subscribed client is throttled, not disconnected. A new connection of its station replaces it.
     let mut listening = bob.listens().await;
     assert_eq!(listening.takes().await.conversations, [bob.conversation.as_str()]);
 
-    // Nor does such a client delay the end.
+    // Such a client does not delay the shutdown either.
     let mut deaf = Raw::listens(&bob).await;
     deaf.floods(&ping, FLOOD, Duration::from_secs(1)).await;
     let signalled = tokio::time::Instant::now();

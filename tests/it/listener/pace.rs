@@ -1,4 +1,4 @@
-//! Clients that send more than there is to say: they are read at a pace, and are told what is new meanwhile.
+//! Clients that send too much: reads from them are rate-limited, and events still reach them meanwhile.
 
 use serde_json::{Value, json};
 
@@ -6,11 +6,11 @@ use super::raw::{CONTINUED, FINAL, PING, PONG, Raw, TEXT, frame};
 use crate::ears::Ear;
 use crate::world::{Person, World};
 
-/// Frames that take half a minute to be read at a hundred a second.
+/// Number of frames that takes 30 s to read at 100 frames/s.
 const FRAMES: usize = 3000;
 
-/// What a client hears between its flood and the second event: the next one comes at least a second after the first, which
-/// is not acknowledged.
+/// Returns the frames that a client receives between its flood and the second event. The second event comes at least 1
+/// s after the first, which is not acknowledged.
 async fn heard_before_two_events(alice: &Person, bob: &Person, flood: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut raw = Raw::listens(bob).await;
     raw.hears().await;
@@ -41,7 +41,7 @@ async fn frames_are_read_at_a_pace_and_events_do_not_wait_for_them() {
     ] {
         let heard = heard_before_two_events(&alice, &bob, &flood.repeat(FRAMES)).await;
         assert!(heard.iter().all(|frame| *frame == answer));
-        // As many as are saved up, and then a hundred in each second.
+        // The server reads a burst of 200 frames and then 100 per second.
         assert!((200..FRAMES).contains(&heard.len()), "{}", heard.len());
     }
 }
@@ -62,7 +62,7 @@ async fn fragments_without_content_are_read_at_a_pace() {
         alice.sends(text).await;
         assert_eq!(raw.hears().await["event"], "notification");
     }
-    // It was slowed down, not cut off.
+    // The connection was slowed down, not closed.
     while raw.hears().await != json!({ "event": "pong" }) {}
 }
 
@@ -77,7 +77,7 @@ async fn a_ping_in_text_is_answered() {
     }
     alice.sends("hi").await;
     assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
-    // It is no way to subscribe.
+    // A ping does not subscribe.
     let mut first = Ear::opens(world.address).await;
     first.says(&json!({ "action": "ping" })).await;
     first.is_refused("unknown_action").await;

@@ -1,4 +1,4 @@
-//! The server as a process: what commands beside it change, what its log says, and how it ends.
+//! Listeners of a server process: changes by commands, log lines, and shutdown.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::binary::{Workplace, free_address};
 use crate::ears::Ear;
 use crate::world::until;
 
-/// How long a change of another process may take to be noticed (docs/protocol.md#staying).
+/// Time within which the server notices a change by another process (docs/protocol.md#staying).
 const NOTICED: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn whom_a_command_locks_out_is_let_go() {
     place.tells(&["user", "rotate-key", &alice.email]);
     is_let_go(&mut alices).await;
     is_let_go(&mut laptops).await;
-    // The old key may pass for a while longer, but is told nothing.
+    // The old key may still be accepted for a while. The listener is then closed before it is notified of anything.
     until("the old key is refused", async || {
         let mut ear = Ear::opens(server.address).await;
         ear.says(&alice.subscription()).await;
@@ -155,7 +155,7 @@ async fn listeners_hear_of_the_end_and_do_not_delay_it() {
     }
     assert_eq!(last, Some((FINAL | CLOSE, 1001)));
 
-    // What was not acknowledged is told after the restart.
+    // Unacknowledged changes are notified after the restart.
     let again = place.starts_at(server.address, &["serve"], &[]).await;
     assert_eq!(bob.listens().await.takes().await.conversations, [bob.conversation.as_str()]);
     assert!(alice.listens().await.takes().await.conversations.is_empty());

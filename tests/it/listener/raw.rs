@@ -1,4 +1,4 @@
-//! A client that sends whatever bytes a test wants, and reads or does not.
+//! A WebSocket client that sends arbitrary bytes, and reads or does not.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub const CLOSE: u8 = 0x8;
 pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xA;
 
-/// A frame as a client must send it: masked, though with zeros.
+/// Returns a masked frame, as clients must send it. The mask is all zeros.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = unmasked(first, payload);
     frame[1] |= 0x80;
@@ -27,7 +27,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame as a server sends it.
+/// Returns an unmasked frame, as servers send it.
 pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match u16::try_from(payload.len()) {
@@ -45,7 +45,7 @@ pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A connection that is a WebSocket.
+/// A TCP connection after the WebSocket handshake.
 pub struct Raw(pub TcpStream);
 
 impl Raw {
@@ -62,7 +62,7 @@ impl Raw {
         Self(stream)
     }
 
-    /// Listens for this person's station.
+    /// Opens a connection and subscribes as this person's station.
     pub async fn listens(person: &Person) -> Self {
         let mut raw = Self::opens(person.address()).await;
         let subscription = person.subscription().to_string();
@@ -75,8 +75,8 @@ impl Raw {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// Sends the same bytes over and over, without reading, until so many are sent, the connection has ended or
-    /// nobody has taken any for this time.
+    /// Sends the same bytes repeatedly without reading. Ends once `most` bytes are sent, the connection has ended, or a
+    /// write of 1,000 repetitions takes longer than `patience`.
     pub async fn floods(&mut self, bytes: &[u8], most: usize, patience: Duration) {
         let many = bytes.repeat(1000);
         for _ in 0..most / many.len() {
@@ -86,7 +86,7 @@ impl Raw {
         }
     }
 
-    /// The first byte and the payload of the next frame, or `None` at the end of the connection.
+    /// Returns the first byte and the payload of the next frame, or `None` at the end of the connection.
     pub async fn receives(&mut self) -> Option<(u8, Vec<u8>)> {
         timeout(PATIENCE, self.frame()).await.expect("a frame in time")
     }
@@ -103,7 +103,7 @@ impl Raw {
         Some((first, payload))
     }
 
-    /// The next frame of text.
+    /// Returns the next text frame and skips others.
     pub async fn hears(&mut self) -> Value {
         loop {
             let (first, payload) = self.receives().await.expect("the connection goes on");
@@ -113,8 +113,8 @@ impl Raw {
         }
     }
 
-    /// The code and the reason of the close frame that comes next, whatever comes before; then the connection
-    /// must end in order.
+    /// Returns the code and the reason of the close frame, and skips frames before it. Asserts that the connection then
+    /// ends in order.
     pub async fn is_closed(&mut self) -> (u16, String) {
         let (code, reason) = loop {
             let (first, payload) = self.receives().await.expect("a close frame");

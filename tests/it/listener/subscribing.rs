@@ -1,4 +1,4 @@
-//! The first frame: who may listen, and what everybody else is told.
+//! The first frame of a listener: who may subscribe, and how everyone else is refused.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::ears::Ear;
 use crate::world::{Answer, World, until};
 
-/// What a first frame is answered: the envelope and the close frame, as they come.
+/// Returns the answer to a first frame: the envelope and the close frame, as they arrive.
 async fn answer_to(world: &World, frame: &Value) -> Vec<Message> {
     let mut ear = Ear::opens(world.address).await;
     ear.says(frame).await;
@@ -21,7 +21,7 @@ async fn answer_to(world: &World, frame: &Value) -> Vec<Message> {
     answer
 }
 
-/// Says something else as the first frame, and is refused with this code.
+/// Sends an invalid first frame and asserts that it is refused with this code.
 async fn is_refused(world: &World, frame: &str, code: &str) -> Value {
     let mut ear = Ear::opens(world.address).await;
     ear.0.send(Message::text(frame)).await.unwrap();
@@ -91,7 +91,7 @@ async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
     for other in [&ghost, &eve, &stolen] {
         assert_eq!(answer_to(&world, &other.subscription()).await, refused);
     }
-    // The right user's signature, over something else.
+    // A signature by the right user, but over another station or timestamp.
     let elsewhere = bob.elsewhere();
     let mut moved = bob.subscription();
     moved["stationid"] = json!(elsewhere.station.as_str());
@@ -103,13 +103,13 @@ async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
     let newer = bob.subscription();
     later["signature"] = newer["signature"].clone();
     assert_eq!(answer_to(&world, &later).await, refused);
-    // None of them has pushed the listener aside, or is told anything.
+    // None of these attempts replaced the listener, or was notified of anything.
     listening.hears_nothing().await;
     alice.sends("for Bob").await;
     assert_eq!(listening.takes().await.conversations, [bob.conversation.as_str()]);
 }
 
-/// Says this as the first frame, which is answered OK.
+/// Sends the first frame and asserts that it is accepted.
 async fn subscribes(world: &World, frame: &Value) -> Ear {
     let mut ear = Ear::opens(world.address).await;
     ear.says(frame).await;
@@ -130,11 +130,11 @@ async fn a_subscription_is_accepted_once() {
             world.clock.advances(advance);
             is_refused(&world, &captured.to_string(), "replayed").await;
         }
-        // The repeats have taken nothing over.
+        // The replays did not replace the listener.
         alice.sends("for Bob").await;
         assert_eq!(ear.is_told().await.conversations, [bob.conversation.as_str()]);
     }
-    // Another nonce is another frame, within the same second.
+    // Frames with different nonces are different subscriptions, even within the same second.
     let frames = [bob.subscription_without_nonce(), bob.subscription(), bob.subscription()];
     for frame in &frames {
         subscribes(&world, frame).await;
@@ -172,7 +172,7 @@ async fn a_nonce_is_signed_and_has_a_form() {
     let mut added = bob.subscription_without_nonce();
     added["nonce"] = json!("another");
     is_refused(&world, &added.to_string(), "invalid_signature").await;
-    // As with every optional string, these are none.
+    // An empty string counts as absent, as with every optional string.
     added["nonce"] = json!("");
     subscribes(&world, &added).await;
 }
@@ -245,7 +245,7 @@ async fn a_user_has_a_bounded_number_of_listeners() {
     let mut second = phone.listens().await;
     let laptop = bob.elsewhere();
     is_refused(&world, &laptop.subscription().to_string(), "rate_limited").await;
-    // A newer connection of a station takes no further place, and others have theirs.
+    // A newer connection of a station takes its slot over. Other users have slots of their own.
     let mut third = phone.listens().await;
     assert_eq!(second.is_closed().await, Some(4001));
     alice.listens().await;
@@ -261,7 +261,7 @@ async fn a_user_has_a_bounded_number_of_listeners() {
     .await;
 }
 
-/// Opens a WebSocket, or tells the refusal.
+/// Opens a WebSocket, or returns the refusal.
 async fn opens(world: &World, path: &str, headers: &[(&'static str, &str)]) -> Result<Ear, Answer> {
     match Ear::tries(world.address, path, headers).await {
         Ok((ear, _)) => Ok(ear),
@@ -280,17 +280,17 @@ async fn there_is_a_bounded_number_of_sockets_that_have_not_subscribed() {
     let (alice, bob) = world.alice_and_bob().await;
     let _alices = alice.listens().await;
     let bobs = bob.listens().await;
-    // Listeners take no room of those that have not subscribed.
+    // Subscribed listeners do not count against the bound on unsubscribed sockets.
     let silent = Ear::opens(world.address).await;
     let mut waiting = Ear::opens(world.address).await;
     let crowded = opens(&world, "/ws", &[]).await.err().unwrap();
     crowded.refused(503, "unavailable");
     assert_eq!(crowded.headers["retry-after"], "1");
-    // What is no listener is served.
+    // Ordinary requests are still served.
     alice.sends("hi").await;
     drop(silent);
     until("there is room", async || opens(&world, "/ws", &[]).await.is_ok()).await;
-    // Nor do those that have not subscribed take room of listeners.
+    // Unsubscribed sockets do not count against the bound on listeners either.
     drop(bobs);
     let phone = bob.elsewhere();
     until("a listener's place is free", async || {

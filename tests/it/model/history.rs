@@ -1,4 +1,4 @@
-//! The model: what the protocol says of conversations, in the simplest form.
+//! The model: the rules of the protocol for conversations, in the simplest form.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 use super::{Ask, Look, Resolved, START, Said, Server, Shown, TALKS, When};
 
-/// An instance that no conversation has: the server makes them at random.
+/// An instance that no conversation has, because the server generates them at random.
 const NEVER: &str = "0000000000";
 
-/// When signatures expire that have this number, in seconds since the start.
+/// Returns when signatures with this number expire, in seconds since the start.
 pub fn expiry(number: usize) -> i64 {
     20 * i64::try_from(number).unwrap()
 }
 
-/// The date of a second of the history.
+/// Returns the date this many seconds after the start.
 pub fn date(second: i64) -> Timestamp {
     Timestamp::from_unix(Timestamp::parse(START).unwrap().unix() + second).unwrap()
 }
 
-/// The ID with this number: a UUID, one that differs from it in case alone, or none.
+/// Returns the message ID with this number: a UUID, a UUID that differs from it in case only, or another text.
 pub fn message_id(number: usize) -> MessageId {
     let id = match number % 3 {
         0 => format!("m-{number}"),
@@ -31,7 +31,7 @@ pub fn message_id(number: usize) -> MessageId {
     MessageId::parse(&id).unwrap()
 }
 
-/// A version of the message with this ID: each differs from the first in one field.
+/// Returns a version of the message with this ID. Versions 1 to 4 each differ from version 0 in one field.
 pub fn message(id: usize, version: usize) -> Message {
     let mut message = Message {
         id: message_id(id),
@@ -50,7 +50,7 @@ pub fn message(id: usize, version: usize) -> Message {
     message
 }
 
-/// The message as the protocol writes it.
+/// Returns the message as the protocol writes it.
 pub fn written(message: &Message) -> Value {
     json!({
         "ID": message.id.as_str(), "Type": message.kind, "Created": message.created.to_string(),
@@ -58,7 +58,7 @@ pub fn written(message: &Message) -> Value {
     })
 }
 
-/// A message in its place.
+/// A stored message.
 struct Kept {
     sender: usize,
     message: Message,
@@ -68,10 +68,10 @@ struct Kept {
 pub struct Talk {
     people: [usize; 2],
     pub friends: bool,
-    /// From the first to the current one.
+    /// Instances from the first to the current one.
     instances: Vec<String>,
     messages: Vec<Kept>,
-    /// What each of the two sees, but for what they share.
+    /// The conversation object of each participant, without the fields that both share.
     views: [Value; 2],
     last_access: i64,
 }
@@ -86,7 +86,7 @@ impl Talk {
         self.instances.last().unwrap()
     }
 
-    /// The name of an instance.
+    /// Resolves an instance to its name.
     pub fn instance(&self, when: &When) -> String {
         match when {
             When::Now => self.current().to_owned(),
@@ -95,12 +95,12 @@ impl Talk {
         }
     }
 
-    /// Which of the two somebody is.
+    /// Returns the index of a person among the two participants.
     fn seat(&self, by: usize) -> Option<usize> {
         self.people.iter().position(|person| *person == by)
     }
 
-    /// The conversation object, if it is somebody's.
+    /// Returns the conversation object as a participant sees it, or `None` for others.
     fn seen(&self, by: usize) -> Option<Value> {
         let mut seen = self.views[self.seat(by)?].clone();
         let last = self.messages.last().map_or("", |last| last.message.id.as_str());
@@ -129,7 +129,7 @@ impl Talk {
         Said::Stored
     }
 
-    /// `next` is the instance that the server has made, if it has cleared.
+    /// Clears the conversation. `next` is the instance that the server generated, if it has cleared.
     fn clear(&mut self, by: usize, instance: &str, next: Option<&str>) -> Said {
         if self.seat(by).is_none() {
             return Said::NotFound;
@@ -175,7 +175,7 @@ impl Talk {
         Said::Changed(self.seen(by).unwrap())
     }
 
-    /// The bytes of so many entries that are next to the cursor.
+    /// Returns the size in bytes of this many entries next to the cursor.
     pub fn bytes(&self, look: &Look, entries: usize) -> i64 {
         let unbounded = Look { bytes: u32::MAX, messages: u32::MAX, ..look.clone() };
         let Shown::Page { mut messages, .. } = self.page(&unbounded) else {
@@ -202,7 +202,7 @@ impl Talk {
             }
         };
         let mut entries: Vec<_> = side.iter().map(|kept| written(&kept.message)).collect();
-        // The bytes count from the cursor on, in either direction.
+        // Bytes are counted from the cursor on, in both directions.
         if look.limit.is_some() {
             entries.reverse();
         }
@@ -213,7 +213,7 @@ impl Talk {
             bytes <= look.bytes as usize
         };
         let fitting = entries.iter().map(fits).take_while(|fits| *fits).count();
-        // Whoever goes on from the last entry of a page must get further.
+        // A page that continues from a known entry repeats it, so a second entry is needed for progress.
         let least = if look.limit.is_none() && known.is_some() { 2 } else { 1 };
         entries.truncate(fitting.max(least).min(most as usize));
         let more = entries.len() < wanted;
@@ -226,11 +226,11 @@ impl Talk {
 
 pub struct History {
     pub talks: [Talk; 2],
-    /// The time, in seconds since the start.
+    /// Current time, in seconds since the start.
     pub second: i64,
-    /// What was carried out, by whom and with which signature; and until when that is known.
+    /// Expiry of each change that was made, by user and signature.
     replays: HashMap<(usize, String), i64>,
-    /// Generations with messages that a clear has ended.
+    /// Number of cleared generations with messages that are not purged yet.
     to_purge: usize,
 }
 
@@ -240,7 +240,7 @@ impl History {
         Self { talks, second: 0, replays: HashMap::new(), to_purge: 0 }
     }
 
-    /// Takes over what the server makes at random: secrets, names and first instances.
+    /// Copies what the server generates at random: secrets, names and first instances.
     pub fn learns<S: Server>(&mut self, server: &S, by: usize, listed: &[Value]) {
         for (of, talk) in self.talks.iter_mut().enumerate() {
             let id = server.conversation(of);
@@ -253,7 +253,7 @@ impl History {
         }
     }
 
-    /// Asks the server for these changes, and judges what it says.
+    /// Requests these changes from the server and asserts that the outcomes match the model.
     pub async fn is_asked<S: Server>(&mut self, server: &S, asks: Vec<Ask>) {
         let named = |ask: Ask| {
             let instance = match &ask {
@@ -269,7 +269,7 @@ impl History {
         assert_eq!(said.len(), asks.len());
         for (asked, said) in asks.iter().zip(said) {
             let expected = match (self.answer(server, asked, &said), &said) {
-                // The store leaves it to its callers to show the conversation.
+                // The store does not return the conversation here. Its callers add it.
                 (Said::InstanceChanged(_), Said::InstanceChanged(None))
                 | (Said::Replayed(_), Said::Replayed(None))
                     if S::AT_ONCE =>
@@ -325,7 +325,7 @@ impl History {
         talk.page(look)
     }
 
-    /// The conversations of somebody, in their order.
+    /// Returns the conversations of a person in list order: most recent access first, then by ID.
     pub fn lists(&self, by: usize) -> Vec<Value> {
         let mut all: Vec<_> = self.talks.iter().filter_map(|talk| talk.seen(by)).collect();
         let key = |seen: &Value| {
@@ -336,14 +336,14 @@ impl History {
         all
     }
 
-    /// One step of the purge; whether there was anything to do.
+    /// Purges one generation and returns whether there was one.
     pub fn purges(&mut self) -> bool {
         let any = self.to_purge > 0;
         self.to_purge -= usize::from(any);
         any
     }
 
-    /// Forgets signatures that have expired; whether there were any.
+    /// Removes expired replays and returns whether there were any.
     pub fn expires(&mut self) -> bool {
         let before = self.replays.len();
         self.replays.retain(|_, expiry| *expiry >= self.second);

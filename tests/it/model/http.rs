@@ -1,4 +1,4 @@
-//! The whole server, as its clients see it.
+//! The whole server, tested over HTTP.
 
 use chatserver::domain::Property;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::history::{date, message, message_id, written};
 use super::{Ask, Look, NICKS, Resolved, START, Said, Server, Shown, TALKS};
 use crate::world::{Answer, Person, Prepared, World};
 
-/// The bounds of a page, which are settings.
+/// Bounds of a page, which are settings: `MESSAGES` entries and `BYTES` bytes.
 const MESSAGES: u32 = 3;
 const BYTES: u32 = 1024;
 
@@ -18,7 +18,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// The same words at any time: sent again, they are a replay.
+    /// Prepares a property change with a fixed timestamp and nonce. Sent again, it is a replay.
     fn set(&self, by: usize, of: usize, property: &Property, number: usize) -> Prepared {
         let mut fields = json!({
             "conversationid": self.conversations[of], "timestamp": START, "nonce": number,
@@ -49,7 +49,7 @@ impl Served {
                 let fields = json!({
                     "conversationid": self.conversations[*to],
                     "instance": asked.instance,
-                    // As documented, and as it is accepted too.
+                    // Alternates between the documented form, a string, and an object, which is accepted too.
                     "message": if id % 2 == 0 { json!(written.to_string()) } else { written.clone() },
                 });
                 let answer = self.people[*by].asks("add", fields).await;
@@ -97,7 +97,7 @@ fn understood(answer: &Answer) -> Said {
     }
 }
 
-/// A conversation without what changes by and by.
+/// Blanks the newest report, which changes in the background.
 fn without_report(mut conversation: Value) -> Value {
     conversation["lastreportid"] = json!("");
     conversation
@@ -160,12 +160,12 @@ impl Server for Served {
         if let Some(limit) = look.limit {
             fields["limit"] = json!(limit);
         }
-        // An empty cursor may be said in two ways.
+        // An absent ID is sent as an empty string, an absent date as null.
         let id = look.id.map(|id| message_id(id).to_string());
         fields[format!("{side}messageid")] = json!(id.unwrap_or_default());
         fields[format!("{side}messagedate")] =
             json!(look.date.map(|second| date(second).to_string()));
-        // Reports are made by and by; this cursor leaves them out of the page.
+        // Reports are made in the background. This cursor excludes them from the page.
         let no_reports =
             if side == "first" { "9999-01-01 00:00:00" } else { "0001-01-01 00:00:00" };
         fields[format!("{side}reportdate")] = json!(no_reports);
@@ -221,7 +221,7 @@ impl Server for Served {
 }
 
 impl Person {
-    /// The ids of this person's friends.
+    /// Returns the IDs of this person's friends.
     async fn asks_friends(&self) -> Vec<String> {
         let listed = self.prepares("chatfriends", "list", &json!({})).sent().await.ok();
         listed["friends"].as_object().unwrap().keys().cloned().collect()

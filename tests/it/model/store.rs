@@ -1,4 +1,4 @@
-//! The store alone, which can be told more of its business than a client can see.
+//! The store without a server, which allows more than clients can do over HTTP.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -23,7 +23,7 @@ use super::{Ask, Look, NICKS, Resolved, Said, Server, Shown, TALKS};
 use crate::message_ids::all_are_kept;
 use crate::world::ready_made_keys;
 
-/// A store without a server around it, so that nothing happens by itself.
+/// A store without a server around it, so that nothing runs in the background.
 pub struct Direct {
     store: Store,
     url: String,
@@ -36,7 +36,7 @@ fn email(by: usize) -> String {
     format!("{}@example.com", NICKS[by].to_lowercase())
 }
 
-/// Objects that the store has written with commas between them.
+/// Parses objects that the store has written with commas between them.
 pub fn objects(written: &WireText) -> Vec<Value> {
     serde_json::from_slice(&[b"[", written.as_slice(), b"]"].concat()).unwrap()
 }
@@ -144,7 +144,7 @@ impl Server for Direct {
     }
 
     fn signature(&self, by: usize, _of: usize, _property: &Property, number: usize) -> String {
-        // Of two users no signatures are the same: each signs with a key of its own.
+        // Users sign with their own keys, so their signatures never coincide.
         format!("{by:032x}{number:032x}")
     }
 
@@ -157,7 +157,7 @@ impl Server for Direct {
     }
 
     async fn asked(&self, asks: &[Resolved]) -> Vec<Said> {
-        // They are queued in this order before the writer gets to the first.
+        // All changes are queued in this order before the writer takes the first.
         join_all(asks.iter().map(|asked| self.asked_one(asked))).await
     }
 

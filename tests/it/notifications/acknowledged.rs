@@ -1,4 +1,4 @@
-//! Acknowledged delivery: what is told comes again until the client says that it has it.
+//! Acknowledged delivery: a notification is repeated until the client acknowledges it.
 
 use chatserver::domain::{Email, Parse as _, StationId, Timestamp, UserId};
 use chatserver::notifications::Sequence;
@@ -27,7 +27,7 @@ async fn what_is_told_comes_again_until_it_is_acknowledged() {
     let two = bob.polls(first.sequence).await;
     assert_eq!(unnumbered(two.clone()), of(&[alice, carol]));
     assert!(two.sequence > one.sequence);
-    // An older acknowledgement reaches as far as its number.
+    // An older acknowledgement covers changes up to its number.
     let rest = bob.polls(one.sequence).await;
     assert_eq!(rest, Told { sequence: two.sequence, ..of(&[carol]) });
     assert_eq!(bob.polls(first.sequence).await, rest, "and is not taken back");
@@ -117,7 +117,7 @@ fn sequence_numbers_stay_below_2_to_the_53rd() {
             assert_eq!(said.number(&first, user, station), Some(number));
             assert_eq!(said.number(&second, user, station), None, "it was sent in another epoch");
         }
-        // Beyond them a client is told again and again, and loses nothing.
+        // Beyond this bound a client is notified again and again, and loses nothing.
         for number in [9_007_199_253, i64::MAX] {
             let sent = Sequence::of(&first, number, user, station);
             assert!(sent.get() < 1 << 53, "{sent:?}");
@@ -192,7 +192,7 @@ async fn numbers_never_fall() {
         if round == 1 {
             bob.polls(told.sequence).await;
         }
-        // What listens must end before the server does.
+        // A listener must end before the server does.
         drop(ear);
         world = world.restarts(&[]).await;
         (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
@@ -225,7 +225,8 @@ async fn positions_survive_a_restart() {
         Told { conversations: vec![alice.to_owned()], ..everybody.clone() }
     );
     assert_eq!(bob.is_notified().await, nothing());
-    // Acknowledged across the restart. Each friend is named once, until that is acknowledged too.
+    // The acknowledgement counts across the restart. After a restart each friend is named once, until that is
+    // acknowledged too.
     let after = elsewhere.polls(one.sequence).await;
     assert_eq!(unnumbered(after.clone()), everybody);
     assert_eq!(elsewhere.polls(one.sequence).await, after);

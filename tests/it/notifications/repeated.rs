@@ -1,4 +1,4 @@
-//! A poll that is sent again, byte for byte, is answered and takes nothing.
+//! Replayed polls: they are answered, but do not advance the cursor.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ async fn the_bytes_of_a_poll_move_the_position_once() {
         assert_eq!(told_by(&poll()).await.conversations, here, "nobody has taken it");
         assert_eq!(told_by(captured).await, nothing());
     }
-    // Nor does one that is older than the newest.
+    // An older poll that arrives after a newer one does not advance the cursor either.
     let older = poll();
     world.clock.advances(1);
     assert_eq!(told_by(&poll()).await, nothing());
@@ -51,7 +51,7 @@ async fn nor_do_they_after_a_restart() {
     assert_eq!(told_by(&unsigned).await.conversations, here);
     let empty = poll();
     assert_eq!(told_by(&empty).await, nothing());
-    // The clock of another device is ahead.
+    // The clock of another device is 200 s ahead.
     let tablet = bob.elsewhere();
     tablet.is_notified().await;
     world.clock.advances(200);

@@ -1,4 +1,4 @@
-//! What readers report themselves.
+//! Reports that readers make themselves.
 
 use serde_json::{Value, json};
 use uuid::{Uuid, Variant};
@@ -16,7 +16,7 @@ async fn a_reader_reports_each_message_once() {
     bob.reports_as("delivered", &[&two]).await.ok();
     assert_eq!(alice.told().await, [delivered(&two)]);
     bob.reports_as("viewed", &[&two, &one, &two]).await.ok();
-    // What is missing comes first, and each type in the order of the messages.
+    // Missing `delivered` reports come first. Each type is in the order of the messages.
     let all = [delivered(&two), delivered(&one), viewed(&one), viewed(&two)];
     assert_eq!(alice.told().await, all);
     for action in ["viewed", "delivered"] {
@@ -72,7 +72,7 @@ async fn a_report_says_what_became_of_which_message_through_whom_and_when() {
     world.clock.shows("2024-03-08 12:00:07");
     let fields = json!({
         "conversationid": bob.conversation, "messageids": [sent],
-        // These decide nothing, whatever they are.
+        // These fields are ignored, whatever their values.
         "firstmessagedate": "yesterday", "lastmessagedate": 5,
     });
     let answer = bob.prepares("chatreports", "viewed", &fields).sent().await;
@@ -146,7 +146,7 @@ async fn a_report_is_meant_for_the_instance_that_it_names() {
     let old = bob.instance().await;
     alice.adds(&message_with_id("m-1", "before", &world.clock.date())).await.ok();
     alice.clears().await.ok();
-    // The very same ID, so that nothing but the instance tells them apart.
+    // The same ID, so that only the instance tells the messages apart.
     alice.adds(&message_with_id("m-1", "after", &world.clock.date())).await.ok();
     for (action, expected) in
         [("delivered", vec![delivered("m-1")]), ("viewed", vec![delivered("m-1"), viewed("m-1")])]
@@ -198,7 +198,7 @@ async fn the_same_bytes_again_are_a_replay() {
     again.refused(409, "replayed");
     assert_eq!(again.conversation(), bob.sees().await);
     assert_eq!(before, (alice.told().await, alice.sees().await));
-    // What was refused was not carried out, so it may be asked for again.
+    // A refused request was not carried out, so it may be repeated.
     let instance = bob.instance().await;
     let fields = json!({
         "conversationid": bob.conversation, "messageids": [sent], "instance": "0123456789",
@@ -268,7 +268,7 @@ async fn a_report_is_news_for_both_but_not_where_it_was_made() {
     let sent = alice.sends("hello").await;
     let (hers, his) = (noted(&world, &alice).await, noted(&world, &bob).await);
     bob.reports_as("viewed", &[&sent]).await.ok();
-    // One change, though two reports were made.
+    // One change, although two reports were made.
     let news = [(hers.0 + 1, 0), (his.0 + 1, station_bits(&bob))];
     assert_eq!([noted(&world, &alice).await, noted(&world, &bob).await], news);
     bob.elsewhere().reports_as("viewed", &[&sent]).await.ok();

@@ -1,4 +1,4 @@
-//! A clear takes the reports along.
+//! Clearing a conversation removes its reports.
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ async fn a_clear_takes_the_reports_of_what_it_clears() {
         {
             let late = person.does(action, json!({ "instance": old })).await;
             late.refused(409, "instance_changed");
-            // The report is not known any more, so its ID is an unknown one.
+            // The cleared report no longer exists, so its ID counts as unknown.
             let page = person.does(action, json!({ cursor: report["ID"] })).await.ok();
             assert_eq!(page["reports"], json!([]));
         }

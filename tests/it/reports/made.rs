@@ -1,4 +1,4 @@
-//! What the server reports of its own accord: that a page has brought a message.
+//! Reports that the server makes itself: messages are delivered once a page contains them.
 
 use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as _, Timestamp};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::world::{Person, Prepared, World, message_with_id, until};
 
-/// A request of this person's that has been carried out.
+/// Carries out a change and returns its request.
 async fn carried_out(person: &Person) -> Prepared {
     let fields = json!({ "conversationid": person.conversation });
     let mute = person.prepares("chatconversation", "mute", &fields);
@@ -17,7 +17,7 @@ async fn carried_out(person: &Person) -> Prepared {
     mute
 }
 
-/// All that reports leave behind.
+/// Returns everything that reports change in the database.
 async fn traces(world: &World) -> String {
     let traces = "SELECT json_array(
         (SELECT json_group_array(id) FROM reports),
@@ -50,7 +50,7 @@ async fn a_page_is_answered_first_and_reported_in_one_change() {
             assert_eq!(report["Created"], "2024-03-08 12:00:07");
             assert_eq!(report["UserID"], bob.user.as_str());
         }
-        // It is news for the sender alone.
+        // The reports are news for the sender only.
         assert_eq!(noted(&world, &alice).await, (hers.0 + 1, 0));
         assert_eq!(noted(&world, &bob).await, his);
     }
@@ -64,7 +64,7 @@ async fn what_one_has_is_not_reported_again() {
     for n in 0..3 {
         let sent = alice.sends(&n.to_string()).await;
         if n == 1 {
-            // One that its reader was quicker to report leaves no gap in what the server knows.
+            // A message that its reader has already reported leaves no gap in `delivered_to`.
             bob.reports_as("viewed", &[&sent]).await.ok();
             expected.splice(0..0, [delivered(&sent), viewed(&sent)]);
         } else {
@@ -100,7 +100,7 @@ async fn whoever_scrolls_up_in_whatever_order_has_each_message_once() {
     }
     let done = carried_out(&bob).await;
     let mut expected = Vec::new();
-    // The messages 31 to 36, then 8 to 13 and so on; some pages overlap.
+    // Pages of messages 31 to 36, then 8 to 13, and so on. Some pages overlap.
     for (before, limit) in [(37, 6), (14, 6), (18, 8), (8, 50), (41, 50), (41, 1), (24, 20)] {
         let cursor = json!({ "lastmessageid": format!("m-{before}"), "limit": limit });
         bob.does("downloadpartial", cursor).await.ok();
@@ -142,7 +142,7 @@ async fn reports_survive_a_restart() {
     bob.reports_as("viewed", &[&one]).await.ok();
     let two = alice.sends("two").await;
     bob.does("download", json!({})).await.ok();
-    // An orderly end carries out what is queued.
+    // An orderly shutdown carries out what is queued.
     let world = world.restarts(&[]).await;
     let (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
     let expected = [delivered(&one), viewed(&one), delivered(&two)];

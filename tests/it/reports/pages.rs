@@ -1,4 +1,4 @@
-//! Reports in the pages of both downloads.
+//! Reports in the pages of `download` and `downloadpartial`.
 
 use std::ops::Range;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::bare;
 use crate::world::{Answer, Person, World, message_with_id};
 
-/// Alice has sent `m-0` to `m-9`, one every ten seconds from 12:00:00 on, and Bob has reported each as delivered
-/// a second later.
+/// Alice has sent `m-0` to `m-9`, one every ten seconds from 12:00:00 on. Bob has reported each as delivered one second
+/// later.
 struct Stage {
     alice: Person,
     bob: Person,
@@ -30,7 +30,7 @@ impl Stage {
         Self { alice, bob, reports }
     }
 
-    /// Asserts which messages and which reports are in the page, for both of the two.
+    /// Asserts which messages and reports are in the page, for both people.
     async fn shows(
         &self,
         action: &str,
@@ -54,8 +54,8 @@ fn ids(numbers: Range<usize>) -> Vec<String> {
     numbers.map(|n| format!("m-{n}")).collect()
 }
 
-/// IDs of the right form that no report has: one of another report with the same place, one with a place that
-/// there is not, and texts of other forms.
+/// Returns IDs that no report has. One has the position of an existing report, one a position that does not exist, and
+/// the others are not IDs of reports at all.
 fn unknown(report: &Value) -> Vec<String> {
     let known = bare(report);
     let place = &known[20..];
@@ -157,7 +157,7 @@ async fn the_bound_of_a_download_is_one_of_each_array() {
     stage.shows("downloadpartial", &json!({}), 0..10, 0..10, false).await;
 }
 
-/// The bytes of the serialized entries of an array.
+/// Returns the size of the serialized entries of an array, in bytes.
 fn bytes(page: &Answer, array: &str) -> usize {
     let entries = page.json()[array].as_array().unwrap().clone();
     entries.iter().map(|entry| entry.to_string().len()).sum()
@@ -198,7 +198,7 @@ async fn messages_come_first_and_reports_have_the_bytes_that_are_left() {
             let page = alice.does(action, json!({})).await;
             assert_eq!(page.message_ids(), ["m-long", "m-1", "m-2", "m-3"]);
             let page = page.ok();
-            // Those nearest to the cursor; the IDs differ from world to world.
+            // The reports nearest to the cursor. They are compared without IDs, which differ between worlds.
             let nearest = if action == "download" { 0..expected } else { 7 - expected..7 };
             let told: Vec<_> = page["reports"].as_array().unwrap().iter().map(about).collect();
             let nearest: Vec<_> = reported[nearest].iter().map(about).collect();

@@ -1,4 +1,4 @@
-//! Random histories of two people, told to the server and to a simple model of their reports.
+//! Random histories of two people, run against the server and a simple model of their reports.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::world::{Person, Prepared, World, message_with_id};
 
 const START: &str = "2024-03-08 12:00:00";
 
-/// People are 0 and 1, messages are named by their places.
+/// A step of a history. People are 0 and 1, and messages are named by their positions.
 #[derive(Clone, Debug)]
 enum Step {
     Send { by: usize, length: usize },
@@ -30,7 +30,7 @@ enum Step {
     Clock(i64),
 }
 
-/// Pages of these bounds, in which the whole is asked for at the end.
+/// Bounds of the pages in which everything is downloaded at the end.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     entries: u32,
@@ -42,7 +42,7 @@ struct Report {
     action: &'static str,
     message: usize,
     reader: usize,
-    /// The server's clock when it was made, in seconds since the start.
+    /// Time of the report by the server's clock, in seconds since the start.
     second: i64,
 }
 
@@ -52,7 +52,7 @@ impl Report {
     }
 }
 
-/// What the protocol says of reports, in the simplest form.
+/// The rules of the protocol for reports, in the simplest form.
 #[derive(Default)]
 struct Model {
     senders: Vec<usize>,
@@ -61,7 +61,7 @@ struct Model {
 }
 
 impl Model {
-    /// Once for each reader, and only of what others have sent.
+    /// Makes reports, once for each reader and only of messages of others.
     fn make(&mut self, action: &'static str, reader: usize, mut messages: Vec<usize>) {
         messages.sort_unstable();
         for message in messages {
@@ -73,7 +73,7 @@ impl Model {
         }
     }
 
-    /// A step that is carried out.
+    /// Carries out a step.
     fn takes(&mut self, step: &Step) {
         let end = self.senders.len();
         let place = |place: Option<usize>| place.filter(|place| *place < end);
@@ -104,7 +104,7 @@ fn name(message: usize) -> String {
 struct Stage {
     world: World,
     people: [Person; 2],
-    /// A change that has been made.
+    /// The request of a change that was made, for [`whatever_was_queued_is_written`].
     done: Prepared,
 }
 
@@ -139,7 +139,7 @@ impl Stage {
                 let cursor = json!({ "lastmessageid": before.map(name), "limit": limit });
                 self.people[*by].does("downloadpartial", cursor).await.ok();
             }
-            // Within the bounds in which the repeated change is known as such.
+            // Within the clock skew, so that the repeated change is still recognized as a replay.
             Step::Clock(second) => {
                 self.world.clock.shows(START);
                 self.world.clock.jumps(*second);
@@ -148,7 +148,7 @@ impl Stage {
         whatever_was_queued_is_written(&self.done).await;
     }
 
-    /// Asserts that both see what the model says, and returns the reports.
+    /// Asserts that both people see what the model says, and returns the reports.
     async fn agrees(&self, model: &Model) -> Vec<Value> {
         let reports = self.people[0].reports().await;
         assert_eq!(reports, self.people[1].reports().await);
@@ -168,7 +168,8 @@ impl Stage {
         reports
     }
 
-    /// Asserts that a date leads to the first report, in order, whose date is not earlier, whichever way the clock went.
+    /// Asserts that a date cursor leads to the first report, in order, whose date is not earlier, whichever way the
+    /// clock went.
     async fn dates_lead(&self, model: &Model, reports: &[Value]) {
         let seconds = model.reports.iter().map(|report| report.second);
         let around: BTreeSet<_> =
@@ -176,7 +177,7 @@ impl Stage {
         let person = &self.people[0];
         for second in around {
             let first = model.reports.iter().take_while(|report| report.second < second).count();
-            // Without messages, of which a page would make reports.
+            // Excludes messages from the page, because it would make reports of them.
             let from = json!({ "firstreportdate": date(second), "firstmessagedate": NEVER });
             let page = person.does("download", from).await;
             assert_eq!(page.ok()["reports"], json!(reports[first..]), "from {second}");
@@ -188,7 +189,7 @@ impl Stage {
         }
     }
 
-    /// Everything, page by page: going on from the last entries, or scrolling up from the first.
+    /// Returns everything, page by page: forward from the last entries, or backward from the first.
     async fn pages(&self, bounds: Bounds, scrolls: bool) -> [Vec<Value>; 2] {
         let store = &self.world.app().store;
         let conversation = ConversationId::parse(&self.people[0].conversation).unwrap();
@@ -213,20 +214,20 @@ impl Stage {
     }
 }
 
-/// The date so many seconds after the start.
+/// Returns the date this many seconds after the start.
 fn date(second: i64) -> String {
     let start = Timestamp::parse(START).unwrap().unix();
     Timestamp::from_unix(start + second).unwrap().to_string()
 }
 
-/// Where a client goes on.
+/// Returns the cursor with which a client continues.
 fn cursor(known: &[Value], scrolls: bool) -> Cursor {
     let nearest = if scrolls { known.first() } else { known.last() };
     let id = nearest.map(|entry| MessageId::parse(entry["ID"].as_str().unwrap()).unwrap());
     Cursor { id, date: None }
 }
 
-/// Adds the entries of a page to what is known, and says how many are new.
+/// Adds the entries of a page to `known` and returns how many are new.
 fn goes_on(known: &mut Vec<Value>, entries: &WireText, bounds: Bounds, scrolls: bool) -> usize {
     let mut entries = objects(entries);
     let bytes: usize = entries.iter().map(|entry| entry.to_string().len()).sum();

@@ -1,4 +1,4 @@
-//! The whole history, as a client gets it page by page.
+//! Downloads of a whole history, page by page.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{delivered, fill, weighs};
 use crate::world::{Person, World, message_with_id, until};
 
-/// The entries of an array, without what was there before.
+/// Returns the entries of an array, without the known one.
 fn news(page: &Value, array: &str, known: Option<&Value>) -> Vec<Value> {
     let mut entries = page[array].as_array().unwrap().clone();
     entries.retain(|entry| known.is_none_or(|known| entry["ID"] != known["ID"]));
@@ -18,7 +18,7 @@ fn id(entry: Option<&Value>) -> Value {
     entry.map_or(json!(""), |entry| entry["ID"].clone())
 }
 
-/// All messages and all reports, from the first on.
+/// Downloads all messages and reports, from the first on.
 async fn downloaded(person: &Person) -> [Vec<Value>; 2] {
     let [mut messages, mut reports] = [vec![], vec![]];
     loop {
@@ -38,7 +38,7 @@ async fn downloaded(person: &Person) -> [Vec<Value>; 2] {
     }
 }
 
-/// The same, from the newest on.
+/// Downloads all messages and reports, from the newest back.
 async fn scrolled(person: &Person, limit: usize) -> [Vec<Value>; 2] {
     let [mut messages, mut reports] = [vec![], vec![]];
     loop {
@@ -112,7 +112,7 @@ async fn who_goes_on_gets_the_reports_of_its_own_pages_too() {
     assert_eq!(alice.told().await, expected);
 }
 
-/// How long something takes when nothing else is in its way.
+/// Returns the shortest of 15 measured times, which has the least disturbance.
 async fn fastest(mut does: impl AsyncFnMut()) -> Duration {
     let mut fastest = Duration::MAX;
     for _ in 0..15 {
@@ -147,7 +147,7 @@ async fn a_long_history_is_read_and_reported_as_fast_as_a_short_one() {
     }
 }
 
-/// Where a message may be large, a page is weighed: each message and each report once.
+/// If a message may be large, the server measures a page: each message and each report once.
 #[tokio::test]
 async fn weighing_a_page_takes_as_long_as_the_page() {
     let mut times = Vec::new();
@@ -164,6 +164,6 @@ async fn weighing_a_page_takes_as_long_as_the_page() {
         assert_eq!(i64::try_from(page["reports"].as_array().unwrap().len()).unwrap(), 2 * messages);
         times.push(fastest(async || drop(bob.does("download", json!({})).await.ok())).await);
     }
-    // Eight times as many take eight times as long, not sixty-four times.
+    // Eight times the messages take eight times as long, not 64 times. The factor of 24 leaves a margin.
     assert!(times[1] < times[0] * 24, "{times:?}");
 }

@@ -1,4 +1,4 @@
-//! That a request was a use of its station is noted in the background: it neither fails nor delays the answer.
+//! The use of a station is recorded in the background: this neither fails nor delays the answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -36,14 +36,14 @@ async fn an_unsigned_poll_right_after_a_login_finds_its_station() {
         device.logs_in().await.ok();
         device.polls_unsigned().await.ok();
     }
-    // Even where another process keeps it from being bound for a while.
+    // The poll also waits while another process delays the binding.
     let other = OtherWriter::begins(&world).await;
     alice.logs_in().await.ok();
     let poll = tokio::spawn({
         let alice = alice.clone();
         async move { alice.polls_unsigned().await }
     });
-    // Others do not wait for it.
+    // Other users' requests do not wait for it.
     bob.lists().await;
     other.ends().await;
     poll.await.unwrap().ok();
@@ -61,10 +61,10 @@ async fn a_stop_waits_for_stations_that_are_being_bound() {
     assert_eq!(stations_of(&world, &alice).await.len(), devices.len());
 }
 
-/// The order of use changes while a new station is bound, whoever else uses one at that moment.
+/// The order of use may change while a new station is bound, because other requests use stations meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn uses_during_a_bind_do_no_harm() {
-    // With many more, the sort is less likely to notice that its order changes.
+    // With many more stations the sort is less likely to detect that its order changes.
     const STATIONS: u32 = 32;
     let world = World::start().await;
     let alice = world.person("Alice").await;
@@ -81,7 +81,7 @@ async fn uses_during_a_bind_do_no_harm() {
         while !is_over.load(Ordering::Relaxed) {
             for number in (0..STATIONS).rev() {
                 let used = app.stations.used(&app.store, alice.user, station(number), true, now);
-                // Most are known, and need not be looked for.
+                // Most are known to be bound, so their future completes at once.
                 drop(used.now_or_never());
             }
         }
@@ -126,7 +126,7 @@ async fn a_station_that_listens_gives_way_last() {
     assert_eq!(stations_of(&world, &bob).await, sorted([&bob, &devices[4], &devices[5]]));
     alice.sends("hi").await;
     assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
-    // Where all listen, the least recently used one gives way.
+    // If all stations listen, the least recently used one is evicted.
     let (mut fifth, mut sixth) = (devices[4].listens().await, devices[5].listens().await);
     fifth.takes().await;
     sixth.takes().await;

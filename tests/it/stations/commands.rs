@@ -1,4 +1,4 @@
-//! Stations as operators see and revoke them.
+//! Commands with which operators list and revoke stations.
 
 use serde_json::{Value, json};
 
