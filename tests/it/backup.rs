@@ -325,12 +325,12 @@ async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoe
 
 #[test]
 fn a_restore_tells_commands_that_can_be_pasted() {
-    let place = Workplace::new();
+    let (place, alice) = (Workplace::new(), "o'brien@example.com");
     let url = ["--database-url", "sqlite://it's here.db"];
     let user = |arguments: &[&str]| place.tells(&[&["user"], arguments, &url].concat());
-    user(&["add", "alice@example.com", "--nick", "Alice"]);
+    user(&["add", alice, "--nick", "Alice"]);
     place.tells(&[&["backup", "sound"], &url[..]].concat());
-    user(&["disable", "alice@example.com"]);
+    user(&["disable", alice]);
     user(&["add", "bob@example.com", "--nick", "Bob"]);
     let restored = place.runs(&[&["restore", "sound", "--force"], &url[..]].concat());
     let told = String::from_utf8(restored.stdout).unwrap();
@@ -345,7 +345,7 @@ fn a_restore_tells_commands_that_can_be_pasted() {
         assert!(done.status.success(), "{command}: {done:?}");
     }
     assert_eq!(user(&["show", "bob@example.com"])["nick"], "NICK");
-    assert_eq!(user(&["show", "alice@example.com"])["disabled"], true);
+    assert_eq!(user(&["show", alice])["disabled"], true);
 }
 
 #[tokio::test]

@@ -6,8 +6,11 @@ use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as 
 use chatserver::store::Found;
 use futures_util::FutureExt as _;
 use serde_json::json;
+use sqlx::Connection as _;
 use tokio::task::JoinSet;
 
+use crate::message_ids::database;
+use crate::model::store::objects;
 use crate::other_writer::OtherWriter;
 use crate::overload::download;
 use crate::world::{Answer, Person, World, message, until};
@@ -151,4 +154,20 @@ async fn a_body_takes_from_its_users_share_of_the_memory() {
     }
     let stored = of_alice.join_all().await.iter().filter(|answer| answer.status == 200).count();
     assert!(stored > 0);
+}
+
+#[tokio::test]
+async fn a_page_that_fails_leaves_no_snapshot_behind() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    alice.sends("before").await;
+    let (store, query) = (&world.app().store, newest_fifty(&bob));
+    let mut database = database(&world).await;
+    sqlx::query("ALTER TABLE reports RENAME TO gone").execute(&mut database).await.unwrap();
+    store.large_page(&query, ()).await.unwrap_err();
+    sqlx::query("ALTER TABLE gone RENAME TO reports").execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    alice.sends("after").await;
+    let (page, ()) = store.large_page(&query, ()).await.unwrap().unwrap();
+    assert_eq!(objects(&page.messages).len(), 2);
 }
