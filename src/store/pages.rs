@@ -186,8 +186,9 @@ fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
     let (more, instance) = (next()? == "1", stored(next()?)?);
     let generation = stored_number(next()?)?;
     refuse_gap(more, &messages, &reports)?;
-    let news = (about.next(), about.next_back());
-    let undelivered = undelivered(query, generation, news)?;
+    let first = about.next().map(stored_number).transpose()?;
+    let last = about.next_back().map(stored_number).transpose()?.or(first);
+    let undelivered = undelivered(query, generation, first.zip(last));
     Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
 }
 
@@ -200,15 +201,12 @@ fn refuse_gap(more: bool, messages: &WireText, reports: &WireText) -> Result<(),
     Ok(())
 }
 
-/// Returns the messages from the first to the last row key that the reader receives for the first time; `None` if there
-/// are none.
+/// Returns the messages that the reader receives for the first time, by their first and last row key.
 fn undelivered(
     query: &PageQuery,
     generation: i64,
-    (first, last): (Option<&str>, Option<&str>),
-) -> Result<Option<Undelivered>, Error> {
-    let Some((first, last)) = first.zip(last.or(first)) else { return Ok(None) };
-    let row_keys = (stored_number(first)?, stored_number(last)?);
+    row_keys: Option<(i64, i64)>,
+) -> Option<Undelivered> {
     let PageQuery { conversation, user, .. } = *query;
-    Ok(Some(Undelivered { conversation, user, generation, row_keys }))
+    row_keys.map(|row_keys| Undelivered { conversation, user, generation, row_keys })
 }

@@ -2,7 +2,7 @@
 //!
 //! SQLite and sqlx hold five copies of a text on its way: 40 MiB for a page of 8 MiB, and 5 MiB for a piece of it.
 
-use sqlx::SqliteConnection;
+use sqlx::{FromRow, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::Doing as _;
@@ -36,14 +36,14 @@ impl Entries {
         Self { first, count }
     }
 
-    /// Takes the row keys of the next piece from the front: its first and its last at most. `None` where no entry is left.
+    /// Returns the first row key of the next piece, and the last one that it may have. `None` where no entry is left.
     fn next_piece(&self) -> Option<(i64, i64)> {
         let entries = self.count.min(PIECE_ENTRIES);
         (entries > 0).then(|| (self.first, self.first + entries - 1))
     }
 
-    /// Leaves the entries behind this row key.
-    fn leave_behind(&mut self, last: i64) {
+    /// Drops the entries up to this row key.
+    fn drop_up_to(&mut self, last: i64) {
         self.count -= last + 1 - self.first;
         self.first = last + 1;
     }
@@ -119,48 +119,53 @@ struct Reading<'a> {
 }
 
 /// A piece of a page's messages.
-type Messages = (WireText, String, Option<i64>);
+#[derive(FromRow)]
+struct Messages {
+    /// Message objects, separated by commas.
+    objects: WireText,
+    /// Row keys of the first and the last message that is still to be reported as delivered.
+    first_news: Option<i64>,
+    last_news: Option<i64>,
+    /// Row key of the last message: a piece with much data ends early.
+    last: Option<i64>,
+}
 
 impl Reading<'_> {
     async fn read(mut self, connection: &mut SqliteConnection) -> Result<Page, Error> {
         // Reserved in full, because a vector that grows is copied each time.
         let mut messages = Vec::with_capacity(usize::try_from(self.query.bytes).unwrap_or(0));
-        let mut news = (None, None);
+        let (mut first_news, mut last_news) = (None, None);
         while let Some(piece) = self.plan.messages.next_piece() {
-            let (objects, undelivered, last) = self.messages(connection, piece).await?;
-            self.plan.messages.leave_behind(last.unwrap_or(piece.1));
-            append(&mut messages, &objects);
-            let mut row_keys = undelivered.split(' ').filter(|row_key| !row_key.is_empty());
-            let first = row_keys.next().map(str::to_owned);
-            let last = row_keys.next_back().map(str::to_owned).or_else(|| first.clone());
-            news = (news.0.or(first), last.or(news.1));
+            let read = self.messages(connection, piece).await?;
+            self.plan.messages.drop_up_to(read.last.unwrap_or(piece.1));
+            append(&mut messages, &read.objects);
+            first_news = first_news.or(read.first_news);
+            last_news = read.last_news.or(last_news);
         }
         let mut reports = WireText::new();
         while let Some(piece) = self.plan.reports.next_piece() {
             append(&mut reports, &self.reports(connection, piece).await?);
-            self.plan.reports.leave_behind(piece.1);
+            self.plan.reports.drop_up_to(piece.1);
         }
         let Plan { more, instance, generation, .. } = self.plan;
         refuse_gap(more, &messages, &reports)?;
-        let news = (news.0.as_deref(), news.1.as_deref());
-        let undelivered = undelivered(self.query, generation, news)?;
+        let undelivered = undelivered(self.query, generation, first_news.zip(last_news));
         Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
     }
 
-    /// Reads the objects of a piece, the row keys of the messages still to be reported as delivered, and the last row key:
-    /// a piece with much data ends early.
+    /// Reads a piece of the messages.
     async fn messages(
         &self,
         connection: &mut SqliteConnection,
         piece: (i64, i64),
     ) -> Result<Messages, Error> {
         let read = self.messages_by(MESSAGES, connection, piece).await?;
-        if is_json(&read.0) {
+        if is_json(&read.objects) {
             return Ok(read);
         }
         self.warn();
-        let (objects, news, last) = self.messages_by(DAMAGED_MESSAGES, connection, piece).await?;
-        Ok((as_text(&objects), news, last))
+        let read = self.messages_by(DAMAGED_MESSAGES, connection, piece).await?;
+        Ok(Messages { objects: as_text(&read.objects), ..read })
     }
 
     async fn messages_by(
@@ -236,7 +241,7 @@ mod tests {
         while let Some(piece) = entries.next_piece() {
             let last = last(piece);
             pieces.push((piece.0, last));
-            entries.leave_behind(last);
+            entries.drop_up_to(last);
         }
         pieces
     }

@@ -253,7 +253,8 @@ FROM (
 macro_rules! messages_between {
     ($object:expr) => {
         concat!(
-            "SELECT coalesce(string_agg(object, ','), ''), coalesce(string_agg(news, ' '), ''), max(place) FROM (
+            "SELECT coalesce(string_agg(object, ','), '') AS objects, min(news) AS first_news, max(news) AS last_news,
+                    max(place) AS last FROM (
                  SELECT m.place AS place, concat(",
             $object,
             ") AS object, ",
