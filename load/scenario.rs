@@ -183,7 +183,7 @@ impl Run {
     }
 }
 
-/// What each round needs.
+/// Inputs of a round.
 struct Bench<'a> {
     run: &'a Run,
     scenario: Scenario,

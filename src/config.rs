@@ -57,7 +57,7 @@ pub enum Error {
         name: String,
         /// The value that was given, unless it may hold a secret.
         value: String,
-        /// What is wrong, and what was expected.
+        /// The problem, and the form that was expected.
         problem: String,
     },
 }
@@ -210,8 +210,8 @@ pub struct Log {
 impl Config {
     /// Reads all layers and validates the result.
     ///
-    /// Of `environment`, only variables that begin with `CHATSERVER_` and contain `__` count. `flags` are names and
-    /// values from the command line.
+    /// Reads the variables of `environment` that begin with `CHATSERVER_` and contain `__`, and ignores the others.
+    /// `flags` are names and values from the command line.
     ///
     /// # Errors
     ///

@@ -26,7 +26,7 @@ pub enum Error {
     InvalidField {
         /// Name of the field or header.
         field: String,
-        /// What is wrong and what was expected, worded to follow the name.
+        /// The problem and the expected form, worded to follow the name.
         problem: String,
     },
     /// No enabled user has this API key.

@@ -18,10 +18,10 @@ const FEW: usize = 12;
 /// Maximum keys of an object. A megabyte of short keys would take many times its size in memory.
 const MAX_KEYS: usize = 64;
 
-/// What a refusal says that a number field must be.
+/// The expected form of a number field, for refusals.
 const NUMBER: &str = "a whole number of at least 0";
 
-/// What a refusal says that a count field must be.
+/// The expected form of a count field, for refusals.
 const COUNT: &str = "a whole number of at least 1";
 
 /// A JSON object without duplicate keys. Fields that are never read are ignored.

@@ -68,7 +68,7 @@ pub enum UserError {
     Store(#[from] store::Error),
 }
 
-/// What an operator passes on to a new user. The server keeps no copy of the password.
+/// Credentials that an operator passes on to a new user. The server keeps no copy of the password.
 #[derive(Clone, Debug)]
 pub struct NewUser {
     /// The user's ID.

@@ -9,7 +9,7 @@ use super::{ConversationId, StationId, UserId};
 pub enum Subject {
     /// Messages, reports or the user's own properties of a conversation.
     Conversation(ConversationId),
-    /// What the user sees of a friend, or whether that user is a friend.
+    /// A friend's nick or visibility, or the friendship itself.
     Friend(UserId),
     /// The user's conversations, friend requests or blocks.
     Lists,

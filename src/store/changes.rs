@@ -58,9 +58,9 @@ static CONVERSATIONS: ManyRows = ManyRows::new(
     1,
 );
 
-/// What is pending for a station after `since`: the larger of `$3` and the station's position. With neither, everything
-/// is pending (`is_first`), former friends included: the client may have received them without acknowledging. `mine`
-/// holds the changes after `since` that were made at other stations.
+/// Selects the changes that a station is to be told after `since`: the larger of `$3` and the station's position. With
+/// neither, everything is pending (`is_first`), former friends included: the client may have received them without
+/// acknowledging. `mine` holds the changes after `since` that were made at other stations.
 const PENDING: &str = r#"
 WITH station AS (
     SELECT u.id AS user_id, u.number AS user_number, u.api_key, s.position,

@@ -1,7 +1,8 @@
 //! Friend requests: asking, accepting, declining and taking back.
 //!
 //! The asking user must not learn whether the addressee exists, has declined, or has blocked the asking user. So every
-//! request is stored, whoever it is for. A request that must not be shown is silent; otherwise it is like any other.
+//! request is stored, whether its addressee exists or not. A request that must not be shown is silent; otherwise it is
+//! like any other.
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;

@@ -1,4 +1,4 @@
-//! What one participant alone sees of a conversation. One statement makes many of these changes.
+//! Properties of a conversation that belong to one participant. One statement changes many of them.
 
 use std::collections::{HashMap, HashSet};
 

@@ -53,7 +53,7 @@ pub(super) trait BatchQuery: Send + Sync + 'static {
     /// The statement, whose columns are texts or NULLs ([`ManyRows::values_of`]).
     const STATEMENT: &'static ManyRows;
 
-    /// What the query does, for error messages.
+    /// The activity that error messages name.
     const DOING: &'static str;
 
     /// Binds the query's parameters.

@@ -106,7 +106,7 @@ impl UserRow {
     }
 }
 
-/// What a user receives at a login.
+/// The stored part of the answer to a login.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// Name that other users see.

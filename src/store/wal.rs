@@ -55,12 +55,12 @@ pub struct WalLeft {
     pub wal: PathBuf,
     /// Bytes of the log that are not in the database file, or the size of the whole log where that is unknown.
     pub bytes: u64,
-    /// What kept them from being moved.
+    /// The reason why they were not moved.
     #[source]
     pub cause: LeftBecause,
 }
 
-/// What keeps the log from being moved into the database file.
+/// The reason why the log is not moved into the database file.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftBecause {
     /// Another program is in the middle of a read or a transaction.

@@ -14,7 +14,7 @@ pub(super) type Responder<O> = oneshot::Sender<Result<O, Error>>;
 
 /// A change of the database that is applied within a transaction.
 pub trait WriteOp: Send + Sync + 'static {
-    /// What the change returns.
+    /// The result of a change that is made.
     type Output: Send + 'static;
 
     /// Why the rules may refuse the change: [`Refusal`](crate::domain::Refusal), or

@@ -1,4 +1,4 @@
-//! What operators and browsers see: health, metrics, the log, time-outs, CORS.
+//! The views of operators and browsers: health, metrics, the log, time-outs, CORS.
 
 use std::net::SocketAddr;
 use std::process::Command;
