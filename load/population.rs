@@ -14,7 +14,7 @@ use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::signature::SigningKey;
 use chatserver::store::{AddMessage, Schema, Store};
-use chatserver::users::{self};
+use chatserver::users;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use tokio_util::task::TaskTracker;

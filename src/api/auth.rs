@@ -42,12 +42,13 @@ pub async fn authenticate<'a>(
         let proof = verify(app, &head.headers, api, body).await?;
         outcome.user = Some(proof.user);
         let fields = Fields::of_body(body)?;
-        outcome.action = action_of(api, &fields).map_or(outcome.action, |action| action.name);
+        let action = action_of(api, &fields);
+        outcome.action = action.as_ref().map_or(outcome.action, |action| action.name);
         let timestamp = fresh_timestamp(app, api, &fields)?;
-        Ok((proof, timestamp, fields))
+        Ok((proof, timestamp, action, fields))
     };
     let verified = verified.await.map_err(|error| app.count_failure(client, error));
-    let (Proof { user, station, signature }, timestamp, fields) = verified?;
+    let (Proof { user, station, signature }, timestamp, action, fields) = verified?;
     if timestamp.is_some() {
         app.charge(user)?;
     } else {
@@ -65,7 +66,8 @@ pub async fn authenticate<'a>(
         timestamp,
         client,
     };
-    Ok((action_of(api, &fields)?, Request { app, caller, fields }))
+    // An unknown action is refused last: it counts against the rate of its user.
+    Ok((action?, Request { app, caller, fields }))
 }
 
 /// Authenticates a login by the API key itself. Looks up every key, even a malformed one.

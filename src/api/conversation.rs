@@ -7,13 +7,13 @@ use super::envelope::Reply;
 use super::fields::Fields;
 use crate::app::App;
 use crate::config::Limits;
-use crate::conversations::{self};
+use crate::conversations;
 use crate::domain::{
     Color, ConversationId, Cursor, Data, Direction, HideId, Instance, Kind, Message, MessageId,
     PageQuery, Parse, Property, Timestamp, UserId,
 };
 use crate::error::Error;
-use crate::messages::{self};
+use crate::messages;
 use crate::store::{AddMessage, ChangeProperty, Clear, WireText, WriteError};
 use crate::users::Caller;
 

@@ -20,7 +20,7 @@ use crate::friends;
 use crate::keys::{ConversationSecret, EncryptionPassword, KeySource};
 use crate::random::os_random;
 use crate::store::{AddMessage, Schema, Store};
-use crate::users::{self};
+use crate::users;
 
 /// Messages of a new demo: the index of the sender (0 is Alice, 1 is Bob) and the text.
 const TALK: [(usize, &str); 3] = [

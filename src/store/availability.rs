@@ -1,13 +1,13 @@
 //! The availability that each user has chosen, and the friends that see it.
 
+use std::convert::Infallible;
+
 use super::changes::ids;
 use super::error::Doing as _;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, stored};
+use super::{Error, Store, WriteError, stored};
 use crate::domain::{Availability, UserId};
-use crate::store::WriteError;
-use std::convert::Infallible;
 
 const CHOSEN: &str = "SELECT availability FROM users WHERE id = $1";
 

@@ -5,9 +5,8 @@ use super::error::Doing as _;
 use super::friends::are_friends;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, WireText, friend_requests, participants};
+use super::{Error, Store, WireText, WriteError, friend_requests, participants};
 use crate::domain::{ChangeSet, Refusal, StationId, Subject, UserId};
-use crate::store::WriteError;
 
 /// Maximum users that one user may block: more than a user meets, and few enough for one answer.
 const MOST_BLOCKS: u16 = 1000;

@@ -11,11 +11,10 @@ use super::message_ids::hash;
 use super::values::{ManyRows, ROWS};
 use super::write_op::{Batched, WriteOp};
 use super::write_tx::WriteTx;
-use super::{Error, OncePerSignature, Store, WireText, stored, stored_number};
+use super::{Error, OncePerSignature, Store, WireText, WriteError, stored, stored_number};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Origin, Parse, Replay, StationId, Subject, UserId,
 };
-use crate::store::WriteError;
 
 /// Advances each user's counter by one. All changes of a transaction that concern a user share that number.
 static NUMBER: ManyRows = ManyRows::new(

@@ -1,7 +1,8 @@
 //! Conversations as each participant sees them; clearing a conversation and purging its messages.
 
-use sqlx::SqliteConnection;
 use std::convert::Infallible;
+
+use sqlx::SqliteConnection;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
@@ -10,11 +11,10 @@ use super::readers::BatchQuery;
 use super::values::{ManyRows, Values};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, WireText, stored};
+use super::{Error, Store, WireText, WriteError, stored};
 use crate::domain::{
     Access, ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId,
 };
-use crate::store::WriteError;
 
 const CONVERSATION: &str = concat!(
     "SELECT concat(",

@@ -4,18 +4,18 @@
 //! request is stored, whether its addressee exists or not. A request that must not be shown is silent; otherwise it is
 //! like any other.
 
+use std::convert::Infallible;
+
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::end_friendship;
 use super::objects::friend_request_object;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Befriend, Error, Store, WireText};
+use super::{Befriend, Error, Store, WireText, WriteError};
 use crate::domain::{
     Approach, Approached, Between, ChangeSet, FriendRequest, Refusal, StationId, Subject, UserId,
 };
-use crate::store::WriteError;
-use std::convert::Infallible;
 
 /// Maximum incoming requests shown. Other users determine how many there are.
 const MOST_SHOWN: u16 = 200;

@@ -1,18 +1,18 @@
 //! Friendships, and the one-to-one conversation that the first friendship of two users creates.
 
-use sqlx::SqliteConnection;
 use std::convert::Infallible;
+
+use sqlx::SqliteConnection;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, participants, stored};
+use super::{Error, Store, WriteError, participants, stored};
 use crate::domain::{
     Availability, ChangeSet, ConversationId, Email, Instance, Refusal, StationId, UserId,
 };
 use crate::keys::PublicKey;
-use crate::store::WriteError;
 
 /// A friend that has blocked the user looks offline.
 const FRIENDS: &str = "

@@ -10,12 +10,11 @@ use super::row_keys::place;
 use super::values::ManyRows;
 use super::write_op::Batched;
 use super::write_tx::WriteTx;
-use super::{Error, Store, stored, stored_number};
+use super::{Error, Store, WriteError, stored, stored_number};
 use crate::domain::{
     Access, ConversationId, Head, Incoming, Instance, Limits, Message, Refusal, StationId, Subject,
     Timestamp, UserId,
 };
-use crate::store::WriteError;
 
 /// Reads what decides each message ([`Precheck`]), for senders that take part in the conversation. The result is one
 /// text, with a comma between messages and a space between values. If a message with the ID exists already, its row key

@@ -8,9 +8,8 @@ use super::objects::conversation_object;
 use super::values::ManyRows;
 use super::write_op::Batched;
 use super::write_tx::WriteTx;
-use super::{Error, Store, WireText, stored_number};
+use super::{Error, Store, WireText, WriteError, stored_number};
 use crate::domain::{ConversationId, Property, Refusal, Replay, StationId, Subject};
-use crate::store::WriteError;
 
 /// Reads what decides each change. The result is one text, with a comma between changes and a space between values. The
 /// values are the change's index in the batch and whether its signature is known already. Then follow the row key and

@@ -17,8 +17,7 @@ use super::error::Doing as _;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::writer::Writer;
-use super::{Error, Store};
-use crate::store::WriteError;
+use super::{Error, Store, WriteError};
 
 /// How long a probe's outcome is reused.
 const PROBE_EVERY: Duration = Duration::from_secs(3);

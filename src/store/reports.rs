@@ -1,7 +1,8 @@
 //! Reports: read receipts, each made once. Those that the server makes for a page are one change per 256 row keys.
 
-use sqlx::{FromRow, SqliteConnection};
 use std::convert::Infallible;
+
+use sqlx::{FromRow, SqliteConnection};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
@@ -10,12 +11,11 @@ use super::row_keys::place;
 use super::values::ManyRows;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, stored};
+use super::{Error, Store, WriteError, stored};
 use crate::domain::{
     ChangeSet, ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Subject,
     Timestamp, UserId,
 };
-use crate::store::WriteError;
 
 /// Reads what decides a participant's reports. Reports pass only between friends of whom neither blocks the other. Both
 /// users see them, so a block must not look different from the end of the friendship.

@@ -13,9 +13,8 @@ use super::error::Doing as _;
 use super::wal::{END_LOG, execute};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, schema};
+use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, WriteError, schema};
 use crate::domain::Parse as _;
-use crate::store::WriteError;
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";
 

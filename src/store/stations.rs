@@ -8,9 +8,8 @@ use sqlx::{FromRow, SqliteConnection};
 use super::error::Doing as _;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, stored};
+use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, StationId, Timestamp, UserId};
-use crate::store::WriteError;
 
 const USED_AT: &str = "SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2";
 

@@ -11,12 +11,11 @@ use super::error::Doing as _;
 use super::friends::friend_ids;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, stored};
+use super::{Error, Store, WriteError, stored};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
 };
 use crate::keys::PublicKey;
-use crate::store::WriteError;
 
 const ADD: &str = "
     INSERT INTO users (number, id, email, nick, full_name, api_key, api_key_digest, private_key,

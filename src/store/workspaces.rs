@@ -3,9 +3,8 @@
 use super::error::Doing as _;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, stored};
+use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, Refusal, Timestamp, UserId, WorkspaceName};
-use crate::store::WriteError;
 
 /// Maximum workspaces per user: few enough that no user takes all names.
 const MOST_WORKSPACES: u16 = 100;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use chatserver::domain::{Nick, Parse as _, ReportType};
 use chatserver::friends;
-use chatserver::users::{self};
+use chatserver::users;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

@@ -17,7 +17,7 @@ use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::server::{self, Server};
 use chatserver::signature::{Signed, SigningKey};
-use chatserver::users::{self};
+use chatserver::users;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};

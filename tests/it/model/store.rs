@@ -11,7 +11,7 @@ use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::store::{
     AddMessage, ChangeProperty, Clear, Purged, Schema, Store, WireText, WriteError,
 };
-use chatserver::users::{self};
+use chatserver::users;
 use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection};
