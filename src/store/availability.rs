@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 use super::changes::ids;
 use super::error::Doing as _;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Availability, UserId};
 

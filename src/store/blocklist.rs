@@ -3,8 +3,8 @@
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::are_friends;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, WriteError, friend_requests, participants};
 use crate::domain::{ChangeSet, Refusal, StationId, Subject, UserId};
 

@@ -7,10 +7,10 @@ use std::convert::Infallible;
 use sqlx::SqliteConnection;
 
 use super::error::Doing as _;
-use super::message_ids::hash;
-use super::values::{ManyRows, ROWS};
+use super::many_rows::{ManyRows, ROWS};
+use super::sqlite::message_ids::hash;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::{Batched, WriteOp};
-use super::write_tx::WriteTx;
 use super::{Error, OncePerSignature, Store, WireText, WriteError, stored, stored_number};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Origin, Parse, Replay, StationId, Subject, UserId,

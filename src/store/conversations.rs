@@ -6,11 +6,11 @@ use sqlx::SqliteConnection;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::many_rows::{ManyRows, Values};
 use super::objects::conversation_object;
-use super::readers::BatchQuery;
-use super::values::{ManyRows, Values};
+use super::sqlite::readers::BatchQuery;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, WriteError, stored};
 use crate::domain::{
     Access, ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId,

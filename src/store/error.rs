@@ -80,7 +80,7 @@ impl From<WriteError<Infallible>> for Error {
 impl Error {
     /// Whether every change or query of a batch would fail alike: another process keeps the database locked, or the
     /// writer has stopped. Retrying one at a time is then useless.
-    pub(super) fn is_for_all(&self) -> bool {
+    pub(crate) fn is_for_all(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_busy(source),
             Self::Closed => true,
@@ -89,7 +89,7 @@ impl Error {
     }
 
     /// Returns the cause of a failure as one of a few words, for a metric label. See <https://sqlite.org/rescode.html>.
-    pub(super) fn cause(&self) -> &'static str {
+    pub(crate) fn cause(&self) -> &'static str {
         const CAUSES: [(i32, &str); 9] = [
             (5, "busy"),
             (6, "busy"),
@@ -114,14 +114,14 @@ impl Error {
     }
 
     /// Creates the error for rows that contradict each other, and marks the database as damaged.
-    pub(super) fn contradiction(doing: &'static str, sentence: &'static str) -> Self {
+    pub(crate) fn contradiction(doing: &'static str, sentence: &'static str) -> Self {
         let source = sqlx::Error::Decode(sentence.into());
         note_damage(doing, &source);
         Self::Database { doing, source: Arc::new(source) }
     }
 
     /// Creates the error for a column value that this program does not write.
-    pub(super) fn not_as_stored(expected: &str) -> Self {
+    pub(crate) fn not_as_stored(expected: &str) -> Self {
         let sentence = format!("a column holds something else than {expected}");
         let source = Arc::new(sqlx::Error::Decode(sentence.into()));
         Self::Database { doing: "reading what was stored", source }
@@ -129,7 +129,7 @@ impl Error {
 }
 
 /// Adds the failed operation to the error of a statement.
-pub(super) trait Doing<T> {
+pub(crate) trait Doing<T> {
     /// Turns the error into [`Error::Database`] with "while {doing}". Also marks the database as damaged if the error
     /// says so.
     fn doing(self, doing: &'static str) -> Result<T, Error>;
@@ -288,7 +288,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// Whether another connection was in the way, so a retry may succeed.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::Open { source, .. } if is_busy(source))
     }
 }
@@ -334,7 +334,7 @@ fn code_of_migration(error: &MigrateError) -> Option<i32> {
 }
 
 /// Whether a read or write has found the database damaged.
-pub(super) fn is_damaged() -> bool {
+pub(crate) fn is_damaged() -> bool {
     IS_DAMAGED.load(Ordering::Relaxed)
 }
 
@@ -350,7 +350,7 @@ fn note_damage(doing: &'static str, error: &sqlx::Error) {
 }
 
 /// Whether SQLite found a malformed page, a file that is no database, or a checksum error of the file system.
-pub(super) fn is_of_damage(error: &sqlx::Error) -> bool {
+pub(crate) fn is_of_damage(error: &sqlx::Error) -> bool {
     const SQLITE_CORRUPT: i32 = 11;
     const SQLITE_NOTADB: i32 = 26;
     // Reported when the file system's own checksums don't match.
@@ -360,13 +360,13 @@ pub(super) fn is_of_damage(error: &sqlx::Error) -> bool {
     })
 }
 
-pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
     const SQLITE_BUSY: i32 = 5;
     // The low byte of an extended result code is the primary result code.
     sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 /// Returns SQLite's extended result code, or `None` if the error is not from SQLite.
-pub(super) fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
+pub(crate) fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }

@@ -10,8 +10,8 @@ use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::end_friendship;
 use super::objects::friend_request_object;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Befriend, Error, Store, WireText, WriteError};
 use crate::domain::{
     Approach, Approached, Between, ChangeSet, FriendRequest, Refusal, StationId, Subject, UserId,

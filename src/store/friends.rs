@@ -6,8 +6,8 @@ use sqlx::SqliteConnection;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, participants, stored};
 use crate::domain::{
     Availability, ChangeSet, ConversationId, Email, Instance, Refusal, StationId, UserId,

@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
-use super::message_ids::{Listed, RecentIds, hash, list, listed_place};
-use super::row_keys::place;
-use super::values::ManyRows;
+use super::many_rows::ManyRows;
+use super::sqlite::message_ids::{Listed, RecentIds, hash, list, listed_place};
+use super::sqlite::row_keys::place;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::Batched;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored, stored_number};
 use crate::domain::{
     Access, ConversationId, Head, Incoming, Instance, Limits, Message, Refusal, StationId, Subject,

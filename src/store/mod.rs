@@ -4,90 +4,75 @@
 //! statements over many rows. Where a reply is one row, the statement writes the reply's JSON.
 
 mod availability;
-mod backoff;
-mod backup;
 mod blocklist;
 mod changes;
 mod conversations;
 mod epoch;
 mod error;
-mod files;
 mod friend_requests;
 mod friends;
-mod invariants;
+mod many_rows;
 mod measures;
-mod message_ids;
 mod messages;
 mod objects;
 mod pages;
 mod participants;
 mod properties;
 mod queue;
-mod readers;
 mod readiness;
 mod replays;
 mod reports;
-mod reserve;
-mod restore;
-mod row_keys;
-mod schema;
-mod server_lock;
-mod space;
+mod sqlite;
 mod stations;
 mod users;
-mod values;
-mod wal;
-mod watch;
 mod workspaces;
 mod write_op;
-mod write_tx;
-mod writer;
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
 
 use deadpool::unmanaged::Object;
 use sqlx::SqliteConnection;
 use tokio::sync::broadcast;
-use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{Limits, Parse};
 
 pub use availability::{SeenBy, SetAvailability};
-pub use backup::{BackupError, Progress, Verified, back_up, verify_backup};
 pub use blocklist::{Blocklist, ChangeBlock};
 pub use changes::{Pending, PendingQuery};
 pub use conversations::{Clear, Purged};
 pub use epoch::Epoch;
 use error::Doing as _;
 pub use error::{Error, OpenError, WriteError};
-pub use files::DatabaseFile;
 pub use friend_requests::{ApproachFriend, DeclineFriend, RemoveFriend, Requests};
 pub use friends::{Befriend, Friend, Friendship, Wrapping};
 pub use measures::Measured;
 pub use messages::AddMessage;
 pub use pages::{Found, LIGHT_PAGE_BYTES, Page};
 pub use properties::ChangeProperty;
-use readers::{ReadBatcher, Readers};
 pub use readiness::NotReady;
 use readiness::Probes;
 pub use replays::OncePerSignature;
 pub use reports::{Report, Undelivered};
-use reserve::Reserve;
-pub use restore::{Restored, Since, restore};
-pub use schema::Schema;
-pub use server_lock::{LockHolder, ServerLock};
-pub use space::{Compacted, Vacuumed, compact};
+pub use sqlite::backup::{BackupError, Progress, Verified, back_up, verify_backup};
+use sqlite::connections::Connections;
+pub use sqlite::file::DatabaseFile;
+use sqlite::readers::{ReadBatcher, Readers};
+use sqlite::reserve::Reserve;
+pub use sqlite::restore::{Restored, Since, restore};
+pub use sqlite::schema::Schema;
+pub use sqlite::server_lock::{LockHolder, ServerLock};
+use sqlite::space::gives_space_back;
+pub use sqlite::space::{Compacted, Vacuumed, compact};
+pub use sqlite::wal::{LeftBecause, WalLeft};
+pub use sqlite::write_tx::WriteTx;
+pub use sqlite::writer::CommitEvent;
+use sqlite::writer::{Disk, Writer};
 pub use stations::{BindStation, Station};
 pub use users::{AddUser, IdTaken, Login, RenameUser, User};
-pub use wal::{LeftBecause, WalLeft};
 pub use workspaces::{RegisterWorkspace, Workspace};
 pub use write_op::WriteOp;
-pub use write_tx::WriteTx;
-pub use writer::CommitEvent;
-use writer::{Disk, Writer};
 
 /// Selects a row that every database of this program has.
 const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";
@@ -130,28 +115,19 @@ impl Store {
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
         ServerLock::wait_until_shared(&file).await?;
         let opened = file.open(schema)?;
-        let since = Instant::now();
-        let (is_migrated, [mut writer, checkpointer], mut reads) = loop {
-            match connect(&file, schema).await {
-                // SQLite does not wait for another process that creates the same database at this moment.
-                Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
-                    sleep(OPEN_AGAIN).await;
-                    ServerLock::wait_until_shared(&file).await?;
-                }
-                connected => break connected?,
-            }
-        };
+        let Connections { is_migrated, mut writer, checkpointer, mut readers } =
+            Connections::open(&file, schema).await?;
         ServerLock::wait_until_shared(&file).await?;
         let epoch = Epoch::read(&mut writer).await.map_err(|source| file.failed(source))?;
         file.log_opened(&opened);
         let opened = Arc::new(opened.file);
-        let looked = space::gives_space_back(&mut writer).await;
+        let looked = gives_space_back(&mut writer).await;
         let gives_space_back = looked.map_err(|source| file.failed(source))?;
         let reserve = Arc::new(Reserve::new(Arc::clone(&opened), limits.disk_reserve_bytes));
         let disk = Disk { file, opened: Arc::clone(&opened), reserve: Arc::clone(&reserve) };
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
-        let large_reader = Readers::new(reads.split_off(reads.len() - 1));
-        let readers = Readers::new(reads);
+        let large_reader = Readers::new(readers.split_off(readers.len() - 1));
+        let readers = Readers::new(readers);
         let (pages, lists) = (ReadBatcher::new(readers.clone()), ReadBatcher::new(readers.clone()));
         Ok(Self {
             readers,
@@ -294,23 +270,6 @@ pub enum Fault {
     )]
     FileReplaced,
 }
-
-/// Returns whether the schema was changed, the connections of the writer and the checkpointer, and those of the
-/// readers.
-async fn connect(
-    file: &DatabaseFile,
-    schema: Schema,
-) -> Result<(bool, [SqliteConnection; 2], Vec<SqliteConnection>), OpenError> {
-    let is_migrated = schema::prepare(file, schema).await?;
-    let writers = [file.connect_writer().await?, file.connect_writer().await?];
-    Ok((is_migrated, writers, file.connect_readers().await?))
-}
-
-/// Delay before a busy database is opened again.
-const OPEN_AGAIN: Duration = Duration::from_millis(20);
-
-/// Maximum time that a statement waits for another process to release the database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Parses a column's text as the type that it was written from.
 fn stored<T: Parse>(text: &str) -> Result<T, Error> {

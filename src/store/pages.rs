@@ -9,9 +9,9 @@ use serde::de::IgnoredAny;
 use sqlx::SqliteConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::message_ids::hash;
-use super::readers::BatchQuery;
-use super::values::{ManyRows, Values};
+use super::many_rows::{ManyRows, Values};
+use super::sqlite::message_ids::hash;
+use super::sqlite::readers::BatchQuery;
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::domain::{Direction, Instance, MessageId, PageQuery, Timestamp};
 use statements::PAGE;

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::error::Doing as _;
-use super::write_tx::WriteTx;
+use super::sqlite::write_tx::WriteTx;
 use crate::domain::{Access, ConversationId, Relation, UserId};
 
 const ADD: &str = "

@@ -9,24 +9,24 @@ use tokio::time::Instant;
 use super::changes::Acknowledge;
 use super::messages::AddMessage;
 use super::properties::ChangeProperty;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::{Batched, Queued, Submitted};
-use super::write_tx::WriteTx;
 use super::{Error, WireText};
 use crate::domain::Refusal;
 
 /// Maximum bytes of a batch, exceeded at most by its last change. Bounds the duration of one commit.
-pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// A queued change and the time when it was enqueued.
-pub(super) struct Waiting {
-    pub(super) since: Instant,
-    pub(super) item: QueuedWrite,
+pub(crate) struct Waiting {
+    pub(crate) since: Instant,
+    pub(crate) item: QueuedWrite,
     _bytes: QueuedBytes,
 }
 
 impl Waiting {
     /// Prepares a change for the queue; `None` if the queued changes hold too many bytes already.
-    pub(super) fn new(item: QueuedWrite, queued: &Arc<AtomicUsize>) -> Option<Self> {
+    pub(crate) fn new(item: QueuedWrite, queued: &Arc<AtomicUsize>) -> Option<Self> {
         let bytes = QueuedBytes::take(queued, item.bytes())?;
         Some(Self { since: Instant::now(), item, _bytes: bytes })
     }
@@ -59,21 +59,21 @@ impl Drop for QueuedBytes {
 /// Start of the current batch or upkeep. For a batch it is the enqueue time of its oldest change; all other queued
 /// changes are younger.
 #[derive(Default)]
-pub(super) struct Oldest(Mutex<Option<Instant>>);
+pub(crate) struct Oldest(Mutex<Option<Instant>>);
 
 impl Oldest {
-    pub(super) fn set(&self, since: Option<Instant>) {
+    pub(crate) fn set(&self, since: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
 /// A type-erased queued change. Frequent kinds have variants, so that runs of them become one statement.
-pub(super) enum QueuedWrite {
+pub(crate) enum QueuedWrite {
     Add(Box<Submitted<AddMessage, Result<(), Refusal>>>),
     Property(Box<Submitted<ChangeProperty, Result<WireText, Refusal>>>),
     Acknowledge(Box<Submitted<Acknowledge, ()>>),
@@ -82,7 +82,7 @@ pub(super) enum QueuedWrite {
 
 impl QueuedWrite {
     /// Returns the approximate bytes that the change holds: for a message, its data.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Add(submitted) => submitted.change.message.data.len(),
             Self::Property(_) | Self::Acknowledge(_) => 0,
@@ -101,12 +101,12 @@ impl QueuedWrite {
     }
 
     /// Whether the change must be the last of its transaction.
-    pub(super) fn ends_batch(&self) -> bool {
+    pub(crate) fn ends_batch(&self) -> bool {
         matches!(self, Self::Other(change) if change.ends_batch())
     }
 
     /// Whether the writer may delay the change briefly to fill a batch.
-    pub(super) fn is_deferrable(&self) -> bool {
+    pub(crate) fn is_deferrable(&self) -> bool {
         match self {
             Self::Add(submitted) => submitted.change.is_deferrable(),
             Self::Property(submitted) => submitted.change.is_deferrable(),
@@ -116,7 +116,7 @@ impl QueuedWrite {
     }
 
     /// Sends the outcome to the caller, or the error if the transaction failed.
-    pub(super) fn settle(self, committed: Result<(), Error>) {
+    pub(crate) fn settle(self, committed: Result<(), Error>) {
         match self {
             Self::Add(submitted) => submitted.settle(committed),
             Self::Property(submitted) => submitted.settle(committed),
@@ -127,7 +127,7 @@ impl QueuedWrite {
 }
 
 /// Applies the changes in order. One statement applies a run of the same kind.
-pub(super) async fn apply(tx: &mut WriteTx, batch: &mut [QueuedWrite]) -> Result<(), Error> {
+pub(crate) async fn apply(tx: &mut WriteTx, batch: &mut [QueuedWrite]) -> Result<(), Error> {
     for run in batch.chunk_by_mut(QueuedWrite::goes_with) {
         let (mut messages, mut properties, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());
         for item in run {

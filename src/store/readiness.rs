@@ -14,9 +14,9 @@ use sqlx::Row as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Doing as _;
+use super::sqlite::write_tx::WriteTx;
+use super::sqlite::writer::Writer;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
-use super::writer::Writer;
 use super::{Error, Store, WriteError};
 
 /// How long a probe's outcome is reused.

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 
 use super::error::Doing as _;
-use super::values::ManyRows;
+use super::many_rows::ManyRows;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError};
 use crate::domain::{Refusal, Replay, Timestamp};
 

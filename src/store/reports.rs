@@ -6,11 +6,11 @@ use sqlx::{FromRow, SqliteConnection};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
-use super::message_ids::{hashes_of, listed_place, place_of_id, run};
-use super::row_keys::place;
-use super::values::ManyRows;
+use super::many_rows::ManyRows;
+use super::sqlite::message_ids::{hashes_of, listed_place, place_of_id, run};
+use super::sqlite::row_keys::place;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{
     ChangeSet, ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Subject,

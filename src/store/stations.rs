@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use sqlx::{FromRow, SqliteConnection};
 
 use super::error::Doing as _;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, StationId, Timestamp, UserId};
 

@@ -9,8 +9,8 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::friend_ids;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,

@@ -1,8 +1,8 @@
 //! Workspaces: registered names and their owners.
 
 use super::error::Doing as _;
+use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, Refusal, Timestamp, UserId, WorkspaceName};
 

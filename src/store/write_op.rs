@@ -4,13 +4,13 @@ use std::pin::Pin;
 
 use tokio::sync::oneshot;
 
-use super::write_tx::WriteTx;
+use super::sqlite::write_tx::WriteTx;
 use super::{Error, WriteError};
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Sends the result of a change to its caller.
-pub(super) type Responder<O> = oneshot::Sender<Result<O, Error>>;
+pub(crate) type Responder<O> = oneshot::Sender<Result<O, Error>>;
 
 /// A change of the database that is applied within a transaction.
 pub trait WriteOp: Send + Sync + 'static {
@@ -49,10 +49,10 @@ pub trait WriteOp: Send + Sync + 'static {
 }
 
 /// Outcome of a change: its output, or why the rules refuse it.
-pub(super) type Outcome<C> = Result<<C as WriteOp>::Output, <C as WriteOp>::Refusal>;
+pub(crate) type Outcome<C> = Result<<C as WriteOp>::Output, <C as WriteOp>::Refusal>;
 
 /// A kind of change of which one statement applies many.
-pub(super) trait Batched: Send + Sync {
+pub(crate) trait Batched: Send + Sync {
     /// Outcome of one change.
     type Outcome: Send;
 
@@ -70,7 +70,7 @@ pub(super) trait Batched: Send + Sync {
 }
 
 /// A type-erased queued change.
-pub(super) trait Queued: Send {
+pub(crate) trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
     fn apply<'a>(&'a mut self, tx: &'a mut WriteTx) -> BoxFuture<'a, Result<(), Error>>;
 
@@ -85,20 +85,20 @@ pub(super) trait Queued: Send {
 }
 
 /// A queued change, its outcome once it is applied, and the sender of the result.
-pub(super) struct Submitted<C, O> {
-    pub(super) change: C,
-    pub(super) outcome: Option<O>,
+pub(crate) struct Submitted<C, O> {
+    pub(crate) change: C,
+    pub(crate) outcome: Option<O>,
     responder: Responder<O>,
 }
 
 impl<C, O> Submitted<C, O> {
-    pub(super) fn new(change: C, responder: Responder<O>) -> Self {
+    pub(crate) fn new(change: C, responder: Responder<O>) -> Self {
         Self { change, outcome: None, responder }
     }
 
     /// Sends the result. A cancelled caller loses the answer but not the change, unless the change is only for its
     /// answer.
-    pub(super) fn settle(self, committed: Result<(), Error>) {
+    pub(crate) fn settle(self, committed: Result<(), Error>) {
         let result = committed.and_then(|()| self.outcome.ok_or(Error::Closed));
         drop(self.responder.send(result));
     }

@@ -5,12 +5,12 @@
 use sqlx::{FromRow, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
-use super::super::error::Doing as _;
-use super::super::readers::ask;
-use super::super::wal::execute;
 use super::statements::{DAMAGED_MESSAGES, DAMAGED_REPORTS, MESSAGES, REPORTS};
 use super::{Page, ReadPage, is_json, refuse_gap, undelivered};
 use crate::domain::{Direction, Instance, PageQuery};
+use crate::store::error::Doing as _;
+use crate::store::sqlite::readers::ask;
+use crate::store::sqlite::wal::execute;
 use crate::store::{Error, WireText, stored, stored_number};
 
 /// Maximum bytes of data of a piece. A single message may exceed it.

@@ -1,10 +1,10 @@
 //! The statements that make pages.
 
-use super::super::message_ids::{listed_place, place_of_id, run};
-use super::super::objects::{
+use crate::store::many_rows::ManyRows;
+use crate::store::objects::{
     damaged_message_object, damaged_report_object, message_object, message_type, report_object,
 };
-use super::super::values::ManyRows;
+use crate::store::sqlite::message_ids::{listed_place, place_of_id, run};
 
 /// Maximum bytes of a message object without its data. A test compares it with what the encoder writes.
 macro_rules! max_message_overhead {

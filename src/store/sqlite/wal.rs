@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{Backoff, Found, Next};
-use super::error::sqlite_code;
-use super::files::WAL_BYTES;
+use super::file::WAL_BYTES;
+use crate::store::error::sqlite_code;
 
 /// Interval between checkpoints while there are commits.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ const WAIT_FOR_READS: &str = "PRAGMA busy_timeout = 100";
 const LAST_WAIT: &str = "PRAGMA busy_timeout = 2000";
 
 /// Moves the whole log into the database and removes it. Succeeds only on the sole connection to a database.
-pub(super) const END_LOG: &str = "PRAGMA journal_mode = DELETE";
+pub(crate) const END_LOG: &str = "PRAGMA journal_mode = DELETE";
 
 /// How long to retry the last checkpoint while another process checkpoints. SQLite's busy time-out does not cover that.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ pub enum LeftBecause {
 
 /// State of the write-ahead log, shared by the writer and the checkpointer.
 #[derive(Default)]
-pub(super) struct Wal {
+pub(crate) struct Wal {
     /// Signals that a commit has added to the log, or that a truncation was requested.
     grown: Notify,
     /// This store has committed, or tried to.
@@ -97,34 +97,34 @@ pub(super) struct Wal {
 
 impl Wal {
     /// Records that a commit has added to the log, and wakes the checkpointer.
-    pub(super) fn grown(&self) {
+    pub(crate) fn grown(&self) {
         self.has_grown.store(true, Ordering::Relaxed);
         self.grown.notify_one();
     }
 
     /// Whether this store has committed, or tried to.
-    pub(super) fn has_grown(&self) -> bool {
+    pub(crate) fn has_grown(&self) -> bool {
         self.has_grown.load(Ordering::Relaxed)
     }
 
     /// Whether the writer is to empty the log. Never after an fsync failure.
-    pub(super) fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.due.load(Ordering::Relaxed) && !self.flush_failed.is_cancelled()
     }
 
     /// Requests a truncation of the log, which follows once most of it is in the database.
-    pub(super) fn truncate_soon(&self) {
+    pub(crate) fn truncate_soon(&self) {
         self.truncate.store(true, Ordering::Relaxed);
         self.grown.notify_one();
     }
 
     /// Token that is cancelled once an fsync of the database file or of the log has failed.
-    pub(super) fn flush_failed(&self) -> &CancellationToken {
+    pub(crate) fn flush_failed(&self) -> &CancellationToken {
         &self.flush_failed
     }
 
     /// Logs a failed checkpoint. It is retried, unless an fsync failed.
-    pub(super) fn checkpoint_failed(&self, error: &sqlx::Error) {
+    pub(crate) fn checkpoint_failed(&self, error: &sqlx::Error) {
         if is_of_flush(error) {
             tracing::error!(
                 %error,
@@ -138,7 +138,7 @@ impl Wal {
 
     /// Moves the whole log into the database between two transactions, so that the next one starts the log anew. Waits
     /// up to 100 ms for the reads that use the log.
-    pub(super) async fn empty(&self, writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn empty(&self, writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         self.due.store(false, Ordering::Relaxed);
         let truncates = self.truncate.swap(false, Ordering::Relaxed);
         let statement = if truncates {
@@ -187,7 +187,7 @@ impl Wal {
 
 /// Checkpoints the log at intervals until the writer has ended, so that no commit has to. Returns the connection for
 /// the last checkpoint, unless the log must be kept.
-pub(super) async fn checkpoint(
+pub(crate) async fn checkpoint(
     mut connection: SqliteConnection,
     database: Arc<File>,
     log: Arc<Wal>,
@@ -217,7 +217,7 @@ pub(super) async fn checkpoint(
 ///
 /// Another program may keep the log from being truncated. That is no failure if all of it is in the database file.
 /// `None` stands for a connection that stays open because an fsync failed.
-pub(super) async fn empty_at_the_end(
+pub(crate) async fn empty_at_the_end(
     connection: Option<SqliteConnection>,
     log: &Wal,
     wal: PathBuf,
@@ -263,7 +263,7 @@ pub(super) async fn empty_at_the_end(
 }
 
 /// Closes the last connection, unless that would remove a log that must be kept.
-pub(super) async fn close(connection: SqliteConnection, log: &Wal) {
+pub(crate) async fn close(connection: SqliteConnection, log: &Wal) {
     if log.flush_failed.is_cancelled() {
         std::mem::forget(connection);
     } else if let Err(error) = connection.close().await {
@@ -344,7 +344,7 @@ async fn checkpoint_once(
     Ok(Checkpoint { busy, bytes: bytes(frames), moved: bytes(moved), is_known: frames >= 0 })
 }
 
-pub(super) async fn execute(
+pub(crate) async fn execute(
     connection: &mut SqliteConnection,
     statement: &'static str,
 ) -> Result<(), sqlx::Error> {

@@ -14,13 +14,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
+use crate::store::Error;
 
 /// Interval between reads of the free space. The default reserve exceeds what a server writes in that time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Free space on the database's disk, and the reserve that is kept of it.
-pub(super) struct Reserve {
+pub(crate) struct Reserve {
     database: Arc<File>,
     /// Bytes to keep free; 0 disables the reserve.
     bytes: u64,
@@ -30,7 +30,7 @@ pub(super) struct Reserve {
 
 impl Reserve {
     /// Reads the free space for the first time.
-    pub(super) fn new(database: Arc<File>, bytes: u64) -> Self {
+    pub(crate) fn new(database: Arc<File>, bytes: u64) -> Self {
         let free = AtomicU64::new(u64::MAX);
         let reserve = Self { database, bytes, free, is_full: AtomicBool::new(false) };
         reserve.look();
@@ -38,7 +38,7 @@ impl Reserve {
     }
 
     /// Reads the free space every second, until the store has closed.
-    pub(super) async fn watch(self: Arc<Self>, ended: CancellationToken) {
+    pub(crate) async fn watch(self: Arc<Self>, ended: CancellationToken) {
         while ended.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
             let reserve = Arc::clone(&self);
             drop(spawn_blocking(move || reserve.look()).await);
@@ -46,7 +46,7 @@ impl Reserve {
     }
 
     /// Refuses a change that grows the data if less than the reserve is free.
-    pub(super) fn refuse_growth(&self) -> Result<(), Error> {
+    pub(crate) fn refuse_growth(&self) -> Result<(), Error> {
         if !self.is_full() {
             return Ok(());
         }
@@ -54,11 +54,11 @@ impl Reserve {
         Err(Error::StorageFull { free: self.free_bytes(), reserve: self.bytes })
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
     }
 
-    pub(super) fn free_bytes(&self) -> u64 {
+    pub(crate) fn free_bytes(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }
 

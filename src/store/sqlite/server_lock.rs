@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::files::{kind_of, open_or_create};
-use super::{DatabaseFile, OpenError};
+use super::file::{kind_of, open_or_create};
 use crate::domain::Parse as _;
+use crate::store::{DatabaseFile, OpenError};
 
 /// How long to retry while the lock is held. A server that is about to exit still holds it for a moment, and
 /// [`ServerLock::holder`] takes it for an instant.
@@ -63,7 +63,7 @@ impl LockHolder {
         self.task == ServerLock::SERVER || self.is_this_process()
     }
 
-    pub(super) fn is_this_process(&self) -> bool {
+    pub(crate) fn is_this_process(&self) -> bool {
         self.process == *PROCESS
     }
 }
@@ -153,7 +153,7 @@ impl ServerLock {
     /// # Errors
     ///
     /// [`OpenError::InUse`] names the process that holds the lock.
-    pub(super) async fn wait_until_shared(database: &DatabaseFile) -> Result<(), OpenError> {
+    pub(crate) async fn wait_until_shared(database: &DatabaseFile) -> Result<(), OpenError> {
         let since = Instant::now();
         while let Some(holder) = Self::holder_of(database)?.filter(|holder| !holder.shares()) {
             if since.elapsed() >= PATIENCE {
@@ -165,7 +165,7 @@ impl ServerLock {
         Ok(())
     }
 
-    pub(super) fn holder_of(database: &DatabaseFile) -> Result<Option<LockHolder>, OpenError> {
+    pub(crate) fn holder_of(database: &DatabaseFile) -> Result<Option<LockHolder>, OpenError> {
         let path = lock_path(database.path());
         let failed = |source| OpenError::Lock { path: path.display().to_string(), source };
         refuse_unless_regular(&path)?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::DatabaseFile;
+use crate::store::DatabaseFile;
 
 /// Interval between two looks at the files. A change that is acknowledged into a deleted file is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -29,7 +29,7 @@ struct Watched {
 }
 
 /// Waits until a file is no longer the one that is open, and returns its path.
-pub(super) async fn watch(database: DatabaseFile, opened: Arc<File>) -> PathBuf {
+pub(crate) async fn watch(database: DatabaseFile, opened: Arc<File>) -> PathBuf {
     let identity = opened.metadata().ok().map(|metadata| identity(&metadata));
     let mut files = vec![
         Watched { path: database.path().to_owned(), identity },

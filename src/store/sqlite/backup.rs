@@ -13,12 +13,13 @@ use tempfile::{TempDir, TempPath};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
-use super::files::kind_of;
+use super::file::kind_of;
 use super::invariants::contradiction_of_rows;
-use super::schema::{self, Found, Looked};
+use super::schema;
+use super::schema::{Found, Looked};
 use super::wal::execute;
-use super::{DatabaseFile, OpenError};
 use crate::domain::Parse as _;
+use crate::store::{DatabaseFile, OpenError};
 
 /// How often the progress callback runs during a copy.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -215,7 +216,7 @@ fn size(path: &Path) -> Result<u64, BackupError> {
 }
 
 /// Runs blocking disk work on the blocking thread pool, so that the calling future can be dropped meanwhile.
-pub(super) async fn off_thread<T: Send + 'static>(
+pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::from)?
@@ -223,27 +224,27 @@ pub(super) async fn off_thread<T: Send + 'static>(
 
 /// Creates a temporary folder beside a file, on the same file system, with mode 0700. Dropping it removes it with its
 /// contents.
-pub(super) fn folder_beside(path: &Path, prefix: &str) -> io::Result<TempDir> {
+pub(crate) fn folder_beside(path: &Path, prefix: &str) -> io::Result<TempDir> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(folder)
 }
 
 /// Fsyncs a file.
-pub(super) async fn flush(path: &Path) -> Result<(), BackupError> {
+pub(crate) async fn flush(path: &Path) -> Result<(), BackupError> {
     let file = path.to_owned();
     let flushed = off_thread(move || File::open(file)?.sync_all()).await;
     flushed.map_err(|source| file_error(path, "flushed to the disk", source))
 }
 
 /// Fsyncs the folder of a file, which makes the file's name durable.
-pub(super) fn flush_name(path: &Path) -> Result<(), BackupError> {
+pub(crate) fn flush_name(path: &Path) -> Result<(), BackupError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let flushed = File::open(folder).and_then(|folder| folder.sync_all());
     flushed.map_err(|source| file_error(folder, "flushed to the disk", source))
 }
 
-pub(super) fn file_error(path: &Path, doing: &'static str, source: io::Error) -> BackupError {
+pub(crate) fn file_error(path: &Path, doing: &'static str, source: io::Error) -> BackupError {
     BackupError::File { path: path.display().to_string(), doing, source }
 }
 
@@ -288,7 +289,7 @@ fn look(backup: &Path) -> Result<u64, BackupError> {
 }
 
 /// Opens a file that no process changes. As `immutable`, it makes SQLite create no files beside it.
-pub(super) async fn open_alone(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+pub(crate) async fn open_alone(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true);
     options.disable_statement_logging().connect().await
 }
@@ -344,7 +345,7 @@ fn unfit(backup: &Path, problem: String) -> BackupError {
 }
 
 /// Appends a suffix to a path, as SQLite names the files beside a database.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -13,12 +13,13 @@ use super::backup::{
     BackupError, beside, file_error, flush, flush_name, folder_beside, off_thread, open_alone,
     verify_backup,
 };
-use super::error::is_busy;
-use super::files::give;
+use super::file::give;
+use super::schema;
 use super::wal::END_LOG;
-use super::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, schema};
 use crate::clock::Clock;
 use crate::domain::Parse as _;
+use crate::store::error::is_busy;
+use crate::store::{DatabaseFile, Epoch, OpenError, Schema, ServerLock};
 
 const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users ORDER BY email";
 

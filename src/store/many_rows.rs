@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, Encode, Sqlite, Type};
 
 /// Maximum rows per statement. SQLite's limit of 32,766 bound values is far above what they need.
-pub(super) const ROWS: usize = 256;
+pub(crate) const ROWS: usize = 256;
 
 /// Number of statement texts: one for each power of two from 1 to [`ROWS`].
 const SIZES: usize = ROWS.ilog2() as usize + 1;
@@ -15,7 +15,7 @@ const SIZES: usize = ROWS.ilog2() as usize + 1;
 ///
 /// The list is padded with rows of `NULL` to a power of two, so that a handful of prepared statements serves every
 /// number of rows.
-pub(super) struct ManyRows {
+pub(crate) struct ManyRows {
     statement: &'static str,
     /// Text of one row, where it is not a list of values.
     row: Option<&'static str>,
@@ -24,19 +24,19 @@ pub(super) struct ManyRows {
 }
 
 impl ManyRows {
-    pub(super) const fn new(statement: &'static str, columns: usize) -> Self {
+    pub(crate) const fn new(statement: &'static str, columns: usize) -> Self {
         Self { statement, row: None, columns, texts: [const { OnceLock::new() }; SIZES] }
     }
 
     /// A statement that yields one row with a column for each given row. The column is the value of a query with this
     /// many parameters, or NULL where the row is padding.
-    pub(super) const fn values_of(query: &'static str, parameters: usize) -> Self {
+    pub(crate) const fn values_of(query: &'static str, parameters: usize) -> Self {
         let texts = [const { OnceLock::new() }; SIZES];
         Self { statement: "SELECT {rows}", row: Some(query), columns: parameters, texts }
     }
 
     /// Binds at least one and at most [`ROWS`] rows, and returns the text of the statement for their number.
-    pub(super) fn bind<R>(
+    pub(crate) fn bind<R>(
         &'static self,
         rows: &[R],
         arguments: &mut SqliteArguments,
@@ -71,11 +71,11 @@ impl ManyRows {
 }
 
 /// Values of one row, in the order of the columns.
-pub(super) struct Values<'a>(&'a mut SqliteArguments);
+pub(crate) struct Values<'a>(&'a mut SqliteArguments);
 
 impl Values<'_> {
     /// Adds the value of the next column.
-    pub(super) fn add<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> &mut Self {
+    pub(crate) fn add<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> &mut Self {
         self.0.add(value).expect("text and numbers have a form in SQLite");
         self
     }

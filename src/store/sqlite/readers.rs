@@ -11,33 +11,33 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use tokio::sync::oneshot;
 
-use super::error::Doing as _;
-use super::values::{ManyRows, Values};
-use super::{Error, WireText};
+use crate::store::error::Doing as _;
+use crate::store::many_rows::{ManyRows, Values};
+use crate::store::{Error, WireText};
 
 /// Maximum requests coalesced into one query. Eight did not raise throughput, and the first waits longer for the last.
 const TOGETHER: usize = 4;
 
 /// A pool of reading connections.
 #[derive(Clone)]
-pub(super) struct Readers {
+pub(crate) struct Readers {
     pool: Pool<SqliteConnection>,
     /// Number of connections, until they are closed.
     count: usize,
 }
 
 impl Readers {
-    pub(super) fn new(connections: Vec<SqliteConnection>) -> Self {
+    pub(crate) fn new(connections: Vec<SqliteConnection>) -> Self {
         Self { count: connections.len(), pool: connections.into() }
     }
 
     /// Waits for a free connection. A cancelled read leaves its connection usable.
-    pub(super) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
+    pub(crate) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
         self.pool.get().await.map_err(|_| Error::Closed)
     }
 
     /// Waits for running reads and closes the connections.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         while self.pool.status().size > 0 {
             let Ok(connection) = self.pool.remove().await else { break };
             if let Err(error) = connection.close().await {
@@ -49,7 +49,7 @@ impl Readers {
 }
 
 /// A query whose concurrent requests are coalesced.
-pub(super) trait BatchQuery: Send + Sync + 'static {
+pub(crate) trait BatchQuery: Send + Sync + 'static {
     /// The statement, whose columns are texts or NULLs ([`ManyRows::values_of`]).
     const STATEMENT: &'static ManyRows;
 
@@ -61,7 +61,7 @@ pub(super) trait BatchQuery: Send + Sync + 'static {
 }
 
 /// Coalesces concurrent requests for one statement.
-pub(super) struct ReadBatcher<Q>(Arc<Shared<Q>>);
+pub(crate) struct ReadBatcher<Q>(Arc<Shared<Q>>);
 
 struct Shared<Q> {
     readers: Readers,
@@ -80,13 +80,13 @@ struct Waiting<Q> {
 }
 
 impl<Q: BatchQuery> ReadBatcher<Q> {
-    pub(super) fn new(readers: Readers) -> Self {
+    pub(crate) fn new(readers: Readers) -> Self {
         let asked = Mutex::new(Asked { waiting: VecDeque::new(), answering: 0 });
         Self(Arc::new(Shared { readers, asked }))
     }
 
     /// Runs the query. Returns its text, or `None` for NULL.
-    pub(super) async fn ask(&self, query: Q) -> Result<Option<WireText>, Error> {
+    pub(crate) async fn ask(&self, query: Q) -> Result<Option<WireText>, Error> {
         let (responder, answer) = oneshot::channel();
         self.0.wait(Waiting { query, responder });
         answer.await.unwrap_or(Err(Error::Closed))
@@ -210,7 +210,7 @@ fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
 }
 
 /// Runs the query for one request alone. Returns its text, or `None` for NULL.
-pub(super) async fn ask<Q: BatchQuery>(
+pub(crate) async fn ask<Q: BatchQuery>(
     connection: &mut SqliteConnection,
     query: &Q,
 ) -> Result<Option<WireText>, Error> {

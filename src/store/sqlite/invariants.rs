@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Row as _, SqliteConnection};
 
-use super::error::{is_of_damage, sqlite_code};
+use crate::store::error::{is_of_damage, sqlite_code};
 
 /// Time limit of all checks together. The server is not ready before they end.
 const AT_MOST: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ const PAGES: &str = "PRAGMA quick_check(1)";
 
 /// Returns the first contradiction found within one second, if any. In an older schema, checks that read a missing
 /// table or column are skipped.
-pub(super) async fn contradiction(
+pub(crate) async fn contradiction(
     connection: &mut SqliteConnection,
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {
@@ -74,7 +74,7 @@ pub(super) async fn contradiction(
 
 /// Returns the first contradiction between rows, without a time limit. The structure of the pages must have been
 /// checked before.
-pub(super) async fn contradiction_of_rows(
+pub(crate) async fn contradiction_of_rows(
     connection: &mut SqliteConnection,
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {

@@ -12,14 +12,17 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
-use super::error::is_busy;
-use super::{BUSY_TIMEOUT, OpenError, Schema};
 use crate::domain::Parse;
+use crate::store::error::is_busy;
+use crate::store::{OpenError, Schema};
+
+/// Maximum time that a statement waits for another process to release the database.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes of the write-ahead log file that are kept: 128 MiB. The log is emptied from half of that on, so it usually
 /// stays below. Large bursts of writes, or a read that does not end, such as a backup by another program, let it grow
 /// further.
-pub(super) const WAL_BYTES: u64 = 128 * 1024 * 1024;
+pub(crate) const WAL_BYTES: u64 = 128 * 1024 * 1024;
 
 /// How long a command that needs the database alone waits for other programs to close it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -50,15 +53,15 @@ impl Parse for DatabaseFile {
 }
 
 /// The database file, opened before all connections.
-pub(super) struct OpenedFile {
-    pub(super) file: File,
+pub(crate) struct OpenedFile {
+    pub(crate) file: File,
     /// Whether opening it created the file.
     is_new: bool,
 }
 
 impl DatabaseFile {
     /// Names the database at a path, which need not be UTF-8.
-    pub(super) fn at(path: &Path) -> Self {
+    pub(crate) fn at(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
@@ -69,22 +72,22 @@ impl DatabaseFile {
     }
 
     /// The path of the write-ahead log. SQLite puts it beside the target of a symbolic link.
-    pub(super) fn wal(&self) -> PathBuf {
+    pub(crate) fn wal(&self) -> PathBuf {
         self.sibling("-wal")
     }
 
     /// Whether there is a non-empty log: the last shutdown was not clean, or another process has the file open.
-    pub(super) fn has_log(&self) -> bool {
+    pub(crate) fn has_log(&self) -> bool {
         self.wal().metadata().is_ok_and(|log| log.len() > 0)
     }
 
     /// The path of the log's shared-memory index.
-    pub(super) fn shm(&self) -> PathBuf {
+    pub(crate) fn shm(&self) -> PathBuf {
         self.sibling("-shm")
     }
 
     /// Returns the path of a file beside the database, with symbolic links resolved.
-    pub(super) fn sibling(&self, suffix: &str) -> PathBuf {
+    pub(crate) fn sibling(&self, suffix: &str) -> PathBuf {
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let mut sibling = path.into_os_string();
         sibling.push(suffix);
@@ -95,7 +98,7 @@ impl DatabaseFile {
     ///
     /// Open it before all connections, so that every failed fsync is reported to it. Close it after them: closing it
     /// drops all locks of the process on the file (fcntl(2)).
-    pub(super) fn open(&self, schema: Schema) -> Result<OpenedFile, OpenError> {
+    pub(crate) fn open(&self, schema: Schema) -> Result<OpenedFile, OpenError> {
         let is_there = self.look()?.is_some();
         if !is_there && !schema.creates() {
             return Err(self.missing());
@@ -107,7 +110,7 @@ impl DatabaseFile {
     }
 
     /// Returns the metadata whose owner is that of the database: the file's, or the folder's if there is no file yet.
-    pub(super) fn owner(&self) -> Option<Metadata> {
+    pub(crate) fn owner(&self) -> Option<Metadata> {
         let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
         let folder = folder.unwrap_or(Path::new("."));
         fs::metadata(&self.path).or_else(|_| fs::metadata(folder)).ok()
@@ -117,7 +120,7 @@ impl DatabaseFile {
     ///
     /// Opening a FIFO would block forever. Creating a file through a dangling link would change the name of its lock. A
     /// file with two names would have two logs and two locks, since these go by the name.
-    pub(super) fn look(&self) -> Result<Option<Metadata>, OpenError> {
+    pub(crate) fn look(&self) -> Result<Option<Metadata>, OpenError> {
         match fs::metadata(&self.path) {
             Ok(found) if found.is_file() && found.nlink() > 1 => {
                 Err(OpenError::SeveralNames { path: self.absolute(), names: found.nlink() })
@@ -138,7 +141,7 @@ impl DatabaseFile {
         }
     }
 
-    pub(super) fn missing(&self) -> OpenError {
+    pub(crate) fn missing(&self) -> OpenError {
         OpenError::Missing { path: self.absolute() }
     }
 
@@ -152,12 +155,12 @@ impl DatabaseFile {
     }
 
     /// Returns the absolute path, which shows an operator a mistaken working directory.
-    pub(super) fn absolute(&self) -> String {
+    pub(crate) fn absolute(&self) -> String {
         std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()).display().to_string()
     }
 
     /// Logs which database was opened, and warns if other users of the machine can access it.
-    pub(super) fn log_opened(&self, opened: &OpenedFile) {
+    pub(crate) fn log_opened(&self, opened: &OpenedFile) {
         let path = self.absolute();
         tracing::info!(path, created = opened.is_new, "opened the database");
         let mode = opened.file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
@@ -176,29 +179,29 @@ impl DatabaseFile {
     /// Beside a log the connection is read-only. It then can't take the lock under which SQLite checkpoints the log
     /// when the last connection closes. Without a log it may write, since a read-only connection can't roll back a
     /// `-journal`.
-    pub(super) async fn connect_to_look(&self) -> Result<SqliteConnection, OpenError> {
+    pub(crate) async fn connect_to_look(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.options_plainly().read_only(self.has_log()).pragma("query_only", "1");
         options.connect().await.map_err(|source| self.failed(source))
     }
 
     /// Opens a connection without the settings of a store.
-    pub(super) async fn connect_plainly(&self) -> Result<SqliteConnection, OpenError> {
+    pub(crate) async fn connect_plainly(&self) -> Result<SqliteConnection, OpenError> {
         self.options_plainly().connect().await.map_err(|source| self.failed(source))
     }
 
-    pub(super) fn options_plainly(&self) -> SqliteConnectOptions {
+    pub(crate) fn options_plainly(&self) -> SqliteConnectOptions {
         let options = SqliteConnectOptions::new().filename(&self.path);
         options.busy_timeout(BUSY_TIMEOUT).disable_statement_logging()
     }
 
     /// Options for a database's only connection. It waits up to 1 s for other connections to close; see
     /// [`Self::failed_alone`].
-    pub(super) fn options_alone(&self) -> SqliteConnectOptions {
+    pub(crate) fn options_alone(&self) -> SqliteConnectOptions {
         self.options_plainly().busy_timeout(PATIENCE)
     }
 
     /// Returns why the only connection failed: [`OpenError::OpenElsewhere`] if another program has the database open.
-    pub(super) fn failed_alone(&self, source: sqlx::Error) -> OpenError {
+    pub(crate) fn failed_alone(&self, source: sqlx::Error) -> OpenError {
         if is_busy(&source) {
             OpenError::OpenElsewhere { path: self.absolute() }
         } else {
@@ -207,14 +210,14 @@ impl DatabaseFile {
     }
 
     /// Opens a connection that may write. The store's own task checkpoints the log, never a commit.
-    pub(super) async fn connect_writer(&self) -> Result<SqliteConnection, OpenError> {
+    pub(crate) async fn connect_writer(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.writer_options();
         options.connect().await.map_err(|source| self.failed(source))
     }
 
     /// Opens a writing connection to an empty file, with incremental auto-vacuum: free pages can be given back to the
     /// file system.
-    pub(super) async fn connect_first(&self) -> Result<SqliteConnection, OpenError> {
+    pub(crate) async fn connect_first(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.writer_options().auto_vacuum(SqliteAutoVacuum::Incremental);
         options.connect().await.map_err(|source| self.failed(source))
     }
@@ -226,7 +229,7 @@ impl DatabaseFile {
     }
 
     /// Opens the read-only connections: two per core, at least 4 and at most 64, and one more for large pages.
-    pub(super) async fn connect_readers(&self) -> Result<Vec<SqliteConnection>, OpenError> {
+    pub(crate) async fn connect_readers(&self) -> Result<Vec<SqliteConnection>, OpenError> {
         let cores = available_parallelism().map_or(1, usize::from);
         let options = self.options().pragma("query_only", "1");
         let mut readers = Vec::new();
@@ -249,13 +252,13 @@ impl DatabaseFile {
             .disable_statement_logging()
     }
 
-    pub(super) fn failed(&self, source: sqlx::Error) -> OpenError {
+    pub(crate) fn failed(&self, source: sqlx::Error) -> OpenError {
         OpenError::Open { path: self.path.display().to_string(), source }
     }
 }
 
 /// Returns the kind of a file in words.
-pub(super) fn kind_of(found: &Metadata) -> &'static str {
+pub(crate) fn kind_of(found: &Metadata) -> &'static str {
     let kind = found.file_type();
     if kind.is_file() {
         "a regular file"
@@ -272,7 +275,7 @@ pub(super) fn kind_of(found: &Metadata) -> &'static str {
 
 /// Opens a file, or creates it with mode 0600 and this owner. An existing file keeps its owner: the folder's owner may
 /// have put a link there.
-pub(super) fn open_or_create(
+pub(crate) fn open_or_create(
     path: &Path,
     options: &mut OpenOptions,
     owner: Option<&Metadata>,
@@ -287,7 +290,7 @@ pub(super) fn open_or_create(
 
 /// Gives a new file the owner of the database, so that a command run by root does not lock out the server's user. Only
 /// root can do that; for other users it does nothing.
-pub(super) fn give(file: &File, owner: Option<&Metadata>) {
+pub(crate) fn give(file: &File, owner: Option<&Metadata>) {
     if let (Some(owner), Ok(made)) = (owner, file.metadata())
         && owner.uid() != made.uid()
     {

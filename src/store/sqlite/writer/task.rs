@@ -9,14 +9,14 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::super::queue::{BATCH_BYTES, Oldest, QueuedWrite, Waiting, apply};
-use super::super::readiness::Outcomes;
-use super::super::values::ROWS;
-use super::super::wal::Wal;
-use super::super::write_tx::WriteTx;
-use super::super::{DatabaseFile, Error};
 use super::CommitEvent;
 use crate::domain::Limits;
+use crate::store::many_rows::ROWS;
+use crate::store::queue::{BATCH_BYTES, Oldest, QueuedWrite, Waiting, apply};
+use crate::store::readiness::Outcomes;
+use crate::store::sqlite::wal::Wal;
+use crate::store::sqlite::write_tx::WriteTx;
+use crate::store::{DatabaseFile, Error};
 
 /// Minimum average interval between commits; faster changes share a commit. Cloud disks allow about 1,000 fsyncs/s, and
 /// stall for longer when that is exceeded.

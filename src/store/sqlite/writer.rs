@@ -27,19 +27,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::changes::Acknowledge;
-use super::messages::AddMessage;
-use super::properties::ChangeProperty;
-use super::queue::{Oldest, QueuedWrite, Waiting};
-use super::readiness::Outcomes;
 use super::reserve::Reserve;
-use super::wal::{self, Wal, WalLeft};
+use super::wal;
+use super::wal::{Wal, WalLeft};
 use super::watch::watch;
-use super::write_op::{Outcome, Responder, Submitted, WriteOp};
 use super::write_tx::WriteTx;
-use super::{DatabaseFile, Error, WireText, WriteError};
 use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
+use crate::store::changes::Acknowledge;
+use crate::store::messages::AddMessage;
+use crate::store::properties::ChangeProperty;
+use crate::store::queue::{Oldest, QueuedWrite, Waiting};
+use crate::store::readiness::Outcomes;
+use crate::store::write_op::{Outcome, Responder, Submitted, WriteOp};
+use crate::store::{DatabaseFile, Error, WireText, WriteError};
 use task::WriterTask;
 
 /// Maximum queued changes. Beyond that, changes are refused, so that no caller waits longer than is useful.
@@ -58,18 +59,18 @@ pub enum CommitEvent {
 }
 
 /// The files that the writer works on, and the reserve of disk space.
-pub(super) struct Disk {
-    pub(super) file: DatabaseFile,
+pub(crate) struct Disk {
+    pub(crate) file: DatabaseFile,
     /// The database file, opened before all connections ([`DatabaseFile::open`]).
-    pub(super) opened: Arc<File>,
-    pub(super) reserve: Arc<Reserve>,
+    pub(crate) opened: Arc<File>,
+    pub(crate) reserve: Arc<Reserve>,
 }
 
 /// Receives the result of a queued change.
 type Pending<T> = oneshot::Receiver<Result<T, Error>>;
 
 /// The store's handle of the writer: it enqueues changes.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     queue: mpsc::Sender<Waiting>,
     /// Bytes of the changes in the queue.
     queued_bytes: Arc<AtomicUsize>,
@@ -92,7 +93,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the writer, and the tasks that checkpoint the log and watch the files and the disk.
-    pub(super) fn start(
+    pub(crate) fn start(
         disk: Disk,
         limits: Limits,
         connection: SqliteConnection,
@@ -157,14 +158,14 @@ impl Writer {
         }
     }
 
-    pub(super) async fn add(&self, message: AddMessage) -> Result<(), WriteError> {
+    pub(crate) async fn add(&self, message: AddMessage) -> Result<(), WriteError> {
         self.reserve.refuse_growth()?;
         let submitted =
             self.submit(|responder| QueuedWrite::Add(Box::new(Submitted::new(message, responder))));
         submitted.await?.map_err(WriteError::Refused)
     }
 
-    pub(super) async fn change_property(
+    pub(crate) async fn change_property(
         &self,
         change: ChangeProperty,
     ) -> Result<WireText, WriteError> {
@@ -173,14 +174,14 @@ impl Writer {
         submitted.await?.map_err(WriteError::Refused)
     }
 
-    pub(super) async fn acknowledge(&self, change: Acknowledge) -> Result<(), Error> {
+    pub(crate) async fn acknowledge(&self, change: Acknowledge) -> Result<(), Error> {
         self.submit(|responder| {
             QueuedWrite::Acknowledge(Box::new(Submitted::new(change, responder)))
         })
         .await
     }
 
-    pub(super) async fn write<C: WriteOp>(
+    pub(crate) async fn write<C: WriteOp>(
         &self,
         change: C,
     ) -> Result<C::Output, WriteError<C::Refusal>> {
@@ -197,7 +198,7 @@ impl Writer {
 
     /// Enqueues a change. It is made even if its outcome is not awaited, unless it is only for its answer
     /// ([`WriteOp::IS_FOR_ITS_ANSWER`]).
-    pub(super) fn begin<C: WriteOp>(&self, change: C) -> Result<Pending<Outcome<C>>, Error> {
+    pub(crate) fn begin<C: WriteOp>(&self, change: C) -> Result<Pending<Outcome<C>>, Error> {
         self.hand_in(|responder| QueuedWrite::Other(Box::new(Submitted::new(change, responder))))
     }
 
@@ -225,7 +226,7 @@ impl Writer {
 
     /// Enqueues a change without waiting for it, unless the queue is at least half full: the other half is for changes
     /// that callers await. A change that grows the data is skipped while the disk is full.
-    pub(super) fn offer<C: WriteOp>(&self, change: C) {
+    pub(crate) fn offer<C: WriteOp>(&self, change: C) {
         if self.queue_depth() >= QUEUE / 2 || change.grows() && self.reserve.is_full() {
             return;
         }
@@ -234,62 +235,62 @@ impl Writer {
         drop(self.enqueue(QueuedWrite::Other(Box::new(Submitted::new(change, responder)))));
     }
 
-    pub(super) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
+    pub(crate) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
         self.commit_events.subscribe()
     }
 
-    pub(super) fn truncate_log(&self) {
+    pub(crate) fn truncate_log(&self) {
         self.wal.truncate_soon();
     }
 
-    pub(super) fn file(&self) -> &DatabaseFile {
+    pub(crate) fn file(&self) -> &DatabaseFile {
         &self.file
     }
 
     /// Returns the age of the oldest change that is not made yet. A change that waits during the upkeep between two
     /// batches is at most as old as the upkeep.
-    pub(super) fn oldest_change(&self) -> Duration {
+    pub(crate) fn oldest_change(&self) -> Duration {
         if self.queue_depth() == 0 {
             return self.oldest.age();
         }
         self.oldest.age().max(self.upkeep.age())
     }
 
-    pub(super) fn queue_depth(&self) -> usize {
+    pub(crate) fn queue_depth(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
 
-    pub(super) fn outcomes(&self) -> &Outcomes {
+    pub(crate) fn outcomes(&self) -> &Outcomes {
         &self.outcomes
     }
 
-    pub(super) fn flush_failed(&self) -> bool {
+    pub(crate) fn flush_failed(&self) -> bool {
         self.wal.flush_failed().is_cancelled()
     }
 
-    pub(super) fn is_replaced(&self) -> bool {
+    pub(crate) fn is_replaced(&self) -> bool {
         self.replaced.is_cancelled()
     }
 
-    pub(super) fn has_written(&self) -> bool {
+    pub(crate) fn has_written(&self) -> bool {
         self.wal.has_grown()
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.closing.is_cancelled() || self.ended.is_cancelled()
     }
 
-    pub(super) async fn refuses(&self) {
+    pub(crate) async fn refuses(&self) {
         self.closing.cancelled().await;
     }
 
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.closing.cancel();
         self.ended.cancelled().await;
     }
 
     /// Makes the last checkpoint, once the writer and all readers are closed.
-    pub(super) async fn empty_log(&self) -> Result<(), WalLeft> {
+    pub(crate) async fn empty_log(&self) -> Result<(), WalLeft> {
         match self.checkpointer().await {
             Some(connection) => wal::empty_at_the_end(connection, &self.wal, self.file.wal()).await,
             None => Ok(()),
@@ -297,7 +298,7 @@ impl Writer {
     }
 
     /// Closes the last connection and leaves the log to other processes.
-    pub(super) async fn leave_log(&self) {
+    pub(crate) async fn leave_log(&self) {
         if let Some(Some(connection)) = self.checkpointer().await {
             wal::close(connection, &self.wal).await;
         }

@@ -11,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::Error;
 use super::row_keys::seq;
-use super::values::{ManyRows, ROWS, Values};
 use super::write_tx::WriteTx;
 use crate::domain::MessageId;
+use crate::store::Error;
+use crate::store::many_rows::{ManyRows, ROWS, Values};
 
 /// Number of messages in a run. A macro, so that it works in SQL text and as a number.
 macro_rules! run {
@@ -70,7 +70,7 @@ macro_rules! listed_place {
     };
 }
 
-pub(super) use {listed_place, place_of_id, run};
+pub(crate) use {listed_place, place_of_id, run};
 
 /// `OR FAIL` for the reason given at `INSERT` in `messages.rs`.
 static LIST: ManyRows = ManyRows::new(
@@ -88,29 +88,29 @@ const KEEP_YOUNG: &str = "UPDATE conversations SET young = $2 WHERE generation =
 
 /// Returns the first 64 bits of an ID's SHA-256, so that a client can't construct many IDs with the same hash. A
 /// collision costs one extra lookup.
-pub(super) fn hash(id: &str) -> i64 {
+pub(crate) fn hash(id: &str) -> i64 {
     let hash: [u8; 32] = Sha256::digest(id).into();
     hash.iter().take(8).fold(0, |bits, byte| bits << 8 | i64::from(*byte))
 }
 
 /// Returns a JSON object that maps each ID to its hash, without duplicates.
-pub(super) fn hashes_of(messages: &[MessageId]) -> String {
+pub(crate) fn hashes_of(messages: &[MessageId]) -> String {
     let hashes = messages.iter().map(|id| (id.as_str().to_owned(), hash(id.as_str()).into()));
     serde_json::Value::Object(hashes.collect()).to_string()
 }
 
 /// A row of the hash table: generation, hash, and sequence number of the message.
-pub(super) type Listed = (i64, i64, i64);
+pub(crate) type Listed = (i64, i64, i64);
 
 /// Hashes of a generation's most recent messages, whose run is not complete.
 #[derive(Clone, Default)]
-pub(super) struct RecentIds(Vec<i64>);
+pub(crate) struct RecentIds(Vec<i64>);
 
 impl RecentIds {
     /// Parses `hex(young)` of a generation with this `next_seq`, and keeps only the last `(next_seq - 1) % 32` hashes.
     /// An older version that still ran during the migration began generations without emptying the column, so it may
     /// hold hashes of an earlier generation.
-    pub(super) fn read(digits: &str, next_seq: i64) -> Result<Self, Error> {
+    pub(crate) fn read(digits: &str, next_seq: i64) -> Result<Self, Error> {
         let not_hashes = || Error::not_as_stored("hashes of IDs");
         let bytes = hex::decode(digits).map_err(|_| not_hashes())?;
         let count = usize::try_from(next_seq - 1).map_err(|_| not_hashes())? % RUN;
@@ -120,22 +120,22 @@ impl RecentIds {
     }
 
     /// Encodes the hashes for the column `young`, 8 bytes each.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|hash| hash.to_be_bytes()).collect()
     }
 
     /// Returns whether a recent message may have an ID with this hash.
-    pub(super) fn may_have(&self, hash: i64) -> bool {
+    pub(crate) fn may_have(&self, hash: i64) -> bool {
         self.0.contains(&hash)
     }
 
     /// Returns the row keys of the recent messages; `next` is the row key of the next message.
-    pub(super) fn row_keys(&self, next: i64) -> Range<i64> {
+    pub(crate) fn row_keys(&self, next: i64) -> Range<i64> {
         next - i64::try_from(self.0.len()).unwrap_or(i64::MAX)..next
     }
 
     /// Adds the next message. Returns the rows of the run that it completes, or nothing.
-    pub(super) fn push(&mut self, place: i64, hash: i64) -> impl Iterator<Item = Listed> {
+    pub(crate) fn push(&mut self, place: i64, hash: i64) -> impl Iterator<Item = Listed> {
         self.0.push(hash);
         let is_whole = self.0.len() >= RUN;
         let whole = if is_whole { std::mem::take(&mut self.0) } else { Vec::new() };
@@ -145,7 +145,7 @@ impl RecentIds {
 }
 
 /// Inserts the messages of complete runs into the hash table.
-pub(super) fn list(tx: &mut WriteTx, mut listed: Vec<Listed>) {
+pub(crate) fn list(tx: &mut WriteTx, mut listed: Vec<Listed>) {
     // In table order, so that each page is visited once.
     listed.sort_unstable();
     for listed in listed.chunks(ROWS) {
@@ -159,7 +159,7 @@ fn bind((generation, hash, seq): &Listed, values: &mut Values<'_>) {
 
 /// Indexes all current generations of a database that has no hashes yet, because SQLite can't compute them. Complete
 /// runs go into the table, the rest into the column `young`.
-pub(super) async fn list_all(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn list_all(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     const STEP: i64 = 4096;
     let mut last = 0;
     let mut recent = RecentIds::default();

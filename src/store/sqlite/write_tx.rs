@@ -10,10 +10,10 @@ use std::sync::Arc;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, FromRow, SqliteConnection};
 
-use super::Error;
-use super::error::Doing as _;
-use super::values::{ManyRows, Values};
 use crate::domain::{Limits, StationId, UserId};
+use crate::store::Error;
+use crate::store::error::Doing as _;
+use crate::store::many_rows::{ManyRows, Values};
 
 /// Maximum joined statement texts that are cached: as many as sqlx keeps prepared.
 const TEXTS: usize = 100;
@@ -32,7 +32,7 @@ pub struct WriteTx {
 }
 
 impl WriteTx {
-    pub(super) fn new(connection: SqliteConnection, limits: Limits) -> Self {
+    pub(crate) fn new(connection: SqliteConnection, limits: Limits) -> Self {
         Self {
             connection,
             limits,
@@ -44,17 +44,17 @@ impl WriteTx {
     }
 
     /// Configured bounds by which changes are judged.
-    pub(super) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
     /// Begins a transaction that holds SQLite's write lock. The first statement waits while another process holds it.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.deferred.push("BEGIN IMMEDIATE");
     }
 
     /// Defers a statement over these rows until the next statement that is awaited.
-    pub(super) fn defer<R>(
+    pub(crate) fn defer<R>(
         &mut self,
         statement: &'static ManyRows,
         rows: &[R],
@@ -64,7 +64,7 @@ impl WriteTx {
     }
 
     /// Runs a statement over these rows, after the deferred ones, and returns its value.
-    pub(super) async fn query_scalar<R, T>(
+    pub(crate) async fn query_scalar<R, T>(
         &mut self,
         statement: &'static ManyRows,
         rows: &[R],
@@ -82,7 +82,7 @@ impl WriteTx {
     }
 
     /// Returns the connection for other statements, once all deferred statements are executed.
-    pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
+    pub(crate) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
         if !self.deferred.is_empty() {
             self.execute_deferred().await.doing("carrying statements out")?;
         }
@@ -90,14 +90,14 @@ impl WriteTx {
     }
 
     /// Commits the transaction: its changes are on disk. Returns the affected users.
-    pub(super) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
+    pub(crate) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
         self.deferred.push("COMMIT");
         self.execute_deferred().await.doing("committing a batch")?;
         Ok(std::mem::take(&mut self.affected))
     }
 
     /// Rolls the transaction back. If this fails, the connection may be in any state.
-    pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         self.take();
         self.affected.clear();
         sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
@@ -105,7 +105,7 @@ impl WriteTx {
 
     /// Marks a user as affected, for wake-ups after the commit. `at` is the station that made the change and need not
     /// be woken; a second change from elsewhere clears it.
-    pub(super) fn notify(&mut self, user: UserId, at: Option<StationId>) {
+    pub(crate) fn notify(&mut self, user: UserId, at: Option<StationId>) {
         let known = self.affected.entry(user).or_insert(at);
         if *known != at {
             *known = None;
@@ -113,11 +113,11 @@ impl WriteTx {
     }
 
     /// Returns the connection between two transactions.
-    pub(super) fn idle(&mut self) -> &mut SqliteConnection {
+    pub(crate) fn idle(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
 
-    pub(super) fn into_connection(self) -> SqliteConnection {
+    pub(crate) fn into_connection(self) -> SqliteConnection {
         self.connection
     }
 

@@ -9,10 +9,11 @@ use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
-use super::error::is_of_damage;
 use super::invariants::contradiction;
+use super::message_ids;
 use super::wal::execute;
-use super::{DatabaseFile, OpenError, ServerLock, message_ids};
+use crate::store::error::is_of_damage;
+use crate::store::{DatabaseFile, OpenError, ServerLock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -41,14 +42,14 @@ pub enum Schema {
 
 impl Schema {
     /// Whether a missing database is created.
-    pub(super) fn creates(self) -> bool {
+    pub(crate) fn creates(self) -> bool {
         self != Self::MustBeCurrent
     }
 }
 
 /// State of a database's schema, compared with the built-in migrations.
 #[derive(PartialEq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     Empty,
     Current,
     Older(usize),
@@ -56,10 +57,10 @@ pub(super) enum Found {
 }
 
 /// An inspected database. As far as the checks can tell, its log is its own.
-pub(super) struct Looked {
+pub(crate) struct Looked {
     /// The connection that inspected the database. It writes nothing.
-    pub(super) connection: Guarded,
-    pub(super) found: Found,
+    pub(crate) connection: Guarded,
+    pub(crate) found: Found,
     /// The log is that of a process that has ended, and may belong to another database.
     may_be_mixed: bool,
 }
@@ -69,7 +70,7 @@ pub(super) struct Looked {
 /// # Errors
 ///
 /// [`OpenError::Mixed`] where the file and the log do not belong together.
-pub(super) async fn look_closely(file: &DatabaseFile) -> Result<Looked, OpenError> {
+pub(crate) async fn look_closely(file: &DatabaseFile) -> Result<Looked, OpenError> {
     let failed = |source| file.failed(source);
     // A running server's snapshot is always whole.
     let may_be_mixed = file.has_log() && !is_served(file);
@@ -82,7 +83,7 @@ pub(super) async fn look_closely(file: &DatabaseFile) -> Result<Looked, OpenErro
 }
 
 /// Brings the database to the newest schema, or returns why it can't. Returns whether the schema changed.
-pub(super) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool, OpenError> {
+pub(crate) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool, OpenError> {
     let failed = |source| file.failed(source);
     let Looked { connection, found, may_be_mixed } = look_closely(file).await?;
     refuse(file, &found, schema)?;
@@ -169,7 +170,7 @@ async fn mixture(
 ///
 /// SQLite moves the log into the database and removes it when the last connection closes. So this connection stays open
 /// until the process ends, unless [`Self::close`] closes it.
-pub(super) enum Guarded {
+pub(crate) enum Guarded {
     /// The log is in doubt: dropping this does not close the connection.
     StaysOpen(ManuallyDrop<SqliteConnection>),
     /// The log is not in doubt: dropping this closes the connection.
@@ -186,7 +187,7 @@ impl Guarded {
     }
 
     /// Closes the connection. Call this only once the database was found to be whole.
-    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Self::StaysOpen(connection) => ManuallyDrop::into_inner(connection).close().await,
             Self::Closes(connection) => connection.close().await,
@@ -268,7 +269,7 @@ fn refuse(file: &DatabaseFile, found: &Found, schema: Schema) -> Result<(), Open
     }
 }
 
-pub(super) async fn look(connection: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
+pub(crate) async fn look(connection: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema ORDER BY name")
         .fetch_all(&mut *connection)
         .await?;

@@ -9,12 +9,13 @@ use std::convert::Infallible;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
-use super::error::Doing as _;
+use super::schema;
 use super::wal::{END_LOG, execute};
-use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, WriteError, schema};
 use crate::domain::Parse as _;
+use crate::store::error::Doing as _;
+use crate::store::write_op::WriteOp;
+use crate::store::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, WriteError};
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";
 
@@ -81,7 +82,7 @@ impl Store {
 }
 
 /// Whether the database of this connection is in incremental auto-vacuum mode.
-pub(super) async fn gives_space_back(
+pub(crate) async fn gives_space_back(
     connection: &mut SqliteConnection,
 ) -> Result<bool, sqlx::Error> {
     let mode: i64 = sqlx::query_scalar(AUTO_VACUUM).fetch_one(connection).await?;

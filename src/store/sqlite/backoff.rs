@@ -14,18 +14,18 @@ const MOST: Duration = Duration::from_mins(1);
 
 /// State of the log, as the checkpointer found it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// The log must be emptied.
-    pub(super) is_due: bool,
+    pub(crate) is_due: bool,
     /// The part that can't be checkpointed is so large that a read certainly blocks it.
-    pub(super) is_held: bool,
+    pub(crate) is_held: bool,
     /// The last attempt failed.
-    pub(super) has_failed: bool,
+    pub(crate) has_failed: bool,
 }
 
 /// The next step for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Do nothing for now.
     Rest,
     /// Have the writer empty the log.
@@ -36,14 +36,14 @@ pub(super) enum Next {
 
 /// Exponential backoff between attempts: 2 s at first, 1 min at most.
 #[derive(Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     rest: Duration,
     not_before: Option<Instant>,
     was_held: bool,
 }
 
 impl Backoff {
-    pub(super) fn next(&mut self, now: Instant, found: Found) -> Next {
+    pub(crate) fn next(&mut self, now: Instant, found: Found) -> Next {
         let read_has_ended = self.was_held && !found.is_held;
         if !found.is_due || read_has_ended {
             *self = Self::default();

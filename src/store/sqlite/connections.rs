@@ -1,0 +1,46 @@
+//! The connections that serve a database: one writes, one moves the write-ahead log into the file, the others read.
+
+use std::time::Duration;
+
+use sqlx::SqliteConnection;
+use tokio::time::{Instant, sleep};
+
+use super::file::{BUSY_TIMEOUT, DatabaseFile};
+use super::schema::{self, Schema};
+use super::server_lock::ServerLock;
+use crate::store::OpenError;
+
+/// Delay before a busy database is opened again.
+const OPEN_AGAIN: Duration = Duration::from_millis(20);
+
+/// The connections to a database with the newest schema.
+pub(crate) struct Connections {
+    /// Whether the schema was created or migrated.
+    pub(crate) is_migrated: bool,
+    pub(crate) writer: SqliteConnection,
+    pub(crate) checkpointer: SqliteConnection,
+    pub(crate) readers: Vec<SqliteConnection>,
+}
+
+impl Connections {
+    /// Opens all connections and brings the schema up to date. Retries for [`BUSY_TIMEOUT`], because SQLite does not
+    /// wait for another process that creates the same database at this moment.
+    pub(crate) async fn open(file: &DatabaseFile, schema: Schema) -> Result<Self, OpenError> {
+        let since = Instant::now();
+        loop {
+            match Self::try_open(file, schema).await {
+                Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
+                    sleep(OPEN_AGAIN).await;
+                    ServerLock::wait_until_shared(file).await?;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn try_open(file: &DatabaseFile, schema: Schema) -> Result<Self, OpenError> {
+        let is_migrated = schema::prepare(file, schema).await?;
+        let (writer, checkpointer) = (file.connect_writer().await?, file.connect_writer().await?);
+        Ok(Self { is_migrated, writer, checkpointer, readers: file.connect_readers().await? })
+    }
+}
