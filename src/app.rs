@@ -27,46 +27,45 @@ use crate::store::{self, LIGHT_PAGE_BYTES, Store};
 /// Shared state of all requests, built once at startup.
 pub struct App {
     /// Validated settings.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The database.
     pub store: Store,
     /// Wall clock and monotonic clock; tests inject their own.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Refuses old timestamps and those from before a restore.
     freshness: Freshness,
     /// URL by which clients reach the server.
-    pub public_url: Url,
+    pub(crate) public_url: Url,
     /// Verifies request signatures.
-    pub verifier: Verifier,
+    pub(crate) verifier: Verifier,
     /// Recently used stations, and the limit for each user.
     pub stations: Arc<Stations>,
     /// Which users are reachable.
-    pub presence: Arc<Presence>,
+    pub(crate) presence: Arc<Presence>,
     /// Availability changes of friends that stations have not been told yet. In memory only.
     pub presence_feed: PresenceFeed,
     /// Open listeners, and the wake-ups they receive.
-    pub hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     /// Rate limit for each user: fresh signed requests, logins and subscriptions.
-    pub rates: Rates<UserId>,
+    pub(crate) rates: Rates<UserId>,
     /// Rate limit for each user: signed requests without a timestamp. A captured one is never stale, so its replays
     /// must not use up the rate of all other requests.
-    pub undated_rates: Rates<UserId>,
+    pub(crate) undated_rates: Rates<UserId>,
     /// Rate limit for each client network: failures to authenticate or to send a fresh request.
-    pub failures: Rates<IpAddr>,
+    pub(crate) failures: Rates<IpAddr>,
     /// Open connections of each client network.
-    pub connections: Arc<ConnectionCounts>,
+    pub(crate) connections: Arc<ConnectionCounts>,
     /// Memory budget for bodies and answers in flight.
-    pub memory: Arc<MemoryBudget>,
+    pub(crate) memory: Arc<MemoryBudget>,
     /// Warns when a bound is hit.
-    pub bounds: BoundLog,
+    pub(crate) bounds: BoundLog,
     /// Signals that the server is shutting down.
     pub shutdown: Shutdown,
 }
 
 impl App {
     /// Builds the state for a server that listens on this address.
-    #[must_use]
-    pub fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
+    pub(crate) fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
         let (http, limits) = (&config.http, &config.limits);
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
         let hub = Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size()));
@@ -96,7 +95,7 @@ impl App {
 
     /// Records a signed use of a station in the background, which binds the station to the user. The answer neither
     /// waits for that nor depends on it.
-    pub fn station_used_meanwhile(self: &Arc<Self>, user: UserId, station: StationId) {
+    pub(crate) fn station_used_meanwhile(self: &Arc<Self>, user: UserId, station: StationId) {
         let Some(pending) = self.stations.begin(user, station) else { return };
         let (app, now) = (Arc::clone(self), self.clock.now());
         self.stations.tasks().spawn(async move { pending.note(&app.store, now).await });
@@ -123,7 +122,7 @@ impl App {
     /// # Errors
     ///
     /// [`Error::TimestampOutOfRange`], [`Error::SignedBeforeRestore`].
-    pub fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
+    pub(crate) fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
         self.freshness.check(timestamp, self.clock.now())
     }
 
@@ -132,7 +131,7 @@ impl App {
     /// # Errors
     ///
     /// [`Error::RateLimited`].
-    pub fn charge(&self, user: UserId) -> Result<(), Error> {
+    pub(crate) fn charge(&self, user: UserId) -> Result<(), Error> {
         let counted = self.rates.count(&user);
         counted.map_err(|retry_after| Error::RateLimited { retry_after })
     }
@@ -142,14 +141,14 @@ impl App {
     /// # Errors
     ///
     /// [`Error::RateLimited`].
-    pub fn charge_undated(&self, user: UserId) -> Result<(), Error> {
+    pub(crate) fn charge_undated(&self, user: UserId) -> Result<(), Error> {
         let counted = self.undated_rates.count(&user);
         counted.map_err(|retry_after| Error::RateLimited { retry_after })
     }
 
     /// Counts a refusal that precedes authentication or the freshness check against the client's network. Returns the
     /// refusal, or [`Error::RateLimited`] above the limit.
-    pub fn count_failure(&self, client: Option<IpAddr>, error: Error) -> Error {
+    pub(crate) fn count_failure(&self, client: Option<IpAddr>, error: Error) -> Error {
         let is_the_clients = matches!(
             error,
             Error::InvalidSignature(_)
@@ -175,7 +174,7 @@ impl App {
     /// # Errors
     ///
     /// [`Error::RateLimited`] where the network has `limits.connections_per_address` open already.
-    pub fn count_connection(&self, client: IpAddr) -> Result<AddressPermit, Error> {
+    pub(crate) fn count_connection(&self, client: IpAddr) -> Result<AddressPermit, Error> {
         self.connections.open(client).ok_or_else(|| {
             self.bounds.hit("limits.connections_per_address");
             Error::RateLimited { retry_after: Duration::from_secs(1) }
@@ -187,7 +186,7 @@ impl App {
     /// # Errors
     ///
     /// [`Error::Crowded`] where the memory budget has no room for them at the moment.
-    pub fn resize(&self, permit: &mut MemoryPermit, bytes: usize) -> Result<(), Error> {
+    pub(crate) fn resize(&self, permit: &mut MemoryPermit, bytes: usize) -> Result<(), Error> {
         if permit.resize(bytes) {
             return Ok(());
         }
@@ -201,7 +200,11 @@ impl App {
     /// # Errors
     ///
     /// [`Error::RateLimited`], [`Error::Crowded`].
-    pub fn admit_large_read(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
+    pub(crate) fn admit_large_read(
+        &self,
+        owner: Owner,
+        bytes: usize,
+    ) -> Result<MemoryPermit, Error> {
         let mut permit = self.memory.permit(owner, MemoryUse::Answer);
         self.resize(&mut permit, bytes)?;
         self.charge_for_size(owner, bytes)?;
@@ -214,7 +217,7 @@ impl App {
     /// # Errors
     ///
     /// [`Error::RateLimited`], [`Error::Crowded`].
-    pub fn admit_made(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
+    pub(crate) fn admit_made(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
         let mut permit = self.memory.permit(owner, MemoryUse::MadeAnswer);
         self.resize(&mut permit, bytes)?;
         self.charge_for_size(owner, bytes)?;
@@ -235,7 +238,7 @@ impl App {
     /// # Errors
     ///
     /// [`Error::Crowded`] where this exceeds the user's share of the budget.
-    pub fn charge_body(&self, permit: &mut MemoryPermit, user: UserId) -> Result<(), Error> {
+    pub(crate) fn charge_body(&self, permit: &mut MemoryPermit, user: UserId) -> Result<(), Error> {
         if permit.charge_to(user) {
             return Ok(());
         }

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Which users are reachable, in memory only.
-pub struct Presence {
+pub(crate) struct Presence {
     /// How long a user without an open listener stays reachable after a sign of life.
     timeout: Duration,
     users: Mutex<Users>,
@@ -57,19 +57,17 @@ impl Here {
 
 impl Presence {
     /// Creates the table. A user without an open listener becomes unreachable this long after the last sign of life.
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, users: Mutex::default() }
     }
 
     /// Records a sign of life of a user.
-    pub fn sign(&self, user: UserId) {
+    pub(crate) fn sign(&self, user: UserId) {
         self.users().sign(user, self.timeout);
     }
 
     /// Counts an open listener of a user until the guard is dropped. Opening and closing are signs of life.
-    #[must_use]
-    pub fn listens(self: &Arc<Self>, user: UserId) -> Listens {
+    pub(crate) fn listens(self: &Arc<Self>, user: UserId) -> Listens {
         let mut users = self.users();
         users.sign(user, self.timeout);
         if let Some(here) = users.here.get_mut(&user) {
@@ -79,8 +77,7 @@ impl Presence {
     }
 
     /// Whether a user has an open listener or gave a sign of life within the timeout.
-    #[must_use]
-    pub fn is_reachable(&self, user: UserId) -> bool {
+    pub(crate) fn is_reachable(&self, user: UserId) -> bool {
         self.users().here.get(&user).is_some_and(|here| here.is_reachable(self.timeout))
     }
 
@@ -173,7 +170,7 @@ impl Users {
 }
 
 /// An open listener of a user; it counts until this is dropped.
-pub struct Listens {
+pub(crate) struct Listens {
     presence: Arc<Presence>,
     user: UserId,
 }
@@ -192,7 +189,7 @@ impl Drop for Listens {
 /// # Errors
 ///
 /// [`Refusal::Replayed`](crate::domain::Refusal::Replayed), and where the store failed.
-pub async fn choose(
+pub(crate) async fn choose(
     store: &Store,
     presence: &Presence,
     caller: &Caller,
@@ -205,7 +202,12 @@ pub async fn choose(
 }
 
 /// Tells friends of availability changes and wakes their listeners. Runs until the future is dropped.
-pub async fn tell_friends(store: &Store, presence: &Presence, feed: &PresenceFeed, hub: &Hub) {
+pub(crate) async fn tell_friends(
+    store: &Store,
+    presence: &Presence,
+    feed: &PresenceFeed,
+    hub: &Hub,
+) {
     let mut swept_at = Instant::now();
     loop {
         sleep(LOOK_EVERY).await;

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 /// Reads to the end. Fails with `FileTooLarge` above `most` bytes.
-pub fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
@@ -14,7 +14,7 @@ pub fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Reads UTF-8 text to the end. Fails with `FileTooLarge` above `most` bytes, `InvalidData` if it is not UTF-8.
-pub fn read_text(from: impl Read, most: u64) -> io::Result<String> {
+pub(crate) fn read_text(from: impl Read, most: u64) -> io::Result<String> {
     let text = String::from_utf8(read(from, most)?);
     text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 
 use crate::domain::Timestamp;
-pub use watch::ClockWatch;
+pub(crate) use watch::ClockWatch;
 
 /// Both clocks of a machine, read at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +47,7 @@ impl Clock {
     }
 
     /// Reads both clocks.
-    #[must_use]
-    pub fn read(&self) -> Reading {
+    pub(crate) fn read(&self) -> Reading {
         (self.0)()
     }
 }

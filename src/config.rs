@@ -12,7 +12,7 @@ use toml::{Table, Value, de};
 
 use crate::bounded;
 use values::parsed;
-pub use values::{
+pub(crate) use values::{
     AllowedOrigin, Bounded, DatabaseUrl, ErrorStatus, Filter, List, LogFormat, MetricsListen,
     Network, PublicUrl, Seconds, StoredBytes, Switch,
 };
@@ -25,7 +25,7 @@ const PREFIX: &str = "CHATSERVER_";
 
 /// Maximum of `auth.clock_skew_seconds`. Signatures of changes are kept for as long as any value of that setting could
 /// make them acceptable again.
-pub const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
+pub(crate) const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
 
 /// Maximum bytes of a settings file.
 const FILE_BYTES: u64 = 1024 * 1024;
@@ -69,15 +69,15 @@ pub struct Config {
     /// Addresses, origins, listeners and timeouts.
     pub http: Http,
     /// Location of the database.
-    pub database: Database,
+    pub(crate) database: Database,
     /// Freshness and signatures of requests.
-    pub auth: Auth,
+    pub(crate) auth: Auth,
     /// Reachability of users.
-    pub presence: Presence,
+    pub(crate) presence: Presence,
     /// Bounds on connections, memory, data and rates.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Format and filter of the log.
-    pub log: Log,
+    pub(crate) log: Log,
 }
 
 /// The section `[http]`.
@@ -86,67 +86,67 @@ pub struct Config {
 pub struct Http {
     /// Address that clients connect to.
     #[serde(deserialize_with = "parsed")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// URL by which clients reach the server. `None` stands for the address it listens on.
     #[serde(deserialize_with = "parsed")]
-    pub public_url: PublicUrl,
+    pub(crate) public_url: PublicUrl,
     /// HTTP status of a refusal: the real one, or always 200.
     #[serde(deserialize_with = "parsed")]
-    pub error_status: ErrorStatus,
+    pub(crate) error_status: ErrorStatus,
     /// Proxies that may name the client by `X-Forwarded-For`.
     pub trusted_proxies: List<Network>,
     /// Allowed origins of browser clients.
-    pub cors_origins: List<AllowedOrigin>,
+    pub(crate) cors_origins: List<AllowedOrigin>,
     /// Origins of browser clients that may listen. An empty list allows all.
-    pub listener_origins: List<AllowedOrigin>,
+    pub(crate) listener_origins: List<AllowedOrigin>,
     /// Maximum listeners at a time. As many WebSockets again may be open that have not subscribed.
-    pub listeners: Bounded<1, 1_000_000>,
+    pub(crate) listeners: Bounded<1, 1_000_000>,
     /// Maximum listeners of one user at a time.
-    pub listeners_per_user: Bounded<1, 1000>,
+    pub(crate) listeners_per_user: Bounded<1, 1000>,
     /// Interval between two pings of a listener.
-    pub listener_ping_seconds: Seconds<1>,
+    pub(crate) listener_ping_seconds: Seconds<1>,
     /// How long `/readyz` refuses before the server stops accepting.
-    pub drain_seconds: Seconds<0>,
+    pub(crate) drain_seconds: Seconds<0>,
     /// Address that serves the metrics; empty is off.
     #[serde(deserialize_with = "parsed")]
-    pub metrics_listen: MetricsListen,
+    pub(crate) metrics_listen: MetricsListen,
     /// Maximum time for a request's head, from its first byte to its end.
-    pub header_timeout_seconds: Seconds<1>,
+    pub(crate) header_timeout_seconds: Seconds<1>,
     /// Maximum idle time of a connection before the first byte of its next head.
-    pub keep_alive_seconds: Seconds<1>,
+    pub(crate) keep_alive_seconds: Seconds<1>,
     /// Maximum time for a body to arrive.
-    pub body_timeout_seconds: Seconds<1>,
+    pub(crate) body_timeout_seconds: Seconds<1>,
     /// Maximum time for the work on a request that has arrived.
-    pub request_timeout_seconds: Seconds<1>,
+    pub(crate) request_timeout_seconds: Seconds<1>,
     /// How long a client may take its answer at less than 8 KiB/s.
-    pub write_timeout_seconds: Seconds<1>,
+    pub(crate) write_timeout_seconds: Seconds<1>,
 }
 
 /// The section `[database]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Database {
+pub(crate) struct Database {
     /// `sqlite://` and the path of a file.
     #[serde(deserialize_with = "parsed")]
-    pub url: DatabaseUrl,
+    pub(crate) url: DatabaseUrl,
 }
 
 /// The section `[auth]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Auth {
+pub(crate) struct Auth {
     /// Maximum seconds between a request's timestamp and the server's clock.
-    pub clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
+    pub(crate) clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
     /// Whether a station that exactly one user has bound gets notifications without a signature.
-    pub unsigned_notifications: Switch,
+    pub(crate) unsigned_notifications: Switch,
 }
 
 /// The section `[presence]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Presence {
+pub(crate) struct Presence {
     /// How long a user without a listener stays reachable after a sign of life.
-    pub timeout_seconds: Seconds<1>,
+    pub(crate) timeout_seconds: Seconds<1>,
 }
 
 /// The section `[limits]`.
@@ -154,39 +154,38 @@ pub struct Presence {
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Maximum connections at a time; further ones wait.
-    pub connections: Bounded<1, 1_000_000>,
+    pub(crate) connections: Bounded<1, 1_000_000>,
     /// Maximum connections of one client network at a time; 0 = off.
-    pub connections_per_address: Bounded<0, 1_000_000>,
+    pub(crate) connections_per_address: Bounded<0, 1_000_000>,
     /// Maximum bytes of bodies and answers in flight.
-    pub buffered_bytes: Bounded<16_777_216, 4_294_967_295>,
+    pub(crate) buffered_bytes: Bounded<16_777_216, 4_294_967_295>,
     /// Maximum bytes of a request's body.
-    pub body_bytes: Bounded<1024, 16_777_216>,
+    pub(crate) body_bytes: Bounded<1024, 16_777_216>,
     /// Maximum bytes of a message's encrypted text.
-    pub message_bytes: Bounded<1, 8_388_608>,
+    pub(crate) message_bytes: Bounded<1, 8_388_608>,
     /// Maximum messages of one download, and maximum reports.
-    pub download_messages: Bounded<2, 100_000>,
+    pub(crate) download_messages: Bounded<2, 100_000>,
     /// Maximum bytes of one page's serialized entries.
-    pub download_bytes: Bounded<1024, 16_777_216>,
+    pub(crate) download_bytes: Bounded<1024, 16_777_216>,
     /// Maximum bytes of `Data` in one conversation; 0 = off.
-    pub conversation_bytes: StoredBytes,
+    pub(crate) conversation_bytes: StoredBytes,
     /// Maximum friends of one user; 0 = off.
-    pub friends: Bounded<0, 1_000_000>,
+    pub(crate) friends: Bounded<0, 1_000_000>,
     /// Bytes of the disk to keep free; 0 = off.
-    pub disk_reserve_bytes: StoredBytes,
+    pub(crate) disk_reserve_bytes: StoredBytes,
     /// Maximum stations of one user.
-    pub stations_per_user: Bounded<1, 1000>,
+    pub(crate) stations_per_user: Bounded<1, 1000>,
     /// Maximum failures of one client network a minute; 0 = off.
-    pub failures_per_minute: Bounded<0, 1_000_000>,
+    pub(crate) failures_per_minute: Bounded<0, 1_000_000>,
     /// Maximum logins and signed requests of one user a second; 0 = off.
-    pub requests_per_second: Bounded<0, 1_000_000>,
+    pub(crate) requests_per_second: Bounded<0, 1_000_000>,
     /// Maximum requests that one user may save up as a burst.
-    pub requests_burst: Bounded<1, 1_000_000>,
+    pub(crate) requests_burst: Bounded<1, 1_000_000>,
 }
 
 impl Limits {
     /// Returns the limits that apply to stored data.
-    #[must_use]
-    pub fn of_store(&self) -> crate::domain::Limits {
+    pub(crate) fn of_store(&self) -> crate::domain::Limits {
         crate::domain::Limits {
             conversation_bytes: self.conversation_bytes.get(),
             friends: self.friends.get(),
@@ -198,13 +197,13 @@ impl Limits {
 /// The section `[log]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub(crate) struct Log {
     /// Format of a line: text or JSON.
     #[serde(deserialize_with = "parsed")]
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
     /// Level or directives that select what is logged.
     #[serde(deserialize_with = "parsed")]
-    pub filter: Filter,
+    pub(crate) filter: Filter,
 }
 
 impl Config {

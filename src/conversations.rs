@@ -10,7 +10,7 @@ use crate::users::Caller;
 ///
 /// That is after [`Refusal::InstanceChanged`] and [`Refusal::Replayed`]. [`Refusal::ConversationNotFound`] replaces the
 /// former where the conversation no longer exists.
-pub async fn refused(
+pub(crate) async fn refused(
     store: &Store,
     caller: &Caller,
     conversation: ConversationId,

@@ -8,7 +8,7 @@ use crate::store::WireText;
 
 /// An envelope under construction. A success begins with `{"status":"OK","errormessage":""`; fields follow in call
 /// order.
-pub struct Reply {
+pub(crate) struct Reply {
     bytes: Vec<u8>,
     /// Memory reserved for the reply before it was made.
     permit: Option<MemoryPermit>,
@@ -16,14 +16,12 @@ pub struct Reply {
 
 impl Reply {
     /// Begins the envelope of a success.
-    #[must_use]
-    pub fn ok() -> Self {
+    pub(crate) fn ok() -> Self {
         Self::begin(br#"{"status":"OK","errormessage":"""#.to_vec())
     }
 
     /// Begins an event that a listener gets unasked.
-    #[must_use]
-    pub fn event(name: &str) -> Self {
+    pub(crate) fn event(name: &str) -> Self {
         Self::begin(format!("{{\"event\":\"{name}\"").into_bytes())
     }
 
@@ -32,27 +30,23 @@ impl Reply {
     }
 
     /// Attaches the memory reserved for this reply.
-    #[must_use]
-    pub fn holding(self, permit: Option<MemoryPermit>) -> Self {
+    pub(crate) fn holding(self, permit: Option<MemoryPermit>) -> Self {
         Self { permit, ..self }
     }
 
     /// Appends a field.
-    #[must_use]
-    pub fn with(self, name: &str, value: &impl Serialize) -> Self {
+    pub(crate) fn with(self, name: &str, value: &impl Serialize) -> Self {
         let value = serde_json::to_vec(value).expect("what is replied has a JSON form");
         self.with_bytes(name, b"", &value, b"")
     }
 
     /// Appends a field that the store has already written as JSON.
-    #[must_use]
-    pub fn with_written(self, name: &str, value: &WireText) -> Self {
+    pub(crate) fn with_written(self, name: &str, value: &WireText) -> Self {
         self.with_bytes(name, b"", value, b"")
     }
 
     /// Appends an array whose entries the store has already written as JSON, separated by commas.
-    #[must_use]
-    pub fn with_entries(self, name: &str, entries: &WireText) -> Self {
+    pub(crate) fn with_entries(self, name: &str, entries: &WireText) -> Self {
         self.with_bytes(name, b"[", entries, b"]")
     }
 
@@ -69,22 +63,19 @@ impl Reply {
     }
 
     /// Finishes the envelope.
-    #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.into_parts().0
     }
 
     /// Finishes the envelope and returns it with the memory reserved for it.
-    #[must_use]
-    pub fn into_parts(mut self) -> (Vec<u8>, Option<MemoryPermit>) {
+    pub(crate) fn into_parts(mut self) -> (Vec<u8>, Option<MemoryPermit>) {
         self.bytes.push(b'}');
         (self.bytes, self.permit)
     }
 }
 
 /// Builds the envelope of a refusal: the sentence, the code, and what helps the client to go on.
-#[must_use]
-pub fn refusal(error: &Error) -> Reply {
+pub(crate) fn refusal(error: &Error) -> Reply {
     let head = serde_json::to_string(&Head {
         status: "ERROR",
         errormessage: &error.to_string(),

@@ -158,14 +158,12 @@ impl Error {
     }
 
     /// Creates the refusal of a field that is present but malformed.
-    #[must_use]
-    pub fn malformed(field: impl Into<String>, expected: &str) -> Self {
+    pub(crate) fn malformed(field: impl Into<String>, expected: &str) -> Self {
         Self::InvalidField { field: field.into(), problem: format!("must be {expected}") }
     }
 
     /// Creates the refusal of a missing field.
-    #[must_use]
-    pub fn missing(field: impl Into<String>, expected: &str) -> Self {
+    pub(crate) fn missing(field: impl Into<String>, expected: &str) -> Self {
         Self::InvalidField {
             field: field.into(),
             problem: format!("is missing, it must be {expected}"),

@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     ///
     /// [`Error`] that `read` returns.
-    pub fn take<T>(self, read: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn take<T>(self, read: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
         read(&self)
     }
 
@@ -107,7 +107,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     ///
     /// [`Error`] where it is anything else.
-    pub fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
+    pub(crate) fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let count = digits(value).filter(|count| *count > 0);
         count.map(Some).ok_or_else(|| self.no_number(name, COUNT, value))
@@ -118,7 +118,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     ///
     /// [`Error`] where it is missing or not a whole number.
-    pub fn number(&self, name: &'static str) -> Result<u64, Error> {
+    pub(crate) fn number(&self, name: &'static str) -> Result<u64, Error> {
         let missing = || Error::missing(self.full(name), NUMBER);
         self.optional_number(name)?.ok_or_else(missing)
     }
@@ -128,7 +128,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     ///
     /// [`Error`] where it is anything else.
-    pub fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
+    pub(crate) fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let Some(value) = self.value(name) else { return Ok(None) };
         digits(value).map(Some).ok_or_else(|| self.no_number(name, NUMBER, value))
     }
@@ -150,7 +150,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     ///
     /// [`Error`] where it is missing or too long, or an entry is malformed.
-    pub fn list<T: Parse>(&self, name: &'static str, most: usize) -> Result<Vec<T>, Error> {
+    pub(crate) fn list<T: Parse>(&self, name: &'static str, most: usize) -> Result<Vec<T>, Error> {
         let expected = || format!("an array of at most {most} strings, each {}", T::EXPECTED);
         let value = self.value(name);
         let value = value.ok_or_else(|| Error::missing(self.full(name), &expected()))?;

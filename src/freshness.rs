@@ -7,7 +7,7 @@ use crate::error::Error;
 
 /// Refuses timestamps that are too far from the present, and those from before the last restore. The restore lost the
 /// replay records of that time, so such a request could be carried out twice.
-pub struct Freshness {
+pub(crate) struct Freshness {
     /// Maximum seconds between a timestamp and the present, in either direction.
     skew: u64,
     /// The second of the restore, at most that of the start.
@@ -19,8 +19,7 @@ pub struct Freshness {
 impl Freshness {
     /// Creates the check for a process that starts at `now`, on a database restored at `restored_at`. A restore in the
     /// future was made with a clock that ran ahead, and counts as made now.
-    #[must_use]
-    pub fn new(skew: u64, restored_at: Timestamp, now: Timestamp) -> Self {
+    pub(crate) fn new(skew: u64, restored_at: Timestamp, now: Timestamp) -> Self {
         Self { skew, restored_at: restored_at.min(now), was_ahead: AtomicBool::new(false) }
     }
 
@@ -29,7 +28,7 @@ impl Freshness {
     /// # Errors
     ///
     /// [`Error::TimestampOutOfRange`], [`Error::SignedBeforeRestore`].
-    pub fn check(&self, timestamp: Timestamp, now: Timestamp) -> Result<(), Error> {
+    pub(crate) fn check(&self, timestamp: Timestamp, now: Timestamp) -> Result<(), Error> {
         if now < self.restored_at {
             self.was_ahead.store(true, Ordering::Relaxed);
         }

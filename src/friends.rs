@@ -8,7 +8,7 @@ use crate::users::{self, Caller, UserError};
 
 /// The target of a friend request. Answers must not reveal whether such a user exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addressee(pub UserId);
+pub(crate) struct Addressee(pub(crate) UserId);
 
 impl Parse for Addressee {
     const EXPECTED: &'static str = "the e-mail address or the user id of another user";
@@ -30,7 +30,7 @@ impl Parse for Addressee {
 /// # Errors
 ///
 /// [`Refusal::TooMany`], [`Refusal::TooManyFriends`], [`Refusal::Replayed`].
-pub async fn approach(
+pub(crate) async fn approach(
     store: &Store,
     caller: &Caller,
     approach: Approach,

@@ -39,8 +39,7 @@ pub struct KeySource(Arc<dyn Fn() -> KeyPair + Send + Sync>);
 
 impl KeySource {
     /// Generates a new pair each time, in about 0.1 s.
-    #[must_use]
-    pub fn generated() -> Self {
+    pub(crate) fn generated() -> Self {
         Self::from_fn(KeyPair::generate)
     }
 
@@ -50,7 +49,7 @@ impl KeySource {
     }
 
     /// Returns the next pair, made on a thread that may block.
-    pub async fn key_pair(&self) -> KeyPair {
+    pub(crate) async fn key_pair(&self) -> KeyPair {
         let source = Arc::clone(&self.0);
         let made = tokio::task::spawn_blocking(move || source());
         made.await.expect("making a key pair does not panic")
@@ -67,8 +66,7 @@ pub struct KeyPair {
 
 impl KeyPair {
     /// Generates a new pair.
-    #[must_use]
-    pub fn generate() -> Self {
+    pub(crate) fn generate() -> Self {
         let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("RSA-2048 is supported");
         let der = AsDer::<Pkcs8V1Der<'static>>::as_der(&key).expect("a new key has a DER form");
         Self::from_pkcs8(der.as_ref()).expect("a new key is well-formed")
@@ -94,15 +92,13 @@ impl KeyPair {
     }
 
     /// Returns the public half.
-    #[must_use]
-    pub fn public(&self) -> &PublicKey {
+    pub(crate) fn public(&self) -> &PublicKey {
         &self.public
     }
 
     /// Returns the private key in the traditional encrypted PEM form, with CR LF line ends
     /// (docs/protocol.md#the-private-key).
-    #[must_use]
-    pub fn encrypted_pem(&self, password: &EncryptionPassword) -> String {
+    pub(crate) fn encrypted_pem(&self, password: &EncryptionPassword) -> String {
         let mut iv = [0; 16];
         os_random().fill_bytes(&mut iv);
         let mut body = self.private.to_vec();
@@ -136,18 +132,16 @@ fn traditional_pem_key(password: &EncryptionPassword, iv: &[u8; 16]) -> Zeroizin
 
 /// A user's RSA public key: base64 of the DER `SubjectPublicKeyInfo`, no armour (docs/protocol.md#chatfriends--list-d).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicKey(String);
+pub(crate) struct PublicKey(String);
 
 impl PublicKey {
     /// Takes a key as it was stored, unchecked.
-    #[must_use]
-    pub fn from_stored(text: String) -> Self {
+    pub(crate) fn from_stored(text: String) -> Self {
         Self(text)
     }
 
     /// Returns the text as it stands on the wire.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
@@ -157,7 +151,7 @@ impl PublicKey {
     /// # Errors
     ///
     /// [`Error::TooLong`] above 190 bytes, [`Error::Malformed`] where this is not an RSA key.
-    pub fn wrap(&self, plain: &[u8]) -> Result<String, Error> {
+    pub(crate) fn wrap(&self, plain: &[u8]) -> Result<String, Error> {
         let der = BASE64.decode(&self.0).map_err(|_| Error::Malformed)?;
         let key = PublicEncryptingKey::from_der(&der).map_err(|_| Error::Malformed)?;
         let key = OaepPublicEncryptingKey::new(key).map_err(|_| Error::Malformed)?;
@@ -182,8 +176,7 @@ impl ConversationSecret {
     }
 
     /// Returns the 32 bytes of the key.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 32] {
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
@@ -209,13 +202,12 @@ impl EncryptionPassword {
     }
 
     /// Whether the password is shorter than advised: its key is derived by one round of MD5.
-    #[must_use]
-    pub fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.0.chars().count() < Self::FEWEST_ADVISED
     }
 
     /// Minimum characters without a warning.
-    pub const FEWEST_ADVISED: usize = 16;
+    pub(crate) const FEWEST_ADVISED: usize = 16;
 }
 
 impl Parse for EncryptionPassword {

@@ -14,31 +14,29 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, NotUntil, Quota};
 use quick_cache::sync::Cache;
 
-pub use bounds::BoundLog;
-pub use connections::{AddressPermit, ConnectionCounts};
-pub use memory::{MemoryBudget, MemoryPermit, MemoryUse, Owner};
+pub(crate) use bounds::BoundLog;
+pub(crate) use connections::{AddressPermit, ConnectionCounts};
+pub(crate) use memory::{MemoryBudget, MemoryPermit, MemoryUse, Owner};
 
 /// Maximum callers with a rate. An evicted caller starts again with a full quota.
 const CALLERS: usize = 16_384;
 
 /// Rate limit for each caller, in a table of bounded size.
-pub struct Rates<K> {
+pub(crate) struct Rates<K> {
     quota: Option<Quota>,
     callers: Cache<K, Arc<DefaultDirectRateLimiter>>,
 }
 
 impl<K: Hash + Eq + Clone> Rates<K> {
     /// Allows `rate` requests a second and a burst of `burst`. A rate of 0 is no limit.
-    #[must_use]
-    pub fn per_second(rate: u32, burst: u32) -> Self {
+    pub(crate) fn per_second(rate: u32, burst: u32) -> Self {
         let quota = NonZeroU32::new(rate).map(Quota::per_second);
         let burst = NonZeroU32::new(burst);
         Self::new(quota.map(|quota| burst.map_or(quota, |burst| quota.allow_burst(burst))))
     }
 
     /// Allows `rate` requests a minute, and as many in a burst. A rate of 0 is no limit.
-    #[must_use]
-    pub fn per_minute(rate: u32) -> Self {
+    pub(crate) fn per_minute(rate: u32) -> Self {
         Self::new(NonZeroU32::new(rate).map(Quota::per_minute))
     }
 
@@ -51,7 +49,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     /// # Errors
     ///
     /// The time to wait until the caller is within the rate again.
-    pub fn count(&self, caller: &K) -> Result<(), Duration> {
+    pub(crate) fn count(&self, caller: &K) -> Result<(), Duration> {
         self.count_many(caller, NonZeroU32::MIN)
     }
 
@@ -60,7 +58,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     /// # Errors
     ///
     /// The time to wait until the caller is within the rate again.
-    pub fn count_many(&self, caller: &K, count: NonZeroU32) -> Result<(), Duration> {
+    pub(crate) fn count_many(&self, caller: &K, count: NonZeroU32) -> Result<(), Duration> {
         let Some(quota) = self.quota else {
             return Ok(());
         };
@@ -77,8 +75,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
 
 /// Returns the network that limits of one client apply to: the address, or for IPv6 its /64, which one subscriber
 /// commonly gets (RFC 6177).
-#[must_use]
-pub fn client_network(address: IpAddr) -> IpAddr {
+pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() & !u128::from(u64::MAX);

@@ -15,7 +15,7 @@ use crate::users::Caller;
 /// # Errors
 ///
 /// [`Refusal::ConversationNotFound`], [`Refusal::InstanceChanged`], and what `admit` refuses.
-pub async fn download(
+pub(crate) async fn download(
     store: &Store,
     caller: &Caller,
     query: &PageQuery,

@@ -10,7 +10,7 @@ use crate::domain::{ApiKey, Replay, StationId, Timestamp, UserId};
 use crate::envelope::Reply;
 use crate::store::{self, Pending, PendingQuery, Store, WireText, WriteError};
 
-pub use presence_feed::PresenceFeed;
+pub(crate) use presence_feed::PresenceFeed;
 pub use sequence::Sequence;
 
 /// A notification for a station (docs/protocol.md#11-notifications): what has changed, each thing once, never how.
@@ -23,11 +23,11 @@ pub struct Notification {
     conversations: WireText,
     lists: bool,
     /// The user's current signing key.
-    pub api_key: ApiKey,
+    pub(crate) api_key: ApiKey,
     /// Sequence number that acknowledges this notification and everything before it.
-    pub sequence: Sequence,
+    pub(crate) sequence: Sequence,
     /// How far this notification reaches.
-    pub watermark: Watermark,
+    pub(crate) watermark: Watermark,
 }
 
 /// Position up to which a station was told: a change number of the store, and a version of the presence feed.
@@ -39,8 +39,7 @@ pub struct Watermark {
 
 impl Notification {
     /// Whether there is nothing to tell.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.friends.is_empty() && self.conversations.is_empty() && !self.lists
     }
 
@@ -57,13 +56,13 @@ impl Notification {
 
 /// A poll: whatever it is answered counts as delivered.
 #[derive(Clone, Debug)]
-pub struct Poll {
+pub(crate) struct Poll {
     /// Identifies the request, so that a replay of it takes nothing.
-    pub replay: Replay,
+    pub(crate) replay: Replay,
     /// The request's own timestamp.
-    pub timestamp: Timestamp,
+    pub(crate) timestamp: Timestamp,
     /// The server's clock.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 /// The pending notifications of a user's station.
@@ -86,7 +85,7 @@ impl Inbox<'_> {
     /// # Errors
     ///
     /// [`store::Error`] where reading or advancing failed.
-    pub async fn take(&self, poll: &Poll) -> Result<Option<Notification>, store::Error> {
+    pub(crate) async fn take(&self, poll: &Poll) -> Result<Option<Notification>, store::Error> {
         let Some(mut pending) = self.read(None).await? else {
             return Ok(None);
         };
@@ -139,7 +138,7 @@ impl Inbox<'_> {
     /// # Errors
     ///
     /// [`store::Error`] where the store failed.
-    pub async fn acknowledge(&self, sequence: Sequence) -> Result<(), store::Error> {
+    pub(crate) async fn acknowledge(&self, sequence: Sequence) -> Result<(), store::Error> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };
@@ -156,7 +155,7 @@ impl Inbox<'_> {
     /// # Errors
     ///
     /// [`store::Error`] where the store failed.
-    pub async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
+    pub(crate) async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };

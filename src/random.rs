@@ -5,7 +5,6 @@ use rand::rngs::SysRng;
 
 /// Returns the operating system's random generator, which makes every secret of the server. The generator panics where
 /// the system has no randomness, because the server must not go on with guessable keys.
-#[must_use]
-pub fn os_random() -> UnwrapErr<SysRng> {
+pub(crate) fn os_random() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }

@@ -7,14 +7,14 @@ use crate::store::{OncePerSignature, Report, Store};
 use crate::users::Caller;
 
 /// Maximum messages in one request.
-pub const MOST: usize = 1000;
+pub(crate) const MOST: usize = 1000;
 
 /// Reports messages of others as delivered or viewed, each once (docs/protocol.md#viewed-and-delivered).
 ///
 /// # Errors
 ///
 /// The refusals of docs/protocol.md#viewed-and-delivered. Then nothing is reported.
-pub async fn report(
+pub(crate) async fn report(
     store: &Store,
     caller: &Caller,
     report_type: ReportType,
@@ -27,7 +27,7 @@ pub async fn report(
     let report = Report {
         conversation,
         instance,
-        report_type,
+        kind: report_type,
         messages,
         now,
         user: caller.user,

@@ -110,7 +110,12 @@ impl Server {
     }
 
     /// Also serves the metrics, for as long as the server runs.
-    pub fn serve_metrics(&self, listener: TcpListener, metrics: Metrics, logging: Arc<Logging>) {
+    pub(crate) fn serve_metrics(
+        &self,
+        listener: TcpListener,
+        metrics: Metrics,
+        logging: Arc<Logging>,
+    ) {
         let app = Arc::clone(&self.app);
         self.tasks.spawn(async move {
             let upkeep = metrics.clone();
@@ -191,7 +196,7 @@ async fn wake_listeners(app: Arc<App>) {
 /// # Errors
 ///
 /// [`Error::Listen`] names the setting and the address.
-pub fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+pub(crate) fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     let listening = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Let a restarted server listen on its address at once.

@@ -6,10 +6,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Maximum time for a partly received request to arrive once the server is closing.
-pub const CUT_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const CUT_AFTER: Duration = Duration::from_secs(5);
 
 /// Maximum time for everything to finish once the server is closing.
-pub const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// The two stages of a shutdown, which tasks observe: stopping, then closing.
 #[derive(Clone, Debug, Default)]
@@ -27,20 +27,19 @@ impl Shutdown {
     }
 
     /// Whether the shutdown has begun.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
     /// Waits until new connections are no longer accepted.
-    pub async fn closing(&self) {
+    pub(crate) async fn closing(&self) {
         self.closing.cancelled().await;
     }
 }
 
 /// Reaction to SIGHUP, which a process gets when its terminal is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hangup {
+pub(crate) enum Hangup {
     /// Logs SIGHUP and goes on: a server has no terminal, and no settings that could be reloaded.
     Ignored,
     /// Stops as on SIGTERM.
@@ -48,7 +47,7 @@ pub enum Hangup {
 }
 
 /// Listens for SIGTERM, SIGINT and SIGHUP.
-pub struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -61,7 +60,7 @@ impl Signals {
     /// # Errors
     ///
     /// [`std::io::Error`] where the operating system refuses.
-    pub fn listen(on_hangup: Hangup) -> std::io::Result<Self> {
+    pub(crate) fn listen(on_hangup: Hangup) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -71,7 +70,7 @@ impl Signals {
     }
 
     /// Waits for the next signal that stops the process, and returns its name.
-    pub async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",

@@ -72,15 +72,14 @@ impl SigningKey {
 }
 
 /// Returns the SHA-256 of the station and the body, which identifies an unsigned request as a signature would.
-#[must_use]
-pub fn of_unsigned(station: Option<StationId>, body: &[u8]) -> Signature {
+pub(crate) fn of_unsigned(station: Option<StationId>, body: &[u8]) -> Signature {
     let station = station.as_ref().map_or("", StationId::as_str);
     let digest = Sha256::new().chain_update(station).chain_update(body).finalize();
     Signature::parse(&hex::encode(digest)).expect("32 bytes are 64 hexadecimal characters")
 }
 
 /// Verifies signatures, with keys cached for at most 5 s.
-pub struct Verifier {
+pub(crate) struct Verifier {
     keys: Cache<UserId, Known>,
     /// Stands in for the key of an unknown or disabled user, so that verification takes the same time.
     nobodys: ApiKey,
@@ -107,7 +106,7 @@ impl Verifier {
     /// # Errors
     ///
     /// [`store::Error`] where the key could not be read.
-    pub async fn verify(
+    pub(crate) async fn verify(
         &self,
         store: &Store,
         signed: &Signed<'_>,

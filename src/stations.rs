@@ -60,8 +60,7 @@ pub(crate) struct PendingUse {
 
 impl Stations {
     /// Bounds each user to `most` stations. Stations that the hub lists as listening are unbound last.
-    #[must_use]
-    pub fn new(most: u32, hub: Arc<Hub>) -> Self {
+    pub(crate) fn new(most: u32, hub: Arc<Hub>) -> Self {
         Self {
             most,
             hub,
@@ -147,7 +146,7 @@ impl Stations {
     }
 
     /// Forgets that the station is bound, so its next use reads the store.
-    pub fn forget(&self, user: UserId, station: StationId) {
+    pub(crate) fn forget(&self, user: UserId, station: StationId) {
         self.uses.remove(&(user, station));
     }
 

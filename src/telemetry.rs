@@ -36,7 +36,7 @@ pub enum Error {
 }
 
 /// The log of the process. Dropping it writes the lines still in memory, for at most one second.
-pub struct Logging(Arc<Lines>);
+pub(crate) struct Logging(Arc<Lines>);
 
 impl Logging {
     /// Starts to log to stderr.
@@ -44,7 +44,7 @@ impl Logging {
     /// # Errors
     ///
     /// [`Error::Log`] where the process logs already, [`Error::LogThread`] where the thread could not be started.
-    pub fn start(log: &Log) -> Result<Self, Error> {
+    pub(crate) fn start(log: &Log) -> Result<Self, Error> {
         let logging = Self(Lines::start().map_err(Error::LogThread)?);
         let layer = fmt::layer().with_writer(Arc::clone(&logging.0)).with_ansi(false);
         let layer = match log.format {
@@ -57,8 +57,7 @@ impl Logging {
     }
 
     /// Returns how many lines were dropped because the buffer was full, or could not be written.
-    #[must_use]
-    pub fn dropped_lines(&self) -> u64 {
+    pub(crate) fn dropped_lines(&self) -> u64 {
         self.0.dropped()
     }
 }
@@ -71,7 +70,7 @@ impl Drop for Logging {
 
 /// The metrics of this process.
 #[derive(Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     prometheus: PrometheusHandle,
     process: Collector,
 }
@@ -92,7 +91,7 @@ impl Metrics {
     /// # Errors
     ///
     /// [`Error::Metrics`] where the process has one already.
-    pub fn start() -> Result<Self, Error> {
+    pub(crate) fn start() -> Result<Self, Error> {
         let seconds = Matcher::Suffix("_seconds".to_owned());
         let changes = Matcher::Suffix("_changes".to_owned());
         let handle = PrometheusBuilder::new()
@@ -107,15 +106,14 @@ impl Metrics {
     }
 
     /// Returns all metrics in Prometheus' text format, with the current values of this store and of the process.
-    #[must_use]
-    pub fn render(&self, store: &Store) -> String {
+    pub(crate) fn render(&self, store: &Store) -> String {
         self.process.collect();
         record_store(store);
         self.prometheus.render()
     }
 
     /// Puts recorded values into their buckets every 5 seconds; until then each value takes memory. Never returns.
-    pub async fn upkeep(&self) {
+    pub(crate) async fn upkeep(&self) {
         loop {
             sleep(UPKEEP_EVERY).await;
             self.prometheus.run_upkeep();
@@ -173,7 +171,7 @@ fn record_store(store: &Store) {
 }
 
 /// Counts one request and records its duration.
-pub fn count_request(
+pub(crate) fn count_request(
     api: &'static str,
     action: &'static str,
     outcome: &'static str,

@@ -11,25 +11,24 @@ use crate::store::{self, AddUser, IdTaken, RenameUser, Store, User, WriteError};
 /// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check
 /// again.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The authenticated user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The station that the request comes from. `None` for requests that the protocol allows without one.
-    pub station: Option<StationId>,
+    pub(crate) station: Option<StationId>,
     /// Whether the request carries the user's signature. Logins and notifications need none.
-    pub is_signed: bool,
+    pub(crate) is_signed: bool,
     /// Identifies the request, so that a change is made at most once for it.
-    pub replay: Replay,
+    pub(crate) replay: Replay,
     /// The request's timestamp, or the server's time where the request has none.
-    pub timestamp: Timestamp,
+    pub(crate) timestamp: Timestamp,
     /// The client's address.
-    pub client: Option<IpAddr>,
+    pub(crate) client: Option<IpAddr>,
 }
 
 impl Caller {
     /// Returns the owner of the memory that the answer takes.
-    #[must_use]
-    pub fn owner(&self) -> Owner {
+    pub(crate) fn owner(&self) -> Owner {
         Owner { user: Some(self.user), client: self.client }
     }
 }
@@ -74,11 +73,11 @@ pub struct NewUser {
     /// The user's ID.
     pub id: UserId,
     /// The user's address.
-    pub email: Email,
+    pub(crate) email: Email,
     /// The key that the user logs in and signs with.
     pub api_key: ApiKey,
     /// The password that opens the user's private key.
-    pub encryption_password: EncryptionPassword,
+    pub(crate) encryption_password: EncryptionPassword,
 }
 
 /// Adds a user with a new API key and a new RSA pair.
@@ -119,7 +118,7 @@ pub async fn add(
 /// # Errors
 ///
 /// [`UserError::NotFound`] where no user matches, [`UserError::Store`] where the store failed.
-pub async fn find(store: &Store, name: &str) -> Result<User, UserError> {
+pub(crate) async fn find(store: &Store, name: &str) -> Result<User, UserError> {
     let not_found = || UserError::NotFound(name.to_owned());
     let id = UserId::named(name).ok_or_else(not_found)?;
     store.user(id).await?.ok_or_else(not_found)

@@ -17,16 +17,16 @@ use crate::limits::MemoryPermit;
 use crate::signature::{self, Signed};
 use crate::users::Caller;
 
-pub const STATION: HeaderName = HeaderName::from_static("ozeki-station");
-pub const USER: HeaderName = HeaderName::from_static("ozeki-user");
-pub const SIGNATURE: HeaderName = HeaderName::from_static("ozeki-signature");
+pub(crate) const STATION: HeaderName = HeaderName::from_static("ozeki-station");
+pub(crate) const USER: HeaderName = HeaderName::from_static("ozeki-user");
+pub(crate) const SIGNATURE: HeaderName = HeaderName::from_static("ozeki-signature");
 
 /// Authenticates a request in the documented order (docs/protocol.md#order-c) and finds its action.
 ///
 /// A request counts against its user's rate only once its signature and freshness are verified. Otherwise replays of a
 /// captured old request would use up its owner's rate. A request without a timestamp counts against a separate rate. A
 /// failure counts against the client's address.
-pub async fn authenticate<'a>(
+pub(crate) async fn authenticate<'a>(
     app: &'a Arc<App>,
     head: &Parts,
     api: Api,

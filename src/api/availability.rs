@@ -6,7 +6,7 @@ use crate::domain::Availability;
 use crate::envelope::Reply;
 use crate::error::Error;
 
-pub async fn choose(request: Request<'_>, chosen: Availability) -> Result<Reply, Error> {
+pub(crate) async fn choose(request: Request<'_>, chosen: Availability) -> Result<Reply, Error> {
     drop(request.fields);
     let (app, caller) = (request.app, &request.caller);
     availability::choose(&app.store, &app.presence, caller, chosen).await?;

@@ -6,14 +6,14 @@ use crate::error::Error;
 use crate::store::{ChangeBlock, OncePerSignature};
 use crate::users::Caller;
 
-pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn list(request: Request<'_>) -> Result<Reply, Error> {
     drop(request.fields);
     let blocklist = request.app.store.blocklist(request.caller.user).await?;
     let reply = Reply::ok().with_entries("blockedusers", &blocklist.users);
     Ok(reply.with_entries("blockedconversations", &blocklist.conversations))
 }
 
-pub async fn change(request: Request<'_>, blocked: bool) -> Result<Reply, Error> {
+pub(crate) async fn change(request: Request<'_>, blocked: bool) -> Result<Reply, Error> {
     let other = request.fields.take(|fields| fields.required("userid"))?;
     let Caller { user, station, replay, .. } = request.caller;
     if other == user {

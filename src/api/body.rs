@@ -19,7 +19,7 @@ use crate::limits::{MemoryPermit, MemoryUse, Owner};
 const DISCARDED: usize = 64 * 1024 * 1024;
 
 /// The reason why a body was not received.
-pub enum Unreceived {
+pub(crate) enum Unreceived {
     /// The request is refused.
     Refused(Error),
     /// The body did not arrive within `http.body_timeout_seconds`.
@@ -27,7 +27,7 @@ pub enum Unreceived {
 }
 
 /// Refuses a body whose `Content-Length` is above `max` bytes.
-pub fn refuse_announced(headers: &HeaderMap, max: usize) -> Result<(), Error> {
+pub(crate) fn refuse_announced(headers: &HeaderMap, max: usize) -> Result<(), Error> {
     if announced(headers).is_some_and(|length| length > max) {
         return Err(too_large(max));
     }
@@ -43,14 +43,14 @@ fn too_large(max: usize) -> Error {
 }
 
 /// A received body, and the permit for the memory it takes.
-pub struct Received {
+pub(crate) struct Received {
     bytes: Vec<u8>,
     permit: MemoryPermit,
 }
 
 impl Received {
     /// Returns the bytes and the permit for the memory they take.
-    pub fn parts(&mut self) -> (&[u8], &mut MemoryPermit) {
+    pub(crate) fn parts(&mut self) -> (&[u8], &mut MemoryPermit) {
         (&self.bytes, &mut self.permit)
     }
 
@@ -71,7 +71,7 @@ impl Received {
 }
 
 /// Receives a body of at most `max` bytes. Takes memory for the bytes that arrived, not for the announced length.
-pub async fn receive(
+pub(crate) async fn receive(
     app: &App,
     head: &Parts,
     mut body: Body,
@@ -96,7 +96,7 @@ pub async fn receive(
 }
 
 /// Discards the body of a refused request. Returns the refusal, or [`Unreceived::Late`] if the body takes too long.
-pub async fn refuse(app: &App, head: &Parts, mut body: Body, error: Error) -> Unreceived {
+pub(crate) async fn refuse(app: &App, head: &Parts, mut body: Body, error: Error) -> Unreceived {
     let discarding = async {
         discard(head, &mut body).await;
         Err::<(), _>(error)
@@ -134,7 +134,7 @@ async fn discard(head: &Parts, body: &mut Body) {
 }
 
 /// Returns the answer to a slow sender. It closes the connection, which can't be used again.
-pub fn late() -> Response<Body> {
+pub(crate) fn late() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

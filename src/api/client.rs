@@ -20,7 +20,7 @@ struct Client(IpAddr);
 /// Finds the address that a request comes from and stores it in the request's extensions. Trusted proxies are believed
 /// in what they add to `X-Forwarded-For`, other peers are not. The client is the last address in it that is not a
 /// trusted proxy.
-pub fn find(head: &mut Parts, trusted: &[Network]) {
+pub(crate) fn find(head: &mut Parts, trusted: &[Network]) {
     if let Some(connection) = head.extensions.get::<Connection>() {
         let peer = connection.peer.ip().to_canonical();
         let client = behind_proxies(peer, &head.headers, trusted);
@@ -29,19 +29,19 @@ pub fn find(head: &mut Parts, trusted: &[Network]) {
 }
 
 /// Returns the address that [`find`] stored.
-pub fn address(head: &Parts) -> Option<IpAddr> {
+pub(crate) fn address(head: &Parts) -> Option<IpAddr> {
     head.extensions.get::<Client>().map(|client| client.0)
 }
 
 /// Returns whether this address is in `http.trusted_proxies`.
-pub fn is_trusted(app: &App, address: IpAddr) -> bool {
+pub(crate) fn is_trusted(app: &App, address: IpAddr) -> bool {
     app.config.http.trusted_proxies.0.iter().any(|network| network.0.contains(&address))
 }
 
 /// Counts a request of a client behind a trusted proxy as one connection, until the permit is dropped. The proxy's own
 /// connections are not counted, because the proxy chooses how many it opens. Returns `None` if the client's address is
 /// a trusted proxy too: the last of several proxies may name another one as its client.
-pub fn count_behind_proxy(app: &App, head: &Parts) -> Result<Option<AddressPermit>, Error> {
+pub(crate) fn count_behind_proxy(app: &App, head: &Parts) -> Result<Option<AddressPermit>, Error> {
     let peer = head.extensions.get::<Connection>().map(|one| one.peer.ip().to_canonical());
     match (peer, address(head)) {
         (Some(peer), Some(client)) if peer != client && !is_trusted(app, client) => {

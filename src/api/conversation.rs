@@ -22,13 +22,13 @@ const LIMIT: u32 = 50;
 /// Maximum entries that `downloadpartial` returns.
 const LARGEST_LIMIT: u32 = 500;
 
-pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn list(request: Request<'_>) -> Result<Reply, Error> {
     drop(request.fields);
     let conversations = request.app.store.conversations(request.caller.user).await?;
     Ok(Reply::ok().with_entries("conversations", &conversations))
 }
 
-pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn download(request: Request<'_>) -> Result<Reply, Error> {
     let (app, caller) = (request.app, &request.caller);
     let read = |fields: &_| download_fields(&app.config.limits, caller.user, fields);
     let (query, instance) = request.fields.take(read)?;
@@ -37,7 +37,7 @@ pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
 
 /// Reads the fields of `download`. The page goes forward and is bounded by `limits.download_messages` and
 /// `limits.download_bytes`.
-pub fn download_fields(
+pub(crate) fn download_fields(
     limits: &Limits,
     user: UserId,
     fields: &Fields<'_>,
@@ -54,7 +54,7 @@ pub fn download_fields(
     Ok((query, fields.optional("instance")?))
 }
 
-pub async fn download_partial(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn download_partial(request: Request<'_>) -> Result<Reply, Error> {
     let (app, caller) = (request.app, &request.caller);
     let read = |fields: &_| download_partial_fields(&app.config.limits, caller.user, fields);
     let (query, instance) = request.fields.take(read)?;
@@ -62,7 +62,7 @@ pub async fn download_partial(request: Request<'_>) -> Result<Reply, Error> {
 }
 
 /// Reads the fields of `downloadpartial`. The page goes backward and has at most [`LARGEST_LIMIT`] entries.
-pub fn download_partial_fields(
+pub(crate) fn download_partial_fields(
     limits: &Limits,
     user: UserId,
     fields: &Fields<'_>,
@@ -113,7 +113,7 @@ struct Accepted<'a> {
     valid_until: &'a str,
 }
 
-pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn add(request: Request<'_>) -> Result<Reply, Error> {
     let (app, caller) = (request.app, &request.caller);
     let read = |fields: &_| add_fields(&app.config.limits, fields);
     let (conversation, instance, message) = request.fields.take(read)?;
@@ -140,7 +140,7 @@ pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
     }
 }
 
-pub fn add_fields(
+pub(crate) fn add_fields(
     limits: &Limits,
     fields: &Fields<'_>,
 ) -> Result<(ConversationId, Instance, Message), Error> {
@@ -182,7 +182,7 @@ impl Parse for Until {
     }
 }
 
-pub async fn clear(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn clear(request: Request<'_>) -> Result<Reply, Error> {
     let (conversation, instance) = request.fields.take(|fields| {
         let conversation: ConversationId = fields.required("conversationid")?;
         let instance: Instance = fields.required("instance")?;
@@ -200,7 +200,7 @@ pub async fn clear(request: Request<'_>) -> Result<Reply, Error> {
     changed(request.app, caller, conversation, cleared).await
 }
 
-pub async fn change(request: Request<'_>, property: Property) -> Result<Reply, Error> {
+pub(crate) async fn change(request: Request<'_>, property: Property) -> Result<Reply, Error> {
     let conversation = request.fields.take(|fields| fields.required("conversationid"))?;
     let caller = &request.caller;
     let change =
@@ -222,12 +222,12 @@ async fn changed(
     }
 }
 
-pub async fn set_background_color(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn set_background_color(request: Request<'_>) -> Result<Reply, Error> {
     let color: Color = request.fields.required("color")?;
     change(request, color.into_property()).await
 }
 
-pub async fn hide(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn hide(request: Request<'_>) -> Result<Reply, Error> {
     let hide_id: Option<HideId> = request.fields.optional("hideid")?;
     change(request, hide_id.map_or(Property::Hidden, HideId::into_property)).await
 }

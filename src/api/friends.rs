@@ -35,7 +35,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn list(request: Request<'_>) -> Result<Reply, Error> {
     drop(request.fields);
     let (app, caller) = (request.app, request.caller);
     let friends = app.store.friends(caller.user).await?;
@@ -45,7 +45,7 @@ pub async fn list(request: Request<'_>) -> Result<Reply, Error> {
     Ok(Reply::ok().with("friends", &nicks).with("availabilities", &availabilities))
 }
 
-pub async fn requests(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn requests(request: Request<'_>) -> Result<Reply, Error> {
     drop(request.fields);
     let (app, caller) = (request.app, request.caller);
     let requests = app.store.friend_requests(caller.user).await?;
@@ -53,7 +53,7 @@ pub async fn requests(request: Request<'_>) -> Result<Reply, Error> {
     Ok(reply.with_entries("outgoing", &requests.outgoing))
 }
 
-pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn add(request: Request<'_>) -> Result<Reply, Error> {
     let Addressee(friend) = request.fields.take(|fields| fields.required("friend"))?;
     if friend == request.caller.user {
         return Err(Error::malformed("friend", Addressee::EXPECTED));
@@ -62,13 +62,13 @@ pub async fn add(request: Request<'_>) -> Result<Reply, Error> {
     Ok(Reply::ok())
 }
 
-pub async fn accept(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn accept(request: Request<'_>) -> Result<Reply, Error> {
     let friend = request.fields.take(|fields| fields.required("friendid"))?;
     friends::approach(&request.app.store, &request.caller, Approach::Accept, friend).await?;
     Ok(Reply::ok())
 }
 
-pub async fn decline(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn decline(request: Request<'_>) -> Result<Reply, Error> {
     let other = request.fields.take(|fields| fields.required("friendid"))?;
     let Caller { user, station, replay, .. } = request.caller;
     let change = DeclineFriend { user, other, station };
@@ -76,7 +76,7 @@ pub async fn decline(request: Request<'_>) -> Result<Reply, Error> {
     Ok(Reply::ok())
 }
 
-pub async fn remove(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn remove(request: Request<'_>) -> Result<Reply, Error> {
     let other = request.fields.take(|fields| fields.required("friendid"))?;
     let Caller { user, station, replay, .. } = request.caller;
     let change = RemoveFriend { user, other, station };

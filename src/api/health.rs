@@ -17,20 +17,20 @@ use url::{Host, Url};
 use super::server::{self, Bounds};
 use super::stream::Timeouts;
 use crate::app::App;
-use crate::store::NotReady;
+use crate::store::{self, NotReady};
 use crate::telemetry::{Logging, Metrics};
 
 /// Answers that the process runs.
-pub async fn alive() -> &'static str {
+pub(crate) async fn alive() -> &'static str {
     "OK\n"
 }
 
 /// Answers whether the server takes requests: the database answers, changes can be made and the server is not stopping.
-pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if app.shutdown.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    if app.store.is_damaged() {
+    if store::is_damaged() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database is damaged, see the log\n");
     }
     match app.store.ready().await {
@@ -64,7 +64,7 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until the server closes.
-pub async fn serve_metrics(
+pub(crate) async fn serve_metrics(
     listener: TcpListener,
     app: Arc<App>,
     metrics: Metrics,

@@ -24,7 +24,10 @@ use crate::live::{self, SocketPermit};
 /// Maximum time of the upgrade, in which the client must receive the answer to its handshake.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 
-pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) -> Response<Body> {
+pub(crate) async fn upgrade(
+    State(app): State<Arc<App>>,
+    mut request: Request<Body>,
+) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     let (head, _) = request.into_parts();
     let outcome = RequestOutcome::of("chatlistener", "upgrade");

@@ -30,7 +30,7 @@ struct Urls {
     workspace: String,
 }
 
-pub async fn login(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn login(request: Request<'_>) -> Result<Reply, Error> {
     drop(request.fields);
     let (app, user) = (request.app, request.caller.user);
     // A user may have been disabled since the key was looked up.

@@ -9,7 +9,7 @@ mod client;
 mod conversation;
 mod friends;
 #[cfg(feature = "fuzzing")]
-pub(crate) mod fuzzing;
+pub mod fuzzing;
 mod health;
 mod listener;
 mod login;
@@ -49,11 +49,11 @@ use envelope::Reply;
 use observe::RequestOutcome;
 
 pub use actions::{ACTIONS, Action, Api};
-pub use health::serve_metrics;
-pub use server::serve;
+pub(crate) use health::serve_metrics;
+pub(crate) use server::serve;
 
 /// Returns the server's routes, with the layers that catch panics, answer CORS and observe each request.
-pub fn router(app: &Arc<App>) -> Router {
+pub(crate) fn router(app: &Arc<App>) -> Router {
     let error_status = app.config.http.error_status;
     let mut router = Router::new();
     for path in ["/", "/index.php", "/ozeki/", "/ozeki/index.php"] {

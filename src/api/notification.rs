@@ -7,7 +7,7 @@ use crate::notifications::{Inbox, Poll, Sequence};
 
 /// Returns what is pending for the station. Without `ack` each change is returned once. With `ack` it is returned until
 /// it is acknowledged.
-pub async fn download(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn download(request: Request<'_>) -> Result<Reply, Error> {
     let acknowledged = request.fields.take(|fields| fields.optional_number("ack"))?;
     let acknowledged = acknowledged.map(Sequence::said);
     let (app, caller) = (request.app, request.caller);

@@ -17,17 +17,17 @@ use crate::domain::UserId;
 use crate::error::Error;
 use crate::telemetry;
 
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Label for unknown APIs and actions. It bounds the metrics' cardinality to the dispatch table.
 const OTHER: &str = "other";
 
 /// The outcome of a request, for the log and the metrics.
 #[derive(Clone)]
-pub struct RequestOutcome {
-    pub api: &'static str,
-    pub action: &'static str,
-    pub user: Option<UserId>,
+pub(crate) struct RequestOutcome {
+    pub(crate) api: &'static str,
+    pub(crate) action: &'static str,
+    pub(crate) user: Option<UserId>,
     outcome: &'static str,
     /// The cause of a failure of the store or the server. It is logged, never sent to the client.
     cause: Option<String>,
@@ -41,12 +41,12 @@ impl Default for RequestOutcome {
 
 impl RequestOutcome {
     /// Returns the outcome `ok` for this API and action.
-    pub fn of(api: &'static str, action: &'static str) -> Self {
+    pub(crate) fn of(api: &'static str, action: &'static str) -> Self {
         Self { api, action, ..Self::default() }
     }
 
     /// Records a refusal or failure: its code, and up to two levels of its cause.
-    pub fn refused(mut self, error: &Error) -> Self {
+    pub(crate) fn refused(mut self, error: &Error) -> Self {
         self.outcome = error.code();
         self.cause = error.source().map(|source| {
             let deeper = source.source().map(|deeper| format!(": {deeper}"));
@@ -56,20 +56,24 @@ impl RequestOutcome {
     }
 
     /// Records that the body did not arrive in time.
-    pub fn late(mut self) -> Self {
+    pub(crate) fn late(mut self) -> Self {
         self.outcome = "late";
         self
     }
 
     /// Attaches the outcome to the answer, where [`observe`] finds it.
-    pub fn on(self, mut response: Response<Body>) -> Response<Body> {
+    pub(crate) fn on(self, mut response: Response<Body>) -> Response<Body> {
         response.extensions_mut().insert(self);
         response
     }
 }
 
 /// Gives a request its id, and logs and counts its outcome. As the outermost layer it sees every answer.
-pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
+pub(crate) async fn observe(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     client::find(&mut head, &app.config.http.trusted_proxies.0);
     let mut request = Observed {

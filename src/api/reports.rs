@@ -6,7 +6,7 @@ use crate::domain::ReportType;
 use crate::error::Error;
 use crate::reports;
 
-pub async fn report(request: Request<'_>, report_type: ReportType) -> Result<Reply, Error> {
+pub(crate) async fn report(request: Request<'_>, report_type: ReportType) -> Result<Reply, Error> {
     let (conversation, instance, messages) = request.fields.take(|fields| {
         let conversation = fields.required("conversationid")?;
         let instance = fields.optional("instance")?;

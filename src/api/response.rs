@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::limits::{MemoryPermit, Owner};
 
 /// Returns a success as an HTTP answer, which holds its memory permit until the client has taken it.
-pub fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<Body>, Error> {
+pub(crate) fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<Body>, Error> {
     let (bytes, permit) = reply.into_parts();
     let permit = match permit {
         Some(mut permit) => {
@@ -40,7 +40,7 @@ impl AsRef<[u8]> for Answer {
 }
 
 /// Returns a refusal as an HTTP answer.
-pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
+pub(crate) fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
     let status = match error_status {
         ErrorStatus::Real => status(error),
         ErrorStatus::Always200 => StatusCode::OK,
@@ -58,7 +58,7 @@ pub fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
 }
 
 /// Returns the HTTP status of a refusal (docs/protocol.md#table-c).
-pub fn status(error: &Error) -> StatusCode {
+pub(crate) fn status(error: &Error) -> StatusCode {
     match error {
         Error::BadRequest(_)
         | Error::NotJson(_)

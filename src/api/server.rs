@@ -78,7 +78,7 @@ pub(super) struct Bounds {
 
 /// Serves the API until the shutdown closes it. It then answers requests that have arrived. Requests that are still
 /// incomplete after [`CUT_AFTER`] are cut.
-pub async fn serve(listener: TcpListener, app: Arc<App>) {
+pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
     let (http, limits) = (&app.config.http, &app.config.limits);
     let bounds = Bounds {
         name: "limits.connections",

@@ -5,7 +5,7 @@ use super::envelope::Reply;
 use crate::error::Error;
 use crate::store::RegisterWorkspace;
 
-pub async fn register(request: Request<'_>) -> Result<Reply, Error> {
+pub(crate) async fn register(request: Request<'_>) -> Result<Reply, Error> {
     let name = request.fields.take(|fields| fields.required("workspacename"))?;
     let (app, owner) = (request.app, request.caller.user);
     app.store.write(RegisterWorkspace { name, owner, now: app.clock.now() }).await?;

@@ -17,7 +17,7 @@ const JUMP_SECONDS: i64 = 2;
 const REMEMBER_EVERY: Duration = Duration::from_mins(1);
 
 /// Checks the wall clock against the monotonic clock.
-pub struct ClockWatch {
+pub(crate) struct ClockWatch {
     clock: Clock,
     /// How long ago, by the monotonic clock, a moment must have been shown to count as passed.
     window: Duration,
@@ -28,15 +28,14 @@ pub struct ClockWatch {
 
 impl ClockWatch {
     /// Starts to watch with a first reading.
-    #[must_use]
-    pub fn new(clock: Clock, window: Duration) -> Self {
+    pub(crate) fn new(clock: Clock, window: Duration) -> Self {
         let now = clock.read();
         Self { clock, window, last: now, steady: VecDeque::from([now]) }
     }
 
     /// Returns the moment up to which everything has passed: both clocks agree, and the wall clock has not jumped for
     /// the length of the window. Returns `None` where that is not known yet.
-    pub fn passed(&mut self) -> Option<Timestamp> {
+    pub(crate) fn passed(&mut self) -> Option<Timestamp> {
         let now = self.look();
         let is_behind = |reading: &Reading| now.monotonic >= reading.monotonic + self.window;
         while self.steady.get(1).is_some_and(is_behind) {

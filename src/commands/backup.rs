@@ -15,7 +15,7 @@ use crate::store::{self, Progress, Since};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Backup {
+pub(crate) struct Backup {
     #[command(subcommand)]
     command: Option<BackupCommand>,
     /// The backup file to create; it must not exist yet
@@ -36,7 +36,7 @@ To make a backup that is named verify, write ./verify.")]
 }
 
 #[derive(Args)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The backup file
     file: PathBuf,
     /// Print one JSON object on stdout, and failures as one on stderr
@@ -45,7 +45,7 @@ pub struct Verify {
 }
 
 #[derive(Args)]
-pub struct Restore {
+pub(crate) struct Restore {
     /// The backup file
     file: PathBuf,
     /// Replace an existing database
@@ -56,7 +56,7 @@ pub struct Restore {
 }
 
 impl Backup {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         if let Some(BackupCommand::Verify(verify)) = self.command {
             return verify.run().await;
         }
@@ -124,7 +124,7 @@ impl Verify {
 }
 
 impl Restore {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         let config = self.settings.load(&[])?;
         let url = config.database.url.as_str();
         let clock = Clock::system();

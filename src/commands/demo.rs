@@ -43,7 +43,7 @@ const TEXT: &str = ": <<'CHAT_TEXT'";
 const END_OF_TEXT: &str = "CHAT_TEXT";
 
 #[derive(Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Keep the database, the keys and the passwords in this folder. Without it, they are deleted when the demo ends
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -56,7 +56,7 @@ pub struct Demo {
 }
 
 impl Demo {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         let temporary;
         let folder = if let Some(folder) = &self.data {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);

@@ -31,19 +31,19 @@ const TALK: [(usize, &str); 3] = [
 
 /// The users and the conversation of a demo, with all keys and passwords. Stored in `demo.json` beside the database.
 #[derive(Serialize, Deserialize)]
-pub struct DemoUsers {
-    pub conversationid: String,
-    pub alice: Person,
-    pub bob: Person,
+pub(crate) struct DemoUsers {
+    pub(crate) conversationid: String,
+    pub(crate) alice: Person,
+    pub(crate) bob: Person,
 }
 
 #[derive(Serialize, Deserialize)]
-pub struct Person {
-    pub email: String,
-    pub userid: String,
-    pub apikey: String,
-    pub encryptionpassword: String,
-    pub stationid: String,
+pub(crate) struct Person {
+    pub(crate) email: String,
+    pub(crate) userid: String,
+    pub(crate) apikey: String,
+    pub(crate) encryptionpassword: String,
+    pub(crate) stationid: String,
 }
 
 /// Paths of a demo's files.
@@ -56,13 +56,13 @@ struct Files {
 }
 
 /// Returns the URL of the database in a demo's folder.
-pub fn database_url(folder: &Path) -> String {
+pub(crate) fn database_url(folder: &Path) -> String {
     format!("sqlite://{}", folder.join("chatserver.db").display())
 }
 
 impl DemoUsers {
     /// Loads the users of an earlier demo in this folder, or creates new users in a new database.
-    pub async fn of(folder: &Path) -> Result<Self, Failed> {
+    pub(crate) async fn of(folder: &Path) -> Result<Self, Failed> {
         let files = Files {
             database: folder.join("chatserver.db"),
             unfinished: folder.join("unfinished.db"),

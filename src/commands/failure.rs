@@ -28,12 +28,12 @@ pub struct Refusal {
 
 impl Refusal {
     /// Refuses an argument, or a file that an argument names.
-    pub fn argument(sentence: impl Into<String>) -> Failed {
+    pub(crate) fn argument(sentence: impl Into<String>) -> Failed {
         Self::with_code("invalid_argument", sentence)
     }
 
     /// Makes a refusal with one of the codes that README.md lists.
-    pub fn with_code(code: &'static str, sentence: impl Into<String>) -> Failed {
+    pub(crate) fn with_code(code: &'static str, sentence: impl Into<String>) -> Failed {
         Box::new(Self { code, sentence: sentence.into() })
     }
 }
@@ -132,7 +132,7 @@ pub fn tell_usage(error: &clap::Error) -> bool {
 }
 
 /// Warns on stderr about something that the command did nevertheless.
-pub fn warn(sentence: &str) {
+pub(crate) fn warn(sentence: &str) {
     let line = if wants_json() {
         json!({ "warning": sentence }).to_string()
     } else {
@@ -143,7 +143,7 @@ pub fn warn(sentence: &str) {
 }
 
 /// Whether the failure is a closed pipe: the reader of stdout stopped early, which is no failure of the command.
-pub fn is_of_the_reader(failed: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_of_the_reader(failed: &(dyn Error + 'static)) -> bool {
     let error = failed.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -11,7 +11,7 @@ use crate::keys::ConversationSecret;
 use crate::users;
 
 #[derive(Subcommand)]
-pub enum Friend {
+pub(crate) enum Friend {
     /// Make two users friends; the first time, create their conversation
     #[command(after_help = "\
 Example:
@@ -30,7 +30,7 @@ Example:
 }
 
 #[derive(Args)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// One user: an e-mail address or a user id
     one: String,
     /// The other user: an e-mail address or a user id
@@ -48,7 +48,7 @@ pub struct List {
 }
 
 impl Friend {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         match self {
             Self::Add(pair) => pair.add().await,
             Self::List(list) => list.run().await,

@@ -8,19 +8,19 @@ use super::Failed;
 use super::failure::{self, Refusal};
 
 /// A command's result, as text and as JSON.
-pub struct Output {
+pub(crate) struct Output {
     text: String,
     json: Value,
 }
 
 impl Output {
     /// Takes the same result as text for people and as JSON for programs.
-    pub fn new(text: impl Into<String>, json: Value) -> Self {
+    pub(crate) fn new(text: impl Into<String>, json: Value) -> Self {
         Self { text: text.into(), json }
     }
 
     /// Prints the requested form on stdout.
-    pub fn print(self, as_json: bool) -> Result<(), Failed> {
+    pub(crate) fn print(self, as_json: bool) -> Result<(), Failed> {
         write(&self.in_form(as_json)).map_err(|error| {
             if failure::is_of_the_reader(&error) {
                 return error.into();
@@ -31,7 +31,7 @@ impl Output {
 
     /// Prints the result of a command that has changed something. If stdout fails, the failure says that the change is
     /// made. It carries the result, which may never be shown again.
-    pub fn print_of_change(self, as_json: bool) -> Result<(), Failed> {
+    pub(crate) fn print_of_change(self, as_json: bool) -> Result<(), Failed> {
         let text = self.in_form(as_json);
         match write(&text) {
             Err(error) if !failure::is_of_the_reader(&error) => {

@@ -19,7 +19,7 @@ use crate::telemetry::{Logging, Metrics};
 const OTHER_FILES: u64 = 200;
 
 #[derive(Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// The address to listen on
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
@@ -28,7 +28,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         let flags = self.listen.as_deref().map(|listen| ("http.listen", listen));
         let config = self.settings.load(flags.as_slice())?;
         let logging = Arc::new(Logging::start(&config.log)?);

@@ -17,7 +17,7 @@ const KEY: &str = "CHATSERVER_APIKEY";
 const BODY_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Args)]
-pub struct Sign {
+pub(crate) struct Sign {
     /// The signing user: an e-mail address or a user id
     #[arg(long, value_name = "USER")]
     user: String,
@@ -36,7 +36,7 @@ pub struct Sign {
 }
 
 impl Sign {
-    pub fn run(self) -> Result<(), Failed> {
+    pub(crate) fn run(self) -> Result<(), Failed> {
         let no_user = || Refusal::argument("--user must be an e-mail address or a user id");
         let user = UserId::named(&self.user).ok_or_else(no_user)?;
         let station = self.station.as_deref().map(|station| {

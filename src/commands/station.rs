@@ -33,7 +33,7 @@ pub struct List {
 }
 
 #[derive(Args)]
-pub struct Revoke {
+pub(crate) struct Revoke {
     /// The user: an e-mail address or a user id
     user: String,
     /// The station id
@@ -43,7 +43,7 @@ pub struct Revoke {
 }
 
 impl Station {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         match self {
             Self::List(list) => list.run().await,
             Self::Revoke(revoke) => revoke.run().await,

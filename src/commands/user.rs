@@ -64,7 +64,7 @@ Example:
 }
 
 #[derive(Args)]
-pub struct Add {
+pub(crate) struct Add {
     /// The e-mail address
     email: String,
     /// The name that others see
@@ -82,7 +82,7 @@ pub struct Add {
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("names").args(["nick", "fullname"]).required(true).multiple(true))]
-pub struct Set {
+pub(crate) struct Set {
     /// The user: an e-mail address or a user id
     user: String,
     /// The new name that others see
@@ -96,7 +96,7 @@ pub struct Set {
 }
 
 #[derive(Args)]
-pub struct One {
+pub(crate) struct One {
     /// The user: an e-mail address or a user id
     user: String,
     #[command(flatten)]
@@ -104,7 +104,7 @@ pub struct One {
 }
 
 impl User {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         match self {
             Self::Add(add) => add.run().await,
             Self::Set(set) => set.run().await,

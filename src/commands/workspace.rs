@@ -16,7 +16,7 @@ Example:
 }
 
 impl Workspace {
-    pub async fn run(self) -> Result<(), Failed> {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
         match self {
             Self::List(settings) => list(settings).await,
         }

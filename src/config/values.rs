@@ -33,18 +33,16 @@ impl Parse for SocketAddr {
 
 /// A whole number within bounds, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounded<const LEAST: u32, const MOST: u32>(u32);
+pub(crate) struct Bounded<const LEAST: u32, const MOST: u32>(u32);
 
 impl<const LEAST: u32, const MOST: u32> Bounded<LEAST, MOST> {
     /// Returns the number.
-    #[must_use]
-    pub fn get(self) -> u32 {
+    pub(crate) fn get(self) -> u32 {
         self.0
     }
 
     /// Returns the number as a `usize`.
-    #[must_use]
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
@@ -79,12 +77,11 @@ const MOST_STORED: u64 = 1_000_000_000_000_000_000;
 
 /// Bytes of stored data; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredBytes(u64);
+pub(crate) struct StoredBytes(u64);
 
 impl StoredBytes {
     /// Returns the number of bytes.
-    #[must_use]
-    pub fn get(self) -> u64 {
+    pub(crate) fn get(self) -> u64 {
         self.0
     }
 }
@@ -101,30 +98,22 @@ impl<'de> Deserialize<'de> for StoredBytes {
 
 /// Seconds, at most 3600.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct Seconds<const LEAST: u32>(Bounded<LEAST, 3600>);
+pub(crate) struct Seconds<const LEAST: u32>(Bounded<LEAST, 3600>);
 
 impl<const LEAST: u32> Seconds<LEAST> {
     /// Returns the time as a [`Duration`].
-    #[must_use]
-    pub fn duration(self) -> Duration {
+    pub(crate) fn duration(self) -> Duration {
         Duration::from_secs(self.0.get().into())
-    }
-
-    /// Returns the number of seconds.
-    #[must_use]
-    pub fn get(self) -> u32 {
-        self.0.get()
     }
 }
 
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switch(bool);
+pub(crate) struct Switch(bool);
 
 impl Switch {
     /// Returns whether it is on.
-    #[must_use]
-    pub fn is_on(self) -> bool {
+    pub(crate) fn is_on(self) -> bool {
         self.0
     }
 }
@@ -149,12 +138,11 @@ impl<'de> Deserialize<'de> for Switch {
 
 /// The URL by which clients reach the server, if it is set.
 #[derive(Clone, Debug)]
-pub struct PublicUrl(Option<Url>);
+pub(crate) struct PublicUrl(Option<Url>);
 
 impl PublicUrl {
     /// Returns the URL, or where none is set the URL of the address that the server listens on.
-    #[must_use]
-    pub fn or_listening_on(&self, address: SocketAddr) -> Url {
+    pub(crate) fn or_listening_on(&self, address: SocketAddr) -> Url {
         self.0.clone().unwrap_or_else(|| {
             // The scope that an IPv6 address may have is left out, because no URL can carry it.
             let address = SocketAddr::new(address.ip(), address.port());
@@ -185,12 +173,11 @@ impl Parse for PublicUrl {
 
 /// The URL of the database.
 #[derive(Clone, Debug)]
-pub struct DatabaseUrl(String);
+pub(crate) struct DatabaseUrl(String);
 
 impl DatabaseUrl {
     /// Returns the URL.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -209,7 +196,7 @@ impl Parse for DatabaseUrl {
 
 /// The HTTP status of a refusal (docs/protocol.md#answers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorStatus {
+pub(crate) enum ErrorStatus {
     /// The status that fits the refusal.
     Real,
     /// 200, for clients that read only the envelope.
@@ -230,7 +217,7 @@ impl Parse for ErrorStatus {
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Text for people.
     Text,
     /// One JSON object a line.
@@ -251,12 +238,11 @@ impl Parse for LogFormat {
 
 /// Which events are logged.
 #[derive(Clone, Debug)]
-pub struct Filter(String);
+pub(crate) struct Filter(String);
 
 impl Filter {
     /// Returns the filter. No directive can let through the events of libraries that carry secrets.
-    #[must_use]
-    pub fn layer_filter<S: Subscriber>(&self) -> impl layer::Filter<S> + use<S> {
+    pub(crate) fn layer_filter<S: Subscriber>(&self) -> impl layer::Filter<S> + use<S> {
         let secrets = FilterFn::new(keeps_secrets).with_max_level_hint(LevelFilter::TRACE);
         EnvFilter::new(&self.0).and(secrets)
     }
@@ -290,7 +276,7 @@ impl Parse for Filter {
 
 /// The address on which the metrics are served, if any.
 #[derive(Clone, Copy, Debug)]
-pub struct MetricsListen(pub Option<SocketAddr>);
+pub(crate) struct MetricsListen(pub(crate) Option<SocketAddr>);
 
 impl Parse for MetricsListen {
     const EXPECTED: &'static str = "empty or an address and a port, such as 127.0.0.1:9464";
@@ -330,7 +316,7 @@ impl<'de, T: Parse> Deserialize<'de> for List<T> {
 
 /// An address or a network.
 #[derive(Clone, Copy, Debug)]
-pub struct Network(pub IpNet);
+pub struct Network(pub(crate) IpNet);
 
 impl Parse for Network {
     const EXPECTED: &'static str = "an address or a network, such as 127.0.0.1 or 10.0.0.0/8";
@@ -354,7 +340,7 @@ fn canonical(network: IpNet) -> IpNet {
 
 /// An origin as a browser sends it (RFC 6454, section 7).
 #[derive(Clone, Debug)]
-pub struct AllowedOrigin(pub String);
+pub(crate) struct AllowedOrigin(pub(crate) String);
 
 impl Parse for AllowedOrigin {
     const EXPECTED: &'static str = "an origin without a path, such as https://chat.example.com";

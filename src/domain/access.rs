@@ -5,7 +5,7 @@ use super::{Parse, Refusal};
 /// The access of a participant to a conversation of two. It follows from friendships and blocks, see
 /// [`Access::between`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Read and write.
     Open,
     /// Read only: the participant has blocked the other one.
@@ -17,27 +17,25 @@ pub enum Access {
 
 /// Friendship and blocks between two users, seen by the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Relation {
+pub(crate) struct Relation {
     /// Whether they are friends.
-    pub are_friends: bool,
+    pub(crate) are_friends: bool,
     /// Whether the first one has blocked the other.
-    pub blocks: bool,
+    pub(crate) blocks: bool,
     /// Whether the other one has blocked the first.
-    pub is_blocked: bool,
+    pub(crate) is_blocked: bool,
 }
 
 impl Relation {
     /// Returns the relation as the other user sees it.
-    #[must_use]
-    pub fn of_other(self) -> Self {
+    pub(crate) fn of_other(self) -> Self {
         Self { are_friends: self.are_friends, blocks: self.is_blocked, is_blocked: self.blocks }
     }
 }
 
 impl Access {
     /// Returns the access of the first of two users to their conversation.
-    #[must_use]
-    pub fn between(relation: Relation) -> Self {
+    pub(crate) fn between(relation: Relation) -> Self {
         match relation {
             Relation { blocks: true, .. } => Self::Blocked,
             Relation { are_friends: true, is_blocked: false, .. } => Self::Open,
@@ -50,7 +48,7 @@ impl Access {
     /// # Errors
     ///
     /// [`Refusal::Blocked`], [`Refusal::NotFriends`].
-    pub fn refuse_write(self) -> Result<(), Refusal> {
+    pub(crate) fn refuse_write(self) -> Result<(), Refusal> {
         match self {
             Self::Open => Ok(()),
             Self::Blocked => Err(Refusal::Blocked),
@@ -59,8 +57,7 @@ impl Access {
     }
 
     /// Returns the word that is stored.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Blocked => "blocked",

@@ -4,7 +4,7 @@ use super::parse::Parse;
 
 /// The availability of a user (docs/protocol.md#10-availability).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Availability {
+pub(crate) enum Availability {
     /// `useravailable`
     Available,
     /// `useraway`
@@ -17,8 +17,7 @@ pub enum Availability {
 
 impl Availability {
     /// Returns the word that is sent on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Available => "available",
             Self::Away => "away",

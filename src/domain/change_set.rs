@@ -6,7 +6,7 @@ use super::{ConversationId, StationId, UserId};
 
 /// The part of a user's view that may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub(crate) enum Subject {
     /// Messages, reports or the user's own properties of a conversation.
     Conversation(ConversationId),
     /// A friend's nick or visibility, or the friendship itself.
@@ -17,49 +17,55 @@ pub enum Subject {
 
 /// The origin of the changes of one subject, for one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The user's own station that made the newest change, which is not told of it. `None` for changes that others
     /// made.
-    pub station: Option<StationId>,
+    pub(crate) station: Option<StationId>,
     /// Whether an earlier change was made elsewhere.
-    pub is_mixed: bool,
+    pub(crate) is_mixed: bool,
 }
 
 /// The changes of one transaction, coalesced to one for each user and subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChangeSet(BTreeMap<(UserId, Subject), Origin>);
+pub(crate) struct ChangeSet(BTreeMap<(UserId, Subject), Origin>);
 
 impl ChangeSet {
     /// Adds a change for this user. `station` is the user's own station that made it, if any did.
-    pub fn add(&mut self, user: UserId, subject: Subject, station: Option<StationId>) {
+    pub(crate) fn add(&mut self, user: UserId, subject: Subject, station: Option<StationId>) {
         let origin = self.0.entry((user, subject)).or_insert(Origin { station, is_mixed: false });
         *origin = Origin { station, is_mixed: origin.is_mixed || origin.station != station };
     }
 
     /// Adds a change like [`ChangeSet::add`], and returns the set.
-    #[must_use]
-    pub fn with(mut self, user: UserId, subject: Subject, station: Option<StationId>) -> Self {
+    pub(crate) fn with(
+        mut self,
+        user: UserId,
+        subject: Subject,
+        station: Option<StationId>,
+    ) -> Self {
         self.add(user, subject, station);
         self
     }
 
     /// Returns the changes for two users whose friendship the first one has ended. `station` is the first user's, if
     /// any.
-    #[must_use]
-    pub fn end_of_friendship(one: UserId, other: UserId, station: Option<StationId>) -> Self {
+    pub(crate) fn end_of_friendship(
+        one: UserId,
+        other: UserId,
+        station: Option<StationId>,
+    ) -> Self {
         let changes = Self::default().with(one, Subject::Friend(other), station);
         changes.with(other, Subject::Friend(one), None)
     }
 
     /// Returns the changes for two users who have become friends. `station` is the first user's, if any.
-    #[must_use]
-    pub fn new_friendship(one: UserId, other: UserId, station: Option<StationId>) -> Self {
+    pub(crate) fn new_friendship(one: UserId, other: UserId, station: Option<StationId>) -> Self {
         let changes = Self::end_of_friendship(one, other, station);
         changes.with(one, Subject::Lists, station).with(other, Subject::Lists, None)
     }
 
     /// Returns the changes, ordered by user.
-    pub fn iter(&self) -> impl Iterator<Item = (UserId, Subject, Origin)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (UserId, Subject, Origin)> {
         self.0.iter().map(|((user, subject), origin)| (*user, *subject, *origin))
     }
 }

@@ -4,43 +4,43 @@ use super::{Access, Instance, Refusal, Timestamp};
 
 /// The head of a conversation: it decides about the next message, and each stored message changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub(crate) struct Head {
     /// The current instance.
-    pub instance: Instance,
+    pub(crate) instance: Instance,
     /// The sequence number of the next message. The first is 1.
-    pub next_seq: i64,
+    pub(crate) next_seq: i64,
     /// The second in which the newest message was accepted, by a clock that may be set back.
-    pub last_access: i64,
+    pub(crate) last_access: i64,
     /// The latest second in which a message was accepted.
-    pub max_accepted_at: i64,
+    pub(crate) max_accepted_at: i64,
     /// Bytes of the longest data of a message.
-    pub longest_data: i64,
+    pub(crate) longest_data: i64,
     /// Bytes of the data of all messages.
-    pub data_bytes: i64,
+    pub(crate) data_bytes: i64,
 }
 
 /// The facts about a new message that the rules need.
 #[derive(Clone, Copy, Debug)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     /// The instance that its sender takes for the current one.
-    pub instance: Instance,
+    pub(crate) instance: Instance,
     /// The sender's access.
-    pub access: Access,
+    pub(crate) access: Access,
     /// Whether a stored message with its ID is identical to it. `None` where no message has the ID.
-    pub is_repeat: Option<bool>,
+    pub(crate) is_repeat: Option<bool>,
     /// Bytes of its data.
-    pub data_bytes: i64,
+    pub(crate) data_bytes: i64,
     /// The second in which the server received it.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 /// The position of a message that is to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// Its sequence number.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// The second of its acceptance. Within an instance it never decreases.
-    pub accepted_at: i64,
+    pub(crate) accepted_at: i64,
 }
 
 impl Head {
@@ -51,7 +51,11 @@ impl Head {
     ///
     /// [`Refusal::InstanceChanged`], [`Refusal::MessageConflict`], [`Refusal::Blocked`], [`Refusal::NotFriends`],
     /// [`Refusal::QuotaExceeded`] above `quota` bytes of data.
-    pub fn accept(&mut self, message: Incoming, quota: i64) -> Result<Option<Position>, Refusal> {
+    pub(crate) fn accept(
+        &mut self,
+        message: Incoming,
+        quota: i64,
+    ) -> Result<Option<Position>, Refusal> {
         if message.instance != self.instance {
             return Err(Refusal::InstanceChanged);
         }

@@ -7,7 +7,7 @@ const MOST_OPEN_REQUESTS: u16 = 200;
 
 /// The way in which a user becomes a friend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Approach {
+pub(crate) enum Approach {
     /// Asks the other user, or accepts where the other one has asked already.
     Add,
     /// Accepts a request of the other user that the user is shown.
@@ -16,7 +16,7 @@ pub enum Approach {
 
 /// An open request for friendship.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FriendRequest {
+pub(crate) enum FriendRequest {
     /// Its addressee sees it.
     Shown,
     /// Its addressee doesn't see it, after declining a request of this user or blocking the user. To the user who
@@ -26,20 +26,20 @@ pub enum FriendRequest {
 
 /// Friendship and requests between a user who approaches and the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Between {
+pub(crate) struct Between {
     /// Whether they are friends.
-    pub are_friends: bool,
+    pub(crate) are_friends: bool,
     /// The other user's open request, if any.
-    pub theirs: Option<FriendRequest>,
+    pub(crate) theirs: Option<FriendRequest>,
     /// Whether the user has an open request to the other one already.
-    pub has_asked: bool,
+    pub(crate) has_asked: bool,
     /// Open requests of the user to anyone.
-    pub open_requests: u32,
+    pub(crate) open_requests: u32,
 }
 
 /// The effect of an approach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Approached {
+pub(crate) enum Approached {
     /// They become friends.
     Befriend,
     /// A request is stored.
@@ -54,7 +54,7 @@ impl Approach {
     /// # Errors
     ///
     /// [`Refusal::TooMany`] where the user has the maximum of open requests.
-    pub fn decide(self, between: Between) -> Result<Approached, Refusal> {
+    pub(crate) fn decide(self, between: Between) -> Result<Approached, Refusal> {
         if between.are_friends {
             return Ok(Approached::Nothing);
         }

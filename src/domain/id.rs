@@ -154,7 +154,6 @@ impl Email {
     }
 
     /// Wraps a stored address without checking it: earlier versions accepted addresses that [`Parse::parse`] refuses.
-    #[must_use]
     pub(crate) fn from_stored(text: String) -> Self {
         Self(text)
     }

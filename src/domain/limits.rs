@@ -4,9 +4,9 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Maximum bytes of `Data` of one conversation.
-    pub conversation_bytes: u64,
+    pub(crate) conversation_bytes: u64,
     /// Maximum friends of one user.
-    pub friends: u32,
+    pub(crate) friends: u32,
     /// Free bytes of the disk below which changes that grow the data are refused.
-    pub disk_reserve_bytes: u64,
+    pub(crate) disk_reserve_bytes: u64,
 }

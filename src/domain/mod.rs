@@ -21,11 +21,11 @@ mod timestamp;
 mod user;
 mod workspace;
 
-pub use access::{Access, Relation};
-pub use availability::Availability;
-pub use change_set::{ChangeSet, Origin, Subject};
-pub use conversation::{Head, Incoming, Position};
-pub use friendship::{Approach, Approached, Between, FriendRequest};
+pub(crate) use access::{Access, Relation};
+pub(crate) use availability::Availability;
+pub(crate) use change_set::{ChangeSet, Origin, Subject};
+pub(crate) use conversation::{Head, Incoming};
+pub(crate) use friendship::{Approach, Approached, Between, FriendRequest};
 pub use id::{ApiKey, ConversationId, Email, Instance, MessageId, Signature, StationId, UserId};
 pub use limits::Limits;
 pub use message::{Data, Kind, Message};

@@ -61,8 +61,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Returns the `errorcode` (docs/protocol.md#table-c).
-    #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::ConversationNotFound => "conversation_not_found",
             Self::InstanceChanged => "instance_changed",

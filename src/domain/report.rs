@@ -11,8 +11,7 @@ pub enum ReportType {
 
 impl ReportType {
     /// Returns the word that is sent on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Viewed => "viewed",

@@ -29,14 +29,12 @@ impl Timestamp {
     }
 
     /// Returns the moment this many seconds later; saturates instead of overflowing.
-    #[must_use]
-    pub fn plus_seconds(self, seconds: u64) -> Self {
+    pub(crate) fn plus_seconds(self, seconds: u64) -> Self {
         Self(self.0.saturating_add_unsigned(seconds))
     }
 
     /// Returns the number of seconds between the two moments, in either order.
-    #[must_use]
-    pub fn distance(self, other: Self) -> u64 {
+    pub(crate) fn distance(self, other: Self) -> u64 {
         self.0.abs_diff(other.0)
     }
 }

@@ -11,7 +11,7 @@ const QUIET: Duration = Duration::from_mins(1);
 
 /// Logs the first hit of each bound, and then at most one warning a minute, which counts the hits since the last one.
 #[derive(Default)]
-pub struct BoundLog(Mutex<HashMap<&'static str, Hits>>);
+pub(crate) struct BoundLog(Mutex<HashMap<&'static str, Hits>>);
 
 struct Hits {
     logged_at: Instant,
@@ -22,7 +22,7 @@ struct Hits {
 impl BoundLog {
     /// Counts a hit of the bound with this name, and warns if a line is due. The name is the setting's, where there
     /// is one.
-    pub fn hit(&self, bound: &'static str) {
+    pub(crate) fn hit(&self, bound: &'static str) {
         if let Some(hits) = self.count(bound, Instant::now()) {
             tracing::warn!(bound, hits, "a bound was hit: clients were refused or had to wait");
         }

@@ -7,28 +7,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::client_network;
 
 /// Counts the open connections of each client network, up to a maximum.
-pub struct ConnectionCounts {
+pub(crate) struct ConnectionCounts {
     /// Maximum of one network; 0 = no limit.
     max: usize,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// One open connection of a network. Dropping it frees the connection's place.
-pub struct AddressPermit {
+pub(crate) struct AddressPermit {
     counts: Arc<ConnectionCounts>,
     network: IpAddr,
 }
 
 impl ConnectionCounts {
     /// Bounds each network to `max` open connections; 0 = no limit.
-    #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { max, open: Mutex::default() }
     }
 
     /// Counts one more connection of this client. Returns `None` where its network has the maximum.
-    #[must_use]
-    pub fn open(self: &Arc<Self>, client: IpAddr) -> Option<AddressPermit> {
+    pub(crate) fn open(self: &Arc<Self>, client: IpAddr) -> Option<AddressPermit> {
         let network = client_network(client);
         let mut counts = self.counts();
         let open = counts.entry(network).or_insert(0);

@@ -10,7 +10,7 @@ use crate::domain::UserId;
 /// A number of bytes that heads, bodies and answers reserve before they grow. A user holds at most 1/8 of it and a
 /// client network at most 1/2. Each may hold at least one body or answer, however large. [`MemoryUse`] has further
 /// rules.
-pub struct MemoryBudget {
+pub(crate) struct MemoryBudget {
     bytes: usize,
     held: Mutex<Held>,
 }
@@ -49,16 +49,16 @@ impl Account {
 
 /// The user and client that hold memory, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The user who signed.
-    pub user: Option<UserId>,
+    pub(crate) user: Option<UserId>,
     /// The client's address.
-    pub client: Option<IpAddr>,
+    pub(crate) client: Option<IpAddr>,
 }
 
 /// The use of a permit, which decides how much of the budget it leaves to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryUse {
+pub(crate) enum MemoryUse {
     /// A head, or a body whose signature is not verified yet. Leaves a quarter of the budget to other uses. A
     /// client network holds at most 1/8 of the budget this way.
     Arriving,
@@ -90,7 +90,7 @@ impl MemoryUse {
 }
 
 /// A part of the budget, given back on drop.
-pub struct MemoryPermit {
+pub(crate) struct MemoryPermit {
     budget: Arc<MemoryBudget>,
     user: Option<UserId>,
     network: Option<IpAddr>,
@@ -100,14 +100,12 @@ pub struct MemoryPermit {
 
 impl MemoryBudget {
     /// Creates a budget of this many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes, held: Mutex::default() }
     }
 
     /// Returns a permit of this owner that holds no bytes yet.
-    #[must_use]
-    pub fn permit(self: &Arc<Self>, owner: Owner, purpose: MemoryUse) -> MemoryPermit {
+    pub(crate) fn permit(self: &Arc<Self>, owner: Owner, purpose: MemoryUse) -> MemoryPermit {
         let network = owner.client.map(client_network);
         MemoryPermit { budget: Arc::clone(self), user: owner.user, network, bytes: 0, purpose }
     }
@@ -121,8 +119,7 @@ impl MemoryPermit {
     /// Grows or shrinks the permit to this many bytes. Returns `false`, and changes nothing, where the budget or a
     /// share has no room. A size above the whole budget takes the whole budget, so that no request is refused for
     /// ever.
-    #[must_use]
-    pub fn resize(&mut self, bytes: usize) -> bool {
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         let is_counted = bytes > self.purpose.uncounted();
         let bytes = if is_counted { bytes.min(self.budget.bytes) } else { 0 };
         if bytes == self.bytes {
@@ -140,8 +137,7 @@ impl MemoryPermit {
 
     /// Charges a received body to its verified user. Returns `false`, and changes nothing, where it exceeds that
     /// user's share.
-    #[must_use]
-    pub fn charge_to(&mut self, user: UserId) -> bool {
+    pub(crate) fn charge_to(&mut self, user: UserId) -> bool {
         // Most bodies are small and hold no bytes, so they skip the lock.
         if self.bytes > 0 {
             let mut held = self.budget.held();

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::store::CommitEvent;
 
 /// The listeners of this process.
-pub struct Hub {
+pub(crate) struct Hub {
     /// Maximum listeners of one user.
     most: usize,
     /// Sockets that have not subscribed have a pool of their own. Clients without an account can't use up the
@@ -27,7 +27,7 @@ pub struct Hub {
 }
 
 /// The permit of a socket, given back to its pool when this is dropped.
-pub struct SocketPermit {
+pub(crate) struct SocketPermit {
     _permit: OwnedSemaphorePermit,
     open: Gauge,
 }
@@ -73,8 +73,7 @@ impl WakeSignal {
 impl Hub {
     /// Creates a hub for at most `listeners` listeners, as many sockets that have not subscribed, and `most` listeners
     /// of each user.
-    #[must_use]
-    pub fn new(listeners: usize, most: usize) -> Self {
+    pub(crate) fn new(listeners: usize, most: usize) -> Self {
         Self {
             most,
             unsubscribed: Arc::new(Semaphore::new(listeners)),
@@ -85,8 +84,7 @@ impl Hub {
     }
 
     /// Returns a permit for one more socket that has not subscribed, or `None` at the limit.
-    #[must_use]
-    pub fn unsubscribed(&self) -> Option<SocketPermit> {
+    pub(crate) fn unsubscribed(&self) -> Option<SocketPermit> {
         SocketPermit::of(&self.unsubscribed, gauge!("chatserver_listeners_unsubscribed"))
     }
 
@@ -96,26 +94,24 @@ impl Hub {
     }
 
     /// Returns the tracker of the sockets' tasks.
-    #[must_use]
-    pub fn tasks(&self) -> &TaskTracker {
+    pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
 
     /// Waits until no socket is left. Call it once no further sockets can start.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
     /// Returns the stations at which a user listens.
-    #[must_use]
-    pub fn stations_of(&self, user: UserId) -> Vec<StationId> {
+    pub(crate) fn stations_of(&self, user: UserId) -> Vec<StationId> {
         let users = self.users();
         users.get(&user).into_iter().flatten().map(|listener| listener.station).collect()
     }
 
     /// Wakes a user's listeners, except one at station `but`.
-    pub fn wake(&self, user: UserId, but: Option<StationId>) {
+    pub(crate) fn wake(&self, user: UserId, but: Option<StationId>) {
         for listener in self.users().get(&user).into_iter().flatten() {
             if Some(listener.station) != but {
                 listener.wake_signal.woken.notify_one();
@@ -131,7 +127,7 @@ impl Hub {
 
     /// Wakes the users of each commit event until the store closes the channel. Wakes all listeners after it lagged
     /// behind.
-    pub async fn follow(&self, mut commit_events: broadcast::Receiver<CommitEvent>) {
+    pub(crate) async fn follow(&self, mut commit_events: broadcast::Receiver<CommitEvent>) {
         loop {
             match commit_events.recv().await {
                 Ok(CommitEvent::Users(users)) => {

@@ -2,11 +2,11 @@
 
 mod connection;
 #[cfg(feature = "fuzzing")]
-pub(crate) mod fuzzing;
+pub mod fuzzing;
 mod hub;
 mod pace;
 mod socket;
 mod subscription;
 
 pub use connection::run;
-pub use hub::{Hub, SocketPermit};
+pub(crate) use hub::{Hub, SocketPermit};

@@ -90,13 +90,12 @@ impl Station {
 impl PresenceFeed {
     /// Bounds each user to `most` stations. Polls made before `since` take nothing, because an earlier process may
     /// have answered them.
-    #[must_use]
-    pub fn new(most: usize, since: Timestamp) -> Self {
+    pub(crate) fn new(most: usize, since: Timestamp) -> Self {
         Self { most, since, users: Cache::new(USERS), version: AtomicU64::new(1) }
     }
 
     /// Records that a user sees a friend's availability change.
-    pub fn changed(&self, user: UserId, friend: UserId) {
+    pub(crate) fn changed(&self, user: UserId, friend: UserId) {
         let Some(stations) = self.users.get(&user) else { return };
         let mut stations = lock(&stations);
         let version = self.next_mark();

@@ -23,11 +23,11 @@ const SEEN_BY: &str = "
 
 /// Sets a user's chosen availability.
 #[derive(Clone, Debug)]
-pub struct SetAvailability {
+pub(crate) struct SetAvailability {
     /// The user whose availability changes.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The new choice.
-    pub availability: Availability,
+    pub(crate) availability: Availability,
 }
 
 impl WriteOp for SetAvailability {
@@ -50,11 +50,11 @@ impl WriteOp for SetAvailability {
 
 /// A user's chosen availability and the friends that see it.
 #[derive(Clone, Debug)]
-pub struct SeenBy {
+pub(crate) struct SeenBy {
     /// The user's choice, whether or not the user is reachable.
-    pub chosen: Availability,
+    pub(crate) chosen: Availability,
     /// The user's friends, without those the user has blocked.
-    pub friends: Vec<UserId>,
+    pub(crate) friends: Vec<UserId>,
 }
 
 impl Store {
@@ -63,7 +63,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the read failed.
-    pub async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
+    pub(crate) async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
         let row = sqlx::query_as(SEEN_BY).bind(user.as_str());
         let row: Option<(String, String)> = row
             .fetch_optional(&mut *self.reader().await?)

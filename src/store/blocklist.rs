@@ -28,11 +28,11 @@ const UNBLOCK: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2
 
 /// Users and conversations that a user hides, in ascending order: JSON strings, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocklist {
+pub(crate) struct Blocklist {
     /// IDs of blocked users.
-    pub users: WireText,
+    pub(crate) users: WireText,
     /// IDs of permanently hidden conversations.
-    pub conversations: WireText,
+    pub(crate) conversations: WireText,
 }
 
 impl Store {
@@ -41,7 +41,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the read failed.
-    pub async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
+    pub(crate) async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
         let blocklist = sqlx::query_as(BLOCKLIST).bind(user.as_str().to_owned());
         let blocklist = blocklist.fetch_one(&mut *self.reader().await?).await;
         let (users, conversations) = blocklist.doing("reading a block list")?;
@@ -51,15 +51,15 @@ impl Store {
 
 /// Blocks or unblocks a user. Idempotent.
 #[derive(Clone, Debug)]
-pub struct ChangeBlock {
+pub(crate) struct ChangeBlock {
     /// The user whose block list changes.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The user to block or unblock; need not exist.
-    pub other: UserId,
+    pub(crate) other: UserId,
     /// `true` blocks, `false` unblocks.
-    pub blocked: bool,
+    pub(crate) blocked: bool,
     /// The station that makes the change; it is not notified of it.
-    pub station: Option<StationId>,
+    pub(crate) station: Option<StationId>,
 }
 
 impl WriteOp for ChangeBlock {

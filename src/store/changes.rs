@@ -257,43 +257,42 @@ fn bits(station: &StationId) -> i64 {
 
 /// Changes that a station has not been notified of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// The key that the user signs with.
-    pub api_key: ApiKey,
+    pub(crate) api_key: ApiKey,
     /// The number of the user's newest change. This answer covers all changes up to it and none after.
-    pub newest: i64,
+    pub(crate) newest: i64,
     /// The change number up to which the station was notified; `None` before the first time.
-    pub position: Option<i64>,
+    pub(crate) position: Option<i64>,
     /// IDs of changed conversations in ascending order: JSON strings, separated by commas.
-    pub conversations: WireText,
+    pub(crate) conversations: WireText,
     /// Whether the user's lists have changed.
-    pub lists: bool,
+    pub(crate) lists: bool,
     /// All friends, if the query asks for them or everything is pending; else empty.
-    pub all_friends: Vec<UserId>,
+    pub(crate) all_friends: Vec<UserId>,
     /// Friends that came, went, or changed in anything but their availability.
-    pub friends: Vec<UserId>,
+    pub(crate) friends: Vec<UserId>,
 }
 
 impl Pending {
     /// Whether no stored change is pending. Ignores `all_friends`.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.conversations.is_empty() && !self.lists && self.friends.is_empty()
     }
 }
 
 /// Query for what is pending for a station.
 #[derive(Clone, Copy, Debug)]
-pub struct PendingQuery {
+pub(crate) struct PendingQuery {
     /// The user of the station.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The station to notify.
-    pub station: StationId,
+    pub(crate) station: StationId,
     /// Change number already delivered to the station. The query starts after this or the position, whichever is
     /// larger.
-    pub delivered_up_to: Option<i64>,
+    pub(crate) delivered_up_to: Option<i64>,
     /// Whether to list all friends.
-    pub all_friends: bool,
+    pub(crate) all_friends: bool,
 }
 
 impl PendingQuery {
@@ -401,7 +400,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the read failed.
-    pub async fn pending(&self, asked: &PendingQuery) -> Result<Option<Pending>, Error> {
+    pub(crate) async fn pending(&self, asked: &PendingQuery) -> Result<Option<Pending>, Error> {
         let mut reads = self.reader().await?;
         asked.read(&mut reads).await
     }
@@ -412,7 +411,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Refusal::Replayed`](crate::domain::Refusal::Replayed), and [`Error`] where the position was not moved.
-    pub async fn take_pending(
+    pub(crate) async fn take_pending(
         &self,
         query: PendingQuery,
         replay: Replay,
@@ -425,7 +424,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the read failed.
-    pub async fn is_news(
+    pub(crate) async fn is_news(
         &self,
         user: UserId,
         station: StationId,
@@ -459,7 +458,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the position was not moved.
-    pub async fn acknowledge_soon(
+    pub(crate) async fn acknowledge_soon(
         &self,
         user: UserId,
         station: StationId,

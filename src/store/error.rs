@@ -333,7 +333,7 @@ fn code_of_migration(error: &MigrateError) -> Option<i32> {
     }
 }
 
-/// Whether a read or write has found the database damaged.
+/// Whether a read or a write has found the database damaged since this process started. The log says what to do.
 pub(crate) fn is_damaged() -> bool {
     IS_DAMAGED.load(Ordering::Relaxed)
 }

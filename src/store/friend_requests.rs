@@ -67,11 +67,11 @@ const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)";
 
 /// A user's open requests, in ascending order of the other user's ID: objects, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requests {
+pub(crate) struct Requests {
     /// Requests to the user, with nicks: at most 200, without silent ones.
-    pub incoming: WireText,
+    pub(crate) incoming: WireText,
     /// Requests by the user, with empty nicks.
-    pub outgoing: WireText,
+    pub(crate) outgoing: WireText,
 }
 
 impl Store {
@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the read failed.
-    pub async fn friend_requests(&self, user: UserId) -> Result<Requests, Error> {
+    pub(crate) async fn friend_requests(&self, user: UserId) -> Result<Requests, Error> {
         let requests =
             sqlx::query_as(REQUESTS).bind(user.as_str().to_owned()).bind(i64::from(MOST_SHOWN));
         let requests = requests.fetch_one(&mut *self.reader().await?).await;
@@ -91,17 +91,17 @@ impl Store {
 
 /// Sends a friend request, or accepts the other user's.
 #[derive(Clone, Debug)]
-pub struct ApproachFriend {
+pub(crate) struct ApproachFriend {
     /// Whether to ask or only to accept.
-    pub approach: Approach,
+    pub(crate) approach: Approach,
     /// The user that asks or accepts.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The other user; need not exist.
-    pub other: UserId,
+    pub(crate) other: UserId,
     /// The data needed if the two become friends now, with `user` first.
-    pub befriend: Option<Befriend>,
+    pub(crate) befriend: Option<Befriend>,
     /// The station that makes the change; it is not notified of it.
-    pub station: Option<StationId>,
+    pub(crate) station: Option<StationId>,
 }
 
 impl WriteOp for ApproachFriend {
@@ -150,13 +150,13 @@ impl ApproachFriend {
 
 /// Declines another user's request. The other user is not notified.
 #[derive(Clone, Debug)]
-pub struct DeclineFriend {
+pub(crate) struct DeclineFriend {
     /// The user that declines.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The user that asked.
-    pub other: UserId,
+    pub(crate) other: UserId,
     /// The station that makes the change; it is not notified of it.
-    pub station: Option<StationId>,
+    pub(crate) station: Option<StationId>,
 }
 
 impl WriteOp for DeclineFriend {
@@ -174,13 +174,13 @@ impl WriteOp for DeclineFriend {
 
 /// Ends a friendship, or takes back a friend request.
 #[derive(Clone, Debug)]
-pub struct RemoveFriend {
+pub(crate) struct RemoveFriend {
     /// The user that ends it.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The friend, or the addressee of the request.
-    pub other: UserId,
+    pub(crate) other: UserId,
     /// The station that makes the change; it is not notified of it.
-    pub station: Option<StationId>,
+    pub(crate) station: Option<StationId>,
 }
 
 impl WriteOp for RemoveFriend {

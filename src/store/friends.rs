@@ -60,24 +60,24 @@ const ADD_CONVERSATION: &str = "
 
 /// A friend, as one user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Friend {
+pub(crate) struct Friend {
     /// The friend's user ID.
-    pub id: UserId,
+    pub(crate) id: UserId,
     /// The nick that the friend shows to others.
-    pub nick: String,
+    pub(crate) nick: String,
     /// The friend's public key.
-    pub public_key: PublicKey,
+    pub(crate) public_key: PublicKey,
     /// The friend's chosen availability; offline if the friend has blocked this user.
-    pub chosen: Availability,
+    pub(crate) chosen: Availability,
 }
 
 /// A pair of friends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Friendship {
     /// The email addresses of the two.
-    pub emails: [Email; 2],
+    pub(crate) emails: [Email; 2],
     /// The ID of their one-to-one conversation.
-    pub conversation: ConversationId,
+    pub(crate) conversation: ConversationId,
 }
 
 impl Store {
@@ -86,7 +86,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the read failed.
-    pub async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
+    pub(crate) async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDS)
             .bind(user.as_str())
             .fetch_all(&mut *self.reader().await?)
@@ -123,7 +123,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where it was not ended.
-    pub async fn unfriend(&self, one: UserId, other: UserId) -> Result<bool, Error> {
+    pub(crate) async fn unfriend(&self, one: UserId, other: UserId) -> Result<bool, Error> {
         Ok(self.write(Unfriend(one, other)).await?)
     }
 }
@@ -149,24 +149,24 @@ pub(super) async fn friend_ids(
 
 /// The wrapped keys and names that one of two new friends needs for their conversation.
 #[derive(Clone, Debug)]
-pub struct Wrapping {
+pub(crate) struct Wrapping {
     /// The user that this is for.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The user's nick, which the other's `display_name` contains.
-    pub nick: String,
+    pub(crate) nick: String,
     /// The conversation's secret, wrapped for the user.
-    pub secret: String,
+    pub(crate) secret: String,
     /// The other's nick, wrapped for the user.
-    pub display_name: String,
+    pub(crate) display_name: String,
 }
 
 /// Makes two users friends, and creates their conversation if there is none.
 #[derive(Clone, Debug)]
-pub struct Befriend {
+pub(crate) struct Befriend {
     /// One for each of the two users.
-    pub wrappings: [Wrapping; 2],
+    pub(crate) wrappings: [Wrapping; 2],
     /// The first instance of the conversation.
-    pub instance: Instance,
+    pub(crate) instance: Instance,
 }
 
 impl WriteOp for Befriend {

@@ -7,23 +7,22 @@ use super::Store;
 
 /// A snapshot of the store's sizes and ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Number of changes queued for the writer.
-    pub queue_depth: usize,
+    pub(crate) queue_depth: usize,
     /// Age of the oldest change that is not committed yet; 0 if there is none.
-    pub oldest_change: Duration,
+    pub(crate) oldest_change: Duration,
     /// Size of the database file in bytes.
-    pub database_bytes: u64,
+    pub(crate) database_bytes: u64,
     /// Size of the write-ahead log in bytes.
-    pub log_bytes: u64,
+    pub(crate) log_bytes: u64,
     /// Free bytes on the disk that holds both files.
-    pub free_bytes: u64,
+    pub(crate) free_bytes: u64,
 }
 
 impl Store {
     /// Reads the current sizes and ages. A missing file counts as 0 bytes.
-    #[must_use]
-    pub fn measure(&self) -> Measured {
+    pub(crate) fn measure(&self) -> Measured {
         let file = self.writer.file();
         Measured {
             queue_depth: self.queue_depth(),

@@ -38,40 +38,42 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{Limits, Parse};
 
-pub use availability::{SeenBy, SetAvailability};
-pub use blocklist::{Blocklist, ChangeBlock};
-pub use changes::{Pending, PendingQuery};
+pub(crate) use availability::SetAvailability;
+pub(crate) use blocklist::ChangeBlock;
+pub(crate) use changes::{Pending, PendingQuery};
 pub use conversations::{Clear, Purged};
 pub use epoch::Epoch;
 use error::Doing as _;
-pub use error::{Error, OpenError, WriteError};
-pub use friend_requests::{ApproachFriend, DeclineFriend, RemoveFriend, Requests};
-pub use friends::{Befriend, Friend, Friendship, Wrapping};
-pub use measures::Measured;
+pub use error::{Error, WriteError};
+pub(crate) use error::{OpenError, is_damaged};
+pub(crate) use friend_requests::{ApproachFriend, DeclineFriend, RemoveFriend};
+pub(crate) use friends::{Befriend, Friend, Wrapping};
 pub use messages::AddMessage;
-pub use pages::{Found, LIGHT_PAGE_BYTES, Page};
+pub(crate) use pages::LIGHT_PAGE_BYTES;
+pub use pages::{Found, Page};
 pub use properties::ChangeProperty;
-pub use readiness::NotReady;
+pub(crate) use readiness::NotReady;
 use readiness::Probes;
-pub use replays::OncePerSignature;
-pub use reports::{Report, Undelivered};
-pub use sqlite::backup::{BackupError, Progress, Verified, back_up, verify_backup};
+pub(crate) use replays::OncePerSignature;
+pub(crate) use reports::{Report, Undelivered};
+pub(crate) use sqlite::backup::{BackupError, Progress, back_up, verify_backup};
 use sqlite::connections::Connections;
-pub use sqlite::file::DatabaseFile;
+pub(crate) use sqlite::file::DatabaseFile;
 use sqlite::readers::{ReadBatcher, Readers};
 use sqlite::reserve::Reserve;
-pub use sqlite::restore::{Restored, Since, restore};
+pub(crate) use sqlite::restore::{Since, restore};
 pub use sqlite::schema::Schema;
-pub use sqlite::server_lock::{LockHolder, ServerLock};
+pub(crate) use sqlite::server_lock::LockHolder;
+pub use sqlite::server_lock::ServerLock;
 use sqlite::space::gives_space_back;
-pub use sqlite::space::{Compacted, Vacuumed, compact};
-pub use sqlite::wal::{LeftBecause, WalLeft};
+pub(crate) use sqlite::space::{Compacted, Vacuumed, compact};
+pub(crate) use sqlite::wal::WalLeft;
 pub use sqlite::write_tx::WriteTx;
-pub use sqlite::writer::CommitEvent;
+pub(crate) use sqlite::writer::CommitEvent;
 use sqlite::writer::{Disk, Writer};
-pub use stations::{BindStation, Station};
-pub use users::{AddUser, IdTaken, Login, RenameUser, User};
-pub use workspaces::{RegisterWorkspace, Workspace};
+pub(crate) use stations::BindStation;
+pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
+pub(crate) use workspaces::RegisterWorkspace;
 pub use write_op::WriteOp;
 
 /// Selects a row that every database of this program has.
@@ -155,7 +157,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] if a read fails or changes are refused.
-    pub async fn ping(&self) -> Result<(), Error> {
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
         if self.writer.has_ended() {
             return Err(Error::Closed);
         }
@@ -175,8 +177,7 @@ impl Store {
     }
 
     /// Subscribes to commits that affect users. Wake-up hints only: a subscriber that lags behind misses events.
-    #[must_use]
-    pub fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
+    pub(crate) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
         self.writer.commit_events()
     }
 
@@ -194,13 +195,12 @@ impl Store {
 
     /// Completes once changes are refused for good: after a [`Fault`], a panic of the writer or the checkpointer, or
     /// [`Self::close`].
-    pub async fn refuses(&self) {
+    pub(crate) async fn refuses(&self) {
         self.writer.refuses().await;
     }
 
     /// Returns the fault that prevents all further writes, if there is one.
-    #[must_use]
-    pub fn fault(&self) -> Option<Fault> {
+    pub(crate) fn fault(&self) -> Option<Fault> {
         if self.writer.flush_failed() {
             Some(Fault::FlushFailed)
         } else {
@@ -208,21 +208,13 @@ impl Store {
         }
     }
 
-    /// Whether a read or a change has found the database damaged since this process started. The log says what to do.
-    #[must_use]
-    pub fn is_damaged(&self) -> bool {
-        error::is_damaged()
-    }
-
     /// Whether the write-ahead log has any content now.
-    #[must_use]
-    pub fn has_log(&self) -> bool {
+    pub(crate) fn has_log(&self) -> bool {
         self.writer.file().has_log()
     }
 
     /// Whether this store has written anything, or may have.
-    #[must_use]
-    pub fn has_written(&self) -> bool {
+    pub(crate) fn has_written(&self) -> bool {
         self.is_migrated || self.writer.has_written()
     }
 

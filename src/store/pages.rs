@@ -35,7 +35,7 @@ pub struct Page {
 
 /// Maximum bytes of a light page, which is read at once. A client shows fifty messages of some hundred bytes at a time.
 /// Larger pages are read one by one, with their memory reserved first.
-pub const LIGHT_PAGE_BYTES: usize = 128 * 1024;
+pub(crate) const LIGHT_PAGE_BYTES: usize = 128 * 1024;
 
 /// A light page, or the size of a large one.
 #[derive(Debug)]

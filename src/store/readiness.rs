@@ -47,7 +47,7 @@ const WRITE: &str = "
 
 /// The reason why no change can be made.
 #[derive(Debug, thiserror::Error)]
-pub enum NotReady {
+pub(crate) enum NotReady {
     /// The database can't be read, or the store is closed.
     #[error("the store does not answer")]
     Unread(#[source] Error),
@@ -157,7 +157,7 @@ impl Store {
     /// # Errors
     ///
     /// [`NotReady`] says what can't be done.
-    pub async fn ready(&self) -> Result<(), NotReady> {
+    pub(crate) async fn ready(&self) -> Result<(), NotReady> {
         self.ping().await.map_err(NotReady::Unread)?;
         match self.probed().await {
             Err(Error::QueueFull) | Ok(None) if self.writer.outcomes().has_committed_lately() => {}

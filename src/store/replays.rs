@@ -49,11 +49,11 @@ impl Replay {
 /// A change applied at most once per signed request. Later requests with the same bytes are refused. A request that was
 /// refused or failed is not recorded and may be sent again.
 #[derive(Clone, Debug)]
-pub struct OncePerSignature<C> {
+pub(crate) struct OncePerSignature<C> {
     /// Identifies the request.
-    pub replay: Replay,
+    pub(crate) replay: Replay,
     /// The change to apply.
-    pub change: C,
+    pub(crate) change: C,
 }
 
 impl<C: WriteOp> WriteOp for OncePerSignature<C>
@@ -115,7 +115,7 @@ impl WriteOp for Expire {
 
 impl Store {
     /// Records a signature in the background. Skipped if the writer is busy, that is with its queue half full.
-    pub fn record_meanwhile(&self, replay: Replay) {
+    pub(crate) fn record_meanwhile(&self, replay: Replay) {
         self.writer.offer(OncePerSignature { replay, change: Nothing });
     }
 
@@ -124,7 +124,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Refusal::Replayed`] if it is recorded already, [`Error`] if it was not recorded.
-    pub async fn record(&self, replay: Replay) -> Result<(), WriteError> {
+    pub(crate) async fn record(&self, replay: Replay) -> Result<(), WriteError> {
         self.write(OncePerSignature { replay, change: Nothing }).await
     }
 

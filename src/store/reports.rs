@@ -113,21 +113,21 @@ const STEP: i64 = 256;
 
 /// A reader's report about messages.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// The conversation of the messages.
-    pub conversation: ConversationId,
+    pub(crate) conversation: ConversationId,
     /// The instance of the messages; `None` means the current one.
-    pub instance: Option<Instance>,
+    pub(crate) instance: Option<Instance>,
     /// The report's type. `Viewed` reports the messages as delivered as well.
-    pub report_type: ReportType,
+    pub(crate) kind: ReportType,
     /// The messages. Unknown ones and the reader's own are skipped.
-    pub messages: Vec<MessageId>,
+    pub(crate) messages: Vec<MessageId>,
     /// The server's time in seconds.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The reader.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The reporting station, which is not told of the report.
-    pub station: Option<StationId>,
+    pub(crate) station: Option<StationId>,
 }
 
 impl WriteOp for Report {
@@ -170,7 +170,7 @@ impl Report {
     async fn make(&self, tx: &mut WriteTx, making: &mut Making) -> Result<bool, Error> {
         let which = Which::Ids(hashes_of(&self.messages));
         let mut made = making.make(tx, ReportType::Delivered, &which).await?;
-        if self.report_type == ReportType::Viewed {
+        if self.kind == ReportType::Viewed {
             made |= making.make(tx, ReportType::Viewed, &which).await?;
         }
         Ok(made)
@@ -181,9 +181,9 @@ impl Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered {
     /// The conversation of the page.
-    pub conversation: ConversationId,
+    pub(crate) conversation: ConversationId,
     /// The reader.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The generation of the page.
     pub(super) generation: i64,
     /// Row keys of the first and the last message. All messages between them are in the page.
@@ -326,7 +326,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] if they could not be read.
-    pub async fn unreported(
+    pub(crate) async fn unreported(
         &self,
         conversation: ConversationId,
         user: UserId,

@@ -40,11 +40,11 @@ const UNBIND: &str = "DELETE FROM stations WHERE user_id = $1 AND station_id = $
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
     /// Address of the station's user.
-    pub email: Email,
+    pub(crate) email: Email,
     /// The station's id, which is a secret.
     pub id: StationId,
     /// Time of the first use.
-    pub bound_at: Timestamp,
+    pub(crate) bound_at: Timestamp,
     /// Time of the last use, to within some minutes.
     pub used_at: Timestamp,
 }
@@ -59,17 +59,17 @@ struct StationRow {
 
 /// Binds a station to a user, and unbinds the user's excess stations.
 #[derive(Clone, Debug)]
-pub struct BindStation {
+pub(crate) struct BindStation {
     /// The user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The station to bind.
-    pub station: StationId,
+    pub(crate) station: StationId,
     /// The server's current second.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The user's other stations in eviction order. A station that is missing here is newer, and is evicted last.
-    pub gives_way: Vec<StationId>,
+    pub(crate) gives_way: Vec<StationId>,
     /// Maximum stations of the user. The excess is evicted.
-    pub most: u32,
+    pub(crate) most: u32,
 }
 
 impl BindStation {
@@ -162,7 +162,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn station_used_at(
+    pub(crate) async fn station_used_at(
         &self,
         user: UserId,
         station: StationId,
@@ -199,7 +199,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn users_at(
+    pub(crate) async fn users_at(
         &self,
         station: StationId,
         user: Option<UserId>,
@@ -216,7 +216,7 @@ impl Store {
 
     /// Records the use of a station without waiting for the commit. Skipped while the writer's queue is at least half
     /// full.
-    pub fn touch_station(&self, user: UserId, station: StationId, now: Timestamp) {
+    pub(crate) fn touch_station(&self, user: UserId, station: StationId, now: Timestamp) {
         self.writer.offer(TouchStation { user, station, now });
     }
 

@@ -69,17 +69,17 @@ const SET_DISPLAY_NAME: &str = "
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The user's id, the MD5 of the address.
-    pub id: UserId,
+    pub(crate) id: UserId,
     /// The user's address.
     pub email: Email,
     /// Name that other users see.
-    pub nick: String,
+    pub(crate) nick: String,
     /// Full name; may be empty.
-    pub full_name: String,
+    pub(crate) full_name: String,
     /// A disabled user can neither log in nor sign.
-    pub is_disabled: bool,
+    pub(crate) is_disabled: bool,
     /// Public key that secrets are wrapped under.
-    pub public_key: PublicKey,
+    pub(crate) public_key: PublicKey,
 }
 
 #[derive(FromRow)]
@@ -107,13 +107,13 @@ impl UserRow {
 
 /// The stored part of the answer to a login.
 #[derive(Clone, Debug)]
-pub struct Login {
+pub(crate) struct Login {
     /// Name that other users see.
-    pub nick: String,
+    pub(crate) nick: String,
     /// Full name; may be empty.
-    pub full_name: String,
+    pub(crate) full_name: String,
     /// Private key: PEM, encrypted under the user's encryption password.
-    pub private_key: String,
+    pub(crate) private_key: String,
 }
 
 impl Store {
@@ -122,7 +122,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
+    pub(crate) async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
         let row: Option<UserRow> = sqlx::query_as(USER)
             .bind(user.as_str())
             .fetch_optional(&mut *self.reader().await?)
@@ -149,7 +149,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
+    pub(crate) async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
         let user: Option<String> = sqlx::query_scalar(USER_WITH_KEY)
             .bind(digest(api_key))
             .fetch_optional(&mut *self.reader().await?)
@@ -163,7 +163,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
+    pub(crate) async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
         let row: Option<(String, String, String)> = sqlx::query_as(LOGIN)
             .bind(user.as_str())
             .fetch_optional(&mut *self.reader().await?)
@@ -177,7 +177,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
+    pub(crate) async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
         let key: Option<String> = sqlx::query_scalar(SIGNING_KEY)
             .bind(user.as_str())
             .fetch_one(&mut *self.reader().await?)
@@ -191,7 +191,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn partners(&self, user: UserId) -> Result<Vec<(UserId, PublicKey)>, Error> {
+    pub(crate) async fn partners(&self, user: UserId) -> Result<Vec<(UserId, PublicKey)>, Error> {
         let mut reads = self.reader().await?;
         partners(&mut reads, user).await
     }
@@ -223,7 +223,11 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the user can't be removed, such as one who has a friend by now.
-    pub async fn remove_new_user(&self, user: UserId, api_key: ApiKey) -> Result<bool, Error> {
+    pub(crate) async fn remove_new_user(
+        &self,
+        user: UserId,
+        api_key: ApiKey,
+    ) -> Result<bool, Error> {
         Ok(self.write(RemoveNewUser { user, api_key }).await?)
     }
 }
@@ -247,26 +251,26 @@ async fn partners(
 
 /// Adds a user.
 #[derive(Clone, Debug)]
-pub struct AddUser {
+pub(crate) struct AddUser {
     /// The address, whose MD5 becomes the id.
-    pub email: Email,
+    pub(crate) email: Email,
     /// Name that other users see.
-    pub nick: Nick,
+    pub(crate) nick: Nick,
     /// Full name; may be empty.
-    pub full_name: FullName,
+    pub(crate) full_name: FullName,
     /// Key that the user logs in and signs with.
-    pub api_key: ApiKey,
+    pub(crate) api_key: ApiKey,
     /// Private key: PEM, encrypted under the user's encryption password.
-    pub private_key: String,
+    pub(crate) private_key: String,
     /// Public key that secrets are wrapped under.
-    pub public_key: PublicKey,
+    pub(crate) public_key: PublicKey,
 }
 
 /// The id of a new user is taken: by the same address, or by another one with the same MD5.
 #[derive(Clone, Debug)]
-pub struct IdTaken {
+pub(crate) struct IdTaken {
     /// The address that has the id.
-    pub holder: String,
+    pub(crate) holder: String,
 }
 
 impl WriteOp for AddUser {
@@ -303,15 +307,15 @@ impl WriteOp for AddUser {
 
 /// Renames a user. A new nick comes wrapped for each user who sees it as a display name.
 #[derive(Clone, Debug)]
-pub struct RenameUser {
+pub(crate) struct RenameUser {
     /// The user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// New nick, if it changes.
-    pub nick: Option<Nick>,
+    pub(crate) nick: Option<Nick>,
     /// New full name, if it changes.
-    pub full_name: Option<FullName>,
+    pub(crate) full_name: Option<FullName>,
     /// The new nick, wrapped for each partner.
-    pub display_names: HashMap<UserId, String>,
+    pub(crate) display_names: HashMap<UserId, String>,
 }
 
 impl WriteOp for RenameUser {

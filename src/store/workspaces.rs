@@ -25,11 +25,11 @@ pub struct Workspace {
     /// Registered name.
     pub name: String,
     /// The owner's id.
-    pub owner: UserId,
+    pub(crate) owner: UserId,
     /// The owner's address.
     pub email: Email,
     /// Time of the registration.
-    pub registered_at: Timestamp,
+    pub(crate) registered_at: Timestamp,
 }
 
 impl Store {
@@ -59,13 +59,13 @@ impl Store {
 
 /// Registers a workspace. Idempotent for its owner.
 #[derive(Clone, Debug)]
-pub struct RegisterWorkspace {
+pub(crate) struct RegisterWorkspace {
     /// Name to register.
-    pub name: WorkspaceName,
+    pub(crate) name: WorkspaceName,
     /// User that becomes the owner.
-    pub owner: UserId,
+    pub(crate) owner: UserId,
     /// The server's current second.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 impl WriteOp for RegisterWorkspace {

@@ -61,7 +61,7 @@ pub(crate) trait Batched: Send + Sync {
         false
     }
 
-    /// Applies at least one and at most [`ROWS`](super::values::ROWS) changes, in their order. May be called again
+    /// Applies at least one and at most [`ROWS`](super::many_rows::ROWS) changes, in their order. May be called again
     /// after a rollback.
     fn apply_all(
         tx: &mut WriteTx,

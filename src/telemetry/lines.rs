@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The buffer of lines to be written. Each call of `write` is one line.
 #[derive(Default)]
-pub struct Lines {
+pub(crate) struct Lines {
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -45,7 +45,7 @@ impl Lines {
     /// # Errors
     ///
     /// [`io::Error`] where the thread could not be started.
-    pub fn start() -> io::Result<Arc<Self>> {
+    pub(crate) fn start() -> io::Result<Arc<Self>> {
         let lines = Arc::new(Self::default());
         let to_write = Arc::clone(&lines);
         thread::Builder::new().name("log".to_owned()).spawn(move || to_write.write_what_waits())?;
@@ -53,12 +53,12 @@ impl Lines {
     }
 
     /// Returns how many lines were dropped because the buffer was full, or could not be written.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.waiting().dropped
     }
 
     /// Tells the writing thread to end, and waits at most one second for its last write.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut waiting = self.waiting();
         waiting.is_closed = true;
         self.changed.notify_all();

@@ -102,7 +102,7 @@ macro_rules! undelivered {
 ///
 /// `bound` is the page's maximum size in bytes. Where it exceeds `light_bytes`, the messages are weighed, unless there
 /// are so many that weighing takes long (`is_heavy`). Where `weight` also exceeds `light_bytes`, the text is the weight
-/// alone, and the page is not made. Where `light_bytes` is negative, the text is the [`Plan`](super::pieces::Plan) of
+/// alone, and the page is not made. Where `light_bytes` is negative, the text is the [`Plan`](super::pieces) of
 /// the page.
 ///
 /// The text has three parts with a bar between them; only the first may contain bars itself. They are the messages, the

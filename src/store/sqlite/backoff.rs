@@ -14,7 +14,7 @@ const MOST: Duration = Duration::from_mins(1);
 
 /// State of the log, as the checkpointer found it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
+pub struct Found {
     /// The log must be emptied.
     pub(crate) is_due: bool,
     /// The part that can't be checkpointed is so large that a read certainly blocks it.

@@ -42,7 +42,7 @@ const COUNTS: [(&str, &str, &str); 5] = [
 
 /// Why a file could not be made, verified or restored as a backup.
 #[derive(Debug, thiserror::Error)]
-pub enum BackupError {
+pub(crate) enum BackupError {
     /// The database can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -96,20 +96,20 @@ pub enum BackupError {
 
 /// Progress of a copy.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Bytes of the copy so far.
-    pub copied: u64,
+    pub(crate) copied: u64,
     /// Bytes of the database. The copy ends smaller if the database has free pages.
-    pub total: u64,
+    pub(crate) total: u64,
 }
 
 /// Contents of a verified backup.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// Size of the file in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Label and row count of each table that the backup has.
-    pub counts: Vec<(&'static str, i64)>,
+    pub(crate) counts: Vec<(&'static str, i64)>,
 }
 
 /// Copies the database at `url` into a new file with mode 0600, fsyncs it, and returns its size in bytes.
@@ -120,7 +120,7 @@ pub struct Verified {
 /// # Errors
 ///
 /// [`BackupError`] where there is no complete backup.
-pub async fn back_up(
+pub(crate) async fn back_up(
     url: &str,
     to: &Path,
     mut progress: impl FnMut(Progress),
@@ -253,7 +253,7 @@ pub(crate) fn file_error(path: &Path, doing: &'static str, source: io::Error) ->
 /// # Errors
 ///
 /// [`BackupError::Unfit`] with the reason if it is not; [`BackupError::File`] where the file can't be read.
-pub async fn verify_backup(backup: &Path) -> Result<Verified, BackupError> {
+pub(crate) async fn verify_backup(backup: &Path) -> Result<Verified, BackupError> {
     let bytes = look(backup)?;
     for suffix in ["-wal", "-journal"] {
         let beside = beside(backup, suffix);

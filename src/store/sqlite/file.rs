@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The location of an SQLite database.
 #[derive(Clone, Debug)]
-pub struct DatabaseFile {
+pub(crate) struct DatabaseFile {
     path: PathBuf,
 }
 
@@ -66,8 +66,7 @@ impl DatabaseFile {
     }
 
     /// The path as given; it may be relative or a symbolic link.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

@@ -28,26 +28,26 @@ const STEP: u64 = 8 * 1024 * 1024;
 
 /// The result of a restore.
 #[derive(Clone, Debug)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// Path of the database.
-    pub path: String,
+    pub(crate) path: String,
     /// The epoch that the restore began.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Account changes since the backup that the restore undid; `None` if there was no database to replace.
-    pub since: Option<Since>,
+    pub(crate) since: Option<Since>,
 }
 
 /// Account changes since the backup, which the restore undid. Accounts are listed by e-mail address.
 #[derive(Clone, Debug, Default)]
-pub struct Since {
+pub(crate) struct Since {
     /// Accounts disabled since the backup. They are enabled again.
-    pub disabled: Vec<String>,
+    pub(crate) disabled: Vec<String>,
     /// Accounts whose API key was replaced. The old key is valid again.
-    pub rotated: Vec<String>,
+    pub(crate) rotated: Vec<String>,
     /// Accounts added since the backup. They no longer exist.
-    pub added: Vec<String>,
+    pub(crate) added: Vec<String>,
     /// Why the replaced database could not be compared, if so.
-    pub unreadable: Option<String>,
+    pub(crate) unreadable: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -64,7 +64,7 @@ struct Account {
 /// # Errors
 ///
 /// [`BackupError`]. The database keeps its content until the final replacement of its files.
-pub async fn restore(
+pub(crate) async fn restore(
     url: &str,
     backup: &Path,
     force: bool,

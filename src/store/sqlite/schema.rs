@@ -49,7 +49,7 @@ impl Schema {
 
 /// State of a database's schema, compared with the built-in migrations.
 #[derive(PartialEq)]
-pub(crate) enum Found {
+pub enum Found {
     Empty,
     Current,
     Older(usize),

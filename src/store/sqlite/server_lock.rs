@@ -46,9 +46,9 @@ pub struct LockHolder {
     /// Task of the process, such as `server` or `restore`.
     pub task: String,
     /// Process id as the process itself sees it. A container has ids of its own.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Listening address, once the process has announced one.
-    pub address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     /// Random name of the process. It differs even where another container has a process with the same id.
     #[serde(default)]
     process: String,
@@ -81,7 +81,7 @@ impl std::fmt::Display for LockHolder {
 
 impl ServerLock {
     /// Task name of a server. Commands may change the database while a server holds the lock.
-    pub const SERVER: &'static str = "server";
+    pub(crate) const SERVER: &'static str = "server";
 
     /// Takes the lock of the database at this URL for a task, such as [`Self::SERVER`] or `restore`.
     ///
@@ -91,7 +91,7 @@ impl ServerLock {
     ///
     /// [`OpenError::InUse`] names the process that holds the lock. [`OpenError::Lock`] where the lock file can't be
     /// used.
-    pub async fn acquire(url: &str, task: &str) -> Result<Self, OpenError> {
+    pub(crate) async fn acquire(url: &str, task: &str) -> Result<Self, OpenError> {
         let database = parse(url)?;
         // A path that is no database file is refused for that, and not for its lock.
         database.look()?;
@@ -130,7 +130,7 @@ impl ServerLock {
     /// # Errors
     ///
     /// [`OpenError::Lock`] where the lock file can't be written.
-    pub fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
+    pub(crate) fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
         self.holder.address = Some(address);
         self.write_holder()
     }

@@ -29,7 +29,7 @@ const INCREMENTAL: i64 = 2;
 
 /// Result of a vacuum step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vacuumed {
+pub(crate) enum Vacuumed {
     /// A step was made. More free pages may be left.
     Step,
     /// No free page is left, or the database does not give free pages back.
@@ -56,7 +56,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error`] where the store failed.
-    pub async fn vacuum(&self) -> Result<Vacuumed, Error> {
+    pub(crate) async fn vacuum(&self) -> Result<Vacuumed, Error> {
         if !self.gives_space_back {
             return Ok(Vacuumed::NothingLeft);
         }
@@ -70,13 +70,12 @@ impl Store {
     }
 
     /// Requests a truncation of the write-ahead log, so that no copy of deleted data is left in it.
-    pub fn truncate_log(&self) {
+    pub(crate) fn truncate_log(&self) {
         self.writer.truncate_log();
     }
 
     /// Whether free pages go back to the file system. A database of an earlier version keeps them until [`compact`].
-    #[must_use]
-    pub fn gives_space_back(&self) -> bool {
+    pub(crate) fn gives_space_back(&self) -> bool {
         self.gives_space_back
     }
 }
@@ -91,11 +90,11 @@ pub(crate) async fn gives_space_back(
 
 /// Sizes of a database file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compacted {
+pub(crate) struct Compacted {
     /// Size before the rewrite.
-    pub before: u64,
+    pub(crate) before: u64,
     /// Size after the rewrite.
-    pub after: u64,
+    pub(crate) after: u64,
 }
 
 /// Rewrites a database without free pages, and so that it gives space back from then on. No other process may have it
@@ -104,7 +103,7 @@ pub struct Compacted {
 /// # Errors
 ///
 /// [`OpenError`]; the database is unchanged then.
-pub async fn compact(url: &str) -> Result<Compacted, OpenError> {
+pub(crate) async fn compact(url: &str) -> Result<Compacted, OpenError> {
     let file = DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
     if file.look()?.is_none() {
         return Err(file.missing());

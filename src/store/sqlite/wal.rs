@@ -52,17 +52,17 @@ const ATTEMPT_AGAIN: Duration = Duration::from_millis(20);
 )]
 pub struct WalLeft {
     /// Path of the log.
-    pub wal: PathBuf,
+    pub(crate) wal: PathBuf,
     /// Bytes of the log that are not in the database file, or the size of the whole log where that is unknown.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The reason why they were not moved.
     #[source]
-    pub cause: LeftBecause,
+    pub(crate) cause: LeftBecause,
 }
 
 /// The reason why the log is not moved into the database file.
 #[derive(Debug, thiserror::Error)]
-pub enum LeftBecause {
+pub(crate) enum LeftBecause {
     /// Another program is in the middle of a read or a transaction.
     #[error("another program is reading or writing the database")]
     Busy,

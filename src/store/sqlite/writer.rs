@@ -51,7 +51,7 @@ const COMMIT_EVENTS: usize = 1024;
 
 /// Users affected by a commit. A wake-up hint only; the truth is in the database.
 #[derive(Clone, Debug)]
-pub enum CommitEvent {
+pub(crate) enum CommitEvent {
     /// These users. A station that is named made the change itself, and need not be woken.
     Users(Arc<HashMap<UserId, Option<StationId>>>),
     /// Any user may be affected: another process has written.
