@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Output;
 
-use chatserver::config::{Config, DEFAULT};
+use chatserver::config::{Config, DEFAULT, Error};
 use serde_json::{Value, json};
 use toml::Table;
 
@@ -90,19 +90,22 @@ fn names_in_the_file() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_readme_has_every_setting_with_its_default() {
-    let readme = include_str!("../../README.md");
-    let defaults = defaults(DEFAULT);
-    for name in names_in_the_file() {
-        let (section, key) = name.split_once('.').unwrap();
-        let default = match &defaults[section][key] {
-            toml::Value::String(text) if text.is_empty() => "empty".to_owned(),
-            toml::Value::String(text) => format!("`{text}`"),
-            toml::Value::Array(_) => "`[]`".to_owned(),
-            other => other.to_string(),
+fn the_default_file_says_which_values_the_server_accepts() {
+    let lines: Vec<_> = DEFAULT.lines().collect();
+    for (name, _, wrong, _) in SETTINGS {
+        let Err(Error::Wrong { problem, .. }) = Config::load(None, [], &[(name, wrong)]) else {
+            panic!("{name} = {wrong} is not refused")
         };
-        let row = format!("| `{name}` | {default} |");
-        assert!(readme.contains(&row), "{row}");
+        let accepted = problem.strip_prefix("must be ").unwrap();
+        let accepted = accepted.strip_prefix("a whole number from ").unwrap_or(accepted);
+        let (section, key) = name.split_once('.').unwrap();
+        let header = format!("[{section}]");
+        let in_section = lines.iter().skip_while(|line| **line != header).collect::<Vec<_>>();
+        let setting = format!("{key} = ");
+        let at = in_section.iter().position(|line| line.starts_with(&setting)).unwrap();
+        let (last, meaning) = (in_section[at - 1], in_section[at - 2]);
+        assert_eq!(*last, format!("# Value: {accepted}"), "{name}");
+        assert!(meaning.starts_with("# "), "{name} has no comment that says its meaning");
     }
 }
 
