@@ -32,13 +32,13 @@ impl Refusal {
         Self::with_code("invalid_argument", sentence)
     }
 
-    /// Makes a refusal with one of the codes that README.md lists.
+    /// Makes a refusal with one of the codes that docs/operating.md#output-and-failures lists.
     pub(crate) fn with_code(code: &'static str, sentence: impl Into<String>) -> Failed {
         Box::new(Self { code, sentence: sentence.into() })
     }
 }
 
-/// Returns the `errorcode` of a failure. README.md lists all codes.
+/// Returns the `errorcode` of a failure. docs/operating.md#output-and-failures lists all codes.
 fn code(failed: &(dyn Error + 'static)) -> &'static str {
     if let Some(refusal) = failed.downcast_ref::<Refusal>() {
         refusal.code

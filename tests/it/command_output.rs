@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::binary::{Workplace, free_address};
 use crate::world::Person;
 
-/// Returns the `errorcode` values that README.md lists for failures with `--json`.
-fn words_of_the_readme() -> Vec<String> {
-    let readme = include_str!("../../README.md");
-    let table = readme.split_once("| `errorcode` | when |").unwrap().1;
+/// Returns the `errorcode` values that docs/operating.md lists for failures with `--json`.
+fn documented_codes() -> Vec<String> {
+    let page = include_str!("../../docs/operating.md");
+    let table = page.split_once("| `errorcode` | when |").unwrap().1;
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect()
 }
@@ -25,7 +25,7 @@ fn fails_with(place: &Workplace, arguments: &[&str], code: &str, part: &str) {
     let told: Value = serde_json::from_str(&error).unwrap_or_else(|_| panic!("{error}"));
     assert_eq!(told["errorcode"], code, "{arguments:?}: {error}");
     assert!(told["errormessage"].as_str().unwrap().contains(part), "{arguments:?}: {error}");
-    assert!(words_of_the_readme().iter().any(|word| word == code), "README.md lists {code}");
+    assert!(documented_codes().iter().any(|listed| listed == code), "operating.md lists {code}");
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ fn leads_somewhere(file: &Path, base: &Path, link: &str) {
 #[test]
 fn links_of_documents_lead_somewhere() {
     let mut count = 0;
-    for document in ["README.md", "docs", ".github"].into_iter().flat_map(files) {
+    for document in ["README.md", "CHANGELOG.md", "docs", ".github"].into_iter().flat_map(files) {
         if document.extension().is_none_or(|extension| extension != "md") {
             continue;
         }

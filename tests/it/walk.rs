@@ -1,16 +1,14 @@
-//! The walk with curl in the README, pasted unchanged.
+//! The walk with curl in docs/walkthrough.md, pasted unchanged.
 
 use serde_json::Value;
 
 use crate::binary::{Workplace, free_address};
 use crate::pasting::{SHELLS, pasted};
 
-/// Returns the shell commands of the section in order, without those that need cargo or websocat.
+/// Returns the shell commands of the walk in order, without those that need cargo or websocat.
 fn blocks(port: u16) -> String {
-    let readme = include_str!("../../README.md");
-    let section = readme.split_once("## A walk with curl\n").unwrap().1;
-    let section = section.split_once("\n## ").unwrap().0;
-    let blocks = section.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let walk = include_str!("../../docs/walkthrough.md");
+    let blocks = walk.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
     let blocks = blocks.filter(|block| !block.contains("cargo ") && !block.contains("websocat"));
     let text: String = blocks.collect();
     assert!(!text.contains('#') || !text.contains("\n#"), "not every shell takes comments");
