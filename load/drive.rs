@@ -69,7 +69,7 @@ impl Pace {
         match self {
             Self::Closed => Instant::now(),
             Self::Open { due, taken, start, every } => {
-                let permit = due.acquire().await.expect("nobody closes the semaphore");
+                let permit = due.acquire().await.expect("the semaphore is never closed");
                 permit.forget();
                 let place = taken.fetch_add(1, Ordering::Relaxed);
                 *start + every.mul_f64(u32::try_from(place).unwrap_or(u32::MAX).into())
@@ -79,7 +79,7 @@ impl Pace {
 
     /// Adds permits for due requests until `end`. Runs on its own thread, because the runtime's timers are accurate to
     /// only 1 ms.
-    #[expect(clippy::disallowed_methods, reason = "the thread serves nobody else")]
+    #[expect(clippy::disallowed_methods, reason = "this thread does nothing else")]
     fn tell(&self, end: Instant) {
         let Self::Open { due, start, every, .. } = self else { return };
         let mut told = 0;

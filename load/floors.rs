@@ -29,7 +29,7 @@ impl Run {
         let text = fs::read_to_string(&self.file).map_err(|error| format!("{file}: {error}"))?;
         let floors: Floors = toml::from_str(&text).map_err(|error| format!("{file}: {error}"))?;
         if floors.is_empty() {
-            return Err(format!("{file}: it names no scenario").into());
+            return Err(format!("{file} names no scenario").into());
         }
         let measure = Measure { ceiling: true, ..self.measure };
         let mut holds = true;

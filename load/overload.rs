@@ -131,7 +131,7 @@ impl Run {
             return Ok(());
         }
         println!(
-            "memory may grow to {} MiB; the bystander lists every {ASK_EVERY:?}\n",
+            "memory may grow to {} MiB; the bystander requests its list every {ASK_EVERY:?}\n",
             bound / MIB
         );
         println!(

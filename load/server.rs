@@ -186,7 +186,7 @@ impl Server {
         let Some(child) = &mut self.child else { return Ok(()) };
         let pid =
             child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
-        let pid = pid.ok_or("the server has ended by itself; its log says why")?;
+        let pid = pid.ok_or("the server ended by itself; its log says why")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let status = timeout(PATIENCE, child.wait()).await??;
         if status.success() {

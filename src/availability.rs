@@ -224,7 +224,7 @@ pub(crate) async fn tell_friends(
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "telling friends of an availability failed");
+                    tracing::warn!(%error, "notifying friends of an availability failed");
                     presence.failed(user);
                 }
             }

@@ -30,7 +30,7 @@ impl Clock {
     pub fn system() -> Self {
         let started = Instant::now();
         Self::from_fn(move || Reading {
-            wall: Timestamp::from_unix(Utc::now().timestamp()).expect("a clock shows a date"),
+            wall: Timestamp::from_unix(Utc::now().timestamp()).expect("the clock is within the years of dates"),
             monotonic: started.elapsed(),
         })
     }

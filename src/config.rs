@@ -322,7 +322,7 @@ impl Limits {
                 name: "limits.message_bytes".to_owned(),
                 value: message.to_string(),
                 problem: format!(
-                    "must not exceed limits.body_bytes = {body}: a message comes in a body"
+                    "must not exceed limits.body_bytes = {body}: a body carries the message"
                 ),
             });
         }

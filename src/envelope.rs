@@ -36,7 +36,7 @@ impl Reply {
 
     /// Appends a field.
     pub(crate) fn with(self, name: &str, value: &impl Serialize) -> Self {
-        let value = serde_json::to_vec(value).expect("what is replied has a JSON form");
+        let value = serde_json::to_vec(value).expect("a reply has a JSON form");
         self.with_bytes(name, b"", &value, b"")
     }
 
@@ -85,7 +85,8 @@ pub(crate) fn refusal(error: &Error) -> Reply {
     head.pop();
     let envelope = Reply::begin(head);
     match error {
-        Error::TimestampOutOfRange { server_time } | Error::SignedBeforeRestore { server_time } => {
+        Error::TimestampOutOfRange { server_time, .. }
+        | Error::SignedBeforeRestore { server_time } => {
             envelope.with("servertime", &server_time.to_string())
         }
         Error::Refused { conversation: Some(conversation), .. } => {

@@ -16,7 +16,7 @@ pub enum Error {
     #[error("{0}")]
     NotJson(String),
     /// The API has no such action.
-    #[error("action must be one of this API's: {known}")]
+    #[error("action must be one of: {known}")]
     UnknownAction {
         /// The API's actions, separated by commas.
         known: String,
@@ -30,22 +30,26 @@ pub enum Error {
         problem: String,
     },
     /// No enabled user has this API key.
-    #[error("the API key is not one of an enabled user")]
+    #[error("no enabled user has this API key")]
     InvalidCredentials,
     /// The signature is wrong, or one of its headers is missing or malformed.
     #[error("{0}")]
     InvalidSignature(String),
     /// The timestamp is too far from the server's clock.
     #[error(
-        "timestamp is too far from the server's clock, see servertime: it must be the present time in UTC, with 24 hours"
+        "timestamp is {distance} s away from servertime; the limit is {limit}: send the current time in UTC, on the 24-hour clock"
     )]
     TimestampOutOfRange {
+        /// Seconds between the timestamp and the server's clock.
+        distance: u64,
+        /// Maximum seconds (`auth.clock_skew_seconds`).
+        limit: u64,
         /// The server's clock.
         server_time: Timestamp,
     },
     /// The timestamp is not later than the restore of the database from a backup.
     #[error(
-        "the database was restored from a backup after timestamp, see servertime: sign the request anew"
+        "timestamp is not later than the restore of the database from a backup: sign again with the current time, see servertime"
     )]
     SignedBeforeRestore {
         /// The server's clock.
@@ -60,7 +64,7 @@ pub enum Error {
         conversation: Option<WireText>,
     },
     /// No API has this path, or this combination of path, `srv` and `api`.
-    #[error("there is no such API: srv, api or the path is wrong (workspace is of srv=chatowner)")]
+    #[error("unknown API: check the path, srv and api (workspace belongs to srv=chatowner)")]
     UnknownApi,
     /// The path takes another method.
     #[error("the method must be {allowed}")]
@@ -68,11 +72,17 @@ pub enum Error {
         /// The method that the path takes.
         allowed: &'static str,
     },
-    /// The body, or `message.Data` in it, exceeds its limit.
-    #[error("{what} is larger than {limit} bytes")]
-    TooLarge {
-        /// The part that is too large.
-        what: &'static str,
+    /// The body exceeds its limit. Its size is unknown: the rest is not read.
+    #[error("the body exceeds the limit of {limit} bytes")]
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// `message.Data` exceeds its limit.
+    #[error("message.Data is {bytes} bytes; the limit is {limit}")]
+    DataTooLarge {
+        /// The size in bytes.
+        bytes: usize,
         /// The limit in bytes.
         limit: usize,
     },
@@ -80,29 +90,29 @@ pub enum Error {
     #[error("Content-Type must be application/json")]
     UnsupportedMediaType,
     /// A rate limit or connection limit is exceeded.
-    #[error("too many requests, see Retry-After")]
+    #[error("too many requests; try again in {} s", whole_seconds(*retry_after))]
     RateLimited {
         /// When to try again.
         retry_after: Duration,
     },
     /// A defect of the server.
-    #[error("the server failed")]
+    #[error("internal error of the server; its log has the cause")]
     Internal,
     /// Stored key material can't be used.
-    #[error("the server failed")]
+    #[error("internal error of the server; its log has the cause")]
     Keys(#[from] keys::Error),
     /// The work exceeded its time limit. A change may still be made; sending it again is harmless.
-    #[error("the server did not finish in time, try again")]
+    #[error("the server did not finish in time; try again")]
     TimedOut,
     /// Memory, the write queue or the listeners are at their bound. Nothing was changed, unless a change was made and
     /// only its answer found no room.
-    #[error("the server has too much on its way at the moment, try again")]
+    #[error("the server is overloaded; try again")]
     Crowded,
     /// The server's disk is nearly full. Nothing was changed.
-    #[error("the server's disk is nearly full: it stores nothing more until there is space again")]
+    #[error("the server's disk is nearly full; try again when the operator has freed space")]
     StorageFull,
     /// The store failed or is closed. Nothing was changed.
-    #[error("the server can't do this at the moment, try again")]
+    #[error("the server can't do this now; try again")]
     Unavailable(#[source] store::Error),
 }
 
@@ -132,6 +142,12 @@ impl<R: Into<Refusal>> From<WriteError<R>> for Error {
     }
 }
 
+/// Rounds up to whole seconds: a client must not retry too early.
+#[must_use]
+pub fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 impl Error {
     /// Returns the `errorcode` of the envelope.
     #[must_use]
@@ -148,7 +164,7 @@ impl Error {
             Self::Refused { refusal, .. } => refusal.code(),
             Self::UnknownApi => "unknown_api",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::TooLarge { .. } => "too_large",
+            Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::RateLimited { .. } => "rate_limited",
             Self::StorageFull => "storage_full",
@@ -166,7 +182,7 @@ impl Error {
     pub(crate) fn missing(field: impl Into<String>, expected: &str) -> Self {
         Self::InvalidField {
             field: field.into(),
-            problem: format!("is missing, it must be {expected}"),
+            problem: format!("is missing; it must be {expected}"),
         }
     }
 }

@@ -32,8 +32,9 @@ impl Freshness {
         if now < self.restored_at {
             self.was_ahead.store(true, Ordering::Relaxed);
         }
-        if timestamp.distance(now) > self.skew {
-            return Err(Error::TimestampOutOfRange { server_time: now });
+        let (distance, limit) = (timestamp.distance(now), self.skew);
+        if distance > limit {
+            return Err(Error::TimestampOutOfRange { distance, limit, server_time: now });
         }
         if timestamp <= self.restored_at && !self.was_ahead.load(Ordering::Relaxed) {
             return Err(Error::SignedBeforeRestore { server_time: now });

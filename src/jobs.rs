@@ -36,7 +36,8 @@ pub async fn run(app: Arc<App>) {
                 Ok(true) => started.elapsed() * RESTS,
                 Ok(false) => WHEN_IDLE,
                 Err(error) => {
-                    tracing::warn!(%error, "removing what is no longer needed failed");
+                    let retry_seconds = AFTER_FAILURE.as_secs();
+                    tracing::warn!(%error, retry_seconds, "cleanup of the database failed");
                     AFTER_FAILURE
                 }
             };

@@ -26,10 +26,10 @@ use crate::random::os_random;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The text is not an RSA-2048 key in the stored form.
-    #[error("the key is not an RSA-2048 key in the form that is stored")]
+    #[error("the stored key is not a well-formed RSA-2048 key")]
     Malformed,
     /// OAEP under RSA-2048 with SHA-256 holds at most 190 bytes.
-    #[error("{0} bytes are too many to wrap: 190 are the most")]
+    #[error("the text to wrap is {0} bytes; the limit is 190")]
     TooLong(usize),
 }
 

@@ -38,7 +38,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// Listening on an address failed.
-    #[error("{setting} = {address}: can't listen there")]
+    #[error("{setting} = {address}: can't listen on this address")]
     Listen {
         /// The setting that holds the address.
         setting: &'static str,
@@ -49,7 +49,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Work was still running [`GIVE_UP_AFTER`] after the server stopped accepting.
-    #[error("the server was not done {} s after it stopped accepting", GIVE_UP_AFTER.as_secs())]
+    #[error("work was still running {} s after the server stopped accepting", GIVE_UP_AFTER.as_secs())]
     Unfinished,
     /// The database can't be written any more.
     #[error(transparent)]
@@ -58,7 +58,7 @@ pub enum Error {
     #[error(transparent)]
     WalLeft(#[from] WalLeft),
     /// The writer task has ended, so no change can be made. The log says why.
-    #[error("the writer of the store has ended unexpectedly")]
+    #[error("the writer of the store has ended; the log says why")]
     WriterEnded,
 }
 
@@ -87,7 +87,7 @@ impl Server {
         let store = Store::open(url, Schema::Migrate, config.limits.of_store(), &tasks).await?;
         if !store.gives_space_back() {
             tracing::warn!(
-                "the database keeps the space of what is cleared, and the ciphertext in it: stop the server and run `chatserver compact`"
+                "the database keeps cleared ciphertext and its space, as an earlier version made it: stop the server and run `chatserver compact`"
             );
         }
         let app = App::new(config, clock, store, address);
@@ -153,7 +153,7 @@ impl Server {
             let closed = app.store.close().await;
             if let Err(WalLeft { wal, bytes, cause }) = &closed {
                 let (wal, cause) = (wal.display(), cause as &dyn std::error::Error);
-                tracing::error!(bytes, %wal, cause, "changes are in the write-ahead log alone");
+                tracing::error!(bytes, %wal, cause, "changes are only in the write-ahead log");
             }
             tasks.close();
             tasks.wait().await;

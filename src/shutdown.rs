@@ -77,7 +77,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => match self.on_hangup {
                     Hangup::Stops => return "SIGHUP",
-                    Hangup::Ignored => tracing::info!("SIGHUP ignored: settings are read at the start alone"),
+                    Hangup::Ignored => tracing::info!("SIGHUP ignored: settings are read only at the start"),
                 },
             }
         }

@@ -220,7 +220,7 @@ impl PendingUse {
             // A shutdown drops uses that have not begun, and the writer has already warned of a full queue. The next
             // use of the station is recorded.
             Ok(()) | Err(Error::Closed | Error::QueueFull) => {}
-            Err(error) => tracing::warn!(%error, "a station can't be bound"),
+            Err(error) => tracing::warn!(%error, "binding a station failed"),
         }
     }
 }

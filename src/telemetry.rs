@@ -123,33 +123,33 @@ impl Metrics {
 
 fn describe() {
     describe_counter!("chatserver_requests_total", "Requests by API, action and outcome");
-    describe_histogram!("chatserver_request_seconds", Unit::Seconds, "From the head to the answer");
-    describe_histogram!("chatserver_store_batch_changes", "Changes of one commit");
+    describe_histogram!("chatserver_request_seconds", Unit::Seconds, "Time from the request's head to its answer");
+    describe_histogram!("chatserver_store_batch_changes", "Changes per commit");
     describe_histogram!(
         "chatserver_store_commit_seconds",
         Unit::Seconds,
-        "From the begin of a transaction, the wait for it included, to its end"
+        "Time of a transaction, including the wait for its begin"
     );
     describe_counter!(
         "chatserver_store_failed_batches_total",
-        "Batches of several changes that were rolled back and made one by one"
+        "Batches that were rolled back and retried one change at a time"
     );
     describe_counter!("chatserver_store_failed_changes_total", "Changes that failed, by cause");
     describe_counter!(
         "chatserver_store_refused_changes_total",
-        "Changes that were refused because the queue or the disk is full"
+        "Changes refused because the queue or the disk is full, by cause"
     );
-    describe_gauge!("chatserver_store_queue_depth", "Changes that wait for the writer");
+    describe_gauge!("chatserver_store_queue_depth", "Changes waiting for the writer");
     describe_gauge!(
         "chatserver_store_oldest_change_seconds",
         Unit::Seconds,
-        "Age of the oldest change that is not made yet"
+        "Age of the oldest uncommitted change"
     );
     describe_gauge!("chatserver_store_database_bytes", Unit::Bytes, "Size of the database file");
     describe_gauge!("chatserver_store_log_bytes", Unit::Bytes, "Size of the write-ahead log");
-    describe_gauge!("chatserver_store_free_bytes", Unit::Bytes, "Free space of its disk");
-    describe_gauge!("chatserver_store_is_full", "1 while changes that grow the data are refused");
-    describe_gauge!("chatserver_build_info", "1, by version");
+    describe_gauge!("chatserver_store_free_bytes", Unit::Bytes, "Free space on the database's disk");
+    describe_gauge!("chatserver_store_is_full", "1 while changes that grow the data are refused, else 0");
+    describe_gauge!("chatserver_build_info", "Always 1; the label is the version");
     describe_gauge!("chatserver_connections", "Open HTTP connections, without listeners");
     describe_gauge!("chatserver_listeners", "Open listeners that have subscribed");
     describe_gauge!(
@@ -157,7 +157,7 @@ fn describe() {
         "Open WebSockets that have not subscribed"
     );
     describe_counter!("chatserver_listener_notifications_total", "Events sent to listeners");
-    describe_counter!("chatserver_log_lines_dropped_total", "Lines that the log dropped");
+    describe_counter!("chatserver_log_lines_dropped_total", "Log lines that were dropped");
 }
 
 fn record_store(store: &Store) {

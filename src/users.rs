@@ -46,10 +46,10 @@ pub enum UserError {
     #[error("the address can't be used: {0} has the same user id")]
     IdTaken(String),
     /// A user can't befriend themselves.
-    #[error("a friendship takes two different users")]
+    #[error("a friendship needs two different users")]
     SameUser,
     /// One of two new friends has the maximum of friends.
-    #[error("{user} has {most} friends already; the limit is {most} (limits.friends)")]
+    #[error("limit reached: at most {most} friends for {user} (limits.friends)")]
     TooManyFriends {
         /// The user with the maximum.
         user: String,

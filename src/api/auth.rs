@@ -152,8 +152,8 @@ async fn verify(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Result
     if app.verifier.verify(&app.store, &signed, &signature).await? {
         Ok(Proof { user, station, signature: Some(signature) })
     } else {
-        let sentence =
-            "the signature is not the one of an enabled user's API key over this request";
+        let sentence = "Ozeki-Signature does not verify: the user is unknown or disabled, or the API key or a signed \
+                        byte differs";
         Err(Error::InvalidSignature(sentence.to_owned()))
     }
 }
@@ -173,8 +173,8 @@ async fn at_a_bound_station(app: &App, headers: &HeaderMap) -> Result<Proof, Err
     if let [user] = users[..] {
         return Ok(Proof { user, station: Some(station), signature: None });
     }
-    let sentence = "Ozeki-Signature is missing, and without it a station is served that one user alone has \
-                    bound, or the one whom Ozeki-User names";
+    let sentence = "Ozeki-Signature is missing; an unsigned request needs a station that exactly one user has bound, \
+                    or that the user in Ozeki-User has bound";
     Err(Error::InvalidSignature(sentence.to_owned()))
 }
 
@@ -191,7 +191,7 @@ fn signed_header<T: Parse>(
 pub(super) fn header<T: Parse>(headers: &HeaderMap, name: &HeaderName) -> Result<T, String> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
-        return Err(format!("is missing, it must be {}", T::EXPECTED));
+        return Err(format!("is missing; it must be {}", T::EXPECTED));
     };
     let further = values.count();
     if further > 0 {

@@ -39,7 +39,7 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
 }
 
 fn too_large(max: usize) -> Error {
-    Error::TooLarge { what: "the body", limit: max }
+    Error::BodyTooLarge { limit: max }
 }
 
 /// A received body, and the permit for the memory it takes.

@@ -164,7 +164,7 @@ fn message_fields(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
     let data: Data = fields.present("Data")?;
     let data = data.into_string();
     if data.len() > most {
-        return Err(Error::TooLarge { what: "message.Data", limit: most });
+        return Err(Error::DataTooLarge { bytes: data.len(), limit: most });
     }
     Ok(Message { id, kind: kind.into_string(), created, valid_until: valid_until.0, data })
 }
@@ -174,7 +174,7 @@ struct Until(String);
 
 impl Parse for Until {
     const EXPECTED: &'static str =
-        "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours, or the empty string";
+        "a date such as 2024-03-08 14:12:48, in UTC on the 24-hour clock, or the empty string";
 
     fn parse(text: &str) -> Option<Self> {
         let well_formed = text.is_empty() || Timestamp::parse(text).is_some();

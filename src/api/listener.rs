@@ -59,14 +59,14 @@ fn admit(
     let request = Request::from_parts(head.clone(), ());
     let response = create_response_with_body(&request, Body::empty);
     let response = response.map_err(|_| {
-        Error::BadRequest("this is a listener: it takes the handshake of a WebSocket (RFC 6455)")
+        Error::BadRequest("this URL takes the handshake of a WebSocket (RFC 6455)")
     })?;
     let origins = &app.config.http.listener_origins.0;
     if let Some(origin) = head.headers.get(ORIGIN)
         && !origins.is_empty()
         && !origins.iter().any(|allowed| allowed.0.as_bytes() == origin.as_bytes())
     {
-        return Err(Error::malformed("Origin", "one that may listen here"));
+        return Err(Error::malformed("Origin", "an origin that http.listener_origins allows"));
     }
     let permit = app.hub.unsubscribed().ok_or_else(|| {
         app.bounds.hit("listeners that have not subscribed");

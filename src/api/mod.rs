@@ -67,7 +67,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(move |_: Box<dyn std::any::Any + Send>| {
-            tracing::error!("a request was ended by a panic");
+            tracing::error!("request ended by a panic");
             let outcome = RequestOutcome::default().refused(&Error::Internal);
             outcome.on(response::refusal(&Error::Internal, error_status))
         }));

@@ -126,7 +126,7 @@ impl Observed {
         let client = self.client.map(tracing::field::display);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if let Some(cause) = cause {
-            tracing::error!(request = id, api, action, outcome, cause, "a request failed");
+            tracing::error!(request = id, api, action, outcome, cause, "request failed");
         }
         let told = if status.is_some() { "answered" } else { "the client went away" };
         tracing::info!(request = id, client, user, api, action, outcome, status, micros, "{told}");

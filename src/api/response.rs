@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::config::ErrorStatus;
 use crate::domain::Refusal;
 use crate::envelope::{self, Reply};
-use crate::error::Error;
+use crate::error::{Error, whole_seconds};
 use crate::limits::{MemoryPermit, Owner};
 
 /// Returns a success as an HTTP answer, which holds its memory permit until the client has taken it.
@@ -50,9 +50,7 @@ pub(crate) fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     }
     if let Some(after) = retry_after(error) {
-        // A fraction of a second is rounded up, or the client would retry too early.
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        response.headers_mut().insert(RETRY_AFTER, whole_seconds(after).into());
     }
     response
 }
@@ -71,7 +69,7 @@ pub(crate) fn status(error: &Error) -> StatusCode {
         Error::Refused { refusal, .. } => status_of_refusal(refusal),
         Error::UnknownApi => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-        Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::BodyTooLarge { .. } | Error::DataTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Internal | Error::Keys(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -108,7 +108,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
     if unread > 0 {
         tracing::warn!(
             connections = unread,
-            "connections were dropped: their clients did not take the answer"
+            "connections dropped: their clients did not read the answer"
         );
     }
 }
@@ -240,7 +240,7 @@ impl Server {
     async fn serve(&self, stream: TcpStream, connection: Connection) {
         // Answers are written whole, so Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection was gone before it was served");
+            tracing::debug!(%error, "connection closed before it was served");
             return;
         }
         if !self.speaks(&stream).await {
@@ -290,7 +290,7 @@ impl Server {
             }
         };
         if let Err(error) = served {
-            tracing::debug!(%error, %peer, "a connection ended early");
+            tracing::debug!(%error, %peer, "connection ended early");
         }
     }
 

@@ -61,7 +61,7 @@ impl Backup {
             return verify.run().await;
         }
         let Some(file) = &self.file else {
-            return Err(Refusal::argument("FILE is missing: the backup to make"));
+            return Err(Refusal::argument("FILE is missing; it names the backup to create"));
         };
         let config = self.settings.load(&[])?;
         let url = config.database.url.as_str();
@@ -147,13 +147,13 @@ impl Restore {
 fn told(since: &Since, flags: &str) -> String {
     if let Some(problem) = &since.unreadable {
         return format!(
-            "\nThe replaced database can't be read ({problem}): look yourself for accounts that were disabled, and for \
-             API keys that were rotated since the backup. Those are enabled and valid again"
+            "\nThe replaced database can't be read ({problem}). Check which accounts were disabled and which API \
+             keys were rotated since the backup: they are enabled and valid again"
         );
     }
     let lists = [
         (&since.disabled, "was disabled since the backup and is enabled again", "disable", ""),
-        (&since.rotated, "has the API key of before its rotation", "rotate-key", ""),
+        (&since.rotated, "has its API key from before the rotation again", "rotate-key", ""),
         (&since.added, "was added since the backup and is gone", "add", " --nick NICK"),
     ];
     let lines = lists.iter().flat_map(|(emails, what, command, argument)| {

@@ -25,13 +25,13 @@ const SHELL: &str = include_str!("demo.sh");
 /// Guide to the shell functions, which the demo prints.
 const GUIDE: &str = "\
 Paste all of this into another shell: bash, dash, zsh. It needs curl and openssl, and defines a function for each command:
-  chat_as_alice, chat_as_bob   who you are from then on
+  chat_as_alice, chat_as_bob   act as Alice or as Bob from then on
   chat_login                   log in; chat_key opens the private key that comes with it
-  chat_list, chat_download     what the server says; chat_read opens the messages
-  chat_add TEXT, chat_clear    say something, remove everything
-  chat_call API FIELDS         stamp, sign and send any request
-The server never reads Data. These people write IV:CIPHERTEXT, AES-256-CFB under the conversation's
-secret, which chat_secret opens. The commands at the end work in any order, as often as you like.
+  chat_list, chat_download     show the server's answers; chat_read decrypts the messages
+  chat_add TEXT, chat_clear    send a message; remove all messages
+  chat_call API FIELDS         add the timestamp to any request, sign it and send it
+The server never reads Data. Here it is the base64 of IV:CIPHERTEXT, AES-256-CFB under the conversation's
+secret, which chat_secret decrypts. The commands at the end work in any order and any number of times.
 Ctrl-C here ends the demo.
 ";
 
@@ -118,7 +118,7 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
             .replace(&format!("{{{{{name}.encryptionpassword}}}}"), &person.encryptionpassword);
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{TEXT}\nThe server is at {url}. Two people talk on it:")?;
+    writeln!(stdout, "{TEXT}\nThe server is at {url}. It has two users:")?;
     for person in [&demo_users.alice, &demo_users.bob] {
         writeln!(stdout, "  {}", person.email)?;
         writeln!(stdout, "    user id             {}", person.userid)?;

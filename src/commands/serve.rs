@@ -65,7 +65,7 @@ pub async fn run(
     let server = tokio::select! {
         bound = binding => bound??,
         signal = signals.next() => {
-            tracing::warn!(signal, "exiting at once: the server was not started yet");
+            tracing::warn!(signal, "exiting at once, before the server has started");
             return Err(format!("stopped by {signal} before the server was started").into());
         }
     };
@@ -81,7 +81,7 @@ pub async fn run(
     tokio::select! {
         stopped = server.run() => stopped?,
         signal = stop_at_signals(signals, &app) => {
-            tracing::warn!(signal, "exiting at once");
+            tracing::warn!(signal, "second signal: exiting at once");
             return Err("stopped by a second signal".into());
         }
     }
@@ -99,11 +99,11 @@ fn raise_open_files(config: &Config) {
             tracing::warn!(
                 open_files,
                 needed,
-                "limits.connections and http.listeners need more open files than the process may have"
+                "limits.connections and http.listeners need more open files than the limit of the process: raise it (ulimit -n, LimitNOFILE)"
             );
         }
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
+        Err(error) => tracing::warn!(%error, "raising the limit of open files failed"),
     }
 }
 
@@ -114,8 +114,8 @@ fn announce(server: &Server) -> Result<(), Failed> {
     if !address.ip().is_loopback() && public_url.scheme() != "https" {
         tracing::warn!(
             %address,
-            "listening beyond loopback without TLS: whoever is on the way can read and change requests. \
-             Put a proxy with TLS in front and set http.public_url to its https URL"
+            "listening beyond loopback without TLS: anyone on the network path can read and change requests. \
+             Put a TLS proxy in front and set http.public_url to its https URL"
         );
     }
     let nowhere = match public_url.host() {
@@ -124,7 +124,7 @@ fn announce(server: &Server) -> Result<(), Failed> {
         _ => false,
     };
     if nowhere {
-        tracing::warn!(%public_url, "no client can connect to the announced URL: set http.public_url");
+        tracing::warn!(%public_url, "clients can't connect to the announced URL: set http.public_url");
     }
     Ok(())
 }

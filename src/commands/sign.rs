@@ -46,7 +46,7 @@ impl Sign {
         });
         if station.is_none() && self.api != "workspace" {
             return Err(Refusal::argument(
-                "--station is missing: only the API workspace does without",
+                "--station is missing; only the API workspace works without it",
             ));
         }
         let no_key = |problem: &str| Refusal::argument(format!("{KEY} must {problem}"));

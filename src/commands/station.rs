@@ -96,7 +96,7 @@ impl Revoke {
         let revoked = revoked.await;
         database.close().await;
         let revoked = revoked?;
-        let text = if revoked { "it is revoked" } else { "the user had no such station" };
+        let text = if revoked { "the station is revoked" } else { "the user had no such station" };
         Output::new(text, json!({ "revoked": revoked })).print_of_change(self.settings.json)
     }
 }

@@ -25,8 +25,8 @@ pub enum User {
     #[command(after_help = "\
 Example:
   chatserver user add alice@example.com --nick Alice --fullname 'Alice Example'
-The encryption password is generated unless a file gives it; it is stored nowhere. The database is created where there
-is none.")]
+The encryption password is generated unless a file gives it; it is stored nowhere. The database is created if it is
+missing.")]
     Add(Add),
     /// Change the names of a user; the display names of conversations follow the nick
     #[command(after_help = "\
@@ -145,7 +145,7 @@ impl Add {
         told?;
         if is_short {
             failure::warn(&format!(
-                "the encryption password has fewer than {} characters: whoever gets the PEM of the private key can guess it",
+                "the encryption password has fewer than {} characters: anyone who gets the PEM of the private key can guess it",
                 EncryptionPassword::FEWEST_ADVISED
             ));
         }

@@ -163,7 +163,7 @@ impl Email {
 const NOT_IN_AN_ADDRESS: &[char] = &['<', '>', '(', ')', ',', ';', ':', '\\', '"'];
 
 impl Parse for Email {
-    const EXPECTED: &'static str = "an e-mail address such as alice@example.com: ASCII, at most 254 bytes, one @ with something on both sides, \
+    const EXPECTED: &'static str = "an e-mail address such as alice@example.com: ASCII, at most 254 bytes, one @ with text on both sides, \
          none of < > ( ) , ; : \\ and \"";
 
     fn parse(text: &str) -> Option<Self> {

@@ -11,7 +11,7 @@ pub enum Refusal {
     #[error("there is no such conversation")]
     ConversationNotFound,
     /// The conversation has been cleared since, so the request names an old instance.
-    #[error("instance is not the current one: the conversation has been cleared")]
+    #[error("instance is outdated: the conversation was cleared; use conversation.instance")]
     InstanceChanged,
     /// The two are not friends, or the other participant has blocked the user.
     #[error("you and the other participant are not friends")]
@@ -20,11 +20,11 @@ pub enum Refusal {
     #[error("you have blocked the other participant")]
     Blocked,
     /// Another message of the conversation has this ID.
-    #[error("another message of this conversation has this ID")]
+    #[error("message.ID is taken: another message of this conversation has it")]
     MessageConflict,
     /// The conversation would exceed its maximum of data.
     #[error(
-        "with this message the conversation would hold {bytes} bytes of Data; the limit is {limit}: clear it first"
+        "the conversation would hold {bytes} bytes of Data; the limit is {limit}: clear the conversation first"
     )]
     QuotaExceeded {
         /// Bytes of data that the conversation would hold.
@@ -33,7 +33,7 @@ pub enum Refusal {
         limit: i64,
     },
     /// A change was made for the same signed bytes before.
-    #[error("this very request was carried out before")]
+    #[error("this exact request was carried out before; to do it again, sign a request that differs")]
     Replayed,
     /// Another user has registered this workspace.
     #[error("the workspace belongs to another user")]
@@ -47,7 +47,7 @@ pub enum Refusal {
         most: usize,
     },
     /// One of two new friends has the maximum of friends.
-    #[error("limit reached: at most {most} friends for each of the two")]
+    #[error("limit reached: at most {most} friends per user")]
     TooManyFriends {
         /// The user with the maximum.
         user: UserId,
@@ -55,7 +55,7 @@ pub enum Refusal {
         most: u32,
     },
     /// The data that the change was prepared from has changed meanwhile. The change must be prepared again.
-    #[error("the server can't do this at the moment, try again")]
+    #[error("the server can't do this now; try again")]
     Outdated,
 }
 

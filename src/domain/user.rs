@@ -17,7 +17,7 @@ impl Nick {
 }
 
 impl Parse for Nick {
-    const EXPECTED: &'static str = "1 to 64 characters, at most 190 bytes, at least one of them visible and none a control, \
+    const EXPECTED: &'static str = "1 to 64 characters, at most 190 bytes, at least one visible, none a control character, \
          line separator or direction override";
 
     fn parse(text: &str) -> Option<Self> {
@@ -40,8 +40,8 @@ impl FullName {
 }
 
 impl Parse for FullName {
-    const EXPECTED: &'static str = "empty or at most 256 bytes, at least one character visible and none a control, line separator \
-         or direction override";
+    const EXPECTED: &'static str = "empty or at most 256 bytes, at least one character visible, none a control character, line \
+         separator or direction override";
 
     fn parse(text: &str) -> Option<Self> {
         let name = normalized_name(text)?;

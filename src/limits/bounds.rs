@@ -24,7 +24,7 @@ impl BoundLog {
     /// is one.
     pub(crate) fn hit(&self, bound: &'static str) {
         if let Some(hits) = self.count(bound, Instant::now()) {
-            tracing::warn!(bound, hits, "a bound was hit: clients were refused or had to wait");
+            tracing::warn!(bound, hits, "bound reached: clients were refused or had to wait");
         }
     }
 

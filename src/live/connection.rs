@@ -268,6 +268,6 @@ impl Heard {
 }
 
 fn failed(error: &store::Error) -> End {
-    tracing::error!(error = error as &dyn std::error::Error, "a listener can't be told");
+    tracing::error!(error = error as &dyn std::error::Error, "notifying a listener failed");
     End::Failed
 }

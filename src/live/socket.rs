@@ -68,14 +68,14 @@ impl End {
     pub(super) fn reason(&self) -> &str {
         match self {
             Self::Gone => "the client is gone",
-            Self::Closing => "the server closes",
+            Self::Closing => "the server is stopping",
             Self::Binary => "frames must be text",
             Self::NotUtf8 => "text must be UTF-8",
             Self::Failed => "the server failed",
             Self::Malformed(what) => what,
-            Self::Replaced => "a newer connection listens for this station",
-            Self::Slow => "the client does not read",
-            Self::Refused => "the user or the station may no longer listen",
+            Self::Replaced => "a newer connection of this station replaced it",
+            Self::Slow => "the client was silent or did not read",
+            Self::Refused => "the user was disabled, the API key changed, or the station was revoked",
         }
     }
 }
@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Some(Ok(_)) => Ok(Received::Sign),
             Some(Err(Error::Utf8(_))) => Err(End::NotUtf8),
             Some(Err(Error::Capacity(_))) => {
-                Err(End::Malformed(format!("a frame must hold at most {MESSAGE_BYTES} bytes")))
+                Err(End::Malformed(format!("the frame exceeds the limit of {MESSAGE_BYTES} bytes")))
             }
             Some(Err(error)) => Err(End::Malformed(error.to_string())),
         }

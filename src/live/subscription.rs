@@ -96,7 +96,7 @@ impl Parse for Nonce {
 pub(super) struct Action(pub(super) String);
 
 impl Parse for Action {
-    const EXPECTED: &'static str = "subscribe in the first frame, and ack or ping in any other";
+    const EXPECTED: &'static str = "subscribe in the first frame, ack or ping in later frames";
 
     fn parse(text: &str) -> Option<Self> {
         Some(Self(text.to_owned()))
@@ -117,7 +117,10 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     };
-    let late = |_| Err(End::Malformed("the first frame did not come in time".to_owned()));
+    let late = |_| {
+        let seconds = SUBSCRIBE_WITHIN.as_secs();
+        Err(End::Malformed(format!("the first frame did not arrive within {seconds} s")))
+    };
     let first = timeout(SUBSCRIBE_WITHIN, first).await.unwrap_or_else(late)?;
     match admit(app, first.as_bytes(), client).await {
         Ok(admitted) => {
@@ -127,7 +130,7 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
         }
         Err(error) => {
             if let Some(cause) = error.source() {
-                tracing::error!(error = cause, "a listener can't subscribe");
+                tracing::error!(error = cause, "subscribing a listener failed");
             }
             socket.send(envelope::refusal(&error).into_bytes()).await?;
             Err(End::Malformed(error.to_string()))
@@ -162,7 +165,7 @@ async fn admit(
 async fn verify(app: &App, frame: &[u8]) -> Result<Shown, Error> {
     let shown = Shown::read(frame)?;
     if !app.verifier.verify(&app.store, &shown.signed(), &shown.signature).await? {
-        let sentence = "the signature is not the one of an enabled user's API key";
+        let sentence = "signature does not verify: the user is unknown or disabled, or the API key or a signed byte differs";
         return Err(Error::InvalidSignature(sentence.to_owned()));
     }
     app.refuse_stale(shown.timestamp)?;

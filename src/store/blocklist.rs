@@ -74,7 +74,7 @@ impl WriteOp for ChangeBlock {
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
         let access = sqlx::query_as(BLOCKED).bind(self.user.as_str()).bind(self.other.as_str());
         let access = access.fetch_one(tx.connection().await?).await;
-        let (is_blocked, blocks): (bool, i64) = access.doing("judging a block")?;
+        let (is_blocked, blocks): (bool, i64) = access.doing("checking a block")?;
         if self.blocked != is_blocked {
             if self.blocked && blocks >= i64::from(MOST_BLOCKS) {
                 return Err(

@@ -223,7 +223,7 @@ async fn numbers<T: Parse>(
         let pairs = tx.query_scalar(statement, ids, |id, values| {
             values.add(*id);
         });
-        let pairs: Option<String> = pairs.await.doing("looking numbers up")?;
+        let pairs: Option<String> = pairs.await.doing("looking up numbers")?;
         let pairs = pairs.unwrap_or_default();
         for (id, number) in pairs.split(',').filter_map(|pair| pair.split_once(' ')) {
             found.push((stored(id)?, stored_number(number)?));
@@ -307,7 +307,7 @@ impl PendingQuery {
         let row: Option<Row> = pending
             .fetch_optional(connection)
             .await
-            .doing("reading what a station is to be told")?;
+            .doing("reading the pending changes of a station")?;
         let Some((key, newest, position, conversations, lists, all_friends, friends)) = row else {
             return Ok(None);
         };

@@ -183,7 +183,7 @@ impl WriteOp for Clear {
         let access =
             sqlx::query_as(ACCESS).bind(self.conversation.as_str()).bind(self.user.as_str());
         let access: Option<(String, i64, i64, String, String)> =
-            access.fetch_optional(tx.connection().await?).await.doing("judging a clear")?;
+            access.fetch_optional(tx.connection().await?).await.doing("checking a clear")?;
         let (instance, generation, next_seq, access, other) =
             access.ok_or(Refusal::ConversationNotFound)?;
         if instance != self.instance.as_str() {
@@ -211,7 +211,7 @@ impl Clear {
         clear.execute(tx.connection().await?).await.doing("clearing a conversation")?;
         if has_messages {
             let later = sqlx::query(PURGE_LATER).bind(ended);
-            later.execute(tx.connection().await?).await.doing("noting cleared messages")?;
+            later.execute(tx.connection().await?).await.doing("recording cleared messages")?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ pub struct Epoch {
 impl Epoch {
     pub(super) async fn read(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
         let (id, began_at): (String, i64) = sqlx::query_as(EPOCH).fetch_one(connection).await?;
-        let no_date = || sqlx::Error::Decode("epoch.began_at is no date".into());
+        let no_date = || sqlx::Error::Decode("epoch.began_at is not a date".into());
         let began_at = Timestamp::from_unix(began_at).ok_or_else(no_date)?;
         Ok(Self { id, began_at })
     }

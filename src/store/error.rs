@@ -22,7 +22,7 @@ pub enum Error {
     QueueFull,
     /// The disk is nearly full, and the change would grow the data.
     #[error(
-        "the disk has {free} bytes free, and limits.disk_reserve_bytes keeps {reserve} for changes that don't grow the data"
+        "the disk has {free} bytes free; limits.disk_reserve_bytes reserves {reserve} for changes that don't grow the data"
     )]
     StorageFull {
         /// Free bytes on the disk.
@@ -122,9 +122,9 @@ impl Error {
 
     /// Creates the error for a column value that this program does not write.
     pub(crate) fn not_as_stored(expected: &str) -> Self {
-        let sentence = format!("a column holds something else than {expected}");
+        let sentence = format!("a column does not hold {expected}");
         let source = Arc::new(sqlx::Error::Decode(sentence.into()));
-        Self::Database { doing: "reading what was stored", source }
+        Self::Database { doing: "decoding a stored value", source }
     }
 }
 
@@ -173,8 +173,8 @@ pub enum OpenError {
     },
     /// The file has several hard links. Another server could open it under another name.
     #[error(
-        "the database {path} is a file with several names ({names} hard links): its log and its lock belong to one name. Keep \
-         the name that has a -wal beside it, if one has, and remove the others"
+        "the database {path} is a file with several names ({names} hard links): its write-ahead log and lock belong to one \
+         name. Keep the name with a -wal beside it, if there is one, and remove the others"
     )]
     SeveralNames {
         /// The path of the database.
@@ -235,9 +235,9 @@ pub enum OpenError {
     },
     /// The write-ahead log belongs to another database, or the disk has lost data.
     #[error(
-        "the database {path} and its write-ahead log {path}-wal don't belong together: {found}. A copy that was put over the \
-         file of a server that was killed does this. Keep copies of both files. Then put the original file back, or \
-         run `chatserver restore` with the backup"
+        "the database {path} and its write-ahead log {path}-wal don't belong together: {found}. This happens when a copy \
+         is put over the file of a killed server. Keep copies of both files. Then put the original file back, or run \
+         `chatserver restore` with the backup"
     )]
     Mixed {
         /// The path of the database.
@@ -264,7 +264,7 @@ pub enum OpenError {
         path: String,
     },
     /// The database could not be compacted and is unchanged.
-    #[error("the database {path} can't be compacted and is as it was")]
+    #[error("the database {path} can't be compacted; it is unchanged")]
     Compact {
         /// The path of the database.
         path: String,

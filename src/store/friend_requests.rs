@@ -118,7 +118,7 @@ impl WriteOp for ApproachFriend {
         let between = sqlx::query_as(BETWEEN).bind(self.user.as_str()).bind(self.other.as_str());
         let between = between.fetch_one(tx.connection().await?).await;
         let (are_friends, theirs_is_silent, has_asked, open_requests): (_, Option<bool>, _, _) =
-            between.doing("judging a friend request")?;
+            between.doing("checking a friend request")?;
         let theirs = theirs_is_silent
             .map(|is_silent| if is_silent { FriendRequest::Silent } else { FriendRequest::Shown });
         let between = Between { are_friends, theirs, has_asked, open_requests };

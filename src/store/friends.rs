@@ -238,7 +238,7 @@ impl Befriend {
 /// Deletes the friend requests between two users.
 async fn forget_requests(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
     let forget = sqlx::query(FORGET_REQUESTS).bind(one.as_str()).bind(other.as_str());
-    forget.execute(tx.connection().await?).await.map(drop).doing("forgetting friend requests")
+    forget.execute(tx.connection().await?).await.map(drop).doing("removing friend requests")
 }
 
 /// Refuses a new friendship if one of the two has the maximum number of friends; 0 means no maximum.

@@ -308,7 +308,7 @@ async fn precheck(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Option<Pr
             .add(add.message.id.as_str())
             .add(**hash);
     });
-    let rows: Option<String> = judging.await.doing("judging messages")?;
+    let rows: Option<String> = judging.await.doing("checking messages")?;
     let mut precheck: Vec<_> = all.iter().map(|_| None).collect();
     let rows = rows.unwrap_or_default();
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {

@@ -163,7 +163,7 @@ impl Store {
         }
         let mut reads = self.reader().await?;
         let schema = sqlx::query_scalar::<_, i64>(NEWEST_MIGRATION).fetch_one(&mut *reads);
-        schema.await.map(drop).doing("looking whether the database answers")
+        schema.await.map(drop).doing("checking that the database answers")
     }
 
     /// Makes one change, durably, in its own place in the order of all changes. Cancelling the call does not cancel the
@@ -254,7 +254,7 @@ impl Store {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// fsync of the database file failed.
-    #[error("the disk did not take the database: the next start moves the write-ahead log again")]
+    #[error("fsync of the database failed: the next start moves the write-ahead log into it again")]
     FlushFailed,
     /// A file of the database was replaced, renamed or deleted while it was open.
     #[error(

@@ -43,7 +43,7 @@ pub(super) async fn settle(tx: &mut WriteTx, one: UserId, other: UserId) -> Resu
     let relation = sqlx::query_as(RELATION).bind(one.as_str()).bind(other.as_str());
     let relation = relation.fetch_one(tx.connection().await?).await;
     let (are_friends, blocks, is_blocked) =
-        relation.doing("reading what two users are to each other")?;
+        relation.doing("reading the relation of two users")?;
     let relation = Relation { are_friends, blocks, is_blocked };
     let conversation = ConversationId::one_to_one(one, other);
     for (user, relation) in [(one, relation), (other, relation.of_other())] {
@@ -51,7 +51,7 @@ pub(super) async fn settle(tx: &mut WriteTx, one: UserId, other: UserId) -> Resu
             .bind(conversation.as_str())
             .bind(user.as_str())
             .bind(Access::between(relation).as_str());
-        set.execute(tx.connection().await?).await.doing("settling what a participant may do")?;
+        set.execute(tx.connection().await?).await.doing("updating the access of a participant")?;
     }
     Ok(())
 }

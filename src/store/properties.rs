@@ -176,7 +176,7 @@ async fn precheck(tx: &mut WriteTx, all: &[&ChangeProperty]) -> Result<Vec<Prech
             .add(expires_at.unix())
             .add(signature.as_str());
     });
-    let rows: String = judging.await.doing("judging changes of properties")?;
+    let rows: String = judging.await.doing("checking changes of properties")?;
     let mut precheck = Vec::with_capacity(all.len());
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
         precheck.push((stored_number(nth)?, Precheck::read(values)?));

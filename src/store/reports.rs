@@ -257,7 +257,7 @@ impl Head {
         user: UserId,
     ) -> Result<Option<Self>, Error> {
         let head = sqlx::query_as(HEAD).bind(conversation.as_str()).bind(user.as_str());
-        head.fetch_optional(connection).await.doing("judging reports")
+        head.fetch_optional(connection).await.doing("checking reports")
     }
 }
 

@@ -151,7 +151,7 @@ impl WriteOp for TouchStation {
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.now.unix());
-        touch.execute(tx.connection().await?).await.doing("noting the use of a station")?;
+        touch.execute(tx.connection().await?).await.doing("recording the use of a station")?;
         Ok(())
     }
 }
@@ -210,7 +210,7 @@ impl Store {
         let users: Vec<String> = users
             .fetch_all(&mut *self.reader().await?)
             .await
-            .doing("reading who uses a station")?;
+            .doing("reading the users of a station")?;
         users.iter().map(|user| stored(user)).collect()
     }
 
@@ -234,8 +234,8 @@ impl StationRow {
     fn station(self) -> Result<Station, Error> {
         let date = |seconds| {
             let date = Timestamp::from_unix(seconds);
-            let error = || sqlx::Error::Decode("a column holds no date".into());
-            date.ok_or_else(error).doing("reading what was stored")
+            let error = || sqlx::Error::Decode("a column does not hold a date".into());
+            date.ok_or_else(error).doing("decoding a stored value")
         };
         Ok(Station {
             email: Email::from_stored(self.email),

@@ -154,7 +154,7 @@ impl Store {
             .bind(digest(api_key))
             .fetch_optional(&mut *self.reader().await?)
             .await
-            .doing("looking an API key up")?;
+            .doing("looking up an API key")?;
         user.map(|id| stored(&id)).transpose()
     }
 
@@ -168,7 +168,7 @@ impl Store {
             .bind(user.as_str())
             .fetch_optional(&mut *self.reader().await?)
             .await
-            .doing("reading what a user gets at a login")?;
+            .doing("reading the data for a login")?;
         Ok(row.map(|(nick, full_name, private_key)| Login { nick, full_name, private_key }))
     }
 

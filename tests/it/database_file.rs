@@ -87,7 +87,7 @@ async fn a_server_tells_which_database_it_has_opened_and_who_else_can_use_it() {
     let path = place.path().join("chatserver.db");
     let first = place.log_of_start("127.0.0.1:0", "").await;
     let opened = |log: &str| {
-        let line = log.lines().find(|line| line.contains("opened the database")).map(str::to_owned);
+        let line = log.lines().find(|line| line.contains("database opened")).map(str::to_owned);
         let line = line.unwrap_or_else(|| panic!("{log}"));
         assert!(line.contains(path.to_str().unwrap()), "{line}");
         line

@@ -66,7 +66,7 @@ async fn what_is_in_the_log_alone_is_not_taken_for_a_demo() {
     sqlx::raw_sql(statements).execute(&mut reader).await.unwrap();
     fs::remove_file(held).unwrap();
     assert_eq!(ended.ended().await.code(), Some(1), "{}", place.log());
-    assert!(place.log().contains("unfinished.db-wal alone"), "{}", place.log());
+    assert!(place.log().contains("unfinished.db-wal: keep"), "{}", place.log());
     assert!(!place.path().join("chatserver.db").exists());
     reader.close().await.unwrap();
 

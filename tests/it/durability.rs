@@ -226,7 +226,7 @@ async fn a_disk_that_fails_to_take_the_database_loses_no_acknowledged_message() 
     let sent: Vec<_> = sent.await.into_iter().map(Result::unwrap).collect();
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
     let log = place.log();
-    assert!(log.contains("can't be flushed to the disk"), "{log}");
+    assert!(log.contains("fsync of the database or its write-ahead log failed"), "{log}");
 
     fs::write(file("chatserver.db"), on_the_disk).unwrap();
     let _server = place.starts_at(address, &["serve"], &[]).await;

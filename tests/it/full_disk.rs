@@ -91,7 +91,7 @@ fn commands_store_nothing_more_and_say_why() {
     let config = ["--config", "full.toml"];
     let add = ["user", "add", "bob@example.com", "--nick", "Bob"];
     let said = place.fails(&[&add[..], &config[..]].concat());
-    assert!(said.contains("bytes free, and limits.disk_reserve_bytes keeps"), "{said}");
+    assert!(said.contains("bytes free; limits.disk_reserve_bytes reserves"), "{said}");
     place.tells(&[&["user", "disable", "alice@example.com"][..], &config[..]].concat());
     place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
 }

@@ -179,7 +179,7 @@ async fn a_reader_that_keeps_the_log_makes_it_exit_code_1() {
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
     let log = place.log();
     let last = log.lines().last().unwrap();
-    for told in ["bytes of changes are in", "chatserver.db-wal alone", "another program"] {
+    for told in ["bytes of changes are only in", "chatserver.db-wal: keep", "another program"] {
         assert!(last.contains(told), "{last}");
     }
     assert!(messages_of_the_file_alone(&place).await < 51);
@@ -189,7 +189,7 @@ async fn a_reader_that_keeps_the_log_makes_it_exit_code_1() {
     assert_eq!(added.status.code(), Some(1), "{added:?}");
     assert!(String::from_utf8(added.stdout).unwrap().contains("apikey"));
     let told = String::from_utf8(added.stderr).unwrap();
-    assert!(told.contains("chatserver.db-wal alone"), "{told}");
+    assert!(told.contains("chatserver.db-wal: keep"), "{told}");
 
     runs(&mut other, "COMMIT").await;
     let mut server = place.starts_at(server.address, &["serve"], &[]).await;
@@ -217,7 +217,7 @@ async fn a_lock_that_holds_nothing_back_makes_it_exit_code_0() {
         runs(&mut other, "PRAGMA wal_checkpoint(PASSIVE); BEGIN IMMEDIATE").await;
         server.signal("TERM");
         assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
-        assert!(place.log().contains("all of it is in the database file"), "{}", place.log());
+        assert!(place.log().contains("the database file holds everything"), "{}", place.log());
         let messages = if has_written { 50 } else { 0 };
         assert_eq!(messages_of_the_file_alone(&place).await, messages);
         runs(&mut other, "ROLLBACK").await;
@@ -237,7 +237,7 @@ async fn a_full_disk_makes_it_exit_code_1() {
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
     let log = place.log();
-    assert!(log.lines().last().unwrap().contains("chatserver.db-wal alone"), "{log}");
+    assert!(log.lines().last().unwrap().contains("chatserver.db-wal: keep"), "{log}");
     let _again = place.starts_at(server.address, &["serve"], &[]).await;
     assert_eq!(alice.reads().await.len(), 50);
 }

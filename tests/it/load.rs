@@ -204,7 +204,7 @@ fn floors_hold_or_are_missed() {
     assert!(told.contains("floors.toml: page has no ceiling (b) insert"), "{told}");
     let told = place.does_not_measure(&[&floors("[pages]\nrow = 0.1\n")[..], &SHORT].concat());
     assert!(told.contains("unknown variant `pages`"), "{told}");
-    assert!(place.does_not_measure(&floors("")).contains("floors.toml: it names no scenario"));
+    assert!(place.does_not_measure(&floors("")).contains("floors.toml names no scenario"));
 }
 
 #[test]

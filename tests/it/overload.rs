@@ -410,7 +410,7 @@ async fn the_operator_is_told_that_a_bound_is_hit() {
     for _ in 0..5 {
         health(server.address, "127.0.0.1").await;
     }
-    let told = || place.log().matches("a bound was hit").count();
+    let told = || place.log().matches("bound reached").count();
     until("there is a line", async || told() > 0).await;
     assert!(place.log().contains("limits.connections_per_address"), "{}", place.log());
     health(server.address, "127.0.0.2").await;

@@ -274,7 +274,7 @@ async fn answers_that_nobody_takes_are_dropped() {
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
     let log = place.log();
-    assert!(log.contains("their clients did not take the answer connections=3"), "{log}");
+    assert!(log.contains("their clients did not read the answer connections=3"), "{log}");
 }
 
 #[tokio::test]

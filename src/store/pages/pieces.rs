@@ -93,9 +93,9 @@ pub(super) async fn read(
 ) -> Result<Option<Page>, Error> {
     // Plain statements: SQLite ends a transaction by itself after some errors, which a transaction of sqlx takes for
     // one that goes on, and the connection would keep its snapshot for ever.
-    execute(connection, "BEGIN").await.doing("beginning to read messages")?;
+    execute(connection, "BEGIN").await.doing("beginning a read of messages")?;
     let page = read_within(connection, query, cancelled).await;
-    let ended = execute(connection, "ROLLBACK").await.doing("ending to read messages");
+    let ended = execute(connection, "ROLLBACK").await.doing("ending a read of messages");
     let page = page?;
     ended?;
     Ok(page)
@@ -216,7 +216,7 @@ impl Reading<'_> {
 
     fn warn(&self) {
         let conversation = self.query.conversation;
-        tracing::warn!(%conversation, "a text of this conversation is not what was stored: check the disk");
+        tracing::warn!(%conversation, "a stored text of this conversation is corrupt: check the disk");
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) enum BackupError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The backup file exists already.
-    #[error("{path} exists already, and a backup overwrites nothing")]
+    #[error("{path} exists already; a backup never overwrites a file")]
     Exists {
         /// The path of the existing file.
         path: String,
@@ -61,13 +61,13 @@ pub(crate) enum BackupError {
         problem: String,
     },
     /// A restore would replace an existing database.
-    #[error("there is a database at {path} already: --force replaces it")]
+    #[error("there is a database at {path} already; --force replaces it")]
     Replaces {
         /// The path of the database.
         path: String,
     },
     /// The file is not a backup that could be restored.
-    #[error("{path} is no usable backup: {problem}")]
+    #[error("{path} is not a usable backup: {problem}")]
     Unfit {
         /// The path of the file.
         path: String,
@@ -169,7 +169,7 @@ fn refuse_name(database: &DatabaseFile, to: &Path) -> Result<(), BackupError> {
     let beside = ["-wal", "-shm", "-journal", "-server"].map(|suffix| database.sibling(suffix));
     if beside.contains(&resolved) {
         let database = database.absolute();
-        return refused(format!("that is a file which belongs to the database {database}"));
+        return refused(format!("that file belongs to the database {database}"));
     }
     Ok(())
 }
@@ -211,7 +211,7 @@ async fn copy(
 }
 
 fn size(path: &Path) -> Result<u64, BackupError> {
-    let metadata = fs::metadata(path).map_err(|source| file_error(path, "looked at", source))?;
+    let metadata = fs::metadata(path).map_err(|source| file_error(path, "examined", source))?;
     Ok(metadata.len())
 }
 
@@ -259,7 +259,7 @@ pub(crate) async fn verify_backup(backup: &Path) -> Result<Verified, BackupError
         let beside = beside(backup, suffix);
         if fs::metadata(&beside).is_ok_and(|found| found.len() > 0) {
             let problem = format!(
-                "{} stands beside it, so it is the file of a running or killed server, and not all is in it",
+                "{} lies beside it, so it is the file of a running or killed server and lacks changes",
                 beside.display()
             );
             return Err(unfit(backup, problem));
@@ -276,7 +276,7 @@ pub(crate) async fn verify_backup(backup: &Path) -> Result<Verified, BackupError
 /// Returns the size of a readable, non-empty regular file. Opening a FIFO would block, and SQLite would read nothing
 /// from a device.
 fn look(backup: &Path) -> Result<u64, BackupError> {
-    let found = fs::metadata(backup).map_err(|source| file_error(backup, "looked at", source))?;
+    let found = fs::metadata(backup).map_err(|source| file_error(backup, "examined", source))?;
     if !found.is_file() {
         let problem = format!("it is {}, and must be a regular file", kind_of(&found));
         return Err(unfit(backup, problem));
@@ -318,7 +318,7 @@ async fn look_through(
             .await
             .map_err(failed)?;
     if let Some((table, _, parent, _)) = orphan {
-        return Err(format!("a row of {table} refers to a row of {parent} that is not there"));
+        return Err(format!("a row of {table} refers to a missing row of {parent}"));
     }
     let is_older = schema != Found::Current;
     if let Some(problem) = contradiction_of_rows(connection, is_older).await.map_err(failed)? {

@@ -131,7 +131,7 @@ impl DatabaseFile {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if self.path.is_symlink() {
-                    let found = "a link to a file that is not there";
+                    let found = "a link to a missing file";
                     return Err(OpenError::NoRegularFile { path: self.absolute(), found });
                 }
                 Ok(None)
@@ -161,7 +161,7 @@ impl DatabaseFile {
     /// Logs which database was opened, and warns if other users of the machine can access it.
     pub(crate) fn log_opened(&self, opened: &OpenedFile) {
         let path = self.absolute();
-        tracing::info!(path, created = opened.is_new, "opened the database");
+        tracing::info!(path, created = opened.is_new, "database opened");
         let mode = opened.file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
         if mode & 0o077 != 0 {
             let mode = format!("{mode:o}");

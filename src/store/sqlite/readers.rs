@@ -194,7 +194,7 @@ async fn answer<Q: BatchQuery>(connection: &mut SqliteConnection, waiting: Vec<W
             }
         }
         Err(error) if waiting.len() > 1 && !error.is_for_all() => {
-            tracing::warn!(%error, reads = waiting.len(), "reads failed together, they follow one by one");
+            tracing::warn!(%error, reads = waiting.len(), "batch of reads failed; retrying them one at a time");
             for one in waiting.into_iter().filter(|one| !one.responder.is_closed()) {
                 Box::pin(answer(connection, vec![one])).await;
             }

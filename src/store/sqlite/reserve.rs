@@ -66,7 +66,7 @@ impl Reserve {
         let free_bytes = match fstatvfs(&self.database) {
             Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
             Err(error) => {
-                tracing::debug!(%error, "the free space of the disk can't be read");
+                tracing::debug!(%error, "reading the free space of the disk failed");
                 return;
             }
         };

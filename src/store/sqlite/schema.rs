@@ -222,7 +222,7 @@ async fn migrate(
     applied: usize,
 ) -> Result<(), OpenError> {
     let (path, migrations) = (file.path().display(), MIGRATIONS.iter().count());
-    tracing::info!(%path, applied, migrations, "migrating the database: it keeps its schema until all is done");
+    tracing::info!(%path, applied, migrations, "migrating the database in one transaction: it keeps its schema until the last step");
     for (number, migration) in (1..).zip(MIGRATIONS.iter()).skip(applied) {
         let name = &migration.description;
         tracing::info!(migration = number, migrations, %name, "running a migration");

@@ -45,7 +45,7 @@ impl WriteOp for Vacuum {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         let step = sqlx::query(VACUUM_STEP).execute(tx.connection().await?).await;
-        step.doing("giving free pages back")?;
+        step.doing("returning free pages to the file system")?;
         Ok(())
     }
 }

@@ -47,7 +47,7 @@ const ATTEMPT_AGAIN: Duration = Duration::from_millis(20);
 /// The write-ahead log still holds changes after the store was closed. The database file alone lacks them.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{bytes} bytes of changes are in {} alone: keep that file beside the database, and the next start moves them",
+    "{bytes} bytes of changes are only in {}: keep that file beside the database; the next start moves them into it",
     wal.display()
 )]
 pub struct WalLeft {
@@ -67,7 +67,7 @@ pub(crate) enum LeftBecause {
     #[error("another program is reading or writing the database")]
     Busy,
     /// An fsync of the database file or of the log failed.
-    #[error("the disk did not take the database")]
+    #[error("fsync of the database or its write-ahead log failed")]
     FlushFailed,
     /// SQLite refused or failed.
     #[error(transparent)]
@@ -128,11 +128,11 @@ impl Wal {
         if is_of_flush(error) {
             tracing::error!(
                 %error,
-                "the database or its write-ahead log can't be flushed to the disk: the log is kept as it is, for the next start"
+                "fsync of the database or its write-ahead log failed: the log is kept unchanged for the next start"
             );
             self.flush_failed.cancel();
         } else {
-            tracing::warn!(%error, "checkpointing the write-ahead log failed");
+            tracing::warn!(%error, "checkpoint of the write-ahead log failed");
         }
     }
 
@@ -178,7 +178,7 @@ impl Wal {
             let bytes = left.bytes;
             tracing::warn!(
                 bytes,
-                "a read that goes on keeps the write-ahead log from being emptied"
+                "a long read keeps the write-ahead log from being emptied: end the program that reads"
             );
         }
         self.due.store(next == Next::Attempt, Ordering::Relaxed);
@@ -243,8 +243,8 @@ pub(crate) async fn empty_at_the_end(
         Ok(checkpoint) if checkpoint.is_whole() || size(&wal) == 0 => {
             tracing::info!(
                 wal = %wal.display(),
-                "another program is reading or writing the database, so its write-ahead log can't be emptied: all of it is in \
-                 the database file"
+                "another program is reading or writing the database, so its write-ahead log stays: the database file holds \
+                 everything"
             );
             Ok(())
         }

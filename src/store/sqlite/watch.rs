@@ -62,7 +62,7 @@ impl Watched {
             }
             (Err(error), _) => {
                 let path = self.path.display();
-                tracing::warn!(%error, %path, "a file of the database can't be looked at");
+                tracing::warn!(%error, %path, "reading the metadata of a database file failed");
                 None
             }
         }

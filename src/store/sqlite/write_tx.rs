@@ -84,7 +84,7 @@ impl WriteTx {
     /// Returns the connection for other statements, once all deferred statements are executed.
     pub(crate) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
         if !self.deferred.is_empty() {
-            self.execute_deferred().await.doing("carrying statements out")?;
+            self.execute_deferred().await.doing("executing statements")?;
         }
         Ok(&mut self.connection)
     }

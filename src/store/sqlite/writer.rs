@@ -321,7 +321,7 @@ async fn stop_when_replaced(
     let Some(path) = closing.run_until_cancelled(watch).await else { return };
     tracing::error!(
         path = %path.display(),
-        "the file was replaced, renamed or deleted while the database is open: no change is acknowledged any more"
+        "a file of the open database was replaced, renamed or deleted: no further change is acknowledged"
     );
     replaced.cancel();
     closing.cancel();

@@ -15,7 +15,7 @@ struct Field {
 }
 
 const HEX: &str = "32 lower-case hexadecimal characters";
-const DATE: &str = "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours";
+const DATE: &str = "a date such as 2024-03-08 14:12:48, in UTC on the 24-hour clock";
 const MESSAGE_ID: &str = "1 to 64 characters of A-Z, a-z, 0-9 and -";
 const INSTANCE: &str = "10 characters of A-Z, a-z and 0-9";
 const WITH_CONVERSATION: &[&str] = &[
@@ -76,7 +76,7 @@ const FIELDS: &[Field] = &[
     required("message.Created", DATE, "+10000-01-01 00:00:00", &["add"]),
     required(
         "message.ValidUntil",
-        "a date such as 2024-03-08 14:12:48, in UTC and with 24 hours, or the empty string",
+        "a date such as 2024-03-08 14:12:48, in UTC on the 24-hour clock, or the empty string",
         " ",
         &["add"],
     ),
@@ -136,7 +136,7 @@ async fn each_field_of_each_action_is_named_with_what_it_must_be() {
     let before = stage.everything().await;
     for Field { name, expected, wrong, actions, is_required } in FIELDS {
         for action in *actions {
-            let missing = format!("{name} is missing, it must be {expected}");
+            let missing = format!("{name} is missing; it must be {expected}");
             let malformed = format!("{name} must be {expected}");
             let of_another_type = format!("{name} must be a string: {expected}");
             if *is_required {
@@ -163,18 +163,18 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
     let object = "a JSON object or a string that contains one";
     let key = "the API key, 64 lower-case hexadecimal characters";
     for (action, name, value, sentence) in [
-        ("list", "action", None, "is missing, it must be the name of an action of this API"),
+        ("list", "action", None, "is missing; it must be the name of an action of this API"),
         (
             "list",
             "action",
             Some(json!("")),
-            "is missing, it must be the name of an action of this API",
+            "is missing; it must be the name of an action of this API",
         ),
         ("list", "action", Some(json!(1)), "must be a string: the name of an action of this API"),
-        ("list", "timestamp", None, &format!("is missing, it must be {DATE}")),
+        ("list", "timestamp", None, &format!("is missing; it must be {DATE}")),
         ("list", "timestamp", Some(json!("now")), &format!("must be {DATE}")),
         ("list", "timestamp", Some(json!(1_709_907_168)), &format!("must be a string: {DATE}")),
-        ("add", "message", None, &format!("is missing, it must be {object}")),
+        ("add", "message", None, &format!("is missing; it must be {object}")),
         ("add", "message", Some(json!([])), &format!("must be {object}")),
         ("add", "message", Some(json!(1)), &format!("must be {object}")),
         ("downloadpartial", "limit", Some(json!(0)), &format!("must be {count}")),
@@ -205,7 +205,7 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
             Some(json!("")),
             &format!("must be {number}; it is a string"),
         ),
-        ("chatlogin/login", "apikey", None, &format!("is missing, it must be {key}")),
+        ("chatlogin/login", "apikey", None, &format!("is missing; it must be {key}")),
         ("chatlogin/login", "apikey", Some(json!({})), &format!("must be a string: {key}")),
     ] {
         assert_eq!(said(&stage, action, name, value).await, format!("{name} {sentence}"));
@@ -220,7 +220,7 @@ async fn the_ids_of_a_report_are_named_with_what_they_must_be() {
     let expected = format!("an array of at most 1000 strings, each {MESSAGE_ID}");
     for action in ["chatreports/delivered", "chatreports/viewed"] {
         for value in [None, Some(Value::Null)] {
-            let missing = format!("messageids is missing, it must be {expected}");
+            let missing = format!("messageids is missing; it must be {expected}");
             assert_eq!(said(&stage, action, "messageids", value).await, missing);
         }
         for value in [

@@ -212,7 +212,7 @@ async fn bodies_around_their_limit() {
             let expected = (!is_right).then_some("too_large");
             assert_eq!(heard.outcome().as_deref(), expected, "{length} {is_chunked}: {heard:?}");
             if !is_right {
-                assert!(heard.body.contains("the body is larger than 4096 bytes"), "{heard:?}");
+                assert!(heard.body.contains("the body exceeds the limit of 4096 bytes"), "{heard:?}");
                 Stage::assert_unchanged(&before, &stage.everything().await, "a large body");
             }
         }
@@ -238,7 +238,8 @@ async fn payloads_around_their_limit() {
                 sent.ok();
             } else {
                 let refused = sent.refused(413, "too_large");
-                assert_eq!(refused["errormessage"], "message.Data is larger than 1000 bytes");
+                let sentence = format!("message.Data is {length} bytes; the limit is 1000");
+                assert_eq!(refused["errormessage"], sentence);
                 Stage::assert_unchanged(&before, &stage.everything().await, "a large payload");
             }
         }

@@ -77,7 +77,7 @@ async fn numbers_dates_and_addresses_are_told_what_is_wrong_with_them() {
         ),
         ("downloadpartial", json!({ "limit": 1e30 }), "exponent"),
         ("downloadpartial", json!({ "limit": "17" }), "it is a string"),
-        ("list", json!({ "timestamp": "2024-03-08 12:00:00 PM" }), "in UTC and with 24 hours"),
+        ("list", json!({ "timestamp": "2024-03-08 12:00:00 PM" }), "in UTC on the 24-hour clock"),
     ] {
         let refused = alice.does(action, fields).await.refused(400, "invalid_field");
         let sentence = refused["errormessage"].as_str().unwrap();
@@ -85,7 +85,7 @@ async fn numbers_dates_and_addresses_are_told_what_is_wrong_with_them() {
     }
     let late = alice.asks("list", json!({ "timestamp": "2024-03-08 13:00:00" })).await;
     let late = late.refused(401, "timestamp_out_of_range");
-    assert!(late["errormessage"].as_str().unwrap().contains("in UTC, with 24 hours"), "{late}");
+    assert!(late["errormessage"].as_str().unwrap().contains("in UTC, on the 24-hour clock"), "{late}");
     for (friend, what) in [
         ("carol@exämple.com", "beyond ASCII"),
         ("<carol@example.com>", "bare address"),

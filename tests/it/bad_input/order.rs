@@ -68,16 +68,16 @@ async fn one_thing_after_the_other() {
         mending.header(name, value);
     }
 
-    mending.objection(404, "unknown_api", "there is no such API").await;
+    mending.objection(404, "unknown_api", "unknown API").await;
     "/?srv=chatserver&api=chatnothing".clone_into(&mut mending.request.target);
     mending.objection(405, "method_not_allowed", "the method must be POST").await;
     "POST".clone_into(&mut mending.request.method);
-    mending.objection(404, "unknown_api", "there is no such API").await;
+    mending.objection(404, "unknown_api", "unknown API").await;
     "/?srv=chatserver&api=chatconversation".clone_into(&mut mending.request.target);
     let media = "Content-Type must be application/json";
     mending.objection(415, "unsupported_media_type", media).await;
     mending.header("content-type", "application/json");
-    let large = "the body is larger than 2048 bytes";
+    let large = "the body exceeds the limit of 2048 bytes";
     mending.objection(413, "too_large", large).await;
     mending.request.is_chunked = true;
     mending.objection(413, "too_large", large).await;
@@ -89,7 +89,7 @@ async fn one_thing_after_the_other() {
     mending.header("ozeki-user", alice.user.as_str());
     mending.objection(401, "invalid_signature", "Ozeki-Signature must be 64 ").await;
     mending.header("ozeki-signature", &"0".repeat(64));
-    mending.objection(401, "invalid_signature", "the signature is not the one of ").await;
+    mending.objection(401, "invalid_signature", "Ozeki-Signature does not verify").await;
 
     mending.signs("x");
     mending.objection(400, "bad_request", "the body must be one JSON object").await;
@@ -98,7 +98,7 @@ async fn one_thing_after_the_other() {
     mending.field("timestamp", json!("now"));
     mending.objection(400, "invalid_field", "timestamp must be ").await;
     mending.field("timestamp", json!("2024-03-08 12:05:01"));
-    mending.objection(401, "timestamp_out_of_range", "timestamp is too far ").await;
+    mending.objection(401, "timestamp_out_of_range", "timestamp is 301 s away from servertime; the limit is 300").await;
     mending.field("timestamp", json!("2024-03-08 12:05:00"));
     mending.objection(400, "invalid_field", "action is missing").await;
     mending.field("action", json!("sing"));
@@ -112,7 +112,7 @@ async fn one_thing_after_the_other() {
     mending.field("message", message("hi", "2024-03-08 12:00:00"));
     mending.objection(404, "conversation_not_found", "there is no such conversation").await;
     mending.field("conversationid", json!(alice.conversation));
-    mending.objection(409, "instance_changed", "instance is not the current one").await;
+    mending.objection(409, "instance_changed", "instance is outdated").await;
     mending.field("instance", json!(alice.instance().await));
     mending.objection(403, "not_friends", "you and the other participant are not friends").await;
 

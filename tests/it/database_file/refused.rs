@@ -80,7 +80,7 @@ fn a_link_to_a_file_that_is_not_there_is_refused() {
     symlink("disk/chat.db", place.path().join("chatserver.db")).unwrap();
     for command in [OPENING[0], OPENING[3], &["migrate"], &["serve", "--listen", "127.0.0.1:0"]] {
         let error = place.fails(command);
-        assert!(error.contains("a link to a file that is not there"), "{command:?}: {error}");
+        assert!(error.contains("a link to a missing file"), "{command:?}: {error}");
     }
     assert_eq!(fs::read_dir(place.path().join("disk")).unwrap().count(), 0);
     let names: Vec<_> = fs::read_dir(place.path()).unwrap().collect();

@@ -157,7 +157,7 @@ impl WriterTask {
                 let connection = opened.map_err(|error| {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
-                        "the database can't be opened again"
+                        "reopening the database failed"
                     );
                     Error::Closed
                 })?;
@@ -242,7 +242,7 @@ impl WriterTask {
                     drop(self.commit_events.send(CommitEvent::AnyUser));
                 }
             }
-            Err(error) => tracing::warn!(%error, "looking for changes of others failed"),
+            Err(error) => tracing::warn!(%error, "checking for changes of other processes failed"),
         }
     }
 
