@@ -30,7 +30,8 @@ impl Clock {
     pub fn system() -> Self {
         let started = Instant::now();
         Self::from_fn(move || Reading {
-            wall: Timestamp::from_unix(Utc::now().timestamp()).expect("the clock is within the years of dates"),
+            wall: Timestamp::from_unix(Utc::now().timestamp())
+                .expect("the clock shows a year from 0000 to 9999"),
             monotonic: started.elapsed(),
         })
     }

@@ -123,7 +123,11 @@ impl Metrics {
 
 fn describe() {
     describe_counter!("chatserver_requests_total", "Requests by API, action and outcome");
-    describe_histogram!("chatserver_request_seconds", Unit::Seconds, "Time from the request's head to its answer");
+    describe_histogram!(
+        "chatserver_request_seconds",
+        Unit::Seconds,
+        "Time from the request's head to its answer"
+    );
     describe_histogram!("chatserver_store_batch_changes", "Changes per commit");
     describe_histogram!(
         "chatserver_store_commit_seconds",
@@ -147,8 +151,15 @@ fn describe() {
     );
     describe_gauge!("chatserver_store_database_bytes", Unit::Bytes, "Size of the database file");
     describe_gauge!("chatserver_store_log_bytes", Unit::Bytes, "Size of the write-ahead log");
-    describe_gauge!("chatserver_store_free_bytes", Unit::Bytes, "Free space on the database's disk");
-    describe_gauge!("chatserver_store_is_full", "1 while changes that grow the data are refused, else 0");
+    describe_gauge!(
+        "chatserver_store_free_bytes",
+        Unit::Bytes,
+        "Free space on the database's disk"
+    );
+    describe_gauge!(
+        "chatserver_store_is_full",
+        "1 while changes that grow the data are refused, else 0"
+    );
     describe_gauge!("chatserver_build_info", "Always 1; the label is the version");
     describe_gauge!("chatserver_connections", "Open HTTP connections, without listeners");
     describe_gauge!("chatserver_listeners", "Open listeners that have subscribed");

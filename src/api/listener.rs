@@ -58,9 +58,8 @@ fn admit(
 ) -> Result<(Response<Body>, SocketPermit, Option<AddressPermit>), Error> {
     let request = Request::from_parts(head.clone(), ());
     let response = create_response_with_body(&request, Body::empty);
-    let response = response.map_err(|_| {
-        Error::BadRequest("this URL takes the handshake of a WebSocket (RFC 6455)")
-    })?;
+    let response = response
+        .map_err(|_| Error::BadRequest("this URL takes the handshake of a WebSocket (RFC 6455)"))?;
     let origins = &app.config.http.listener_origins.0;
     if let Some(origin) = head.headers.get(ORIGIN)
         && !origins.is_empty()

@@ -33,7 +33,9 @@ pub enum Refusal {
         limit: i64,
     },
     /// A change was made for the same signed bytes before.
-    #[error("this exact request was carried out before; to do it again, sign a request that differs")]
+    #[error(
+        "this exact request was carried out before; to do it again, sign a request that differs"
+    )]
     Replayed,
     /// Another user has registered this workspace.
     #[error("the workspace belongs to another user")]

@@ -40,7 +40,8 @@ impl Timestamp {
 }
 
 impl Parse for Timestamp {
-    const EXPECTED: &'static str = "a date such as 2024-03-08 14:12:48, in UTC on the 24-hour clock";
+    const EXPECTED: &'static str =
+        "a date such as 2024-03-08 14:12:48, in UTC on the 24-hour clock";
 
     /// Reads the only accepted form, digit by digit. chrono's parser takes a hundred times as long, and accepts text
     /// that is no date here.

@@ -75,7 +75,9 @@ impl End {
             Self::Malformed(what) => what,
             Self::Replaced => "a newer connection of this station replaced it",
             Self::Slow => "the client was silent or did not read",
-            Self::Refused => "the user was disabled, the API key changed, or the station was revoked",
+            Self::Refused => {
+                "the user was disabled, the API key changed, or the station was revoked"
+            }
         }
     }
 }

@@ -42,8 +42,7 @@ pub(super) async fn add(
 pub(super) async fn settle(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
     let relation = sqlx::query_as(RELATION).bind(one.as_str()).bind(other.as_str());
     let relation = relation.fetch_one(tx.connection().await?).await;
-    let (are_friends, blocks, is_blocked) =
-        relation.doing("reading the relation of two users")?;
+    let (are_friends, blocks, is_blocked) = relation.doing("reading the relation of two users")?;
     let relation = Relation { are_friends, blocks, is_blocked };
     let conversation = ConversationId::one_to_one(one, other);
     for (user, relation) in [(one, relation), (other, relation.of_other())] {

@@ -44,7 +44,8 @@ impl Store {
             .await
             .doing("listing workspaces")?;
         let workspace = |(name, owner, email, at): (String, String, String, i64)| {
-            let out_of_range = || sqlx::Error::Decode("a column does not hold the second of a date".into());
+            let out_of_range =
+                || sqlx::Error::Decode("a column does not hold the second of a date".into());
             let at = Timestamp::from_unix(at).ok_or_else(out_of_range);
             Ok(Workspace {
                 name,

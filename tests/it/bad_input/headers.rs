@@ -212,7 +212,10 @@ async fn bodies_around_their_limit() {
             let expected = (!is_right).then_some("too_large");
             assert_eq!(heard.outcome().as_deref(), expected, "{length} {is_chunked}: {heard:?}");
             if !is_right {
-                assert!(heard.body.contains("the body exceeds the limit of 4096 bytes"), "{heard:?}");
+                assert!(
+                    heard.body.contains("the body exceeds the limit of 4096 bytes"),
+                    "{heard:?}"
+                );
                 Stage::assert_unchanged(&before, &stage.everything().await, "a large body");
             }
         }

@@ -85,7 +85,10 @@ async fn numbers_dates_and_addresses_are_told_what_is_wrong_with_them() {
     }
     let late = alice.asks("list", json!({ "timestamp": "2024-03-08 13:00:00" })).await;
     let late = late.refused(401, "timestamp_out_of_range");
-    assert!(late["errormessage"].as_str().unwrap().contains("in UTC, on the 24-hour clock"), "{late}");
+    assert!(
+        late["errormessage"].as_str().unwrap().contains("in UTC, on the 24-hour clock"),
+        "{late}"
+    );
     for (friend, what) in [
         ("carol@exämple.com", "beyond ASCII"),
         ("<carol@example.com>", "bare address"),

@@ -98,7 +98,13 @@ async fn one_thing_after_the_other() {
     mending.field("timestamp", json!("now"));
     mending.objection(400, "invalid_field", "timestamp must be ").await;
     mending.field("timestamp", json!("2024-03-08 12:05:01"));
-    mending.objection(401, "timestamp_out_of_range", "timestamp is 301 s away from servertime; the limit is 300").await;
+    mending
+        .objection(
+            401,
+            "timestamp_out_of_range",
+            "timestamp is 301 s away from servertime; the limit is 300",
+        )
+        .await;
     mending.field("timestamp", json!("2024-03-08 12:05:00"));
     mending.objection(400, "invalid_field", "action is missing").await;
     mending.field("action", json!("sing"));
