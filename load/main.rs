@@ -67,7 +67,7 @@ enum Command {
     /// Messages and pages on a growing database with 10,000 conversations
     Growth(growth::Run),
     /// Hostile clients, one kind after the other: the server's memory, and the service that a bystander gets; fail
-    /// where memory exceeds its bound or the bystander is not served
+    /// if memory exceeds its bound or the bystander is not served
     Overload(overload::Run),
     /// Compare the ratios to the ceilings with the floors in a file; fail below one
     Floors(floors::Run),

@@ -108,7 +108,7 @@ The backup holds API keys, like the database: keep it as safe.")]
     #[command(after_help = "\
 Example:
   chatserver restore /var/backups/chat.db --force
-Clients then read everything anew. Requests that they signed before the restore are refused.")]
+Clients then read everything again. Requests signed before the restore are refused.")]
     Restore(backup::Restore),
     /// Bring the schema of the database up to date
     #[command(after_help = "\

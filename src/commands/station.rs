@@ -16,7 +16,7 @@ pub enum Station {
 Example:
   chatserver station list alice@example.com")]
     List(List),
-    /// Forget a station and end its listener; its next login, signed request or subscription binds it anew
+    /// Forget a station and end its listener; its next login, signed request or subscription binds it again
     #[command(after_help = "\
 Example:
   chatserver station revoke alice@example.com 0123456789abcdef0123456789abcdef
