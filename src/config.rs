@@ -1,5 +1,7 @@
 //! Settings in four layers, each overriding the one before: `config/default.toml`, a file, the environment, the command
 //! line.
+//!
+//! `config/default.toml` is the reference: it explains each setting, and a setting that it lacks does not exist.
 
 mod values;
 
@@ -62,21 +64,16 @@ pub enum Error {
     },
 }
 
-/// All settings. `config/default.toml` explains each of them.
+/// All settings, read and checked.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Addresses, origins, listeners and timeouts.
     pub http: Http,
-    /// Location of the database.
     pub(crate) database: Database,
-    /// Freshness and signatures of requests.
     pub(crate) auth: Auth,
-    /// Reachability of users.
     pub(crate) presence: Presence,
-    /// Bounds on connections, memory, data and rates.
     pub(crate) limits: Limits,
-    /// Format and filter of the log.
     pub(crate) log: Log,
 }
 
@@ -84,68 +81,46 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Address that clients connect to.
     #[serde(deserialize_with = "parsed")]
     pub(crate) listen: SocketAddr,
-    /// URL by which clients reach the server. `None` stands for the address it listens on.
     #[serde(deserialize_with = "parsed")]
     pub(crate) public_url: PublicUrl,
-    /// HTTP status of a refusal: the real one, or always 200.
     #[serde(deserialize_with = "parsed")]
     pub(crate) error_status: ErrorStatus,
     /// Proxies that may name the client by `X-Forwarded-For`.
     pub trusted_proxies: List<Network>,
-    /// Allowed origins of browser clients.
     pub(crate) cors_origins: List<AllowedOrigin>,
-    /// Origins of browser clients that may listen. An empty list allows all.
     pub(crate) listener_origins: List<AllowedOrigin>,
-    /// Maximum listeners at a time. As many WebSockets again may be open that have not subscribed.
     pub(crate) listeners: Bounded<1, 1_000_000>,
-    /// Maximum listeners of one user at a time.
     pub(crate) listeners_per_user: Bounded<1, 1000>,
-    /// Interval between two pings of a listener.
     pub(crate) listener_ping_seconds: Seconds<1>,
-    /// How long `/readyz` refuses before the server stops accepting.
     pub(crate) drain_seconds: Seconds<0>,
-    /// Address that serves the metrics; empty is off.
     #[serde(deserialize_with = "parsed")]
     pub(crate) metrics_listen: MetricsListen,
-    /// Maximum time for a request's head, from its first byte to its end.
     pub(crate) header_timeout_seconds: Seconds<1>,
-    /// Maximum idle time of a connection before the first byte of its next head.
     pub(crate) keep_alive_seconds: Seconds<1>,
-    /// Maximum time for a body to arrive.
     pub(crate) body_timeout_seconds: Seconds<1>,
-    /// Maximum time for the work on a request that has arrived.
     pub(crate) request_timeout_seconds: Seconds<1>,
-    /// How long a client may take its answer at less than 8 KiB/s.
     pub(crate) write_timeout_seconds: Seconds<1>,
 }
 
-/// The section `[database]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Database {
-    /// `sqlite://` and the path of a file.
     #[serde(deserialize_with = "parsed")]
     pub(crate) url: DatabaseUrl,
 }
 
-/// The section `[auth]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Auth {
-    /// Maximum seconds between a request's timestamp and the server's clock.
     pub(crate) clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
-    /// Whether a station that exactly one user has bound gets notifications without a signature.
     pub(crate) unsigned_notifications: Switch,
 }
 
-/// The section `[presence]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Presence {
-    /// How long a user without a listener stays reachable after a sign of life.
     pub(crate) timeout_seconds: Seconds<1>,
 }
 
@@ -153,38 +128,23 @@ pub(crate) struct Presence {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Maximum connections at a time; further ones wait.
     pub(crate) connections: Bounded<1, 1_000_000>,
-    /// Maximum connections of one client network at a time; 0 = off.
     pub(crate) connections_per_address: Bounded<0, 1_000_000>,
-    /// Maximum bytes of bodies and answers in flight.
     pub(crate) buffered_bytes: Bounded<16_777_216, 4_294_967_295>,
-    /// Maximum bytes of a request's body.
     pub(crate) body_bytes: Bounded<1024, 16_777_216>,
-    /// Maximum bytes of a message's encrypted text.
     pub(crate) message_bytes: Bounded<1, 8_388_608>,
-    /// Maximum messages of one download, and maximum reports.
     pub(crate) download_messages: Bounded<2, 100_000>,
-    /// Maximum bytes of one page's serialized entries.
     pub(crate) download_bytes: Bounded<1024, 16_777_216>,
-    /// Maximum bytes of `Data` in one conversation; 0 = off.
     pub(crate) conversation_bytes: StoredBytes,
-    /// Maximum friends of one user; 0 = off.
     pub(crate) friends: Bounded<0, 1_000_000>,
-    /// Bytes of the disk to keep free; 0 = off.
     pub(crate) disk_reserve_bytes: StoredBytes,
-    /// Maximum stations of one user.
     pub(crate) stations_per_user: Bounded<1, 1000>,
-    /// Maximum failures of one client network a minute; 0 = off.
     pub(crate) failures_per_minute: Bounded<0, 1_000_000>,
-    /// Maximum logins and signed requests of one user a second; 0 = off.
     pub(crate) requests_per_second: Bounded<0, 1_000_000>,
-    /// Maximum requests that one user may save up as a burst.
     pub(crate) requests_burst: Bounded<1, 1_000_000>,
 }
 
 impl Limits {
-    /// Returns the limits that apply to stored data.
     pub(crate) fn of_store(&self) -> crate::domain::Limits {
         crate::domain::Limits {
             conversation_bytes: self.conversation_bytes.get(),
@@ -194,14 +154,11 @@ impl Limits {
     }
 }
 
-/// The section `[log]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Log {
-    /// Format of a line: text or JSON.
     #[serde(deserialize_with = "parsed")]
     pub(crate) format: LogFormat,
-    /// Level or directives that select what is logged.
     #[serde(deserialize_with = "parsed")]
     pub(crate) filter: Filter,
 }
@@ -350,7 +307,6 @@ fn shown(value: &Value) -> String {
     text
 }
 
-/// Replaces a value that may hold a secret.
 const NOT_SHOWN: &str = "(not shown)";
 
 fn written(value: &Value) -> String {

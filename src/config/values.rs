@@ -36,12 +36,10 @@ impl Parse for SocketAddr {
 pub(crate) struct Bounded<const LEAST: u32, const MOST: u32>(u32);
 
 impl<const LEAST: u32, const MOST: u32> Bounded<LEAST, MOST> {
-    /// Returns the number.
     pub(crate) fn get(self) -> u32 {
         self.0
     }
 
-    /// Returns the number as a `usize`.
     pub(crate) fn size(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -80,7 +78,6 @@ const MOST_STORED: u64 = 1_000_000_000_000_000_000;
 pub(crate) struct StoredBytes(u64);
 
 impl StoredBytes {
-    /// Returns the number of bytes.
     pub(crate) fn get(self) -> u64 {
         self.0
     }
@@ -101,18 +98,15 @@ impl<'de> Deserialize<'de> for StoredBytes {
 pub(crate) struct Seconds<const LEAST: u32>(Bounded<LEAST, 3600>);
 
 impl<const LEAST: u32> Seconds<LEAST> {
-    /// Returns the time as a [`Duration`].
     pub(crate) fn duration(self) -> Duration {
         Duration::from_secs(self.0.get().into())
     }
 }
 
-/// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Switch(bool);
 
 impl Switch {
-    /// Returns whether it is on.
     pub(crate) fn is_on(self) -> bool {
         self.0
     }
@@ -136,7 +130,6 @@ impl<'de> Deserialize<'de> for Switch {
     }
 }
 
-/// The URL by which clients reach the server, if it is set.
 #[derive(Clone, Debug)]
 pub(crate) struct PublicUrl(Option<Url>);
 
@@ -171,12 +164,10 @@ impl Parse for PublicUrl {
     }
 }
 
-/// The URL of the database.
 #[derive(Clone, Debug)]
 pub(crate) struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// Returns the URL.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -215,12 +206,9 @@ impl Parse for ErrorStatus {
     }
 }
 
-/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// Text for people.
     Text,
-    /// One JSON object a line.
     Json,
 }
 
@@ -241,7 +229,7 @@ impl Parse for LogFormat {
 pub(crate) struct Filter(String);
 
 impl Filter {
-    /// Returns the filter. No directive can let through the events of libraries that carry secrets.
+    /// No directive can let through the events of libraries that carry secrets.
     pub(crate) fn layer_filter<S: Subscriber>(&self) -> impl layer::Filter<S> + use<S> {
         let secrets = FilterFn::new(keeps_secrets).with_max_level_hint(LevelFilter::TRACE);
         EnvFilter::new(&self.0).and(secrets)
@@ -274,7 +262,6 @@ impl Parse for Filter {
     }
 }
 
-/// The address on which the metrics are served, if any.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MetricsListen(pub(crate) Option<SocketAddr>);
 
@@ -314,7 +301,7 @@ impl<'de, T: Parse> Deserialize<'de> for List<T> {
     }
 }
 
-/// An address or a network.
+/// A network of client addresses. A single address is a network of one.
 #[derive(Clone, Copy, Debug)]
 pub struct Network(pub(crate) IpNet);
 
