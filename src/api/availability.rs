@@ -1,4 +1,4 @@
-//! `chatavailability` (docs/protocol.md#10-availability).
+//! Handlers of `chatavailability` (docs/protocol.md#10-availability): a user chooses what friends see.
 
 use super::actions::Request;
 use crate::availability;

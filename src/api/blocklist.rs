@@ -1,4 +1,4 @@
-//! `chatblocklist` (docs/protocol.md#8-the-block-list).
+//! Handlers of `chatblocklist` (docs/protocol.md#8-the-block-list): list, block and unblock other users.
 
 use super::actions::Request;
 use super::envelope::Reply;

@@ -18,9 +18,7 @@ use crate::limits::{MemoryPermit, MemoryUse, Owner};
 /// finds the answer, not a connection that was reset.
 const DISCARDED: usize = 64 * 1024 * 1024;
 
-/// The reason why a body was not received.
 pub(crate) enum Unreceived {
-    /// The request is refused.
     Refused(Error),
     /// The body did not arrive within `http.body_timeout_seconds`.
     Late,
@@ -42,14 +40,12 @@ fn too_large(max: usize) -> Error {
     Error::BodyTooLarge { limit: max }
 }
 
-/// A received body, and the permit for the memory it takes.
 pub(crate) struct Received {
     bytes: Vec<u8>,
     permit: MemoryPermit,
 }
 
 impl Received {
-    /// Returns the bytes and the permit for the memory they take.
     pub(crate) fn parts(&mut self) -> (&[u8], &mut MemoryPermit) {
         (&self.bytes, &mut self.permit)
     }

@@ -17,9 +17,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Clone, Copy)]
 struct Client(IpAddr);
 
-/// Finds the address that a request comes from and stores it in the request's extensions. Trusted proxies are believed
-/// in what they add to `X-Forwarded-For`, other peers are not. The client is the last address in it that is not a
-/// trusted proxy.
+/// Finds the address that a request comes from and stores it in the request's extensions. `X-Forwarded-For` counts only
+/// as far as trusted proxies added to it: the client is its last address that is not a trusted proxy.
 pub(crate) fn find(head: &mut Parts, trusted: &[Network]) {
     if let Some(connection) = head.extensions.get::<Connection>() {
         let peer = connection.peer.ip().to_canonical();

@@ -1,4 +1,4 @@
-//! `chatconversation` (docs/protocol.md#7-actions).
+//! Handlers of `chatconversation` (docs/protocol.md#7-actions): conversations, their messages, and how they are listed.
 
 use serde::Serialize;
 
@@ -35,8 +35,6 @@ pub(crate) async fn download(request: Request<'_>) -> Result<Reply, Error> {
     page(app, caller, &query, instance).await
 }
 
-/// Reads the fields of `download`. The page goes forward and is bounded by `limits.download_messages` and
-/// `limits.download_bytes`.
 pub(crate) fn download_fields(
     limits: &Limits,
     user: UserId,
@@ -61,7 +59,6 @@ pub(crate) async fn download_partial(request: Request<'_>) -> Result<Reply, Erro
     page(app, caller, &query, instance).await
 }
 
-/// Reads the fields of `downloadpartial`. The page goes backward and has at most [`LARGEST_LIMIT`] entries.
 pub(crate) fn download_partial_fields(
     limits: &Limits,
     user: UserId,
@@ -169,7 +166,6 @@ fn message_fields(fields: &Fields<'_>, most: usize) -> Result<Message, Error> {
     Ok(Message { id, kind: kind.into_string(), created, valid_until: valid_until.0, data })
 }
 
-/// A date or the empty string.
 struct Until(String);
 
 impl Parse for Until {

@@ -1,4 +1,4 @@
-//! `chatfriends` (docs/protocol.md#5-friends).
+//! Handlers of `chatfriends` (docs/protocol.md#5-friends): friends, and requests to become one.
 
 use std::collections::BTreeMap;
 

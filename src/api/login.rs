@@ -1,4 +1,4 @@
-//! `chatlogin` (docs/protocol.md#4-login).
+//! Handler of `chatlogin` (docs/protocol.md#4-login): the user's private key and names, and the URLs of all APIs.
 
 use serde::Serialize;
 

@@ -76,7 +76,6 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     router.layer(from_fn_with_state(Arc::clone(app), observe::observe)).with_state(Arc::clone(app))
 }
 
-/// Returns the CORS rules for browser clients of these origins.
 fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
     let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(&origin.0).ok());
     CorsLayer::new()
@@ -164,7 +163,6 @@ fn api_of(uri: &Uri) -> Option<Api> {
     apis.find(|api| api.name == name && api.srv == srv)
 }
 
-/// Authenticates a request and runs its handler.
 async fn answer(
     app: &Arc<App>,
     head: &Parts,

@@ -1,4 +1,4 @@
-//! `chatnotification` (docs/protocol.md#11-notifications).
+//! Handler of `chatnotification` (docs/protocol.md#11-notifications): a station polls for what has changed.
 
 use super::actions::Request;
 use crate::envelope::Reply;

@@ -97,7 +97,8 @@ pub(crate) async fn observe(
     response
 }
 
-/// A request in progress. Dropping it unanswered logs that the client went away.
+/// A request in progress. Dropping it unanswered logs that the client went away. That ends the work on the request, but
+/// not a change that has begun, so the log must show the request.
 struct Observed {
     id: String,
     started: Instant,
@@ -107,8 +108,6 @@ struct Observed {
 }
 
 impl Drop for Observed {
-    /// Logs a request that was not answered. A client that disconnects ends the work on its request, but not a change
-    /// that has begun, so the log must show the request.
     fn drop(&mut self) {
         if !self.answered {
             let api = super::api_of(&self.uri).map_or(OTHER, |api| api.name);

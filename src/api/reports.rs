@@ -1,4 +1,4 @@
-//! `chatreports` (docs/protocol.md#viewed-and-delivered).
+//! Handler of `chatreports` (docs/protocol.md#viewed-and-delivered): marks messages of others as delivered or viewed.
 
 use super::actions::Request;
 use super::envelope::Reply;

@@ -27,7 +27,6 @@ pub(crate) fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<
     Ok(json(StatusCode::OK, Bytes::from_owner(answer)))
 }
 
-/// The bytes of an answer, with the permit for the memory they take.
 struct Answer {
     bytes: Vec<u8>,
     _permit: MemoryPermit,
@@ -39,7 +38,6 @@ impl AsRef<[u8]> for Answer {
     }
 }
 
-/// Returns a refusal as an HTTP answer.
 pub(crate) fn refusal(error: &Error, error_status: ErrorStatus) -> Response<Body> {
     let status = match error_status {
         ErrorStatus::Real => status(error),

@@ -19,7 +19,6 @@ use crate::limits::MemoryPermit;
 /// Minimum bytes per second of an answer that a client takes, averaged over the time-out for writing.
 const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
 
-/// Maximum times for a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     /// Time for a head, from its first byte to its end.
@@ -48,7 +47,6 @@ impl Phase {
         self.0.store(Self::REQUEST, Ordering::Relaxed);
     }
 
-    /// Records that the request is answered.
     pub(super) fn end_request(&self) {
         self.0.store(Self::IDLE, Ordering::Relaxed);
     }
@@ -68,7 +66,6 @@ impl Phase {
     }
 }
 
-/// A client's socket, with its time-outs.
 pub(super) struct ClientStream {
     socket: TcpStream,
     phase: Phase,
@@ -118,11 +115,8 @@ impl ClientStream {
         self.head_deadline.as_mut().reset(Instant::now() + timeout);
     }
 
-    /// Counts received bytes. The first ones on an idle connection begin a head.
-    ///
-    /// # Errors
-    ///
-    /// `OutOfMemory` where the memory budget has no room for a longer head at the moment.
+    /// Counts received bytes. The first ones on an idle connection begin a head. Fails with `OutOfMemory` where the
+    /// memory budget has no room for a longer head at the moment.
     fn has_read(&mut self, bytes: usize) -> io::Result<()> {
         if self.phase.get() == Phase::IDLE {
             self.phase.0.store(Phase::HEAD, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! `workspace` of the service `chatowner` (docs/protocol.md#9-workspaces).
+//! Handler of `workspace` in the service `chatowner` (docs/protocol.md#9-workspaces): registers a workspace by name.
 
 use super::actions::Request;
 use super::envelope::Reply;

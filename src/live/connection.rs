@@ -251,11 +251,6 @@ pub(super) enum Heard {
 }
 
 impl Heard {
-    /// Reads a frame after the first one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the frame is neither an acknowledgement nor a ping.
     pub(super) fn read(frame: &[u8]) -> Result<Self, Error> {
         let fields = Fields::of_body(frame)?;
         let action: Action = fields.required("action")?;

@@ -14,7 +14,6 @@ use crate::domain::{Refusal, StationId, UserId};
 use crate::error::Error;
 use crate::store::CommitEvent;
 
-/// The listeners of this process.
 pub(crate) struct Hub {
     /// Maximum listeners of one user.
     most: usize,
@@ -51,7 +50,6 @@ struct Listener {
     wake_signal: Arc<WakeSignal>,
 }
 
-/// The wake-up of one listener.
 #[derive(Default)]
 pub(super) struct WakeSignal {
     woken: Notify,
@@ -93,7 +91,6 @@ impl Hub {
         SocketPermit::of(&self.subscribed, gauge!("chatserver_listeners"))
     }
 
-    /// Returns the tracker of the sockets' tasks.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }

@@ -154,7 +154,7 @@ mod tests {
                 time = pace.count(read, time).unwrap_or(time);
                 left -= read;
             }
-            // Ten seconds behind the burst, but for what a nanosecond is too coarse for.
+            // Ten seconds after the burst, less the rounding of each byte's time to whole nanoseconds.
             assert_eq!((time - start).as_millis(), 9_999, "{size}");
         }
     }

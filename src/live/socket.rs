@@ -32,24 +32,17 @@ pub(super) enum End {
     Gone,
     /// A malformed frame, or no frame in time. The text is for the client author.
     Malformed(String),
-    /// A binary frame.
     Binary,
-    /// Text that is not UTF-8.
     NotUtf8,
-    /// A newer connection listens for the station.
     Replaced,
     /// The client does not read what it is sent, or gave no sign of life since the last ping.
     Slow,
-    /// The user's signature is no longer valid, or the station is no longer bound.
     Refused,
-    /// The server shuts down.
     Closing,
-    /// The server or its store failed.
     Failed,
 }
 
 impl End {
-    /// Returns the WebSocket close code.
     pub(super) fn code(&self) -> u16 {
         match self {
             Self::Gone => 1000,
@@ -82,7 +75,6 @@ impl End {
     }
 }
 
-/// A received frame.
 pub(super) enum Received {
     Text(Utf8Bytes),
     /// A sign of life, such as a ping. [`Socket::answer`] sends the answer where one is due.

@@ -139,8 +139,8 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Admits a subscription, which is verified like any signed request. An accepted frame replaces an earlier listener, so
-/// it is recorded first. A frame that is refused at a limit is not recorded, unless the limit was reached at the last
-/// moment.
+/// it is recorded first. A frame that is refused at a limit is not recorded, unless another listener reached the limit
+/// meanwhile.
 async fn admit(
     app: &Arc<App>,
     frame: &[u8],
