@@ -1,4 +1,4 @@
-//! `chatserver backup` and `chatserver restore`.
+//! `chatserver backup`, which also verifies backups, and `chatserver restore`.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `chatserver compact`.
+//! `chatserver compact`: rewrites the database without its free space.
 
 use serde_json::json;
 

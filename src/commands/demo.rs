@@ -22,7 +22,6 @@ use crate::telemetry::Logging;
 /// Template of the shell functions and commands. Names in double braces stand for what differs in each demo.
 const SHELL: &str = include_str!("demo.sh");
 
-/// Guide to the shell functions, which the demo prints.
 const GUIDE: &str = "\
 Paste all of this into another shell: bash, dash, zsh. It needs curl and openssl, and defines a function for each command:
   chat_as_alice, chat_as_bob   act as Alice or as Bob from then on

@@ -46,7 +46,6 @@ pub(crate) struct Person {
     pub(crate) stationid: String,
 }
 
-/// Paths of a demo's files.
 struct Files {
     database: PathBuf,
     /// The database's name until it is complete. A demo that is interrupted in its first moments leaves no database
@@ -55,7 +54,6 @@ struct Files {
     memory: PathBuf,
 }
 
-/// Returns the URL of the database in a demo's folder.
 pub(crate) fn database_url(folder: &Path) -> String {
     format!("sqlite://{}", folder.join("chatserver.db").display())
 }

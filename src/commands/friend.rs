@@ -1,4 +1,4 @@
-//! `chatserver friend`.
+//! `chatserver friend`: makes, lists and ends friendships.
 
 use clap::{Args, Subcommand};
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! The command line, for operators and for people who try the server.
+//! The command line, for operators and for people who try the server. Doc comments on arguments are the text of
+//! `--help`.
 
 mod backup;
 mod compact;

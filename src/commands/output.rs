@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::Failed;
 use super::failure::{self, Refusal};
 
-/// A command's result, as text and as JSON.
 pub(crate) struct Output {
     text: String,
     json: Value,
@@ -19,7 +18,6 @@ impl Output {
         Self { text: text.into(), json }
     }
 
-    /// Prints the requested form on stdout.
     pub(crate) fn print(self, as_json: bool) -> Result<(), Failed> {
         write(&self.in_form(as_json)).map_err(|error| {
             if failure::is_of_the_reader(&error) {

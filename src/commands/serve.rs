@@ -1,4 +1,4 @@
-//! `chatserver serve`.
+//! `chatserver serve`: runs the server until a signal stops it. `chatserver demo` runs its server the same way.
 
 use std::sync::Arc;
 

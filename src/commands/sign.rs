@@ -1,4 +1,4 @@
-//! `chatserver sign`.
+//! `chatserver sign`: prints the signature of a request, for shell scripts and for testing a client.
 
 use clap::Args;
 use serde_json::json;

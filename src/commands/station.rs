@@ -1,4 +1,4 @@
-//! `chatserver station`.
+//! `chatserver station`: lists and revokes stations, the devices of users.
 
 use clap::{Args, Subcommand};
 use serde_json::json;

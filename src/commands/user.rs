@@ -1,4 +1,4 @@
-//! `chatserver user`.
+//! `chatserver user`: adds, changes and shows users, and gives them new API keys.
 
 use std::fs::File;
 use std::io;

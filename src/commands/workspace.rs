@@ -1,4 +1,4 @@
-//! `chatserver workspace`.
+//! `chatserver workspace`: lists workspaces with their owners. Clients register them over HTTP.
 
 use clap::Subcommand;
 use serde_json::json;
