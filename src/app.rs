@@ -26,25 +26,19 @@ use crate::store::{self, LIGHT_PAGE_BYTES, Store};
 
 /// Shared state of all requests, built once at startup.
 pub struct App {
-    /// Validated settings.
     pub(crate) config: Config,
-    /// The database.
+    /// The database. A handler calls it directly where one call does the work.
     pub store: Store,
-    /// Wall clock and monotonic clock; tests inject their own.
     pub(crate) clock: Clock,
-    /// Refuses old timestamps and those from before a restore.
     freshness: Freshness,
-    /// URL by which clients reach the server.
+    /// URL by which clients reach the server; login announces it.
     pub(crate) public_url: Url,
-    /// Verifies request signatures.
     pub(crate) verifier: Verifier,
     /// Recently used stations, and the limit for each user.
     pub stations: Arc<Stations>,
-    /// Which users are reachable.
     pub(crate) presence: Arc<Presence>,
     /// Availability changes of friends that stations have not been told yet. In memory only.
     pub presence_feed: PresenceFeed,
-    /// Open listeners, and the wake-ups they receive.
     pub(crate) hub: Arc<Hub>,
     /// Rate limit for each user: fresh signed requests, logins and subscriptions.
     pub(crate) rates: Rates<UserId>,
@@ -53,18 +47,15 @@ pub struct App {
     pub(crate) undated_rates: Rates<UserId>,
     /// Rate limit for each client network: failures to authenticate or to send a fresh request.
     pub(crate) failures: Rates<IpAddr>,
-    /// Open connections of each client network.
     pub(crate) connections: Arc<ConnectionCounts>,
-    /// Memory budget for bodies and answers in flight.
     pub(crate) memory: Arc<MemoryBudget>,
-    /// Warns when a bound is hit.
     pub(crate) bounds: BoundLog,
-    /// Signals that the server is shutting down.
+    /// Tells tasks that the server is stopping, then closing.
     pub shutdown: Shutdown,
 }
 
 impl App {
-    /// Builds the state for a server that listens on this address.
+    /// `address` is where the server listens. It is announced where `http.public_url` is empty.
     pub(crate) fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
         let (http, limits) = (&config.http, &config.limits);
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
@@ -116,31 +107,19 @@ impl App {
         self.stations.used(&self.store, user, station, is_signed, self.clock.now()).await
     }
 
-    /// Refuses timestamps that are too far from the server's clock in either direction, or from before a restore of the
-    /// database.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TimestampOutOfRange`], [`Error::SignedBeforeRestore`].
+    /// Refuses a stale timestamp, see [`Freshness::check`].
     pub(crate) fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
         self.freshness.check(timestamp, self.clock.now())
     }
 
-    /// Counts a fresh, authenticated request against its user's rate.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RateLimited`].
+    /// Counts a fresh, authenticated request against its user's rate. [`Error::RateLimited`] above the limit.
     pub(crate) fn charge(&self, user: UserId) -> Result<(), Error> {
         let counted = self.rates.count(&user);
         counted.map_err(|retry_after| Error::RateLimited { retry_after })
     }
 
     /// Counts an authenticated request without a timestamp against its user's separate rate: it may be a replay.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RateLimited`].
+    /// [`Error::RateLimited`] above the limit.
     pub(crate) fn charge_undated(&self, user: UserId) -> Result<(), Error> {
         let counted = self.undated_rates.count(&user);
         counted.map_err(|retry_after| Error::RateLimited { retry_after })
@@ -169,11 +148,8 @@ impl App {
         }
     }
 
-    /// Counts an open connection against its client's network, until the permit is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RateLimited`] where the network has `limits.connections_per_address` open already.
+    /// Counts an open connection against its client's network, until the permit is dropped. [`Error::RateLimited`]
+    /// where the network has `limits.connections_per_address` open already.
     pub(crate) fn count_connection(&self, client: IpAddr) -> Result<AddressPermit, Error> {
         self.connections.open(client).ok_or_else(|| {
             self.bounds.hit("limits.connections_per_address");
@@ -181,11 +157,8 @@ impl App {
         })
     }
 
-    /// Resizes a memory permit to this many bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Crowded`] where the memory budget has no room for them at the moment.
+    /// Resizes a memory permit to this many bytes. [`Error::Crowded`] where the memory budget has no room for them at
+    /// the moment.
     pub(crate) fn resize(&self, permit: &mut MemoryPermit, bytes: usize) -> Result<(), Error> {
         if permit.resize(bytes) {
             return Ok(());
@@ -195,11 +168,7 @@ impl App {
     }
 
     /// Admits a read with a large answer: takes its memory before the answer is made, and charges its user one request
-    /// for each 128 KiB.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RateLimited`], [`Error::Crowded`].
+    /// for each 128 KiB. Refuses with [`Error::RateLimited`] or [`Error::Crowded`].
     pub(crate) fn admit_large_read(
         &self,
         owner: Owner,
@@ -212,11 +181,7 @@ impl App {
     }
 
     /// Admits an answer that is already made, such as a list: takes its memory now, and charges its user one request
-    /// for each 128 KiB.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RateLimited`], [`Error::Crowded`].
+    /// for each 128 KiB. Refuses with [`Error::RateLimited`] or [`Error::Crowded`].
     pub(crate) fn admit_made(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
         let mut permit = self.memory.permit(owner, MemoryUse::MadeAnswer);
         self.resize(&mut permit, bytes)?;
@@ -233,11 +198,7 @@ impl App {
         Ok(())
     }
 
-    /// Charges the memory of a received body to its user.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Crowded`] where this exceeds the user's share of the budget.
+    /// Charges the memory of a received body to its user. [`Error::Crowded`] above the user's share of the budget.
     pub(crate) fn charge_body(&self, permit: &mut MemoryPermit, user: UserId) -> Result<(), Error> {
         if permit.charge_to(user) {
             return Ok(());

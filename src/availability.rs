@@ -22,7 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Interval for finding users who are no longer reachable.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Which users are reachable, in memory only.
 pub(crate) struct Presence {
     /// How long a user without an open listener stays reachable after a sign of life.
     timeout: Duration,
@@ -56,12 +55,10 @@ impl Here {
 }
 
 impl Presence {
-    /// Creates the table. A user without an open listener becomes unreachable this long after the last sign of life.
     pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, users: Mutex::default() }
     }
 
-    /// Records a sign of life of a user.
     pub(crate) fn sign(&self, user: UserId) {
         self.users().sign(user, self.timeout);
     }
@@ -184,11 +181,8 @@ impl Drop for Listens {
     }
 }
 
-/// Stores the availability that the caller chooses, and queues telling friends.
-///
-/// # Errors
-///
-/// [`Refusal::Replayed`](crate::domain::Refusal::Replayed), and where the store failed.
+/// Stores the availability that the caller chooses, and queues telling friends. Refuses with
+/// [`Refusal::Replayed`](crate::domain::Refusal::Replayed).
 pub(crate) async fn choose(
     store: &Store,
     presence: &Presence,
@@ -232,7 +226,7 @@ pub(crate) async fn tell_friends(
     }
 }
 
-/// Returns the friends to tell of a user; none where nothing has changed for them.
+/// Returns no friends where nothing has changed for them.
 async fn friends_to_tell(
     store: &Store,
     presence: &Presence,

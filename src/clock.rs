@@ -47,7 +47,6 @@ impl Clock {
         self.read().wall
     }
 
-    /// Reads both clocks.
     pub(crate) fn read(&self) -> Reading {
         (self.0)()
     }

@@ -5,11 +5,10 @@ use crate::error::Error;
 use crate::store::{Store, WriteError};
 use crate::users::Caller;
 
-/// Maps a failed change to the client's error. Where the client's view may be outdated, adds the conversation's current
-/// state.
+/// Maps a failed change to the client's error. After [`Refusal::InstanceChanged`] and [`Refusal::Replayed`] the
+/// client's view may be outdated, so the error carries the conversation's current state.
 ///
-/// That is after [`Refusal::InstanceChanged`] and [`Refusal::Replayed`]. [`Refusal::ConversationNotFound`] replaces the
-/// former where the conversation no longer exists.
+/// Where the conversation no longer exists, [`Refusal::ConversationNotFound`] replaces [`Refusal::InstanceChanged`].
 pub(crate) async fn refused(
     store: &Store,
     caller: &Caller,

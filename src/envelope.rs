@@ -1,4 +1,6 @@
 //! The envelope of every answer, over HTTP and to a listener.
+//!
+//! It is written as bytes: most of a large answer is JSON that the store has written, and is copied, not parsed.
 
 use serde::Serialize;
 
@@ -15,7 +17,6 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Begins the envelope of a success.
     pub(crate) fn ok() -> Self {
         Self::begin(br#"{"status":"OK","errormessage":"""#.to_vec())
     }
@@ -29,12 +30,10 @@ impl Reply {
         Self { bytes, permit: None }
     }
 
-    /// Attaches the memory reserved for this reply.
     pub(crate) fn holding(self, permit: Option<MemoryPermit>) -> Self {
         Self { permit, ..self }
     }
 
-    /// Appends a field.
     pub(crate) fn with(self, name: &str, value: &impl Serialize) -> Self {
         let value = serde_json::to_vec(value).expect("a reply has a JSON form");
         self.with_bytes(name, b"", &value, b"")
@@ -62,19 +61,18 @@ impl Reply {
         self
     }
 
-    /// Finishes the envelope.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.into_parts().0
     }
 
-    /// Finishes the envelope and returns it with the memory reserved for it.
     pub(crate) fn into_parts(mut self) -> (Vec<u8>, Option<MemoryPermit>) {
         self.bytes.push(b'}');
         (self.bytes, self.permit)
     }
 }
 
-/// Builds the envelope of a refusal: the sentence, the code, and what helps the client to go on.
+/// Builds the envelope of a refusal: the sentence, the code, and the server's time or the conversation's state where
+/// the client needs it to go on.
 pub(crate) fn refusal(error: &Error) -> Reply {
     let head = serde_json::to_string(&Head {
         status: "ERROR",

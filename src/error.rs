@@ -173,12 +173,10 @@ impl Error {
         }
     }
 
-    /// Creates the refusal of a field that is present but malformed.
     pub(crate) fn malformed(field: impl Into<String>, expected: &str) -> Self {
         Self::InvalidField { field: field.into(), problem: format!("must be {expected}") }
     }
 
-    /// Creates the refusal of a missing field.
     pub(crate) fn missing(field: impl Into<String>, expected: &str) -> Self {
         Self::InvalidField {
             field: field.into(),

@@ -18,10 +18,8 @@ const FEW: usize = 12;
 /// Maximum keys of an object. A megabyte of short keys would take many times its size in memory.
 const MAX_KEYS: usize = 64;
 
-/// The expected form of a number field, for refusals.
 const NUMBER: &str = "a whole number of at least 0";
 
-/// The expected form of a count field, for refusals.
 const COUNT: &str = "a whole number of at least 1";
 
 /// A JSON object without duplicate keys. Fields that are never read are ignored.
@@ -63,10 +61,6 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads what a request needs and frees the rest, before the handler awaits anything.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] that `read` returns.
     pub(crate) fn take<T>(self, read: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
         read(&self)
     }
@@ -75,7 +69,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is missing or malformed.
+    /// [`Error::InvalidField`] where it is missing or malformed.
     pub fn required<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
         let missing = || Error::missing(self.full(name), T::EXPECTED);
         self.optional(name)?.ok_or_else(missing)
@@ -85,7 +79,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is malformed.
+    /// [`Error::InvalidField`] where it is malformed.
     pub fn optional<T: Parse>(&self, name: &'static str) -> Result<Option<T>, Error> {
         let text = self.text(name, T::EXPECTED)?.filter(|text| !text.is_empty());
         text.map(|text| self.parse(name, &text)).transpose()
@@ -95,7 +89,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is missing or malformed.
+    /// [`Error::InvalidField`] where it is missing or malformed.
     pub fn present<T: Parse>(&self, name: &'static str) -> Result<T, Error> {
         let missing = || Error::missing(self.full(name), T::EXPECTED);
         let text = self.text(name, T::EXPECTED)?.ok_or_else(missing)?;
@@ -103,10 +97,6 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads a whole number of at least 1 that may be absent or `null`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where it is anything else.
     pub(crate) fn count(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let count = digits(value).filter(|count| *count > 0);
@@ -114,20 +104,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads a whole number that must be present.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where it is missing or not a whole number.
     pub(crate) fn number(&self, name: &'static str) -> Result<u64, Error> {
         let missing = || Error::missing(self.full(name), NUMBER);
         self.optional_number(name)?.ok_or_else(missing)
     }
 
     /// Reads a whole number that may be absent or `null`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where it is anything else.
     pub(crate) fn optional_number(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let Some(value) = self.value(name) else { return Ok(None) };
         digits(value).map(Some).ok_or_else(|| self.no_number(name, NUMBER, value))
@@ -146,10 +128,6 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads an array of at most `most` strings, which must be present but may be empty.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where it is missing or too long, or an entry is malformed.
     pub(crate) fn list<T: Parse>(&self, name: &'static str, most: usize) -> Result<Vec<T>, Error> {
         let expected = || format!("an array of at most {most} strings, each {}", T::EXPECTED);
         let value = self.value(name);
@@ -164,7 +142,8 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error`] where it is missing, is not an object, or `read` refuses its fields.
+    /// [`Error::InvalidField`] where it is missing or not an object, [`Error::BadRequest`] above 64 keys or for a key
+    /// twice, and any error of `read`.
     pub fn object<T>(
         &self,
         name: &'static str,
@@ -223,7 +202,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Explains why a body is not UTF-8, naming what clients send by mistake: gzip and UTF-16.
+/// Explains why a body is not UTF-8. Names gzip and UTF-16, which clients send by mistake.
 fn not_text(body: &[u8], error: Utf8Error) -> Error {
     const GZIP: &[u8] = b"\x1f\x8b";
     const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];

@@ -1,4 +1,4 @@
-//! Freshness check: whether a request signed at some time may still be carried out.
+//! Freshness check: refuses requests whose timestamp is too old, too new, or from before a restore.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,11 +23,7 @@ impl Freshness {
         Self { skew, restored_at: restored_at.min(now), was_ahead: AtomicBool::new(false) }
     }
 
-    /// Refuses a timestamp outside the clock skew or from before the restore.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TimestampOutOfRange`], [`Error::SignedBeforeRestore`].
+    /// [`Error::TimestampOutOfRange`] beyond the skew, [`Error::SignedBeforeRestore`] up to the restore.
     pub(crate) fn check(&self, timestamp: Timestamp, now: Timestamp) -> Result<(), Error> {
         if now < self.restored_at {
             self.was_ahead.store(true, Ordering::Relaxed);

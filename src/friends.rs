@@ -22,14 +22,11 @@ impl Parse for Addressee {
     }
 }
 
-/// Requests a friendship, or accepts the request that the other user has made.
+/// Requests a friendship, or accepts the request that the other user has made. Refuses with [`Refusal::TooMany`],
+/// [`Refusal::TooManyFriends`] or [`Refusal::Replayed`].
 ///
 /// The transaction decides whether the two become friends now. If so and it lacks wrapped keys, it refuses with
 /// [`Refusal::Outdated`]. Keys are then wrapped outside the transaction, where they don't block the writer.
-///
-/// # Errors
-///
-/// [`Refusal::TooMany`], [`Refusal::TooManyFriends`], [`Refusal::Replayed`].
 pub(crate) async fn approach(
     store: &Store,
     caller: &Caller,
@@ -56,7 +53,7 @@ pub(crate) async fn approach(
 ///
 /// # Errors
 ///
-/// [`UserError`] where they did not become friends.
+/// [`UserError`] where they did not become friends, such as [`UserError::SameUser`] or [`UserError::TooManyFriends`].
 pub async fn befriend(
     store: &Store,
     one: &str,
@@ -83,7 +80,6 @@ pub async fn befriend(
     }
 }
 
-/// Wraps a secret and the nicks for both users.
 fn wrapped(one: &User, other: &User, secret: &ConversationSecret) -> Result<Befriend, keys::Error> {
     Ok(Befriend {
         wrappings: [wrap(secret, one, other)?, wrap(secret, other, one)?],
@@ -104,7 +100,7 @@ fn wrap(secret: &ConversationSecret, user: &User, other: &User) -> Result<Wrappi
 ///
 /// # Errors
 ///
-/// [`UserError`] where one of them does not exist or the store failed.
+/// [`UserError::NotFound`], [`UserError::Store`].
 pub async fn unfriend(store: &Store, one: &str, other: &str) -> Result<bool, UserError> {
     let one = users::find(store, one).await?;
     let other = users::find(store, other).await?;

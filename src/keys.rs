@@ -38,7 +38,7 @@ pub enum Error {
 pub struct KeySource(Arc<dyn Fn() -> KeyPair + Send + Sync>);
 
 impl KeySource {
-    /// Generates a new pair each time, in about 0.1 s.
+    /// Generates each pair, in about 0.1 s.
     pub(crate) fn generated() -> Self {
         Self::from_fn(KeyPair::generate)
     }
@@ -65,7 +65,6 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// Generates a new pair.
     pub(crate) fn generate() -> Self {
         let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("RSA-2048 is supported");
         let der = AsDer::<Pkcs8V1Der<'static>>::as_der(&key).expect("a new key has a DER form");
@@ -91,7 +90,6 @@ impl KeyPair {
         })
     }
 
-    /// Returns the public half.
     pub(crate) fn public(&self) -> &PublicKey {
         &self.public
     }
@@ -135,20 +133,17 @@ fn traditional_pem_key(password: &EncryptionPassword, iv: &[u8; 16]) -> Zeroizin
 pub(crate) struct PublicKey(String);
 
 impl PublicKey {
-    /// Takes a key as it was stored, unchecked.
+    /// Takes stored text unchecked; [`Self::wrap`] refuses what is not a key.
     pub(crate) fn from_stored(text: String) -> Self {
         Self(text)
     }
 
-    /// Returns the text as it stands on the wire.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Encrypts for the owner of the key: base64 of RSA-OAEP with SHA-256 and MGF1 with SHA-256, no label
     /// (docs/protocol.md#opening-secret-and-displayname-c).
-    ///
-    /// # Errors
     ///
     /// [`Error::TooLong`] above 190 bytes, [`Error::Malformed`] where this is not an RSA key.
     pub(crate) fn wrap(&self, plain: &[u8]) -> Result<String, Error> {
@@ -167,7 +162,7 @@ impl PublicKey {
 pub struct ConversationSecret(Zeroizing<[u8; 32]>);
 
 impl ConversationSecret {
-    /// Generates a random secret.
+    /// Generates a secret from the operating system's randomness.
     #[must_use]
     pub fn generate() -> Self {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -175,7 +170,6 @@ impl ConversationSecret {
         Self(bytes)
     }
 
-    /// Returns the 32 bytes of the key.
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

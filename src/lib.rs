@@ -16,8 +16,8 @@
 //!
 //! Dependencies point one way. Two edges face the clients: [`api`] over HTTP, the only place that knows axum, and
 //! [`live`] over WebSockets. They call the [`store`], the only place that knows SQL. Where one call of the store is not
-//! enough, they call a service: [`friends`], [`users`], [`stations`], [`messages`], [`reports`], [`availability`],
-//! [`notifications`].
+//! enough, they call a service: [`friends`], [`users`], [`stations`], [`conversations`], [`messages`], [`reports`],
+//! [`availability`], [`notifications`].
 //!
 //! [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store announces what
 //! was committed, and [`live`] wakes listeners. [`app`] is the state that requests share, [`server`] runs it, and

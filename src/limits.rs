@@ -44,20 +44,13 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         Self { quota, callers: Cache::new(CALLERS) }
     }
 
-    /// Counts one request of this caller.
-    ///
-    /// # Errors
-    ///
-    /// The time to wait until the caller is within the rate again.
+    /// Counts one request of this caller. The error is the time to wait until the caller is within the rate again.
     pub(crate) fn count(&self, caller: &K) -> Result<(), Duration> {
         self.count_many(caller, NonZeroU32::MIN)
     }
 
     /// Counts several requests of this caller at once, but at most half of the burst: no request is too large for ever.
-    ///
-    /// # Errors
-    ///
-    /// The time to wait until the caller is within the rate again.
+    /// The error is the same as of [`Self::count`].
     pub(crate) fn count_many(&self, caller: &K, count: NonZeroU32) -> Result<(), Duration> {
         let Some(quota) = self.quota else {
             return Ok(());

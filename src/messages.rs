@@ -1,4 +1,4 @@
-//! Downloads of messages.
+//! Downloads of messages: one page, the memory that it takes, and the delivery reports that it causes.
 
 use crate::conversations;
 use crate::domain::{Instance, PageQuery, Refusal, Timestamp};

@@ -21,12 +21,12 @@ pub struct Notification {
     friends: BTreeSet<UserId>,
     /// JSON strings, separated by commas.
     conversations: WireText,
+    /// Whether the list of conversations changed.
     lists: bool,
-    /// The user's current signing key.
+    /// The user's current key. A listener's signature is verified again with it.
     pub(crate) api_key: ApiKey,
     /// Sequence number that acknowledges this notification and everything before it.
     pub(crate) sequence: Sequence,
-    /// How far this notification reaches.
     pub(crate) watermark: Watermark,
 }
 
@@ -38,7 +38,6 @@ pub struct Watermark {
 }
 
 impl Notification {
-    /// Whether there is nothing to tell.
     pub(crate) fn is_empty(&self) -> bool {
         self.friends.is_empty() && self.conversations.is_empty() && !self.lists
     }
@@ -54,14 +53,12 @@ impl Notification {
     }
 }
 
-/// A poll: whatever it is answered counts as delivered.
+/// A request without acknowledgement: everything in its answer counts as delivered.
 #[derive(Clone, Debug)]
 pub(crate) struct Poll {
     /// Identifies the request, so that a replay of it takes nothing.
     pub(crate) replay: Replay,
-    /// The request's own timestamp.
     pub(crate) timestamp: Timestamp,
-    /// The server's clock.
     pub(crate) now: Timestamp,
 }
 
@@ -81,10 +78,6 @@ pub struct Inbox<'a> {
 impl Inbox<'_> {
     /// Returns what is pending and advances the station's position past it, unless the poll is a replay or older than
     /// another one. `None` where the station is not bound.
-    ///
-    /// # Errors
-    ///
-    /// [`store::Error`] where reading or advancing failed.
     pub(crate) async fn take(&self, poll: &Poll) -> Result<Option<Notification>, store::Error> {
         let Some(mut pending) = self.read(None).await? else {
             return Ok(None);
@@ -134,10 +127,6 @@ impl Inbox<'_> {
     }
 
     /// Advances the station's position to this sequence number, if it was sent to this station.
-    ///
-    /// # Errors
-    ///
-    /// [`store::Error`] where the store failed.
     pub(crate) async fn acknowledge(&self, sequence: Sequence) -> Result<(), store::Error> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());
@@ -151,10 +140,6 @@ impl Inbox<'_> {
 
     /// Advances the station's position past a notification that was just sent, without checking for news. The write
     /// joins the next commit, or is made a moment later where there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`store::Error`] where the store failed.
     pub(crate) async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
         let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
             return Ok(());

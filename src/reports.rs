@@ -1,4 +1,4 @@
-//! Reports: what a reader tells the sender of a message.
+//! Reports: a reader tells the sender that a message was delivered or viewed, each at most once.
 
 use crate::conversations;
 use crate::domain::{ConversationId, Instance, MessageId, ReportType, Timestamp};
@@ -9,11 +9,7 @@ use crate::users::Caller;
 /// Maximum messages in one request.
 pub(crate) const MOST: usize = 1000;
 
-/// Reports messages of others as delivered or viewed, each once (docs/protocol.md#viewed-and-delivered).
-///
-/// # Errors
-///
-/// The refusals of docs/protocol.md#viewed-and-delivered. Then nothing is reported.
+/// Reports messages of others, all of them or none. docs/protocol.md#viewed-and-delivered lists the refusals.
 pub(crate) async fn report(
     store: &Store,
     caller: &Caller,

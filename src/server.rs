@@ -1,4 +1,4 @@
-//! The server as a whole: start, run and stop.
+//! The server as a whole: what it locks, opens and starts, and the order in which it stops.
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,7 +54,7 @@ pub enum Error {
     /// The database can't be written any more.
     #[error(transparent)]
     Fault(Fault),
-    /// The database file alone does not hold everything.
+    /// Changes are left in the write-ahead log: the database file alone does not hold everything.
     #[error(transparent)]
     WalLeft(#[from] WalLeft),
     /// The writer task has ended, so no change can be made. The log says why.
@@ -109,7 +109,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Also serves the metrics, for as long as the server runs.
+    /// Serves the metrics for as long as the server runs.
     pub(crate) fn serve_metrics(
         &self,
         listener: TcpListener,
@@ -130,7 +130,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error`] where it ended in any other way.
+    /// [`Error::Fault`], [`Error::WriterEnded`], [`Error::WalLeft`], or [`Error::Unfinished`].
     pub async fn run(self) -> Result<(), Error> {
         // Hold the lock until the database is closed.
         let Self { app, listener, tasks, lock: _lock } = self;
@@ -174,7 +174,6 @@ impl Server {
     }
 }
 
-/// Tells friends of availability changes until the server closes.
 async fn tell_friends(app: Arc<App>) {
     let App { store, presence, presence_feed, hub, shutdown, .. } = &*app;
     tokio::select! {
@@ -183,7 +182,6 @@ async fn tell_friends(app: Arc<App>) {
     }
 }
 
-/// Wakes listeners after commits that concern them, until the server closes.
 async fn wake_listeners(app: Arc<App>) {
     tokio::select! {
         () = app.hub.follow(app.store.commit_events()) => {}
@@ -191,11 +189,7 @@ async fn wake_listeners(app: Arc<App>) {
     }
 }
 
-/// Listens on the address of a setting.
-///
-/// # Errors
-///
-/// [`Error::Listen`] names the setting and the address.
+/// Listens on an address. [`Error::Listen`] names the setting that holds it.
 pub(crate) fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     let listening = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

@@ -26,7 +26,6 @@ impl Shutdown {
         self.closing.cancel();
     }
 
-    /// Whether the shutdown has begun.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
@@ -46,7 +45,6 @@ pub(crate) enum Hangup {
     Stops,
 }
 
-/// Listens for SIGTERM, SIGINT and SIGHUP.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -55,11 +53,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Replaces the default handling of the signals, which would end the process.
-    ///
-    /// # Errors
-    ///
-    /// [`std::io::Error`] where the operating system refuses.
+    /// Replaces the default handling of SIGTERM, SIGINT and SIGHUP, which would end the process.
     pub(crate) fn listen(on_hangup: Hangup) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

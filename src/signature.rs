@@ -78,7 +78,6 @@ pub(crate) fn of_unsigned(station: Option<StationId>, body: &[u8]) -> Signature 
     Signature::parse(&hex::encode(digest)).expect("32 bytes are 64 hexadecimal characters")
 }
 
-/// Verifies signatures, with keys cached for at most 5 s.
 pub(crate) struct Verifier {
     keys: Cache<UserId, Known>,
     /// Stands in for the key of an unknown or disabled user, so that verification takes the same time.
@@ -102,10 +101,6 @@ impl Default for Verifier {
 impl Verifier {
     /// Whether the user is known and enabled and the signature is right. A signature that fails against a cached key is
     /// verified again with the stored key, so that a rotated key works at once.
-    ///
-    /// # Errors
-    ///
-    /// [`store::Error`] where the key could not be read.
     pub(crate) async fn verify(
         &self,
         store: &Store,

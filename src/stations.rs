@@ -38,7 +38,7 @@ pub struct Stations {
     hub: Arc<Hub>,
     uses: Cache<(UserId, StationId), Arc<Use>>,
     clock: AtomicU64,
-    /// Uses being recorded in the background.
+    /// Uses being recorded in the background. Each token is cancelled when its [`PendingUse`] is dropped.
     pending: Mutex<HashMap<(UserId, StationId), CancellationToken>>,
     tasks: TaskTracker,
 }
@@ -93,7 +93,7 @@ impl Stations {
     }
 
     /// Begins to record a signed use in the background. Returns `None` where the station was seen bound a moment ago,
-    /// where its use is already being recorded, and where the maximum of background uses is reached.
+    /// where its use is already being recorded, and at the maximum of background uses.
     pub(crate) fn begin(self: &Arc<Self>, user: UserId, station: StationId) -> Option<PendingUse> {
         let last = self.next_use();
         if self.is_known(user, station, last) {

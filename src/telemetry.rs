@@ -1,4 +1,4 @@
-//! The log and the metrics.
+//! Telemetry for operators: the log on stderr, and the metrics in Prometheus' text format.
 
 mod lines;
 
@@ -39,11 +39,7 @@ pub enum Error {
 pub(crate) struct Logging(Arc<Lines>);
 
 impl Logging {
-    /// Starts to log to stderr.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Log`] where the process logs already, [`Error::LogThread`] where the thread could not be started.
+    /// Starts the log of the process. [`Error::Log`] where it has one already.
     pub(crate) fn start(log: &Log) -> Result<Self, Error> {
         let logging = Self(Lines::start().map_err(Error::LogThread)?);
         let layer = fmt::layer().with_writer(Arc::clone(&logging.0)).with_ansi(false);
@@ -56,7 +52,6 @@ impl Logging {
         Ok(logging)
     }
 
-    /// Returns how many lines were dropped because the buffer was full, or could not be written.
     pub(crate) fn dropped_lines(&self) -> u64 {
         self.0.dropped()
     }
@@ -68,14 +63,12 @@ impl Drop for Logging {
     }
 }
 
-/// The metrics of this process.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     prometheus: PrometheusHandle,
     process: Collector,
 }
 
-/// Interval at which recorded values are put into their buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the latency buckets, in seconds: from a tenth of a commit to a slow request.
@@ -86,11 +79,7 @@ const SECONDS: [f64; 13] =
 const CHANGES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 impl Metrics {
-    /// Installs the metrics recorder of the process.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Metrics`] where the process has one already.
+    /// Installs the metrics recorder of the process. [`Error::Metrics`] where it has one already.
     pub(crate) fn start() -> Result<Self, Error> {
         let seconds = Matcher::Suffix("_seconds".to_owned());
         let changes = Matcher::Suffix("_changes".to_owned());
@@ -181,7 +170,6 @@ fn record_store(store: &Store) {
     gauge!("chatserver_store_is_full").set(i32::from(store.is_storage_full()));
 }
 
-/// Counts one request and records its duration.
 pub(crate) fn count_request(
     api: &'static str,
     action: &'static str,

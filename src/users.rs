@@ -12,7 +12,6 @@ use crate::store::{self, AddUser, IdTaken, RenameUser, Store, User, WriteError};
 /// again.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The authenticated user.
     pub(crate) user: UserId,
     /// The station that the request comes from. `None` for requests that the protocol allows without one.
     pub(crate) station: Option<StationId>,
@@ -22,7 +21,6 @@ pub(crate) struct Caller {
     pub(crate) replay: Replay,
     /// The request's timestamp, or the server's time where the request has none.
     pub(crate) timestamp: Timestamp,
-    /// The client's address.
     pub(crate) client: Option<IpAddr>,
 }
 
@@ -72,11 +70,9 @@ pub enum UserError {
 pub struct NewUser {
     /// The user's ID.
     pub id: UserId,
-    /// The user's address.
     pub(crate) email: Email,
     /// The key that the user logs in and signs with.
     pub api_key: ApiKey,
-    /// The password that opens the user's private key.
     pub(crate) encryption_password: EncryptionPassword,
 }
 
@@ -84,7 +80,7 @@ pub struct NewUser {
 ///
 /// # Errors
 ///
-/// [`UserError`] where no user was added.
+/// [`UserError::EmailTaken`], [`UserError::IdTaken`], [`UserError::Store`].
 pub async fn add(
     store: &Store,
     keys: &KeySource,
@@ -113,11 +109,7 @@ pub async fn add(
     }
 }
 
-/// Finds a user by address or user ID.
-///
-/// # Errors
-///
-/// [`UserError::NotFound`] where no user matches, [`UserError::Store`] where the store failed.
+/// Finds a user by e-mail address or user ID. [`UserError::NotFound`] where no user matches.
 pub(crate) async fn find(store: &Store, name: &str) -> Result<User, UserError> {
     let not_found = || UserError::NotFound(name.to_owned());
     let id = UserId::named(name).ok_or_else(not_found)?;
@@ -128,7 +120,7 @@ pub(crate) async fn find(store: &Store, name: &str) -> Result<User, UserError> {
 ///
 /// # Errors
 ///
-/// [`UserError`] where nothing was changed.
+/// [`UserError`] where nothing was changed, such as [`UserError::NotFound`].
 pub async fn rename(
     store: &Store,
     user: UserId,

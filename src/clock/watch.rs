@@ -16,7 +16,6 @@ const JUMP_SECONDS: i64 = 2;
 /// Minimum time between two remembered readings.
 const REMEMBER_EVERY: Duration = Duration::from_mins(1);
 
-/// Checks the wall clock against the monotonic clock.
 pub(crate) struct ClockWatch {
     clock: Clock,
     /// How long ago, by the monotonic clock, a moment must have been shown to count as passed.
@@ -27,7 +26,6 @@ pub(crate) struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// Starts to watch with a first reading.
     pub(crate) fn new(clock: Clock, window: Duration) -> Self {
         let now = clock.read();
         Self { clock, window, last: now, steady: VecDeque::from([now]) }
@@ -77,7 +75,6 @@ mod tests {
 
     const START: i64 = 1_709_899_200;
 
-    /// Clocks that a test sets.
     #[derive(Clone)]
     struct Clocks(Arc<Mutex<(i64, u64)>>);
 

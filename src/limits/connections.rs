@@ -1,4 +1,4 @@
-//! Open connections of each client network.
+//! Counts the open connections of each client network, up to a maximum.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,26 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::client_network;
 
-/// Counts the open connections of each client network, up to a maximum.
 pub(crate) struct ConnectionCounts {
     /// Maximum of one network; 0 = no limit.
     max: usize,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One open connection of a network. Dropping it frees the connection's place.
+/// One open connection of a network, which counts until this is dropped.
 pub(crate) struct AddressPermit {
     counts: Arc<ConnectionCounts>,
     network: IpAddr,
 }
 
 impl ConnectionCounts {
-    /// Bounds each network to `max` open connections; 0 = no limit.
     pub(crate) fn new(max: usize) -> Self {
         Self { max, open: Mutex::default() }
     }
 
-    /// Counts one more connection of this client. Returns `None` where its network has the maximum.
+    /// Returns `None` where the client's network has the maximum.
     pub(crate) fn open(self: &Arc<Self>, client: IpAddr) -> Option<AddressPermit> {
         let network = client_network(client);
         let mut counts = self.counts();

@@ -50,9 +50,7 @@ impl Account {
 /// The user and client that hold memory, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Owner {
-    /// The user who signed.
     pub(crate) user: Option<UserId>,
-    /// The client's address.
     pub(crate) client: Option<IpAddr>,
 }
 
@@ -99,7 +97,6 @@ pub(crate) struct MemoryPermit {
 }
 
 impl MemoryBudget {
-    /// Creates a budget of this many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes, held: Mutex::default() }
     }

@@ -37,7 +37,7 @@ pub struct PresenceFeed {
 struct Stations {
     all: Vec<Station>,
     /// Polls of a newly added station take news only from this timestamp on. The polls of evicted stations are
-    /// forgotten, so a repeated one must take nothing.
+    /// forgotten, so a replayed one must take nothing.
     taking_since: Timestamp,
 }
 
@@ -51,6 +51,7 @@ struct Station {
     sent: VecDeque<(i64, u64)>,
     /// The newest timestamp of the station's polls.
     polled_at: Timestamp,
+    /// The polls with that timestamp: the first 64 bits of each signature.
     polls: Vec<u64>,
 }
 
@@ -75,7 +76,6 @@ impl Station {
         is_new
     }
 
-    /// Returns the version of the newest change.
     fn newest(&self) -> u64 {
         self.news.values().copied().max().unwrap_or(0)
     }
@@ -152,9 +152,10 @@ impl PresenceFeed {
         self.at(user, station, |station| station.news_behind(0)).unwrap_or_default()
     }
 
-    /// Returns the news after a version, to be sent with this change number, and the newest version of all. Returns
-    /// `None` where this number, or a later one, was sent without some of them. Acknowledging that one must not
-    /// acknowledge these, so they need another number.
+    /// Returns the news after a version, to be sent with this change number, and the newest version of all.
+    ///
+    /// Returns `None` where this number, or a later one, was already sent without some of them. Acknowledging it must
+    /// not acknowledge these, so the caller takes a new number.
     pub(super) fn send(
         &self,
         user: UserId,

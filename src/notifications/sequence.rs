@@ -19,8 +19,8 @@ const LARGEST: i64 = (1 << 53) / CHECK - 1;
 pub struct Sequence(i64);
 
 impl Sequence {
-    /// Returns the sequence number of this change for this station, below 2^53. A user has more than nine billion.
-    /// Beyond them no acknowledgement is accepted, and each connection is told everything again.
+    /// Returns the sequence number of this change for this station, below 2^53. More than nine billion changes of a
+    /// user fit. Beyond them no acknowledgement is accepted, and each connection is told everything again.
     #[must_use]
     pub fn of(epoch: &Epoch, number: i64, user: UserId, station: StationId) -> Self {
         let number = number.min(LARGEST);

@@ -41,10 +41,6 @@ struct Waiting {
 
 impl Lines {
     /// Starts the thread that writes the lines to stderr.
-    ///
-    /// # Errors
-    ///
-    /// [`io::Error`] where the thread could not be started.
     pub(crate) fn start() -> io::Result<Arc<Self>> {
         let lines = Arc::new(Self::default());
         let to_write = Arc::clone(&lines);
@@ -72,7 +68,6 @@ impl Lines {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes batches of lines until the buffer is closed.
     fn write_what_waits(&self) {
         let mut text = Vec::new();
         loop {
