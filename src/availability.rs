@@ -59,14 +59,14 @@ impl Presence {
         Self { timeout, users: Mutex::default() }
     }
 
-    pub(crate) fn sign(&self, user: UserId) {
-        self.users().sign(user, self.timeout);
+    pub(crate) fn record_sign(&self, user: UserId) {
+        self.users().record_sign(user, self.timeout);
     }
 
     /// Counts an open listener of a user until the guard is dropped. Opening and closing are signs of life.
     pub(crate) fn listens(self: &Arc<Self>, user: UserId) -> Listens {
         let mut users = self.users();
-        users.sign(user, self.timeout);
+        users.record_sign(user, self.timeout);
         if let Some(here) = users.here.get_mut(&user) {
             here.listeners += 1;
         }
@@ -146,7 +146,7 @@ impl Presence {
 }
 
 impl Users {
-    fn sign(&mut self, user: UserId, timeout: Duration) {
+    fn record_sign(&mut self, user: UserId, timeout: Duration) {
         let was_here = self.here.get(&user).is_some_and(|here| here.is_reachable(timeout));
         if !was_here {
             self.changed.insert(user);

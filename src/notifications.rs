@@ -150,17 +150,17 @@ impl Inbox<'_> {
 
     /// Reads what is pending in the store. A station that the presence feed does not know yet is told of every friend.
     async fn read(&self, delivered: Option<Watermark>) -> Result<Option<Pending>, store::Error> {
-        let asked = self.asked(delivered);
-        let pending = self.store.pending(&asked).await?;
+        let query = self.query(delivered);
+        let pending = self.store.pending(&query).await?;
         if let Some(pending) = &pending
-            && asked.all_friends
+            && query.all_friends
         {
             self.presence_feed.add(self.user, self.station, &pending.all_friends);
         }
         Ok(pending)
     }
 
-    fn asked(&self, delivered: Option<Watermark>) -> PendingQuery {
+    fn query(&self, delivered: Option<Watermark>) -> PendingQuery {
         PendingQuery {
             user: self.user,
             station: self.station,

@@ -54,7 +54,7 @@ pub(crate) async fn authenticate<'a>(
     } else {
         app.charge_undated(user)?;
     }
-    app.presence.sign(user);
+    app.presence.record_sign(user);
     app.charge_body(memory, user)?;
     let digest = || signature::of_unsigned(station, body);
     let timestamp = timestamp.unwrap_or_else(|| app.clock.now());
@@ -93,7 +93,7 @@ async fn log_in(
     let user = user.ok_or_else(|| app.count_failure(client, Error::InvalidCredentials))?;
     outcome.user = Some(user);
     app.charge(user)?;
-    app.presence.sign(user);
+    app.presence.record_sign(user);
     let timestamp = app.clock.now();
     let replay = replay(user, signature::of_unsigned(Some(station), body), timestamp);
     let caller =

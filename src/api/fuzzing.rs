@@ -9,11 +9,12 @@ use super::actions::{ACTIONS, Action, ActionName};
 use super::{api_of, auth, client, conversation, is_json};
 use crate::config::{Config, Limits, Network};
 use crate::domain::{
-    Color, ConversationId, Email, HideId, Instance, Message, MessageId, Parse, Signature,
-    StationId, Timestamp, UserId, WorkspaceName,
+    Color, ConversationId, HideId, Instance, Message, MessageId, Parse, Signature, StationId,
+    Timestamp, UserId, WorkspaceName,
 };
 use crate::error::Error;
 use crate::fields::Fields;
+use crate::friends::Addressee;
 use crate::reports;
 
 static LIMITS: LazyLock<Limits> =
@@ -37,7 +38,7 @@ fn read(action: &Action, fields: &Fields<'_>) -> Result<(), Error> {
     match (action.api.name, action.name) {
         ("chatlogin", _) => fields.optional::<ActionName>("apikey").map(drop),
         ("chatnotification", _) => fields.optional_number("ack").map(drop),
-        ("chatfriends", "add") => fields.required::<Email>("friend").map(drop),
+        ("chatfriends", "add") => fields.required::<Addressee>("friend").map(drop),
         ("chatfriends", "accept" | "decline" | "remove") => {
             fields.required::<UserId>("friendid").map(drop)
         }

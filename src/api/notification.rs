@@ -9,7 +9,7 @@ use crate::notifications::{Inbox, Poll, Sequence};
 /// it is acknowledged.
 pub(crate) async fn download(request: Request<'_>) -> Result<Reply, Error> {
     let acknowledged = request.fields.take(|fields| fields.optional_number("ack"))?;
-    let acknowledged = acknowledged.map(Sequence::said);
+    let acknowledged = acknowledged.map(Sequence::from_client);
     let (app, caller) = (request.app, request.caller);
     let no_station = || Error::InvalidSignature("Ozeki-Station is missing".to_owned());
     let (user, station) = (caller.user, caller.station.ok_or_else(no_station)?);

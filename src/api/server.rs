@@ -151,7 +151,7 @@ struct Server {
     router: Router,
     http: http1::Builder,
     bounds: Bounds,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Cancelled when requests that have not arrived whole are given up.
     cut: CancellationToken,
     /// Connections dropped with an answer that the client did not take.
@@ -164,15 +164,15 @@ impl Server {
         let mut http = http1::Builder::new();
         // `ClientStream` bounds the time of a head.
         http.header_read_timeout(None).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
-        let (places, cut) =
+        let (permits, cut) =
             (Arc::new(Semaphore::new(bounds.connections)), CancellationToken::new());
-        Self { router, http, bounds, places, cut, unread: AtomicUsize::new(0), app }
+        Self { router, http, bounds, permits, cut, unread: AtomicUsize::new(0), app }
     }
 
     async fn accept_all(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
-        while let Some(place) = self.place().await {
+        while let Some(permit) = self.permit().await {
             match listener.accept().await {
-                Ok((stream, peer)) => self.spawn(stream, peer, Some(place), connections),
+                Ok((stream, peer)) => self.spawn(stream, peer, Some(permit), connections),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     sleep(ACCEPT_AGAIN).await;
@@ -182,19 +182,19 @@ impl Server {
     }
 
     /// Waits for a connection permit. Reports the bound as hit if none is free at once.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
         }
         self.app.bounds.hit(self.bounds.name);
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     fn spawn(
         self: &Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
         connections: &TaskTracker,
     ) {
         let Ok(counted) = self.count(peer) else {
@@ -204,7 +204,7 @@ impl Server {
         };
         let connection =
             Connection { peer, _counted: counted.map(Arc::new), received: Arc::default() };
-        connections.spawn(Arc::clone(self).connection(stream, connection, place));
+        connections.spawn(Arc::clone(self).connection(stream, connection, permit));
     }
 
     /// Counts a connection for the network of its client. A trusted proxy's connection is not counted, because each of

@@ -51,7 +51,7 @@ struct Files {
     /// The database's name until it is complete. A demo that is interrupted in its first moments leaves no database
     /// that a later demo would take for its own.
     unfinished: PathBuf,
-    memory: PathBuf,
+    record: PathBuf,
 }
 
 pub(crate) fn database_url(folder: &Path) -> String {
@@ -64,28 +64,28 @@ impl DemoUsers {
         let files = Files {
             database: folder.join("chatserver.db"),
             unfinished: folder.join("unfinished.db"),
-            memory: folder.join("demo.json"),
+            record: folder.join("demo.json"),
         };
-        if files.database.exists() { files.kept() } else { files.new_cast().await }
+        if files.database.exists() { files.kept() } else { files.add_demo_users().await }
     }
 }
 
 impl Files {
     fn kept(&self) -> Result<DemoUsers, Failed> {
-        let kept = fs::read(&self.memory).map_err(|error| {
-            let (memory, database) = (self.memory.display(), self.database.display());
-            format!("{memory}: {error}; without it, {database} is not the database of a demo")
+        let kept = fs::read(&self.record).map_err(|error| {
+            let (record, database) = (self.record.display(), self.database.display());
+            format!("{record}: {error}; without it, {database} is not the database of a demo")
         })?;
         Ok(serde_json::from_slice(&kept)?)
     }
 
-    async fn new_cast(&self) -> Result<DemoUsers, Failed> {
+    async fn add_demo_users(&self) -> Result<DemoUsers, Failed> {
         let unfinished = ["-wal", "-shm"].map(|suffix| {
             let mut name = self.unfinished.clone().into_os_string();
             name.push(suffix);
             name.into()
         });
-        for leftover in [&self.unfinished, &self.memory].into_iter().chain(&unfinished) {
+        for leftover in [&self.unfinished, &self.record].into_iter().chain(&unfinished) {
             if leftover.exists() {
                 fs::remove_file(leftover)?;
             }
@@ -97,10 +97,10 @@ impl Files {
         let demo_users = demo_users?;
         // The rename below moves the database without its write-ahead log, so the log must be empty.
         closed?;
-        let mut memory =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.memory)?;
-        memory.write_all(&serde_json::to_vec_pretty(&demo_users)?)?;
-        memory.sync_all()?;
+        let mut record =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.record)?;
+        record.write_all(&serde_json::to_vec_pretty(&demo_users)?)?;
+        record.sync_all()?;
         fs::rename(&self.unfinished, &self.database)?;
         Ok(demo_users)
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use super::hub::{SocketPermit, WakeSignal};
 use super::socket::{End, Received, Socket};
-use super::subscription::{Action, Shown, Subscription, subscribe};
+use super::subscription::{Action, SubscribeFrame, Subscription, subscribe};
 use crate::app::App;
 use crate::domain::{Timestamp, UserId};
 use crate::envelope::Reply;
@@ -58,7 +58,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     match Box::pin(subscribe(app, socket, client)).await {
         Ok((subscription, subscribed)) => {
             *permit = subscribed;
-            *user = Some(subscription.shown.user);
+            *user = Some(subscription.frame.user);
             subscription.listen(app, socket).await
         }
         Err(end) => end,
@@ -71,14 +71,14 @@ impl Subscription {
         app: &Arc<App>,
         socket: &mut Socket<S>,
     ) -> End {
-        let _listens = app.presence.listens(self.shown.user);
+        let _listens = app.presence.listens(self.frame.user);
         let every = app.config.http.listener_ping_seconds.duration();
         let mut ping = interval_at(Instant::now() + every, every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let listening = Listening {
             app,
             socket,
-            shown: &self.shown,
+            frame: &self.frame,
             wake_signal: &self.registration.wake_signal,
             ping,
             is_woken: true,
@@ -97,7 +97,7 @@ impl Subscription {
 struct Listening<'a, S> {
     app: &'a Arc<App>,
     socket: &'a mut Socket<S>,
-    shown: &'a Shown,
+    frame: &'a SubscribeFrame,
     wake_signal: &'a WakeSignal,
     ping: Interval,
     /// Whether there may be something new.
@@ -160,8 +160,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         Inbox {
             store: &self.app.store,
             presence_feed: &self.app.presence_feed,
-            user: self.shown.user,
-            station: self.shown.station,
+            user: self.frame.user,
+            station: self.frame.station,
         }
     }
 
@@ -177,11 +177,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             pending => pending.map_err(|error| failed(&error))?,
         };
         let Some(notification) = pending else {
-            self.app.stations.forget(self.shown.user, self.shown.station);
+            self.app.stations.forget(self.frame.user, self.frame.station);
             return Err(End::Refused);
         };
         let key = SigningKey::new(&notification.api_key);
-        if !key.verifies(&self.shown.signed(), self.shown.signature()) {
+        if !key.verifies(&self.frame.signed(), self.frame.signature()) {
             return Err(End::Refused);
         }
         if notification.is_empty() {
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     /// Records that the station is in use, since an open listener is a use of its station. Writes to the store at most
     /// every [`TOUCH_AFTER`] seconds.
     fn note_use(&mut self) {
-        let (user, station, now) = (self.shown.user, self.shown.station, self.app.clock.now());
+        let (user, station, now) = (self.frame.user, self.frame.station, self.app.clock.now());
         self.app.stations.heard(user, station);
         if now.distance(self.used_at) >= TOUCH_AFTER {
             self.used_at = now;
@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         }
         let is_newest = self.sent == Some(sequence);
         // An older number costs a read of the database, so it counts against the user's rate. No client sends many.
-        if !is_newest && self.app.charge(self.shown.user).is_err() {
+        if !is_newest && self.app.charge(self.frame.user).is_err() {
             return Ok(());
         }
         let acknowledged = if is_newest {
@@ -238,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         if is_newest {
             self.acknowledged = Some(sequence);
             self.held_until = None;
-            self.app.stations.heard(self.shown.user, self.shown.station);
+            self.app.stations.heard(self.frame.user, self.frame.station);
         }
         Ok(())
     }
@@ -255,7 +255,9 @@ impl Heard {
         let fields = Fields::of_body(frame)?;
         let action: Action = fields.required("action")?;
         match action.0.as_str() {
-            "ack" => fields.number("sequence").map(Sequence::said).map(Self::Acknowledgement),
+            "ack" => {
+                fields.number("sequence").map(Sequence::from_client).map(Self::Acknowledgement)
+            }
             "ping" => Ok(Self::Ping),
             _ => Err(Error::UnknownAction { known: "ack, ping".to_owned() }),
         }

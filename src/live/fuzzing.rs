@@ -5,7 +5,7 @@ use tokio::runtime::Builder;
 
 use super::connection::Heard;
 use super::socket::{Received, Socket};
-use super::subscription::Shown;
+use super::subscription::SubscribeFrame;
 
 /// Reads what a client sends after the handshake: WebSocket frames, of which the first subscribes and the others
 /// acknowledge or ping. Returns the names of the well-formed actions.
@@ -23,7 +23,7 @@ pub fn listener(bytes: &[u8]) -> Vec<&'static str> {
                 }
                 continue;
             };
-            read.extend(Shown::read(text.as_bytes()).is_ok().then_some("subscribe"));
+            read.extend(SubscribeFrame::read(text.as_bytes()).is_ok().then_some("subscribe"));
             read.extend(Heard::read(text.as_bytes()).ok().map(|heard| match heard {
                 Heard::Acknowledgement(_) => "ack",
                 Heard::Ping => "ping",

@@ -26,12 +26,12 @@ const API: &str = "chatlistener";
 
 /// A client that may listen, with its entry in the hub.
 pub(super) struct Subscription {
-    pub(super) shown: Shown,
+    pub(super) frame: SubscribeFrame,
     pub(super) registration: Registration,
 }
 
 /// The fields of a frame that subscribes.
-pub(super) struct Shown {
+pub(super) struct SubscribeFrame {
     pub(super) user: UserId,
     pub(super) station: StationId,
     timestamp: Timestamp,
@@ -40,10 +40,10 @@ pub(super) struct Shown {
     signature: Signature,
 }
 
-impl Shown {
+impl SubscribeFrame {
     /// Reads the first frame. Any action but `subscribe` is refused.
-    pub(super) fn read(frame: &[u8]) -> Result<Self, Error> {
-        let fields = Fields::of_body(frame)?;
+    pub(super) fn read(text: &[u8]) -> Result<Self, Error> {
+        let fields = Fields::of_body(text)?;
         let action: Action = fields.required("action")?;
         if action.0 != "subscribe" {
             return Err(Error::UnknownAction { known: "subscribe".to_owned() });
@@ -143,11 +143,11 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
 /// meanwhile.
 async fn admit(
     app: &Arc<App>,
-    frame: &[u8],
+    text: &[u8],
     client: Option<IpAddr>,
 ) -> Result<(Subscription, SocketPermit), Error> {
-    let shown = verify(app, frame).await.map_err(|error| app.count_failure(client, error))?;
-    let (user, station) = (shown.user, shown.station);
+    let frame = verify(app, text).await.map_err(|error| app.count_failure(client, error))?;
+    let (user, station) = (frame.user, frame.station);
     app.charge(user)?;
     app.hub
         .refuse_excess(user, station)
@@ -156,18 +156,18 @@ async fn admit(
         app.bounds.hit("http.listeners");
         Error::Crowded
     })?;
-    app.store.record(shown.replay()).await?;
+    app.store.record(frame.replay()).await?;
     app.station_used(user, station, true).await?;
     let registration = app.hub.enter(user, station)?;
-    Ok((Subscription { shown, registration }, permit))
+    Ok((Subscription { frame, registration }, permit))
 }
 
-async fn verify(app: &App, frame: &[u8]) -> Result<Shown, Error> {
-    let shown = Shown::read(frame)?;
-    if !app.verifier.verify(&app.store, &shown.signed(), &shown.signature).await? {
+async fn verify(app: &App, text: &[u8]) -> Result<SubscribeFrame, Error> {
+    let frame = SubscribeFrame::read(text)?;
+    if !app.verifier.verify(&app.store, &frame.signed(), &frame.signature).await? {
         let sentence = "signature does not verify: the user is unknown or disabled, or the API key or a signed byte differs";
         return Err(Error::InvalidSignature(sentence.to_owned()));
     }
-    app.refuse_stale(shown.timestamp)?;
-    Ok(shown)
+    app.refuse_stale(frame.timestamp)?;
+    Ok(frame)
 }

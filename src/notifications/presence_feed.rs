@@ -98,7 +98,7 @@ impl PresenceFeed {
     pub(crate) fn changed(&self, user: UserId, friend: UserId) {
         let Some(stations) = self.users.get(&user) else { return };
         let mut stations = lock(&stations);
-        let version = self.next_mark();
+        let version = self.next_version();
         for station in &mut stations.all {
             station.news.insert(friend, version);
         }
@@ -139,7 +139,7 @@ impl PresenceFeed {
     pub(super) fn add(&self, user: UserId, station: StationId, friends: &[UserId]) {
         self.at(user, station, |station| {
             if !std::mem::replace(&mut station.has_friends, true) {
-                let version = self.next_mark();
+                let version = self.next_version();
                 for friend in friends {
                     station.news.entry(*friend).or_insert(version);
                 }
@@ -166,11 +166,11 @@ impl PresenceFeed {
         let sent = self.at(user, station, |station| {
             let (news, version) = station.news_behind(behind);
             // This number may have been sent before the restart, without any of these news.
-            let (last, last_mark) = station.sent.back().copied().unwrap_or((number, 0));
+            let (last, last_version) = station.sent.back().copied().unwrap_or((number, 0));
             if station.sent.is_empty() {
                 station.sent.push_back((number, 0));
             }
-            if number < last || (number == last && station.newest() > last_mark) {
+            if number < last || (number == last && station.newest() > last_version) {
                 return None;
             }
             if station.sent.back() != Some(&(number, version)) {
@@ -211,7 +211,7 @@ impl PresenceFeed {
         stations.all.iter_mut().find(|known| known.id == station).map(with)
     }
 
-    fn next_mark(&self) -> u64 {
+    fn next_version(&self) -> u64 {
         self.version.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -38,7 +38,7 @@ impl Sequence {
 
     /// Wraps a number that a client acknowledges; [`Self::number`] checks it.
     #[must_use]
-    pub fn said(sequence: u64) -> Self {
+    pub fn from_client(sequence: u64) -> Self {
         Self(i64::try_from(sequence).unwrap_or(i64::MAX))
     }
 

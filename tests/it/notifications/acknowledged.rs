@@ -108,12 +108,12 @@ fn sequence_numbers_stay_below_2_to_the_53rd() {
     for station in 0..100 {
         let station = StationId::parse(&format!("{station:032x}")).unwrap();
         for largest in [(1 << 53) - 1, 1 << 53, i64::MAX.cast_unsigned(), u64::MAX] {
-            assert_eq!(Sequence::said(largest).number(&first, user, station), None);
+            assert_eq!(Sequence::from_client(largest).number(&first, user, station), None);
         }
         for number in [7, 9_007_199_252] {
             let sent = Sequence::of(&first, number, user, station);
             assert!(sent.get() < 1 << 53);
-            let said = Sequence::said(sent.get().cast_unsigned());
+            let said = Sequence::from_client(sent.get().cast_unsigned());
             assert_eq!(said.number(&first, user, station), Some(number));
             assert_eq!(said.number(&second, user, station), None, "it was sent in another epoch");
         }
@@ -122,7 +122,7 @@ fn sequence_numbers_stay_below_2_to_the_53rd() {
             let sent = Sequence::of(&first, number, user, station);
             assert!(sent.get() < 1 << 53, "{sent:?}");
             assert_eq!(
-                Sequence::said(sent.get().cast_unsigned()).number(&first, user, station),
+                Sequence::from_client(sent.get().cast_unsigned()).number(&first, user, station),
                 None
             );
         }
