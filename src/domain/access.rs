@@ -1,9 +1,9 @@
-//! The access of a participant to a conversation.
+//! Access: what a participant may do in a conversation of two. It follows from friendships and blocks, see
+//! [`Access::between`]. The store keeps it with each participant, and updates it whenever a friendship or a block
+//! changes.
 
 use super::{Parse, Refusal};
 
-/// The access of a participant to a conversation of two. It follows from friendships and blocks, see
-/// [`Access::between`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Read and write.
@@ -18,11 +18,10 @@ pub(crate) enum Access {
 /// Friendship and blocks between two users, seen by the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Relation {
-    /// Whether they are friends.
     pub(crate) are_friends: bool,
-    /// Whether the first one has blocked the other.
+    /// The first user has blocked the other.
     pub(crate) blocks: bool,
-    /// Whether the other one has blocked the first.
+    /// The other user has blocked the first.
     pub(crate) is_blocked: bool,
 }
 
@@ -34,7 +33,7 @@ impl Relation {
 }
 
 impl Access {
-    /// Returns the access of the first of two users to their conversation.
+    /// Returns the access of the first user.
     pub(crate) fn between(relation: Relation) -> Self {
         match relation {
             Relation { blocks: true, .. } => Self::Blocked,
@@ -56,7 +55,7 @@ impl Access {
         }
     }
 
-    /// Returns the word that is stored.
+    /// Returns the word that the database stores.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",

@@ -1,8 +1,7 @@
-//! The availability that a user has chosen.
+//! Availability: what a user has chosen by one of four actions (docs/protocol.md#10-availability).
 
 use super::parse::Parse;
 
-/// The availability of a user (docs/protocol.md#10-availability).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
     /// `useravailable`
@@ -16,7 +15,7 @@ pub(crate) enum Availability {
 }
 
 impl Availability {
-    /// Returns the word that is sent on the wire.
+    /// Returns the word on the wire and in the database.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Available => "available",

@@ -1,4 +1,5 @@
-//! Change set: which users a transaction concerns, and in what.
+//! Change set: which users a transaction concerns, and in what. A station is told what to read again, not what
+//! happened, so changes are coalesced to one for each user and subject.
 
 use std::collections::BTreeMap;
 
@@ -25,18 +26,16 @@ pub(crate) struct Origin {
     pub(crate) is_mixed: bool,
 }
 
-/// The changes of one transaction, coalesced to one for each user and subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ChangeSet(BTreeMap<(UserId, Subject), Origin>);
 
 impl ChangeSet {
-    /// Adds a change for this user. `station` is the user's own station that made it, if any did.
+    /// `station` is the user's own station that made the change, if any did.
     pub(crate) fn add(&mut self, user: UserId, subject: Subject, station: Option<StationId>) {
         let origin = self.0.entry((user, subject)).or_insert(Origin { station, is_mixed: false });
         *origin = Origin { station, is_mixed: origin.is_mixed || origin.station != station };
     }
 
-    /// Adds a change like [`ChangeSet::add`], and returns the set.
     pub(crate) fn with(
         mut self,
         user: UserId,
@@ -47,8 +46,7 @@ impl ChangeSet {
         self
     }
 
-    /// Returns the changes for two users whose friendship the first one has ended. `station` is the first user's, if
-    /// any.
+    /// `one` has ended the friendship, at `station` if any.
     pub(crate) fn end_of_friendship(
         one: UserId,
         other: UserId,
@@ -58,13 +56,13 @@ impl ChangeSet {
         changes.with(other, Subject::Friend(one), None)
     }
 
-    /// Returns the changes for two users who have become friends. `station` is the first user's, if any.
+    /// `station` is the station of `one` that made the change, if any did.
     pub(crate) fn new_friendship(one: UserId, other: UserId, station: Option<StationId>) -> Self {
         let changes = Self::end_of_friendship(one, other, station);
         changes.with(one, Subject::Lists, station).with(other, Subject::Lists, None)
     }
 
-    /// Returns the changes, ordered by user.
+    /// In order of the users, so that a caller can group the changes by user.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (UserId, Subject, Origin)> {
         self.0.iter().map(|((user, subject), origin)| (*user, *subject, *origin))
     }
@@ -95,7 +93,7 @@ mod tests {
             let mixed = once.clone().with(alice, Subject::Lists, elsewhere);
             assert_eq!(mixed.iter().count(), 1);
             assert_eq!(origin(&mixed), Origin { station: elsewhere, is_mixed: true });
-            // Once another station is to be told, it stays so.
+            // An earlier change from elsewhere is not forgotten.
             let back = mixed.with(alice, Subject::Lists, station("1"));
             assert_eq!(origin(&back), Origin { station: station("1"), is_mixed: true });
         }

@@ -1,50 +1,47 @@
-//! The rules by which a conversation accepts messages.
+//! The rules by which a conversation accepts messages: which it refuses, which are repeats, and which position the
+//! others get.
 
 use super::{Access, Instance, Refusal, Timestamp};
 
 /// The head of a conversation: it decides about the next message, and each stored message changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// The current instance.
     pub(crate) instance: Instance,
-    /// The sequence number of the next message. The first is 1.
+    /// Sequence number of the next message. The first has 1.
     pub(crate) next_seq: i64,
     /// The second in which the newest message was accepted, by a clock that may be set back.
     pub(crate) last_access: i64,
     /// The latest second in which a message was accepted.
     pub(crate) max_accepted_at: i64,
-    /// Bytes of the longest data of a message.
+    /// Bytes of the longest `Data` of a message.
     pub(crate) longest_data: i64,
-    /// Bytes of the data of all messages.
+    /// Bytes of the `Data` of all messages.
     pub(crate) data_bytes: i64,
 }
 
 /// The facts about a new message that the rules need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming {
-    /// The instance that its sender takes for the current one.
+    /// The instance that the sender takes for the current one.
     pub(crate) instance: Instance,
-    /// The sender's access.
     pub(crate) access: Access,
-    /// Whether a stored message with its ID is identical to it. `None` where no message has the ID.
+    /// `Some(true)`: a stored message with this ID is identical. `Some(false)`: a stored message with this ID differs.
+    /// `None`: the ID is new.
     pub(crate) is_repeat: Option<bool>,
-    /// Bytes of its data.
     pub(crate) data_bytes: i64,
-    /// The second in which the server received it.
+    /// The second in which the server received the message.
     pub(crate) now: Timestamp,
 }
 
-/// The position of a message that is to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Its sequence number.
     pub(crate) seq: i64,
-    /// The second of its acceptance. Within an instance it never decreases.
+    /// The second of acceptance. Within an instance it never decreases.
     pub(crate) accepted_at: i64,
 }
 
 impl Head {
-    /// Accepts a message and assigns the next position; returns `None` where it is stored already. A refused message
+    /// Assigns the next position to a message, or returns `None` if the message is stored already. A refused message
     /// changes nothing.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! The rules by which two users become friends.
+//! The rules by which two users become friends. A user must not learn from them whether the other one has declined or
+//! has blocked the user.
 
 use super::Refusal;
 
 /// Maximum open requests of one user: few enough that no user fills the database or tries addresses in bulk.
 const MOST_OPEN_REQUESTS: u16 = 200;
 
-/// The way in which a user becomes a friend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Approach {
     /// Asks the other user, or accepts where the other one has asked already.
@@ -17,34 +17,29 @@ pub(crate) enum Approach {
 /// An open request for friendship.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FriendRequest {
-    /// Its addressee sees it.
     Shown,
-    /// Its addressee doesn't see it, after declining a request of this user or blocking the user. To the user who
-    /// asks it looks like any other request.
+    /// The addressee doesn't see it, after declining a request of this user or blocking the user. To the user who asks
+    /// it looks like any other request.
     Silent,
 }
 
 /// Friendship and requests between a user who approaches and the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Between {
-    /// Whether they are friends.
     pub(crate) are_friends: bool,
     /// The other user's open request, if any.
     pub(crate) theirs: Option<FriendRequest>,
-    /// Whether the user has an open request to the other one already.
+    /// The user has an open request to the other one already.
     pub(crate) has_asked: bool,
     /// Open requests of the user to anyone.
     pub(crate) open_requests: u32,
 }
 
-/// The effect of an approach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Approached {
-    /// They become friends.
     Befriend,
-    /// A request is stored.
+    /// Stores a request.
     Ask,
-    /// Nothing changes.
     Nothing,
 }
 

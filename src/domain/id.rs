@@ -1,6 +1,5 @@
-//! The identifiers of the protocol, as types that hold only well-formed values.
-//!
-//! [`Parse::parse`] checks each identifier that comes from outside, so code that holds one need not check it again.
+//! The identifiers of the protocol, as types that hold only well-formed values. The secrets among them hide their value
+//! in `Debug`.
 
 use std::fmt;
 
@@ -75,7 +74,6 @@ macro_rules! shown {
 
 macro_rules! secret {
     ($($name:ident),*) => {$(
-        /// Hides the value, which is a secret.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(concat!(stringify!($name), "(…)"))
@@ -147,7 +145,7 @@ impl ApiKey {
 pub struct Email(String);
 
 impl Email {
-    /// Returns the address.
+    /// Returns the address, which is in lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -8,11 +8,11 @@ use super::{MessageId, Parse, Timestamp};
 /// A message as its sender made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The ID that the sender gave it.
+    /// The ID that the sender gave it. It is unique within an instance of a conversation.
     pub id: MessageId,
     /// Its type, 1 to 32 characters.
     pub kind: String,
-    /// The date at which the sender says it was made.
+    /// When the sender says it was made. It orders nothing.
     pub created: Timestamp,
     /// A date or the empty string.
     pub valid_until: String,

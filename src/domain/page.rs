@@ -33,18 +33,18 @@ pub enum Direction {
 /// A request for a page of a conversation: messages from one cursor, reports from another.
 #[derive(Clone, Debug)]
 pub struct PageQuery {
-    /// The conversation.
+    /// The conversation to read.
     pub conversation: ConversationId,
-    /// The user who requests the page.
+    /// The reader. Only a participant gets a page.
     pub user: UserId,
     /// Where the messages begin or end.
     pub cursor: Cursor,
     /// Where the reports begin or end.
     pub report_cursor: Cursor,
-    /// Maximum messages of the page, and maximum reports.
+    /// Maximum number of messages, and of reports, in the page.
     pub entries: u32,
     /// Maximum bytes of the page's entries; the nearest entry may exceed it.
     pub bytes: u32,
-    /// Direction of the page from its cursors.
+    /// Whether the page follows the cursors or precedes them.
     pub direction: Direction,
 }

@@ -1,4 +1,4 @@
-//! Values that are read from text.
+//! Reading values from text, with the rule in words for the error message.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,9 @@
-//! Properties of a conversation that belong to one participant alone.
+//! Properties of a conversation that belong to one participant alone. The other one neither sees them nor is notified
+//! of them.
 
 use super::parse::Parse;
 
-/// A property of a conversation that belongs to one participant alone.
+/// One property and its new value. The comments name the actions that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Property {
     /// `mute`, `unmute`.

@@ -1,10 +1,11 @@
-//! Refusals of changes by the rules of the protocol.
+//! Refusals: why the rules of the protocol refuse a change, with the `errorcode` and the sentence that the client
+//! receives.
 
 use std::convert::Infallible;
 
 use super::UserId;
 
-/// Why the rules refuse a change. A refused change writes nothing.
+/// The reason for a refusal. A refused change writes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such conversation, or the user is no participant of it.
@@ -45,7 +46,7 @@ pub enum Refusal {
     TooMany {
         /// Name of the thing, in the plural.
         what: &'static str,
-        /// The maximum.
+        /// The largest permitted number.
         most: usize,
     },
     /// One of two new friends has the maximum of friends.

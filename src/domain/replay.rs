@@ -5,9 +5,9 @@ use super::{Signature, Timestamp, UserId};
 /// The stored identity of a signed change.
 #[derive(Clone, Copy, Debug)]
 pub struct Replay {
-    /// The user who signed.
+    /// The signing user.
     pub user: UserId,
-    /// The signature.
+    /// Signature of the request. The same bytes always have the same signature.
     pub signature: Signature,
     /// The last moment at which the signed timestamp could be accepted, whatever `auth.clock_skew_seconds` is set to.
     pub expires_at: Timestamp,

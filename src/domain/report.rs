@@ -10,7 +10,7 @@ pub enum ReportType {
 }
 
 impl ReportType {
-    /// Returns the word that is sent on the wire.
+    /// Returns the word on the wire and in the database.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",

@@ -28,12 +28,12 @@ impl Timestamp {
         self.0
     }
 
-    /// Returns the moment this many seconds later; saturates instead of overflowing.
+    /// Saturates instead of overflowing.
     pub(crate) fn plus_seconds(self, seconds: u64) -> Self {
         Self(self.0.saturating_add_unsigned(seconds))
     }
 
-    /// Returns the number of seconds between the two moments, in either order.
+    /// Returns the seconds between the two moments, in either order.
     pub(crate) fn distance(self, other: Self) -> u64 {
         self.0.abs_diff(other.0)
     }

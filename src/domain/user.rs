@@ -1,4 +1,4 @@
-//! Names of users.
+//! Names of users: how they are normalized, and which are refused because they show nothing or deceive a reader.
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -49,8 +49,8 @@ impl Parse for FullName {
     }
 }
 
-/// Returns the name in the form that is stored. Returns `None` for a name that is not empty but shows nothing, or
-/// that would deceive a reader.
+/// Returns the name in the form that is stored. Returns `None` for a name that shows nothing, unless it is empty, and
+/// for one that would deceive a reader.
 fn normalized_name(text: &str) -> Option<String> {
     let breaks_lines = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     let is_override = |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');

@@ -7,7 +7,7 @@ use super::parse::Parse;
 pub struct WorkspaceName(String);
 
 impl WorkspaceName {
-    /// Returns the name.
+    /// Returns the name, which is in lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
