@@ -21,12 +21,9 @@ const SEEN_BY: &str = "
             SELECT 1 FROM blocks b WHERE b.user_id = u.id AND b.blocked_id = f.friend_id)), '')
     FROM users u WHERE u.id = $1";
 
-/// Sets a user's chosen availability.
 #[derive(Clone, Debug)]
 pub(crate) struct SetAvailability {
-    /// The user whose availability changes.
     pub(crate) user: UserId,
-    /// The new choice.
     pub(crate) availability: Availability,
 }
 
@@ -48,21 +45,16 @@ impl WriteOp for SetAvailability {
     }
 }
 
-/// A user's chosen availability and the friends that see it.
 #[derive(Clone, Debug)]
 pub(crate) struct SeenBy {
-    /// The user's choice, whether or not the user is reachable.
+    /// Does not depend on whether the user is reachable.
     pub(crate) chosen: Availability,
-    /// The user's friends, without those the user has blocked.
+    /// Without those that the user has blocked.
     pub(crate) friends: Vec<UserId>,
 }
 
 impl Store {
-    /// Returns a user's chosen availability and the friends that see it; `None` if the user does not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the read failed.
+    /// `None` if the user does not exist.
     pub(crate) async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
         let row = sqlx::query_as(SEEN_BY).bind(user.as_str());
         let row: Option<(String, String)> = row

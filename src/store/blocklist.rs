@@ -1,4 +1,5 @@
-//! Block lists. The effect of a block on messages and clears is decided where those are checked.
+//! Block lists. A block changes the access of both participants, which messages, reports and clears check. It also
+//! silences the other user's open request.
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
@@ -29,18 +30,12 @@ const UNBLOCK: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2
 /// Users and conversations that a user hides, in ascending order: JSON strings, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Blocklist {
-    /// IDs of blocked users.
     pub(crate) users: WireText,
-    /// IDs of permanently hidden conversations.
+    /// Only those hidden for good.
     pub(crate) conversations: WireText,
 }
 
 impl Store {
-    /// Returns the users and conversations that a user hides.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the read failed.
     pub(crate) async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
         let blocklist = sqlx::query_as(BLOCKLIST).bind(user.as_str().to_owned());
         let blocklist = blocklist.fetch_one(&mut *self.reader().await?).await;
@@ -52,13 +47,10 @@ impl Store {
 /// Blocks or unblocks a user. Idempotent.
 #[derive(Clone, Debug)]
 pub(crate) struct ChangeBlock {
-    /// The user whose block list changes.
     pub(crate) user: UserId,
-    /// The user to block or unblock; need not exist.
+    /// Need not exist.
     pub(crate) other: UserId,
-    /// `true` blocks, `false` unblocks.
     pub(crate) blocked: bool,
-    /// The station that makes the change; it is not notified of it.
     pub(crate) station: Option<StationId>,
 }
 

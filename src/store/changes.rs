@@ -43,14 +43,12 @@ static RECORD: ManyRows = ManyRows::new(
     5,
 );
 
-/// Looks up the numbers of users.
 static USERS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(u.id, ' ', u.number), ',')
      FROM (VALUES {rows}) AS named JOIN users u ON u.id = named.column1",
     1,
 );
 
-/// Looks up the numbers of conversations.
 static CONVERSATIONS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(c.id, ' ', c.number), ',')
      FROM (VALUES {rows}) AS named JOIN conversations c ON c.id = named.column1",
@@ -125,7 +123,7 @@ struct Numbers {
     conversations: HashMap<ConversationId, i64>,
 }
 
-/// Records the changes of one transaction. Numbers that the caller knows already save a lookup.
+/// Records the changes of one transaction. A number that the caller knows already saves a lookup.
 #[derive(Default)]
 pub(super) struct ChangeLog {
     pub(super) set: ChangeSet,
@@ -139,17 +137,15 @@ impl From<ChangeSet> for ChangeLog {
 }
 
 impl ChangeLog {
-    /// Supplies the number of a user, which saves its lookup.
     pub(super) fn know_user(&mut self, user: UserId, number: i64) {
         self.known.users.insert(user, number);
     }
 
-    /// Supplies the number of a conversation, which saves its lookup.
     pub(super) fn know_conversation(&mut self, conversation: ConversationId, number: i64) {
         self.known.conversations.insert(conversation, number);
     }
 
-    /// Numbers and stores the changes, and wakes up the users' listeners after the commit.
+    /// Numbers and stores the changes. Their users are woken after the commit.
     pub(super) async fn record(mut self, tx: &mut WriteTx) -> Result<(), Error> {
         self.look_up(tx).await?;
         for (user, _, origin) in self.set.iter() {
@@ -169,7 +165,6 @@ impl ChangeLog {
         Ok(())
     }
 
-    /// Looks up the numbers that are not known yet.
     async fn look_up(&mut self, tx: &mut WriteTx) -> Result<(), Error> {
         let Numbers { users, conversations } = &mut self.known;
         let mut unknown_users = Vec::new();
@@ -212,7 +207,7 @@ impl Numbers {
     }
 }
 
-/// Looks up the numbers of these IDs, skipping IDs that do not exist.
+/// Skips IDs that do not exist.
 async fn numbers<T: Parse>(
     tx: &mut WriteTx,
     statement: &'static ManyRows,
@@ -258,7 +253,7 @@ fn bits(station: &StationId) -> i64 {
 /// Changes that a station has not been notified of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
-    /// The key that the user signs with.
+    /// A listener's signature is checked against it anew, because the key may have been replaced.
     pub(crate) api_key: ApiKey,
     /// The number of the user's newest change. This answer covers all changes up to it and none after.
     pub(crate) newest: i64,
@@ -266,7 +261,6 @@ pub(crate) struct Pending {
     pub(crate) position: Option<i64>,
     /// IDs of changed conversations in ascending order: JSON strings, separated by commas.
     pub(crate) conversations: WireText,
-    /// Whether the user's lists have changed.
     pub(crate) lists: bool,
     /// All friends, if the query asks for them or everything is pending; else empty.
     pub(crate) all_friends: Vec<UserId>,
@@ -275,23 +269,19 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Whether no stored change is pending. Ignores `all_friends`.
+    /// Ignores `all_friends`, which is no change.
     pub(crate) fn is_empty(&self) -> bool {
         self.conversations.is_empty() && !self.lists && self.friends.is_empty()
     }
 }
 
-/// Query for what is pending for a station.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PendingQuery {
-    /// The user of the station.
     pub(crate) user: UserId,
-    /// The station to notify.
     pub(crate) station: StationId,
     /// Change number already delivered to the station. The query starts after this or the position, whichever is
     /// larger.
     pub(crate) delivered_up_to: Option<i64>,
-    /// Whether to list all friends.
     pub(crate) all_friends: bool,
 }
 
@@ -378,7 +368,7 @@ fn move_to(tx: &mut WriteTx, all: &[&Acknowledge]) {
     });
 }
 
-/// Allocates a change number for a notification that is not stored, or returns 0 if the user does not exist.
+/// See [`Store::take_number`].
 struct TakeNumber(UserId);
 
 impl WriteOp for TakeNumber {
@@ -395,22 +385,18 @@ impl WriteOp for TakeNumber {
 }
 
 impl Store {
-    /// Returns what is pending for a station; `None` if the user is disabled or the station is not bound.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the read failed.
+    /// `None` if the user is disabled or the station is not bound.
     pub(crate) async fn pending(&self, asked: &PendingQuery) -> Result<Option<Pending>, Error> {
         let mut reads = self.reader().await?;
         asked.read(&mut reads).await
     }
 
-    /// Returns what is pending like [`Self::pending`], and advances the station's position past it, at most once per
-    /// signed request.
+    /// Like [`Self::pending`], and advances the station's position past what it returns, at most once per signed
+    /// request.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Replayed`](crate::domain::Refusal::Replayed), and [`Error`] where the position was not moved.
+    /// [`Refusal::Replayed`](crate::domain::Refusal::Replayed).
     pub(crate) async fn take_pending(
         &self,
         query: PendingQuery,
@@ -420,10 +406,6 @@ impl Store {
     }
 
     /// Whether this number is greater than the station's position and at most the user's newest change.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the read failed.
     pub(crate) async fn is_news(
         &self,
         user: UserId,
@@ -442,7 +424,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the position was not moved.
+    /// [`Error`] if the position was not moved.
     pub async fn acknowledge(
         &self,
         user: UserId,
@@ -454,10 +436,6 @@ impl Store {
 
     /// Advances the position like [`Self::acknowledge`], in the commit of the next change. Without one it commits alone
     /// after about 20 ms.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the position was not moved.
     pub(crate) async fn acknowledge_soon(
         &self,
         user: UserId,
@@ -471,7 +449,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where none was allocated.
+    /// [`Error`] if none was allocated.
     pub async fn take_number(&self, user: UserId) -> Result<i64, Error> {
         Ok(self.write(TakeNumber(user)).await?)
     }

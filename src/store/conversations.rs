@@ -1,4 +1,5 @@
-//! Conversations as each participant sees them; clearing a conversation and purging its messages.
+//! Conversations as each participant sees them, and clearing them. A clear begins a new generation in one step. The
+//! messages of the old one are purged afterwards in small steps, so that no clear holds the writer for long.
 
 use std::convert::Infallible;
 
@@ -44,7 +45,6 @@ static CONVERSATIONS: ManyRows = ManyRows::values_of(
     1,
 );
 
-/// Lists all conversations of a user.
 pub(super) struct ListConversations(UserId);
 
 impl BatchQuery for ListConversations {
@@ -104,8 +104,8 @@ const PURGED: &str = "
         AND NOT EXISTS (SELECT 1 FROM message_ids WHERE generation = $1)
         AND NOT EXISTS (SELECT 1 FROM reports WHERE place > $1 << 32 AND place < ($1 + 1) << 32)";
 
-/// Maximum rows per table, and maximum bytes of data, that one purge step removes. The limits keep a step from holding
-/// the writer for more than milliseconds.
+/// Maximum rows per table, and maximum bytes of data, that one purge step removes. They keep a step from holding the
+/// writer for more than milliseconds.
 const PURGE_STEP: i64 = 256;
 const PURGE_BYTES: i64 = 512 * 1024;
 
@@ -114,7 +114,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the read failed.
+    /// [`Error`] if the read failed.
     pub async fn conversations(&self, user: UserId) -> Result<WireText, Error> {
         Ok(self.lists.ask(ListConversations(user)).await?.unwrap_or_default())
     }
@@ -123,7 +123,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the read failed.
+    /// [`Error`] if the read failed.
     pub async fn conversation(
         &self,
         conversation: ConversationId,
@@ -137,7 +137,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the read or the removal failed.
+    /// [`Error`] if the read or the removal failed.
     pub async fn purge(&self) -> Result<Purged, Error> {
         let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&mut *self.reader().await?).await;
         match next.doing("looking for cleared messages")? {

@@ -1,4 +1,5 @@
-//! Errors of the store.
+//! Errors of the store: of a read or a write ([`Error`], [`WriteError`]), and of opening the database ([`OpenError`]).
+//! The result codes of SQLite are interpreted here too.
 
 use std::convert::Infallible;
 use std::io;
@@ -128,10 +129,9 @@ impl Error {
     }
 }
 
-/// Adds the failed operation to the error of a statement.
 pub(crate) trait Doing<T> {
-    /// Turns the error into [`Error::Database`] with "while {doing}". Also marks the database as damaged if the error
-    /// says so.
+    /// Turns the error into [`Error::Database`] with "while {doing}". Marks the database as damaged if the error says
+    /// so.
     fn doing(self, doing: &'static str) -> Result<T, Error>;
 }
 
@@ -149,87 +149,49 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL names no SQLite file.
     #[error("{url:?} must be {}", DatabaseFile::EXPECTED)]
-    Url {
-        /// The URL as given.
-        url: String,
-    },
+    Url { url: String },
     /// There is no database, and this command does not create one.
     #[error(
         "there is no database at {path}: `chatserver serve`, `migrate`, `restore` and `user add` create one"
     )]
-    Missing {
-        /// The absolute path of the missing file.
-        path: String,
-    },
-    /// The path does not lead to a regular file.
+    Missing { path: String },
     #[error("{path} is {found}: the database must be a regular file")]
-    NoRegularFile {
-        /// The path of the database.
-        path: String,
-        /// The kind of file found there, in words.
-        found: &'static str,
-    },
+    NoRegularFile { path: String, found: &'static str },
     /// The file has several hard links. Another server could open it under another name.
     #[error(
         "the database {path} is a file with several names ({names} hard links): its write-ahead log and lock belong to one \
          name. Keep the name with a -wal beside it, if there is one, and remove the others"
     )]
-    SeveralNames {
-        /// The path of the database.
-        path: String,
-        /// The number of hard links.
-        names: u64,
-    },
+    SeveralNames { path: String, names: u64 },
     /// The file exists and can't be opened.
     #[error("the database {path} can't be opened: {source}{}", advice(source))]
-    Unusable {
-        /// The path of the database.
-        path: String,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// The file could not be created.
+    Unusable { path: String, source: io::Error },
     #[error("the database {path} can't be created: {source}{}", advice(source))]
     Create {
-        /// The path of the database.
         path: String,
-        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
     /// A server, or a command that needs the database to itself, holds the lock.
     #[error("the database {path} is in use by {holder}")]
-    InUse {
-        /// The path of the database.
-        path: String,
-        /// The process that holds the lock.
-        holder: LockHolder,
-    },
+    InUse { path: String, holder: LockHolder },
     /// A program other than a server has the database open.
     #[error(
         "another program has the database {path} open, such as a command or an sqlite3 shell: end it first"
     )]
-    OpenElsewhere {
-        /// The path of the database.
-        path: String,
-    },
+    OpenElsewhere { path: String },
     /// The lock file can't be created, locked or written.
     #[error("the lock file {path} can't be used: {source}{}", advice(source))]
     Lock {
-        /// The path of the lock file.
         path: String,
-        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
     /// The file is no database, or SQLite could not open it.
     #[error("the database {path} can't be opened: {source}{}", sqlite_advice(sqlite_code(source)))]
     Open {
-        /// The path of the database.
         path: String,
-        /// The error of SQLite.
         #[source]
         source: sqlx::Error,
     },
@@ -239,36 +201,16 @@ pub enum OpenError {
          is put over the file of a killed server. Keep copies of both files. Then put the original file back, or run \
          `chatserver restore` with the backup"
     )]
-    Mixed {
-        /// The path of the database.
-        path: String,
-        /// The contradiction found, in words.
-        found: String,
-    },
-    /// The schema is from an earlier version of this program.
+    Mixed { path: String, found: String },
     #[error(
         "the database {path} has an older schema ({found} of {known} migrations): run `chatserver migrate`"
     )]
-    OlderSchema {
-        /// The path of the database.
-        path: String,
-        /// The number of migrations that the database has.
-        found: usize,
-        /// The number of migrations that this program has.
-        known: usize,
-    },
-    /// The schema is unknown to this program.
+    OlderSchema { path: String, found: usize, known: usize },
     #[error("the database {path} was made by a newer version of chatserver, or by another program")]
-    UnknownSchema {
-        /// The path of the database.
-        path: String,
-    },
-    /// The database could not be compacted and is unchanged.
+    UnknownSchema { path: String },
     #[error("the database {path} can't be compacted; it is unchanged")]
     Compact {
-        /// The path of the database.
         path: String,
-        /// The error of SQLite.
         #[source]
         source: sqlx::Error,
     },
@@ -278,9 +220,7 @@ pub enum OpenError {
         sqlite_advice(code_of_migration(source))
     )]
     Migrate {
-        /// The path of the database.
         path: String,
-        /// The error of the migration.
         #[source]
         source: MigrateError,
     },

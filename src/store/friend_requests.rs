@@ -75,11 +75,6 @@ pub(crate) struct Requests {
 }
 
 impl Store {
-    /// Returns the open requests to and by a user.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the read failed.
     pub(crate) async fn friend_requests(&self, user: UserId) -> Result<Requests, Error> {
         let requests =
             sqlx::query_as(REQUESTS).bind(user.as_str().to_owned()).bind(i64::from(MOST_SHOWN));
@@ -92,15 +87,12 @@ impl Store {
 /// Sends a friend request, or accepts the other user's.
 #[derive(Clone, Debug)]
 pub(crate) struct ApproachFriend {
-    /// Whether to ask or only to accept.
     pub(crate) approach: Approach,
-    /// The user that asks or accepts.
     pub(crate) user: UserId,
-    /// The other user; need not exist.
+    /// Need not exist.
     pub(crate) other: UserId,
     /// The data needed if the two become friends now, with `user` first.
     pub(crate) befriend: Option<Befriend>,
-    /// The station that makes the change; it is not notified of it.
     pub(crate) station: Option<StationId>,
 }
 
@@ -148,14 +140,11 @@ impl ApproachFriend {
     }
 }
 
-/// Declines another user's request. The other user is not notified.
+/// The user that asked is not notified.
 #[derive(Clone, Debug)]
 pub(crate) struct DeclineFriend {
-    /// The user that declines.
     pub(crate) user: UserId,
-    /// The user that asked.
     pub(crate) other: UserId,
-    /// The station that makes the change; it is not notified of it.
     pub(crate) station: Option<StationId>,
 }
 
@@ -172,14 +161,11 @@ impl WriteOp for DeclineFriend {
     }
 }
 
-/// Ends a friendship, or takes back a friend request.
+/// Ends a friendship, or takes back a request. One call may do both.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoveFriend {
-    /// The user that ends it.
     pub(crate) user: UserId,
-    /// The friend, or the addressee of the request.
     pub(crate) other: UserId,
-    /// The station that makes the change; it is not notified of it.
     pub(crate) station: Option<StationId>,
 }
 
@@ -206,7 +192,7 @@ impl WriteOp for RemoveFriend {
     }
 }
 
-/// Runs a statement on one request. Returns whether it changed one.
+/// Returns whether the statement changed a request.
 async fn changes_request(
     tx: &mut WriteTx,
     statement: &'static str,

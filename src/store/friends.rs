@@ -40,7 +40,7 @@ const ARE_FRIENDS: &str =
 
 const FRIEND_IDS: &str = "SELECT friend_id FROM friends WHERE user_id = $1 ORDER BY friend_id";
 
-/// Returns a user of the two that has the maximum number of friends, unless they are friends already.
+/// Selects one of two users that has the maximum number of friends, unless the two are friends already.
 const FULL: &str = "
     SELECT user_id FROM friends
     WHERE user_id IN ($1, $2)
@@ -61,31 +61,22 @@ const ADD_CONVERSATION: &str = "
 /// A friend, as one user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Friend {
-    /// The friend's user ID.
     pub(crate) id: UserId,
-    /// The nick that the friend shows to others.
     pub(crate) nick: String,
-    /// The friend's public key.
     pub(crate) public_key: PublicKey,
-    /// The friend's chosen availability; offline if the friend has blocked this user.
+    /// Offline if the friend has blocked the user.
     pub(crate) chosen: Availability,
 }
 
 /// A pair of friends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Friendship {
-    /// The email addresses of the two.
     pub(crate) emails: [Email; 2],
-    /// The ID of their one-to-one conversation.
     pub(crate) conversation: ConversationId,
 }
 
 impl Store {
-    /// Returns a user's friends, in ascending order of their IDs.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the read failed.
+    /// In ascending order of the IDs.
     pub(crate) async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDS)
             .bind(user.as_str())
@@ -103,7 +94,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the read failed.
+    /// [`Error`] if the read failed.
     pub async fn friendships(&self) -> Result<Vec<Friendship>, Error> {
         let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDSHIPS)
             .fetch_all(&mut *self.reader().await?)
@@ -119,10 +110,6 @@ impl Store {
     }
 
     /// Ends a friendship and keeps the conversation. Returns whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where it was not ended.
     pub(crate) async fn unfriend(&self, one: UserId, other: UserId) -> Result<bool, Error> {
         Ok(self.write(Unfriend(one, other)).await?)
     }
@@ -137,7 +124,7 @@ pub(super) async fn are_friends(
     are_friends.fetch_one(tx.connection().await?).await.doing("looking for a friendship")
 }
 
-/// Returns the IDs of a user's friends, in ascending order.
+/// In ascending order.
 pub(super) async fn friend_ids(
     connection: &mut SqliteConnection,
     user: UserId,
@@ -150,7 +137,7 @@ pub(super) async fn friend_ids(
 /// The wrapped keys and names that one of two new friends needs for their conversation.
 #[derive(Clone, Debug)]
 pub(crate) struct Wrapping {
-    /// The user that this is for.
+    /// The user that can unwrap them.
     pub(crate) user: UserId,
     /// The user's nick, which the other's `display_name` contains.
     pub(crate) nick: String,
@@ -163,9 +150,8 @@ pub(crate) struct Wrapping {
 /// Makes two users friends, and creates their conversation if there is none.
 #[derive(Clone, Debug)]
 pub(crate) struct Befriend {
-    /// One for each of the two users.
     pub(crate) wrappings: [Wrapping; 2],
-    /// The first instance of the conversation.
+    /// The first instance of a new conversation. Unused if the two have one already.
     pub(crate) instance: Instance,
 }
 
@@ -184,7 +170,7 @@ impl WriteOp for Befriend {
 }
 
 impl Befriend {
-    /// Makes them friends within another change. `at` is the first user's station that makes the change, if any.
+    /// Makes them friends within another change. `at` is the station of the first user that makes the change, if any.
     pub(super) async fn make(
         &self,
         tx: &mut WriteTx,
@@ -235,7 +221,6 @@ impl Befriend {
     }
 }
 
-/// Deletes the friend requests between two users.
 async fn forget_requests(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
     let forget = sqlx::query(FORGET_REQUESTS).bind(one.as_str()).bind(other.as_str());
     forget.execute(tx.connection().await?).await.map(drop).doing("removing friend requests")
@@ -273,7 +258,7 @@ impl WriteOp for Unfriend {
     }
 }
 
-/// Ends a friendship. Returns whether there was one.
+/// Returns whether there was a friendship.
 pub(super) async fn end_friendship(
     tx: &mut WriteTx,
     one: UserId,

@@ -1,4 +1,4 @@
-//! Statements over many rows at once.
+//! Statements over many rows at once, so that a batch goes to SQLite's thread and back once.
 
 use std::sync::OnceLock;
 
@@ -74,7 +74,6 @@ impl ManyRows {
 pub(crate) struct Values<'a>(&'a mut SqliteArguments);
 
 impl Values<'_> {
-    /// Adds the value of the next column.
     pub(crate) fn add<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> &mut Self {
         self.0.add(value).expect("text and numbers have a form in SQLite");
         self

@@ -5,23 +5,19 @@ use std::time::Duration;
 
 use super::Store;
 
-/// A snapshot of the store's sizes and ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Measured {
-    /// Number of changes queued for the writer.
     pub(crate) queue_depth: usize,
     /// Age of the oldest change that is not committed yet; 0 if there is none.
     pub(crate) oldest_change: Duration,
-    /// Size of the database file in bytes.
     pub(crate) database_bytes: u64,
-    /// Size of the write-ahead log in bytes.
     pub(crate) log_bytes: u64,
-    /// Free bytes on the disk that holds both files.
+    /// Of the disk that holds both files.
     pub(crate) free_bytes: u64,
 }
 
 impl Store {
-    /// Reads the current sizes and ages. A missing file counts as 0 bytes.
+    /// A missing file counts as 0 bytes.
     pub(crate) fn measure(&self) -> Measured {
         let file = self.writer.file();
         Measured {
@@ -34,7 +30,6 @@ impl Store {
     }
 }
 
-/// Returns the size of a file in bytes, or 0 if it does not exist.
 fn size(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |metadata| metadata.len())
 }

@@ -1,4 +1,5 @@
-//! Messages. One statement judges a batch of messages, and one stores them.
+//! Messages, added in batches. One statement reads what decides about all of them, [`Head::accept`] judges each in
+//! order, and one statement stores those that are accepted.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -154,15 +155,14 @@ struct Conversation {
     stored: Vec<usize>,
 }
 
-/// A message row to insert.
 struct Row {
     place: i64,
+    /// Index of the message in the batch.
     nth: usize,
     sender_number: i64,
     accepted_at: i64,
 }
 
-/// A batch of messages that is being stored.
 struct AddBatch {
     /// Maximum bytes of message data in one conversation.
     quota: i64,
@@ -195,7 +195,7 @@ impl Batched for AddMessage {
     }
 }
 
-/// Returns whether the stored message with this ID is identical to this one; `None` if no stored message has the ID.
+/// See [`Incoming::is_repeat`].
 async fn is_repeat(
     tx: &mut WriteTx,
     add: &AddMessage,
@@ -269,7 +269,7 @@ impl AddBatch {
         Ok(())
     }
 
-    /// Records the change for both participants. The sending station is not told.
+    /// The sending station is not told.
     fn note(&mut self, add: &AddMessage, precheck: &Precheck) {
         let subject = Subject::Conversation(add.conversation);
         self.changes.know_conversation(add.conversation, precheck.conversation_number);
@@ -296,7 +296,7 @@ fn type_column(kind: &str) -> Option<&str> {
     (kind != "Message").then_some(kind)
 }
 
-/// Reads what decides each message; `None` if the sender has no such conversation.
+/// `None` for a sender that has no such conversation.
 async fn precheck(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Option<Precheck>>, Error> {
     let hashes: Vec<_> = all.iter().map(|add| hash(add.message.id.as_str())).collect();
     let rows: Vec<_> = (0..).zip(all).zip(&hashes).collect();

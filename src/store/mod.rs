@@ -1,7 +1,10 @@
 //! The store: an SQLite database with one writer, which commits many changes at once, and a pool of readers.
 //!
-//! Only this folder contains SQL. Statements are constants, written for SQLite. Parameters are `$n`, but `?` in
-//! statements over many rows. Where a reply is one row, the statement writes the reply's JSON.
+//! Only this folder contains SQL. A change is a struct that implements [`WriteOp`], a read is a method of [`Store`],
+//! each in the file of its area. What only SQLite needs is in `sqlite/`.
+//!
+//! Statements are constants, written for SQLite. Parameters are `$n`, but `?` in statements over many rows. Where a
+//! reply is one row, the statement writes the reply's JSON.
 
 mod availability;
 mod blocklist;
@@ -88,7 +91,7 @@ pub struct Store {
     readers: Readers,
     pages: ReadBatcher<pages::ReadPage>,
     lists: ReadBatcher<conversations::ListConversations>,
-    /// The only connection for large pages. Its thread alone keeps memory of the last one.
+    /// The only connection for large pages, so that only one thread keeps the memory of a large page.
     large_reader: Readers,
     writer: Writer,
     epoch: Epoch,
@@ -153,10 +156,6 @@ impl Store {
     }
 
     /// Checks that the database answers and that the writer accepts changes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] if a read fails or changes are refused.
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         if self.writer.has_ended() {
             return Err(Error::Closed);
@@ -199,7 +198,6 @@ impl Store {
         self.writer.refuses().await;
     }
 
-    /// Returns the fault that prevents all further writes, if there is one.
     pub(crate) fn fault(&self) -> Option<Fault> {
         if self.writer.flush_failed() {
             Some(Fault::FlushFailed)
@@ -244,7 +242,6 @@ impl Store {
         self.large_reader.close().await;
     }
 
-    /// Waits for a free reading connection. A cancelled read leaves its connection usable.
     async fn reader(&self) -> Result<Object<SqliteConnection>, Error> {
         self.readers.get().await
     }

@@ -43,7 +43,7 @@ macro_rules! message_object {
     };
 }
 
-/// SQL expression for the type of message `m`.
+/// The type of message `m`. The column holds NULL for `Message`.
 macro_rules! message_type {
     () => {
         r#"CASE WHEN m.type IS NULL THEN '"Message"' ELSE json_quote(m.type) END"#

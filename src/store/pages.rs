@@ -90,7 +90,8 @@ impl Store {
     }
 }
 
-/// Reads a page in pieces. Where this is cancelled, the connection and the permit are kept until the current piece ends.
+/// Reads in a task of its own. If the call is cancelled, the task keeps the connection and the permit until the current
+/// piece ends.
 async fn in_pieces<P: Send + 'static>(
     mut connection: Object<SqliteConnection>,
     query: &PageQuery,
@@ -201,7 +202,6 @@ fn refuse_gap(more: bool, messages: &WireText, reports: &WireText) -> Result<(),
     Ok(())
 }
 
-/// Returns the messages that the reader receives for the first time, by their first and last row key.
 fn undelivered(
     query: &PageQuery,
     generation: i64,

@@ -1,4 +1,5 @@
-//! Participants of conversations, and their access.
+//! Participants of conversations. The column `standing` holds the [`Access`] of each, so that a message need not look
+//! up friendships and blocks.
 
 use super::Error;
 use super::error::Doing as _;
@@ -12,7 +13,6 @@ const ADD: &str = "
     FROM users u CROSS JOIN users o CROSS JOIN conversations c
     WHERE u.id = $2 AND o.id = $3 AND c.id = $1";
 
-/// Reads the relation of one user to another.
 const RELATION: &str = "
     SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
            EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),

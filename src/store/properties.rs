@@ -104,7 +104,7 @@ impl Batched for ChangeProperty {
     type Outcome = Result<WireText, Refusal>;
 
     /// Each answer shows the conversation after its own change. So a second change of the same participant waits for
-    /// the next run. A signature that was just recorded waits too.
+    /// the next statement, and so does a repeated signature.
     async fn apply_all(
         tx: &mut WriteTx,
         all: &[&Self],
@@ -201,7 +201,7 @@ fn set(tx: &mut WriteTx, made: &[(&ChangeProperty, i64)]) {
     });
 }
 
-/// Reads the conversation objects of participants, by row key.
+/// Returns them by row key.
 async fn objects(tx: &mut WriteTx, row_keys: &[i64]) -> Result<HashMap<i64, WireText>, Error> {
     if row_keys.is_empty() {
         return Ok(HashMap::new());

@@ -17,7 +17,6 @@ use crate::domain::Refusal;
 /// Maximum bytes of a batch, exceeded at most by its last change. Bounds the duration of one commit.
 pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// A queued change and the time when it was enqueued.
 pub(crate) struct Waiting {
     pub(crate) since: Instant,
     pub(crate) item: QueuedWrite,
@@ -25,7 +24,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Prepares a change for the queue; `None` if the queued changes hold too many bytes already.
+    /// `None` if the queued changes hold too many bytes already.
     pub(crate) fn new(item: QueuedWrite, queued: &Arc<AtomicUsize>) -> Option<Self> {
         let bytes = QueuedBytes::take(queued, item.bytes())?;
         Some(Self { since: Instant::now(), item, _bytes: bytes })
@@ -100,12 +99,10 @@ impl QueuedWrite {
         )
     }
 
-    /// Whether the change must be the last of its transaction.
     pub(crate) fn ends_batch(&self) -> bool {
         matches!(self, Self::Other(change) if change.ends_batch())
     }
 
-    /// Whether the writer may delay the change briefly to fill a batch.
     pub(crate) fn is_deferrable(&self) -> bool {
         match self {
             Self::Add(submitted) => submitted.change.is_deferrable(),
@@ -115,7 +112,6 @@ impl QueuedWrite {
         }
     }
 
-    /// Sends the outcome to the caller, or the error if the transaction failed.
     pub(crate) fn settle(self, committed: Result<(), Error>) {
         match self {
             Self::Add(submitted) => submitted.settle(committed),

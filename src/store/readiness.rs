@@ -51,7 +51,6 @@ pub(crate) enum NotReady {
     /// The database can't be read, or the store is closed.
     #[error("the store does not answer")]
     Unread(#[source] Error),
-    /// The probe failed.
     #[error("no change can be made")]
     Unwritten(#[source] Error),
     /// The probe is still waiting or the queue is full, and nothing was committed for 4 s. Another process may hold the
@@ -75,7 +74,7 @@ struct Latest {
 }
 
 impl Outcomes {
-    /// Records a commit. A commit that affects no user, such as a probe's, does not clear the failures.
+    /// A commit that affects no user, such as a probe's, does not clear the failures.
     pub(super) fn committed(&self, is_told: bool) {
         let mut latest = self.latest();
         latest.commit = Some(Instant::now());
@@ -84,7 +83,6 @@ impl Outcomes {
         }
     }
 
-    /// Records a database failure.
     pub(super) fn failed(&self) {
         let now = Instant::now();
         self.latest().failures.get_or_insert((now, now)).1 = now;
@@ -153,10 +151,6 @@ impl WriteOp for Probe {
 
 impl Store {
     /// Checks that the database answers and that changes can be made. A nearly full disk does not fail the check.
-    ///
-    /// # Errors
-    ///
-    /// [`NotReady`] says what can't be done.
     pub(crate) async fn ready(&self) -> Result<(), NotReady> {
         self.ping().await.map_err(NotReady::Unread)?;
         match self.probed().await {
@@ -172,7 +166,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the outcome of the latest probe, or `None` if it takes longer than 4 s.
+    /// `None` if the latest probe takes longer than 4 s.
     async fn probed(&self) -> Result<Option<()>, Error> {
         let Probing { begun, outcome } = self.probes.probe(&self.writer)?;
         timeout_at(begun + PROBE_WITHIN, outcome).await.ok().transpose()

@@ -50,9 +50,7 @@ impl Replay {
 /// refused or failed is not recorded and may be sent again.
 #[derive(Clone, Debug)]
 pub(crate) struct OncePerSignature<C> {
-    /// Identifies the request.
     pub(crate) replay: Replay,
-    /// The change to apply.
     pub(crate) change: C,
 }
 
@@ -114,7 +112,7 @@ impl WriteOp for Expire {
 }
 
 impl Store {
-    /// Records a signature in the background. Skipped if the writer is busy, that is with its queue half full.
+    /// Records a signature in the background. Skipped while the queue of the writer is at least half full.
     pub(crate) fn record_meanwhile(&self, replay: Replay) {
         self.writer.offer(OncePerSignature { replay, change: Nothing });
     }
@@ -123,7 +121,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Replayed`] if it is recorded already, [`Error`] if it was not recorded.
+    /// [`Refusal::Replayed`] if it is recorded already.
     pub(crate) async fn record(&self, replay: Replay) -> Result<(), WriteError> {
         self.write(OncePerSignature { replay, change: Nothing }).await
     }

@@ -1,4 +1,5 @@
-//! Reports: read receipts, each made once. Those that the server makes for a page are one change per 256 row keys.
+//! Reports: read receipts, each made once. For the messages of a page the server makes them itself, in one change per
+//! 256 row keys.
 
 use std::convert::Infallible;
 
@@ -111,10 +112,8 @@ static DELIVERED_TO: ManyRows = ManyRows::new(
 /// Maximum row keys of one [`MarkDelivered`], so that it holds the writer for milliseconds.
 const STEP: i64 = 256;
 
-/// A reader's report about messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    /// The conversation of the messages.
     pub(crate) conversation: ConversationId,
     /// The instance of the messages; `None` means the current one.
     pub(crate) instance: Option<Instance>,
@@ -122,11 +121,9 @@ pub(crate) struct Report {
     pub(crate) kind: ReportType,
     /// The messages. Unknown ones and the reader's own are skipped.
     pub(crate) messages: Vec<MessageId>,
-    /// The server's time in seconds.
     pub(crate) now: Timestamp,
     /// The reader.
     pub(crate) user: UserId,
-    /// The reporting station, which is not told of the report.
     pub(crate) station: Option<StationId>,
 }
 
@@ -180,11 +177,9 @@ impl Report {
 /// Messages of a page that its reader receives for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// The conversation of the page.
     pub(crate) conversation: ConversationId,
     /// The reader.
     pub(crate) user: UserId,
-    /// The generation of the page.
     pub(super) generation: i64,
     /// Row keys of the first and the last message. All messages between them are in the page.
     pub(super) row_keys: (i64, i64),
@@ -320,12 +315,7 @@ impl Making {
 }
 
 impl Store {
-    /// Returns the messages that a user has not reported with this type. Already reported ones need not hold the
-    /// writer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] if they could not be read.
+    /// Returns the messages that a user has not reported with this type, so that the others need not hold the writer.
     pub(crate) async fn unreported(
         &self,
         conversation: ConversationId,

@@ -39,7 +39,6 @@ const UNBIND: &str = "DELETE FROM stations WHERE user_id = $1 AND station_id = $
 /// A station as the command line shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
-    /// Address of the station's user.
     pub(crate) email: Email,
     /// The station's id, which is a secret.
     pub id: StationId,
@@ -60,11 +59,8 @@ struct StationRow {
 /// Binds a station to a user, and unbinds the user's excess stations.
 #[derive(Clone, Debug)]
 pub(crate) struct BindStation {
-    /// The user.
     pub(crate) user: UserId,
-    /// The station to bind.
     pub(crate) station: StationId,
-    /// The server's current second.
     pub(crate) now: Timestamp,
     /// The user's other stations in eviction order. A station that is missing here is newer, and is evicted last.
     pub(crate) gives_way: Vec<StationId>,
@@ -105,7 +101,6 @@ impl WriteOp for BindStation {
     }
 }
 
-/// Returns the user's stations by recorded use, least recently used first.
 async fn stations_of(
     connection: &mut SqliteConnection,
     user: UserId,
@@ -157,11 +152,7 @@ impl WriteOp for TouchStation {
 }
 
 impl Store {
-    /// Returns the recorded last use of this station of the user, or `None` where it is not bound.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
+    /// `None` if the station is not bound to the user.
     pub(crate) async fn station_used_at(
         &self,
         user: UserId,
@@ -177,7 +168,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the store failed.
+    /// [`Error`] if the store failed.
     pub async fn stations_of(&self, user: UserId) -> Result<Vec<StationId>, Error> {
         stations_of(&mut *self.reader().await?, user).await
     }
@@ -186,7 +177,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the store failed.
+    /// [`Error`] if the store failed.
     pub async fn stations(&self, user: Option<UserId>) -> Result<Vec<Station>, Error> {
         let rows = sqlx::query_as(STATIONS).bind(user.as_ref().map(UserId::as_str));
         let rows: Vec<StationRow> =
@@ -195,10 +186,6 @@ impl Store {
     }
 
     /// Returns the enabled users who have bound this station, at most two. With `user`, only that user is considered.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
     pub(crate) async fn users_at(
         &self,
         station: StationId,
@@ -224,7 +211,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the store failed.
+    /// [`Error`] if the store failed.
     pub async fn unbind_station(&self, user: UserId, station: StationId) -> Result<bool, Error> {
         Ok(self.write(UnbindStation { user, station }).await?)
     }

@@ -1,4 +1,5 @@
-//! Users and their keys. The store knows only what it must of the keys.
+//! Users and their keys. The store holds the private key encrypted under a password that it does not know, and the API
+//! key in clear, because signatures are checked with it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -68,17 +69,12 @@ const SET_DISPLAY_NAME: &str = "
 /// A user as the command line shows one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The user's id, the MD5 of the address.
     pub(crate) id: UserId,
-    /// The user's address.
     pub email: Email,
-    /// Name that other users see.
     pub(crate) nick: String,
-    /// Full name; may be empty.
     pub(crate) full_name: String,
     /// A disabled user can neither log in nor sign.
     pub(crate) is_disabled: bool,
-    /// Public key that secrets are wrapped under.
     pub(crate) public_key: PublicKey,
 }
 
@@ -108,20 +104,13 @@ impl UserRow {
 /// The stored part of the answer to a login.
 #[derive(Clone, Debug)]
 pub(crate) struct Login {
-    /// Name that other users see.
     pub(crate) nick: String,
-    /// Full name; may be empty.
     pub(crate) full_name: String,
     /// Private key: PEM, encrypted under the user's encryption password.
     pub(crate) private_key: String,
 }
 
 impl Store {
-    /// Returns the user with this id.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
     pub(crate) async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
         let row: Option<UserRow> = sqlx::query_as(USER)
             .bind(user.as_str())
@@ -135,7 +124,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the store failed.
+    /// [`Error`] if the store failed.
     pub async fn users(&self) -> Result<Vec<User>, Error> {
         let rows: Vec<UserRow> = sqlx::query_as(USERS)
             .fetch_all(&mut *self.reader().await?)
@@ -144,11 +133,7 @@ impl Store {
         rows.into_iter().map(UserRow::user).collect()
     }
 
-    /// Returns the enabled user with this API key.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
+    /// `None` if no enabled user has the key.
     pub(crate) async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
         let user: Option<String> = sqlx::query_scalar(USER_WITH_KEY)
             .bind(digest(api_key))
@@ -158,11 +143,7 @@ impl Store {
         user.map(|id| stored(&id)).transpose()
     }
 
-    /// Returns what a user receives at a login; `None` where the user is unknown or disabled.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
+    /// `None` if the user is unknown or disabled.
     pub(crate) async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
         let row: Option<(String, String, String)> = sqlx::query_as(LOGIN)
             .bind(user.as_str())
@@ -172,11 +153,7 @@ impl Store {
         Ok(row.map(|(nick, full_name, private_key)| Login { nick, full_name, private_key }))
     }
 
-    /// Returns the API key with which this user signs; `None` where the user is unknown or disabled.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
+    /// `None` if the user is unknown or disabled.
     pub(crate) async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
         let key: Option<String> = sqlx::query_scalar(SIGNING_KEY)
             .bind(user.as_str())
@@ -186,11 +163,7 @@ impl Store {
         key.map(|key| stored(&key)).transpose()
     }
 
-    /// Returns the public keys of all users who share a conversation with this user.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
+    /// Returns the other users of all conversations of this user, friends or not.
     pub(crate) async fn partners(&self, user: UserId) -> Result<Vec<(UserId, PublicKey)>, Error> {
         let mut reads = self.reader().await?;
         partners(&mut reads, user).await
@@ -200,16 +173,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the store failed.
+    /// [`Error`] if the store failed.
     pub async fn set_disabled(&self, user: UserId, is_disabled: bool) -> Result<bool, Error> {
         Ok(self.write(SetDisabled { user, is_disabled }).await?)
     }
 
-    /// Replaces a user's API key. Returns the previous key; `None` where the user does not exist.
+    /// Replaces a user's API key. Returns the previous key; `None` if the user does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error`] where the store failed.
+    /// [`Error`] if the store failed.
     pub async fn set_api_key(
         &self,
         user: UserId,
@@ -222,7 +195,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the user can't be removed, such as one who has a friend by now.
+    /// [`Error`] if the user can't be removed, such as one who has a friend by now.
     pub(crate) async fn remove_new_user(
         &self,
         user: UserId,
@@ -249,20 +222,14 @@ async fn partners(
     rows.into_iter().map(partner).collect()
 }
 
-/// Adds a user.
 #[derive(Clone, Debug)]
 pub(crate) struct AddUser {
-    /// The address, whose MD5 becomes the id.
     pub(crate) email: Email,
-    /// Name that other users see.
     pub(crate) nick: Nick,
-    /// Full name; may be empty.
     pub(crate) full_name: FullName,
-    /// Key that the user logs in and signs with.
     pub(crate) api_key: ApiKey,
     /// Private key: PEM, encrypted under the user's encryption password.
     pub(crate) private_key: String,
-    /// Public key that secrets are wrapped under.
     pub(crate) public_key: PublicKey,
 }
 
@@ -305,23 +272,20 @@ impl WriteOp for AddUser {
     }
 }
 
-/// Renames a user. A new nick comes wrapped for each user who sees it as a display name.
+/// Renames a user; `None` leaves a name as it is. A new nick comes wrapped for each user who sees it as a display name.
 #[derive(Clone, Debug)]
 pub(crate) struct RenameUser {
-    /// The user.
     pub(crate) user: UserId,
-    /// New nick, if it changes.
     pub(crate) nick: Option<Nick>,
-    /// New full name, if it changes.
     pub(crate) full_name: Option<FullName>,
     /// The new nick, wrapped for each partner.
     pub(crate) display_names: HashMap<UserId, String>,
 }
 
 impl WriteOp for RenameUser {
-    /// Whether the user exists. Always `true` where neither name changes.
+    /// Whether the user exists. Always `true` if neither name changes.
     type Output = bool;
-    /// [`Refusal::Outdated`] where the user has a partner for whom the nick is not wrapped.
+    /// [`Refusal::Outdated`] if the user has a partner for whom the nick is not wrapped.
     type Refusal = Refusal;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError> {

@@ -22,13 +22,10 @@ const WORKSPACES: &str = "
 /// A registered workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workspace {
-    /// Registered name.
     pub name: String,
-    /// The owner's id.
     pub(crate) owner: UserId,
     /// The owner's address.
     pub email: Email,
-    /// Time of the registration.
     pub(crate) registered_at: Timestamp,
 }
 
@@ -37,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] where the store failed.
+    /// [`Error`] if the store failed.
     pub async fn workspaces(&self) -> Result<Vec<Workspace>, Error> {
         let rows: Vec<(String, String, String, i64)> = sqlx::query_as(WORKSPACES)
             .fetch_all(&mut *self.reader().await?)
@@ -61,11 +58,8 @@ impl Store {
 /// Registers a workspace. Idempotent for its owner.
 #[derive(Clone, Debug)]
 pub(crate) struct RegisterWorkspace {
-    /// Name to register.
     pub(crate) name: WorkspaceName,
-    /// User that becomes the owner.
     pub(crate) owner: UserId,
-    /// The server's current second.
     pub(crate) now: Timestamp,
 }
 

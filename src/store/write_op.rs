@@ -1,4 +1,5 @@
-//! Changes that the writer applies, with and without their type.
+//! Changes of the database: [`WriteOp`] is one change, [`Batched`] is a frequent kind of which one statement applies
+//! many, and [`Queued`] is any other change in the writer's queue, without its type.
 
 use std::pin::Pin;
 
@@ -53,7 +54,6 @@ pub(crate) type Outcome<C> = Result<<C as WriteOp>::Output, <C as WriteOp>::Refu
 
 /// A kind of change of which one statement applies many.
 pub(crate) trait Batched: Send + Sync {
-    /// Outcome of one change.
     type Outcome: Send;
 
     /// Whether the change may wait a moment for later ones, because no caller waits for it.
@@ -69,18 +69,14 @@ pub(crate) trait Batched: Send + Sync {
     ) -> impl Future<Output = Result<Vec<Self::Outcome>, Error>> + Send;
 }
 
-/// A type-erased queued change.
 pub(crate) trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
     fn apply<'a>(&'a mut self, tx: &'a mut WriteTx) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Whether the change is the last of its transaction.
     fn ends_batch(&self) -> bool;
 
-    /// Approximate bytes that the change holds while it is queued.
     fn bytes(&self) -> usize;
 
-    /// Sends the caller the outcome, or the error of the transaction.
     fn settle(self: Box<Self>, committed: Result<(), Error>);
 }
 

@@ -42,7 +42,7 @@ impl Entries {
         (entries > 0).then(|| (self.first, self.first + entries - 1))
     }
 
-    /// Drops the entries up to this row key.
+    /// Drops the entries up to and including this row key.
     fn drop_up_to(&mut self, last: i64) {
         self.count -= last + 1 - self.first;
         self.first = last + 1;
@@ -84,15 +84,15 @@ impl Plan {
     }
 }
 
-/// Reads a page of any size in one snapshot; `None` where the user has no such conversation. On cancellation, it stops
+/// Reads a page of any size in one snapshot; `None` if the user has no such conversation. On cancellation, it stops
 /// after the current piece.
 pub(super) async fn read(
     connection: &mut SqliteConnection,
     query: &PageQuery,
     cancelled: &CancellationToken,
 ) -> Result<Option<Page>, Error> {
-    // Plain statements: SQLite ends a transaction by itself after some errors, which a transaction of sqlx takes for
-    // one that goes on, and the connection would keep its snapshot for ever.
+    // Plain statements, because SQLite ends a transaction by itself after some errors. sqlx would take that transaction
+    // for open, and the connection would keep a snapshot for ever.
     execute(connection, "BEGIN").await.doing("beginning a read of messages")?;
     let page = read_within(connection, query, cancelled).await;
     let ended = execute(connection, "ROLLBACK").await.doing("ending a read of messages");
@@ -153,7 +153,6 @@ impl Reading<'_> {
         Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
     }
 
-    /// Reads a piece of the messages.
     async fn messages(
         &self,
         connection: &mut SqliteConnection,

@@ -1,4 +1,5 @@
-//! The statements that make pages.
+//! The SQL of pages: [`PAGE`] makes a light page or the plan of a large one, [`MESSAGES`] and [`REPORTS`] make the
+//! pieces.
 
 use crate::store::many_rows::ManyRows;
 use crate::store::objects::{
