@@ -15,7 +15,6 @@ const MOST: Duration = Duration::from_mins(1);
 /// State of the log, as the checkpointer found it.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    /// The log must be emptied.
     pub(crate) is_due: bool,
     /// The part that can't be checkpointed is so large that a read certainly blocks it.
     pub(crate) is_held: bool,
@@ -23,10 +22,8 @@ pub struct Found {
     pub(crate) has_failed: bool,
 }
 
-/// The next step for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Do nothing for now.
     Rest,
     /// Have the writer empty the log.
     Attempt,
@@ -34,7 +31,6 @@ pub(crate) enum Next {
     Warn,
 }
 
-/// Exponential backoff between attempts: 2 s at first, 1 min at most.
 #[derive(Default)]
 pub(crate) struct Backoff {
     rest: Duration,

@@ -43,70 +43,36 @@ const COUNTS: [(&str, &str, &str); 5] = [
 /// Why a file could not be made, verified or restored as a backup.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupError {
-    /// The database can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The backup file exists already.
     #[error("{path} exists already; a backup never overwrites a file")]
-    Exists {
-        /// The path of the existing file.
-        path: String,
-    },
-    /// The path is not allowed for a backup.
+    Exists { path: String },
     #[error("the backup can't be named {path}: {problem}")]
-    Name {
-        /// The refused path.
-        path: String,
-        /// The reason, as text after a colon.
-        problem: String,
-    },
-    /// A restore would replace an existing database.
+    Name { path: String, problem: String },
     #[error("there is a database at {path} already; --force replaces it")]
-    Replaces {
-        /// The path of the database.
-        path: String,
-    },
-    /// The file is not a backup that could be restored.
+    Replaces { path: String },
     #[error("{path} is not a usable backup: {problem}")]
-    Unfit {
-        /// The path of the file.
-        path: String,
-        /// The reason, as text after a colon.
-        problem: String,
-    },
-    /// A file can't be read or written.
+    Unfit { path: String, problem: String },
     #[error("{path} can't be {doing}: {source}")]
     File {
-        /// The path of the file or folder.
         path: String,
-        /// The failed operation, as a participle such as "created".
+        /// A participle such as "created".
         doing: &'static str,
-        /// The error of the operating system.
         source: io::Error,
     },
-    /// The database failed.
     #[error("the database failed while {doing}: {source}")]
-    Database {
-        /// The failed operation, as text after "while".
-        doing: &'static str,
-        /// The error of SQLite.
-        source: sqlx::Error,
-    },
+    Database { doing: &'static str, source: sqlx::Error },
 }
 
-/// Progress of a copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
-    /// Bytes of the copy so far.
     pub(crate) copied: u64,
     /// Bytes of the database. The copy ends smaller if the database has free pages.
     pub(crate) total: u64,
 }
 
-/// Contents of a verified backup.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
-    /// Size of the file in bytes.
     pub(crate) bytes: u64,
     /// Label and row count of each table that the backup has.
     pub(crate) counts: Vec<(&'static str, i64)>,
@@ -116,10 +82,6 @@ pub(crate) struct Verified {
 ///
 /// The copy is made in a temporary folder beside the file and renamed when it is complete. On failure or cancellation
 /// the folder is removed with its contents.
-///
-/// # Errors
-///
-/// [`BackupError`] where there is no complete backup.
 pub(crate) async fn back_up(
     url: &str,
     to: &Path,

@@ -13,7 +13,6 @@ use crate::store::OpenError;
 /// Delay before a busy database is opened again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
 
-/// The connections to a database with the newest schema.
 pub(crate) struct Connections {
     /// Whether the schema was created or migrated.
     pub(crate) is_migrated: bool,

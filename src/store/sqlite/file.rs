@@ -256,7 +256,6 @@ impl DatabaseFile {
     }
 }
 
-/// Returns the kind of a file in words.
 pub(crate) fn kind_of(found: &Metadata) -> &'static str {
     let kind = found.file_type();
     if kind.is_file() {

@@ -24,7 +24,7 @@ macro_rules! run {
     };
 }
 
-/// Number of messages in a run. The first run starts at the first message of a generation.
+/// The first run starts at the first message of a generation.
 const RUN: usize = run!();
 
 /// SQL for the row key of the message with a given ID, or NULL. The arguments are SQL: the generation, its `next_seq`,
@@ -124,7 +124,6 @@ impl RecentIds {
         self.0.iter().flat_map(|hash| hash.to_be_bytes()).collect()
     }
 
-    /// Returns whether a recent message may have an ID with this hash.
     pub(crate) fn may_have(&self, hash: i64) -> bool {
         self.0.contains(&hash)
     }

@@ -18,7 +18,6 @@ use crate::store::{Error, WireText};
 /// Maximum requests coalesced into one query. Eight did not raise throughput, and the first waits longer for the last.
 const TOGETHER: usize = 4;
 
-/// A pool of reading connections.
 #[derive(Clone)]
 pub(crate) struct Readers {
     pool: Pool<SqliteConnection>,
@@ -53,14 +52,12 @@ pub(crate) trait BatchQuery: Send + Sync + 'static {
     /// The statement, whose columns are texts or NULLs ([`ManyRows::values_of`]).
     const STATEMENT: &'static ManyRows;
 
-    /// The activity that error messages name.
+    /// The activity, as text after "while" in error messages.
     const DOING: &'static str;
 
-    /// Binds the query's parameters.
     fn bind(&self, values: &mut Values<'_>);
 }
 
-/// Coalesces concurrent requests for one statement.
 pub(crate) struct ReadBatcher<Q>(Arc<Shared<Q>>);
 
 struct Shared<Q> {

@@ -26,12 +26,9 @@ const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users
 /// Bytes of the backup copied per step. The restore can be cancelled between steps.
 const STEP: u64 = 8 * 1024 * 1024;
 
-/// The result of a restore.
 #[derive(Clone, Debug)]
 pub(crate) struct Restored {
-    /// Path of the database.
     pub(crate) path: String,
-    /// The epoch that the restore began.
     pub(crate) epoch: Epoch,
     /// Account changes since the backup that the restore undid; `None` if there was no database to replace.
     pub(crate) since: Option<Since>,
@@ -59,11 +56,8 @@ struct Account {
 }
 
 /// Replaces the database at `url` with a copy of a backup, migrates the copy and begins a new epoch in it. Slow and
-/// fallible steps run on the copy first, so a cancelled restore leaves nothing behind.
-///
-/// # Errors
-///
-/// [`BackupError`]. The database keeps its content until the final replacement of its files.
+/// fallible steps run on the copy first, so a cancelled restore leaves nothing behind. The database keeps its content
+/// until the final replacement of its files.
 pub(crate) async fn restore(
     url: &str,
     backup: &Path,

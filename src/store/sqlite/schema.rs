@@ -41,7 +41,6 @@ pub enum Schema {
 }
 
 impl Schema {
-    /// Whether a missing database is created.
     pub(crate) fn creates(self) -> bool {
         self != Self::MustBeCurrent
     }
@@ -52,6 +51,7 @@ impl Schema {
 pub enum Found {
     Empty,
     Current,
+    /// The number of applied migrations.
     Older(usize),
     Unknown,
 }

@@ -54,7 +54,6 @@ pub struct LockHolder {
     process: String,
 }
 
-/// Random name of this process.
 static PROCESS: LazyLock<String> = LazyLock::new(|| Uuid::new_v4().to_string());
 
 impl LockHolder {
@@ -89,8 +88,7 @@ impl ServerLock {
     ///
     /// # Errors
     ///
-    /// [`OpenError::InUse`] names the process that holds the lock. [`OpenError::Lock`] where the lock file can't be
-    /// used.
+    /// [`OpenError::InUse`] names the process that holds the lock.
     pub(crate) async fn acquire(url: &str, task: &str) -> Result<Self, OpenError> {
         let database = parse(url)?;
         // A path that is no database file is refused for that, and not for its lock.
@@ -126,10 +124,6 @@ impl ServerLock {
     }
 
     /// Publishes the address that this process listens on. From now on, refused processes report it.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError::Lock`] where the lock file can't be written.
     pub(crate) fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
         self.holder.address = Some(address);
         self.write_holder()
@@ -139,7 +133,7 @@ impl ServerLock {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Lock`] where the lock file can't be read.
+    /// [`OpenError::Lock`] if the lock file can't be read.
     pub fn holder(url: &str) -> Result<Option<LockHolder>, OpenError> {
         Self::holder_of(&parse(url)?)
     }

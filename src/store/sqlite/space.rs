@@ -27,16 +27,14 @@ const AUTO_VACUUM: &str = "PRAGMA auto_vacuum";
 /// Value of [`AUTO_VACUUM`] for `INCREMENTAL`.
 const INCREMENTAL: i64 = 2;
 
-/// Result of a vacuum step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vacuumed {
-    /// A step was made. More free pages may be left.
+    /// More free pages may be left.
     Step,
     /// No free page is left, or the database does not give free pages back.
     NothingLeft,
 }
 
-/// Cuts one step of free pages off the file.
 struct Vacuum;
 
 impl WriteOp for Vacuum {
@@ -52,10 +50,6 @@ impl WriteOp for Vacuum {
 
 impl Store {
     /// Returns one step of free pages to the file system.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] where the store failed.
     pub(crate) async fn vacuum(&self) -> Result<Vacuumed, Error> {
         if !self.gives_space_back {
             return Ok(Vacuumed::NothingLeft);
@@ -91,18 +85,12 @@ pub(crate) async fn gives_space_back(
 /// Sizes of a database file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Compacted {
-    /// Size before the rewrite.
     pub(crate) before: u64,
-    /// Size after the rewrite.
     pub(crate) after: u64,
 }
 
 /// Rewrites a database without free pages, and so that it gives space back from then on. No other process may have it
-/// open.
-///
-/// # Errors
-///
-/// [`OpenError`]; the database is unchanged then.
+/// open. On failure the database is unchanged.
 pub(crate) async fn compact(url: &str) -> Result<Compacted, OpenError> {
     let file = DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
     if file.look()?.is_none() {

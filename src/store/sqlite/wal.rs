@@ -51,11 +51,9 @@ const ATTEMPT_AGAIN: Duration = Duration::from_millis(20);
     wal.display()
 )]
 pub struct WalLeft {
-    /// Path of the log.
     pub(crate) wal: PathBuf,
     /// Bytes of the log that are not in the database file, or the size of the whole log where that is unknown.
     pub(crate) bytes: u64,
-    /// The reason why they were not moved.
     #[source]
     pub(crate) cause: LeftBecause,
 }
@@ -63,13 +61,10 @@ pub struct WalLeft {
 /// The reason why the log is not moved into the database file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LeftBecause {
-    /// Another program is in the middle of a read or a transaction.
     #[error("another program is reading or writing the database")]
     Busy,
-    /// An fsync of the database file or of the log failed.
     #[error("fsync of the database or its write-ahead log failed")]
     FlushFailed,
-    /// SQLite refused or failed.
     #[error(transparent)]
     Failed(sqlx::Error),
 }
@@ -102,7 +97,6 @@ impl Wal {
         self.grown.notify_one();
     }
 
-    /// Whether this store has committed, or tried to.
     pub(crate) fn has_grown(&self) -> bool {
         self.has_grown.load(Ordering::Relaxed)
     }
@@ -118,7 +112,6 @@ impl Wal {
         self.grown.notify_one();
     }
 
-    /// Token that is cancelled once an fsync of the database file or of the log has failed.
     pub(crate) fn flush_failed(&self) -> &CancellationToken {
         &self.flush_failed
     }
@@ -313,7 +306,6 @@ fn is_of_flush(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_)) || sqlite_code(error) == Some(SQLITE_IOERR_FSYNC)
 }
 
-/// Result of a checkpoint.
 struct Checkpoint {
     /// A read, a write or another checkpoint was in the way.
     busy: bool,

@@ -43,7 +43,6 @@ impl WriteTx {
         }
     }
 
-    /// Configured bounds by which changes are judged.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }

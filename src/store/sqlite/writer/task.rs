@@ -246,7 +246,6 @@ impl WriterTask {
         }
     }
 
-    /// Empties the log where that is due.
     async fn empty_log(&mut self) {
         if !self.wal.is_due() {
             return;
