@@ -55,9 +55,9 @@ static CONVERSATIONS: ManyRows = ManyRows::new(
     1,
 );
 
-/// Selects the changes that a station is to be told after `since`: the larger of `$3` and the station's position. With
-/// neither, everything is pending (`is_first`), former friends included: the client may have received them without
-/// acknowledging. `mine` holds the changes after `since` that were made at other stations.
+/// Selects the changes that a station must be told of: those after `since`, which is the larger of `$3` and the
+/// station's position. With neither, everything is pending (`is_first`), former friends included: the client may have
+/// received them without acknowledging. `mine` holds the changes after `since` that were made at other stations.
 const PENDING: &str = r#"
 WITH station AS (
     SELECT u.id AS user_id, u.number AS user_number, u.api_key, s.position,
@@ -91,7 +91,7 @@ SELECT api_key, newest, position,
                  WHERE mine.kind = 2 AND u.number = mine.subject), '')
 FROM station"#;
 
-/// Advances positions. A position never decreases and never exceeds the user's newest number: a client may remember an
+/// Advances positions. A position never decreases. It never exceeds the user's newest number: a client may remember an
 /// answer that a database restored from a backup does not.
 static MOVE: ManyRows = ManyRows::new(
     "WITH told (user_id, station_id, position) AS (

@@ -6,7 +6,8 @@ use crate::domain::Timestamp;
 
 const EPOCH: &str = "SELECT id, began_at FROM epoch";
 
-/// Resets all positions, so every station is notified of everything again: what it was told of may be gone.
+/// Resets all positions, so that every station is notified of everything again. The restore may have undone changes
+/// that a station was told of.
 const BEGIN: &str = "
     UPDATE epoch SET id = lower(hex(randomblob(8))), began_at = $1;
     UPDATE stations SET position = NULL";

@@ -36,8 +36,8 @@ const REQUESTS: &str = concat!(
                 FROM friend_requests WHERE from_id = $1 AND is_open), '')"
 );
 
-/// Whether the two are friends; whether the other's open request is silent; whether the user has an open request to the
-/// other; and how many open requests the user has in all.
+/// Columns: whether the two are friends; whether the other's open request is silent; whether the user has an open
+/// request to the other; number of the user's open requests.
 const BETWEEN: &str = "
     SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
            (SELECT is_silent FROM friend_requests WHERE from_id = $2 AND to_id = $1 AND is_open),

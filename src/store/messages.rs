@@ -1,5 +1,5 @@
-//! Messages, added in batches. One statement reads what decides about all of them, [`Head::accept`] judges each in
-//! order, and one statement stores those that are accepted.
+//! Messages, added in batches. One statement reads what decides about a batch. [`Head::accept`] judges each message in
+//! order, and one statement stores the accepted ones.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -230,7 +230,7 @@ impl AddBatch {
         }
     }
 
-    /// Judges one message. Gives it the next sequence number if it is to be stored.
+    /// Judges one message, and gives an accepted one the next sequence number.
     fn add(
         &mut self,
         all: &[&AddMessage],

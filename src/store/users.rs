@@ -1,5 +1,5 @@
-//! Users and their keys. The store holds the private key encrypted under a password that it does not know, and the API
-//! key in clear, because signatures are checked with it.
+//! Users and their keys. The private key is stored encrypted under a password that the server does not keep. The API
+//! key is stored in clear, because signatures are checked with it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -195,7 +195,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error`] if the user can't be removed, such as one who has a friend by now.
+    /// [`Error`] if the user can't be removed, such as a user with a friend by now.
     pub(crate) async fn remove_new_user(
         &self,
         user: UserId,

@@ -1,5 +1,5 @@
-//! Changes of the database: [`WriteOp`] is one change, [`Batched`] is a frequent kind of which one statement applies
-//! many, and [`Queued`] is any other change in the writer's queue, without its type.
+//! Changes of the database. [`WriteOp`] is one change. [`Batched`] is a frequent kind, of which one statement applies
+//! many. [`Queued`] is any other change in the writer's queue, without its type.
 
 use std::pin::Pin;
 
@@ -25,8 +25,9 @@ pub trait WriteOp: Send + Sync + 'static {
     /// Whether the change is made only for its answer. It is skipped once its caller has given up waiting.
     const IS_FOR_ITS_ANSWER: bool = false;
 
-    /// Whether the change is the last of its transaction. Only a later transaction overwrites what it frees before
-    /// reuse. Within its own transaction, the rest of a reused page keeps the old bytes.
+    /// Whether the change must be the last of its transaction. The pages that it frees are overwritten before reuse
+    /// only in a later transaction. If its own transaction reuses such a page, the rest of the page keeps the old
+    /// bytes.
     const ENDS_BATCH: bool = false;
 
     /// Whether the change grows the data for good. While the disk is nearly full, such a change is refused, like every

@@ -1,6 +1,7 @@
 //! Pages in pieces.
 //!
-//! SQLite and sqlx hold five copies of a text on its way: 40 MiB for a page of 8 MiB, and 5 MiB for a piece of it.
+//! SQLite and sqlx hold five copies of a text on its way. That is 40 MiB for a page of 8 MiB, and 5 MiB for a piece of
+//! it.
 
 use sqlx::{FromRow, SqliteConnection};
 use tokio_util::sync::CancellationToken;

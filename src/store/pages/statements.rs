@@ -103,16 +103,16 @@ macro_rules! undelivered {
 ///
 /// `bound` is the page's maximum size in bytes. Where it exceeds `light_bytes`, the messages are weighed, unless there
 /// are so many that weighing takes long (`is_heavy`). Where `weight` also exceeds `light_bytes`, the text is the weight
-/// alone, and the page is not made. Where `light_bytes` is negative, the text is the [`Plan`](super::pieces) of
-/// the page.
+/// alone, and the page is not made. Where `light_bytes` is negative, the text is the [`Plan`](super::pieces) of the
+/// page.
 ///
 /// The text has three parts with a bar between them; only the first may contain bars itself. They are the messages, the
-/// reports, and a list separated by spaces. The list has whether there is more, the instance, its generation, and the
-/// row keys of messages of others that are still to be reported as delivered to the caller.
+/// reports, and a list separated by spaces. The list has whether there is more, the instance, its generation, and row
+/// keys of messages of others: those not yet reported as delivered to the caller.
 ///
 /// Each step is one row that a coroutine hands on. That takes a `LIMIT` in the step and a `WHERE` in the next one.
-/// Otherwise SQLite copies the expressions of a step to each place of use, and `MATERIALIZED` makes a table for each
-/// step, which is a tenth of the cost of a page.
+/// Otherwise SQLite copies the expressions of a step to each place of use. `MATERIALIZED` makes a table for each step,
+/// which is a tenth of the cost of a page.
 ///
 /// Entries are sorted before they are joined, because `string_agg` with an order of its own copies all of them. No
 /// `LIMIT` is bound, because SQLite would plan the statement anew each time.

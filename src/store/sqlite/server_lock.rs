@@ -1,10 +1,11 @@
 //! The lock that keeps a second server off a database.
 //!
-//! SQLite lets several processes write to one file, and the commands rely on that. A second server is not possible:
-//! each server keeps state in memory that the other would have to hear of, such as stations, rates and listeners. So a
-//! server, and a command that needs the database to itself, holds an advisory lock (flock(2)) on a small file beside
-//! the database. The kernel releases the lock when the process ends, however it ends. The file stays and means nothing
-//! by itself.
+//! SQLite lets several processes write to one file, and the commands rely on that. A second server is not possible.
+//! Each server keeps state in memory that the other would have to learn of, such as stations, rates and listeners.
+//!
+//! So a server, and a command that needs the database to itself, holds an advisory lock (flock(2)) on a small file
+//! beside the database. The kernel releases the lock when the process ends, however it ends. The file stays and means
+//! nothing by itself.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};

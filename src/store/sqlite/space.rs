@@ -1,7 +1,7 @@
 //! Free space in the database file, and how it returns to the file system.
 //!
 //! Deleted rows leave free pages behind, which still hold the ciphertext. With `auto_vacuum=INCREMENTAL` these pages
-//! are cut off the end of the file in small steps: a used page at the end moves into a free one. The last copies of the
+//! are cut off the end of the file in small steps. A used page at the end moves into a free one. The last copies of the
 //! deleted rows are in the write-ahead log, which is truncated afterwards.
 
 use std::convert::Infallible;
@@ -89,8 +89,8 @@ pub(crate) struct Compacted {
     pub(crate) after: u64,
 }
 
-/// Rewrites a database without free pages, and so that it gives space back from then on. No other process may have it
-/// open. On failure the database is unchanged.
+/// Rewrites a database without free pages. From then on it gives free space back. No other process may have it open. On
+/// failure the database is unchanged.
 pub(crate) async fn compact(url: &str) -> Result<Compacted, OpenError> {
     let file = DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
     if file.look()?.is_none() {

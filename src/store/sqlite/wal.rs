@@ -76,10 +76,10 @@ pub(crate) struct Wal {
     grown: Notify,
     /// This store has committed, or tried to.
     has_grown: AtomicBool,
-    /// The writer is to empty the log. A checkpoint can reach the end of the log only between two transactions.
+    /// Tells the writer to empty the log. A checkpoint can reach the end of the log only between two transactions.
     /// After that, the log is written from the start again.
     due: AtomicBool,
-    /// The log is to be truncated, because it still has copies of what was deleted from the database.
+    /// The log must be truncated, because it still holds copies of deleted data.
     truncate: AtomicBool,
     /// A read kept the log from being emptied.
     blocked: AtomicBool,
@@ -101,7 +101,7 @@ impl Wal {
         self.has_grown.load(Ordering::Relaxed)
     }
 
-    /// Whether the writer is to empty the log. Never after an fsync failure.
+    /// Whether the writer must empty the log. Never after an fsync failure.
     pub(crate) fn is_due(&self) -> bool {
         self.due.load(Ordering::Relaxed) && !self.flush_failed.is_cancelled()
     }
@@ -159,7 +159,7 @@ impl Wal {
         sleep(CHECKPOINT_EVERY).await;
     }
 
-    /// Decides whether the writer is to empty the log, and warns of a read that keeps it from that.
+    /// Decides whether the writer must empty the log, and warns of a read that prevents that.
     fn judge(&self, left: &Checkpoint, backoff: &mut Backoff) {
         let found = Found {
             is_due: left.bytes > WAL_BYTES / 2 || self.truncate.load(Ordering::Relaxed),

@@ -28,7 +28,7 @@ struct Watched {
     identity: Option<Identity>,
 }
 
-/// Waits until a file is no longer the one that is open, and returns its path.
+/// Waits until a path no longer leads to the open file, and returns that path.
 pub(crate) async fn watch(database: DatabaseFile, opened: Arc<File>) -> PathBuf {
     let identity = opened.metadata().ok().map(|metadata| identity(&metadata));
     let mut files = vec![

@@ -312,7 +312,7 @@ impl Writer {
     }
 }
 
-/// Stops the writer once a file of the database is no longer the one that is open.
+/// Stops the writer once a path of the database no longer leads to the open file.
 async fn stop_when_replaced(
     watch: impl Future<Output = PathBuf>,
     replaced: CancellationToken,
