@@ -2,9 +2,7 @@
 //! has blocked the user.
 
 use super::Refusal;
-
-/// Maximum open requests of one user: few enough that no user fills the database or tries addresses in bulk.
-const MOST_OPEN_REQUESTS: u16 = 200;
+use super::limits::MOST_OPEN_REQUESTS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Approach {

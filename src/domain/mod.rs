@@ -28,6 +28,7 @@ pub(crate) use conversation::{Head, Incoming};
 pub(crate) use friendship::{Approach, Approached, Between, FriendRequest};
 pub use id::{ApiKey, ConversationId, Email, Instance, MessageId, Signature, StationId, UserId};
 pub use limits::Limits;
+pub(crate) use limits::{MOST_BLOCKS, MOST_WORKSPACES};
 pub use message::{Data, Kind, Message};
 pub use page::{Cursor, Direction, PageQuery};
 pub use parse::Parse;

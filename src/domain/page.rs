@@ -16,8 +16,8 @@ impl Cursor {
     /// case. `None` where the ID has another form. Clients may write the ID with or without hyphens.
     pub(crate) fn report(&self) -> Option<(i64, String)> {
         let id = self.id.as_ref()?.as_str().replace('-', "").to_ascii_lowercase();
-        let place = id.get(20..).filter(|place| place.len() == 12)?;
-        Some((i64::from_str_radix(place, 16).ok()?, id))
+        let seq = id.get(20..).filter(|seq| seq.len() == 12)?;
+        Some((i64::from_str_radix(seq, 16).ok()?, id))
     }
 }
 

@@ -48,7 +48,7 @@ impl Parse for Timestamp {
     fn parse(text: &str) -> Option<Self> {
         let text: &[u8; LENGTH] = text.as_bytes().try_into().ok()?;
         let separators = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')];
-        if separators.iter().any(|(place, separator)| text[*place] != *separator) {
+        if separators.iter().any(|(offset, separator)| text[*offset] != *separator) {
             return None;
         }
         let number = |from: usize, to: usize| {
@@ -77,9 +77,9 @@ impl fmt::Display for Timestamp {
             (date.minute(), 14..16),
             (date.second(), 17..19),
         ];
-        for (mut number, places) in numbers {
-            for place in places.rev() {
-                text[place] = b'0' + u8::try_from(number % 10).expect("a digit");
+        for (mut number, offsets) in numbers {
+            for offset in offsets.rev() {
+                text[offset] = b'0' + u8::try_from(number % 10).expect("a digit");
                 number /= 10;
             }
         }

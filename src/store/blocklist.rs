@@ -7,10 +7,7 @@ use super::friends::are_friends;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
 use super::{Error, Store, WireText, WriteError, friend_requests, participants};
-use crate::domain::{ChangeSet, Refusal, StationId, Subject, UserId};
-
-/// Maximum users that one user may block: more than a user meets, and few enough for one answer.
-const MOST_BLOCKS: u16 = 1000;
+use crate::domain::{ChangeSet, MOST_BLOCKS, Refusal, StationId, Subject, UserId};
 
 const BLOCKLIST: &str = r#"
     SELECT coalesce((SELECT string_agg('"' || blocked_id || '"', ',' ORDER BY blocked_id)

@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::ManyRows;
-use super::sqlite::message_ids::{Listed, RecentIds, hash, list, listed_place};
-use super::sqlite::row_keys::place;
+use super::sqlite::message_ids::{Listed, RecentIds, hash, list, listed_row_key};
+use super::sqlite::row_keys::row_key;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::Batched;
 use super::{Error, Store, WriteError, stored, stored_number};
@@ -26,7 +26,7 @@ static PRECHECK: ManyRows = ManyRows::new(
          SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.max_accepted_at,
                                      c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id,
                                      hex(c.young), ",
-        listed_place!("c.generation", "i.id", "i.hash"),
+        listed_row_key!("c.generation", "i.id", "i.hash"),
         "), ',')
          FROM incoming i
          CROSS JOIN participants p
@@ -139,9 +139,9 @@ impl Precheck {
 
     /// Returns the row keys to search for a message with this ID, or `None` if there is no such message.
     fn known_within(&self) -> Option<Range<i64>> {
-        let next = place(self.generation, self.head.next_seq);
+        let next = row_key(self.generation, self.head.next_seq);
         match self.known_at {
-            Some(place) => Some(place..place + 1),
+            Some(row_key) => Some(row_key..row_key + 1),
             None => self.recent.may_have(self.hash).then(|| self.recent.row_keys(next)),
         }
     }
@@ -156,7 +156,7 @@ struct Conversation {
 }
 
 struct Row {
-    place: i64,
+    row_key: i64,
     /// Index of the message in the batch.
     nth: usize,
     sender_number: i64,
@@ -260,11 +260,11 @@ impl AddBatch {
         let Some(position) = conversation.head.accept(incoming, self.quota)? else {
             return Ok(());
         };
-        let place = place(precheck.generation, position.seq);
-        self.listed.extend(conversation.recent.push(place, precheck.hash));
+        let row_key = row_key(precheck.generation, position.seq);
+        self.listed.extend(conversation.recent.push(row_key, precheck.hash));
         conversation.stored.push(nth);
         let sender_number = precheck.sender_number;
-        self.rows.push(Row { place, nth, sender_number, accepted_at: position.accepted_at });
+        self.rows.push(Row { row_key, nth, sender_number, accepted_at: position.accepted_at });
         self.note(add, precheck);
         Ok(())
     }
@@ -283,7 +283,7 @@ impl AddBatch {
         if self.rows.is_empty() {
             return Ok(());
         }
-        self.rows.sort_unstable_by_key(|row| row.place);
+        self.rows.sort_unstable_by_key(|row| row.row_key);
         insert(tx, all, &self.rows);
         list(tx, self.listed);
         advance(tx, all, &self.conversations);
@@ -313,7 +313,8 @@ async fn precheck(tx: &mut WriteTx, all: &[&AddMessage]) -> Result<Vec<Option<Pr
     let rows = rows.unwrap_or_default();
     for (nth, values) in rows.split(',').filter_map(|values| values.split_once(' ')) {
         let nth = usize::try_from(stored_number(nth)?).unwrap_or(usize::MAX);
-        let precheck = precheck.get_mut(nth).ok_or_else(|| Error::not_as_stored("a place"))?;
+        let precheck =
+            precheck.get_mut(nth).ok_or_else(|| Error::not_as_stored("an index of the batch"))?;
         *precheck = Some(Precheck::read(values, hashes[nth])?);
     }
     Ok(precheck)
@@ -323,7 +324,7 @@ fn insert(tx: &mut WriteTx, all: &[&AddMessage], rows: &[Row]) {
     tx.defer(&INSERT, rows, |row, values| {
         let message = &all[row.nth].message;
         values
-            .add(row.place)
+            .add(row.row_key)
             .add(message.id.as_str())
             .add(row.sender_number)
             .add(type_column(&message.kind))

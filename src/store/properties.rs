@@ -78,7 +78,7 @@ struct Precheck {
 
 #[derive(Clone, Copy)]
 struct Participant {
-    place: i64,
+    row_key: i64,
     user_number: i64,
     conversation_number: i64,
 }
@@ -89,8 +89,8 @@ impl Precheck {
         let mut values = values.split(' ').map(stored_number);
         let was_made = values.next().transpose()? == Some(1);
         let participant = match (values.next(), values.next(), values.next()) {
-            (Some(place), Some(user), Some(conversation)) => Some(Participant {
-                place: place?,
+            (Some(row_key), Some(user), Some(conversation)) => Some(Participant {
+                row_key: row_key?,
                 user_number: user?,
                 conversation_number: conversation?,
             }),
@@ -140,7 +140,7 @@ async fn change_all(
             changes.know_conversation(change.conversation, participant.conversation_number);
             let subject = Subject::Conversation(change.conversation);
             changes.set.add(user, subject, change.station);
-            made.push((*change, participant.place));
+            made.push((*change, participant.row_key));
         }
     }
     if !made.is_empty() {
@@ -150,9 +150,9 @@ async fn change_all(
         changes.record(tx).await?;
     }
     let row_keys = precheck.iter().filter_map(|precheck| precheck.participant);
-    let mut objects = objects(tx, &row_keys.map(|one| one.place).collect::<Vec<_>>()).await?;
+    let mut objects = objects(tx, &row_keys.map(|one| one.row_key).collect::<Vec<_>>()).await?;
     let outcome = |precheck: &Precheck| {
-        let object = precheck.participant.and_then(|one| objects.remove(&one.place));
+        let object = precheck.participant.and_then(|one| objects.remove(&one.row_key));
         match (precheck.was_made, object) {
             (true, _) => Ok(Err(Refusal::Replayed)),
             (false, Some(object)) => Ok(Ok(object)),
@@ -186,7 +186,7 @@ async fn precheck(tx: &mut WriteTx, all: &[&ChangeProperty]) -> Result<Vec<Prech
 }
 
 fn set(tx: &mut WriteTx, made: &[(&ChangeProperty, i64)]) {
-    tx.defer(&SET, made, |(change, place), values| {
+    tx.defer(&SET, made, |(change, row_key), values| {
         let (mut muted, mut favorite, mut hidden) = (None, None, None);
         let (mut hide_id, mut color) = (None, None);
         match &change.property {
@@ -197,7 +197,7 @@ fn set(tx: &mut WriteTx, made: &[(&ChangeProperty, i64)]) {
             Property::Hidden => (hidden, hide_id) = (Some(true), Some("")),
             Property::Shown => (hidden, hide_id) = (Some(false), Some("")),
         }
-        values.add(*place).add(muted).add(favorite).add(hidden).add(hide_id).add(color);
+        values.add(*row_key).add(muted).add(favorite).add(hidden).add(hide_id).add(color);
     });
 }
 
@@ -206,13 +206,13 @@ async fn objects(tx: &mut WriteTx, row_keys: &[i64]) -> Result<HashMap<i64, Wire
     if row_keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let objects = tx.query_scalar(&OBJECTS, row_keys, |place, values| {
-        values.add(*place);
+    let objects = tx.query_scalar(&OBJECTS, row_keys, |row_key, values| {
+        values.add(*row_key);
     });
     let objects: Option<String> = objects.await.doing("reading conversations")?;
     let objects = objects.unwrap_or_default();
     let lines = objects.split('\n').filter_map(|line| line.split_once(' '));
-    lines.map(|(place, object)| Ok((stored_number(place)?, object.into()))).collect()
+    lines.map(|(row_key, object)| Ok((stored_number(row_key)?, object.into()))).collect()
 }
 
 impl Store {

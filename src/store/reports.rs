@@ -8,8 +8,8 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::ManyRows;
-use super::sqlite::message_ids::{hashes_of, listed_place, place_of_id, run};
-use super::sqlite::row_keys::place;
+use super::sqlite::message_ids::{hashes_of, listed_row_key, row_key_of_id, run};
+use super::sqlite::row_keys::row_key;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
 use super::{Error, Store, WriteError, stored};
@@ -61,7 +61,7 @@ macro_rules! make_reports {
 const MAKE_FOR_IDS: &str = make_reports!(concat!(
     "json_each($8) AS named CROSS JOIN messages m
      WHERE m.place = ",
-    place_of_id!("$1", "$9", "named.key", "named.value")
+    row_key_of_id!("$1", "$9", "named.key", "named.value")
 ));
 
 const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $8 AND $9");
@@ -73,7 +73,7 @@ const UNREPORTED: &str = concat!(
      CROSS JOIN participants p ON p.user_id = $2 AND p.conversation_id = $1
      CROSS JOIN conversations c ON c.number = p.conversation_number
      CROSS JOIN messages m ON m.place = ",
-    place_of_id!("c.generation", "c.next_seq", "named.key", "named.value"),
+    row_key_of_id!("c.generation", "c.next_seq", "named.key", "named.value"),
     "WHERE m.sender_number <> p.user_number
          AND NOT EXISTS (
              SELECT 1 FROM reports r
@@ -218,7 +218,7 @@ impl WriteOp for MarkDelivered {
             changes.know_conversation(conversation, making.head.number);
             changes.record(tx).await?;
         }
-        let known = making.head.delivered_to.max(place(generation, 0));
+        let known = making.head.delivered_to.max(row_key(generation, 0));
         tx.defer(&DELIVERED_TO, &[making.head.participant], |participant, values| {
             values.add(*participant).add(known).add(first).add(last);
         });

@@ -4,10 +4,7 @@ use super::error::Doing as _;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
 use super::{Error, Store, WriteError, stored};
-use crate::domain::{Email, Refusal, Timestamp, UserId, WorkspaceName};
-
-/// Maximum workspaces per user: few enough that no user takes all names.
-const MOST_WORKSPACES: u16 = 100;
+use crate::domain::{Email, MOST_WORKSPACES, Refusal, Timestamp, UserId, WorkspaceName};
 
 const OWNER: &str = "SELECT owner_id FROM workspaces WHERE name = $1";
 

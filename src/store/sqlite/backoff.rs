@@ -14,7 +14,7 @@ const MOST: Duration = Duration::from_mins(1);
 
 /// State of the log, as the checkpointer found it.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub(crate) struct LogState {
     pub(crate) is_due: bool,
     /// The part that can't be checkpointed is so large that a read certainly blocks it.
     pub(crate) is_held: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn next(&mut self, now: Instant, found: Found) -> Next {
+    pub(crate) fn next(&mut self, now: Instant, found: LogState) -> Next {
         let read_has_ended = self.was_held && !found.is_held;
         if !found.is_due || read_has_ended {
             *self = Self::default();
@@ -67,7 +67,7 @@ mod tests {
         let (mut backoff, mut now) = (Backoff::default(), Instant::now());
         let (mut attempts, mut warnings, mut has_failed) = (0, 0, false);
         for _ in 0..7200 {
-            let next = backoff.next(now, Found { is_due: true, is_held, has_failed });
+            let next = backoff.next(now, LogState { is_due: true, is_held, has_failed });
             has_failed = next == Next::Attempt;
             attempts += usize::from(next == Next::Attempt);
             warnings += usize::from(next == Next::Warn);
@@ -93,20 +93,20 @@ mod tests {
     #[test]
     fn a_read_that_has_ended_is_no_longer_in_the_way() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
-        let held = Found { is_due: true, is_held: true, has_failed: false };
+        let held = LogState { is_due: true, is_held: true, has_failed: false };
         assert_eq!(backoff.next(now, held), Next::Warn);
         assert_eq!(backoff.next(now, held), Next::Rest);
-        assert_eq!(backoff.next(now, Found { is_held: false, ..held }), Next::Attempt);
+        assert_eq!(backoff.next(now, LogState { is_held: false, ..held }), Next::Attempt);
     }
 
     #[test]
     fn a_log_that_was_emptied_is_tried_at_once_the_next_time() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
-        let due = Found { is_due: true, is_held: false, has_failed: false };
+        let due = LogState { is_due: true, is_held: false, has_failed: false };
         assert_eq!(backoff.next(now, due), Next::Attempt);
-        assert_eq!(backoff.next(now, Found { has_failed: true, ..due }), Next::Warn);
+        assert_eq!(backoff.next(now, LogState { has_failed: true, ..due }), Next::Warn);
         assert_eq!(backoff.next(now, due), Next::Rest);
-        assert_eq!(backoff.next(now, Found { is_due: false, ..due }), Next::Rest);
+        assert_eq!(backoff.next(now, LogState { is_due: false, ..due }), Next::Rest);
         assert_eq!(backoff.next(now, due), Next::Attempt);
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::interval;
 use super::file::kind_of;
 use super::invariants::contradiction_of_rows;
 use super::schema;
-use super::schema::{Found, Looked};
+use super::schema::{Looked, SchemaState};
 use super::wal::execute;
 use crate::domain::Parse as _;
 use crate::store::{DatabaseFile, OpenError};
@@ -99,7 +99,7 @@ pub(crate) async fn back_up(
         return Err(exists());
     }
     let Looked { connection: mut source, found, .. } = schema::look_closely(&database).await?;
-    if matches!(found, Found::Empty | Found::Unknown) {
+    if matches!(found, SchemaState::Empty | SchemaState::Unknown) {
         return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
     }
     let folder = folder_beside(&to, ".chatserver-backup-");
@@ -262,7 +262,7 @@ async fn look_through(
 ) -> Result<Vec<(&'static str, i64)>, String> {
     let failed = |error: sqlx::Error| error.to_string();
     let schema = schema::look(connection).await.map_err(failed)?;
-    if matches!(schema, Found::Empty | Found::Unknown) {
+    if matches!(schema, SchemaState::Empty | SchemaState::Unknown) {
         return Err(
             "it was made by a newer version of chatserver, or by another program".to_owned()
         );
@@ -282,7 +282,7 @@ async fn look_through(
     if let Some((table, _, parent, _)) = orphan {
         return Err(format!("a row of {table} refers to a missing row of {parent}"));
     }
-    let is_older = schema != Found::Current;
+    let is_older = schema != SchemaState::Current;
     if let Some(problem) = contradiction_of_rows(connection, is_older).await.map_err(failed)? {
         return Err(problem);
     }

@@ -29,11 +29,11 @@ const RUN: usize = run!();
 
 /// SQL for the row key of the message with a given ID, or NULL. The arguments are SQL: the generation, its `next_seq`,
 /// the ID and the ID's [`hash`].
-macro_rules! place_of_id {
+macro_rules! row_key_of_id {
     ($generation:literal, $next_seq:literal, $id:literal, $hash:literal) => {
         concat!(
             "coalesce(",
-            listed_place!($generation, $id, $hash),
+            listed_row_key!($generation, $id, $hash),
             ", (SELECT young.place FROM messages young
                 WHERE young.place > (",
             $generation,
@@ -54,8 +54,8 @@ macro_rules! place_of_id {
     };
 }
 
-/// SQL like `place_of_id`, but it finds only messages in complete runs.
-macro_rules! listed_place {
+/// SQL like `row_key_of_id`, but it finds only messages in complete runs.
+macro_rules! listed_row_key {
     ($generation:literal, $id:literal, $hash:literal) => {
         concat!(
             "(SELECT m.place FROM message_ids listed
@@ -70,7 +70,7 @@ macro_rules! listed_place {
     };
 }
 
-pub(crate) use {listed_place, place_of_id, run};
+pub(crate) use {listed_row_key, row_key_of_id, run};
 
 /// `OR FAIL` for the reason given at `INSERT` in `messages.rs`.
 static LIST: ManyRows = ManyRows::new(
@@ -134,12 +134,12 @@ impl RecentIds {
     }
 
     /// Adds the next message. Returns the rows of the run that it completes, or nothing.
-    pub(crate) fn push(&mut self, place: i64, hash: i64) -> impl Iterator<Item = Listed> {
+    pub(crate) fn push(&mut self, row_key: i64, hash: i64) -> impl Iterator<Item = Listed> {
         self.0.push(hash);
         let is_whole = self.0.len() >= RUN;
         let whole = if is_whole { std::mem::take(&mut self.0) } else { Vec::new() };
-        let first = seq(place + 1) - i64::try_from(whole.len()).unwrap_or(i64::MAX);
-        (first..).zip(whole).map(move |(seq, hash)| (place >> 32, hash, seq))
+        let first = seq(row_key + 1) - i64::try_from(whole.len()).unwrap_or(i64::MAX);
+        (first..).zip(whole).map(move |(seq, hash)| (row_key >> 32, hash, seq))
     }
 }
 
@@ -167,17 +167,17 @@ pub(crate) async fn list_all(connection: &mut SqliteConnection) -> Result<(), sq
             sqlx::query_as(ALL).bind(last).bind(STEP).fetch_all(&mut *connection).await?;
         let messages: Vec<(i64, String)> = messages;
         let mut listed = Vec::new();
-        for (place, id) in &messages {
-            if place >> 32 != last >> 32 {
+        for (row_key, id) in &messages {
+            if row_key >> 32 != last >> 32 {
                 keep_young(connection, last, &std::mem::take(&mut recent)).await?;
-                last = place >> 32 << 32;
+                last = row_key >> 32 << 32;
             }
-            if *place != last + 1 {
-                let missing = format!("the message at place {} is missing", last + 1);
+            if *row_key != last + 1 {
+                let missing = format!("the message with row key {} is missing", last + 1);
                 return Err(sqlx::Error::Protocol(missing));
             }
-            listed.extend(recent.push(*place, hash(id)));
-            last = *place;
+            listed.extend(recent.push(*row_key, hash(id)));
+            last = *row_key;
         }
         listed.sort_unstable();
         for listed in listed.chunks(ROWS) {

@@ -48,7 +48,7 @@ impl Schema {
 
 /// State of a database's schema, compared with the built-in migrations.
 #[derive(PartialEq)]
-pub enum Found {
+pub(crate) enum SchemaState {
     Empty,
     Current,
     /// The number of applied migrations.
@@ -60,7 +60,7 @@ pub enum Found {
 pub(crate) struct Looked {
     /// The connection that inspected the database. It writes nothing.
     pub(crate) connection: Guarded,
-    pub(crate) found: Found,
+    pub(crate) found: SchemaState,
     /// The log is that of a process that has ended, and may belong to another database.
     may_be_mixed: bool,
 }
@@ -87,7 +87,7 @@ pub(crate) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
     let failed = |source| file.failed(source);
     let Looked { connection, found, may_be_mixed } = look_closely(file).await?;
     refuse(file, &found, schema)?;
-    if found == Found::Current {
+    if found == SchemaState::Current {
         connection.close().await.map_err(failed)?;
         return Ok(false);
     }
@@ -100,7 +100,7 @@ pub(crate) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
         None
     };
     let writer = match found {
-        Found::Empty => file.connect_first().await?,
+        SchemaState::Empty => file.connect_first().await?,
         _ => file.connect_writer().await?,
     };
     let mut writer = Guarded::new(writer, may_be_mixed);
@@ -127,7 +127,7 @@ async fn bring_up_to_date(
     let mut transaction = begun.map_err(failed)?;
     let found = look(&mut transaction).await.map_err(failed)?;
     refuse(file, &found, schema)?;
-    if let Found::Older(applied) = found {
+    if let SchemaState::Older(applied) = found {
         migrate(file, &mut transaction, applied).await?;
         // Checked again, because the older schema may lack what some checks read.
         if may_be_mixed
@@ -156,11 +156,11 @@ fn mixed(file: &DatabaseFile, found: String) -> OpenError {
 /// Returns the evidence that a database and its log do not belong together, if there is any.
 async fn mixture(
     looking: &mut SqliteConnection,
-    found: &Result<Found, sqlx::Error>,
+    found: &Result<SchemaState, sqlx::Error>,
 ) -> Result<Option<String>, sqlx::Error> {
     match found {
-        Ok(Found::Current) => contradiction(looking, false).await,
-        Ok(Found::Older(_)) => contradiction(looking, true).await,
+        Ok(SchemaState::Current) => contradiction(looking, false).await,
+        Ok(SchemaState::Older(_)) => contradiction(looking, true).await,
         Err(error) if is_of_damage(error) => Ok(Some(error.to_string())),
         _ => Ok(None),
     }
@@ -257,27 +257,27 @@ async fn logged<T>(step: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-fn refuse(file: &DatabaseFile, found: &Found, schema: Schema) -> Result<(), OpenError> {
+fn refuse(file: &DatabaseFile, found: &SchemaState, schema: Schema) -> Result<(), OpenError> {
     let path = file.path().display().to_string();
     match (found, schema) {
-        (Found::Unknown, _) => Err(OpenError::UnknownSchema { path }),
-        (Found::Empty, Schema::MustBeCurrent) => Err(file.missing()),
-        (Found::Older(found), Schema::MustBeCurrent | Schema::CurrentOrNew) => {
+        (SchemaState::Unknown, _) => Err(OpenError::UnknownSchema { path }),
+        (SchemaState::Empty, Schema::MustBeCurrent) => Err(file.missing()),
+        (SchemaState::Older(found), Schema::MustBeCurrent | Schema::CurrentOrNew) => {
             Err(OpenError::OlderSchema { path, found: *found, known: MIGRATIONS.iter().count() })
         }
         _ => Ok(()),
     }
 }
 
-pub(crate) async fn look(connection: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
+pub(crate) async fn look(connection: &mut SqliteConnection) -> Result<SchemaState, sqlx::Error> {
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema ORDER BY name")
         .fetch_all(&mut *connection)
         .await?;
     if tables.is_empty() {
-        return Ok(Found::Empty);
+        return Ok(SchemaState::Empty);
     }
     if !tables.iter().any(|table| table == APPLIED) {
-        return Ok(Found::Unknown);
+        return Ok(SchemaState::Unknown);
     }
     let applied = connection.list_applied_migrations(APPLIED).await;
     let applied = applied.map_err(|error| match error {
@@ -287,16 +287,16 @@ pub(crate) async fn look(connection: &mut SqliteConnection) -> Result<Found, sql
     Ok(compare(&applied))
 }
 
-fn compare(applied: &[AppliedMigration]) -> Found {
+fn compare(applied: &[AppliedMigration]) -> SchemaState {
     let known: Vec<_> = MIGRATIONS.iter().collect();
     let is_known = |(applied, known): (&AppliedMigration, &&sqlx::migrate::Migration)| {
         applied.version == known.version && applied.checksum == known.checksum
     };
     if applied.len() > known.len() || !applied.iter().zip(&known).all(is_known) {
-        Found::Unknown
+        SchemaState::Unknown
     } else if applied.len() < known.len() {
-        Found::Older(applied.len())
+        SchemaState::Older(applied.len())
     } else {
-        Found::Current
+        SchemaState::Current
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::{Backoff, Found, Next};
+use super::backoff::{Backoff, LogState, Next};
 use super::file::WAL_BYTES;
 use crate::store::error::sqlite_code;
 
@@ -32,6 +32,9 @@ const HELD: u64 = 16 * 1024 * 1024;
 
 /// The writer waits up to 100 ms for reads that use the log. The server's own reads take milliseconds.
 const WAIT_FOR_READS: &str = "PRAGMA busy_timeout = 100";
+
+/// Restores [`BUSY_TIMEOUT`](super::file::BUSY_TIMEOUT) in milliseconds.
+const WAIT_FOR_PROCESSES: &str = "PRAGMA busy_timeout = 20000";
 
 /// The last checkpoint waits up to 2 s for other programs that read or write.
 const LAST_WAIT: &str = "PRAGMA busy_timeout = 2000";
@@ -144,10 +147,11 @@ impl Wal {
         if truncates && !emptied.as_ref().is_ok_and(|emptied| !emptied.busy) {
             self.truncate.store(true, Ordering::Relaxed);
         }
+        execute(writer, WAIT_FOR_PROCESSES).await?;
         if emptied?.busy {
             self.blocked.store(true, Ordering::Relaxed);
         }
-        execute(writer, "PRAGMA busy_timeout = 20000").await
+        Ok(())
     }
 
     /// Waits until the next checkpoint: for a commit, unless a truncation is pending, and then for
@@ -161,7 +165,7 @@ impl Wal {
 
     /// Decides whether the writer must empty the log, and warns of a read that prevents that.
     fn judge(&self, left: &Checkpoint, backoff: &mut Backoff) {
-        let found = Found {
+        let found = LogState {
             is_due: left.bytes > WAL_BYTES / 2 || self.truncate.load(Ordering::Relaxed),
             is_held: left.bytes.saturating_sub(left.moved) > HELD,
             has_failed: self.blocked.swap(false, Ordering::Relaxed),

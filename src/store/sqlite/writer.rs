@@ -67,7 +67,7 @@ pub(crate) struct Disk {
 }
 
 /// Receives the result of a queued change.
-type Pending<T> = oneshot::Receiver<Result<T, Error>>;
+type Receiver<T> = oneshot::Receiver<Result<T, Error>>;
 
 /// The store's handle of the writer: it enqueues changes.
 pub(crate) struct Writer {
@@ -198,14 +198,14 @@ impl Writer {
 
     /// Enqueues a change. It is made even if its outcome is not awaited, unless it is only for its answer
     /// ([`WriteOp::IS_FOR_ITS_ANSWER`]).
-    pub(crate) fn begin<C: WriteOp>(&self, change: C) -> Result<Pending<Outcome<C>>, Error> {
+    pub(crate) fn begin<C: WriteOp>(&self, change: C) -> Result<Receiver<Outcome<C>>, Error> {
         self.hand_in(|responder| QueuedWrite::Other(Box::new(Submitted::new(change, responder))))
     }
 
     fn hand_in<T>(
         &self,
         item: impl FnOnce(Responder<T>) -> QueuedWrite,
-    ) -> Result<Pending<T>, Error> {
+    ) -> Result<Receiver<T>, Error> {
         let (responder, outcome) = oneshot::channel();
         let enqueued = self.enqueue(item(responder));
         if let Err(Error::QueueFull) = enqueued {
