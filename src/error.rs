@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// The timestamp is not later than the restore of the database from a backup.
     #[error(
-        "timestamp is not later than the restore of the database from a backup: sign again with the current time, see servertime"
+        "the database was restored from a backup after timestamp; sign again with the current time, see servertime"
     )]
     SignedBeforeRestore {
         /// The server's clock.

@@ -144,6 +144,6 @@ fn a_command_makes_no_more_friends_than_a_user_may_have() {
     let refused = tells(add(carol, alice));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    assert!(said.contains("alice@example.com has 1 friends already"), "{said}");
+    assert!(said.contains("at most 1 friends for alice@example.com"), "{said}");
     assert!(said.contains("limits.friends"), "{said}");
 }
