@@ -5,8 +5,9 @@ use chatserver::api::{ACTIONS, Action};
 use chatserver::domain::{ApiKey, Email, Parse as _, UserId};
 use serde_json::{Value, json};
 
-use crate::reports::settled;
-use crate::world::{Answer, Person, Prepared, World, message};
+use crate::harness::person::{Answer, Person, Prepared, message};
+use crate::harness::reports::settled;
+use crate::harness::world::World;
 
 /// An id that no user and no conversation has.
 const NOBODY: &str = "00000000000000000000000000000000";

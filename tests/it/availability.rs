@@ -1,73 +1,14 @@
 //! The availability that friends see, who may see it, and the notifications about its changes.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tokio::time::timeout;
+use serde_json::json;
 
-use crate::ears::{Ear, Told};
-use crate::world::{Answer, Person, World, until};
-
-/// How long silence is observed. Longer than a timeout of 1 s and the announcement of a departure take
-/// together.
-const A_GOOD_WHILE: Duration = Duration::from_millis(2500);
+use crate::harness::notification::Notification;
+use crate::harness::world::{World, until};
 
 /// Shortens the presence timeout to one second.
 const BRIEFLY: (&str, &str) = ("presence.timeout_seconds", "1");
-
-impl Person {
-    /// Calls an action of `chatavailability`.
-    pub async fn chooses(&self, action: &str) -> Answer {
-        self.prepares("chatavailability", action, &json!({})).sent().await
-    }
-
-    /// Returns the availability entries of this person's friends.
-    async fn sees_friends(&self) -> Vec<Value> {
-        let listed = self.prepares("chatfriends", "list", &json!({})).sent().await.ok();
-        listed["availabilities"].as_array().unwrap().clone()
-    }
-
-    /// Returns the availability that this person sees for a friend.
-    pub async fn sees_as(&self, friend: &Person) -> String {
-        let friends = self.sees_friends().await;
-        let entry = friends.iter().find(|entry| entry["friendid"] == friend.user.as_str());
-        entry.unwrap()["availability"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits until this person sees the friend with this availability.
-    async fn comes_to_see(&self, friend: &Person, as_what: &str) {
-        until(as_what, async || self.sees_as(friend).await == as_what).await;
-    }
-}
-
-impl Ear {
-    /// Takes a notification and asserts that it names exactly these friends and nothing else.
-    async fn is_told_of(&mut self, friends: &[&Person]) {
-        let mut ids: Vec<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
-        ids.sort();
-        let told = self.takes().await;
-        assert_eq!((told.friends, told.conversations, told.lists), (ids, vec![], vec![]));
-    }
-
-    /// Takes notifications until each of these friends was named exactly once, and nothing else was.
-    async fn is_told_of_each(&mut self, friends: &[Person]) {
-        let mut ids: BTreeSet<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
-        while !ids.is_empty() {
-            let told = self.takes().await;
-            assert!(told.conversations.is_empty() && told.lists.is_empty(), "{told:?}");
-            for friend in told.friends {
-                assert!(ids.remove(&friend), "{friend} once more");
-            }
-        }
-    }
-
-    /// Asserts that nothing arrives for [`A_GOOD_WHILE`].
-    pub async fn hears_nothing_for_long(&mut self) {
-        let heard = timeout(A_GOOD_WHILE, self.hears()).await;
-        assert!(heard.is_err(), "{heard:?}");
-    }
-}
 
 #[tokio::test]
 async fn what_one_chooses_is_seen_by_friends_alone() {
@@ -98,11 +39,11 @@ async fn friends_are_told_when_it_changes_and_nobody_else_is() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (elsewhere, stranger) = (bob.elsewhere(), world.person("Stranger").await);
-    let mut ears = Vec::new();
+    let mut listeners = Vec::new();
     for person in [&bob, &elsewhere, &stranger, &alice] {
-        ears.push(person.listens_from_now_on().await);
+        listeners.push(person.listens_from_now_on().await);
     }
-    let [bobs, elsewheres, strangers, alices] = &mut ears[..] else { unreachable!() };
+    let [bobs, elsewheres, strangers, alices] = &mut listeners[..] else { unreachable!() };
     for (action, seen) in [("useravailable", "available"), ("useraway", "away")] {
         alice.chooses(action).await.ok();
         bobs.is_told_of(&[&alice]).await;
@@ -110,9 +51,12 @@ async fn friends_are_told_when_it_changes_and_nobody_else_is() {
         assert_eq!(bob.sees_as(&alice).await, seen);
     }
     alice.chooses("useraway").await.ok();
-    bobs.hears_nothing_for_long().await;
-    for ear in [elsewheres, strangers, alices] {
-        ear.hears_nothing().await;
+    world.has_told_friends().await;
+    bobs.hears_nothing().await;
+    // Bob's other station is told of the change by which the first one marked the end.
+    assert_eq!(elsewheres.takes().await.lists, [bob.user.to_string()]);
+    for listener in [elsewheres, strangers, alices] {
+        listener.hears_nothing().await;
     }
 }
 
@@ -125,7 +69,7 @@ async fn friends_who_ask_are_told_in_either_form() {
     let first = elsewhere.polls(0).await.sequence;
     elsewhere.polls(first).await;
     alice.chooses("useravailable").await.ok();
-    let mut told = Told::read(&json!({
+    let mut told = Notification::read(&json!({
         "friendavailabilitesof": [], "conversationchangedof": [], "conversationlistchangedof": [],
     }));
     until("Bob is told", async || {
@@ -146,15 +90,15 @@ async fn friends_who_ask_are_told_in_either_form() {
 async fn who_saw_a_state_in_passing_is_told_that_it_has_passed() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     alice.chooses("useravailable").await.ok();
-    ear.is_told_of(&[&alice]).await;
+    listener.is_told_of(&[&alice]).await;
     alice.chooses("useraway").await.ok();
     assert_eq!(bob.sees_as(&alice).await, "away");
     // Alice is back to the announced state within the second of the debounce. Bob saw the state between, so he
     // must be notified again.
     alice.chooses("useravailable").await.ok();
-    ear.is_told_of(&[&alice]).await;
+    listener.is_told_of(&[&alice]).await;
     assert_eq!(bob.sees_as(&alice).await, "available");
 }
 
@@ -162,17 +106,19 @@ async fn who_saw_a_state_in_passing_is_told_that_it_has_passed() {
 async fn who_flaps_is_told_of_once_a_second() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     let (since, mut told) = (Instant::now(), 0);
-    while since.elapsed() < Duration::from_secs(3) {
-        for action in ["useravailable", "useraway"] {
-            alice.chooses(action).await.ok();
-            while timeout(Duration::from_millis(20), ear.takes()).await.is_ok() {
-                told += 1;
-            }
+    let mut actions = ["useravailable", "useraway"].into_iter().cycle();
+    while told < 3 {
+        alice.chooses(actions.next().unwrap()).await.ok();
+        if let Some(notification) = listener.is_told_before_a_ping().await {
+            listener.acknowledges(&notification).await;
+            told += 1;
         }
     }
-    assert!((2..=since.elapsed().as_secs() + 1).contains(&told), "{told} times");
+    // The second between two notifications is one of the real clock, so its lower bound is all that can be measured.
+    assert!(since.elapsed() >= Duration::from_secs(told - 1), "{told} in {:?}", since.elapsed());
+    alice.chooses("useraway").await.ok();
     bob.comes_to_see(&alice, "away").await;
 }
 
@@ -187,11 +133,11 @@ async fn who_is_silent_is_gone_until_the_next_sign_of_life() {
         friends.push(friend);
     }
     let [alice, carol, dave, eve] = &friends[..] else { unreachable!() };
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     for friend in &friends {
         friend.chooses("useravailable").await.ok();
     }
-    ear.is_told_of_each(&friends).await;
+    listener.is_told_of_each(&friends).await;
     let sees = async |as_what: [&str; 4]| {
         until("Bob sees them so", async || {
             let mut seen = Vec::new();
@@ -203,23 +149,24 @@ async fn who_is_silent_is_gone_until_the_next_sign_of_life() {
         .await;
     };
     sees(["offline"; 4]).await;
-    ear.is_told_of_each(&friends).await;
+    listener.is_told_of_each(&friends).await;
 
     alice.lists().await;
     carol.logs_in().await.ok();
-    let unsigned = dave.prepares("chatnotification", "download", &json!({}));
+    let unsigned = dave.prepares_poll();
     let unsigned = unsigned.without_header("ozeki-user").without_header("ozeki-signature");
     unsigned.sent().await.ok();
     let listens = eve.listens().await;
     sees(["available"; 4]).await;
-    ear.is_told_of_each(&friends).await;
+    listener.is_told_of_each(&friends).await;
     sees(["offline", "offline", "offline", "available"]).await;
-    ear.is_told_of_each(&friends[..3]).await;
-    ear.hears_nothing_for_long().await;
+    listener.is_told_of_each(&friends[..3]).await;
+    world.has_told_friends().await;
+    listener.hears_nothing().await;
     sees(["offline", "offline", "offline", "available"]).await;
     drop(listens);
     sees(["offline"; 4]).await;
-    ear.is_told_of(&[eve]).await;
+    listener.is_told_of(&[eve]).await;
 }
 
 #[tokio::test]
@@ -229,12 +176,12 @@ async fn who_saw_somebody_come_is_told_that_this_one_has_gone() {
     alice.chooses("useravailable").await.ok();
     let world = world.restarts(&[]).await;
     let (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     alice.lists().await;
     assert_eq!(bob.sees_as(&alice).await, "available");
     // Alice leaves before her arrival was announced.
     alice.chooses("useroffline").await.ok();
-    ear.is_told_of(&[&alice]).await;
+    listener.is_told_of(&[&alice]).await;
     assert_eq!(bob.sees_as(&alice).await, "offline");
 }
 
@@ -242,15 +189,17 @@ async fn who_saw_somebody_come_is_told_that_this_one_has_gone() {
 async fn who_chose_to_be_offline_is_never_told_of() {
     let world = World::with(&[BRIEFLY]).await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     let first = bob.elsewhere().polls(0).await;
     for _ in 0..2 {
         alice.chooses("useroffline").await.ok();
         alice.lists().await;
         assert_eq!(bob.sees_as(&alice).await, "offline");
-        ear.hears_nothing_for_long().await;
         drop(alice.listens().await);
-        ear.hears_nothing().await;
+        let presence = &world.app().presence;
+        until("she has gone", async || !presence.is_reachable(alice.user)).await;
+        world.has_told_friends().await;
+        listener.hears_nothing().await;
     }
     let last = bob.elsewhere().polls(0).await;
     assert_eq!((first.friends, first.lists), (last.friends, last.lists));
@@ -262,26 +211,27 @@ async fn a_blocked_friend_sees_nothing_of_it() {
     let (mut alice, bob) = world.alice_and_bob().await;
     let mut carol = world.person("Carol").await;
     world.befriends(&mut alice, &mut carol).await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     alice.chooses("useravailable").await.ok();
-    ear.is_told_of(&[&alice]).await;
+    listener.is_told_of(&[&alice]).await;
     let mut carols = carol.listens_from_now_on().await;
     let block = |action: &str| {
         let fields = json!({ "userid": bob.user.as_str() });
         alice.prepares("chatblocklist", action, &fields)
     };
     block("block").sent().await.ok();
-    ear.is_told_of(&[&alice]).await;
+    listener.is_told_of(&[&alice]).await;
     assert_eq!(bob.sees_as(&alice).await, "offline");
     for action in ["useraway", "useroffline", "userbusy"] {
         alice.chooses(action).await.ok();
         carols.is_told_of(&[&alice]).await;
     }
-    ear.hears_nothing_for_long().await;
+    // Friends are told of a change one after the other, so Carol's last notification comes behind any of Bob's.
+    listener.hears_nothing().await;
     assert_eq!(bob.sees_as(&alice).await, "offline");
     assert_eq!(carol.sees_as(&alice).await, "busy");
     block("unblock").sent().await.ok();
-    ear.is_told_of(&[&alice]).await;
+    listener.is_told_of(&[&alice]).await;
     assert_eq!(bob.sees_as(&alice).await, "busy");
     carols.hears_nothing().await;
 }
@@ -306,7 +256,7 @@ async fn a_restart_loses_nothing() {
     assert!(after.sequence > before.sequence);
     alice.lists().await;
     until("Bob is told again", async || {
-        bob.polls(after.sequence).await != Told { friends: vec![], ..after.clone() }
+        bob.polls(after.sequence).await != Notification { friends: vec![], ..after.clone() }
     })
     .await;
     assert_eq!(bob.sees_as(&alice).await, "available", "her choice is kept");

@@ -5,39 +5,20 @@ mod refused;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use chatserver::clock::Clock;
 use chatserver::store::ServerLock;
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
-use crate::binary::{Process, Workplace, free_address};
-use crate::durability::failing_disk;
-use crate::ears::{Ear, Told};
-use crate::world::{Person, message, until};
-
-/// Stops a server with SIGTERM and asserts that it succeeds.
-async fn stops(mut server: Process) {
-    server.signal("TERM");
-    assert!(server.ended().await.success());
-}
-
-/// Kills a server with SIGKILL, as a power cut would.
-async fn is_killed(mut server: Process) {
-    server.signal("KILL");
-    server.ended().await;
-}
-
-/// Starts a command on a disk that blocks while its folder holds a file `held` (see `failing_disk.c`).
-pub fn begins(tools: &Workplace, place: &Workplace, arguments: &[&str]) -> Process {
-    let mut command = place.command(arguments);
-    command.env("LD_PRELOAD", failing_disk(tools.path()));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Process::of(command, free_address())
-}
+use crate::harness::database::Database;
+use crate::harness::disk::Disk;
+use crate::harness::notification::Notification;
+use crate::harness::person::{Person, message};
+use crate::harness::process::{Process, Workplace};
+use crate::harness::world::until;
+use crate::harness::ws_client::WsClient;
 
 /// Waits until a process holds the lock of the database for this task.
 pub async fn has_the_lock(place: &Workplace, task: &str) {
@@ -57,10 +38,10 @@ async fn serves_again(place: &Workplace, address: std::net::SocketAddr) -> Proce
 }
 
 /// Polls with an acknowledgement. Returns the notification and the epoch.
-async fn polls(person: &Person, acknowledged: u64) -> (Told, String) {
+async fn polls(person: &Person, acknowledged: u64) -> (Notification, String) {
     let fields = json!({ "ack": acknowledged });
     let answer = person.prepares("chatnotification", "download", &fields).sent().await.ok();
-    (Told::read(&answer), answer["epoch"].as_str().unwrap().to_owned())
+    (Notification::read(&answer), answer["epoch"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test]
@@ -106,7 +87,7 @@ async fn a_backup_under_load_holds_all_that_was_acknowledged_before() {
     assert!(left.iter().all(|file| !file.file_name().to_str().unwrap().contains("journal")));
 
     let (elsewhere, address) = (Workplace::new(), server.address);
-    stops(server).await;
+    server.stops(&place).await;
     elsewhere.tells(&["restore", backup.to_str().unwrap()]);
     let _restored = serves_again(&elsewhere, address).await;
     assert_eq!(alice.downloads().await.message_ids().len(), messages);
@@ -145,12 +126,12 @@ async fn is_at_work(place: &Workplace, prefix: &str) {
 
 #[tokio::test]
 async fn a_backup_that_is_ended_in_the_middle_leaves_no_half_of_it() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
+    let (disk, place) = (Disk::failing(), Workplace::new());
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     let held = place.path().join("held");
     fs::write(&held, "").unwrap();
     for (signal, code, left) in [("TERM", Some(1), 0), ("KILL", None, 1)] {
-        let mut backup = begins(&tools, &place, &["backup", "chat.backup"]);
+        let mut backup = disk.begins(&place, &["backup", "chat.backup"]);
         is_at_work(&place, ".chatserver-backup-").await;
         assert!(!place.path().join("chat.backup").exists());
         backup.signal(signal);
@@ -190,16 +171,15 @@ async fn what_is_no_backup_is_neither_verified_nor_restored() {
     // Simulates a database that was combined with a foreign write-ahead log: each page is valid, but rows are
     // missing.
     place.tells(&["backup", "mixed"]);
-    let options = SqliteConnectOptions::new().filename(place.path().join("mixed"));
-    let mut mixed = options.connect().await.unwrap();
-    sqlx::raw_sql("DELETE FROM messages").execute(&mut mixed).await.unwrap();
-    mixed.close().await.unwrap();
+    let mut mixed = Database::opens(&place.path().join("mixed")).await;
+    mixed.runs("DELETE FROM messages").await;
+    mixed.closes().await;
     // Simulates a copy made by hand: the file of a running server with its log beside it.
     for suffix in ["", "-wal"] {
         let from = place.path().join(format!("chatserver.db{suffix}"));
         fs::copy(from, place.path().join(format!("copied{suffix}"))).unwrap();
     }
-    stops(server).await;
+    server.stops(&place).await;
     let before = fs::read(place.path().join("chatserver.db")).unwrap();
     for name in ["torn", "cut", "letter", "empty", "mixed", "copied", "nowhere"] {
         for command in [&["backup", "verify", name][..], &["restore", name, "--force"]] {
@@ -223,16 +203,15 @@ async fn a_restore_needs_the_database_to_itself_and_force_to_replace_it() {
     place.tells(&["backup", "sound"]);
     let error = place.fails(&["restore", "sound", "--force"]);
     assert!(error.contains("in use by another process (server"), "{error}");
-    stops(server).await;
+    server.stops(&place).await;
     let error = place.fails(&["restore", "sound"]);
     assert!(error.contains("--force replaces it"), "{error}");
-    let database = place.path().join("chatserver.db");
-    let options = SqliteConnectOptions::new().filename(&database);
-    let mut shell = options.connect().await.unwrap();
-    sqlx::raw_sql("SELECT count(*) FROM users").execute(&mut shell).await.unwrap();
+    let database = place.database();
+    let mut shell = place.opens_database().await;
+    shell.runs("SELECT count(*) FROM users").await;
     let error = place.fails(&["restore", "sound", "--force"]);
     assert!(error.contains("another program has the database"), "{error}");
-    shell.close().await.unwrap();
+    shell.closes().await;
     place.tells(&["restore", "sound", "--force"]);
 
     fs::write(&database, "no database").unwrap();
@@ -244,12 +223,12 @@ async fn a_restore_needs_the_database_to_itself_and_force_to_replace_it() {
 
 #[tokio::test]
 async fn nothing_is_changed_beside_a_restore_that_would_be_replaced_by_it() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
+    let (disk, place) = (Disk::failing(), Workplace::new());
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     place.tells(&["backup", "sound"]);
     let held = place.path().join("held");
     fs::write(&held, "").unwrap();
-    let mut restore = begins(&tools, &place, &["restore", "sound", "--force"]);
+    let mut restore = disk.begins(&place, &["restore", "sound", "--force"]);
     has_the_lock(&place, "restore").await;
     let error = place.fails(&["user", "disable", "alice@example.com", "--json"]);
     let told: Value = serde_json::from_str(&error).unwrap();
@@ -261,20 +240,20 @@ async fn nothing_is_changed_beside_a_restore_that_would_be_replaced_by_it() {
 }
 
 /// Starts a restore that blocks while it copies. The backup holds Alice; the database holds Alice and Bob.
-async fn copies(tools: &Workplace, place: &Workplace) -> Process {
+async fn copies(disk: &Disk, place: &Workplace) -> Process {
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     place.tells(&["backup", "sound"]);
     place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
     fs::write(place.path().join("held-copy"), "").unwrap();
-    let restore = begins(tools, place, &["restore", "sound", "--force"]);
+    let restore = disk.begins(place, &["restore", "sound", "--force"]);
     is_at_work(place, ".restoring-").await;
     restore
 }
 
 #[tokio::test]
 async fn a_restore_can_be_stopped_while_it_copies() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
-    let mut restore = copies(&tools, &place).await;
+    let (disk, place) = (Disk::failing(), Workplace::new());
+    let mut restore = copies(&disk, &place).await;
     restore.signal("TERM");
     assert_eq!(restore.ended().await.code(), Some(1));
     assert!(unfinished(&place, ".restoring-").is_empty());
@@ -283,18 +262,15 @@ async fn a_restore_can_be_stopped_while_it_copies() {
 
 #[tokio::test]
 async fn an_epoch_begins_when_the_copy_is_made() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
-    let mut restore = copies(&tools, &place).await;
+    let (disk, place) = (Disk::failing(), Workplace::new());
+    let mut restore = copies(&disk, &place).await;
     let copying = Clock::system().now();
     until("some time has passed", async || Clock::system().now() > copying).await;
     fs::remove_file(place.path().join("held-copy")).unwrap();
     assert!(restore.ended().await.success());
-    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
-    let mut database = options.connect().await.unwrap();
-    let began_at = sqlx::query_scalar("SELECT began_at FROM epoch").fetch_one(&mut database);
-    let began_at: i64 = began_at.await.unwrap();
-    assert!(began_at > copying.unix());
-    database.close().await.unwrap();
+    let mut database = place.opens_database().await;
+    assert!(database.number("SELECT began_at FROM epoch").await > copying.unix());
+    database.closes().await;
 }
 
 #[tokio::test]
@@ -308,7 +284,7 @@ async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoe
     place.tells(&["user", "disable", "alice@example.com"]);
     place.tells(&["user", "rotate-key", "bob@example.com"]);
     place.adds(&server, "Carol");
-    is_killed(server).await;
+    server.is_killed().await;
     let log = place.path().join("chatserver.db-wal");
     assert!(fs::metadata(&log).unwrap().len() > 0);
     let told = place.tells(&["restore", "sound", "--force"]);
@@ -320,7 +296,7 @@ async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoe
     let server = serves_again(&place, address).await;
     assert_eq!(bob.reads().await, ["before"]);
     assert_eq!(alice.reads().await, ["before"]);
-    stops(server).await;
+    server.stops(&place).await;
 }
 
 #[test]
@@ -355,16 +331,16 @@ async fn after_a_restore_no_acknowledgement_from_before_hides_anything() {
     let address = server.address;
     let (alice, bob) = place.alice_and_bob(&server);
     let listening = bob.elsewhere();
-    let mut ear = listening.listens().await;
-    ear.takes().await;
+    let mut listener = listening.listens().await;
+    listener.takes().await;
     let (first, epoch) = polls(&bob, 0).await;
     polls(&bob, first.sequence).await;
     alice.sends("before").await;
     place.tells(&["backup", "sound"]);
     alice.sends("lost").await;
     let (lost, _) = polls(&bob, first.sequence).await;
-    let lost_by_ear = ear.is_told().await;
-    stops(server).await;
+    let lost_by_listener = listener.is_told().await;
+    server.stops(&place).await;
     place.tells(&["restore", "sound", "--force"]);
     let _server = serves_again(&place, address).await;
 
@@ -380,14 +356,18 @@ async fn after_a_restore_no_acknowledgement_from_before_hides_anything() {
     let (told, _) = polls(&bob, 0).await;
     let (told, _) = polls(&bob, told.sequence).await;
     assert!(told.is_empty(), "{told:?}");
-    let mut ear = listening.listens().await;
-    let told = ear.is_told().await;
+    let mut listener = listening.listens().await;
+    let told = listener.is_told().await;
     assert_eq!(told.conversations, [bob.conversation.as_str()]);
-    ear.acknowledges(&lost_by_ear).await;
-    ear.is_heard().await;
-    drop(ear);
-    let mut ear = listening.listens().await;
-    assert_eq!(ear.is_told().await.conversations, told.conversations, "nothing was acknowledged");
+    listener.acknowledges(&lost_by_listener).await;
+    listener.is_heard().await;
+    drop(listener);
+    let mut listener = listening.listens().await;
+    assert_eq!(
+        listener.is_told().await.conversations,
+        told.conversations,
+        "nothing was acknowledged"
+    );
     assert_eq!(bob.reads().await, ["before", "new"]);
 }
 
@@ -408,7 +388,7 @@ async fn what_was_signed_before_a_restore_is_refused() {
     );
     mute.sent().await.ok();
     let subscription = bob.subscription();
-    stops(server).await;
+    server.stops(&place).await;
     place.tells(&["restore", "sound", "--force"]);
     let server = serves_again(&place, address).await;
     for request in [&clear, &mute] {
@@ -416,21 +396,19 @@ async fn what_was_signed_before_a_restore_is_refused() {
         assert!(refused["errormessage"].as_str().unwrap().contains("restored"), "{refused}");
         assert!(refused["servertime"].is_string(), "{refused}");
     }
-    let mut ear = Ear::opens(address).await;
-    ear.says(&subscription).await;
-    ear.is_refused("timestamp_out_of_range").await;
+    let mut listener = WsClient::opens(address).await;
+    listener.says(&subscription).await;
+    listener.is_refused("timestamp_out_of_range").await;
     assert_eq!(alice.sees().await["properties"][0]["ismuted"], false);
     alice.sends("signed anew").await;
     bob.listens().await;
 
     // A clock that ran ahead during the restore must not lock users out.
-    stops(server).await;
+    server.stops(&place).await;
     let ahead = Clock::system().now().unix() + 3600;
-    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
-    let mut connection = options.connect().await.unwrap();
-    let update = AssertSqlSafe(format!("UPDATE epoch SET began_at = {ahead}"));
-    sqlx::raw_sql(update).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    let mut connection = place.opens_database().await;
+    connection.runs(&format!("UPDATE epoch SET began_at = {ahead}")).await;
+    connection.closes().await;
     let _server = place.starts_at(address, &["serve"], &[]).await;
     until("requests are accepted", async || alice.asks("list", json!({})).await.status == 200)
         .await;

@@ -13,12 +13,12 @@ mod wire;
 
 use chatserver::api::Action;
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-use tokio::runtime::Builder;
 
-use crate::reports::settled;
-use crate::world::{Answer, Person, Prepared, World, message_with_id};
+use crate::harness::person::{Answer, Person, Prepared, message_with_id};
+use crate::harness::random::{holds, runtime};
+use crate::harness::reports::settled;
+use crate::harness::world::World;
 
 /// Refusals that a client can cause (docs/protocol.md#table-c).
 const REFUSALS: &[(u16, &str)] = &[
@@ -38,14 +38,6 @@ const REFUSALS: &[(u16, &str)] = &[
     (413, "too_large"),
     (415, "unsupported_media_type"),
 ];
-
-/// Returns the settings of a property test with `number` cases, unless `PROPTEST_CASES` overrides it. Failures
-/// are printed and not persisted, so that a run leaves no files behind.
-pub fn cases(number: u32) -> Config {
-    let told = std::env::var_os("PROPTEST_CASES").is_some();
-    let config = Config { failure_persistence: None, ..Config::default() };
-    if told { config } else { Config { cases: number, ..config } }
-}
 
 /// Asserts that this is a refusal in the protocol's envelope. Returns its code.
 #[track_caller]
@@ -201,13 +193,7 @@ fn for_all<S: Strategy>(
     strategy: &S,
     property: &impl AsyncFn(&Stage, S::Value),
 ) {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = runtime();
     let stage = runtime.block_on(Stage::with(settings));
-    let held = TestRunner::new(cases(number)).run(strategy, |value| {
-        runtime.block_on(property(&stage, value));
-        Ok(())
-    });
-    if let Err(error) = held {
-        panic!("{error}");
-    }
+    holds(&runtime, number, strategy, async |value| property(&stage, value).await);
 }

@@ -14,12 +14,11 @@ use chatserver::store::{
 };
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::Connection as _;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::message_ids::{all_are_kept, database};
-use crate::world::{PATIENCE, Person, World, until};
+use crate::harness::person::Person;
+use crate::harness::world::{PATIENCE, World, until};
 
 type Answers<'a, T> = Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
 
@@ -261,7 +260,7 @@ async fn messages_of_one_batch_are_known_afterwards_however_many_they_are() {
         }
     }
     assert_eq!(bob.downloads().await.message_ids().len(), 100);
-    all_are_kept(&mut database(&world).await).await;
+    world.opens_database().await.indexes_all_messages().await;
 }
 
 #[tokio::test]
@@ -288,7 +287,7 @@ async fn one_batch_may_make_the_runs_of_many_conversations_whole() {
     for (.., friend) in &talks {
         assert_eq!(friend.downloads().await.message_ids().len(), 32);
     }
-    all_are_kept(&mut database(&world).await).await;
+    world.opens_database().await.indexes_all_messages().await;
 }
 
 #[tokio::test]
@@ -297,10 +296,10 @@ async fn nobody_fails_for_a_neighbour() {
 
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut database = database(&world).await;
+    let mut database = world.opens_database().await;
     let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages WHEN NEW.type = 'Boom'
                    BEGIN SELECT RAISE(ABORT, 'boom'); END";
-    sqlx::query(trigger).execute(&mut database).await.unwrap();
+    database.runs(trigger).await;
     let (first, second) = (current(&alice).await, Instance::generate());
     let mut changes = Changes::of(&world, &alice);
     changes.add(&alice, first, "a-1", "aaaa");
@@ -320,28 +319,28 @@ async fn nobody_fails_for_a_neighbour() {
     let places: Vec<i64> = sqlx::query_scalar(
         "SELECT place & 4294967295 FROM messages WHERE place >> 32 = 2 ORDER BY place",
     )
-    .fetch_all(&mut database)
+    .fetch_all(database.connection())
     .await
     .unwrap();
     assert_eq!(places, [1, 2]);
-    database.close().await.unwrap();
+    database.closes().await;
 }
 
 #[tokio::test]
 async fn a_failed_change_is_a_503_that_leaks_nothing_and_can_be_sent_again() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut database = database(&world).await;
+    let mut database = world.opens_database().await;
     let trigger = "CREATE TRIGGER boom BEFORE INSERT ON messages
                    BEGIN SELECT RAISE(ABORT, 'a secret of the database'); END";
-    sqlx::query(trigger).execute(&mut database).await.unwrap();
-    let message = crate::world::message("hi", &world.clock.date());
+    database.runs(trigger).await;
+    let message = crate::harness::person::message("hi", &world.clock.date());
     let failed = alice.adds(&message).await;
     failed.refused(503, "unavailable");
     assert_eq!(failed.headers["retry-after"], "1");
     assert!(!failed.text.contains("secret") && !failed.text.contains("boom"), "{failed:?}");
     assert_eq!(bob.reads().await, Vec::<String>::new());
-    sqlx::query("DROP TRIGGER boom").execute(&mut database).await.unwrap();
+    database.runs("DROP TRIGGER boom").await;
     alice.adds(&message).await.ok();
     assert_eq!(bob.reads().await, ["hi"]);
 }

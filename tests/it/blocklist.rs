@@ -1,32 +1,12 @@
 //! Blocks, from the side of the blocker and of the blocked user.
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::friends::{NONE, id_of, incoming, told_of};
-use crate::presence_feed::{PresenceFeed, friend, lists, own};
-use crate::world::{Answer, Person, World, message, message_with_id};
-
-impl Person {
-    /// Calls an action of `chatblocklist`.
-    pub async fn asks_blocklist(&self, action: &str, fields: &Value) -> Answer {
-        self.prepares("chatblocklist", action, fields).sent().await
-    }
-
-    pub async fn blocks(&self, other: &str) -> Answer {
-        self.asks_blocklist("block", &json!({ "userid": other })).await
-    }
-
-    pub async fn unblocks(&self, other: &str) -> Answer {
-        self.asks_blocklist("unblock", &json!({ "userid": other })).await
-    }
-
-    /// Returns the blocked users and the blocked conversations.
-    async fn blocklist(&self) -> [Value; 2] {
-        let listed = self.asks_blocklist("blocklist", &json!({})).await.ok();
-        ["blockedusers", "blockedconversations"].map(|name| listed[name].clone())
-    }
-}
+use crate::harness::changes::{ChangeLog, friend, lists, own};
+use crate::harness::friends::{NONE, id_of, incoming, request_transcript};
+use crate::harness::person::{Person, message, message_with_id};
+use crate::harness::world::World;
 
 #[tokio::test]
 async fn who_is_blocked_is_listed_known_or_not() {
@@ -124,9 +104,9 @@ async fn nothing_is_written_in_either_direction_until_it_is_unblocked() {
 }
 
 /// Returns everything that a person can observe about a conversation, including the changes recorded for them.
-async fn found_out(person: &Person, presence_feed: &mut PresenceFeed) -> Vec<String> {
+async fn found_out(person: &Person, changes: &mut ChangeLog) -> Vec<String> {
     let date = person.date();
-    let hint = format!("{:?}", presence_feed.new_for(person).await);
+    let hint = format!("{:?}", changes.new_for(person).await);
     let sent = [
         person.adds(&message_with_id("m-1", "hi", &date)).await,
         person.adds(&message_with_id("m-1", "other", &date)).await,
@@ -137,8 +117,7 @@ async fn found_out(person: &Person, presence_feed: &mut PresenceFeed) -> Vec<Str
         person.does("downloadpartial", json!({})).await,
         person.does("mute", json!({})).await,
     ];
-    let nothing =
-        presence_feed.new_for(person).await.into_iter().filter(|hint| !hint.ends_with('*'));
+    let nothing = changes.new_for(person).await.into_iter().filter(|hint| !hint.ends_with('*'));
     let all = sent.iter().map(|answer| format!("{} {}", answer.status, answer.text));
     all.chain([hint]).chain(nothing).collect()
 }
@@ -149,26 +128,26 @@ async fn a_block_looks_like_a_removal_to_who_is_blocked() {
     let (mut alice, mut bob) = world.alice_and_bob().await;
     bob.adds(&message_with_id("m-1", "hi", &world.clock.date())).await.ok();
     bob.does("mute", json!({})).await.ok();
-    let mut presence_feed = PresenceFeed::of(&world).await;
-    presence_feed.new_for(&bob).await;
-    let count = presence_feed.number_of(&bob).await;
+    let mut changes = ChangeLog::of(&world).await;
+    changes.new_for(&bob).await;
+    let count = changes.number_of(&bob).await;
 
     alice.blocks(bob.user.as_str()).await.ok();
-    let blocked = found_out(&bob, &mut presence_feed).await;
-    let told = presence_feed.number_of(&bob).await - count;
+    let blocked = found_out(&bob, &mut changes).await;
+    let told = changes.number_of(&bob).await - count;
     alice.unblocks(bob.user.as_str()).await.ok();
-    presence_feed.new_for(&bob).await;
-    let count = presence_feed.number_of(&bob).await;
+    changes.new_for(&bob).await;
+    let count = changes.number_of(&bob).await;
     alice.removes(bob.user.as_str()).await.ok();
-    let removed = found_out(&bob, &mut presence_feed).await;
+    let removed = found_out(&bob, &mut changes).await;
     assert_eq!(blocked, removed);
-    assert_eq!(presence_feed.number_of(&bob).await - count, told);
+    assert_eq!(changes.number_of(&bob).await - count, told);
     assert!(blocked[2].contains("not_friends") && blocked[3].contains("not_friends"));
 
     // A block between users who are not friends records no change for the blocked user.
     alice.blocks(bob.user.as_str()).await.ok();
     alice.unblocks(bob.user.as_str()).await.ok();
-    assert_eq!(presence_feed.new_for(&bob).await, Vec::<String>::new());
+    assert_eq!(changes.new_for(&bob).await, Vec::<String>::new());
     world.befriends(&mut alice, &mut bob).await;
     bob.sends("friends again").await;
 }
@@ -178,13 +157,9 @@ async fn blocks_are_noted_for_the_blocker_and_for_a_friend() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let carol = world.person("Carol").await;
-    let mut presence_feed = PresenceFeed::of(&world).await;
+    let mut changes = ChangeLog::of(&world).await;
     let mut new = async || {
-        [
-            presence_feed.new_for(&alice).await,
-            presence_feed.new_for(&bob).await,
-            presence_feed.new_for(&carol).await,
-        ]
+        [changes.new_for(&alice).await, changes.new_for(&bob).await, changes.new_for(&carol).await]
     };
     new().await;
     let nothing = Vec::new;
@@ -255,9 +230,9 @@ async fn who_is_blocked_asks_as_if_there_were_nobody() {
     let (bob, carol) = (world.person("Bob").await, world.person("Carol").await);
     let asker = |address: &str| id_of(&format!("asker-of-{address}"));
     bob.blocks(&asker(&bob.email)).await.ok();
-    let nobody = told_of(&world, "nobody@example.com", async |_| {}).await;
-    assert_eq!(nobody, told_of(&world, &bob.email, async |_| {}).await);
-    let blocked_meanwhile = told_of(&world, &carol.email, async |_| {
+    let nobody = request_transcript(&world, "nobody@example.com", async |_| {}).await;
+    assert_eq!(nobody, request_transcript(&world, &bob.email, async |_| {}).await);
+    let blocked_meanwhile = request_transcript(&world, &carol.email, async |_| {
         carol.blocks(&asker(&carol.email)).await.ok();
     });
     assert_eq!(nobody, blocked_meanwhile.await);

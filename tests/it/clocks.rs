@@ -3,23 +3,12 @@
 
 use chatserver::domain::{Parse as _, Timestamp};
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, SqliteConnection};
 
-use crate::reports::settled;
-use crate::world::{Person, Prepared, World, until};
+use crate::harness::person::{Person, Prepared};
+use crate::harness::reports::settled;
+use crate::harness::world::{World, until};
 
 const HOUR: i64 = 3600;
-
-async fn database(world: &World) -> SqliteConnection {
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
-    options.connect().await.unwrap()
-}
-
-async fn count(world: &World, table: &str) -> i64 {
-    let count = format!("SELECT count(*) FROM {table}");
-    let count = sqlx::query_scalar(sqlx::AssertSqlSafe(count));
-    count.fetch_one(&mut database(world).await).await.unwrap()
-}
 
 /// Prepares changes from Alice, each of which the server carries out once.
 fn changes(alice: &Person) -> [Prepared; 4] {
@@ -41,7 +30,10 @@ async fn looks_for_expired(world: &World, alice: &Person) {
     for _ in 0..2 {
         alice.sends("to be cleared").await;
         alice.clears().await.ok();
-        until("the cleared message is removed", async || count(world, "purges").await == 0).await;
+        until("the cleared message is removed", async || {
+            world.number("SELECT count(*) FROM purges").await == 0
+        })
+        .await;
     }
 }
 
@@ -67,7 +59,7 @@ async fn a_clock_that_ran_ahead_opens_no_replay() {
     for change in &changes {
         change.sent().await.refused(409, "replayed");
     }
-    assert_eq!(count(&world, "replays").await, 4);
+    assert_eq!(world.number("SELECT count(*) FROM replays").await, 4);
 }
 
 #[tokio::test]

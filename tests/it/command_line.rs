@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use chatserver::domain::ApiKey;
 use serde_json::{Value, json};
 
-use crate::binary::{Process, Workplace};
-use crate::openssl::SealedKey;
-use crate::world::{Person, until};
+use crate::harness::openssl::SealedKey;
+use crate::harness::person::Person;
+use crate::harness::process::{Process, Workplace};
+use crate::harness::world::until;
 
 /// Adds a user and returns the printed object.
 fn add(place: &Workplace, nick: &str) -> Value {
@@ -316,7 +317,7 @@ async fn friendships_come_and_go_while_the_conversation_stays() {
     );
     assert_eq!(place.tells(&["friend", "remove", &alice.email, &bob.email])["removed"], false);
     assert_eq!(place.tells(&["friend", "list"]), json!({ "friendships": [] }));
-    let message = crate::world::message("hello?", &alice.date());
+    let message = crate::harness::person::message("hello?", &alice.date());
     alice.adds(&message).await.refused(403, "not_friends");
     assert_eq!(bob.reads().await, ["hi"]);
 

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::binary::{Workplace, free_address};
-use crate::world::Person;
+use crate::harness::person::Person;
+use crate::harness::process::{Workplace, free_address};
 
 /// Returns the `errorcode` values that docs/operating.md lists for failures with `--json`.
 fn documented_codes() -> Vec<String> {

@@ -9,7 +9,8 @@ use chatserver::domain::{Instance, Parse as _, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Answer, Person, World, message_with_id, until};
+use crate::harness::person::{Answer, Person, message_with_id};
+use crate::harness::world::{World, until};
 
 /// Ids in the documented examples.
 const ALICE: &str = "aa68d2204cb2bb85f2de3b9aad0d86d7";

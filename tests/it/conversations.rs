@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::reports::settled;
-use crate::world::{Person, World, message, message_with_id, until};
+use crate::harness::person::{Person, message, message_with_id};
+use crate::harness::reports::settled;
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn what_one_sends_the_other_reads_in_order() {
@@ -122,25 +122,16 @@ async fn cleared_messages_are_removed_from_the_disk_by_and_by() {
     other.sends("kept").await;
     alice.clears().await.ok();
     alice.sends("new").await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
-    let mut database = options.connect().await.unwrap();
+    let mut database = world.opens_database().await;
     until("the old rows are gone", async || {
-        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM messages")
-            .fetch_one(&mut database)
-            .await
-            .unwrap();
-        let purges: i64 = sqlx::query_scalar("SELECT count(*) FROM purges")
-            .fetch_one(&mut database)
-            .await
-            .unwrap();
-        (rows, purges) == (2, 0)
+        (database.counts("messages").await, database.counts("purges").await) == (2, 0)
     })
     .await;
     assert_eq!(
         (alice.reads().await, carol.reads().await),
         (vec!["new".into()], vec!["kept".into()])
     );
-    database.close().await.unwrap();
+    database.closes().await;
 }
 
 #[tokio::test]

@@ -7,23 +7,12 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::binary::{Process, Workplace};
-use crate::durability::failing_disk;
-use crate::world::{Person, until};
-
-/// Stops a server with SIGTERM and asserts exit code 0.
-async fn stops(mut server: Process, place: &Workplace) {
-    server.signal("TERM");
-    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
-}
-
-async fn is_ready(server: &Process) -> bool {
-    let ready = reqwest::get(format!("http://{}/readyz", server.address)).await.unwrap();
-    ready.status().is_success()
-}
+use crate::harness::database::Database;
+use crate::harness::disk::Disk;
+use crate::harness::person::Person;
+use crate::harness::process::Workplace;
+use crate::harness::world::until;
 
 /// Returns the salt that SQLite writes into the log header each time it restarts the log.
 fn salt(wal: &Path) -> Option<Vec<u8>> {
@@ -60,18 +49,17 @@ async fn is_killed_after_a_backup(place: &Workplace) -> SocketAddr {
         alice.sends(&number.to_string()).await;
     }
     let address = server.address;
-    stops(server, place).await;
+    server.stops(place).await;
     fs::copy(&file, &backup).unwrap();
 
-    let mut server = place.starts_at(address, &["serve"], &[]).await;
+    let server = place.starts_at(address, &["serve"], &[]).await;
     for number in 0..60 {
         alice.sends(&format!("{number} {}", "after the backup ".repeat(100))).await;
     }
     sends_until_the_log_begins_anew(&alice, &wal).await;
     sends_until_the_log_begins_anew(&alice, &wal).await;
     alice.sends("the last one").await;
-    server.signal("KILL");
-    server.ended().await;
+    server.is_killed().await;
     assert!(fs::metadata(&wal).unwrap().len() > 0);
     address
 }
@@ -111,19 +99,17 @@ async fn a_backup_beside_the_log_of_a_killed_server_is_refused() {
     let server = place.starts_at(address, &["serve"], &[]).await;
     let users = place.tells(&["user", "list"]);
     assert_eq!(users["users"].as_array().unwrap().len(), 2);
-    stops(server, &place).await;
+    server.stops(&place).await;
 }
 
 #[tokio::test]
 async fn a_restore_that_fails_leaves_the_mixture_as_it_is() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
+    let (disk, place) = (Disk::failing(), Workplace::new());
     mixes(&place).await;
     let before = contents(&place);
-    let library = failing_disk(tools.path());
     fs::write(place.path().join("full"), "").unwrap();
     let restore = ["restore", "backup.db", "--force"];
-    let preload = [("LD_PRELOAD", library.to_str().unwrap())];
-    let output = place.runs_with(&restore, "", &preload);
+    let output = place.runs_with(&restore, "", &[disk.preload()]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(contents(&place) == before, "the restore has changed a file");
     let left = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -137,15 +123,14 @@ async fn a_restore_that_fails_leaves_the_mixture_as_it_is() {
 /// Downgrades the database to a version without an epoch, in the log alone. Returns the bytes of the log.
 async fn makes_older(place: &Workplace) -> Vec<u8> {
     let [file, wal] = files(place);
-    let older = SqliteConnectOptions::new().filename(file).pragma("wal_autocheckpoint", "0");
-    let mut older = older.connect().await.unwrap();
+    let mut older = Database::opens_without_checkpoints(&file).await;
     let statements = "DROP TABLE epoch;
                       ALTER TABLE participants DROP COLUMN partner_number;
                       ALTER TABLE participants ADD COLUMN people TEXT NOT NULL DEFAULT '';
                       DELETE FROM _sqlx_migrations WHERE version > 6";
-    sqlx::raw_sql(statements).execute(&mut older).await.unwrap();
+    older.runs(statements).await;
     let log = fs::read(wal).unwrap();
-    older.close().await.unwrap();
+    older.closes().await;
     log
 }
 
@@ -174,7 +159,7 @@ async fn an_older_database_with_its_own_log_is_migrated_and_whole() {
     assert!(fs::metadata(&wal).unwrap().len() > 0, "a refusal leaves the log");
     let server = place.starts_at(address, &["serve"], &[]).await;
     assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
-    stops(server, &place).await;
+    server.stops(&place).await;
     place.tells(&["backup", "copy.db"]);
     place.tells(&["backup", "verify", "copy.db"]);
 }
@@ -197,15 +182,14 @@ async fn a_hole_in_a_conversation_is_no_endless_page() {
         alice.sends(&number.to_string()).await;
     }
     let address = server.address;
-    stops(server, &place).await;
-    let file = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
-    let mut database = file.connect().await.unwrap();
-    sqlx::raw_sql("DELETE FROM messages").execute(&mut database).await.unwrap();
-    database.close().await.unwrap();
+    server.stops(&place).await;
+    let mut database = place.opens_database().await;
+    database.runs("DELETE FROM messages").await;
+    database.closes().await;
 
     let server = place.starts_at(address, &["serve"], &settings).await;
     alice.downloads().await.refused(503, "unavailable");
-    until("it is not ready", async || !is_ready(&server).await).await;
+    until("it is not ready", async || !server.is_ready().await).await;
     says_what_to_do(&place).await;
 }
 
@@ -223,7 +207,7 @@ async fn a_corrupt_page_makes_it_not_ready_and_says_what_to_do() {
         alice.sends(&format!("message {number}, {}", "long ".repeat(100))).await;
     }
     let address = server.address;
-    stops(server, &place).await;
+    server.stops(&place).await;
     let file = place.path().join("chatserver.db");
     let mut bytes = fs::read(&file).unwrap();
     let data = BASE64.encode(format!("message 25, {}", "long ".repeat(100)));
@@ -232,9 +216,9 @@ async fn a_corrupt_page_makes_it_not_ready_and_says_what_to_do() {
     fs::write(&file, bytes).unwrap();
 
     let server = place.starts_at(address, &["serve"], &[]).await;
-    assert!(is_ready(&server).await);
+    assert!(server.is_ready().await);
     bob.downloads().await.refused(503, "unavailable");
-    until("it is not ready", async || !is_ready(&server).await).await;
+    until("it is not ready", async || !server.is_ready().await).await;
     says_what_to_do(&place).await;
 }
 
@@ -249,7 +233,7 @@ async fn one_flipped_byte_spoils_no_page() {
         alice.sends(&text(number)).await;
     }
     let address = server.address;
-    stops(server, &place).await;
+    server.stops(&place).await;
     let file = place.path().join("chatserver.db");
     let mut bytes = fs::read(&file).unwrap();
     for (number, byte) in flipped.into_iter().enumerate().skip(1) {
@@ -273,5 +257,5 @@ async fn one_flipped_byte_spoils_no_page() {
             assert_eq!(found.chars().skip(11).collect::<String>(), stored[11..]);
         }
     }
-    assert!(is_ready(&server).await);
+    assert!(server.is_ready().await);
 }

@@ -1,6 +1,6 @@
 //! The database as a file that operators own: how it is created, and which files are refused.
 
-pub mod refused;
+mod refused;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -10,18 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::binary::Workplace;
-use crate::world::{Person, message_with_id};
+use crate::harness::database::Database;
+use crate::harness::person::{Person, message_with_id};
+use crate::harness::process::{NOBODY, Workplace};
 
 /// Runs a statement on a file, as an operator's own tools would.
-async fn tampers(file: &Path, statement: &'static str) {
-    let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
-    let mut connection = options.connect().await.unwrap();
-    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+async fn tampers(file: &Path, statement: &str) {
+    let mut database = Database::creates(file).await;
+    database.runs(statement).await;
+    database.closes().await;
 }
 
 fn mode(file: &Path) -> u32 {
@@ -61,7 +59,6 @@ async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
 /// belongs to that user.
 #[test]
 fn what_commands_make_belongs_to_the_owner_of_the_folder() {
-    const NOBODY: u32 = 65_534;
     let place = Workplace::new();
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();

@@ -5,14 +5,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::binary::{Process, Workplace, free_address};
-use crate::durability::failing_disk;
-use crate::openssl::SealedKey;
-use crate::pasting::{SHELLS, pasted};
-use crate::world::{Person, until};
+use crate::harness::database::Database;
+use crate::harness::disk::Disk;
+use crate::harness::openssl::SealedKey;
+use crate::harness::person::Person;
+use crate::harness::process::{Process, Workplace, free_address};
+use crate::harness::shells::{SHELLS, pasted};
+use crate::harness::world::until;
 
 /// Reads `demo.json`.
 fn cast(folder: &Path) -> Value {
@@ -52,23 +52,20 @@ async fn what_it_prints_works_in_every_shell() {
 
 #[tokio::test]
 async fn what_is_in_the_log_alone_is_not_taken_for_a_demo() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
+    let (disk, place) = (Disk::failing(), Workplace::new());
     let (database, held) = (place.path().join("unfinished.db"), place.path().join("held-log"));
     fs::write(&held, "").unwrap();
-    let preload = [("LD_PRELOAD", failing_disk(tools.path()))];
-    let preload = preload.each_ref().map(|(name, library)| (*name, library.to_str().unwrap()));
     let demo = ["demo", "--data", "."];
-    let mut ended = place.starts_without_waiting(free_address(), &demo, &preload);
+    let mut ended = place.starts_without_waiting(free_address(), &demo, &[disk.preload()]);
     let log = place.path().join("unfinished.db-wal");
     until("it writes", async || fs::metadata(&log).is_ok_and(|log| log.len() > 0)).await;
-    let mut reader = SqliteConnectOptions::new().filename(&database).connect().await.unwrap();
-    let statements = "BEGIN; SELECT count(*) FROM sqlite_schema";
-    sqlx::raw_sql(statements).execute(&mut reader).await.unwrap();
+    let mut reader = Database::opens(&database).await;
+    reader.runs("BEGIN; SELECT count(*) FROM sqlite_schema").await;
     fs::remove_file(held).unwrap();
     assert_eq!(ended.ended().await.code(), Some(1), "{}", place.log());
     assert!(place.log().contains("unfinished.db-wal: keep"), "{}", place.log());
     assert!(!place.path().join("chatserver.db").exists());
-    reader.close().await.unwrap();
+    reader.closes().await;
 
     let demo = place.starts(&demo, &[]).await;
     assert!(!place.path().join("unfinished.db").exists());

@@ -13,14 +13,14 @@ use chatserver::users;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::TestRunner;
 use serde_json::Value;
-use tokio::runtime::Builder;
 
-use crate::bad_input::cases;
-use crate::ears::Ear;
-use crate::world::{Person, World, until};
 use device::{Device, Habit};
+
+use crate::harness::person::Person;
+use crate::harness::random::{holds, runtime};
+use crate::harness::world::{World, until};
+use crate::harness::ws_client::WsClient;
 
 /// Users and the number of their devices. Acts refer to them by index.
 const PEOPLE: [(&str, usize); 3] = [("Alice", 3), ("Bob", 2), ("Carol", 2)];
@@ -238,8 +238,10 @@ impl Stage {
     /// Stops the server, which closes its listeners, and starts another one.
     async fn restarts(self) -> Self {
         let Self { world, mut people, mut devices, timeout } = self;
-        let ears: Vec<_> = devices.iter_mut().filter_map(Device::loses_its_ear).collect();
-        let closed = join_all(ears.into_iter().map(|mut ear| async move { ear.is_closed().await }));
+        let listeners: Vec<_> = devices.iter_mut().filter_map(Device::loses_its_listener).collect();
+        let closed = join_all(
+            listeners.into_iter().map(|mut listener| async move { listener.is_closed().await }),
+        );
         let settings = settings(&timeout);
         let (world, _) = tokio::join!(world.restarts(&settings), closed);
         for person in people.iter_mut().chain(devices.iter_mut().map(|device| &mut device.person)) {
@@ -252,7 +254,7 @@ impl Stage {
     /// the background, such as receipts and availability hints.
     async fn settles(&mut self, habits: &[Habit]) {
         // Listeners keep all users reachable meanwhile.
-        let here: Vec<Ear> = join_all(self.people.iter().map(Person::listens)).await;
+        let here: Vec<WsClient> = join_all(self.people.iter().map(Person::listens)).await;
         let (since, mut looks) = (Instant::now(), 0);
         until("every copy is the truth", async || {
             for (device, habit) in self.devices.iter_mut().zip(habits) {
@@ -316,20 +318,11 @@ async fn told(history: History) {
     stage.world.app().shutdown.begin(Duration::ZERO).await;
 }
 
-fn holds() {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let held = TestRunner::new(cases(6)).run(&history(), |history| {
-        runtime.block_on(told(history));
-        Ok(())
-    });
-    if let Err(error) = held {
-        panic!("{error}");
-    }
-}
-
 #[test]
 fn what_a_device_was_told_of_is_all_there_is() {
-    let running: Vec<_> = (0..SIDE_BY_SIDE).map(|_| thread::spawn(holds)).collect();
+    let running: Vec<_> = (0..SIDE_BY_SIDE)
+        .map(|_| thread::spawn(|| holds(&runtime(), 6, &history(), told)))
+        .collect();
     for thread in running {
         thread.join().unwrap();
     }

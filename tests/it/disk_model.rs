@@ -1,4 +1,4 @@
-//! Power cuts: a server runs on a disk that keeps a journal ([`disk_model.c`](disk_model.c)). It then starts
+//! Power cuts: a server runs on a disk that keeps a journal ([`disk_model.c`](harness/disk_model.c)). It then starts
 //! again on what the disk might hold after a power cut at any moment. Flushed data is there. Each unflushed
 //! write is there, is lost, or is torn at sector boundaries.
 //!
@@ -7,18 +7,17 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::LocalSet;
 
-use crate::binary::{Workplace, free_address};
-use crate::world::{Person, message, until};
+use crate::harness::disk::Disk;
+use crate::harness::person::Person;
+use crate::harness::process::{Workplace, free_address};
+use crate::harness::random::setting;
+use crate::harness::world::until;
 
 /// Number of disk images, unless `CHATSERVER_IMAGES` overrides it.
 const IMAGES: u64 = 4;
@@ -29,11 +28,6 @@ const FLUSHES: usize = 4;
 
 const DATABASE: u8 = 1;
 const LOG: u8 = 2;
-
-/// Reads an environment variable that makes a run longer or repeats it.
-pub fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().expect("a whole number"))
-}
 
 /// A deterministic random number generator (`SplitMix64`).
 struct Dice(u64);
@@ -180,33 +174,16 @@ async fn sends_until_refused(
     journal: PathBuf,
     acknowledged: Arc<AtomicUsize>,
 ) -> Vec<Sent> {
-    let instance = person.instance().await;
     let mut sent = Vec::new();
-    loop {
-        let text = "x".repeat(1 + sent.len() * 97 % 3000);
-        let message = message(&text, &person.date());
-        let fields = json!({
-            "conversationid": person.conversation, "instance": instance, "message": message,
-        });
-        let answer = person.prepares("chatconversation", "add", &fields).tried().await;
-        let is_taken = answer.is_ok_and(|answer| answer.status == 200);
-        let at = is_taken.then(|| fs::metadata(&journal).unwrap().len());
-        sent.push(Sent { id: message["ID"].as_str().unwrap().to_owned(), acknowledged: at });
-        if !is_taken {
-            return sent;
-        }
+    let stored = |id| {
+        let at = fs::metadata(&journal).unwrap().len();
+        sent.push(Sent { id, acknowledged: Some(at) });
         acknowledged.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-/// Compiles [`disk_model.c`](disk_model.c) into a library to preload into a server.
-fn library(folder: &Path) -> PathBuf {
-    let (source, library) = (folder.join("disk_model.c"), folder.join("disk_model.so"));
-    fs::write(&source, include_str!("disk_model.c")).unwrap();
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]);
-    assert!(compiler.status().unwrap().success());
-    library
+    };
+    let text = |number: usize| "x".repeat(1 + number * 97 % 3000);
+    let refused = person.sends_until_refused(text, stored).await;
+    sent.push(Sent { id: refused, acknowledged: None });
+    sent
 }
 
 /// A server's run on the disk until its flushes failed.
@@ -220,9 +197,9 @@ struct Life {
 
 impl Life {
     async fn lived() -> Self {
-        let (tools, place, address) = (Workplace::new(), Workplace::new(), free_address());
-        let (library, journal) = (library(tools.path()), tools.path().join("journal"));
-        let mut server = place.starts_at(address, &["serve"], &[]).await;
+        let (disk, place, address) = (Disk::with_journal(), Workplace::new(), free_address());
+        let journal = place.path().join("journal");
+        let server = place.starts_at(address, &["serve"], &[]).await;
         let mut people = Vec::new();
         for pair in 0..3 {
             let mut one = place.adds(&server, &format!("One-{pair}"));
@@ -230,14 +207,10 @@ impl Life {
             place.befriends(&mut one, &mut other);
             people.extend([one, other]);
         }
-        server.signal("TERM");
-        assert!(server.ended().await.success());
+        server.stops(&place).await;
         let before = fs::read(place.path().join("chatserver.db")).unwrap();
 
-        let preload = [
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("DISK_JOURNAL", journal.to_str().unwrap()),
-        ];
+        let preload = [disk.preload(), ("DISK_JOURNAL", journal.to_str().unwrap())];
         let mut server = place.starts_at(address, &["serve"], &preload).await;
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let together = LocalSet::new();
@@ -302,11 +275,9 @@ impl Life {
             pair[0].sends("after the cut").await;
         }
         drop(server);
-        let options = SqliteConnectOptions::new().filename(path("chatserver.db"));
-        let mut database = options.connect().await.unwrap();
-        let checked = sqlx::query_scalar::<_, String>("PRAGMA integrity_check");
-        assert_eq!(checked.fetch_one(&mut database).await.unwrap(), "ok", "{what}");
-        database.close().await.unwrap();
+        let mut database = place.opens_database().await;
+        assert_eq!(database.text("PRAGMA integrity_check").await, "ok", "{what}");
+        database.closes().await;
     }
 }
 

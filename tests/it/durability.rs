@@ -4,20 +4,19 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::{Connection as _, SqliteConnection};
 use tokio::task::LocalSet;
 
-use crate::binary::{Process, Workplace, free_address};
-use crate::disk_model::setting;
-use crate::reports::settled;
-use crate::world::{Person, message, until};
+use crate::harness::disk::Disk;
+use crate::harness::person::{Person, message};
+use crate::harness::process::{Process, Workplace, free_address};
+use crate::harness::random::setting;
+use crate::harness::reports::settled;
+use crate::harness::world::until;
 
 /// Number of kills while clients send, unless `CHATSERVER_KILLS` overrides it.
 const KILLS: u64 = 6;
@@ -61,11 +60,8 @@ async fn keeps_sending(person: Person, tally: Arc<Tally>) -> Vec<String> {
     let mut sent = Vec::new();
     while !tally.enough.load(Ordering::SeqCst) {
         let message = message(&format!("{} {}", person.email, sent.len()), &person.date());
-        let fields = json!({
-            "conversationid": person.conversation, "instance": instance, "message": message,
-        });
         until("the message is acknowledged", async || {
-            match person.prepares("chatconversation", "add", &fields).tried().await {
+            match person.prepares_add(&instance, &message).tried().await {
                 Ok(answer) => answer.ok() != json!(null),
                 Err(error) => {
                     tally.cut_off.fetch_add(usize::from(!error.is_connect()), Ordering::SeqCst);
@@ -157,49 +153,17 @@ async fn a_kill_brings_nothing_back_that_was_cleared() {
         bob.sends("anew").await;
         assert_eq!(alice.reads().await, ["anew"]);
     }
-    let url = format!("sqlite://{}", mortal.place.path().join("chatserver.db").display());
-    let mut database = SqliteConnection::connect(&url).await.unwrap();
-    let rows = "SELECT count(*) FROM messages";
+    let mut database = mortal.place.opens_database().await;
     until("the cleared messages are removed from the disk", async || {
-        sqlx::query_scalar::<_, i64>(rows).fetch_one(&mut database).await.unwrap() == 1
+        database.counts("messages").await == 1
     })
     .await;
 }
 
-/// Compiles [`failing_disk.c`](failing_disk.c) into a library to preload into a server.
-pub fn failing_disk(folder: &Path) -> PathBuf {
-    let (source, library) = (folder.join("failing_disk.c"), folder.join("failing_disk.so"));
-    fs::write(&source, include_str!("failing_disk.c")).unwrap();
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]);
-    assert!(compiler.status().unwrap().success());
-    library
-}
-
-/// Sends messages one by one until one is refused. Returns the IDs of the acknowledged ones.
-pub async fn sends_until_refused(person: Person, acknowledged: Arc<AtomicUsize>) -> Vec<String> {
-    let instance = person.instance().await;
-    let mut sent = Vec::new();
-    loop {
-        let message = message(&sent.len().to_string(), &person.date());
-        let fields = json!({
-            "conversationid": person.conversation, "instance": instance, "message": message,
-        });
-        let answer = person.prepares("chatconversation", "add", &fields).tried().await;
-        // The server may close an idle connection while the next request is in flight.
-        let Some(answer) = answer.ok().filter(|answer| answer.status != 503) else { return sent };
-        answer.ok();
-        acknowledged.fetch_add(1, Ordering::SeqCst);
-        sent.push(message["ID"].as_str().unwrap().to_owned());
-    }
-}
-
 #[tokio::test]
 async fn a_disk_that_fails_to_take_the_database_loses_no_acknowledged_message() {
-    let (tools, place, address) = (Workplace::new(), Workplace::new(), free_address());
-    let library = failing_disk(tools.path());
-    let preload = [("LD_PRELOAD", library.to_str().unwrap())];
-    let mut server = place.starts_at(address, &["serve"], &preload).await;
+    let (disk, place, address) = (Disk::failing(), Workplace::new(), free_address());
+    let mut server = place.starts_at(address, &["serve"], &[disk.preload()]).await;
     let mut people = Vec::new();
     for pair in 0..4 {
         let mut one = place.adds(&server, &format!("One-{pair}"));
@@ -212,7 +176,18 @@ async fn a_disk_that_fails_to_take_the_database_loses_no_acknowledged_message() 
     fs::write(file("held"), "").unwrap();
     let on_the_disk = fs::read(file("chatserver.db")).unwrap();
     let acknowledged = Arc::new(AtomicUsize::new(0));
-    let sending = |person: &Person| sends_until_refused(person.clone(), Arc::clone(&acknowledged));
+    let sending = |person: &Person| {
+        let (person, acknowledged) = (person.clone(), Arc::clone(&acknowledged));
+        async move {
+            let mut sent = Vec::new();
+            let stored = |id| {
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+                sent.push(id);
+            };
+            person.sends_until_refused(|number| number.to_string(), stored).await;
+            sent
+        }
+    };
     let together = LocalSet::new();
     let senders: Vec<_> =
         people.iter().map(|person| together.spawn_local(sending(person))).collect();

@@ -1,14 +1,13 @@
 //! Database files removed under a running server: it notices, acknowledges nothing more and exits.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::binary::Workplace;
-use crate::durability::sends_until_refused;
-use crate::world::{Person, until};
+use crate::harness::person::Person;
+use crate::harness::process::Workplace;
+use crate::harness::world::until;
 
 /// Has Alice send while `tamper` changes the files. Returns her and the IDs acknowledged by the time the server
 /// has ended.
@@ -19,18 +18,19 @@ async fn acknowledged_while(
 ) -> (Person, Vec<String>) {
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
-    let acknowledged = Arc::new(AtomicUsize::new(0));
-    let sending = sends_until_refused(alice.clone(), Arc::clone(&acknowledged));
+    let sent = RefCell::new(Vec::new());
+    let sending =
+        alice.sends_until_refused(|number| number.to_string(), |id| sent.borrow_mut().push(id));
     let tampering = async {
-        until("messages are acknowledged", async || acknowledged.load(Ordering::SeqCst) > 20).await;
+        until("messages are acknowledged", async || sent.borrow().len() > 20).await;
         tamper(place.path());
     };
-    let (sent, ()) = tokio::join!(sending, tampering);
+    tokio::join!(sending, tampering);
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
     let log = place.log();
     let noticed = log.lines().find(|line| line.contains("replaced, renamed or deleted"));
     assert!(noticed.is_some_and(|line| line.contains(taken)), "{log}");
-    (alice, sent)
+    (alice, sent.into_inner())
 }
 
 /// Restarts the server and asserts that all these messages are stored.

@@ -2,16 +2,12 @@
 
 use chatserver::domain::{ConversationId, Instance, Message, MessageId, Parse as _, Timestamp};
 use chatserver::store::AddMessage;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
-use crate::world::{Person, World, until};
+use crate::harness::database::Database;
+use crate::harness::person::Person;
+use crate::harness::world::{World, until};
 
 const MEBIBYTE: usize = 1024 * 1024;
-
-async fn another_program(world: &World) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap()
-}
 
 /// Adds a message of 2 MiB through the store, past the limits of HTTP.
 async fn says_much(world: &World, sender: &Person, instance: Instance, n: usize) {
@@ -34,9 +30,9 @@ async fn says_much(world: &World, sender: &Person, instance: Instance, n: usize)
 }
 
 /// Returns the number of pages in the write-ahead log since it last restarted.
-async fn pages_in_the_log(other: &mut SqliteConnection) -> i64 {
-    let (_, pages, _): (i64, i64, i64) =
-        sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(other).await.unwrap();
+async fn pages_in_the_log(other: &mut Database) -> i64 {
+    let checkpoint = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)");
+    let (_, pages, _): (i64, i64, i64) = checkpoint.fetch_one(other.connection()).await.unwrap();
     pages
 }
 
@@ -45,21 +41,21 @@ async fn changes_go_on_and_the_log_is_begun_anew_when_the_read_has_ended() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let instance = Instance::parse(&alice.instance().await).unwrap();
-    let mut reader = another_program(&world).await;
-    sqlx::raw_sql("BEGIN; SELECT count(*) FROM messages").execute(&mut reader).await.unwrap();
+    let mut reader = world.opens_database().await;
+    reader.holds_a_snapshot().await;
     // Exceed the bound of the log. The read keeps its pages from being checkpointed.
     for n in 0..45 {
         says_much(&world, &alice, instance, n).await;
     }
-    let mut other = another_program(&world).await;
+    let mut other = world.opens_database().await;
     let held = pages_in_the_log(&mut other).await;
     assert!(held > 80 * 256, "{held} pages");
-    reader.close().await.unwrap();
+    reader.closes().await;
     until("the log is begun anew", async || {
         alice.sends("and on").await;
         pages_in_the_log(&mut other).await < held / 10
     })
     .await;
-    other.close().await.unwrap();
+    other.closes().await;
     assert_eq!(bob.sees().await["participantids"].as_array().unwrap().len(), 2);
 }

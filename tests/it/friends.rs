@@ -1,88 +1,18 @@
 //! How friendships begin and end.
 
-use std::fmt::Write as _;
-
-use chatserver::domain::{ConversationId, Email, Parse as _, UserId};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::openssl::SealedKey;
-use crate::presence_feed::PresenceFeed;
-use crate::world::{Answer, Person, World, message};
-
-impl Person {
-    /// Calls an action of `chatfriends`.
-    async fn asks_chatfriends(&self, action: &str, fields: &Value) -> Answer {
-        self.prepares("chatfriends", action, fields).sent().await
-    }
-
-    /// Asks a user for friendship, by address or id.
-    pub async fn wants(&self, friend: &str) -> Answer {
-        self.asks_chatfriends("add", &json!({ "friend": friend })).await
-    }
-
-    pub async fn accepts(&self, other: &Self) -> Answer {
-        self.asks_chatfriends("accept", &json!({ "friendid": other.user.as_str() })).await
-    }
-
-    pub async fn declines(&self, other: &Self) -> Answer {
-        self.asks_chatfriends("decline", &json!({ "friendid": other.user.as_str() })).await
-    }
-
-    pub async fn removes(&self, other: &str) -> Answer {
-        self.asks_chatfriends("remove", &json!({ "friendid": other })).await
-    }
-
-    /// Returns this person's open requests, incoming and outgoing.
-    pub async fn requests(&self) -> [Value; 2] {
-        let requests = self.asks_chatfriends("requests", &json!({})).await.ok();
-        ["incoming", "outgoing"].map(|name| requests[name].clone())
-    }
-
-    /// Returns the nicks of this person's friends by user id.
-    pub async fn friends(&self) -> Value {
-        self.asks_chatfriends("list", &json!({})).await.ok()["friends"].clone()
-    }
-
-    /// Returns this person with the conversation with `friend` selected.
-    fn with(&self, friend: &Self) -> Self {
-        let mut with = self.clone();
-        with.conversation = ConversationId::one_to_one(self.user, friend.user).to_string();
-        with
-    }
-
-    /// Asserts that the two are friends, have no open requests, and can talk in their conversation.
-    async fn talks_with(&self, friend: &Self) {
-        for (one, other) in [(self, friend), (friend, self)] {
-            assert!(one.friends().await.get(other.user.as_str()).is_some());
-            assert_eq!(one.requests().await, NONE);
-            one.with(other).sends("hi").await;
-        }
-        assert_eq!(self.with(friend).reads().await, ["hi", "hi"]);
-    }
-}
-
-/// No open requests.
-pub const NONE: [Value; 2] = [Value::Array(Vec::new()), Value::Array(Vec::new())];
-
-/// Returns the incoming requests of a user whom only `from` has asked.
-pub fn incoming(from: &Person, nick: &str) -> Value {
-    json!([{ "userid": from.user.as_str(), "nick": nick }])
-}
-
-fn outgoing(to: &str) -> Value {
-    json!([{ "userid": to, "nick": "" }])
-}
+use crate::harness::changes::ChangeLog;
+use crate::harness::friends::{NONE, id_of, incoming, outgoing, request_transcript};
+use crate::harness::openssl::SealedKey;
+use crate::harness::person::{Person, message};
+use crate::harness::world::World;
 
 /// Returns the parts of conversations that survive the end of a friendship.
 fn kept(conversations: &[Value]) -> Vec<[Value; 4]> {
     let names = ["id", "instance", "secret", "lastmessageid"];
     conversations.iter().map(|one| names.map(|name| one[name].clone())).collect()
-}
-
-/// Returns the user id that belongs to this address, whether or not such a user exists.
-pub fn id_of(email: &str) -> String {
-    UserId::of(&Email::parse(email).unwrap()).to_string()
 }
 
 #[tokio::test]
@@ -271,33 +201,24 @@ async fn the_same_bytes_ask_accept_decline_and_remove_once() {
     assert_eq!(dave.requests().await, [incoming(&carol, "Carol"), json!([])]);
 }
 
-/// Returns everything that a user sees of friends and requests, byte for byte.
-async fn everything(person: &Person) -> [String; 3] {
-    [
-        person.asks_chatfriends("list", &json!({})).await.text,
-        person.asks_chatfriends("requests", &json!({})).await.text,
-        person.asks("list", json!({})).await.text,
-    ]
-}
-
 #[tokio::test]
 async fn who_is_declined_does_not_learn_of_it() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
-    let before = everything(&alice).await;
+    let before = alice.sees_friends_and_requests().await;
     bob.declines(&alice).await.ok();
     bob.declines(&alice).await.ok();
-    assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
+    assert_eq!((bob.requests().await, &alice.sees_friends_and_requests().await), (NONE, &before));
     // A declined request can't be accepted by mistake.
     bob.accepts(&alice).await.ok();
     // Neither asking again nor withdrawing first becomes visible.
     alice.wants(&bob.email).await.ok();
-    assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
+    assert_eq!((bob.requests().await, &alice.sees_friends_and_requests().await), (NONE, &before));
     alice.removes(bob.user.as_str()).await.ok();
     assert_eq!(alice.requests().await, NONE);
     alice.wants(&bob.email).await.ok();
-    assert_eq!((bob.requests().await, &everything(&alice).await), (NONE, &before));
+    assert_eq!((bob.requests().await, &alice.sees_friends_and_requests().await), (NONE, &before));
 
     // A user who declined can still ask for the friendship.
     bob.wants(&alice.email).await.ok();
@@ -321,47 +242,27 @@ async fn a_request_taken_back_after_it_was_declined_does_not_make_friends() {
     alice.talks_with(&bob).await;
 }
 
-/// Takes the same steps towards an address and returns a transcript: all answers, and what the asker sees and
-/// is notified of. Ids are replaced by fixed names, so that transcripts can be compared.
-pub async fn told_of(
-    world: &World,
-    address: &str,
-    mut meanwhile: impl AsyncFnMut(&Person),
-) -> String {
-    let asker = world.person_at(&format!("asker-of-{address}"), "Asker").await;
-    let mut presence_feed = PresenceFeed::of(world).await;
-    let mut told = String::new();
-    for action in ["add", "add", "remove", "remove", "add", "accept", "decline"] {
-        let field = if action == "add" { "friend" } else { "friendid" };
-        let named = if action == "add" { address.to_owned() } else { id_of(address) };
-        let answer = asker.asks_chatfriends(action, &json!({ field: named })).await;
-        let headers: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
-        meanwhile(&asker).await;
-        let (seen, new) = (everything(&asker).await, presence_feed.new_for(&asker).await);
-        let number = presence_feed.number_of(&asker).await;
-        writeln!(told, "{action} {} {headers:?} {}", answer.status, answer.text).unwrap();
-        writeln!(told, "{seen:?} {new:?} {number}").unwrap();
-    }
-    told.replace(&id_of(address), "THE-OTHER").replace(asker.user.as_str(), "THE-ASKER")
-}
-
 #[tokio::test]
 async fn nothing_tells_whether_an_address_exists_or_has_declined() {
     let world = World::start().await;
     let (bob, carol, dave) =
         (world.person("Bob").await, world.person("Carol").await, world.person("Dave").await);
     world.disables(&dave).await;
-    let nobody = told_of(&world, "nobody@example.com", async |_| {}).await;
+    let nobody = request_transcript(&world, "nobody@example.com", async |_| {}).await;
     assert!(
         nobody.contains(r#"\"outgoing\":[{\"userid\":\"THE-OTHER\",\"nick\":\"\"}]"#),
         "{nobody}"
     );
-    assert_eq!(nobody, told_of(&world, &bob.email, async |_| {}).await, "somebody");
-    let declined = told_of(&world, &carol.email, async |asker| {
+    assert_eq!(nobody, request_transcript(&world, &bob.email, async |_| {}).await, "somebody");
+    let declined = request_transcript(&world, &carol.email, async |asker| {
         carol.declines(asker).await.ok();
     });
     assert_eq!(nobody, declined.await, "somebody who declines");
-    assert_eq!(nobody, told_of(&world, &dave.email, async |_| {}).await, "a disabled user");
+    assert_eq!(
+        nobody,
+        request_transcript(&world, &dave.email, async |_| {}).await,
+        "a disabled user"
+    );
 }
 
 #[tokio::test]
@@ -371,7 +272,7 @@ async fn an_address_that_appears_later_finds_who_has_asked() {
     alice.wants("Bob@Example.com").await.ok();
     let bob = world.person("Bob").await;
     // For an address without a user, no change is recorded.
-    assert_eq!(PresenceFeed::of(&world).await.number_of(&bob).await, 0);
+    assert_eq!(ChangeLog::of(&world).await.number_of(&bob).await, 0);
     assert_eq!(bob.requests().await, [incoming(&alice, "Alice"), json!([])]);
     assert_eq!(alice.requests().await, [json!([]), outgoing(bob.user.as_str())]);
     bob.accepts(&alice).await.ok();
@@ -387,14 +288,14 @@ async fn two_hundred_requests_may_be_open() {
     for asked in join_all(names.iter().map(|name| alice.wants(name))).await {
         asked.ok();
     }
-    let before = everything(&alice).await;
+    let before = alice.sees_friends_and_requests().await;
     let one_more = alice.prepares("chatfriends", "add", &json!({ "friend": "more@example.com" }));
     for _ in 0..2 {
         let refused = one_more.sent().await;
         refused.refused(429, "rate_limited");
         assert!(refused.headers.contains_key("retry-after"));
     }
-    assert_eq!(everything(&alice).await, before);
+    assert_eq!(alice.sees_friends_and_requests().await, before);
     alice.wants(&names[7]).await.ok();
     alice.removes(&id_of(&names[7])).await.ok();
     one_more.sent().await.ok();

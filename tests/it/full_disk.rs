@@ -6,8 +6,9 @@ use chatserver::friends;
 use chatserver::keys::ConversationSecret;
 use serde_json::json;
 
-use crate::binary::{Process, Workplace, free_address};
-use crate::world::{Answer, Person, World, message, until};
+use crate::harness::person::{Answer, Person, message};
+use crate::harness::process::{Process, Workplace, free_address};
+use crate::harness::world::{World, until};
 
 /// A reserve that exceeds the size of any disk.
 const RESERVE: (&str, &str) = ("limits.disk_reserve_bytes", "1000000000000000000");

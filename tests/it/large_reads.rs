@@ -6,14 +6,11 @@ use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as 
 use chatserver::store::Found;
 use futures_util::FutureExt as _;
 use serde_json::json;
-use sqlx::Connection as _;
 use tokio::task::JoinSet;
 
-use crate::message_ids::database;
-use crate::model::store::objects;
-use crate::other_writer::OtherWriter;
-use crate::overload::download;
-use crate::world::{Answer, Person, World, message, until};
+use crate::harness::database::objects;
+use crate::harness::person::{Answer, Person, message};
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn a_large_page_counts_as_many_requests() {
@@ -28,12 +25,12 @@ async fn a_large_page_counts_as_many_requests() {
         }
     }
     // A page of 5 MB costs half of the burst that a user has saved up.
-    download(&alice).sent().await.ok();
-    let shed = download(&alice).sent().await;
+    alice.prepares_download().sent().await.ok();
+    let shed = alice.prepares_download().sent().await;
     shed.refused(429, "rate_limited");
     assert!(shed.headers.contains_key("retry-after"));
     alice.sees().await;
-    download(&bob).sent().await.ok();
+    bob.prepares_download().sent().await.ok();
 }
 
 fn newest_fifty(person: &Person) -> PageQuery {
@@ -114,10 +111,7 @@ async fn adds_at_once(person: &Person, count: usize) -> JoinSet<Answer> {
     let mut adding = JoinSet::new();
     for _ in 0..count {
         let message = message(&"x".repeat(187_500), &person.date());
-        let fields = json!({
-            "conversationid": person.conversation, "instance": instance, "message": message,
-        });
-        let add = person.prepares("chatconversation", "add", &fields);
+        let add = person.prepares_add(&instance, &message);
         adding.spawn(async move { add.sent().await });
     }
     adding
@@ -127,10 +121,11 @@ async fn adds_at_once(person: &Person, count: usize) -> JoinSet<Answer> {
 async fn few_large_messages_wait_for_a_writer_that_is_held_up() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let other = OtherWriter::begins(&world).await;
+    let mut other = world.opens_database().await;
+    other.locks().await;
     let mut adding = adds_at_once(&alice, 100).await;
     adding.join_next().await.unwrap().unwrap().refused(503, "unavailable");
-    other.ends().await;
+    other.unlocks().await;
     let answers = adding.join_all().await;
     let stored = answers.iter().filter(|answer| answer.status == 200).count();
     assert!((60..90).contains(&stored), "16 MiB wait, and one batch is begun: {stored}");
@@ -144,11 +139,12 @@ async fn few_large_messages_wait_for_a_writer_that_is_held_up() {
 async fn a_body_takes_from_its_users_share_of_the_memory() {
     let world = World::with(&[("limits.buffered_bytes", "16777216")]).await;
     let (alice, bob) = world.alice_and_bob().await;
-    let other = OtherWriter::begins(&world).await;
+    let mut other = world.opens_database().await;
+    other.locks().await;
     let mut of_alice = adds_at_once(&alice, 20).await;
     of_alice.join_next().await.unwrap().unwrap().refused(503, "unavailable");
     let of_bob = adds_at_once(&bob, 2).await;
-    other.ends().await;
+    other.unlocks().await;
     for answer in of_bob.join_all().await {
         answer.ok();
     }
@@ -162,11 +158,11 @@ async fn a_page_that_fails_leaves_no_snapshot_behind() {
     let (alice, bob) = world.alice_and_bob().await;
     alice.sends("before").await;
     let (store, query) = (&world.app().store, newest_fifty(&bob));
-    let mut database = database(&world).await;
-    sqlx::query("ALTER TABLE reports RENAME TO gone").execute(&mut database).await.unwrap();
+    let mut database = world.opens_database().await;
+    database.runs("ALTER TABLE reports RENAME TO gone").await;
     store.large_page(&query, ()).await.unwrap_err();
-    sqlx::query("ALTER TABLE gone RENAME TO reports").execute(&mut database).await.unwrap();
-    database.close().await.unwrap();
+    database.runs("ALTER TABLE gone RENAME TO reports").await;
+    database.closes().await;
     alice.sends("after").await;
     let (page, ()) = store.large_page(&query, ()).await.unwrap().unwrap();
     assert_eq!(objects(&page.messages).len(), 2);

@@ -4,8 +4,9 @@ use chatserver::domain::ApiKey;
 use reqwest::header::HeaderValue;
 use serde_json::json;
 
-use crate::ears::Ear;
-use crate::world::{Answer, Person, World, until};
+use crate::harness::person::{Answer, Person};
+use crate::harness::world::{World, until};
+use crate::harness::ws_client::WsClient;
 
 /// Sends a request signed with a wrong key, for a client at this address behind a proxy.
 async fn fails(person: &Person, address: &str) -> Answer {
@@ -64,9 +65,9 @@ async fn captured_requests_do_not_use_up_the_rate_of_their_owner() {
     for _ in 0..6 {
         captured.sent().await.refused(401, "timestamp_out_of_range");
         malformed.sent().await.refused(400, "invalid_field");
-        let mut ear = Ear::opens(world.address).await;
-        ear.says(&frame).await;
-        ear.is_refused("timestamp_out_of_range").await;
+        let mut listener = WsClient::opens(world.address).await;
+        listener.says(&frame).await;
+        listener.is_refused("timestamp_out_of_range").await;
     }
     for _ in 0..5 {
         alice.lists().await;

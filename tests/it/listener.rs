@@ -3,7 +3,6 @@
 mod frames;
 mod pace;
 mod processes;
-mod raw;
 mod subscribing;
 
 use std::collections::BTreeSet;
@@ -12,39 +11,40 @@ use std::time::{Duration, Instant};
 use chatserver::domain::ApiKey;
 use serde_json::json;
 
-use crate::ears::Ear;
-use crate::world::{World, message, until};
+use crate::harness::person::message;
+use crate::harness::world::{World, until};
+use crate::harness::ws_client::WsClient;
 
 #[tokio::test]
 async fn a_message_is_told_at_once() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens().await;
-    let first = ear.takes().await;
+    let mut listener = bob.listens().await;
+    let first = listener.takes().await;
     assert_eq!(first.conversations, [bob.conversation.as_str()]);
     assert_eq!(first.lists, [bob.user.to_string()]);
     assert_eq!(first.friends, [alice.user.to_string()]);
     alice.sends("hi").await;
-    let second = ear.takes().await;
+    let second = listener.takes().await;
     assert_eq!(second.conversations, [bob.conversation.as_str()]);
     assert!(second.friends.is_empty() && second.lists.is_empty());
     assert!(second.sequence > first.sequence);
-    ear.hears_nothing().await;
+    listener.hears_nothing().await;
     bob.sends("hello").await;
-    ear.hears_nothing().await;
+    listener.hears_nothing().await;
     bob.elsewhere().sends("from my other device").await;
-    assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
+    assert_eq!(listener.takes().await.conversations, [bob.conversation.as_str()]);
 }
 
 #[tokio::test]
 async fn what_was_not_acknowledged_comes_again() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens_from_now_on().await;
-    ear.hears_nothing().await;
+    let mut listener = bob.listens_from_now_on().await;
+    listener.hears_nothing().await;
     alice.sends("hi").await;
-    let missed = ear.is_told().await;
-    drop(ear);
+    let missed = listener.is_told().await;
+    drop(listener);
     let mut again = bob.listens().await;
     let told = again.takes().await;
     assert_eq!(told.conversations, missed.conversations);
@@ -74,17 +74,17 @@ async fn a_newer_connection_takes_the_station_over() {
 async fn a_malformed_frame_closes() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
-    let mut ear = Ear::opens(world.address).await;
-    ear.says(&json!({ "action": "subscribe" })).await;
-    let refused = ear.hears().await.unwrap();
+    let mut listener = WsClient::opens(world.address).await;
+    listener.says(&json!({ "action": "subscribe" })).await;
+    let refused = listener.hears().await.unwrap();
     assert_eq!(
         (&refused["status"], &refused["errorcode"]),
         (&json!("ERROR"), &json!("invalid_field"))
     );
-    assert_eq!(ear.is_closed().await, Some(4000));
-    let mut ear = bob.listens().await;
-    ear.says(&json!({ "action": "shout" })).await;
-    assert_eq!(ear.is_closed().await, Some(4000));
+    assert_eq!(listener.is_closed().await, Some(4000));
+    let mut listener = bob.listens().await;
+    listener.says(&json!({ "action": "shout" })).await;
+    assert_eq!(listener.is_closed().await, Some(4000));
 }
 
 #[tokio::test]
@@ -109,22 +109,24 @@ async fn each_station_of_a_user_is_told_for_itself() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (phone, laptop) = (bob.elsewhere(), bob.elsewhere());
-    let mut ears = Vec::new();
+    let mut listeners = Vec::new();
     for station in [&bob, &phone, &laptop] {
-        ears.push(station.listens_from_now_on().await);
+        listeners.push(station.listens_from_now_on().await);
     }
     let here = [bob.conversation.as_str()];
     alice.sends("to all of your devices").await;
-    for ear in &mut ears {
-        assert_eq!(ear.takes().await.conversations, here);
+    for listener in &mut listeners {
+        assert_eq!(listener.takes().await.conversations, here);
     }
     phone.does("mute", json!({})).await.ok();
-    assert_eq!(ears[0].takes().await.conversations, here);
-    ears[1].hears_nothing().await;
-    let unheard = ears[2].is_told().await;
+    assert_eq!(listeners[0].takes().await.conversations, here);
+    listeners[1].hears_nothing().await;
+    // The first station is told of the change by which the second one marked the end.
+    assert_eq!(listeners[0].takes().await.lists, [bob.user.to_string()]);
+    let unheard = listeners[2].is_told().await;
     assert_eq!(unheard.conversations, here);
-    ears[0].is_heard().await;
-    drop(ears);
+    listeners[0].is_heard().await;
+    drop(listeners);
     // Only the laptop has not acknowledged, so only the laptop is notified again.
     bob.listens().await.hears_nothing().await;
     assert_eq!(laptop.listens().await.takes().await.conversations, here);
@@ -135,7 +137,7 @@ async fn a_stranger_hears_nothing_of_others() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let stranger = world.person("Stranger").await;
-    let mut ear = stranger.listens_from_now_on().await;
+    let mut listener = stranger.listens_from_now_on().await;
     let mut bobs = bob.listens_from_now_on().await;
     let sent = alice.sends("for Bob").await;
     let fields = json!({ "conversationid": bob.conversation, "messageids": [sent] });
@@ -144,7 +146,7 @@ async fn a_stranger_hears_nothing_of_others() {
     alice.does("favorite", json!({})).await.ok();
     alice.clears().await.ok();
     until("Bob has heard of Alice", async || !bobs.takes().await.friends.is_empty()).await;
-    ear.hears_nothing().await;
+    listener.hears_nothing().await;
 }
 
 #[tokio::test]
@@ -153,10 +155,10 @@ async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
     let (alice, mut bob) = world.alice_and_bob().await;
     let mut carol = world.person("Carol").await;
     world.befriends(&mut carol, &mut bob).await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     let since = Instant::now();
     alice.sends("the first").await;
-    let first = ear.is_told().await;
+    let first = listener.is_told().await;
     let sending = async {
         for number in 0..10 {
             alice.sends(&number.to_string()).await;
@@ -167,7 +169,7 @@ async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
         let mut told = vec![first];
         let mut conversations = BTreeSet::new();
         while conversations.len() < 2 {
-            let next = ear.is_told().await;
+            let next = listener.is_told().await;
             conversations.extend(next.conversations.clone());
             told.push(next);
         }
@@ -178,7 +180,7 @@ async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
     assert!(u64::try_from(told.len()).unwrap() <= took.as_secs() + 1, "{told:?} in {took:?}");
     assert!(told.is_sorted_by_key(|told| told.sequence), "{told:?}");
     // An acknowledgement covers everything up to its number.
-    ear.acknowledges(told.last().unwrap()).await;
+    listener.acknowledges(told.last().unwrap()).await;
     until("there is nothing more", async || {
         let rest = bob.polls(0).await;
         bob.polls(rest.sequence).await;
@@ -191,21 +193,21 @@ async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
 async fn an_acknowledgement_counts_wherever_it_is_made() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens().await;
-    let told = ear.is_told().await;
+    let mut listener = bob.listens().await;
+    let told = listener.is_told().await;
     assert_eq!(bob.polls(0).await, told, "the same position, the same number");
     assert!(bob.polls(told.sequence).await.is_empty());
-    drop(ear);
-    let mut ear = bob.listens().await;
-    ear.hears_nothing().await;
+    drop(listener);
+    let mut listener = bob.listens().await;
+    listener.hears_nothing().await;
     alice.sends("hi").await;
     let told = bob.polls(0).await;
-    assert_eq!(ear.is_told().await, told);
-    ear.acknowledges(&told).await;
+    assert_eq!(listener.is_told().await, told);
+    listener.acknowledges(&told).await;
     until("it is acknowledged", async || bob.polls(0).await.is_empty()).await;
     alice.sends("what HTTP takes without an ack is told as well").await;
     assert_eq!(bob.is_notified().await.conversations, [bob.conversation.as_str()]);
-    drop(ear);
+    drop(listener);
     bob.listens().await.hears_nothing().await;
 }
 
@@ -213,31 +215,31 @@ async fn an_acknowledgement_counts_wherever_it_is_made() {
 async fn an_acknowledgement_of_what_was_never_sent_is_ignored() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens().await;
-    let told = ear.is_told().await;
+    let mut listener = bob.listens().await;
+    let told = listener.is_told().await;
     let never_sent = [0, 1, told.sequence - 1, told.sequence + 1, told.sequence * 2, u64::MAX];
     for sequence in never_sent {
-        ear.says(&json!({ "action": "ack", "sequence": sequence })).await;
+        listener.says(&json!({ "action": "ack", "sequence": sequence })).await;
     }
     alice.sends("hi").await;
-    let next = ear.is_told().await;
-    drop(ear);
-    let mut ear = bob.listens().await;
-    let again = ear.is_told().await;
+    let next = listener.is_told().await;
+    drop(listener);
+    let mut listener = bob.listens().await;
+    let again = listener.is_told().await;
     assert_eq!((&again.friends, &again.lists), (&told.friends, &told.lists));
     assert_eq!(again.sequence, next.sequence);
     // An older number does not move the position back, and covers nothing newer.
-    ear.acknowledges(&told).await;
-    ear.is_heard().await;
-    drop(ear);
-    let mut ear = bob.listens().await;
-    let rest = ear.is_told().await;
+    listener.acknowledges(&told).await;
+    listener.is_heard().await;
+    drop(listener);
+    let mut listener = bob.listens().await;
+    let rest = listener.is_told().await;
     assert_eq!(rest.conversations, [bob.conversation.as_str()]);
     assert!(rest.friends.is_empty() && rest.lists.is_empty(), "{rest:?}");
-    ear.acknowledges(&rest).await;
-    ear.acknowledges(&told).await;
-    ear.is_heard().await;
-    drop(ear);
+    listener.acknowledges(&rest).await;
+    listener.acknowledges(&told).await;
+    listener.is_heard().await;
+    drop(listener);
     bob.listens().await.hears_nothing().await;
 }
 

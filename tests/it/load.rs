@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::binary::{Process, Workplace};
+use crate::harness::process::{Process, Workplace};
 
 /// Arguments of the shortest possible run.
 const SHORT: [&str; 6] = ["--seconds", "1", "--warm-up", "0", "--connections", "4"];

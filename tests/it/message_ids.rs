@@ -2,44 +2,11 @@
 //! their conversation.
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, SqliteConnection};
 use uuid::Uuid;
 
-use crate::world::{Person, World, message_with_id};
-
-/// Returns the hash that the index stores for a message ID.
-pub fn hash(id: &str) -> i64 {
-    let hash: [u8; 32] = Sha256::digest(id).into();
-    i64::from_be_bytes(*hash.first_chunk().unwrap())
-}
-
-/// Asserts that the index has each message of the current generations: in the table for whole runs of 32, in the row of
-/// the conversation for the rest.
-pub async fn all_are_kept(database: &mut SqliteConnection) {
-    let conversations = "SELECT generation, next_seq, young FROM conversations";
-    let conversations: Vec<(i64, i64, Vec<u8>)> =
-        sqlx::query_as(conversations).fetch_all(&mut *database).await.unwrap();
-    for (generation, next_seq, young) in conversations {
-        let ids = "SELECT id FROM messages WHERE place >> 32 = $1 ORDER BY place";
-        let ids: Vec<String> =
-            sqlx::query_scalar(ids).bind(generation).fetch_all(&mut *database).await.unwrap();
-        assert_eq!(i64::try_from(ids.len()).unwrap(), next_seq - 1);
-        let listed = "SELECT hash, seq FROM message_ids WHERE generation = $1 ORDER BY seq";
-        let listed: Vec<(i64, i64)> =
-            sqlx::query_as(listed).bind(generation).fetch_all(&mut *database).await.unwrap();
-        let (whole, rest) = ids.split_at(ids.len() / 32 * 32);
-        let whole: Vec<_> = whole.iter().map(|id| hash(id)).zip(1..).collect();
-        let rest: Vec<_> = rest.iter().flat_map(|id| hash(id).to_be_bytes()).collect();
-        assert_eq!((listed, young), (whole, rest), "of {} messages", ids.len());
-    }
-}
-
-/// Opens the database of this world.
-pub async fn database(world: &World) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap()
-}
+use crate::harness::database::hash;
+use crate::harness::person::{Person, message_with_id};
+use crate::harness::world::World;
 
 /// Sends `count` messages, half of them with a UUID as ID, and returns their IDs.
 async fn sends_many(world: &World, person: &Person, count: usize) -> Vec<String> {
@@ -70,7 +37,7 @@ async fn an_id_is_found_however_many_came_after_it() {
     let told = alice.told().await;
     let viewed = told.iter().filter(|(kind, _)| kind == "viewed").map(|(_, message)| message);
     assert_eq!(viewed.collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
-    all_are_kept(&mut database(&world).await).await;
+    world.opens_database().await.indexes_all_messages().await;
 }
 
 #[tokio::test]
@@ -80,11 +47,11 @@ async fn what_an_older_server_has_begun_is_begun() {
     sends_many(&world, &alice, 20).await;
     alice.clears().await;
     // An older server leaves hashes of cleared messages in `young`, which it does not know.
-    let mut database = database(&world).await;
+    let mut database = world.opens_database().await;
     let left = "UPDATE conversations SET young = CAST(zeroblob(160) AS BLOB)";
-    sqlx::query(left).execute(&mut database).await.unwrap();
+    database.runs(left).await;
     sends_many(&world, &alice, 40).await;
-    all_are_kept(&mut database).await;
+    database.indexes_all_messages().await;
 }
 
 #[tokio::test]
@@ -93,18 +60,18 @@ async fn a_hash_alone_decides_nothing() {
     let (alice, bob) = world.alice_and_bob().await;
     let mut ids = sends_many(&world, &alice, 40).await;
     // Inserts index entries as if existing messages had IDs with these hashes.
-    let mut database = database(&world).await;
+    let mut database = world.opens_database().await;
     for seq in 2..=4 {
         let listed =
             sqlx::query("INSERT INTO message_ids SELECT generation, $1, $2 FROM conversations");
         let listed = listed.bind(hash("like-the-first-ones")).bind(seq);
-        listed.execute(&mut database).await.unwrap();
+        listed.execute(database.connection()).await.unwrap();
     }
     let young = hash("like-a-young-one").to_be_bytes();
     let young =
         sqlx::query("UPDATE conversations SET young = CAST($1 || substr(young, 9) AS BLOB)")
             .bind(&young[..]);
-    young.execute(&mut database).await.unwrap();
+    young.execute(database.connection()).await.unwrap();
 
     for id in ["like-the-first-ones", "like-a-young-one"] {
         let from = json!({ "firstmessageid": id });

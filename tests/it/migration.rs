@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 
-use crate::binary::{Workplace, free_address};
-use crate::message_ids::all_are_kept;
-use crate::world::{Person, until};
+use crate::harness::database::Database;
+use crate::harness::person::Person;
+use crate::harness::process::{Workplace, free_address};
+use crate::harness::world::until;
 
 /// Schema of version 1. `FIRST_FILLED` fills it from the tables of `new`, a database of the current version, and adds
 /// 40 messages from Alice to each of her friends.
@@ -79,29 +78,20 @@ const THIRD_FILLED: &str = "
 /// Makes `chatserver.db` a database of an earlier version, from the users and friends in `new.db` and the SQL of each
 /// step.
 async fn fills(place: &Workplace, steps: &[&str], version: u8) {
-    let mut old = connects(place).await;
+    let mut old = Database::creates(&place.database()).await;
     let new = place.path().join("new.db");
-    runs(&mut old, format!("ATTACH '{}' AS new", new.display())).await;
+    old.runs(&format!("ATTACH '{}' AS new", new.display())).await;
     for step in steps {
-        runs(&mut old, (*step).to_owned()).await;
+        old.runs(step).await;
     }
     let applied = "SELECT sql FROM new.sqlite_schema WHERE name = '_sqlx_migrations'";
-    let applied: String = sqlx::query_scalar(applied).fetch_one(&mut old).await.unwrap();
-    runs(&mut old, applied).await;
+    let applied = old.text(applied).await;
+    old.runs(&applied).await;
     let earlier = format!(
         "INSERT INTO _sqlx_migrations SELECT * FROM new._sqlx_migrations WHERE version <= {version}"
     );
-    runs(&mut old, earlier).await;
-    old.close().await.unwrap();
-}
-
-async fn connects(place: &Workplace) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().create_if_missing(true);
-    options.filename(place.path().join("chatserver.db")).connect().await.unwrap()
-}
-
-async fn runs(database: &mut SqliteConnection, statements: String) {
-    sqlx::raw_sql(AssertSqlSafe(statements)).execute(database).await.unwrap();
+    old.runs(&earlier).await;
+    old.closes().await;
 }
 
 /// Output of the commands that added Alice and her two friends.
@@ -205,11 +195,10 @@ async fn a_migration_logs_how_far_it_is_and_a_signal_ends_it() {
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
     assert!(place.log().contains("stopped by SIGTERM before the server was started"));
-    let mut database = connects(&place).await;
-    let version = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations");
-    let version: i64 = version.fetch_one(&mut database).await.unwrap();
+    let mut database = place.opens_database().await;
+    let version = database.number("SELECT max(version) FROM _sqlx_migrations").await;
     assert_eq!(version, 1, "nothing of it is kept");
-    database.close().await.unwrap();
+    database.closes().await;
     place.tells(&["migrate"]);
 }
 
@@ -222,13 +211,14 @@ async fn what_the_third_version_has_kept_is_served_by_this_one() {
 
     let server = place.serves(&[]).await;
     let People { alice, bob, alice_to_carol, carol } = people.at(server.address);
-    let mut database = connects(&place).await;
-    all_are_kept(&mut database).await;
+    let mut database = place.opens_database().await;
+    database.indexes_all_messages().await;
     let sizes =
         "SELECT id, data_bytes FROM conversations WHERE id IN ('empty', 'long') ORDER BY id";
-    let sizes: Vec<(String, i64)> = sqlx::query_as(sizes).fetch_all(&mut database).await.unwrap();
+    let sizes: Vec<(String, i64)> =
+        sqlx::query_as(sizes).fetch_all(database.connection()).await.unwrap();
     assert_eq!(sizes, [("empty".to_owned(), 0), ("long".to_owned(), 9000 * 4)]);
-    database.close().await.unwrap();
+    database.closes().await;
     for (sender, reader, messages) in [(alice, bob, 40), (alice_to_carol, carol, 32)] {
         let before = reader.downloads().await.ok();
         let before = before["messages"].as_array().unwrap();
@@ -245,17 +235,16 @@ async fn a_database_that_lacks_a_message_is_left_as_it_was() {
     adds(&place);
     let steps = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
     fills(&place, &steps, 3).await;
-    let mut database = connects(&place).await;
-    runs(&mut database, "DELETE FROM messages WHERE place = (1000 << 32) + 5000".to_owned()).await;
-    database.close().await.unwrap();
+    let mut database = place.opens_database().await;
+    database.runs("DELETE FROM messages WHERE place = (1000 << 32) + 5000").await;
+    database.closes().await;
 
     let said = place.fails(&["migrate"]);
     assert!(said.contains("the message at place 4294967301000 is missing"), "{said}");
-    let mut database = connects(&place).await;
-    let version = "SELECT max(version) FROM _sqlx_migrations";
-    let version: i64 = sqlx::query_scalar(version).fetch_one(&mut database).await.unwrap();
+    let mut database = place.opens_database().await;
+    let version = database.number("SELECT max(version) FROM _sqlx_migrations").await;
     assert_eq!(version, 3);
-    database.close().await.unwrap();
+    database.closes().await;
 }
 
 #[tokio::test]
@@ -281,17 +270,17 @@ async fn what_the_second_version_has_kept_is_served_by_this_one() {
     until("the other thirty are delivered", async || alice.told().await.len() == 43).await;
     assert_eq!(alice.told().await[42], ("delivered".to_owned(), "m-40".to_owned()));
 
-    let message = crate::world::message("hi", &alice.date());
+    let message = crate::harness::person::message("hi", &alice.date());
     alice_to_carol.adds(&message).await.refused(403, "blocked");
     carol.adds(&message).await.refused(403, "not_friends");
     assert_eq!(carol.downloads().await.message_ids().len(), 40);
 
-    let mut database = connects(&place).await;
+    let mut database = place.opens_database().await;
     let kept: Vec<(i64, String)> =
         sqlx::query_as("SELECT * FROM replays WHERE expires_at = 4102444800")
-            .fetch_all(&mut database)
+            .fetch_all(database.connection())
             .await
             .unwrap();
     assert_eq!(kept, [(4_102_444_800, "cafe".to_owned())]);
-    database.close().await.unwrap();
+    database.closes().await;
 }

@@ -3,19 +3,18 @@
 
 mod history;
 mod http;
-pub mod store;
+mod store;
 
 use std::ops::Range;
 
 use chatserver::domain::Property;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::TestRunner;
 use serde_json::Value;
-use tokio::runtime::Builder;
 
-use crate::bad_input::cases;
 use history::History;
+
+use crate::harness::random::{holds, runtime};
 
 /// The people, by index. Alice has a conversation with each of the others, and they have none with each other.
 const NICKS: [&str; 3] = ["Alice", "Bob", "Carol"];
@@ -305,23 +304,16 @@ async fn agree<S: Server>(server: &S, history: &History, what: &str) {
     }
 }
 
-fn holds<S: Server>(number: u32, steps: &impl Strategy<Value = Vec<Step>>) {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let held = TestRunner::new(cases(number)).run(steps, |steps| {
-        runtime.block_on(told::<S>(steps));
-        Ok(())
-    });
-    if let Err(error) = held {
-        panic!("{error}");
-    }
+fn agrees<S: Server>(number: u32, steps: &impl Strategy<Value = Vec<Step>>) {
+    holds(&runtime(), number, steps, told::<S>);
 }
 
 #[test]
 fn the_store_is_the_model() {
-    holds::<store::Direct>(64, &steps(1..60));
+    agrees::<store::Direct>(64, &steps(1..60));
 }
 
 #[test]
 fn the_server_is_the_model() {
-    holds::<http::Served>(48, &steps(1..40));
+    agrees::<http::Served>(48, &steps(1..40));
 }

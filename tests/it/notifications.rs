@@ -4,47 +4,39 @@ mod acknowledged;
 mod repeated;
 
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, SqliteConnection};
 
-use crate::ears::Told;
-use crate::world::{Answer, Person, World, until};
+use crate::harness::database::Database;
+use crate::harness::notification::Notification;
+use crate::harness::person::Person;
+use crate::harness::world::{World, until};
 
 /// Returns a notification that names these conversations only.
-fn of(conversations: &[&str]) -> Told {
+fn of(conversations: &[&str]) -> Notification {
     let mut conversations: Vec<_> = conversations.iter().map(ToString::to_string).collect();
     conversations.sort();
-    Told { sequence: 0, friends: Vec::new(), conversations, lists: Vec::new() }
+    Notification { sequence: 0, friends: Vec::new(), conversations, lists: Vec::new() }
 }
 
-fn nothing() -> Told {
+fn nothing() -> Notification {
     of(&[])
 }
 
 /// Returns the notification with its sequence number set to 0.
-fn unnumbered(told: Told) -> Told {
-    Told { sequence: 0, ..told }
+fn unnumbered(told: Notification) -> Notification {
+    Notification { sequence: 0, ..told }
 }
 
 /// A database connection that detects writes by others.
-struct Observer(SqliteConnection);
+struct Observer(Database);
 
 impl Observer {
     async fn of(world: &World) -> Self {
-        let options = SqliteConnectOptions::new().filename(world.database()).read_only(true);
-        Self(options.connect().await.unwrap())
+        Self(Database::opens_read_only(&world.database()).await)
     }
 
     /// Returns a number that changes with each commit by another connection.
     async fn version(&mut self) -> i64 {
-        sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.0).await.unwrap()
-    }
-}
-
-impl Person {
-    /// Polls in the documented form and returns the answer.
-    async fn asks_what_is_new(&self) -> Answer {
-        self.prepares("chatnotification", "download", &json!({})).sent().await
+        self.0.number("PRAGMA data_version").await
     }
 }
 
@@ -69,8 +61,12 @@ async fn the_first_answer_names_everything_in_either_form() {
         friends.iter().map(|friend| friend.conversation.clone()).collect();
     ids.sort();
     conversations.sort();
-    let everything =
-        Told { sequence: 0, friends: ids, conversations, lists: vec![bob.user.to_string()] };
+    let everything = Notification {
+        sequence: 0,
+        friends: ids,
+        conversations,
+        lists: vec![bob.user.to_string()],
+    };
     assert_eq!(bob.is_notified().await, everything);
     assert_eq!(bob.is_notified().await, nothing());
     for acknowledged in [0, 7] {
@@ -82,7 +78,7 @@ async fn the_first_answer_names_everything_in_either_form() {
     }
     let stranger = world.person("Stranger").await;
     let lists = vec![stranger.user.to_string()];
-    assert_eq!(stranger.is_notified().await, Told { lists, ..nothing() });
+    assert_eq!(stranger.is_notified().await, Notification { lists, ..nothing() });
     assert_eq!(stranger.is_notified().await, nothing());
 }
 
@@ -102,14 +98,14 @@ async fn the_documented_form_is_told_once() {
     let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol"]).await;
     bob.is_notified().await;
     friends[0].sends("one").await;
-    let answer = bob.asks_what_is_new().await;
+    let answer = bob.prepares_poll().sent().await;
     let told = format!(
         r#"{{"status":"OK","errormessage":"","friendavailabilitesof":[],"conversationchangedof":["{}"],"conversationlistchangedof":[]}}"#,
         friends[0].conversation
     );
     assert_eq!(answer.text, told);
     let silence = r#"{"status":"OK","errormessage":"","friendavailabilitesof":[],"conversationchangedof":[],"conversationlistchangedof":[]}"#;
-    assert_eq!(bob.asks_what_is_new().await.text, silence);
+    assert_eq!(bob.prepares_poll().sent().await.text, silence);
     friends[1].sends("two").await;
     assert_eq!(bob.is_notified().await, of(&[&friends[1].conversation]));
     let null = json!({ "ack": null });
@@ -236,7 +232,7 @@ async fn what_an_operator_does_is_told_to_every_device() {
     world.parts(&alice, &carol).await;
     for (one, other) in [(&alice, &carol), (&carol, &alice)] {
         let friends = vec![other.user.to_string()];
-        assert_eq!(one.is_notified().await, Told { friends, ..nothing() });
+        assert_eq!(one.is_notified().await, Notification { friends, ..nothing() });
     }
     assert_eq!(bob.is_notified().await, nothing());
 }
@@ -259,11 +255,11 @@ async fn an_answer_without_anything_new_writes_nothing() {
     }
     assert_eq!(observer.version().await, before);
     // A subscription is stored, but its notifications are not.
-    let mut ear = elsewhere.listens().await;
+    let mut listener = elsewhere.listens().await;
     let subscribed = observer.version().await;
     for _ in 0..3 {
-        ear.acknowledges(&told).await;
-        ear.hears_nothing().await;
+        listener.acknowledges(&told).await;
+        assert_eq!(listener.is_told_before_a_ping().await, None);
     }
     assert_eq!(observer.version().await, subscribed);
     alice.sends("hi").await;
@@ -283,11 +279,11 @@ async fn a_poll_that_was_refused_takes_nothing_with_it() {
     let (alice, bob) = world.alice_and_bob().await;
     bob.is_notified().await;
     alice.sends("hi").await;
-    let mut other = SqliteConnectOptions::new().filename(world.database()).connect().await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-    let late = bob.prepares("chatnotification", "download", &json!({})).sent().await;
+    let mut other = world.opens_database().await;
+    other.locks().await;
+    let late = bob.prepares_poll().sent().await;
     late.refused(503, "unavailable");
-    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    other.unlocks().await;
     // The write queue keeps order, so this answer means the refused poll is done.
     alice.does("mute", json!({})).await.ok();
     assert_eq!(bob.is_notified().await.conversations, std::slice::from_ref(&bob.conversation));

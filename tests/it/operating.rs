@@ -1,46 +1,39 @@
 //! The views of operators and browsers: health, metrics, the log, time-outs, CORS.
 
-use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::SqliteConnectOptions;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
 
-use crate::binary::{Workplace, free_address};
-use crate::world::{Answer, PATIENCE, World, message, until};
-
-async fn get(url: &str) -> (u16, String) {
-    let answer = reqwest::get(url).await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
-}
+use crate::harness::person::{Answer, message};
+use crate::harness::process::{Workplace, free_address};
+use crate::harness::sockets::{LAST_REQUEST, answer_of, connected, is_silent, rest_of};
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn it_is_ready_until_it_stops() {
     let world = World::with(&[("http.drain_seconds", "3600")]).await;
-    let at = |path: &str| format!("http://{}{path}", world.address);
-    assert_eq!(get(&at("/healthz")).await, (200, "OK\n".to_owned()));
-    assert_eq!(get(&at("/readyz")).await, (200, "OK\n".to_owned()));
-    let posted = reqwest::Client::new().post(at("/healthz")).send().await.unwrap();
+    assert_eq!(world.gets("/healthz").await, (200, "OK\n".to_owned()));
+    assert_eq!(world.gets("/readyz").await, (200, "OK\n".to_owned()));
+    let posted = reqwest::Client::new()
+        .post(format!("http://{}/healthz", world.address))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(posted.status(), 405);
     let drain = world.app().shutdown.begin(Duration::from_hours(1));
-    let looks = until("it is no longer ready", async || get(&at("/readyz")).await.0 == 503);
+    let looks = until("it is no longer ready", async || world.gets("/readyz").await.0 == 503);
     tokio::select! {
         () = drain => panic!("the drain is over"),
         () = looks => {}
     }
-    assert_eq!(get(&at("/healthz")).await.0, 200);
+    assert_eq!(world.gets("/healthz").await.0, 200);
 }
 
 #[tokio::test]
 async fn metrics_count_by_api_action_and_outcome() {
     let workplace = Workplace::new();
-    let metrics = free_address();
-    let server =
-        workplace.serves(&[("CHATSERVER_HTTP__METRICS_LISTEN", &metrics.to_string())]).await;
+    let server = workplace.serves(&[]).await;
     let api = format!("http://{}/?srv=chatserver&api=chatconversation", server.address);
     let http = reqwest::Client::new();
     for _ in 0..3 {
@@ -48,8 +41,7 @@ async fn metrics_count_by_api_action_and_outcome() {
         let request = http.post(&api).header("content-type", "application/json").body(body);
         assert_eq!(request.send().await.unwrap().status(), 401);
     }
-    let (status, text) = get(&format!("http://{metrics}/metrics")).await;
-    assert_eq!(status, 200);
+    let text = server.metrics().await;
     let counted = r#"chatserver_requests_total{api="chatconversation",action="other",outcome="invalid_signature"} 3"#;
     assert!(text.contains(counted), "{text}");
     for name in [
@@ -61,8 +53,7 @@ async fn metrics_count_by_api_action_and_outcome() {
         assert!(text.contains(name), "{name} in {text}");
     }
     assert!(!text.contains("surprise"), "{text}");
-    let behind_the_proxy = format!("http://{}/metrics", server.address);
-    assert_eq!(get(&behind_the_proxy).await.0, 404);
+    assert_eq!(server.gets("/metrics").await.0, 404);
 }
 
 #[tokio::test]
@@ -97,30 +88,15 @@ async fn every_answer_has_an_id_that_the_log_line_has_too() {
     assert!(!log.contains(&station) && !log.contains(&key), "{log}");
 }
 
-/// Returns the number of dropped log lines, from the metrics at this address.
-async fn dropped_lines(metrics: SocketAddr) -> u64 {
-    let (_, text) = get(&format!("http://{metrics}/metrics")).await;
-    let count =
-        text.lines().find_map(|line| line.strip_prefix("chatserver_log_lines_dropped_total "));
-    let count = count.unwrap_or_else(|| panic!("no count of dropped lines in {text}"));
-    count.parse().unwrap()
-}
-
 #[tokio::test]
 async fn nobody_waits_for_a_log_that_nobody_reads() {
     let workplace = Workplace::new();
-    let log = workplace.path().join("log.txt");
-    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    let log = workplace.makes_fifo("log.txt");
     // Keeps a reader on the pipe. Without one the server could not open it.
     let _unread = std::fs::File::options().read(true).write(true).open(&log).unwrap();
-    let metrics = free_address();
-    let settings = [
-        ("CHATSERVER_HTTP__METRICS_LISTEN", metrics.to_string()),
-        ("CHATSERVER_LOG__FILTER", "debug".to_owned()),
-    ];
-    let mut server =
-        workplace.serves(&settings.each_ref().map(|(name, value)| (*name, &**value))).await;
-    assert_eq!(dropped_lines(metrics).await, 0);
+    let mut server = workplace.serves(&[("CHATSERVER_LOG__FILTER", "debug")]).await;
+    let dropped = async || server.metric::<u64>("chatserver_log_lines_dropped_total").await;
+    assert_eq!(dropped().await, 0);
     // At debug level a log line contains the whole query.
     let asked = format!("http://{}/healthz?{}", server.address, "long".repeat(3_500));
     let http = reqwest::Client::new();
@@ -128,7 +104,7 @@ async fn nobody_waits_for_a_log_that_nobody_reads() {
         for _ in 0..100 {
             assert_eq!(http.get(&asked).send().await.unwrap().status(), 200);
         }
-        dropped_lines(metrics).await > 0
+        dropped().await > 0
     })
     .await;
     server.signal("TERM");
@@ -150,12 +126,7 @@ async fn it_warns_when_it_listens_beyond_loopback_without_tls() {
 
 /// Sends these bytes and reads until the server closes the connection.
 async fn exchange(world: &World, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(world.address).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-    read.expect("the connection is closed").unwrap();
-    String::from_utf8(answer).unwrap()
+    rest_of(connected(world.address, bytes).await).await
 }
 
 #[tokio::test]
@@ -193,13 +164,10 @@ async fn requests_may_follow_one_another_on_a_connection_without_waiting() {
 async fn an_answer_does_not_wait_for_what_may_follow_its_request() {
     let world = World::start().await;
     for stray in ["\r\n", "POST /?srv=chat"] {
-        let mut stream = TcpStream::connect(world.address).await.unwrap();
         let request = format!("GET /healthz HTTP/1.1\r\nHost: chat\r\n\r\n{stray}");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = [0; 1024];
-        let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await;
-        let read = read.expect("the answer comes").unwrap();
-        assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"), "{stray:?}");
+        let mut stream = connected(world.address, request.as_bytes()).await;
+        let answer = answer_of(&mut stream, "OK\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{stray:?}");
     }
 }
 
@@ -235,18 +203,17 @@ async fn a_refused_method_is_told_the_right_one() {
 #[tokio::test]
 async fn a_bounded_number_of_connections_is_open_at_a_time() {
     let world = World::with(&[("limits.connections", "2")]).await;
-    let idle = TcpStream::connect(world.address).await.unwrap();
-    let _other = TcpStream::connect(world.address).await.unwrap();
-    let mut third = TcpStream::connect(world.address).await.unwrap();
-    let request = b"GET /healthz HTTP/1.1\r\nHost: chat\r\nConnection: close\r\n\r\n";
-    third.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    let too_early = third.read_to_string(&mut answer);
-    let too_early = tokio::time::timeout(Duration::from_millis(300), too_early).await;
-    assert!(too_early.is_err(), "it is answered while the two others are open");
+    let idle = connected(world.address, b"").await;
+    let mut other = connected(world.address, b"").await;
+    let third = connected(world.address, LAST_REQUEST).await;
+    // Requests that come later, on a connection within the bound, are answered first.
+    for _ in 0..3 {
+        other.write_all(b"GET /healthz HTTP/1.1\r\nHost: chat\r\n\r\n").await.unwrap();
+        assert!(answer_of(&mut other, "OK\n").await.starts_with("HTTP/1.1 200 OK"));
+    }
+    assert!(is_silent(&third), "it is answered while the two others are open");
     drop(idle);
-    let read = tokio::time::timeout(PATIENCE, third.read_to_string(&mut answer)).await;
-    read.unwrap().unwrap();
+    let answer = rest_of(third).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
@@ -255,12 +222,11 @@ async fn it_is_not_ready_without_its_database() {
     // Runs in its own process, because damage to a database is recorded for the whole process.
     let workplace = Workplace::new();
     let server = workplace.serves(&[]).await;
-    let ready = format!("http://{}/readyz", server.address);
-    assert_eq!(get(&ready).await.0, 200);
+    assert!(server.is_ready().await);
     for file in ["chatserver.db", "chatserver.db-wal"] {
         std::fs::write(workplace.path().join(file), vec![b'x'; 100_000]).unwrap();
     }
-    until("it is not ready", async || get(&ready).await.0 == 503).await;
+    until("it is not ready", async || server.gets("/readyz").await.0 == 503).await;
 }
 
 #[tokio::test]
@@ -269,29 +235,23 @@ async fn a_client_that_goes_away_is_in_the_log() {
     let server = workplace.serves(&[]).await;
     let (alice, bob) = workplace.alice_and_bob(&server);
     let message = message("said all the same", "2026-01-01 00:00:00");
-    let fields = json!({
-        "conversationid": alice.conversation, "instance": alice.instance().await, "message": message,
-    });
-    let add = alice.prepares("chatconversation", "add", &fields);
-    let options = SqliteConnectOptions::new().filename(workplace.path().join("chatserver.db"));
-    let mut database = options.connect().await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut database).await.unwrap();
-    let waits = tokio::time::timeout(Duration::from_millis(300), add.sent()).await;
-    assert!(waits.is_err(), "it is answered while another process holds the database");
+    let add = alice.prepares_add(&alice.instance().await, &message);
+    let mut database = workplace.opens_database().await;
+    database.locks().await;
+    let sending = tokio::spawn(async move { add.sent().await });
+    until("the change waits", async || server.oldest_change().await > 0.0).await;
+    sending.abort();
+    assert!(sending.await.is_err(), "it is answered while another process holds the database");
     until("it is in the log", async || workplace.log().contains("the client went away")).await;
-    sqlx::query("ROLLBACK").execute(&mut database).await.unwrap();
+    database.unlocks().await;
     until("the change is made", async || bob.reads().await == ["said all the same"]).await;
 }
 
 #[tokio::test]
 async fn a_scrape_that_does_not_arrive_delays_no_end() {
     let workplace = Workplace::new();
-    let metrics = free_address();
-    let settings = [("CHATSERVER_HTTP__METRICS_LISTEN", metrics.to_string())];
-    let mut server =
-        workplace.serves(&settings.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
-    let mut scrape = TcpStream::connect(metrics).await.unwrap();
-    scrape.write_all(b"GET /met").await.unwrap();
+    let mut server = workplace.serves(&[]).await;
+    let _scrape = connected(server.metrics_address(), b"GET /met").await;
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(0));
 }

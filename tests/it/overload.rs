@@ -8,8 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::binary::{Workplace, free_address};
-use crate::world::{PATIENCE, Person, Prepared, World, until};
+use crate::harness::person::{Person, Prepared};
+use crate::harness::process::Workplace;
+use crate::harness::sockets::{
+    LAST_REQUEST, answer_of, connected, connected_from, is_silent, rest_of,
+};
+use crate::harness::world::{PATIENCE, World, until};
 
 /// Returns the head of a request to this API that announces `length` bytes of body.
 fn head_of(api: &str, length: usize) -> String {
@@ -19,29 +23,9 @@ fn head_of(api: &str, length: usize) -> String {
     )
 }
 
-async fn connected(address: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.set_nodelay(true).unwrap();
-    socket.write_all(bytes).await.unwrap();
-    socket
-}
-
-/// Returns everything that arrives until the server closes the connection.
-async fn rest_of(mut socket: TcpStream) -> String {
-    let mut bytes = Vec::new();
-    // A connection that the server cuts may end with a reset.
-    drop(timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("the end comes"));
-    String::from_utf8(bytes).unwrap()
-}
-
 /// Requests `/healthz` from this loopback address, on a new connection.
 async fn health(server: SocketAddr, from: &str) -> String {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-    let mut socket = socket.connect(server).await.unwrap();
-    let request = b"GET /healthz HTTP/1.1\r\nHost: chat\r\nConnection: close\r\n\r\n";
-    drop(socket.write_all(request).await);
-    rest_of(socket).await
+    rest_of(connected_from(from, server, LAST_REQUEST).await).await
 }
 
 #[tokio::test]
@@ -84,16 +68,6 @@ async fn an_announced_body_reserves_nothing() {
     let long = "x".repeat(100_000);
     alice.sends(&long).await;
     assert_eq!(bob.reads().await, [long]);
-}
-
-/// Connects from this loopback address and sends these bytes.
-async fn connected_from(from: &str, server: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-    let mut socket = socket.connect(server).await.unwrap();
-    // The server may close the connection before all bytes are sent.
-    drop(socket.write_all(bytes).await);
-    socket
 }
 
 #[tokio::test]
@@ -172,7 +146,7 @@ async fn an_object_has_at_most_64_keys() {
     // Action, version, timestamp and nonce are four further keys.
     alice.asks("list", with_keys(60)).await.ok();
     alice.asks("list", with_keys(61)).await.refused(400, "bad_request");
-    let mut message = crate::world::message("hi", &alice.date());
+    let mut message = crate::harness::person::message("hi", &alice.date());
     message.as_object_mut().unwrap().extend(with_keys(60).as_object().unwrap().clone());
     alice.adds(&message).await.refused(400, "bad_request");
     message.as_object_mut().unwrap().remove("key-0");
@@ -184,11 +158,6 @@ async fn says_nine_megabytes(person: &Person) {
     for _ in 0..50 {
         person.sends(&"x".repeat(140_000)).await;
     }
-}
-
-pub fn download(person: &Person) -> Prepared {
-    let fields = json!({ "conversationid": person.conversation });
-    person.prepares("chatconversation", "download", &fields)
 }
 
 /// Sends a request and waits until its answer begins, without reading it.
@@ -208,15 +177,16 @@ async fn a_user_who_reads_no_answer_takes_an_eighth_of_the_memory() {
     let world = World::with(&limits).await;
     let (alice, bob) = world.alice_and_bob().await;
     says_nine_megabytes(&alice).await;
-    let unread = takes_nothing_of(&download(&alice)).await;
-    let crowded = download(&alice).sent().await;
+    let unread = takes_nothing_of(&alice.prepares_download()).await;
+    let crowded = alice.prepares_download().sent().await;
     crowded.refused(503, "unavailable");
     assert_eq!(crowded.headers["retry-after"], "1");
     // Small answers always fit, and other users' answers fit too.
     alice.sees().await;
-    download(&bob).sent().await.ok();
+    bob.prepares_download().sent().await.ok();
     drop(unread);
-    until("there is room again", async || download(&alice).sent().await.status == 200).await;
+    until("there is room again", async || alice.prepares_download().sent().await.status == 200)
+        .await;
 }
 
 #[tokio::test]
@@ -229,7 +199,8 @@ async fn a_client_address_takes_half_of_the_memory() {
     let world = World::with(&limits).await;
     let (alice, bob) = world.alice_and_bob().await;
     says_nine_megabytes(&alice).await;
-    let from = |person: &Person, client| download(person).with_header("x-forwarded-for", client);
+    let from =
+        |person: &Person, client| person.prepares_download().with_header("x-forwarded-for", client);
     let _unread = takes_nothing_of(&from(&alice, "192.0.2.1")).await;
     from(&bob, "192.0.2.1").sent().await.refused(503, "unavailable");
     from(&bob, "192.0.2.2").sent().await.ok();
@@ -241,7 +212,7 @@ async fn an_answer_that_is_taken_too_slowly_is_ended() {
     let world = World::with(&limits).await;
     let (alice, _bob) = world.alice_and_bob().await;
     says_nine_megabytes(&alice).await;
-    let mut slow = takes_nothing_of(&download(&alice)).await;
+    let mut slow = takes_nothing_of(&alice.prepares_download()).await;
     let mut taken = 0;
     let drained = async {
         loop {
@@ -268,7 +239,7 @@ async fn an_answer_that_is_taken_at_32_kibibytes_a_second_goes_on() {
     let world = World::with(&limits).await;
     let (alice, _bob) = world.alice_and_bob().await;
     says_nine_megabytes(&alice).await;
-    let mut slow = takes_nothing_of(&download(&alice)).await;
+    let mut slow = takes_nothing_of(&alice.prepares_download()).await;
     // Takes 20 s, twice the time over which the server measures the rate.
     for _ in 0..40 {
         let mut piece = [0; 16 * 1024];
@@ -362,13 +333,10 @@ async fn an_idle_connection_ends() {
 
 #[tokio::test]
 async fn the_metrics_address_serves_health_to_a_few_and_no_foreign_host() {
-    let (place, metrics) = (Workplace::new(), free_address());
+    let place = Workplace::new();
+    let server = place.serves(&[("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "1")]).await;
+    let metrics = server.metrics_address();
     let listen = metrics.to_string();
-    let settings = [
-        ("CHATSERVER_HTTP__METRICS_LISTEN", listen.as_str()),
-        ("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "1"),
-    ];
-    let server = place.serves(&settings).await;
     // Connections to the API do not count against this bound.
     let _open = connected(server.address, b"G").await;
     let asks = async |path: &str, host: &str| {
@@ -387,13 +355,11 @@ async fn the_metrics_address_serves_health_to_a_few_and_no_foreign_host() {
     for _ in 0..64 {
         idle.push(connected(metrics, b"G").await);
     }
-    let late = connected(
-        metrics,
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-    );
-    let mut late = late.await;
-    let too_early = timeout(Duration::from_millis(300), late.read(&mut [0])).await;
-    assert!(too_early.is_err(), "it is answered while 64 others are open");
+    let late = connected(metrics, LAST_REQUEST).await;
+    // A request that comes later, on a connection within the bound, is answered first.
+    idle[0].write_all(b"ET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    assert!(answer_of(&mut idle[0], "OK\n").await.starts_with("HTTP/1.1 200"));
+    assert!(is_silent(&late), "it is answered while 64 others are open");
     drop(idle);
     assert!(rest_of(late).await.starts_with("HTTP/1.1 200"));
 }

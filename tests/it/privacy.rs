@@ -4,8 +4,9 @@
 use chatserver::domain::{Parse as _, StationId};
 use serde_json::{Value, json};
 
-use crate::reports::settled;
-use crate::world::{Person, World, message_with_id};
+use crate::harness::person::{Person, message_with_id};
+use crate::harness::reports::settled;
+use crate::harness::world::World;
 
 impl Person {
     /// Returns all that this person can see without changing anything, byte for byte.
@@ -114,7 +115,7 @@ async fn what_is_private_changes_nothing_for_a_friend() {
     alice.sends("hello").await;
     bob.sends("hi").await;
     settled(alice, bob).await;
-    let mut ear = bob.elsewhere().listens_from_now_on().await;
+    let mut listener = bob.elsewhere().listens_from_now_on().await;
     let conversations = [bob.conversation.as_str()];
     // Everything is new to Bob the first time, and nothing after that.
     bob.observes(&conversations).await;
@@ -124,12 +125,13 @@ async fn what_is_private_changes_nothing_for_a_friend() {
         assert_eq!(bob.observes(&conversations).await, before, "number {number}");
         number += 1;
     }
-    // Presence and receipts arrive with a delay.
-    ear.hears_nothing_for_long().await;
+    // Receipts are queued behind their downloads, and availability is told with a delay.
+    neighbours.world.has_told_friends().await;
     assert_eq!(bob.observes(&conversations).await, before);
     for person in [alice, &neighbours.carol, &neighbours.eve] {
         assert!(before.iter().all(|text| !text.contains(person.station.as_str())));
     }
+    listener.hears_nothing().await;
 }
 
 #[tokio::test]
@@ -158,9 +160,10 @@ async fn what_others_do_changes_nothing_for_a_stranger() {
         assert_eq!(eve.observes(&conversations).await, before, "number {number}");
         number += 1;
     }
-    let mut ear = eve.elsewhere().listens_from_now_on().await;
-    ear.hears_nothing_for_long().await;
+    let mut listener = eve.elsewhere().listens_from_now_on().await;
+    world.has_told_friends().await;
     assert_eq!(eve.observes(&conversations).await, before);
+    listener.hears_nothing().await;
 }
 
 /// Blanks what is random in every world.
@@ -210,7 +213,7 @@ async fn a_day(is_busy: bool) -> Vec<String> {
         if hour == 3 {
             alice.clears().await.ok();
         }
-        let polled = bob.prepares("chatnotification", "download", &json!({})).sent().await;
+        let polled = bob.prepares_poll().sent().await;
         seen.push(polled.text);
         for text in bob.observes(&[&bob.conversation]).await {
             seen.push(without_chance(serde_json::from_str(&text).unwrap()).to_string());

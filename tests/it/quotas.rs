@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::binary::Workplace;
-use crate::friends::{NONE, incoming};
-use crate::world::{Person, World, message, message_with_id};
+use crate::harness::friends::{NONE, incoming};
+use crate::harness::person::{Person, message, message_with_id};
+use crate::harness::process::Workplace;
+use crate::harness::world::World;
 
 /// A text of twelve bytes. Its `Data` has [`BYTES`] characters.
 const TWELVE: &str = "twelve bytes";

@@ -6,9 +6,9 @@ use chatserver::domain::UserId;
 use chatserver::store::{Error, Store, WireText};
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::world::{Answer, PATIENCE, Person, World, message};
+use crate::harness::person::{Answer, Person, message};
+use crate::harness::world::{PATIENCE, World};
 
 /// Number of concurrent requests. It exceeds a batch (4) and the number of reading connections, and leaves a last batch
 /// of three.
@@ -117,17 +117,16 @@ async fn none_fails_for_another() {
     let pairs = pairs(&world).await;
     let users = senders(&pairs);
     let broken = users[MANY / 2];
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
-    let mut connection = options.connect().await.unwrap();
+    let mut database = world.opens_database().await;
     // The column accepts only text, unless its table is declared without `STRICT`.
     let lax = "PRAGMA writable_schema = ON;
                UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE name = 'participants';
                PRAGMA writable_schema = RESET";
-    sqlx::raw_sql(lax).execute(&mut connection).await.unwrap();
+    database.runs(lax).await;
     let no_text = "UPDATE participants SET hide_id = x'ff' WHERE user_id = $1";
-    let changed = sqlx::query(no_text).bind(broken.as_str()).execute(&mut connection).await;
+    let changed = sqlx::query(no_text).bind(broken.as_str()).execute(database.connection()).await;
     assert_eq!(changed.unwrap().rows_affected(), 1);
-    connection.close().await.unwrap();
+    database.closes().await;
     for (user, list) in users.iter().zip(lists(&world.app().store, &users).await) {
         assert_eq!(list.is_err(), *user == broken, "{list:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::binary::{Workplace, free_address};
+use crate::harness::process::{Workplace, free_address};
 
 #[tokio::test]
 async fn a_second_server_refuses_to_start_and_names_the_first() {

@@ -10,7 +10,7 @@ use chatserver::config::{Config, DEFAULT, Error};
 use serde_json::{Value, json};
 use toml::Table;
 
-use crate::binary::Workplace;
+use crate::harness::process::Workplace;
 
 /// All settings: name, a value other than the default, a wrong value, and what the refusal says is expected.
 const SETTINGS: [(&str, &str, &str, &str); 36] = [

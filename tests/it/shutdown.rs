@@ -1,61 +1,25 @@
 //! Shutdown: requests are answered, requests that never end are cut, and the exit code tells the outcome.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::binary::{Process, Workplace};
-use crate::ears::Ear;
-use crate::world::{Person, Prepared, message, until};
+use crate::harness::person::message;
+use crate::harness::process::{Process, Workplace};
+use crate::harness::sockets::{answer_of, connected, rest_of};
+use crate::harness::world::until;
+use crate::harness::ws_client::WsClient;
 
 /// Number of requests. It exceeds 128, the number that the runtime lets one task accept before it yields.
 const REQUESTS: usize = 300;
 
-/// Returns the bytes of a request, so that a test controls when each of them is sent.
-fn bytes_of(prepared: &Prepared) -> Vec<u8> {
-    let (host, path) = prepared.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
-    let mut text = format!("POST /{path} HTTP/1.1\r\nhost: {host}\r\n");
-    for (name, value) in &prepared.headers {
-        write!(text, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
-    }
-    write!(text, "content-length: {}\r\n\r\n", prepared.body.len()).unwrap();
-    [text.as_bytes(), &prepared.body].concat()
-}
-
-fn add(person: &Person, instance: &str, message: &Value) -> Prepared {
-    let fields = json!({
-        "conversationid": person.conversation, "instance": instance, "message": message,
-    });
-    person.prepares("chatconversation", "add", &fields)
-}
-
-/// Opens a connection and sends these bytes.
-async fn connected(server: &Process, bytes: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(server.address).await.unwrap();
-    socket.write_all(bytes).await.unwrap();
-    socket
-}
-
-/// Returns everything that arrives until the server closes the connection.
-async fn rest_of(mut socket: TcpStream) -> String {
-    let mut bytes = Vec::new();
-    // A connection that the server cuts may end with a reset.
-    drop(socket.read_to_end(&mut bytes).await);
-    String::from_utf8(bytes).unwrap()
-}
-
 /// Sends a request, reads its answer and returns the connection, which is kept alive.
 async fn kept_alive(server: &Process, request: &[u8]) -> TcpStream {
-    let mut socket = connected(server, request).await;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"]}") {
-        assert_ne!(socket.read_buf(&mut answer).await.unwrap(), 0);
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    let mut socket = connected(server.address, request).await;
+    assert!(answer_of(&mut socket, "]}").await.starts_with("HTTP/1.1 200"));
     socket
 }
 
@@ -71,9 +35,9 @@ async fn every_request_is_answered(signal: &str, settings: &[(&str, &str)]) {
         let message = message(&format!("message {number}"), &alice.date());
         let sender = if number % 2 == 0 { &alice } else { &bob };
         let request =
-            bytes_of(&add(sender, &instance, &message).with_header("connection", "close"));
+            sender.prepares_add(&instance, &message).with_header("connection", "close").bytes();
         let (last, most) = request.split_last().unwrap();
-        waiting.push((connected(&server, most).await, *last));
+        waiting.push((connected(server.address, most).await, *last));
         ids.insert(message["ID"].as_str().unwrap().to_owned());
     }
     for (socket, last) in &mut waiting {
@@ -116,7 +80,7 @@ async fn a_further_request_on_an_open_connection_is_answered_too() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let alice = place.adds(&server, "Alice");
-    let list = bytes_of(&alice.prepares("chatconversation", "list", &json!({})));
+    let list = alice.prepares("chatconversation", "list", &json!({})).bytes();
     let mut open = Vec::new();
     for _ in 0..REQUESTS {
         open.push(kept_alive(&server, &list).await);
@@ -146,7 +110,9 @@ async fn what_was_answered_on_the_way_down_is_there_afterwards() {
             loop {
                 let message = message("one more", &device.date());
                 // The server may close the connection between two requests.
-                let Ok(answer) = add(&device, &instance, &message).tried().await else { return };
+                let Ok(answer) = device.prepares_add(&instance, &message).tried().await else {
+                    return;
+                };
                 answer.ok();
                 answered.send(message["ID"].as_str().unwrap().to_owned()).unwrap();
             }
@@ -167,28 +133,22 @@ async fn what_was_answered_on_the_way_down_is_there_afterwards() {
     assert!(stored.is_superset(&ids), "{} of {}", stored.len(), ids.len());
 }
 
-async fn status_of(server: &Process, path: &str) -> u16 {
-    let url = format!("http://{}{path}", server.address);
-    reqwest::get(url).await.unwrap().status().as_u16()
-}
-
 #[tokio::test]
 async fn requests_pass_while_load_balancers_take_notice() {
     let place = Workplace::new();
     let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "2")]).await;
     let (alice, bob) = place.alice_and_bob(&server);
     let instance = alice.instance().await;
-    assert_eq!(status_of(&server, "/readyz").await, 200);
+    assert_eq!(server.gets("/readyz").await.0, 200);
     let signalled = Instant::now();
     server.signal("TERM");
-    until("it says that it is not ready", async || status_of(&server, "/readyz").await == 503)
-        .await;
+    until("it says that it is not ready", async || server.gets("/readyz").await.0 == 503).await;
     assert!(signalled.elapsed() < Duration::from_secs(1), "{:?}", signalled.elapsed());
-    assert_eq!(status_of(&server, "/healthz").await, 200);
+    assert_eq!(server.gets("/healthz").await.0, 200);
     for number in 0..5 {
         let message = message(&number.to_string(), &bob.date());
         // Forces a new connection, not one from before the signal.
-        add(&bob, &instance, &message).with_header("connection", "close").sent().await.ok();
+        bob.prepares_add(&instance, &message).with_header("connection", "close").sent().await.ok();
     }
     assert_eq!(alice.reads().await, ["0", "1", "2", "3", "4"]);
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
@@ -200,7 +160,7 @@ async fn idle_connections_delay_nothing() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let alice = place.adds(&server, "Alice");
-    let list = bytes_of(&alice.prepares("chatconversation", "list", &json!({})));
+    let list = alice.prepares("chatconversation", "list", &json!({})).bytes();
     let mut idle = Vec::new();
     for _ in 0..20 {
         idle.push(kept_alive(&server, &list).await);
@@ -219,18 +179,18 @@ async fn requests_that_do_not_arrive_whole_are_cut() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
-    let list = bytes_of(&alice.prepares("chatconversation", "list", &json!({})));
+    let list = alice.prepares("chatconversation", "list", &json!({})).bytes();
     let instance = alice.instance().await;
     let sent = message("just in time", &alice.date());
-    let request = bytes_of(&add(&alice, &instance, &sent).with_header("connection", "close"));
+    let request = alice.prepares_add(&instance, &sent).with_header("connection", "close").bytes();
     let half_a_body = &request[..request.len() - 20];
     let half_a_head = &request[..40];
 
-    let mut in_time = connected(&server, half_a_body).await;
+    let mut in_time = connected(server.address, half_a_body).await;
     let mut cut = vec![
-        connected(&server, b"").await,
-        connected(&server, half_a_head).await,
-        connected(&server, half_a_body).await,
+        connected(server.address, b"").await,
+        connected(server.address, half_a_head).await,
+        connected(server.address, half_a_body).await,
     ];
     for half in [half_a_head, half_a_body] {
         let mut second = kept_alive(&server, &list).await;
@@ -261,13 +221,16 @@ async fn answers_that_nobody_takes_are_dropped() {
     let instance = alice.instance().await;
     // Sends more than the kernel buffers for a client that does not read.
     for _ in 0..40 {
-        add(&alice, &instance, &message(&"long ".repeat(30_000), &alice.date())).sent().await.ok();
+        alice
+            .prepares_add(&instance, &message(&"long ".repeat(30_000), &alice.date()))
+            .sent()
+            .await
+            .ok();
     }
-    let fields = json!({ "conversationid": alice.conversation });
     let mut unread = Vec::new();
     for _ in 0..3 {
-        let download = bytes_of(&alice.prepares("chatconversation", "download", &fields));
-        let socket = connected(&server, &download).await;
+        let download = alice.prepares_download().bytes();
+        let socket = connected(server.address, &download).await;
         socket.readable().await.unwrap();
         unread.push(socket);
     }
@@ -283,7 +246,7 @@ async fn a_second_signal_ends_it_at_once() {
         let place = Workplace::new();
         let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "600")]).await;
         server.signal(first);
-        until("it is stopping", async || status_of(&server, "/readyz").await == 503).await;
+        until("it is stopping", async || server.gets("/readyz").await.0 == 503).await;
         let signalled = Instant::now();
         server.signal(second);
         assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
@@ -304,17 +267,17 @@ async fn the_log_knows_no_secret() {
         let (alice, bob) = place.alice_and_bob(&server);
         let instance = alice.instance().await;
         let sent = message("the text of a message", &alice.date());
-        let request = add(&alice, &instance, &sent);
+        let request = alice.prepares_add(&instance, &sent);
         let login = alice.logs_in().await.ok();
         let answered = request.sent().await;
         answered.ok();
         let subscription = bob.subscription();
-        let mut ear = Ear::opens(bob.address()).await;
-        ear.says(&subscription).await;
-        assert_eq!(ear.hears().await.unwrap()["status"], "OK");
-        ear.takes().await;
-        ear.is_heard().await;
-        drop(ear);
+        let mut listener = WsClient::opens(bob.address()).await;
+        listener.says(&subscription).await;
+        assert_eq!(listener.hears().await.unwrap()["status"], "OK");
+        listener.takes().await;
+        listener.is_heard().await;
+        drop(listener);
         bob.reads().await;
         // Refusals name the wrong field, but not its value.
         let stolen = bob.prepares("chatconversation", "list", &json!({}));
@@ -330,7 +293,7 @@ async fn the_log_knows_no_secret() {
         lost.sent().await.refused(404, "unknown_api");
         let mut spoilt = sent.clone();
         spoilt["Data"] = json!(format!("{}!", sent["Data"].as_str().unwrap()));
-        add(&alice, &instance, &spoilt).sent().await.refused(400, "invalid_field");
+        alice.prepares_add(&instance, &spoilt).sent().await.refused(400, "invalid_field");
         server.signal("TERM");
         assert_eq!(server.ended().await.code(), Some(0));
 

@@ -2,9 +2,9 @@
 
 use chatserver::domain::{ApiKey, Parse as _, Timestamp};
 use serde_json::json;
-use sqlx::ConnectOptions as _;
 
-use crate::world::{World, message_with_id, until};
+use crate::harness::person::message_with_id;
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn a_signature_covers_every_part_of_the_request() {
@@ -103,12 +103,10 @@ async fn a_recorded_signature_outlives_a_restart_and_a_larger_skew() {
     world.clock.advances(1);
     again.sent().await.refused(401, "timestamp_out_of_range");
     // The server removes the record once the clock has not jumped for half an hour.
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.database());
-    let mut database = options.connect().await.unwrap();
+    let mut database = world.opens_database().await;
     until("the record is removed", async || {
         world.clock.advances(60);
-        let kept = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM replays");
-        kept.fetch_one(&mut database).await.unwrap() == 0
+        database.counts("replays").await == 0
     })
     .await;
 }

@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
-
-use crate::backup::begins;
-use crate::binary::Workplace;
-use crate::durability::failing_disk;
-use crate::world::{Person, World, message_with_id, until};
+use crate::harness::database::Database;
+use crate::harness::disk::Disk;
+use crate::harness::person::{Person, message_with_id};
+use crate::harness::process::Workplace;
+use crate::harness::world::{World, until};
 
 /// Returns text whose base64 is found wherever it is in a file: each twelve characters encode to sixteen.
 fn marked(mark: &str, times: usize) -> String {
@@ -75,23 +73,13 @@ async fn a_read_that_goes_on_only_delays_it() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     says_much(&alice, "what is gone").await;
-    let options = SqliteConnectOptions::new().filename(world.database()).read_only(true);
-    let mut reader = options.connect().await.unwrap();
-    sqlx::raw_sql("BEGIN; SELECT count(*) FROM messages").execute(&mut reader).await.unwrap();
+    let mut reader = Database::opens_read_only(&world.database()).await;
+    reader.holds_a_snapshot().await;
     alice.clears().await.ok();
     alice.sends("and on").await;
     assert!(copies(&world.database(), "what is gone") > 0);
-    reader.close().await.unwrap();
+    reader.closes().await;
     until("the text is gone", async || copies(&world.database(), "what is gone") == 0).await;
-}
-
-/// Runs a statement on the database of this place and returns its value, or 0.
-async fn runs(place: &Workplace, statements: &'static str) -> i64 {
-    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
-    let mut connection = options.connect().await.unwrap();
-    let value = sqlx::query_scalar(statements).fetch_optional(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-    value.unwrap_or_default()
 }
 
 #[tokio::test]
@@ -100,11 +88,11 @@ async fn a_database_of_an_earlier_version_is_compacted() {
     let place = Workplace::new();
     place.tells(&["migrate"]);
     let database = place.path().join("chatserver.db");
-    let mut old = SqliteConnectOptions::new().filename(&database).connect().await.unwrap();
-    sqlx::raw_sql("PRAGMA auto_vacuum = NONE; VACUUM").execute(&mut old).await.unwrap();
-    old.close().await.unwrap();
+    let mut old = place.opens_database().await;
+    old.runs("PRAGMA auto_vacuum = NONE; VACUUM").await;
+    old.closes().await;
 
-    let mut server = place.serves(&[]).await;
+    let server = place.serves(&[]).await;
     assert!(place.log().contains(KEEPS), "{}", place.log());
     let (alice, bob) = place.alice_and_bob(&server);
     says_much(&alice, "what is gone").await;
@@ -112,10 +100,10 @@ async fn a_database_of_an_earlier_version_is_compacted() {
     alice.sends("what remains").await;
     let said = place.fails(&["compact"]);
     assert!(said.contains("chatserver.db is in use by another process (server"), "{said}");
-    let purged = async || runs(&place, "SELECT count(*) FROM messages").await == 1;
+    let purged =
+        async || place.opens_database().await.number("SELECT count(*) FROM messages").await == 1;
     until("what was cleared is removed", purged).await;
-    server.signal("TERM");
-    assert!(server.ended().await.success());
+    server.stops(&place).await;
     assert!(copies(&database, "what is gone") > 0, "it is in free pages");
 
     let before = size(&database);
@@ -124,7 +112,7 @@ async fn a_database_of_an_earlier_version_is_compacted() {
     assert_eq!(told["bytes"], size(&database));
     assert!(size(&database) < before / 2, "{before} before, {} now", size(&database));
     assert_eq!(copies(&database, "what is gone"), 0);
-    assert_eq!(runs(&place, "PRAGMA auto_vacuum").await, 2);
+    assert_eq!(place.opens_database().await.number("PRAGMA auto_vacuum").await, 2);
     place.tells(&["compact"]);
 
     let server = place.starts_at(bob.address(), &["serve"], &[]).await;
@@ -136,50 +124,50 @@ async fn a_database_of_an_earlier_version_is_compacted() {
 #[tokio::test]
 async fn a_trace_that_a_kill_has_left_in_the_log_is_removed_by_the_next_start() {
     let place = Workplace::new();
-    let mut server = place.serves(&[]).await;
+    let server = place.serves(&[]).await;
     let (alice, _bob) = place.alice_and_bob(&server);
     says_much(&alice, "what is gone").await;
     let database = place.path().join("chatserver.db");
     // The open read keeps the log from being truncated. A read-only connection does not checkpoint when it closes.
-    let options = SqliteConnectOptions::new().filename(&database).read_only(true);
-    let mut reader = options.connect().await.unwrap();
-    sqlx::raw_sql("BEGIN; SELECT count(*) FROM messages").execute(&mut reader).await.unwrap();
+    let mut reader = Database::opens_read_only(&database).await;
+    reader.holds_a_snapshot().await;
     alice.clears().await.ok();
     let left = "SELECT (SELECT count(*) FROM messages) + freelist_count FROM pragma_freelist_count";
-    until("what was cleared is removed", async || runs(&place, left).await == 0).await;
-    server.signal("KILL");
-    server.ended().await;
-    reader.close().await.unwrap();
+    until("what was cleared is removed", async || {
+        place.opens_database().await.number(left).await == 0
+    })
+    .await;
+    let address = server.address;
+    server.is_killed().await;
+    reader.closes().await;
     assert!(copies(&database, "what is gone") > 0, "it is in the log");
-    let _server = place.starts_at(server.address, &["serve"], &[]).await;
+    let _server = place.starts_at(address, &["serve"], &[]).await;
     until("the text is gone", async || copies(&database, "what is gone") == 0).await;
 }
 
 /// Leaves a database with free pages and without a write-ahead log. Returns Bob, whose last message is "what remains".
 /// The server can be restarted at his address.
 async fn is_left_with_free_pages(place: &Workplace) -> Person {
-    let mut server = place.serves(&[]).await;
+    let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
     says_much(&alice, "what is gone").await;
     bob.sends("what remains").await;
-    server.signal("TERM");
-    assert!(server.ended().await.success());
-    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
-    let mut shell = options.connect().await.unwrap();
+    server.stops(&place).await;
+    let mut shell = place.opens_database().await;
     let statements = "PRAGMA journal_mode = DELETE; CREATE TABLE gone AS SELECT * FROM messages; DROP TABLE gone";
-    sqlx::raw_sql(statements).execute(&mut shell).await.unwrap();
-    shell.close().await.unwrap();
+    shell.runs(statements).await;
+    shell.closes().await;
     bob
 }
 
 #[tokio::test]
 async fn a_compaction_that_is_killed_leaves_the_database_as_it_was() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
+    let (disk, place) = (Disk::failing(), Workplace::new());
     let bob = is_left_with_free_pages(&place).await;
     let (database, held) = (place.path().join("chatserver.db"), place.path().join("held"));
     let before = std::fs::read(&database).unwrap();
     std::fs::write(&held, "").unwrap();
-    let mut compact = begins(&tools, &place, &["compact"]);
+    let mut compact = disk.begins(&place, &["compact"]);
     until("it is written anew", async || std::fs::read(&database).unwrap() != before).await;
     compact.signal("KILL");
     compact.ended().await;
@@ -196,13 +184,12 @@ async fn a_compaction_that_is_killed_leaves_the_database_as_it_was() {
 
 #[tokio::test]
 async fn a_compaction_that_the_disk_does_not_take_says_so() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
+    let (disk, place) = (Disk::failing(), Workplace::new());
     let bob = is_left_with_free_pages(&place).await;
     place.tells(&["user", "add", "carol@example.com", "--nick", "Carol"]);
-    let library = failing_disk(tools.path());
     let full = place.path().join("full");
     std::fs::write(&full, "").unwrap();
-    let output = place.runs_with(&["compact"], "", &[("LD_PRELOAD", library.to_str().unwrap())]);
+    let output = place.runs_with(&["compact"], "", &[disk.preload()]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("disk is full"), "{said}");
@@ -222,14 +209,13 @@ async fn only_a_database_that_nobody_reads_is_compacted() {
     assert!(said.contains("nowhere.db"), "{said}");
     assert!(!place.path().join("nowhere.db").exists());
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
-    let options = SqliteConnectOptions::new().filename(place.path().join("chatserver.db"));
-    let mut shell = options.connect().await.unwrap();
-    sqlx::raw_sql("SELECT count(*) FROM users").execute(&mut shell).await.unwrap();
+    let mut shell = place.opens_database().await;
+    shell.runs("SELECT count(*) FROM users").await;
     let said = place.fails(&["compact", "--json"]);
     assert!(said.contains("in_use") && said.contains("another program has the database"), "{said}");
-    shell.close().await.unwrap();
+    shell.closes().await;
     place.tells(&["compact"]);
-    runs(&place, "UPDATE _sqlx_migrations SET checksum = x'00'").await;
+    place.opens_database().await.runs("UPDATE _sqlx_migrations SET checksum = x'00'").await;
     let said = place.fails(&["compact"]);
     assert!(said.contains("by another program"), "{said}");
 }

@@ -6,20 +6,10 @@ mod commands;
 use chatserver::domain::{ApiKey, StationId};
 use serde_json::json;
 
-use crate::world::{Answer, Person, Prepared, World, until};
+use crate::harness::person::{Answer, Person};
+use crate::harness::world::{World, until};
 
 impl Person {
-    /// Prepares a poll with the station alone, in the documented form.
-    pub fn prepares_unsigned(&self) -> Prepared {
-        let signed = self.prepares("chatnotification", "download", &json!({}));
-        signed.without_header("ozeki-user").without_header("ozeki-signature")
-    }
-
-    /// Polls with the station alone.
-    pub async fn polls_unsigned(&self) -> Answer {
-        self.prepares_unsigned().sent().await
-    }
-
     /// Polls with the station and the user, unsigned.
     async fn polls_unsigned_as(&self, user: &Self) -> Answer {
         self.prepares_unsigned().with_header("ozeki-user", user.user.as_str()).sent().await
@@ -147,8 +137,8 @@ async fn a_signature_that_is_present_must_be_right() {
     let (alice, bob) = world.alice_and_bob().await;
     alice.is_notified().await;
     bob.is_notified().await;
-    let signed = alice.prepares("chatnotification", "download", &json!({}));
-    let theirs = bob.prepares("chatnotification", "download", &json!({}));
+    let signed = alice.prepares_poll();
+    let theirs = bob.prepares_poll();
     let theirs = theirs.headers["ozeki-signature"].to_str().unwrap();
     for wrong in ["", " ", "0", &"0".repeat(64), &"F".repeat(64), theirs] {
         let poll = signed.clone().with_header("ozeki-signature", wrong);

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::binary::{Workplace, free_address};
-use crate::pasting::{SHELLS, pasted};
+use crate::harness::process::{Workplace, free_address};
+use crate::harness::shells::{SHELLS, pasted};
 
 /// Returns the shell commands of the walk in order, without those that need cargo or websocat.
 fn blocks(port: u16) -> String {

@@ -1,36 +1,10 @@
 //! Workspaces, as owners register them and operators list them.
 
-use chatserver::signature::{Signed, SigningKey};
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::binary::Workplace;
-use crate::world::{Answer, Person, Prepared, World};
-
-impl Person {
-    /// Prepares the registration of a workspace, with all headers and a timestamp.
-    fn prepares_to_register(&self, name: &str) -> Prepared {
-        let fields = json!({ "workspacename": name });
-        self.prepares_for("chatowner", "workspace", "workspaceregister", &fields)
-    }
-
-    pub async fn registers(&self, name: &str) -> Answer {
-        self.prepares_to_register(name).sent().await
-    }
-
-    /// Prepares a request with this body, which neither names nor signs a station.
-    pub fn prepares_without_station(&self, srv: &str, api: &str, body: &Value) -> Prepared {
-        let prepared = self.prepares_bytes_for(srv, api, body.to_string().into_bytes());
-        let signature = SigningKey::new(&self.api_key).sign(&Signed {
-            srv,
-            api,
-            user: self.user,
-            station: None,
-            body: &prepared.body,
-        });
-        prepared.without_header("ozeki-station").with_header("ozeki-signature", signature.as_str())
-    }
-}
+use crate::harness::process::Workplace;
+use crate::harness::world::World;
 
 /// Returns all workspaces as pairs of name and owner.
 async fn registered(world: &World) -> Vec<(String, String)> {

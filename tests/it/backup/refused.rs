@@ -4,19 +4,18 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::binary::Workplace;
-use crate::database_file::refused::as_nobody;
+use crate::harness::process::Workplace;
 
 #[test]
 fn what_is_no_regular_file_is_no_backup() {
     let place = Workplace::new();
     place.tells(&["migrate"]);
     place.tells(&["backup", "sound"]);
-    assert!(Command::new("mkfifo").arg(place.path().join("fifo")).status().unwrap().success());
+    place.makes_fifo("fifo");
     fs::create_dir(place.path().join("folder")).unwrap();
     fs::write(place.path().join("empty"), "").unwrap();
     for (name, told) in [
@@ -32,7 +31,7 @@ fn what_is_no_regular_file_is_no_backup() {
     }
     place.tells(&["backup", "verify", "sound"]);
     fs::set_permissions(place.path().join("sound"), Permissions::from_mode(0o000)).unwrap();
-    let error = as_nobody(&place, &["backup", "verify", "sound"]);
+    let error = place.fails_as_nobody(&["backup", "verify", "sound"]);
     assert!(error.contains("sound can't be read: Permission denied"), "{error}");
 }
 

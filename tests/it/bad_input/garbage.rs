@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::wire::{GRACE, IMPATIENT, Then, Written, hears};
 use super::{Stage, for_all};
-use crate::world::PATIENCE;
+use crate::harness::world::PATIENCE;
 
 /// Returns a valid request from Alice that changes data.
 fn clears(stage: &Stage, instance: &str) -> Vec<u8> {

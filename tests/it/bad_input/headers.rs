@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::wire::{Heard, Written};
 use super::{Stage, for_all};
-use crate::world::message;
+use crate::harness::person::message;
 
 const HEADERS: [&str; 4] = ["content-type", "ozeki-station", "ozeki-user", "ozeki-signature"];
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Stage;
-use crate::binary::Workplace;
-use crate::world::message;
+use crate::harness::person::message;
+use crate::harness::process::Workplace;
 
 /// Sends these bytes and returns the message of the refusal.
 async fn said(stage: &Stage, body: &[u8]) -> String {
@@ -216,13 +216,11 @@ fn a_message_that_fits_into_no_body_is_no_setting() {
 /// A database of an earlier version may hold an address that is refused now.
 #[tokio::test]
 async fn an_address_of_an_earlier_version_still_loads() {
-    use sqlx::{ConnectOptions as _, Connection as _};
     let stage = Stage::set().await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(stage.world.database());
-    let mut connection = options.connect().await.unwrap();
+    let mut connection = stage.world.opens_database().await;
     let rename = "UPDATE users SET email = '<bob@example.com>' WHERE email = 'bob@example.com'";
-    sqlx::raw_sql(rename).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    connection.runs(rename).await;
+    connection.closes().await;
     let users = stage.world.app().store.users().await.unwrap();
     assert!(users.iter().any(|user| user.email.as_str() == "<bob@example.com>"));
     assert_eq!(stage.world.app().store.friendships().await.unwrap().len(), 1);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Stage;
 use super::wire::Written;
-use crate::world::message;
+use crate::harness::person::message;
 
 /// A request from Alice that is corrected step by step.
 struct Mending<'a> {

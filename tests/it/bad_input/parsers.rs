@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::cases;
+use crate::harness::random::cases;
 
 const LOWER_HEX: &str = "0123456789abcdef";
 const DIGITS: &str = "0123456789";

@@ -9,8 +9,8 @@ use chatserver::config::{Config, DEFAULT, Error};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::cases;
-use crate::binary::Workplace;
+use crate::harness::process::Workplace;
+use crate::harness::random::cases;
 
 /// Numeric settings with their lowest and highest values.
 const NUMBERS: &[(&str, u64, u64)] = &[

@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::refusal;
-use crate::world::{PATIENCE, Prepared, World};
+use crate::harness::person::Prepared;
+use crate::harness::world::{PATIENCE, World};
 
 /// The first answer that is not `100 Continue`.
 #[derive(Debug)]

@@ -1,16 +1,12 @@
 //! Paths without a usable database: nothing is created by mistake, and the message says what to do.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use super::OPENING;
-use crate::binary::Workplace;
-
-/// User id of `nobody`.
-const NOBODY: u32 = 65_534;
+use crate::harness::disk::Disk;
+use crate::harness::process::Workplace;
 
 #[test]
 fn a_mistyped_path_creates_nothing() {
@@ -36,7 +32,7 @@ fn a_mistyped_path_creates_nothing() {
 #[test]
 fn what_is_no_regular_file_is_refused_at_once() {
     let place = Workplace::new();
-    assert!(Command::new("mkfifo").arg(place.path().join("fifo.db")).status().unwrap().success());
+    place.makes_fifo("fifo.db");
     let url = format!("sqlite://{}/fifo.db", place.path().display());
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     for command in [&["user", "list"][..], OPENING[3], &["migrate"], &serve] {
@@ -52,7 +48,6 @@ fn a_lock_file_that_is_no_regular_file_is_refused_at_once() {
     let place = Workplace::new();
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     place.tells(&["backup", "sound"]);
-    let lock = place.path().join("chatserver.db-server");
     let refuses = |what: &str| {
         for command in [
             &["serve", "--listen", "127.0.0.1:0"][..],
@@ -64,7 +59,7 @@ fn a_lock_file_that_is_no_regular_file_is_refused_at_once() {
             assert!(error.contains(&told), "{command:?}: {error}");
         }
     };
-    assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    let lock = place.makes_fifo("chatserver.db-server");
     refuses("a FIFO");
     fs::remove_file(&lock).unwrap();
     fs::create_dir(&lock).unwrap();
@@ -119,26 +114,6 @@ async fn a_second_name_of_a_database_is_refused() {
     assert_eq!(place.tells(&["user", "list"])["users"].as_array().unwrap().len(), 2);
 }
 
-/// Runs the binary without root's rights: as `nobody`, who owns no file, if the test runs as root. Asserts exit code 1
-/// and returns stderr.
-pub fn as_nobody(place: &Workplace, arguments: &[&str]) -> String {
-    let binary = place.path().join("chatserver");
-    if !binary.exists() {
-        let built = Path::new(env!("CARGO_BIN_EXE_chatserver"));
-        fs::hard_link(built, &binary).or_else(|_| fs::copy(built, &binary).map(drop)).unwrap();
-        fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-    }
-    let mut command = Command::new(binary);
-    command.args(arguments).current_dir(place.path()).env_clear().stdin(Stdio::null());
-    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
-    if is_root {
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
-
 #[test]
 fn files_and_folders_that_the_user_may_not_use_are_told_so() {
     let place = Workplace::new();
@@ -146,7 +121,7 @@ fn files_and_folders_that_the_user_may_not_use_are_told_so() {
     let database = place.path().join("chatserver.db");
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     mode(&database, 0o000);
-    let error = as_nobody(&place, &["user", "list"]);
+    let error = place.fails_as_nobody(&["user", "list"]);
     assert!(error.contains("chatserver.db can't be opened: Permission denied"), "{error}");
     assert!(error.contains("must be able to read and write"), "{error}");
     assert!(!error.contains("created"), "{error}");
@@ -156,11 +131,11 @@ fn files_and_folders_that_the_user_may_not_use_are_told_so() {
     mode(&shut, 0o555);
     let add = ["user", "add", "bob@example.com", "--nick", "Bob"];
     let error =
-        as_nobody(&place, &[&add[..], &["--database-url", "sqlite://shut/new.db"]].concat());
+        place.fails_as_nobody(&[&add[..], &["--database-url", "sqlite://shut/new.db"]].concat());
     assert!(error.contains("shut/new.db can't be created"), "{error}");
     assert!(error.contains("its folder"), "{error}");
     let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", "sqlite://shut/new.db"];
-    let error = as_nobody(&place, &serve);
+    let error = place.fails_as_nobody(&serve);
     assert!(error.contains("shut/new.db") && error.contains("its folder"), "{error}");
 
     // The file is writable but its folder is not, so SQLite cannot create its log.
@@ -169,7 +144,7 @@ fn files_and_folders_that_the_user_may_not_use_are_told_so() {
     fs::copy(&database, shut.join("old.db")).unwrap();
     mode(&shut.join("old.db"), 0o666);
     mode(&shut, 0o555);
-    let error = as_nobody(&place, &["user", "list", "--database-url", "sqlite://shut/old.db"]);
+    let error = place.fails_as_nobody(&["user", "list", "--database-url", "sqlite://shut/old.db"]);
     assert!(
         error.contains("shut/old.db can't be opened") && error.contains("its folder"),
         "{error}"
@@ -183,17 +158,12 @@ fn files_and_folders_that_the_user_may_not_use_are_told_so() {
 
 #[test]
 fn a_start_on_a_full_disk_says_that_the_disk_is_full() {
-    let (tools, place) = (Workplace::new(), Workplace::new());
-    let (source, library) = (tools.path().join("full.c"), tools.path().join("full.so"));
-    fs::write(&source, include_str!("../full_disk.c")).unwrap();
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]);
-    assert!(compiler.status().unwrap().success());
-    let full = [("LD_PRELOAD", library.to_str().unwrap())];
+    let (disk, place) = (Disk::failing(), Workplace::new());
+    fs::write(place.path().join("no-room"), "").unwrap();
     let add = ["user", "add", "alice@example.com", "--nick", "Alice"];
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     let fails = |arguments: &[&str]| {
-        let output = place.runs_with(arguments, "", &full);
+        let output = place.runs_with(arguments, "", &[disk.preload()]);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(error.contains("the disk is full"), "{arguments:?}: {error}");

@@ -1,19 +1,14 @@
 //! A device: it makes changes and takes in those of others.
 
-use std::time::Duration;
-
 use chatserver::domain::{Parse as _, ReportType, Timestamp};
 use proptest::sample::Index;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::copy::{Conversation, Copy};
 use super::{Act, Setting};
-use crate::ears::{Ear, Told};
-use crate::world::{Answer, Person, message};
-
-/// How long to listen for a notification that may not come.
-const A_MOMENT: Duration = Duration::from_millis(20);
+use crate::harness::notification::Notification;
+use crate::harness::person::{Answer, Person, message};
+use crate::harness::ws_client::WsClient;
 
 /// How a device catches up.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +23,12 @@ pub struct Device {
     copy: Copy,
     /// Sequence of the newest notification taken in.
     sequence: u64,
-    ear: Option<Ear>,
+    listener: Option<WsClient>,
 }
 
 impl Device {
     pub fn of(person: Person) -> Self {
-        Self { person, copy: Copy::default(), sequence: 0, ear: None }
+        Self { person, copy: Copy::default(), sequence: 0, listener: None }
     }
 
     pub async fn does(&mut self, act: Act, people: &[Person]) {
@@ -68,8 +63,8 @@ impl Device {
                 self.takes_in(&told).await;
             }
             Act::Connect => {
-                self.ear = None;
-                self.ear = Some(self.person.listens().await);
+                self.listener = None;
+                self.listener = Some(self.person.listens().await);
             }
             Act::Hear { notifications, acknowledges } => {
                 for _ in 0..notifications {
@@ -77,7 +72,7 @@ impl Device {
                 }
             }
             Act::Acknowledge => self.acknowledges().await,
-            Act::HangUp => self.ear = None,
+            Act::HangUp => self.listener = None,
         }
     }
 
@@ -186,7 +181,7 @@ impl Device {
     }
 
     /// Downloads what a notification names, and nothing else.
-    async fn takes_in(&mut self, told: &Told) {
+    async fn takes_in(&mut self, told: &Notification) {
         if !told.friends.is_empty() {
             self.downloads_friends(&told.friends).await;
         }
@@ -251,12 +246,10 @@ impl Device {
         self.copy.blocked = blocklist.sent().await.ok()["blockedusers"].clone();
     }
 
-    /// Takes in a notification if one arrives soon. Returns whether one did.
+    /// Takes in a notification if there is one. Returns whether there was.
     async fn hears(&mut self, acknowledges: bool) -> bool {
-        let Some(ear) = &mut self.ear else { return false };
-        let Ok(heard) = timeout(A_MOMENT, ear.is_told()).await else {
-            return false;
-        };
+        let Some(listener) = &mut self.listener else { return false };
+        let Some(heard) = listener.is_told_before_a_ping().await else { return false };
         self.takes_in(&heard).await;
         if acknowledges {
             self.acknowledges().await;
@@ -265,13 +258,13 @@ impl Device {
     }
 
     async fn acknowledges(&mut self) {
-        if let Some(ear) = &mut self.ear {
-            ear.says(&json!({ "action": "ack", "sequence": self.sequence })).await;
+        if let Some(listener) = &mut self.listener {
+            listener.says(&json!({ "action": "ack", "sequence": self.sequence })).await;
         }
     }
 
-    pub fn loses_its_ear(&mut self) -> Option<Ear> {
-        self.ear.take()
+    pub fn loses_its_listener(&mut self) -> Option<WsClient> {
+        self.listener.take()
     }
 
     /// Takes in everything new.
@@ -292,8 +285,8 @@ impl Device {
                 self.takes_in(&told).await;
             },
             Habit::Listens => {
-                if self.ear.is_none() {
-                    self.ear = Some(self.person.listens().await);
+                if self.listener.is_none() {
+                    self.listener = Some(self.person.listens().await);
                 }
                 while self.hears(true).await {}
             }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::raw::{BINARY, CLOSE, CONTINUED, FINAL, PING, PONG, Raw, TEXT, frame, unmasked};
-use crate::binary::Workplace;
-use crate::ears::Told;
-use crate::world::{PATIENCE, World, until};
+use crate::harness::notification::Notification;
+use crate::harness::process::Workplace;
+use crate::harness::world::{PATIENCE, World, until};
+use crate::harness::ws_frames::{
+    BINARY, CLOSE, CONTINUED, FINAL, PING, PONG, Raw, TEXT, frame, unmasked,
+};
 
 /// More bytes than all buffers between a client and the server hold.
 const FLOOD: usize = 100 << 20;
@@ -70,7 +72,7 @@ async fn a_frame_of_the_greatest_size_is_heard() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut raw = Raw::listens(&bob).await;
-    let told = Told::read(&raw.hears().await);
+    let told = Notification::read(&raw.hears().await);
     let mut ack = json!({ "action": "ack", "sequence": told.sequence }).to_string();
     ack.push_str(&" ".repeat(FRAME_BYTES - ack.len()));
     raw.sends(&frame(FINAL | TEXT, ack.as_bytes())).await;
@@ -82,7 +84,7 @@ async fn a_message_may_come_in_fragments_with_pings_between_them() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut raw = Raw::listens(&bob).await;
-    let told = Told::read(&raw.hears().await);
+    let told = Notification::read(&raw.hears().await);
     let ack = json!({ "action": "ack", "sequence": told.sequence }).to_string();
     let (head, tail) = ack.as_bytes().split_at(7);
     let bytes = [
@@ -126,7 +128,7 @@ async fn a_client_that_shows_no_sign_of_life_is_let_go() {
     }
     // The client has read nothing so far. It still finds what the server sent before it gave up.
     let mut pings = 0;
-    let told = Told::read(&dead.hears().await);
+    let told = Notification::read(&dead.hears().await);
     assert_eq!(told.conversations, [bob.conversation.as_str()]);
     let closed = loop {
         let (first, payload) = dead.receives().await.expect("a close frame");
@@ -154,7 +156,7 @@ async fn a_client_that_answers_pings_is_kept() {
         raw.sends(&frame(FINAL | PONG, &payload)).await;
     }
     alice.sends("hi").await;
-    assert_eq!(Told::read(&raw.hears().await).conversations, [bob.conversation.as_str()]);
+    assert_eq!(Notification::read(&raw.hears().await).conversations, [bob.conversation.as_str()]);
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::raw::{CONTINUED, FINAL, PING, PONG, Raw, TEXT, frame};
-use crate::ears::Ear;
-use crate::world::{Person, World};
+use crate::harness::person::Person;
+use crate::harness::world::World;
+use crate::harness::ws_client::WsClient;
+use crate::harness::ws_frames::{CONTINUED, FINAL, PING, PONG, Raw, TEXT, frame};
 
 /// Number of frames that takes 30 s to read at 100 frames/s.
 const FRAMES: usize = 3000;
@@ -70,15 +71,15 @@ async fn fragments_without_content_are_read_at_a_pace() {
 async fn a_ping_in_text_is_answered() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     for _ in 0..3 {
-        ear.says(&json!({ "action": "ping" })).await;
-        assert_eq!(ear.hears().await, Ok(json!({ "event": "pong" })));
+        listener.says(&json!({ "action": "ping" })).await;
+        assert_eq!(listener.hears().await, Ok(json!({ "event": "pong" })));
     }
     alice.sends("hi").await;
-    assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
+    assert_eq!(listener.takes().await.conversations, [bob.conversation.as_str()]);
     // A ping does not subscribe.
-    let mut first = Ear::opens(world.address).await;
+    let mut first = WsClient::opens(world.address).await;
     first.says(&json!({ "action": "ping" })).await;
     first.is_refused("unknown_action").await;
 }
@@ -88,13 +89,13 @@ async fn older_acknowledgements_count_against_the_rate_of_the_user() {
     let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "30")];
     let world = World::with(&limits).await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens().await;
-    let first = ear.is_told().await;
+    let mut listener = bob.listens().await;
+    let first = listener.is_told().await;
     alice.sends("hi").await;
-    ear.is_told().await;
+    listener.is_told().await;
     for _ in 0..30 {
-        ear.acknowledges(&first).await;
+        listener.acknowledges(&first).await;
     }
-    ear.is_heard().await;
+    listener.is_heard().await;
     bob.asks("list", json!({})).await.refused(429, "rate_limited");
 }

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::raw::{CLOSE, FINAL, Raw};
-use crate::binary::{Workplace, free_address};
-use crate::ears::Ear;
-use crate::world::until;
+use crate::harness::process::Workplace;
+use crate::harness::world::until;
+use crate::harness::ws_client::WsClient;
+use crate::harness::ws_frames::{CLOSE, FINAL, Raw};
 
 /// Time within which the server notices a change by another process (docs/protocol.md#staying).
 const NOTICED: Duration = Duration::from_secs(5);
@@ -17,14 +17,14 @@ async fn what_a_command_changes_is_told() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (mut alice, mut bob) = (place.adds(&server, "Alice"), place.adds(&server, "Bob"));
-    let mut ear = alice.listens_from_now_on().await;
+    let mut listener = alice.listens_from_now_on().await;
     place.befriends(&mut alice, &mut bob);
     let changed = Instant::now();
-    let told = ear.takes().await;
+    let told = listener.takes().await;
     assert_eq!(told.friends, [bob.user.to_string()]);
     assert_eq!(told.lists, [alice.user.to_string()]);
     place.tells(&["user", "set", &bob.email, "--nick", "Robert"]);
-    let told = ear.takes().await;
+    let told = listener.takes().await;
     assert!(
         told.conversations == [alice.conversation.as_str()]
             || told.friends == [bob.user.to_string()],
@@ -39,15 +39,15 @@ async fn whom_a_command_locks_out_is_let_go() {
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
     let (phone, laptop) = (alice.elsewhere(), alice.elsewhere());
-    let mut ears = Vec::new();
+    let mut listeners = Vec::new();
     for station in [&alice, &phone, &laptop] {
-        ears.push(station.listens_from_now_on().await);
+        listeners.push(station.listens_from_now_on().await);
     }
-    let [mut alices, mut phones, mut laptops] = <[Ear; 3]>::try_from(ears).ok().unwrap();
+    let [mut alices, mut phones, mut laptops] = <[WsClient; 3]>::try_from(listeners).ok().unwrap();
     let mut bobs = bob.listens_from_now_on().await;
-    let is_let_go = async |ear: &mut Ear| {
+    let is_let_go = async |listener: &mut WsClient| {
         let since = Instant::now();
-        assert_eq!(ear.is_closed().await, Some(4003));
+        assert_eq!(listener.is_closed().await, Some(4003));
         assert!(since.elapsed() < NOTICED, "{:?}", since.elapsed());
     };
     place.tells(&["station", "revoke", &alice.email, phone.station.as_str()]);
@@ -57,11 +57,11 @@ async fn whom_a_command_locks_out_is_let_go() {
     is_let_go(&mut laptops).await;
     // The old key may still be accepted for a while. The listener is then closed before it is notified of anything.
     until("the old key is refused", async || {
-        let mut ear = Ear::opens(server.address).await;
-        ear.says(&alice.subscription()).await;
-        let answer = ear.hears().await.unwrap();
+        let mut listener = WsClient::opens(server.address).await;
+        listener.says(&alice.subscription()).await;
+        let answer = listener.hears().await.unwrap();
         let code = if answer["status"] == "OK" { 4003 } else { 4000 };
-        assert_eq!(ear.hears().await, Err(Some(code)), "{answer}");
+        assert_eq!(listener.hears().await, Err(Some(code)), "{answer}");
         answer["errorcode"] == "invalid_signature"
     })
     .await;
@@ -73,30 +73,21 @@ async fn whom_a_command_locks_out_is_let_go() {
 #[tokio::test]
 async fn a_listener_is_counted_and_leaves_one_line_without_a_secret() {
     let place = Workplace::new();
-    let metrics = free_address();
-    let settings = [
-        ("CHATSERVER_HTTP__METRICS_LISTEN", metrics.to_string()),
-        ("CHATSERVER_LOG__FILTER", "trace".to_owned()),
-    ];
-    let server =
-        place.serves(&settings.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
+    let server = place.serves(&[("CHATSERVER_LOG__FILTER", "trace")]).await;
     let (alice, bob) = place.alice_and_bob(&server);
-    let counted = async |line: &str| {
-        let text = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap();
-        text.text().await.unwrap().lines().any(|one| one == line)
-    };
-    let mut ear = bob.listens_from_now_on().await;
-    let silent = Ear::opens(server.address).await;
+    let counted = async |line: &str| server.metrics().await.lines().any(|one| one == line);
+    let mut listener = bob.listens_from_now_on().await;
+    let silent = WsClient::opens(server.address).await;
     alice.sends("hi").await;
-    ear.takes().await;
+    listener.takes().await;
     until("it is counted", async || counted("chatserver_listeners 1").await).await;
     assert!(counted("chatserver_listeners_unsubscribed 1").await);
     assert!(counted("chatserver_listener_notifications_total 2").await);
     let upgrades =
         r#"chatserver_requests_total{api="chatlistener",action="upgrade",outcome="ok"} 2"#;
     assert!(counted(upgrades).await);
-    drop((ear, silent));
-    let mut refused = Ear::opens(server.address).await;
+    drop((listener, silent));
+    let mut refused = WsClient::opens(server.address).await;
     refused.says(&json!({ "action": "subscribe" })).await;
     refused.is_refused("invalid_field").await;
     until("they are gone", async || {
@@ -138,12 +129,12 @@ async fn listeners_hear_of_the_end_and_do_not_delay_it() {
     let mut listening = alice.listens_from_now_on().await;
     let mut unacknowledged = bob.listens().await;
     unacknowledged.is_told().await;
-    let mut silent = Ear::opens(server.address).await;
+    let mut silent = WsClient::opens(server.address).await;
     let mut deaf = Raw::listens(&bob.elsewhere()).await;
     let signalled = Instant::now();
     server.signal("TERM");
-    for ear in [&mut listening, &mut unacknowledged, &mut silent] {
-        assert_eq!(ear.is_closed().await, Some(1001));
+    for listener in [&mut listening, &mut unacknowledged, &mut silent] {
+        assert_eq!(listener.is_closed().await, Some(1001));
     }
     assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());

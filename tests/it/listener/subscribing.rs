@@ -7,15 +7,16 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::ears::Ear;
-use crate::world::{Answer, World, until};
+use crate::harness::person::Answer;
+use crate::harness::world::{World, until};
+use crate::harness::ws_client::WsClient;
 
 /// Returns the answer to a first frame: the envelope and the close frame, as they arrive.
 async fn answer_to(world: &World, frame: &Value) -> Vec<Message> {
-    let mut ear = Ear::opens(world.address).await;
-    ear.says(frame).await;
+    let mut listener = WsClient::opens(world.address).await;
+    listener.says(frame).await;
     let mut answer = Vec::new();
-    while let Some(Ok(message)) = ear.0.next().await {
+    while let Some(Ok(message)) = listener.socket.next().await {
         answer.push(message);
     }
     answer
@@ -23,9 +24,9 @@ async fn answer_to(world: &World, frame: &Value) -> Vec<Message> {
 
 /// Sends an invalid first frame and asserts that it is refused with this code.
 async fn is_refused(world: &World, frame: &str, code: &str) -> Value {
-    let mut ear = Ear::opens(world.address).await;
-    ear.0.send(Message::text(frame)).await.unwrap();
-    ear.is_refused(code).await
+    let mut listener = WsClient::opens(world.address).await;
+    listener.socket.send(Message::text(frame)).await.unwrap();
+    listener.is_refused(code).await
 }
 
 #[tokio::test]
@@ -65,9 +66,9 @@ async fn a_first_frame_that_is_not_right_is_refused_by_name() {
     }
     let mut more = right;
     more["clientversioncode"] = json!(3);
-    let mut ear = Ear::opens(world.address).await;
-    ear.says(&more).await;
-    assert_eq!(ear.hears().await.unwrap()["status"], "OK");
+    let mut listener = WsClient::opens(world.address).await;
+    listener.says(&more).await;
+    assert_eq!(listener.hears().await.unwrap()["status"], "OK");
 }
 
 #[tokio::test]
@@ -110,11 +111,11 @@ async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
 }
 
 /// Sends the first frame and asserts that it is accepted.
-async fn subscribes(world: &World, frame: &Value) -> Ear {
-    let mut ear = Ear::opens(world.address).await;
-    ear.says(frame).await;
-    assert_eq!(ear.hears().await.unwrap()["status"], "OK");
-    ear
+async fn subscribes(world: &World, frame: &Value) -> WsClient {
+    let mut listener = WsClient::opens(world.address).await;
+    listener.says(frame).await;
+    assert_eq!(listener.hears().await.unwrap()["status"], "OK");
+    listener
 }
 
 #[tokio::test]
@@ -124,15 +125,15 @@ async fn a_subscription_is_accepted_once() {
     for nonce in [None, Some("once")] {
         let without = || bob.subscription_without_nonce();
         let captured = nonce.map_or_else(without, |nonce| bob.subscription_with(nonce));
-        let mut ear = subscribes(&world, &captured).await;
-        ear.takes().await;
+        let mut listener = subscribes(&world, &captured).await;
+        listener.takes().await;
         for advance in [0, 299] {
             world.clock.advances(advance);
             is_refused(&world, &captured.to_string(), "replayed").await;
         }
         // The replays did not replace the listener.
         alice.sends("for Bob").await;
-        assert_eq!(ear.is_told().await.conversations, [bob.conversation.as_str()]);
+        assert_eq!(listener.is_told().await.conversations, [bob.conversation.as_str()]);
     }
     // Frames with different nonces are different subscriptions, even within the same second.
     let frames = [bob.subscription_without_nonce(), bob.subscription(), bob.subscription()];
@@ -191,9 +192,9 @@ async fn a_subscription_that_found_no_room_may_come_again() {
     drop((listening, alices));
     for frame in [phone, carols] {
         until("there is room", async || {
-            let mut ear = Ear::opens(world.address).await;
-            ear.says(&frame).await;
-            let answer = ear.hears().await.unwrap();
+            let mut listener = WsClient::opens(world.address).await;
+            listener.says(&frame).await;
+            let answer = listener.hears().await.unwrap();
             assert_ne!(answer["errorcode"], "replayed");
             answer["status"] == "OK"
         })
@@ -228,10 +229,10 @@ async fn failures_to_subscribe_count_against_their_address() {
 #[tokio::test]
 async fn who_does_not_subscribe_is_let_go() {
     let world = World::start().await;
-    let mut ear = Ear::opens(world.address).await;
+    let mut listener = WsClient::opens(world.address).await;
     let opened = Instant::now();
-    ear.0.send(Message::Ping("a ping is no subscription".into())).await.unwrap();
-    assert_eq!(ear.hears().await, Err(Some(4000)));
+    listener.socket.send(Message::Ping("a ping is no subscription".into())).await.unwrap();
+    assert_eq!(listener.hears().await, Err(Some(4000)));
     let waited = opened.elapsed();
     assert!(waited > Duration::from_secs(9), "{waited:?}");
 }
@@ -254,17 +255,21 @@ async fn a_user_has_a_bounded_number_of_listeners() {
     third.takes().await;
     drop(third);
     until("the place is free", async || {
-        let mut ear = Ear::opens(world.address).await;
-        ear.says(&laptop.subscription()).await;
-        ear.hears().await.unwrap()["status"] == "OK"
+        let mut listener = WsClient::opens(world.address).await;
+        listener.says(&laptop.subscription()).await;
+        listener.hears().await.unwrap()["status"] == "OK"
     })
     .await;
 }
 
 /// Opens a WebSocket, or returns the refusal.
-async fn opens(world: &World, path: &str, headers: &[(&'static str, &str)]) -> Result<Ear, Answer> {
-    match Ear::tries(world.address, path, headers).await {
-        Ok((ear, _)) => Ok(ear),
+async fn opens(
+    world: &World,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<WsClient, Answer> {
+    match WsClient::tries(world.address, path, headers).await {
+        Ok((listener, _)) => Ok(listener),
         Err(Error::Http(response)) => Err(Answer {
             status: response.status(),
             headers: response.headers().clone(),
@@ -281,8 +286,8 @@ async fn there_is_a_bounded_number_of_sockets_that_have_not_subscribed() {
     let _alices = alice.listens().await;
     let bobs = bob.listens().await;
     // Subscribed listeners do not count against the bound on unsubscribed sockets.
-    let silent = Ear::opens(world.address).await;
-    let mut waiting = Ear::opens(world.address).await;
+    let silent = WsClient::opens(world.address).await;
+    let mut waiting = WsClient::opens(world.address).await;
     let crowded = opens(&world, "/ws", &[]).await.err().unwrap();
     crowded.refused(503, "unavailable");
     assert_eq!(crowded.headers["retry-after"], "1");
@@ -298,7 +303,7 @@ async fn there_is_a_bounded_number_of_sockets_that_have_not_subscribed() {
         if waiting.hears().await.unwrap()["status"] == "OK" {
             return true;
         }
-        waiting = Ear::opens(world.address).await;
+        waiting = WsClient::opens(world.address).await;
         false
     })
     .await;
@@ -342,9 +347,9 @@ async fn only_a_handshake_opens_a_listener() {
             let refused = opens(&world, path, &[(header, spoilt)]).await.err();
             refused.unwrap_or_else(|| panic!("{header}")).refused(400, "bad_request");
         }
-        let mut ear = opens(&world, path, &[]).await.ok().unwrap();
-        ear.says(&bob.subscription()).await;
-        assert_eq!(ear.hears().await.unwrap()["status"], "OK");
+        let mut listener = opens(&world, path, &[]).await.ok().unwrap();
+        listener.says(&bob.subscription()).await;
+        assert_eq!(listener.hears().await.unwrap()["status"], "OK");
     }
     opens(&world, "/ws/", &[]).await.err().unwrap().refused(404, "unknown_api");
 }

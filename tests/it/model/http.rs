@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::history::{date, message, message_id, written};
 use super::{Ask, Look, NICKS, Resolved, START, Said, Server, Shown, TALKS};
-use crate::world::{Answer, Person, Prepared, World};
+use crate::harness::person::{Answer, Person, Prepared};
+use crate::harness::world::World;
 
 /// Bounds of a page, which are settings: `MESSAGES` entries and `BYTES` bytes.
 const MESSAGES: u32 = 3;

@@ -14,14 +14,13 @@ use chatserver::store::{
 use chatserver::users;
 use futures_util::future::join_all;
 use serde_json::Value;
-use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::history::{date, expiry, message, message_id};
 use super::{Ask, Look, NICKS, Resolved, Said, Server, Shown, TALKS};
-use crate::message_ids::all_are_kept;
-use crate::world::ready_made_keys;
+use crate::harness::database::{Database, objects};
+use crate::harness::world::ready_made_keys;
 
 /// A store without a server around it, so that nothing runs in the background.
 pub struct Direct {
@@ -29,16 +28,11 @@ pub struct Direct {
     url: String,
     users: Vec<UserId>,
     second: AtomicI64,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 fn email(by: usize) -> String {
     format!("{}@example.com", NICKS[by].to_lowercase())
-}
-
-/// Parses objects that the store has written with commas between them.
-pub fn objects(written: &WireText) -> Vec<Value> {
-    serde_json::from_slice(&[b"[", written.as_slice(), b"]"].concat()).unwrap()
 }
 
 fn object(written: &WireText) -> Value {
@@ -132,7 +126,7 @@ impl Server for Direct {
             );
             users.push(user.await.unwrap().id);
         }
-        let mut direct = Self { store, url, users, second: AtomicI64::new(0), _folder: folder };
+        let mut direct = Self { store, url, users, second: AtomicI64::new(0), folder };
         for talk in 0..TALKS.len() {
             direct.befriends(talk).await;
         }
@@ -215,9 +209,9 @@ impl Server for Direct {
 
     async fn restarts(&mut self) {
         self.store.close().await.unwrap();
-        let mut database = SqliteConnection::connect(&self.url).await.unwrap();
-        all_are_kept(&mut database).await;
-        database.close().await.unwrap();
+        let mut database = Database::opens(&self.folder.path().join("chat.db")).await;
+        database.indexes_all_messages().await;
+        database.closes().await;
         let tasks = TaskTracker::new();
         self.store =
             Store::open(&self.url, Schema::MustBeCurrent, Limits::default(), &tasks).await.unwrap();

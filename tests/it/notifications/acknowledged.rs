@@ -6,8 +6,8 @@ use chatserver::store::Epoch;
 use serde_json::json;
 
 use super::{bob_and_friends, nothing, of, unnumbered};
-use crate::ears::Told;
-use crate::world::{World, until};
+use crate::harness::notification::Notification;
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn what_is_told_comes_again_until_it_is_acknowledged() {
@@ -29,7 +29,7 @@ async fn what_is_told_comes_again_until_it_is_acknowledged() {
     assert!(two.sequence > one.sequence);
     // An older acknowledgement covers changes up to its number.
     let rest = bob.polls(one.sequence).await;
-    assert_eq!(rest, Told { sequence: two.sequence, ..of(&[carol]) });
+    assert_eq!(rest, Notification { sequence: two.sequence, ..of(&[carol]) });
     assert_eq!(bob.polls(first.sequence).await, rest, "and is not taken back");
     friends[2].sends("three").await;
     let three = bob.polls(two.sequence).await;
@@ -45,7 +45,7 @@ async fn what_is_told_comes_again_until_it_is_acknowledged() {
     );
     for acknowledged in [0, first.sequence, three.sequence, last.sequence] {
         let told = bob.polls(acknowledged).await;
-        assert_eq!(told, Told { sequence: last.sequence, ..nothing() });
+        assert_eq!(told, Notification { sequence: last.sequence, ..nothing() });
     }
 }
 
@@ -149,30 +149,30 @@ async fn a_malformed_number_is_refused() {
 async fn a_device_may_ask_and_listen_by_turns() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens().await;
-    let first = ear.is_told().await;
+    let mut listener = bob.listens().await;
+    let first = listener.is_told().await;
     assert_eq!(bob.polls(0).await, first, "both tell the same");
     assert_eq!(unnumbered(bob.polls(first.sequence).await), nothing());
-    drop(ear);
-    let mut ear = bob.listens().await;
-    ear.hears_nothing().await;
+    drop(listener);
+    let mut listener = bob.listens().await;
+    listener.hears_nothing().await;
     alice.sends("one").await;
-    let one = ear.is_told().await;
+    let one = listener.is_told().await;
     alice.sends("two").await;
     let two = bob.polls(one.sequence).await;
     assert!(two.sequence > one.sequence);
     assert_eq!(unnumbered(two.clone()), of(&[&bob.conversation]));
-    ear.acknowledges(&two).await;
+    listener.acknowledges(&two).await;
     until("it is acknowledged", async || bob.polls(0).await.is_empty()).await;
-    drop(ear);
-    let mut ear = bob.listens().await;
-    ear.hears_nothing().await;
+    drop(listener);
+    let mut listener = bob.listens().await;
+    listener.hears_nothing().await;
     alice.sends("three").await;
-    let three = ear.is_told().await;
+    let three = listener.is_told().await;
     assert_eq!(bob.is_notified().await, of(&[&bob.conversation]));
-    drop(ear);
+    drop(listener);
+    assert_eq!(bob.polls(0).await, Notification { sequence: three.sequence, ..nothing() });
     bob.listens().await.hears_nothing().await;
-    assert_eq!(bob.polls(0).await, Told { sequence: three.sequence, ..nothing() });
 }
 
 #[tokio::test]
@@ -183,8 +183,8 @@ async fn numbers_never_fall() {
     let mut world = world;
     for round in 0..3 {
         alice.sends("hi").await;
-        let mut ear = bob.listens().await;
-        numbers.push(ear.is_told().await.sequence);
+        let mut listener = bob.listens().await;
+        numbers.push(listener.is_told().await.sequence);
         numbers.push(bob.polls(0).await.sequence);
         bob.elsewhere().does("mute", json!({})).await.ok();
         let told = bob.polls(0).await;
@@ -193,7 +193,7 @@ async fn numbers_never_fall() {
             bob.polls(told.sequence).await;
         }
         // A listener must end before the server does.
-        drop(ear);
+        drop(listener);
         world = world.restarts(&[]).await;
         (alice, bob) = (alice.moves_to(&world), bob.moves_to(&world));
         numbers.push(bob.polls(numbers[0]).await.sequence);
@@ -219,10 +219,10 @@ async fn positions_survive_a_restart() {
     let mut all: Vec<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
     all.sort();
     let alice = friends[0].conversation.as_str();
-    let everybody = Told { friends: all, ..nothing() };
+    let everybody = Notification { friends: all, ..nothing() };
     assert_eq!(
         bob.is_notified().await,
-        Told { conversations: vec![alice.to_owned()], ..everybody.clone() }
+        Notification { conversations: vec![alice.to_owned()], ..everybody.clone() }
     );
     assert_eq!(bob.is_notified().await, nothing());
     // The acknowledgement counts across the restart. After a restart each friend is named once, until that is

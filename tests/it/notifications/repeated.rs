@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::nothing;
-use crate::ears::Told;
-use crate::world::{Prepared, World};
+use crate::harness::notification::Notification;
+use crate::harness::person::Prepared;
+use crate::harness::world::World;
 
-async fn told_by(poll: &Prepared) -> Told {
-    Told::read(&poll.sent().await.ok())
+async fn told_by(poll: &Prepared) -> Notification {
+    Notification::read(&poll.sent().await.ok())
 }
 
 #[tokio::test]
@@ -15,7 +16,7 @@ async fn the_bytes_of_a_poll_move_the_position_once() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let here = [bob.conversation.as_str()];
-    let poll = || bob.prepares("chatnotification", "download", &json!({}));
+    let poll = || bob.prepares_poll();
     let (signed, unsigned) = (poll(), bob.prepares_unsigned());
     assert_eq!(told_by(&signed).await.conversations, here, "everything is new");
     assert_eq!(told_by(&unsigned).await, nothing());
@@ -44,7 +45,7 @@ async fn nor_do_they_after_a_restart() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let here = [bob.conversation.as_str()];
-    let poll = || bob.prepares("chatnotification", "download", &json!({}));
+    let poll = || bob.prepares_poll();
     let (first, unsigned) = (poll(), bob.prepares_unsigned());
     first.sent().await.ok();
     alice.sends("hi").await;
@@ -55,7 +56,7 @@ async fn nor_do_they_after_a_restart() {
     let tablet = bob.elsewhere();
     tablet.is_notified().await;
     world.clock.advances(200);
-    let ahead = tablet.prepares("chatnotification", "download", &json!({}));
+    let ahead = tablet.prepares_poll();
     world.clock.jumps(-200);
     assert_eq!(told_by(&ahead).await, nothing());
     world.clock.advances(1);
@@ -79,11 +80,11 @@ async fn nor_do_they_after_a_restart() {
 async fn nor_do_they_take_what_is_told_of_friends() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let poll = || bob.prepares("chatnotification", "download", &json!({}));
+    let poll = || bob.prepares_poll();
     let captured = poll();
     captured.sent().await.ok();
     alice.chooses("useravailable").await.ok();
-    crate::world::until("Bob is told of Alice", async || {
+    crate::harness::world::until("Bob is told of Alice", async || {
         told_by(&captured).await.friends == [alice.user.to_string()]
     })
     .await;
@@ -96,12 +97,12 @@ async fn a_poll_that_was_refused_may_come_again() {
         World::with(&[("limits.requests_per_second", "1"), ("limits.requests_burst", "1")]).await;
     let (_alice, bob) = world.alice_and_bob().await;
     let here = [bob.conversation.as_str()];
-    let poll = bob.prepares("chatnotification", "download", &json!({}));
+    let poll = bob.prepares_poll();
     bob.elsewhere().asks("list", json!({})).await.ok();
-    crate::world::until("it is answered", async || poll.sent().await.status == 200).await;
-    crate::world::until("it was taken", async || {
-        let again = bob.prepares("chatnotification", "download", &json!({})).sent().await;
-        again.status == 200 && Told::read(&again.json()).conversations != here
+    crate::harness::world::until("it is answered", async || poll.sent().await.status == 200).await;
+    crate::harness::world::until("it was taken", async || {
+        let again = bob.prepares_poll().sent().await;
+        again.status == 200 && Notification::read(&again.json()).conversations != here
     })
     .await;
 }
@@ -112,7 +113,7 @@ async fn nor_do_they_once_other_stations_have_taken_the_place_of_theirs() {
     let (alice, bob) = world.alice_and_bob().await;
     let here = [bob.conversation.as_str()];
     bob.is_notified().await;
-    let empty = bob.prepares("chatnotification", "download", &json!({}));
+    let empty = bob.prepares_poll();
     assert_eq!(told_by(&empty).await, nothing());
     for other in [bob.elsewhere(), bob.elsewhere()] {
         other.is_notified().await;

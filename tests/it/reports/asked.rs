@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 use uuid::{Uuid, Variant};
 
-use super::{bare, blocks, delivered, fill, noted, number, settled, stand_in_line, viewed};
-use crate::presence_feed::station_bits;
-use crate::world::{World, message_with_id, until};
+use super::{bare, delivered, fill, noted, stand_in_line, viewed};
+use crate::harness::changes::station_bits;
+use crate::harness::person::message_with_id;
+use crate::harness::reports::settled;
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn a_reader_reports_each_message_once() {
@@ -216,7 +218,7 @@ async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
     let one = alice.sends("one").await;
     bob.reports_as("viewed", &[&one]).await.ok();
     let two = alice.sends("two").await;
-    blocks(&alice, &bob, true).await;
+    alice.blocks(bob.user.as_str()).await.ok();
     let before = (alice.sees().await, noted(&world, &alice).await, noted(&world, &bob).await);
     let dropped = bob.prepares_report("viewed", &[&one, &two]);
     assert_eq!(dropped.sent().await.text, r#"{"status":"OK","errormessage":""}"#);
@@ -227,8 +229,8 @@ async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
     let after = (alice.sees().await, noted(&world, &alice).await, noted(&world, &bob).await);
     assert_eq!(before, after);
     let his = "SELECT count(*) FROM reports WHERE type = 'viewed'";
-    assert_eq!(number(&world, his).await, 1);
-    blocks(&alice, &bob, false).await;
+    assert_eq!(world.number(his).await, 1);
+    alice.unblocks(bob.user.as_str()).await.ok();
     bob.reports_as("viewed", &[&two]).await.ok();
     assert_eq!(bob.told().await, [&receipts[..], &[delivered(&two), viewed(&two)]].concat());
 }
@@ -238,10 +240,10 @@ async fn the_one_who_has_blocked_reports_nothing_either() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = bob.sends("hello").await;
-    blocks(&alice, &bob, true).await;
+    alice.blocks(bob.user.as_str()).await.ok();
     alice.reports_as("viewed", &[&sent]).await.ok();
     assert_eq!(bob.told().await, []);
-    blocks(&alice, &bob, false).await;
+    alice.unblocks(bob.user.as_str()).await.ok();
     alice.reports_as("viewed", &[&sent]).await.ok();
     assert_eq!(bob.told().await, [delivered(&sent), viewed(&sent)]);
 }

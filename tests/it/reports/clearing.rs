@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::{delivered, fill, number, settled, viewed};
-use crate::world::{World, until};
+use super::{delivered, fill, viewed};
+use crate::harness::reports::settled;
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn a_clear_takes_the_reports_of_what_it_clears() {
@@ -49,14 +50,14 @@ async fn cleared_reports_are_removed_from_the_disk_by_and_by() {
     fill(&world, &alice, 700).await;
     let ids: Vec<_> = (1..=700).map(|n| format!("m-{n}")).collect();
     bob.reports_as("viewed", &ids).await.ok();
-    assert_eq!(number(&world, "SELECT count(*) FROM reports").await, 1402);
+    assert_eq!(world.number("SELECT count(*) FROM reports").await, 1402);
     alice.clears().await.ok();
     bob.reports_as("delivered", &[&alice.sends("new").await]).await.ok();
     until("the old rows are gone", async || {
         let left = "SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM purges)";
-        number(&world, left).await == 2
+        world.number(left).await == 2
     })
     .await;
-    assert_eq!(number(&world, "SELECT count(*) FROM reports").await, 3);
+    assert_eq!(world.number("SELECT count(*) FROM reports").await, 3);
     assert_eq!((alice.told().await.len(), other.told().await.len()), (1, 2));
 }

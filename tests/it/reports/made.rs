@@ -3,11 +3,9 @@
 use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as _, Timestamp};
 use serde_json::{Value, json};
 
-use super::{
-    blocks, database, delivered, fill, noted, number, stand_in_line, viewed,
-    whatever_was_queued_is_written,
-};
-use crate::world::{Person, Prepared, World, message_with_id, until};
+use super::{delivered, fill, noted, stand_in_line, viewed, whatever_was_queued_is_written};
+use crate::harness::person::{Person, Prepared, message_with_id};
+use crate::harness::world::{World, until};
 
 /// Carries out a change and returns its request.
 async fn carried_out(person: &Person) -> Prepared {
@@ -25,7 +23,7 @@ async fn traces(world: &World) -> String {
         (SELECT json_group_array(delivered_to) FROM participants),
         (SELECT json_group_array(json_array(user_number, number, station)) FROM changes
          WHERE kind = 1))";
-    sqlx::query_scalar(traces).fetch_one(&mut database(world).await).await.unwrap()
+    world.opens_database().await.text(traces).await
 }
 
 #[tokio::test]
@@ -117,7 +115,7 @@ async fn whoever_scrolls_up_in_whatever_order_has_each_message_once() {
     assert_eq!(expected.len(), 32);
     stand_in_line(&world, 32).await;
     let all = "SELECT delivered_to & 4294967295 FROM participants WHERE delivered_to > 0";
-    assert_eq!(number(&world, all).await, 39, "pages are no longer searched for what is missing");
+    assert_eq!(world.number(all).await, 39, "pages are no longer searched for what is missing");
 }
 
 #[tokio::test]
@@ -131,7 +129,7 @@ async fn a_long_page_is_reported_in_steps_to_its_end() {
     assert_eq!(alice.told().await, expected);
     stand_in_line(&world, 600).await;
     let all = "SELECT delivered_to & 4294967295 FROM participants WHERE delivered_to > 0";
-    until("nothing is looked for again", async || number(&world, all).await == 600).await;
+    until("nothing is looked for again", async || world.number(all).await == 600).await;
 }
 
 #[tokio::test]
@@ -163,7 +161,7 @@ async fn across_a_block_nothing_is_reported() {
     bob.does("download", json!({})).await.ok();
     until("it is delivered", async || alice.told().await == [delivered(&one)]).await;
     let (two, his) = (alice.sends("two").await, bob.sends("three").await);
-    blocks(&alice, &bob, true).await;
+    alice.blocks(bob.user.as_str()).await.ok();
     let done = carried_out(&bob).await;
     let before = traces(&world).await;
     bob.does("download", json!({})).await.ok();
@@ -174,7 +172,7 @@ async fn across_a_block_nothing_is_reported() {
     alice.does("download", json!({})).await.ok();
     whatever_was_queued_is_written(&done).await;
     assert_eq!(bob.told().await, [delivered(&one)], "nor does she report");
-    blocks(&alice, &bob, false).await;
+    alice.unblocks(bob.user.as_str()).await.ok();
     bob.does("downloadpartial", json!({})).await.ok();
     whatever_was_queued_is_written(&done).await;
     assert_eq!(alice.told().await, [delivered(&one), delivered(&two)]);
@@ -206,7 +204,7 @@ async fn a_page_of_a_cleared_instance_reports_nothing() {
     store.mark_delivered(page.undelivered.unwrap(), now);
     whatever_was_queued_is_written(&done).await;
     assert_eq!(alice.told().await, []);
-    assert_eq!(number(&world, "SELECT max(delivered_to) FROM participants").await, 0);
+    assert_eq!(world.number("SELECT max(delivered_to) FROM participants").await, 0);
 }
 
 #[tokio::test]
@@ -215,15 +213,15 @@ async fn a_page_does_not_fail_for_its_reports_and_the_next_one_makes_them() {
     let (alice, bob) = world.alice_and_bob().await;
     let sent = alice.sends("hello").await;
     let done = carried_out(&bob).await;
-    let mut database = database(&world).await;
+    let mut database = world.opens_database().await;
     let trigger = "CREATE TRIGGER boom BEFORE INSERT ON reports
                    BEGIN SELECT RAISE(ABORT, 'boom'); END";
-    sqlx::query(trigger).execute(&mut database).await.unwrap();
+    database.runs(trigger).await;
     let page: Value = bob.does("download", json!({})).await.ok();
     assert_eq!(page["messages"].as_array().unwrap().len(), 1);
     whatever_was_queued_is_written(&done).await;
     bob.reports_as("viewed", &[&sent]).await.refused(503, "unavailable");
-    sqlx::query("DROP TRIGGER boom").execute(&mut database).await.unwrap();
+    database.runs("DROP TRIGGER boom").await;
     assert_eq!(alice.told().await, []);
     bob.does("download", json!({})).await.ok();
     whatever_was_queued_is_written(&done).await;

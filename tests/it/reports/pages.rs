@@ -5,7 +5,8 @@ use std::ops::Range;
 use serde_json::{Value, json};
 
 use super::bare;
-use crate::world::{Answer, Person, World, message_with_id};
+use crate::harness::person::{Answer, Person, message_with_id};
+use crate::harness::world::World;
 
 /// Alice has sent `m-0` to `m-9`, one every ten seconds from 12:00:00 on. Bob has reported each as delivered one second
 /// later.

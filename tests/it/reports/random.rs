@@ -8,14 +8,14 @@ use chatserver::domain::{
 use chatserver::store::{Page, WireText};
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-use tokio::runtime::Builder;
 
-use super::{NEVER, bare, whatever_was_queued_is_written};
-use crate::bad_input::cases;
-use crate::model::store::objects;
-use crate::world::{Person, Prepared, World, message_with_id};
+use super::{bare, whatever_was_queued_is_written};
+use crate::harness::database::objects;
+use crate::harness::person::{Person, Prepared, message_with_id};
+use crate::harness::random::{holds, runtime};
+use crate::harness::reports::NEVER;
+use crate::harness::world::World;
 
 const START: &str = "2024-03-08 12:00:00";
 
@@ -266,29 +266,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn reports_are_the_model() {
     let bounds = (2..6_u32, prop_oneof![1..2000_u32, Just(u32::MAX)])
         .prop_map(|(entries, bytes)| Bounds { entries, bytes });
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = runtime();
     let stage = runtime.block_on(Stage::set());
-    let held = TestRunner::new(cases(16)).run(&(steps(), bounds), |(steps, bounds)| {
-        runtime.block_on(async {
-            let mut model = Model::default();
-            stage.carries_out(&Step::Clear { by: 0 }, &model).await;
-            stage.carries_out(&Step::Clock(model.second), &model).await;
-            for step in &steps {
-                stage.carries_out(step, &model).await;
-                model.takes(step);
-                stage.agrees(&model).await;
-            }
-            let reports = stage.agrees(&model).await;
-            stage.dates_lead(&model, &reports).await;
-            for scrolls in [false, true] {
-                let [messages, told] = stage.pages(bounds, scrolls).await;
-                assert_eq!(messages.len(), model.senders.len());
-                assert_eq!(told, reports);
-            }
-        });
-        Ok(())
+    holds(&runtime, 16, &(steps(), bounds), async |(steps, bounds)| {
+        let mut model = Model::default();
+        stage.carries_out(&Step::Clear { by: 0 }, &model).await;
+        stage.carries_out(&Step::Clock(model.second), &model).await;
+        for step in &steps {
+            stage.carries_out(step, &model).await;
+            model.takes(step);
+            stage.agrees(&model).await;
+        }
+        let reports = stage.agrees(&model).await;
+        stage.dates_lead(&model, &reports).await;
+        for scrolls in [false, true] {
+            let [messages, told] = stage.pages(bounds, scrolls).await;
+            assert_eq!(messages.len(), model.senders.len());
+            assert_eq!(told, reports);
+        }
     });
-    if let Err(error) = held {
-        panic!("{error}");
-    }
 }

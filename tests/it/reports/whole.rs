@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{delivered, fill, weighs};
-use crate::world::{Person, World, message_with_id, until};
+use crate::harness::person::{Person, message_with_id};
+use crate::harness::world::{World, until};
 
 /// Returns the entries of an array, without the known one.
 fn news(page: &Value, array: &str, known: Option<&Value>) -> Vec<Value> {

@@ -7,8 +7,8 @@ use chatserver::domain::{Parse as _, StationId, Timestamp};
 use futures_util::FutureExt as _;
 
 use super::{sorted, stations_of};
-use crate::other_writer::OtherWriter;
-use crate::world::{Person, World, until};
+use crate::harness::person::Person;
+use crate::harness::world::{World, until};
 
 #[tokio::test]
 async fn what_only_reads_is_answered_while_another_process_writes() {
@@ -16,11 +16,12 @@ async fn what_only_reads_is_answered_while_another_process_writes() {
     let world = World::with(&[("http.request_timeout_seconds", "5")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
     let (phone, laptop) = (alice.elsewhere(), alice.elsewhere());
-    let other = OtherWriter::begins(&world).await;
+    let mut other = world.opens_database().await;
+    other.locks().await;
     assert_eq!(phone.lists().await.len(), 1);
     laptop.logs_in().await.ok();
     assert_eq!(stations_of(&world, &alice).await, []);
-    other.ends().await;
+    other.unlocks().await;
     until("both stations are bound", async || {
         stations_of(&world, &alice).await == sorted([&phone, &laptop])
     })
@@ -37,7 +38,8 @@ async fn an_unsigned_poll_right_after_a_login_finds_its_station() {
         device.polls_unsigned().await.ok();
     }
     // The poll also waits while another process delays the binding.
-    let other = OtherWriter::begins(&world).await;
+    let mut other = world.opens_database().await;
+    other.locks().await;
     alice.logs_in().await.ok();
     let poll = tokio::spawn({
         let alice = alice.clone();
@@ -45,7 +47,7 @@ async fn an_unsigned_poll_right_after_a_login_finds_its_station() {
     });
     // Other users' requests do not wait for it.
     bob.lists().await;
-    other.ends().await;
+    other.unlocks().await;
     poll.await.unwrap().ok();
 }
 
@@ -113,7 +115,7 @@ async fn uses_during_a_bind_do_no_harm() {
 async fn a_station_that_listens_gives_way_last() {
     let world = World::with(&[("limits.stations_per_user", "3")]).await;
     let (alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     let logs_in = async |device: &Person| {
         device.logs_in().await.ok();
         until("it is bound", async || stations_of(&world, &bob).await.contains(&device.station))
@@ -125,7 +127,7 @@ async fn a_station_that_listens_gives_way_last() {
     }
     assert_eq!(stations_of(&world, &bob).await, sorted([&bob, &devices[4], &devices[5]]));
     alice.sends("hi").await;
-    assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
+    assert_eq!(listener.takes().await.conversations, [bob.conversation.as_str()]);
     // If all stations listen, the least recently used one is evicted.
     let (mut fifth, mut sixth) = (devices[4].listens().await, devices[5].listens().await);
     fifth.takes().await;
@@ -134,7 +136,7 @@ async fn a_station_that_listens_gives_way_last() {
     sixth.is_heard().await;
     let seventh = bob.elsewhere();
     logs_in(&seventh).await;
-    assert_eq!(ear.is_closed().await, Some(4003));
+    assert_eq!(listener.is_closed().await, Some(4003));
     assert_eq!(stations_of(&world, &bob).await, sorted([&devices[4], &devices[5], &seventh]));
 }
 
@@ -142,7 +144,7 @@ async fn a_station_that_listens_gives_way_last() {
 async fn listening_is_a_use_that_is_noted_every_ten_minutes() {
     let world = World::with(&[("http.listener_ping_seconds", "1")]).await;
     let (_alice, bob) = world.alice_and_bob().await;
-    let mut ear = bob.listens_from_now_on().await;
+    let mut listener = bob.listens_from_now_on().await;
     let used_at = async || {
         let stations = world.app().store.stations(Some(bob.user)).await.unwrap();
         stations[0].used_at.to_string()
@@ -150,7 +152,7 @@ async fn listening_is_a_use_that_is_noted_every_ten_minutes() {
     let before = used_at().await;
     for _ in 0..2 {
         world.clock.advances(601);
-        let listening = async { while ear.hears().await.is_ok() {} };
+        let listening = async { while listener.hears().await.is_ok() {} };
         let noted = until("the use is noted", async || used_at().await == world.clock.date());
         tokio::select! {
             () = listening => panic!("the listener has ended"),

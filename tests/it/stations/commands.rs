@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::binary::Workplace;
-use crate::world::{Person, until};
+use crate::harness::person::Person;
+use crate::harness::process::Workplace;
+use crate::harness::world::until;
+use crate::harness::ws_client::WsClient;
 
 fn listed(place: &Workplace, arguments: &[&str]) -> Vec<(String, String)> {
     let told = place.tells(&[&["station", "list"], arguments].concat());
@@ -74,12 +76,12 @@ async fn a_revoked_station_begins_anew() {
         }
         assert!(alice.is_notified().await.is_empty());
     }
-    let mut ear = alice.listens().await;
+    let mut listener = alice.listens().await;
     assert_eq!(place.tells_meanwhile(&revoke).await, json!({ "revoked": true }));
-    assert_eq!(ear.is_closed().await, Some(4003), "its listener ends");
+    assert_eq!(listener.is_closed().await, Some(4003), "its listener ends");
     assert_eq!(place.tells(&revoke), json!({ "revoked": false }));
-    let mut ear = alice.listens().await;
-    let told = ear.takes().await;
+    let mut listener = alice.listens().await;
+    let told = listener.takes().await;
     assert_eq!((told.friends, told.lists), (everything.friends, everything.lists));
 }
 
@@ -127,9 +129,9 @@ async fn stations_are_never_in_the_log() {
     place.tells(&["station", "revoke", &alice.email, alice.station.as_str()]);
     let mut stale = elsewhere.subscription();
     stale["timestamp"] = json!("2024-03-08 12:00:00");
-    let mut ear = crate::ears::Ear::opens(server.address).await;
-    ear.says(&stale).await;
-    ear.is_closed().await;
+    let mut listener = WsClient::opens(server.address).await;
+    listener.says(&stale).await;
+    listener.is_closed().await;
     server.signal("TERM");
     assert!(server.ended().await.success());
     let log = place.log();

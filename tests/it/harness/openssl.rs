@@ -43,6 +43,13 @@ impl SealedKey {
         Some(BASE64.encode(der))
     }
 
+    /// Asserts that the parts of the key belong together.
+    #[track_caller]
+    pub fn is_consistent(&self) {
+        let arguments = ["rsa", "-in", self.path(), "-passin", &self.password, "-check", "-noout"];
+        assert_eq!(openssl(&arguments, b"").as_deref(), Some(&b"RSA key ok\n"[..]));
+    }
+
     /// Decrypts what was wrapped for the owner of the key.
     pub fn unwraps(&self, wrapped: &Value) -> Vec<u8> {
         let arguments = ["pkeyutl", "-decrypt", "-inkey", self.path(), "-passin", &self.password];

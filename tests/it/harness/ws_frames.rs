@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::world::{PATIENCE, Person};
+use super::person::Person;
+use super::world::PATIENCE;
 
 pub const FINAL: u8 = 0x80;
 pub const CONTINUED: u8 = 0x0;

@@ -1,223 +1,22 @@
-//! A server with its own database, and the people who use it.
+//! A user who sends requests, and the answers to them.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chatserver::app::App;
-use chatserver::clock::{Clock, Reading};
-use chatserver::config::Config;
-use chatserver::domain::{ApiKey, FullName, Nick, Parse, StationId, Timestamp, UserId};
-use chatserver::friends;
-use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
-use chatserver::server::{self, Server};
+use chatserver::clock::Clock;
+use chatserver::domain::{ApiKey, Parse, StationId, UserId};
+use chatserver::keys::EncryptionPassword;
 use chatserver::signature::{Signed, SigningKey};
-use chatserver::users;
+use chatserver::users::NewUser;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// Time after which a test gives up waiting.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Interval between two checks of a condition.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// RSA key pairs that were generated once, because generating one takes a tenth of a second.
-static KEY_PAIRS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
-    let keys = include_str!("keys.txt").lines();
-    keys.map(|key| KeyPair::from_pkcs8(&BASE64.decode(key).unwrap()).unwrap()).collect()
-});
-
-/// Returns the source of RSA key pairs for the people of the tests.
-pub fn ready_made_keys() -> KeySource {
-    let next = AtomicUsize::new(0);
-    KeySource::from_fn(move || {
-        KEY_PAIRS[next.fetch_add(1, Ordering::Relaxed) % KEY_PAIRS.len()].clone()
-    })
-}
-
-/// Waits until the condition holds. Panics after [`PATIENCE`].
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let looking = async {
-        while !holds().await {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    let held = tokio::time::timeout(PATIENCE, looking).await;
-    assert!(held.is_ok(), "waited in vain until {what}");
-}
-
-/// A wall clock and a monotonic clock that the test sets.
-#[derive(Clone, Default)]
-pub struct TestClock {
-    wall: Arc<AtomicI64>,
-    monotonic: Arc<AtomicU64>,
-}
-
-impl TestClock {
-    /// Sets the wall clock to this date. It stands still until it is set again.
-    pub fn shows(&self, date: &str) {
-        self.wall.store(Timestamp::parse(date).unwrap().unix(), Ordering::SeqCst);
-    }
-
-    /// Moves the wall clock forward or back.
-    pub fn jumps(&self, seconds: i64) {
-        self.wall.fetch_add(seconds, Ordering::SeqCst);
-    }
-
-    /// Advances both clocks by this many seconds.
-    pub fn advances(&self, seconds: i64) {
-        self.monotonic.fetch_add(u64::try_from(seconds).unwrap(), Ordering::SeqCst);
-        self.jumps(seconds);
-    }
-
-    /// Returns the date of the wall clock.
-    pub fn date(&self) -> String {
-        self.now().to_string()
-    }
-
-    /// Returns this clock for a server or a person.
-    fn clock(&self) -> Clock {
-        let shown = self.clone();
-        Clock::from_fn(move || Reading {
-            wall: shown.now(),
-            monotonic: Duration::from_secs(shown.monotonic.load(Ordering::SeqCst)),
-        })
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix(self.wall.load(Ordering::SeqCst)).unwrap()
-    }
-}
-
-/// A running server with its database and clock.
-pub struct World {
-    pub clock: TestClock,
-    pub address: SocketAddr,
-    app: Arc<App>,
-    running: JoinHandle<Result<(), server::Error>>,
-    keys: KeySource,
-    folder: TempDir,
-}
-
-impl World {
-    /// Starts a server with the default settings, but without limits on requests and on connections per address.
-    pub async fn start() -> Self {
-        Self::with(&[]).await
-    }
-
-    /// Starts a server with these settings on top of those of [`World::start`].
-    pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let clock = TestClock::default();
-        clock.shows("2024-03-08 12:00:00");
-        Self::on(tempfile::tempdir().unwrap(), clock, ready_made_keys(), settings).await
-    }
-
-    async fn on(
-        folder: TempDir,
-        clock: TestClock,
-        keys: KeySource,
-        settings: &[(&str, &str)],
-    ) -> Self {
-        let url = format!("sqlite://{}", folder.path().join("chat.db").display());
-        let mut all = vec![
-            ("http.listen", "127.0.0.1:0"),
-            ("database.url", url.as_str()),
-            ("limits.requests_per_second", "0"),
-            ("limits.connections_per_address", "0"),
-        ];
-        all.extend_from_slice(settings);
-        let config = Config::load(None, [], &all).unwrap();
-        let server = Server::bind(config, clock.clock()).await.unwrap();
-        let address = server.address().unwrap();
-        let app = Arc::clone(server.app());
-        let running = tokio::spawn(server.run());
-        Self { clock, address, app, running, keys, folder }
-    }
-
-    /// Returns the path of the database file.
-    pub fn database(&self) -> PathBuf {
-        self.folder.path().join("chat.db")
-    }
-
-    pub fn app(&self) -> &App {
-        &self.app
-    }
-
-    /// Adds a user whose email address begins with the nick in lower case.
-    pub async fn person(&self, nick: &str) -> Person {
-        self.person_at(&format!("{}@example.com", nick.to_lowercase()), nick).await
-    }
-
-    pub async fn person_at(&self, email: &str, nick: &str) -> Person {
-        let password = EncryptionPassword::generate();
-        let user = users::add(
-            &self.app.store,
-            &self.keys,
-            Parse::parse(email).unwrap(),
-            Nick::parse(nick).unwrap(),
-            FullName::parse(&format!("Ozeki {nick}")).unwrap(),
-            password.clone(),
-        );
-        let user = user.await.unwrap();
-        Person {
-            email: email.to_owned(),
-            user: user.id,
-            station: new_station(),
-            api_key: user.api_key,
-            password,
-            address: self.address,
-            clock: self.clock.clock(),
-            http: client(),
-            conversation: String::new(),
-        }
-    }
-
-    /// Adds Alice and Bob, who are friends.
-    pub async fn alice_and_bob(&self) -> (Person, Person) {
-        let mut alice = self.person("Alice").await;
-        let mut bob = self.person("Bob").await;
-        self.befriends(&mut alice, &mut bob).await;
-        (alice, bob)
-    }
-
-    /// Makes two people friends and selects their conversation for both.
-    pub async fn befriends(&self, one: &mut Person, other: &mut Person) {
-        let secret = ConversationSecret::generate();
-        let id =
-            friends::befriend(&self.app.store, &one.email, &other.email, &secret).await.unwrap();
-        one.conversation = id.to_string();
-        other.conversation = id.to_string();
-    }
-
-    /// Ends the friendship of two people.
-    pub async fn parts(&self, one: &Person, other: &Person) {
-        assert!(friends::unfriend(&self.app.store, &one.email, &other.email).await.unwrap());
-    }
-
-    /// Disables a person.
-    pub async fn disables(&self, person: &Person) {
-        assert!(self.app.store.set_disabled(person.user, true).await.unwrap());
-    }
-
-    /// Shuts the server down in order and starts another one on the same database, with these settings.
-    pub async fn restarts(self, settings: &[(&str, &str)]) -> Self {
-        let Self { clock, app, running, keys, folder, .. } = self;
-        app.shutdown.begin(Duration::ZERO).await;
-        drop(app);
-        running.await.unwrap().unwrap();
-        Self::on(folder, clock, keys, settings).await
-    }
-}
+use super::world::World;
 
 /// A user and one of the user's devices.
 #[derive(Clone)]
@@ -368,6 +167,20 @@ pub fn message_with_id(id: &str, text: &str, date: &str) -> Value {
 }
 
 impl Person {
+    pub fn new(user: NewUser, address: SocketAddr, clock: Clock) -> Self {
+        Self {
+            email: user.email.as_str().to_owned(),
+            user: user.id,
+            station: new_station(),
+            api_key: user.api_key,
+            password: user.encryption_password,
+            conversation: String::new(),
+            address,
+            clock,
+            http: client(),
+        }
+    }
+
     /// Returns a person whom the command line has added, as a client of the server process at this address.
     pub fn added(told: &Value, address: SocketAddr) -> Self {
         let told = |name: &str| told[name].as_str().unwrap();
@@ -472,6 +285,33 @@ impl Person {
         self.prepares_bytes_for(srv, api, body.to_string().into_bytes())
     }
 
+    /// Prepares a request without a station, in its headers and in its signature.
+    pub fn prepares_without_station(&self, srv: &str, api: &str, body: &Value) -> Prepared {
+        let prepared = self.prepares_bytes_for(srv, api, body.to_string().into_bytes());
+        let signature = SigningKey::new(&self.api_key).sign(&Signed {
+            srv,
+            api,
+            user: self.user,
+            station: None,
+            body: &prepared.body,
+        });
+        prepared.without_header("ozeki-station").with_header("ozeki-signature", signature.as_str())
+    }
+
+    /// Prepares the addition of a message to an instance of this person's conversation.
+    pub fn prepares_add(&self, instance: &str, message: &Value) -> Prepared {
+        let fields = json!({
+            "conversationid": self.conversation, "instance": instance, "message": message,
+        });
+        self.prepares("chatconversation", "add", &fields)
+    }
+
+    /// Prepares a download of this person's conversation from its first entry on.
+    pub fn prepares_download(&self) -> Prepared {
+        let fields = json!({ "conversationid": self.conversation });
+        self.prepares("chatconversation", "download", &fields)
+    }
+
     /// Requests an action of `chatconversation`.
     pub async fn asks(&self, action: &str, fields: Value) -> Answer {
         self.prepares("chatconversation", action, &fields).sent().await
@@ -517,6 +357,37 @@ impl Person {
         let message = message(text, &self.date());
         self.adds(&message).await.ok();
         message["ID"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends messages one by one until the server refuses one with 503 or is gone. Calls `acknowledged` with the ID of
+    /// each stored message, and returns the ID of the one that was not.
+    pub async fn sends_until_refused(
+        &self,
+        text: impl Fn(usize) -> String,
+        mut acknowledged: impl FnMut(String),
+    ) -> String {
+        let instance = self.instance().await;
+        for number in 0.. {
+            let message = message(&text(number), &self.date());
+            let id = message["ID"].as_str().unwrap().to_owned();
+            let answer = self.prepares_add(&instance, &message).tried().await;
+            // The server may close an idle connection while the next request is in flight.
+            let Some(answer) = answer.ok().filter(|answer| answer.status != 503) else { return id };
+            answer.ok();
+            acknowledged(id);
+        }
+        unreachable!()
+    }
+
+    /// Registers a workspace.
+    pub async fn registers(&self, name: &str) -> Answer {
+        self.prepares_to_register(name).sent().await
+    }
+
+    /// Prepares the registration of a workspace, with all headers and a timestamp.
+    pub fn prepares_to_register(&self, name: &str) -> Prepared {
+        let fields = json!({ "workspacename": name });
+        self.prepares_for("chatowner", "workspace", "workspaceregister", &fields)
     }
 
     /// Adds exactly this message to the current instance.

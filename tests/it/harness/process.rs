@@ -1,16 +1,28 @@
-//! Runs the binary as an operator does.
+//! The binary, run as an operator runs it.
 
+use std::fmt::Debug;
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{PATIENCE, Person, until};
+use super::database::Database;
+use super::person::Person;
+use super::world::until;
+
+/// User id of `nobody`.
+pub const NOBODY: u32 = 65_534;
+
+/// The setting of the address for metrics.
+const METRICS_LISTEN: &str = "CHATSERVER_HTTP__METRICS_LISTEN";
 
 /// A temporary folder in which the binary runs.
 pub struct Workplace {
@@ -24,6 +36,23 @@ impl Workplace {
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Returns the path of the default database.
+    pub fn database(&self) -> PathBuf {
+        self.path().join("chatserver.db")
+    }
+
+    /// Opens the default database as another process does.
+    pub async fn opens_database(&self) -> Database {
+        Database::opens(&self.database()).await
+    }
+
+    /// Makes a FIFO in this folder and returns its path.
+    pub fn makes_fifo(&self, name: &str) -> PathBuf {
+        let path = self.path().join(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
     }
 
     /// Builds the command with these arguments, in this folder and with an empty environment.
@@ -81,6 +110,27 @@ impl Workplace {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// Like [`Self::fails`], but runs the command without root's rights: as `nobody`, who owns no file, if the test runs
+    /// as root.
+    #[track_caller]
+    pub fn fails_as_nobody(&self, arguments: &[&str]) -> String {
+        let binary = self.path().join("chatserver");
+        if !binary.exists() {
+            let built = Path::new(env!("CARGO_BIN_EXE_chatserver"));
+            fs::hard_link(built, &binary).or_else(|_| fs::copy(built, &binary).map(drop)).unwrap();
+            fs::set_permissions(self.path(), Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = Command::new(binary);
+        command.args(arguments).current_dir(self.path()).env_clear().stdin(Stdio::null());
+        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+        if is_root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Adds a user on the command line and returns them as a client of this process.
     pub fn adds(&self, process: &Process, nick: &str) -> Person {
         let email = format!("{}@example.com", nick.to_lowercase());
@@ -125,10 +175,9 @@ impl Workplace {
 
     /// Waits until `/readyz` succeeds. Panics with the log if the process ends first.
     pub async fn ready(&self, mut process: Process) -> Process {
-        let ready = format!("http://{}/readyz", process.address);
         until("the server is ready", async || {
             assert!(process.child.try_wait().unwrap().is_none(), "{}", self.log());
-            reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
+            process.is_ready().await
         })
         .await;
         process
@@ -141,30 +190,31 @@ impl Workplace {
         arguments: &[&str],
         settings: &[(&str, &str)],
     ) -> Process {
-        let create = |name| std::fs::File::create(self.path().join(name)).unwrap();
+        let create = |name| File::create(self.path().join(name)).unwrap();
         let (log, printed) = (create("log.txt"), create("printed.txt"));
+        let metrics = free_address();
         let mut command = self.command(arguments);
         command.args(["--listen", &address.to_string()]);
-        command.env("CHATSERVER_HTTP__METRICS_LISTEN", free_address().to_string());
+        command.env(METRICS_LISTEN, metrics.to_string());
         command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
         command.env("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "0");
         command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(printed).stderr(log);
-        Process::of(command, address)
+        let mut process = Process::of(command, address);
+        process.metrics = Some(metrics);
+        process
     }
 
     /// Starts a server, stops it as soon as it listens, and returns its log.
     pub async fn log_of_start(&self, listen: &str, public_url: &str) -> String {
-        let log = std::fs::File::create(self.path().join("log.txt")).unwrap();
+        let log = File::create(self.path().join("log.txt")).unwrap();
         let mut command = self.command(&["serve", "--listen", listen]);
-        command.env("CHATSERVER_HTTP__METRICS_LISTEN", "");
+        command.env(METRICS_LISTEN, "");
         command.env("CHATSERVER_HTTP__PUBLIC_URL", public_url);
         command.stdin(Stdio::null()).stderr(log);
-        let address = listen.parse().unwrap();
-        let mut process = Process { child: command.spawn().unwrap(), address };
+        let process = Process::of(command, listen.parse().unwrap());
         until("the server listens", async || self.log().contains("listening")).await;
-        process.signal("TERM");
-        assert!(process.ended().await.success());
+        process.stops(self).await;
         let log = self.log();
         assert!(log.lines().last().unwrap().ends_with("stopped"), "{log}");
         log
@@ -175,12 +225,12 @@ impl Workplace {
     pub fn log(&self) -> String {
         let path = self.path().join("log.txt");
         assert!(path.is_file(), "the log is no file that could be read");
-        std::fs::read_to_string(path).unwrap()
+        fs::read_to_string(path).unwrap()
     }
 
     /// Returns the stdout of the serving command that was started last.
     pub fn printed(&self) -> String {
-        std::fs::read_to_string(self.path().join("printed.txt")).unwrap()
+        fs::read_to_string(self.path().join("printed.txt")).unwrap()
     }
 }
 
@@ -202,12 +252,48 @@ pub fn free_address() -> SocketAddr {
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
+    /// Address of the metrics, if the harness chose one.
+    metrics: Option<SocketAddr>,
 }
 
 impl Process {
     /// Starts this command, which serves at this address.
     pub fn of(mut command: Command, address: SocketAddr) -> Self {
-        Self { child: command.spawn().unwrap(), address }
+        Self { child: command.spawn().unwrap(), address, metrics: None }
+    }
+
+    /// Requests a path with GET and returns the status and the body.
+    pub async fn gets(&self, path: &str) -> (u16, String) {
+        get(self.address, path).await.expect("an answer")
+    }
+
+    /// Returns whether `/readyz` succeeds.
+    pub async fn is_ready(&self) -> bool {
+        get(self.address, "/readyz").await.is_some_and(|(status, _)| status == 200)
+    }
+
+    /// Returns the address of the metrics.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics.expect("an address for metrics")
+    }
+
+    /// Returns all metrics in text form.
+    pub async fn metrics(&self) -> String {
+        let (status, text) = get(self.metrics_address(), "/metrics").await.expect("an answer");
+        assert_eq!(status, 200, "{text}");
+        text
+    }
+
+    /// Returns the value of a metric. `name` includes its labels.
+    pub async fn metric<T: FromStr<Err: Debug>>(&self, name: &str) -> T {
+        let text = self.metrics().await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+    }
+
+    /// Returns the age of the oldest queued change, in seconds. It is 0 where no change is queued.
+    pub async fn oldest_change(&self) -> f64 {
+        self.metric("chatserver_store_oldest_change_seconds").await
     }
 
     /// Sends a signal by name, such as `TERM`.
@@ -223,22 +309,39 @@ impl Process {
 
     /// Returns the resident memory of the process in bytes.
     pub fn memory(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         kibibytes.trim_end_matches("kB").trim().parse::<usize>().unwrap() * 1024
     }
 
     /// Waits for the process to end.
     pub async fn ended(&mut self) -> ExitStatus {
-        let since = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(since.elapsed() < PATIENCE, "the process does not end");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        let mut status = None;
+        until("the process has ended", async || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
     }
+
+    /// Stops the process with SIGTERM and asserts exit code 0.
+    pub async fn stops(mut self, place: &Workplace) {
+        self.signal("TERM");
+        assert_eq!(self.ended().await.code(), Some(0), "{}", place.log());
+    }
+
+    /// Kills the process, as a power cut would.
+    pub async fn is_killed(mut self) {
+        self.signal("KILL");
+        assert_eq!(self.ended().await.code(), None, "it did not end by itself");
+    }
+}
+
+/// Requests a path with GET and returns the status and the body. `None` where there is no answer.
+pub async fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let answer = reqwest::get(format!("http://{address}{path}")).await.ok()?;
+    Some((answer.status().as_u16(), answer.text().await.ok()?))
 }
 
 impl Drop for Process {

@@ -1,7 +1,14 @@
-// Preloaded into a server: a disk that takes the log, but not the database. While there is a file `held` in the working
-// directory, flushes of the database wait, and while there is `held-log` those of the log; while there is `held-copy`, files
-// are not copied into others, and while there is `held-cut`, the log is not truncated; from when there is a file `failing`, flushes of the database fail, once for each file that was open at the first failure, and succeed after that,
-// as those of Linux do. While there is a file `full`, the database takes no write.
+// Preloaded into the binary: a disk on which reads, writes and flushes wait or fail. A file in the working directory, which
+// need not have any content, says which:
+//
+// held       flushes of the database wait
+// held-log   flushes of the log wait
+// held-copy  files are not copied into others
+// held-cut   the log is not truncated
+// failing    flushes of the database fail, once for each file that was open at the first failure, and succeed after that,
+//            as those of Linux do
+// full       the database takes no write
+// no-room    the database and the files beside it take no write
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -93,8 +100,18 @@ int ftruncate64(int file, off64_t length)
     return ftruncate(file, length);
 }
 
+static int is_beside_database(int file)
+{
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, sizeof path);
+    return length > 0 && memmem(path, length, ".db", 3) != NULL;
+}
+
 static int is_full(int file)
 {
+    if (access("no-room", F_OK) == 0 && is_beside_database(file))
+        return 1;
     return access("full", F_OK) == 0 && is_database(file);
 }
 

@@ -1,57 +1,31 @@
 //! WebSocket clients.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use chatserver::signature::{Signed, SigningKey};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
-use crate::world::{PATIENCE, Person};
-
-/// How long to wait for a frame that must not come.
-const A_WHILE: Duration = Duration::from_millis(300);
+use super::notification::Notification;
+use super::person::Person;
+use super::world::PATIENCE;
 
 /// An open WebSocket.
-pub struct Ear(pub WebSocketStream<TcpStream>);
-
-/// A notification.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    pub sequence: u64,
-    pub friends: Vec<String>,
-    pub conversations: Vec<String>,
-    pub lists: Vec<String>,
+pub struct WsClient {
+    pub socket: WebSocketStream<TcpStream>,
+    /// The person whose station has subscribed, if it was [`Person::listens`].
+    subscriber: Option<Person>,
 }
 
-impl Told {
-    /// Reads a notification that came over HTTP or from a listener.
-    pub fn read(notification: &Value) -> Self {
-        let ids = |name: &str| -> Vec<String> {
-            let ids = notification[name].as_array().unwrap().iter();
-            ids.map(|id| id.as_str().unwrap().to_owned()).collect()
-        };
-        Self {
-            sequence: notification["sequence"].as_u64().unwrap_or(0),
-            friends: ids("friendavailabilitesof"),
-            conversations: ids("conversationchangedof"),
-            lists: ids("conversationlistchangedof"),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.friends.is_empty() && self.conversations.is_empty() && self.lists.is_empty()
-    }
-}
-
-impl Ear {
+impl WsClient {
     /// Opens a WebSocket at this path, with these headers besides those of the handshake.
     pub async fn tries(
         address: SocketAddr,
@@ -65,7 +39,7 @@ impl Ear {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let (socket, response) = client_async(request, stream).await?;
-        Ok((Self(socket), response))
+        Ok((Self { socket, subscriber: None }, response))
     }
 
     /// Opens a WebSocket at `/ws`.
@@ -74,13 +48,13 @@ impl Ear {
     }
 
     pub async fn says(&mut self, frame: &Value) {
-        self.0.send(Message::text(frame.to_string())).await.unwrap();
+        self.socket.send(Message::text(frame.to_string())).await.unwrap();
     }
 
     /// Returns the next text frame, or the close code of the socket as an error.
     pub async fn hears(&mut self) -> Result<Value, Option<u16>> {
         loop {
-            let frame = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
+            let frame = timeout(PATIENCE, self.socket.next()).await.expect("a frame in time");
             match frame {
                 Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
                 Some(Ok(Message::Close(frame))) => {
@@ -93,10 +67,10 @@ impl Ear {
     }
 
     /// Returns the next notification.
-    pub async fn is_told(&mut self) -> Told {
+    pub async fn is_told(&mut self) -> Notification {
         let event = self.hears().await.unwrap();
         assert_eq!(event["event"], "notification", "{event}");
-        Told::read(&event)
+        Notification::read(&event)
     }
 
     /// Asserts that the next frame is a refusal with this code, and that the socket is closed with 4000.
@@ -109,28 +83,78 @@ impl Ear {
     }
 
     /// Acknowledges everything up to a notification.
-    pub async fn acknowledges(&mut self, told: &Told) {
+    pub async fn acknowledges(&mut self, told: &Notification) {
         self.says(&json!({ "action": "ack", "sequence": told.sequence })).await;
     }
 
     /// Returns when the server has processed all frames sent so far. A ping marks the end.
     pub async fn is_heard(&mut self) {
-        self.0.send(Message::Ping("heard?".into())).await.unwrap();
-        let answer = async { while !matches!(self.0.next().await, Some(Ok(Message::Pong(_)))) {} };
+        let ping = self.pings().await;
+        let is_answer = |frame| matches!(frame, Some(Ok(Message::Pong(pong))) if pong == ping);
+        let answer = async { while !is_answer(self.socket.next().await) {} };
         timeout(PATIENCE, answer).await.expect("an answer in time");
     }
 
+    /// Sends a ping and returns its content, which its pong repeats.
+    async fn pings(&mut self) -> Bytes {
+        let ping = Bytes::from(Uuid::new_v4().to_string());
+        self.socket.send(Message::Ping(ping.clone())).await.unwrap();
+        ping
+    }
+
     /// Returns the next notification and acknowledges it.
-    pub async fn takes(&mut self) -> Told {
+    pub async fn takes(&mut self) -> Notification {
         let told = self.is_told().await;
         self.acknowledges(&told).await;
         told
     }
 
-    /// Asserts that nothing arrives for [`A_WHILE`].
+    /// Returns the next notification, unless the server answers a ping first.
+    pub async fn is_told_before_a_ping(&mut self) -> Option<Notification> {
+        let ping = self.pings().await;
+        loop {
+            let frame = timeout(PATIENCE, self.socket.next()).await.expect("a frame in time");
+            match frame.expect("the connection goes on").unwrap() {
+                Message::Text(text) => {
+                    let event: Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(event["event"], "notification", "{event}");
+                    return Some(Notification::read(&event));
+                }
+                Message::Pong(pong) if pong == ping => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Asserts that nothing is pending for this listener. Another station of its user makes a change that marks the end:
+    /// the next notification, which names everything up to there, names this change alone. Acknowledges it.
     pub async fn hears_nothing(&mut self) {
-        let heard = timeout(A_WHILE, self.hears()).await;
-        assert!(heard.is_err(), "{heard:?}");
+        let subscriber = self.subscriber.as_ref().expect("a subscribed listener");
+        let (user, elsewhere) = (subscriber.user.to_string(), subscriber.elsewhere());
+        elsewhere.wants(&format!("{}@example.com", elsewhere.station.as_str())).await.ok();
+        let told = self.takes().await;
+        assert_eq!((told.friends, told.conversations, told.lists), (vec![], vec![], vec![user]));
+        self.is_heard().await;
+    }
+
+    /// Takes a notification and asserts that it names exactly these friends and nothing else.
+    pub async fn is_told_of(&mut self, friends: &[&Person]) {
+        let mut ids: Vec<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
+        ids.sort();
+        let told = self.takes().await;
+        assert_eq!((told.friends, told.conversations, told.lists), (ids, vec![], vec![]));
+    }
+
+    /// Takes notifications until each of these friends was named exactly once, and nothing else was.
+    pub async fn is_told_of_each(&mut self, friends: &[Person]) {
+        let mut ids: BTreeSet<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
+        while !ids.is_empty() {
+            let told = self.takes().await;
+            assert!(told.conversations.is_empty() && told.lists.is_empty(), "{told:?}");
+            for friend in told.friends {
+                assert!(ids.remove(&friend), "{friend} once more");
+            }
+        }
     }
 
     /// Returns the close code, skipping all frames before it.
@@ -176,32 +200,20 @@ impl Person {
     }
 
     /// Opens and subscribes a listener for this person's station.
-    pub async fn listens(&self) -> Ear {
-        let mut ear = Ear::opens(self.address()).await;
-        ear.says(&self.subscription()).await;
-        let answer = ear.hears().await.unwrap();
+    pub async fn listens(&self) -> WsClient {
+        let mut listener = WsClient::opens(self.address()).await;
+        listener.says(&self.subscription()).await;
+        let answer = listener.hears().await.unwrap();
         let epoch = answer["epoch"].as_str().unwrap();
         assert_eq!(answer, json!({ "status": "OK", "errormessage": "", "epoch": epoch }));
-        ear
+        listener.subscriber = Some(self.clone());
+        listener
     }
 
     /// Opens a listener and acknowledges everything that there is so far.
-    pub async fn listens_from_now_on(&self) -> Ear {
-        let mut ear = self.listens().await;
-        ear.takes().await;
-        ear
-    }
-
-    /// Polls once in the documented form.
-    pub async fn is_notified(&self) -> Told {
-        let answer = self.prepares("chatnotification", "download", &json!({})).sent().await;
-        Told::read(&answer.ok())
-    }
-
-    /// Polls and acknowledges an earlier notification.
-    pub async fn polls(&self, acknowledged: u64) -> Told {
-        let fields = json!({ "ack": acknowledged });
-        let answer = self.prepares("chatnotification", "download", &fields).sent().await;
-        Told::read(&answer.ok())
+    pub async fn listens_from_now_on(&self) -> WsClient {
+        let mut listener = self.listens().await;
+        listener.takes().await;
+        listener
     }
 }

@@ -1,0 +1,18 @@
+//! What the tests share: servers, people and other clients, databases, disks and random input.
+
+pub mod availability;
+pub mod changes;
+pub mod database;
+pub mod disk;
+pub mod friends;
+pub mod notification;
+pub mod openssl;
+pub mod person;
+pub mod process;
+pub mod random;
+pub mod reports;
+pub mod shells;
+pub mod sockets;
+pub mod world;
+pub mod ws_client;
+pub mod ws_frames;
