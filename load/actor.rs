@@ -8,8 +8,8 @@ use chatserver::domain::{ConversationId, Timestamp};
 use chatserver::signature::Signed;
 use uuid::Uuid;
 
-use super::listeners::Untold;
 use super::population::{Person, Population, Talk, data};
+use super::pushes::PendingPushes;
 use super::server::Target;
 
 /// A kind of request in a mix.
@@ -37,8 +37,8 @@ pub struct Actor {
     pub clients: Vec<LoadClient>,
     /// Never empty.
     pub mix: &'static [Ask],
-    /// Records each sent message until its recipient is told, in a run with listeners.
-    pub untold: Option<Arc<Untold>>,
+    /// Records each sent message until the push to its recipient, in a run with listeners.
+    pub pending: Option<Arc<PendingPushes>>,
     turn: usize,
     /// Conversation of the last request.
     conversation: Option<ConversationId>,
@@ -61,7 +61,7 @@ impl Actor {
             target: Arc::clone(target),
             clients,
             mix,
-            untold: None,
+            pending: None,
             turn: 0,
             conversation: None,
             clock,
@@ -90,8 +90,8 @@ impl Actor {
 
     /// Records that the last request is about to be sent, within the measured part of the run or before it.
     pub fn sends(&self, is_measured: bool) {
-        if let (Some(untold), Some(conversation)) = (&self.untold, self.conversation) {
-            untold.sent(conversation, is_measured);
+        if let (Some(pending), Some(conversation)) = (&self.pending, self.conversation) {
+            pending.record(conversation, is_measured);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::server::Usage;
+use super::usage::Usage;
 
 /// Significant digits of latencies, which are recorded in microseconds.
 const DIGITS: u8 = 3;
@@ -138,12 +138,6 @@ pub struct Shown {
 /// Rounds to one decimal.
 pub fn round(figure: f64) -> f64 {
     (figure * 10.0).round() / 10.0
-}
-
-/// Returns the median, or the upper of two middle figures.
-pub fn median(mut figures: Vec<f64>) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]

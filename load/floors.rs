@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failed;
+use super::bench::Run as Measure;
 use super::ceiling::Ceiling;
-use super::report;
-use super::scenario::{Run as Measure, Scenario};
+use super::scenario::Scenario;
 
 /// Minimum ratios of requests/s, by scenario and ceiling.
 type Floors = BTreeMap<Scenario, BTreeMap<Ceiling, f64>>;
@@ -35,7 +35,7 @@ impl Run {
         let mut holds = true;
         for (scenario, floors) in floors {
             let measured = measure.measure(scenario).await?;
-            report::print(&measured, &measure)?;
+            measure.print(&measured)?;
             holds &= measured.is_ok();
             for (ceiling, floor) in floors {
                 let mut all = measured.ceilings.iter();

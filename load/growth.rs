@@ -16,7 +16,7 @@ use super::actor::{Actor, Ask, LoadClient};
 use super::drive::{Load, drive};
 use super::figures::{Figures, as_f64};
 use super::population::{Population, Shape};
-use super::report::{limit, mebibytes};
+use super::report::mebibytes;
 use super::server::{Place, Server, Target, Which};
 
 /// Bytes of Data of a message.
@@ -70,7 +70,7 @@ impl Run {
         let population = Arc::new(database.add(Shape::Conversations(conversations)).await?);
         database.close().await;
         if !self.json {
-            println!("growth: {}\n{}\n", self.load.name(), limit(&self.which));
+            println!("growth: {}\n{}\n", self.load.name(), self.which.rate_limit_note());
         }
         let mut all = Vec::new();
         let mut filled = 0;
@@ -86,7 +86,7 @@ impl Run {
         }
         if self.json {
             let sizes: Vec<_> = all.iter().map(Measured::shown).collect();
-            let limit = limit(&self.which);
+            let limit = self.which.rate_limit_note();
             println!("{}", json!({ "scenario": "growth", "limit": limit, "sizes": sizes }));
         }
         let are_ok = |measured: &Measured| {

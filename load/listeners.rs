@@ -1,8 +1,7 @@
 //! Measures listening WebSockets, most of them idle, while messages are sent: the latency of a push from send to frame,
 //! and the memory that a listener takes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatserver::clock::Clock;
@@ -26,7 +25,8 @@ use super::actor::{Actor, Ask, LoadClient};
 use super::drive::{Load, drive, raise_open_files};
 use super::figures::Figures;
 use super::population::{Person, Population, Shape};
-use super::report::{HEADER, limit, line, print_rest};
+use super::pushes::PendingPushes;
+use super::report::{HEADER, line, print_rest};
 use super::server::{Target, Which};
 
 /// Listeners that are opened concurrently.
@@ -57,34 +57,6 @@ pub struct Run {
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
-}
-
-/// Sent messages that their recipients have not been told of, by conversation.
-#[derive(Default)]
-pub struct Untold(Mutex<HashMap<ConversationId, Vec<Sent>>>);
-
-/// A sent message.
-struct Sent {
-    at: Instant,
-    /// Whether it was due in the measured part of the run.
-    is_measured: bool,
-}
-
-impl Untold {
-    /// Records a message that is about to be sent.
-    pub fn sent(&self, conversation: ConversationId, is_measured: bool) {
-        let sent = Sent { at: Instant::now(), is_measured };
-        self.untold().entry(conversation).or_default().push(sent);
-    }
-
-    /// Removes and returns all messages of a conversation, because its recipient is told of them.
-    fn told(&self, conversation: ConversationId) -> Vec<Sent> {
-        self.untold().remove(&conversation).unwrap_or_default()
-    }
-
-    fn untold(&self) -> MutexGuard<'_, HashMap<ConversationId, Vec<Sent>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Results of a run.
@@ -125,11 +97,11 @@ impl Run {
         let after = settled_memory(target).await?;
         let listener_bytes = after.saturating_sub(before) / u64::from(self.listeners);
 
-        let untold = Arc::new(Untold::default());
+        let pending = Arc::new(PendingPushes::default());
         let enough = CancellationToken::new();
         let mut listening = JoinSet::new();
         for socket in sockets {
-            listening.spawn(listen(socket, Arc::clone(&untold), enough.clone()));
+            listening.spawn(listen(socket, Arc::clone(&pending), enough.clone()));
         }
         let load = Load {
             connections: self.connections,
@@ -137,9 +109,9 @@ impl Run {
             warm_up: WARM_UP,
             rate: Some(self.rate),
         };
-        let sends = drive(target, &load, self.senders(target, population, &untold)).await?;
+        let sends = drive(target, &load, self.senders(target, population, &pending)).await?;
         let waiting = async {
-            while !untold.untold().is_empty() {
+            while !pending.is_empty() {
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -160,7 +132,7 @@ impl Run {
         &self,
         target: &Target,
         population: &Arc<Population>,
-        untold: &Arc<Untold>,
+        pending: &Arc<PendingPushes>,
     ) -> Vec<Actor> {
         const SEND: &[Ask] = &[Ask::Send { bytes: SENT }];
         let target = Arc::new(target.clone());
@@ -173,7 +145,7 @@ impl Run {
             let clients =
                 talks.map(|talk| LoadClient { person: population.talks[talk].people[0], talk });
             let mut actor = Actor::new(population, &target, clients.collect(), SEND);
-            actor.untold = Some(Arc::clone(untold));
+            actor.pending = Some(Arc::clone(pending));
             actor
         };
         (0..connections).map(actor).collect()
@@ -184,7 +156,7 @@ impl Run {
         if self.json {
             let shown = json!({
                 "scenario": "listeners",
-                "limit": limit(&self.which),
+                "limit": self.which.rate_limit_note(),
                 "listeners": self.listeners,
                 "rate": self.rate,
                 "seconds": self.seconds,
@@ -199,7 +171,7 @@ impl Run {
         println!(
             "listeners: {listeners}, and {rate} messages/s over {connections} connections, {seconds} s"
         );
-        println!("{}\n", limit(&self.which));
+        println!("{}\n", self.which.rate_limit_note());
         println!("{HEADER}");
         println!("{}", line("send", sends));
         println!("{}", line("push", pushes));
@@ -279,7 +251,7 @@ struct Event {
 /// Acknowledges events until `enough` is cancelled. Returns the latencies of the measured messages.
 async fn listen(
     mut socket: Socket,
-    untold: Arc<Untold>,
+    pending: Arc<PendingPushes>,
     enough: CancellationToken,
 ) -> Result<Figures, Failed> {
     let mut pushes = Figures::new(Duration::ZERO);
@@ -288,7 +260,7 @@ async fn listen(
         let event: Event = serde_json::from_str(&text)?;
         for conversation in &event.conversationchangedof {
             let conversation = ConversationId::parse(conversation).ok_or("no conversation id")?;
-            for sent in untold.told(conversation).iter().filter(|sent| sent.is_measured) {
+            for sent in pending.take(conversation).iter().filter(|sent| sent.is_measured) {
                 pushes.count(sent.at.elapsed(), text.len(), None);
             }
         }

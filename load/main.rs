@@ -5,6 +5,7 @@
 //! that do less, in turn with the server. The ratio to those says more than any rate.
 
 mod actor;
+mod bench;
 mod ceiling;
 mod client;
 mod drive;
@@ -15,9 +16,12 @@ mod hostile;
 mod listeners;
 mod overload;
 mod population;
+mod pushes;
+mod ratios;
 mod report;
 mod scenario;
 mod server;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -49,19 +53,19 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Messages of 300 bytes: each connection has a user and a conversation of its own
-    Send(scenario::Run),
+    Send(bench::Run),
     /// Messages of 300 bytes: all connections share two users and one conversation
-    SendHot(scenario::Run),
+    SendHot(bench::Run),
     /// The list of a user with 20 conversations
-    List(scenario::Run),
+    List(bench::Run),
     /// The newest 50 messages of 400 bytes
-    Page(scenario::Run),
+    Page(bench::Run),
     /// The newest 50 messages of 400 bytes, with the reader's 50 receipts
-    PageRead(scenario::Run),
+    PageRead(bench::Run),
     /// Changes of properties (favorite, mute, their opposites, colours), in a conversation for each connection
-    Properties(scenario::Run),
+    Properties(bench::Run),
     /// 60 % pages, lists and notifications, 30 % messages, 10 % properties
-    Mixed(scenario::Run),
+    Mixed(bench::Run),
     /// Listening WebSockets while messages are sent: latency from the send to the push
     Listeners(listeners::Run),
     /// Messages and pages on a growing database with 10,000 conversations

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use chatserver::store::Schema;
 use clap::Args;
-use procfs::process::{ClearRefs, Process};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -20,6 +19,7 @@ use url::Url;
 use super::Failed;
 use super::client::Client;
 use super::population::Database;
+use super::usage::{self, Usage};
 
 /// Maximum time for a server to start or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -64,6 +64,15 @@ impl Which {
     /// Whether this program starts the server.
     pub fn is_started(&self) -> bool {
         self.url.is_none()
+    }
+
+    /// Returns a note on the rate limit of users.
+    pub fn rate_limit_note(&self) -> &'static str {
+        if self.is_started() {
+            "limits.requests_per_second is set to 0: no limit for one user"
+        } else {
+            "limits.requests_per_second must be 0 at that server: otherwise rate_limited is counted below"
+        }
     }
 
     /// Makes a temporary folder for the run. The database is a new one in it, or the one of `--database-url`.
@@ -213,43 +222,22 @@ impl Target {
         answer.is_ok_and(|answer| answer.status == 200)
     }
 
-    /// Returns the peak memory of the process since [`Self::forget_peak`], in bytes (`VmHWM`).
+    /// Returns the peak memory of the process since [`Self::forget_peak`], in bytes.
     pub fn peak_rss(&self) -> Result<u64, Failed> {
-        Ok(self.process()?.status()?.vmhwm.ok_or("no VmHWM")? * 1024)
+        usage::peak_rss(self.known_pid()?)
     }
 
-    /// Resets the peak that the kernel keeps to the present memory.
+    /// Resets the peak memory to the present memory.
     pub fn forget_peak(&self) -> Result<(), Failed> {
-        Ok(self.process()?.clear_refs(ClearRefs::PeakRSS)?)
+        usage::forget_peak(self.known_pid()?)
     }
 
-    fn process(&self) -> Result<Process, Failed> {
-        Ok(Process::new(self.pid.ok_or("the process is not known: name it with --pid")?)?)
+    fn known_pid(&self) -> Result<i32, Failed> {
+        Ok(self.pid.ok_or("the process is not known: name it with --pid")?)
     }
 
     /// Returns the CPU time and memory of the process, or `None` if the process is unknown.
     pub fn usage(&self) -> Result<Option<Usage>, Failed> {
         self.pid.map(Usage::of).transpose()
-    }
-}
-
-/// CPU time and memory of a process.
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    /// CPU time since its start in user and kernel mode, of all threads.
-    pub cpu: Duration,
-    /// Bytes in memory (`VmRSS`).
-    pub rss: u64,
-}
-
-impl Usage {
-    fn of(pid: i32) -> Result<Self, Failed> {
-        let process = Process::new(pid)?;
-        let stat = process.stat()?;
-        // A tick is 10 ms, precise enough for runs of some seconds.
-        let tick = Duration::from_secs(1) / u32::try_from(procfs::ticks_per_second())?;
-        let cpu = tick * u32::try_from(stat.utime + stat.stime)?;
-        let rss = process.status()?.vmrss.ok_or("no VmRSS")? * 1024;
-        Ok(Self { cpu, rss })
     }
 }
