@@ -75,15 +75,13 @@ impl Actor {
         if self.second.0 != now {
             self.second = (now, now.to_string());
         }
-        let ask = self.mix[self.turn % self.mix.len()];
-        // Shifts by one client after each pass through the mix, so that clients don't always get the same requests.
-        // Each client gets each request only if their number shares no factor with the mix's length plus one.
-        let client = self.clients[(self.turn + self.turn / self.mix.len()) % self.clients.len()];
+        let Turn { client, ask, pass } = turn(self.turn, self.clients.len(), self.mix.len());
+        let (client, ask) = (self.clients[client], self.mix[ask]);
         self.turn += 1;
         let (person, talk) =
             (&self.population.people[client.person], &self.population.talks[client.talk]);
         self.conversation = Some(talk.conversation);
-        let (api, fields) = self.fields(ask, talk);
+        let (api, fields) = self.fields(ask, talk, pass);
         let body = format!(r#"{{{fields},"clientversioncode":3,"timestamp":"{}"}}"#, self.second.1);
         self.request(person, api, &body)
     }
@@ -95,7 +93,7 @@ impl Actor {
         }
     }
 
-    fn fields(&self, ask: Ask, talk: &Talk) -> (&'static str, String) {
+    fn fields(&self, ask: Ask, talk: &Talk, pass: usize) -> (&'static str, String) {
         let Talk { conversation, instance, .. } = talk;
         let fields = match ask {
             Ask::Send { bytes } => format!(
@@ -122,23 +120,9 @@ impl Actor {
             Ask::Notification => {
                 return ("chatnotification", r#""action":"download""#.to_owned());
             }
-            Ask::Property => self.property(talk),
+            Ask::Property => property(talk, pass),
         };
         ("chatconversation", fields)
-    }
-
-    /// Returns a property change that differs from the last one. Its nonce keeps it from being taken for a replay.
-    fn property(&self, talk: &Talk) -> String {
-        const CHANGES: [&str; 5] = [
-            r#""action":"favorite""#,
-            r#""action":"mute""#,
-            r##""action":"setlistitembackgroundcolor","color":"#bae1ff""##,
-            r#""action":"unfavorite""#,
-            r#""action":"unmute""#,
-        ];
-        let change = CHANGES[self.turn / self.mix.len() % CHANGES.len()];
-        let nonce = Uuid::new_v4().simple();
-        format!(r#"{change},"conversationid":"{}","nonce":"{nonce}""#, talk.conversation)
     }
 
     fn request(&self, person: &Person, api: &str, body: &str) -> String {
@@ -163,5 +147,64 @@ impl Actor {
         );
         line.expect("writing to a string does not fail");
         request
+    }
+}
+
+/// Indices of a request's client and kind, and the number of complete passes before it. In a pass, each client makes
+/// each request of the mix once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Turn {
+    client: usize,
+    ask: usize,
+    pass: usize,
+}
+
+/// Returns the request of a turn. Clients take turns, and in each further round their requests shift by one in the mix.
+fn turn(turn: usize, clients: usize, mix: usize) -> Turn {
+    let (round, client) = (turn / clients, turn % clients);
+    Turn { client, ask: (client + round) % mix, pass: round / mix }
+}
+
+/// Returns a property change that differs from the client's last one. Its nonce keeps it from being taken for a replay.
+fn property(talk: &Talk, pass: usize) -> String {
+    const CHANGES: [&str; 5] = [
+        r#""action":"favorite""#,
+        r#""action":"mute""#,
+        r##""action":"setlistitembackgroundcolor","color":"#bae1ff""##,
+        r#""action":"unfavorite""#,
+        r#""action":"unmute""#,
+    ];
+    let change = CHANGES[pass % CHANGES.len()];
+    let nonce = Uuid::new_v4().simple();
+    format!(r#"{change},"conversationid":"{}","nonce":"{nonce}""#, talk.conversation)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_client_makes_each_request_once_in_a_pass() {
+        for (clients, mix) in (1..=24).flat_map(|clients| (1..=12).map(move |mix| (clients, mix))) {
+            for pass in 0..3 {
+                let turns = (pass * clients * mix..).take(clients * mix);
+                let turns: HashSet<_> = turns.map(|nth| turn(nth, clients, mix)).collect();
+                assert_eq!(turns.len(), clients * mix, "{clients} clients, {mix} requests");
+                let is_valid =
+                    |turn: &Turn| turn.client < clients && turn.ask < mix && turn.pass == pass;
+                assert!(turns.iter().all(is_valid), "{turns:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn successive_requests_are_made_by_different_clients() {
+        for (clients, mix) in (2..=24).flat_map(|clients| (1..=12).map(move |mix| (clients, mix))) {
+            let clients = (0..3 * clients * mix).map(|nth| turn(nth, clients, mix).client);
+            let clients: Vec<_> = clients.collect();
+            assert!(clients.windows(2).all(|pair| pair[0] != pair[1]), "{clients:?}");
+        }
     }
 }
