@@ -83,7 +83,7 @@ impl Actor {
         self.conversation = Some(talk.conversation);
         let (api, fields) = self.fields(ask, talk, pass);
         let body = format!(r#"{{{fields},"clientversioncode":3,"timestamp":"{}"}}"#, self.second.1);
-        self.request(person, api, &body)
+        signed_request(&self.target, person, api, &body)
     }
 
     /// Records that the last request is about to be sent, within the measured part of the run or before it.
@@ -124,30 +124,31 @@ impl Actor {
         };
         ("chatconversation", fields)
     }
+}
 
-    fn request(&self, person: &Person, api: &str, body: &str) -> String {
-        let signature = person.key.sign(&Signed {
-            srv: "chatserver",
-            api,
-            user: person.user,
-            station: Some(person.station),
-            body: body.as_bytes(),
-        });
-        let mut request = String::with_capacity(512 + body.len());
-        let Target { path, host, .. } = &*self.target;
-        let line = write!(
-            request,
-            "POST {path}?srv=chatserver&api={api} HTTP/1.1\r\nHost: {host}\r\n\
-             Content-Type: application/json\r\nOzeki-Station: {}\r\nOzeki-User: {}\r\n\
-             Ozeki-Signature: {}\r\nContent-Length: {}\r\n\r\n{body}",
-            person.station.as_str(),
-            person.user,
-            signature.as_str(),
-            body.len()
-        );
-        line.expect("writing to a string does not fail");
-        request
-    }
+/// Returns a request that is signed by a user, as HTTP text.
+pub fn signed_request(target: &Target, person: &Person, api: &str, body: &str) -> String {
+    let signature = person.key.sign(&Signed {
+        srv: "chatserver",
+        api,
+        user: person.user,
+        station: Some(person.station),
+        body: body.as_bytes(),
+    });
+    let mut request = String::with_capacity(512 + body.len());
+    let Target { path, host, .. } = target;
+    let line = write!(
+        request,
+        "POST {path}?srv=chatserver&api={api} HTTP/1.1\r\nHost: {host}\r\n\
+         Content-Type: application/json\r\nOzeki-Station: {}\r\nOzeki-User: {}\r\n\
+         Ozeki-Signature: {}\r\nContent-Length: {}\r\n\r\n{body}",
+        person.station.as_str(),
+        person.user,
+        signature.as_str(),
+        body.len()
+    );
+    line.expect("writing to a string does not fail");
+    request
 }
 
 /// Indices of a request's client and kind, and the number of complete passes before it. In a pass, each client makes

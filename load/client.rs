@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -26,7 +27,12 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Result<Self, Failed> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::with_capacity(64 * 1024) })
+        Ok(Self::on(stream))
+    }
+
+    /// Wraps an open connection.
+    pub fn on(stream: TcpStream) -> Self {
+        Self { stream, received: Vec::with_capacity(64 * 1024) }
     }
 
     /// Sends a request and waits for the complete answer.
@@ -67,8 +73,16 @@ impl Answer<'_> {
         if self.status == 200 && self.body.starts_with(br#"{"status":"OK""#) {
             return None;
         }
-        let answer = serde_json::from_slice::<serde_json::Value>(self.body).unwrap_or_default();
-        let code = answer["errorcode"].as_str().map(str::to_owned);
-        Some(code.unwrap_or_else(|| self.status.to_string()))
+        Some(self.field("errorcode").unwrap_or_else(|| self.status.to_string()))
+    }
+
+    /// Returns the server's `errormessage`, empty if there is none.
+    pub fn error_message(&self) -> String {
+        self.field("errormessage").unwrap_or_default()
+    }
+
+    fn field(&self, name: &str) -> Option<String> {
+        let answer: Value = serde_json::from_slice(self.body).ok()?;
+        answer[name].as_str().map(str::to_owned)
     }
 }

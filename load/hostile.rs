@@ -13,7 +13,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Failed;
-use super::actor::{Actor, Ask, LoadClient};
+use super::actor::{Actor, Ask, LoadClient, signed_request};
+use super::client::Client;
 use super::population::Population;
 use super::server::Target;
 
@@ -26,7 +27,7 @@ pub enum Attack {
     TinyChunks,
     /// 256 announced bodies of 1 MiB, of which only the first byte is sent.
     Announced,
-    /// Logins of 1 MiB with 110,000 keys, on 64 connections.
+    /// Signed bodies of 988,891 bytes with 100,000 keys, on 64 connections.
     ManyKeys,
     /// Pages of 8 MiB for 64 users, which are never read.
     Unread,
@@ -71,15 +72,25 @@ impl Attack {
         }
     }
 
-    /// Whether the attack does harm only by pages, so that it is void if no page is served. This leaves out `OneUser`:
-    /// a page counts as 64 requests, so the rate limit may refuse one user all of them.
-    pub fn needs_pages(self) -> bool {
-        matches!(self, Self::Unread | Self::LargePages)
+    /// Whether the attack is void unless it makes the server work, see [`Attackers::hits`]. This leaves out `OneUser`: a
+    /// page counts as 64 requests, so the rate limit may refuse one user all of them.
+    pub fn needs_hits(self) -> bool {
+        matches!(self, Self::ManyKeys | Self::Unread | Self::LargePages)
     }
 }
 
+/// Keys of an object that fills most of `limits.body_bytes`, 1 MiB.
+const KEYS: u32 = 100_000;
+
+/// Part of the refusal of an object with too many keys. The server sends it only after it has parsed the whole body.
+const TOO_MANY_KEYS: &str = "at most 64 keys";
+
 /// Pause of a client before it starts again.
 const REST: Duration = Duration::from_millis(20);
+
+/// Pause of a client after a refused page. A user may make 50 requests a second, and a page counts as 64, so a shorter
+/// pause would use up the rate.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Time that a client waits for a page before it disconnects.
 const GIVES_UP_AFTER: Duration = Duration::from_millis(30);
@@ -90,8 +101,7 @@ pub struct Attackers {
     target: Arc<Target>,
     population: Arc<Population>,
     enough: CancellationToken,
-    /// Pages that the server has begun to send.
-    pages: Arc<AtomicU64>,
+    hits: Arc<AtomicU64>,
 }
 
 impl Attackers {
@@ -101,12 +111,13 @@ impl Attackers {
         enough: CancellationToken,
     ) -> Self {
         let (target, population) = (Arc::clone(target), Arc::clone(population));
-        Self { target, population, enough, pages: Arc::default() }
+        Self { target, population, enough, hits: Arc::default() }
     }
 
-    /// Returns the counter of pages that the server has begun to send.
-    pub fn pages(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.pages)
+    /// Returns the counter of answers that show the work which the attack aims at: pages that the server has begun to
+    /// send, and objects with many keys that it has parsed.
+    pub fn hits(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.hits)
     }
 
     /// Attacks until `enough` is cancelled.
@@ -120,15 +131,12 @@ impl Attackers {
                 }
                 Attack::Announced => self.announce().await,
                 Attack::ManyKeys => {
-                    let keys: Vec<_> = (0..110_000).map(|key| format!("\"{key}\":0")).collect();
-                    let body: Arc<str> = format!("{{{}}}", keys.join(",")).into();
-                    self.many(64, move |this, nth| this.log_in_with(Arc::clone(&body), nth)).await
+                    let body = object_of_many_keys();
+                    self.many(64, move |this, nth| this.send_keys(Arc::clone(&body), nth)).await
                 }
-                Attack::Unread => self.many(64, |this, nth| this.download(nth, nth, false)).await,
-                Attack::LargePages => {
-                    self.many(64, |this, nth| this.download(nth, nth, true)).await
-                }
-                Attack::OneUser => self.many(16, |this, nth| this.download(nth, 0, true)).await,
+                Attack::Unread => self.many(64, Self::leave_unread).await,
+                Attack::LargePages => self.many(64, |this, nth| this.download(nth, nth)).await,
+                Attack::OneUser => self.many(16, |this, nth| this.download(nth, 0)).await,
                 Attack::GivenUp => self.many(64, Self::give_up).await,
                 Attack::LongHeads => self.send_long_heads().await,
                 Attack::HalfSent => self.half_send().await,
@@ -205,13 +213,19 @@ impl Attackers {
         std::future::pending().await
     }
 
-    async fn log_in_with(self, body: Arc<str>, nth: usize) -> Result<(), Failed> {
-        let mut socket = self.connect(nth).await?;
-        let head = self.head("chatlogin", &format!("Content-Length: {}", body.len()));
-        socket.write_all(head.as_bytes()).await?;
-        socket.write_all(body.as_bytes()).await?;
-        socket.read(&mut [0; 1024]).await.map(drop)?;
-        Ok(())
+    /// Sends a body with many keys again and again, signed by a user: the server parses no body above 16 KiB before it
+    /// has verified the signature.
+    async fn send_keys(self, body: Arc<str>, nth: usize) -> Result<(), Failed> {
+        let person = &self.population.people[nth % self.population.people.len()];
+        let request = signed_request(&self.target, person, "chatconversation", &body);
+        let mut client = Client::on(self.connect(nth).await?);
+        loop {
+            let answer = client.call(request.as_bytes()).await?;
+            // After 60 failures a minute an address gets `rate_limited`, although the body was parsed.
+            if answer.status == 400 && answer.error_message().contains(TOO_MANY_KEYS) {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Makes an actor that requests pages of 8 MiB.
@@ -228,25 +242,41 @@ impl Attackers {
         Ok(())
     }
 
-    /// Downloads pages of 8 MiB as this user. Without `reads`, requests one page and leaves it unread until the server
-    /// ends the connection.
-    async fn download(self, nth: usize, person: usize, reads: bool) -> Result<(), Failed> {
+    /// Requests a page of 8 MiB. Returns whether the server has begun to send it.
+    async fn request_page(
+        &self,
+        socket: &mut TcpStream,
+        actor: &mut Actor,
+    ) -> Result<bool, Failed> {
+        socket.write_all(actor.next().as_bytes()).await?;
+        let mut status = [0; 12];
+        let is_page = socket.peek(&mut status).await? == status.len() && status == *b"HTTP/1.1 200";
+        if is_page {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(is_page)
+    }
+
+    /// Requests a page and leaves it unread until the server ends the connection. Starts again if it gets no page.
+    async fn leave_unread(self, nth: usize) -> Result<(), Failed> {
+        let mut socket = self.connect(nth).await?;
+        if self.request_page(&mut socket, &mut self.reader(nth)).await? {
+            while socket.peek(&mut [0]).await? > 0 {
+                sleep(Duration::from_secs(1)).await;
+            }
+        } else {
+            sleep(REFUSED_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Downloads pages of 8 MiB as this user, one after the other.
+    async fn download(self, nth: usize, person: usize) -> Result<(), Failed> {
         let mut actor = self.reader(person);
         let mut socket = self.connect(nth).await?;
+        let mut buffer = vec![0; 64 * 1024];
         loop {
-            socket.write_all(actor.next().as_bytes()).await?;
-            let mut status = [0; 12];
-            if socket.peek(&mut status).await? == status.len() && status == *b"HTTP/1.1 200" {
-                self.pages.fetch_add(1, Ordering::Relaxed);
-            }
-            if !reads {
-                // Waits until the server ends the connection.
-                while socket.peek(&mut [0]).await? > 0 {
-                    sleep(Duration::from_secs(1)).await;
-                }
-                return Ok(());
-            }
-            let mut buffer = vec![0; 64 * 1024];
+            self.request_page(&mut socket, &mut actor).await?;
             // A page is complete when nothing arrives for 200 ms.
             while let Ok(read) = timeout(Duration::from_millis(200), socket.read(&mut buffer)).await
             {
@@ -288,4 +318,10 @@ impl Attackers {
             sleep(Duration::from_secs(5)).await;
         }
     }
+}
+
+/// Makes a JSON object of [`KEYS`] different keys.
+fn object_of_many_keys() -> Arc<str> {
+    let keys: Vec<_> = (0..KEYS).map(|key| format!("\"{key}\":0")).collect();
+    format!("{{{}}}", keys.join(",")).into()
 }

@@ -53,15 +53,15 @@ pub struct Run {
 struct Suffered {
     attack: Attack,
     peak_rss: u64,
-    /// Pages that the server has begun to send to the attackers.
-    pages: u64,
+    /// Answers to the attackers that show the work which the attack aims at.
+    hits: u64,
     bystander: Figures,
 }
 
 impl Suffered {
     /// Whether the attack took place, memory stayed within `bound` bytes, and the bystander was always served.
     fn is_ok(&self, bound: u64) -> bool {
-        let was_attacked = self.pages > 0 || !self.attack.needs_pages();
+        let was_attacked = self.hits > 0 || !self.attack.needs_hits();
         was_attacked && self.peak_rss <= bound && self.bystander.are_ok()
     }
 }
@@ -106,14 +106,14 @@ impl Run {
         target.forget_peak()?;
         let enough = CancellationToken::new();
         let attackers = Attackers::new(target, attackers, enough.clone());
-        let pages = attackers.pages();
+        let hits = attackers.hits();
         let attacking = tokio::spawn(attackers.attack(attack));
         let time = Duration::from_secs(self.seconds.into());
         let bystander = bystander(target, bystanders, time).await?;
         enough.cancel();
         attacking.await??;
-        let pages = pages.load(Ordering::Relaxed);
-        Ok(Suffered { attack, peak_rss: target.peak_rss()?, pages, bystander })
+        let hits = hits.load(Ordering::Relaxed);
+        Ok(Suffered { attack, peak_rss: target.peak_rss()?, hits, bystander })
     }
 
     fn print(&self, suffered: &[Suffered], bound: u64) -> Result<(), Failed> {
@@ -122,7 +122,7 @@ impl Run {
                 json!({
                     "attack": one.attack.name(),
                     "peak_rss": one.peak_rss,
-                    "pages": one.pages,
+                    "hits": one.hits,
                     "bystander": one.bystander.shown(),
                 })
             });
@@ -136,15 +136,15 @@ impl Run {
         );
         println!(
             "{:<16} {:>9} {:>9} {:>9} {:>9} {:>9}  errors",
-            "attack", "peak MiB", "pages", "lists", "p50 ms", "p99 ms"
+            "attack", "peak MiB", "hits", "lists", "p50 ms", "p99 ms"
         );
-        for Suffered { attack, peak_rss, pages, bystander } in suffered {
+        for Suffered { attack, peak_rss, hits, bystander } in suffered {
             let shown = bystander.shown();
             println!(
                 "{:<16} {:>9} {:>9} {:>9} {:>9.2} {:>9.2}  {:?}",
                 attack.name(),
                 peak_rss / MIB,
-                pages,
+                hits,
                 shown.requests,
                 shown.p50_ms,
                 shown.p99_ms,

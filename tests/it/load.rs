@@ -116,6 +116,8 @@ fn hostile_clients_are_bounded_in_memory_and_a_bystander_is_served() {
         let peak = attack["peak_rss"].as_u64().unwrap();
         assert!(peak > 0 && peak <= measured["bound"].as_u64().unwrap(), "{measured}");
     }
+    let keys = attacks.iter().find(|attack| attack["attack"] == "many keys").unwrap();
+    assert!(keys["hits"].as_u64().unwrap() > 0, "the parser refused none of them: {keys}");
 }
 
 #[test]
