@@ -17,11 +17,11 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 #[path = "../load/population.rs"]
-#[expect(dead_code, reason = "the load generator makes other crowds, too")]
+#[expect(dead_code, reason = "the load generator uses further shapes")]
 mod population;
 
 /// Why a population could not be made.
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of Data of a message.
 const BYTES: usize = 300;
@@ -44,7 +44,7 @@ impl World {
         let url = format!("sqlite://{}", folder.path().join("chat.db").display());
         let (database, population) = runtime.block_on(async {
             let database = Database::open(&url, Schema::Migrate).await.expect("a database");
-            let population = database.add(shape).await.expect("a crowd");
+            let population = database.add(shape).await.expect("a population");
             database.fill(&population, 1, BYTES, false).await.expect("messages");
             (database, population)
         });

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::Failed;
-use super::actor::Actor;
+use super::BoxError;
 use super::ceiling::Ceiling;
 use super::drive::{Load, drive, probe};
 use super::figures::Figures;
 use super::population::Population;
 use super::ratios::Ratios;
-use super::report::{HEADER, line, print_rest};
+use super::report::{HEADER, line, print_memory_and_errors};
+use super::requests::RequestGenerator;
 use super::scenario::{READ, SENT, Scenario};
-use super::server::{Place, Server, Target, Which};
+use super::server::{Server, ServerArgs, Target, Testbed};
 
 /// Default rounds with `--ceiling`. Each round measures the server and then the ceilings.
 const ROUNDS: u32 = 3;
@@ -25,7 +25,7 @@ pub struct Run {
     #[command(flatten)]
     pub load: Load,
     #[command(flatten)]
-    pub which: Which,
+    pub server: ServerArgs,
     /// Also measure servers that do less, in turn with the server, and print the ratio to each
     #[arg(long)]
     pub ceiling: bool,
@@ -38,13 +38,13 @@ pub struct Run {
 }
 
 /// Results of a scenario.
-pub struct Measured {
+pub struct Results {
     pub scenario: Scenario,
     pub server: Figures,
     pub ceilings: Vec<(Ceiling, Figures, Ratios)>,
 }
 
-impl Measured {
+impl Results {
     /// Whether the server and each ceiling gave answers, and all were OK.
     pub fn is_ok(&self) -> bool {
         self.server.are_ok() && self.ceilings.iter().all(|(_, figures, _)| figures.are_ok())
@@ -52,39 +52,39 @@ impl Measured {
 }
 
 impl Run {
-    pub async fn run(self, scenario: Scenario) -> Result<bool, Failed> {
+    pub async fn run(self, scenario: Scenario) -> Result<bool, BoxError> {
         let measured = self.measure(scenario).await?;
         self.print(&measured)?;
         Ok(measured.is_ok())
     }
 
     /// Measures a scenario. Stops the server at the end if it was started here.
-    pub async fn measure(&self, scenario: Scenario) -> Result<Measured, Failed> {
-        let place = self.which.place()?;
-        let server = if self.which.is_started() { None } else { Some(place.serve(&[]).await?) };
-        let database = place.database().await?;
+    pub async fn measure(&self, scenario: Scenario) -> Result<Results, BoxError> {
+        let testbed = self.server.testbed()?;
+        let server = if self.server.is_started() { None } else { Some(testbed.serve(&[]).await?) };
+        let database = testbed.database().await?;
         let population = database.add(scenario.shape(self.load.connections())).await?;
         let (messages, both) = scenario.history();
         database.fill(&population, messages, READ, both).await?;
         database.close().await;
         let server = match server {
             Some(server) => server,
-            None => place.serve(&[]).await?,
+            None => testbed.serve(&[]).await?,
         };
         let bench = Bench { run: self, scenario, population: Arc::new(population) };
-        let measured = bench.measure(&place, &server).await;
+        let measured = bench.measure(&testbed, &server).await;
         server.stop().await?;
         measured
     }
 
     /// Prints the results: as a table, or as one JSON object.
-    pub fn print(&self, measured: &Measured) -> Result<(), Failed> {
+    pub fn print(&self, measured: &Results) -> Result<(), BoxError> {
         if self.json {
             println!("{}", serde_json::to_string(&self.as_json(measured)?)?);
             return Ok(());
         }
         println!("{}: {}", measured.scenario.name(), self.load.name());
-        println!("{}\n", self.which.rate_limit_note());
+        println!("{}\n", self.server.rate_limit_note());
         println!("{HEADER}");
         println!("{}", line("server", &measured.server));
         for (ceiling, figures, _) in &measured.ceilings {
@@ -100,16 +100,16 @@ impl Run {
                 ceiling.title()
             );
         }
-        print_rest(&measured.server.shown());
+        print_memory_and_errors(&measured.server.summary());
         Ok(())
     }
 
-    fn as_json(&self, measured: &Measured) -> Result<Value, Failed> {
+    fn as_json(&self, measured: &Results) -> Result<Value, BoxError> {
         let mut ceilings = Map::new();
         for (ceiling, figures, ratios) in &measured.ceilings {
             let name = serde_json::to_value(ceiling)?;
-            let mut shown = serde_json::to_value(figures.shown())?;
-            shown["ratios"] = ratios.shown();
+            let mut shown = serde_json::to_value(figures.summary())?;
+            shown["ratios"] = ratios.to_json();
             ceilings.insert(name.as_str().unwrap_or_default().to_owned(), shown);
         }
         Ok(json!({
@@ -117,8 +117,8 @@ impl Run {
             "connections": self.load.connections,
             "seconds": self.load.seconds,
             "rate": self.load.rate,
-            "limit": self.which.rate_limit_note(),
-            "server": measured.server.shown(),
+            "limit": self.server.rate_limit_note(),
+            "server": measured.server.summary(),
             "ceilings": ceilings,
         }))
     }
@@ -132,12 +132,12 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn measure(&self, place: &Place, server: &Server) -> Result<Measured, Failed> {
+    async fn measure(&self, testbed: &Testbed, server: &Server) -> Result<Results, BoxError> {
         let answers = self.answers(&server.target).await?;
         let mut ceilings = Vec::new();
         if self.run.ceiling {
             for ceiling in self.scenario.ceilings() {
-                ceilings.push((*ceiling, ceiling.start(place, &answers, SENT).await?));
+                ceilings.push((*ceiling, ceiling.start(testbed, &answers, SENT).await?));
             }
         }
         let rounds = self.run.rounds.unwrap_or(if self.run.ceiling { ROUNDS } else { 1 });
@@ -156,34 +156,34 @@ impl Bench<'_> {
             compared.push((ceiling, Figures::sum(&rounds), ratios));
         }
         let server = Figures::sum(&of_server);
-        Ok(Measured { scenario: self.scenario, server, ceilings: compared })
+        Ok(Results { scenario: self.scenario, server, ceilings: compared })
     }
 
     /// Returns the server's answer to the second request of each connection, by user. Ceilings repeat these answers.
-    async fn answers(&self, target: &Target) -> Result<Vec<(String, String)>, Failed> {
+    async fn answers(&self, target: &Target) -> Result<Vec<(String, String)>, BoxError> {
         let mut answers = Vec::new();
-        for mut actor in self.actors(target) {
-            let person = &self.population.people[actor.clients[0].person];
+        for mut generator in self.generators(target) {
+            let person = &self.population.people[generator.clients[0].person];
             let (user, mut answer) = (person.user.to_string(), Vec::new());
             // By the second request, receipts are made and stations are bound.
             for _ in 0..2 {
-                answer = probe(target.address, &mut actor).await?;
+                answer = probe(target.address, &mut generator).await?;
             }
             answers.push((user, String::from_utf8(answer)?));
         }
         Ok(answers)
     }
 
-    async fn round(&self, target: &Target) -> Result<Figures, Failed> {
-        drive(target, &self.run.load, self.actors(target)).await
+    async fn round(&self, target: &Target) -> Result<Figures, BoxError> {
+        drive(target, &self.run.load, self.generators(target)).await
     }
 
-    fn actors(&self, target: &Target) -> Vec<Actor> {
+    fn generators(&self, target: &Target) -> Vec<RequestGenerator> {
         let target = Arc::new(target.clone());
-        let actor = |connection| {
+        let generator = |connection| {
             let clients = self.scenario.clients(connection, &self.population);
-            Actor::new(&self.population, &target, clients, self.scenario.mix())
+            RequestGenerator::new(&self.population, &target, clients, self.scenario.mix())
         };
-        (0..self.run.load.connections()).map(actor).collect()
+        (0..self.run.load.connections()).map(generator).collect()
     }
 }

@@ -35,8 +35,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::interval;
 use uuid::Uuid;
 
-use super::Failed;
-use super::server::{Place, Server};
+use super::BoxError;
+use super::server::{Server, Testbed};
 
 /// A server that does less than the chatserver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -87,18 +87,18 @@ impl Ceiling {
         }
     }
 
-    fn folder(self, place: &Place) -> PathBuf {
-        place.folder().join(format!("ceiling-{self:?}"))
+    fn folder(self, testbed: &Testbed) -> PathBuf {
+        testbed.folder().join(format!("ceiling-{self:?}"))
     }
 
     /// Starts the ceiling with the server's answer to each user. Only `row` uses them all; the others repeat the first.
     pub async fn start(
         self,
-        place: &Place,
+        testbed: &Testbed,
         answers: &[(String, String)],
         data_bytes: usize,
-    ) -> Result<Server, Failed> {
-        let folder = self.folder(place);
+    ) -> Result<Server, BoxError> {
+        let folder = self.folder(testbed);
         fs::create_dir(&folder)?;
         let (_, first) = answers.first().ok_or("no answer")?;
         fs::write(folder.join("answer"), first)?;
@@ -146,13 +146,13 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn run(self) -> Result<bool, Failed> {
+    pub async fn run(self) -> Result<bool, BoxError> {
         let answer = Bytes::from(fs::read(self.folder.join("answer"))?);
         let router = match self.ceiling {
             Ceiling::Echo => Router::new().fallback_service(post(echo).with_state(answer)),
             Ceiling::Insert => {
-                let inserting = Inserting { answer, rows: self.insert().await? };
-                Router::new().fallback_service(post(insert).with_state(inserting))
+                let state = InsertState { answer, rows: self.insert().await? };
+                Router::new().fallback_service(post(insert).with_state(state))
             }
             Ceiling::Row => {
                 let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -173,7 +173,7 @@ impl Serve {
         Ok(true)
     }
 
-    async fn insert(&self) -> Result<mpsc::Sender<Row>, Failed> {
+    async fn insert(&self) -> Result<mpsc::Sender<Row>, BoxError> {
         let writer = connect(&self.folder, false).connect().await?;
         let checkpointer = connect(&self.folder, false).connect().await?;
         let (rows, queue) = mpsc::channel(4096);
@@ -182,12 +182,12 @@ impl Serve {
     }
 }
 
-fn answered(body: impl IntoResponse) -> impl IntoResponse {
+fn answer_with(body: impl IntoResponse) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json"), REQUEST_ID], body)
 }
 
 async fn echo(State(answer): State<Bytes>, _body: Bytes) -> impl IntoResponse {
-    answered(answer)
+    answer_with(answer)
 }
 
 /// A message to store, and the signal that it is durable.
@@ -198,21 +198,21 @@ struct Row {
 }
 
 #[derive(Clone)]
-struct Inserting {
+struct InsertState {
     answer: Bytes,
     rows: mpsc::Sender<Row>,
 }
 
 async fn insert(
-    State(inserting): State<Inserting>,
+    State(state): State<InsertState>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<impl IntoResponse, StatusCode> {
     let (stored, durable) = oneshot::channel();
     let row = Row { user: user(&headers)?.to_owned(), body, stored };
-    inserting.rows.send(row).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    state.rows.send(row).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     durable.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(answered(inserting.answer))
+    Ok(answer_with(state.answer))
 }
 
 fn user(headers: &HeaderMap) -> Result<&str, StatusCode> {
@@ -230,7 +230,7 @@ async fn row(
     let mut reader = readers.get().await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let row = sqlx::query_scalar("SELECT body FROM replies WHERE user_id = $1");
     let row: Result<Vec<u8>, _> = row.bind(user(&headers)?).fetch_one(&mut *reader).await;
-    row.map(answered).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    row.map(answer_with).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Group commit: one statement inserts all queued rows, at most [`ROWS`].
@@ -250,10 +250,10 @@ async fn write(
         for Row { user, body, .. } in &batch {
             // Each user's row keys are far from those of others, like the conversations in the server.
             let ordinal = i64::try_from(conversations.len()).unwrap_or(i64::MAX);
-            let place = conversations.entry(user.clone()).or_insert(ordinal << 32);
-            *place += 1;
+            let row_key = conversations.entry(user.clone()).or_insert(ordinal << 32);
+            *row_key += 1;
             insert = insert
-                .bind(*place)
+                .bind(*row_key)
                 .bind(Uuid::new_v4().to_string())
                 .bind(from_utf8(&body[..data_bytes.min(body.len())]).unwrap_or_default());
         }

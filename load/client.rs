@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::Failed;
+use super::BoxError;
 
 /// Maximum headers of an answer. The server sends about five.
 const HEADERS: usize = 32;
@@ -24,7 +24,7 @@ pub struct Answer<'a> {
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Result<Self, Failed> {
+    pub async fn connect(address: SocketAddr) -> Result<Self, BoxError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self::on(stream))
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// Sends a request and waits for the complete answer.
-    pub async fn call(&mut self, request: &[u8]) -> Result<Answer<'_>, Failed> {
+    pub async fn call(&mut self, request: &[u8]) -> Result<Answer<'_>, BoxError> {
         self.stream.write_all(request).await?;
         self.received.clear();
         loop {
@@ -51,7 +51,7 @@ impl Client {
 }
 
 /// Returns the status and the offset of the body, or `None` while the answer is incomplete.
-fn arrived(received: &[u8]) -> Result<Option<(u16, usize)>, Failed> {
+fn arrived(received: &[u8]) -> Result<Option<(u16, usize)>, BoxError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(received)? else {

@@ -14,10 +14,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use super::Failed;
-use super::actor::Actor;
+use super::BoxError;
 use super::client::Client;
 use super::figures::Figures;
+use super::requests::RequestGenerator;
 use super::server::Target;
 
 /// Maximum wait for an answer.
@@ -71,8 +71,8 @@ impl Pace {
             Self::Open { due, taken, start, every } => {
                 let permit = due.acquire().await.expect("the semaphore is never closed");
                 permit.forget();
-                let place = taken.fetch_add(1, Ordering::Relaxed);
-                *start + every.mul_f64(u32::try_from(place).unwrap_or(u32::MAX).into())
+                let nth = taken.fetch_add(1, Ordering::Relaxed);
+                *start + every.mul_f64(u32::try_from(nth).unwrap_or(u32::MAX).into())
             }
         }
     }
@@ -80,21 +80,21 @@ impl Pace {
     /// Adds permits for due requests until `end`. Runs on its own thread, because the runtime's timers are accurate to
     /// only 1 ms.
     #[expect(clippy::disallowed_methods, reason = "this thread does nothing else")]
-    fn tell(&self, end: Instant) {
+    fn release_due(&self, end: Instant) {
         let Self::Open { due, start, every, .. } = self else { return };
-        let mut told = 0;
+        let mut released = 0;
         loop {
             // Adds permits for all requests that are due before the end, however late this thread wakes up.
             let now = Instant::now().min(end);
             let by_now = now.duration_since(*start).div_duration_f64(*every);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
             let by_now = by_now.ceil() as usize;
-            due.add_permits(by_now.saturating_sub(told));
-            told = told.max(by_now);
+            due.add_permits(by_now.saturating_sub(released));
+            released = released.max(by_now);
             if now == end {
                 return;
             }
-            let next = *start + every.mul_f64(u32::try_from(told).unwrap_or(u32::MAX).into());
+            let next = *start + every.mul_f64(u32::try_from(released).unwrap_or(u32::MAX).into());
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
@@ -107,12 +107,16 @@ struct Window {
     end: Instant,
 }
 
-/// Runs each actor on a connection of its own. Returns their figures with the target's CPU time and memory.
-pub async fn drive(target: &Target, load: &Load, actors: Vec<Actor>) -> Result<Figures, Failed> {
-    raise_open_files(actors.len())?;
-    let mut clients = Vec::with_capacity(actors.len());
-    for actor in actors {
-        clients.push((actor, Client::connect(target.address).await?));
+/// Runs each generator on a connection of its own. Returns their figures with the target's CPU time and memory.
+pub async fn drive(
+    target: &Target,
+    load: &Load,
+    generators: Vec<RequestGenerator>,
+) -> Result<Figures, BoxError> {
+    raise_open_files(generators.len())?;
+    let mut clients = Vec::with_capacity(generators.len());
+    for generator in generators {
+        clients.push((generator, Client::connect(target.address).await?));
     }
     let before = target.usage()?;
     let start = Instant::now();
@@ -125,13 +129,13 @@ pub async fn drive(target: &Target, load: &Load, actors: Vec<Actor>) -> Result<F
             Pace::Open { due: Semaphore::new(0), taken: AtomicU64::new(0), start, every }
         }
     });
-    let teller = {
+    let releaser = {
         let pace = Arc::clone(&pace);
-        std::thread::spawn(move || pace.tell(window.end))
+        std::thread::spawn(move || pace.release_due(window.end))
     };
-    let mut asking = JoinSet::new();
-    for (actor, client) in clients {
-        asking.spawn(ask(actor, client, Arc::clone(&pace), window));
+    let mut running = JoinSet::new();
+    for (generator, client) in clients {
+        running.spawn(run_connection(generator, client, Arc::clone(&pace), window));
     }
     sleep_until(window.begin.into()).await;
     let at_begin = target.usage()?;
@@ -142,30 +146,30 @@ pub async fn drive(target: &Target, load: &Load, actors: Vec<Actor>) -> Result<F
         // Releases the connections that wait for another request: there is none.
         due.add_permits(load.connections());
     }
-    while let Some(asked) = asking.join_next().await {
-        figures.add(&asked??);
+    while let Some(figures_of_one) = running.join_next().await {
+        figures.add(&figures_of_one??);
     }
-    teller.join().map_err(|_| "the thread that paces requests has panicked")?;
+    releaser.join().map_err(|_| "the thread that paces requests has panicked")?;
     figures.used(before, at_begin.zip(at_end));
     Ok(figures)
 }
 
-async fn ask(
-    mut actor: Actor,
+async fn run_connection(
+    mut generator: RequestGenerator,
     mut client: Client,
     pace: Arc<Pace>,
     window: Window,
-) -> Result<Figures, Failed> {
+) -> Result<Figures, BoxError> {
     let mut figures = Figures::new(Duration::ZERO);
     loop {
-        let request = actor.next();
+        let request = generator.next();
         let due = pace.next().await;
         // In a closed loop a request is due when it is sent.
         if due >= window.end {
             return Ok(figures);
         }
         let is_measured = due >= window.begin;
-        actor.sends(is_measured);
+        generator.record_send(is_measured);
         let Ok(answer) = timeout(PATIENCE, client.call(request.as_bytes())).await else {
             figures.count(PATIENCE, 0, Some("unanswered".to_owned()));
             return Ok(figures);
@@ -183,7 +187,7 @@ async fn ask(
 const OTHER_FILES: u64 = 200;
 
 /// Raises the limit on open files for so many connections. Fails if the operating system allows fewer.
-pub fn raise_open_files(connections: usize) -> Result<(), Failed> {
+pub fn raise_open_files(connections: usize) -> Result<(), BoxError> {
     let needed = u64::try_from(connections)? + OTHER_FILES;
     let may_open = rlimit::increase_nofile_limit(needed)?;
     if may_open < needed {
@@ -195,10 +199,13 @@ pub fn raise_open_files(connections: usize) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sends the actor's next request on a new connection. Returns the body of the answer, or an error if it is not OK.
-pub async fn probe(address: SocketAddr, actor: &mut Actor) -> Result<Vec<u8>, Failed> {
+/// Sends the generator's next request on a new connection. Returns the body of the answer, or an error if it is not OK.
+pub async fn probe(
+    address: SocketAddr,
+    generator: &mut RequestGenerator,
+) -> Result<Vec<u8>, BoxError> {
     let mut client = Client::connect(address).await?;
-    let answer = client.call(actor.next().as_bytes()).await?;
+    let answer = client.call(generator.next().as_bytes()).await?;
     match answer.error() {
         None => Ok(answer.body.to_vec()),
         Some(_) => Err(String::from_utf8_lossy(answer.body).into_owned().into()),

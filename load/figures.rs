@@ -96,9 +96,9 @@ impl Figures {
     }
 
     /// Returns the figures as they are printed.
-    pub fn shown(&self) -> Shown {
+    pub fn summary(&self) -> Summary {
         let requests = self.latencies.len();
-        Shown {
+        Summary {
             requests,
             per_second: round(self.per_second()),
             p50_ms: self.percentile(50.0),
@@ -116,7 +116,7 @@ impl Figures {
 
 /// Figures as the table and the JSON show them.
 #[derive(Clone, Serialize)]
-pub struct Shown {
+pub struct Summary {
     /// Number of answers that were OK.
     pub requests: u64,
     pub per_second: f64,
@@ -126,7 +126,7 @@ pub struct Shown {
     pub max_ms: f64,
     /// Mean bytes of a body.
     pub answer_bytes: u64,
-    /// Failed requests by errorcode, by status, or by a word of this program such as `unanswered`.
+    /// BoxError requests by errorcode, by status, or by a word of this program such as `unanswered`.
     pub errors: BTreeMap<String, u64>,
     /// The server's CPU time per request, in microseconds.
     pub cpu_micros: Option<f64>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failed;
+use super::BoxError;
 use super::bench::Run as Measure;
 use super::ceiling::Ceiling;
 use super::scenario::Scenario;
@@ -24,7 +24,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub async fn run(self) -> Result<bool, Failed> {
+    pub async fn run(self) -> Result<bool, BoxError> {
         let file = self.file.display();
         let text = fs::read_to_string(&self.file).map_err(|error| format!("{file}: {error}"))?;
         let floors: Floors = toml::from_str(&text).map_err(|error| format!("{file}: {error}"))?;

@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::Failed;
-use super::actor::{Actor, Ask, LoadClient};
+use super::BoxError;
 use super::drive::{Load, drive};
 use super::figures::{Figures, as_f64};
 use super::population::{Population, Shape};
 use super::report::mebibytes;
-use super::server::{Place, Server, Target, Which};
+use super::requests::{LoadClient, RequestGenerator, RequestKind};
+use super::server::{Server, ServerArgs, Target, Testbed};
 
 /// Bytes of Data of a message.
 const BYTES: usize = 400;
@@ -33,14 +33,14 @@ pub struct Run {
     #[command(flatten)]
     load: Load,
     #[command(flatten)]
-    which: Which,
+    server: ServerArgs,
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
 }
 
 /// Results for one size.
-struct Measured {
+struct Results {
     messages: u64,
     data_bytes: u64,
     database_bytes: u64,
@@ -53,7 +53,7 @@ struct Measured {
 }
 
 impl Run {
-    pub async fn run(self) -> Result<bool, Failed> {
+    pub async fn run(self) -> Result<bool, BoxError> {
         let ascending = self.messages.is_sorted() && !self.messages.is_empty();
         let conversations = usize::try_from(self.conversations)?;
         let in_step = |messages: &usize| *messages > 0 && messages.is_multiple_of(conversations);
@@ -62,35 +62,35 @@ impl Run {
                 format!("--messages must be multiples of {conversations} in ascending order");
             return Err(sentence.into());
         }
-        if !self.which.is_started() {
+        if !self.server.is_started() {
             return Err("growth starts and kills the server: it can't have --url".into());
         }
-        let place = self.which.place()?;
-        let database = place.database().await?;
+        let testbed = self.server.testbed()?;
+        let database = testbed.database().await?;
         let population = Arc::new(database.add(Shape::Conversations(conversations)).await?);
         database.close().await;
         if !self.json {
-            println!("growth: {}\n{}\n", self.load.name(), self.which.rate_limit_note());
+            println!("growth: {}\n{}\n", self.load.name(), self.server.rate_limit_note());
         }
         let mut all = Vec::new();
         let mut filled = 0;
         for messages in &self.messages {
-            let database = place.database().await?;
+            let database = testbed.database().await?;
             let more = messages / conversations - filled;
             database.fill(&population, more, BYTES, true).await?;
             database.close().await;
             filled += more;
-            let measured = self.measure(&place, &population).await?;
+            let measured = self.measure(&testbed, &population).await?;
             self.show(&measured);
             all.push(measured);
         }
         if self.json {
-            let sizes: Vec<_> = all.iter().map(Measured::shown).collect();
-            let limit = self.which.rate_limit_note();
+            let sizes: Vec<_> = all.iter().map(Results::to_json).collect();
+            let limit = self.server.rate_limit_note();
             println!("{}", json!({ "scenario": "growth", "limit": limit, "sizes": sizes }));
         }
-        let are_ok = |measured: &Measured| {
-            let Measured { send, page_of_one, page, .. } = measured;
+        let are_ok = |measured: &Results| {
+            let Results { send, page_of_one, page, .. } = measured;
             [send, page_of_one, page].iter().all(|figures| figures.are_ok())
         };
         Ok(all.iter().all(are_ok))
@@ -98,28 +98,29 @@ impl Run {
 
     async fn measure(
         &self,
-        place: &Place,
+        testbed: &Testbed,
         population: &Arc<Population>,
-    ) -> Result<Measured, Failed> {
-        let file = place.folder().join("chat.db");
+    ) -> Result<Results, BoxError> {
+        let file = testbed.folder().join("chat.db");
         // Counts the messages too that earlier measurements sent.
         let (messages, data_bytes) = stored(&file).await?;
         let database_bytes = fs::metadata(&file)?.len();
-        let server = place.serve(&[]).await?;
+        let server = testbed.serve(&[]).await?;
         let after_stop = server.ready_after;
         let load = &self.load;
         let page_of_one = drive(
             &server.target,
             load,
-            actors(&server.target, population, load, &[Ask::Page { limit: 1 }]),
+            generators(&server.target, population, load, &[RequestKind::Page { limit: 1 }]),
         );
         let page_of_one = page_of_one.await?;
-        let page = actors(&server.target, population, load, &[Ask::Page { limit: 50 }]);
+        let page = generators(&server.target, population, load, &[RequestKind::Page { limit: 50 }]);
         let page = drive(&server.target, load, page).await?;
-        let send = actors(&server.target, population, load, &[Ask::Send { bytes: BYTES }]);
+        let send =
+            generators(&server.target, population, load, &[RequestKind::Send { bytes: BYTES }]);
         let send = drive(&server.target, load, send).await?;
-        let after_kill = self.after_kill(place, server, population).await?;
-        Ok(Measured {
+        let after_kill = self.after_kill(testbed, server, population).await?;
+        Ok(Results {
             messages,
             data_bytes,
             database_bytes,
@@ -134,29 +135,30 @@ impl Run {
     /// Kills the server under load and returns how long its restart takes.
     async fn after_kill(
         &self,
-        place: &Place,
+        testbed: &Testbed,
         server: Server,
         population: &Arc<Population>,
-    ) -> Result<Duration, Failed> {
+    ) -> Result<Duration, BoxError> {
         let target = server.target.clone();
-        let send = actors(&target, population, &self.load, &[Ask::Send { bytes: BYTES }]);
+        let send =
+            generators(&target, population, &self.load, &[RequestKind::Send { bytes: BYTES }]);
         let load = self.load.clone();
         let sending = tokio::spawn(async move { drive(&target, &load, send).await.map(drop) });
         tokio::time::sleep(Duration::from_secs(2)).await;
         server.kill().await?;
         // This may be an error: the kill cuts the connections.
         drop(sending.await?);
-        let again = place.serve(&[]).await?;
+        let again = testbed.serve(&[]).await?;
         let ready_after = again.ready_after;
         again.stop().await?;
         Ok(ready_after)
     }
 
-    fn show(&self, measured: &Measured) {
+    fn show(&self, measured: &Results) {
         if self.json {
             return;
         }
-        let Measured { messages, send, page_of_one, page, after_stop, after_kill, .. } = measured;
+        let Results { messages, send, page_of_one, page, after_stop, after_kill, .. } = measured;
         println!("{messages} messages in {} conversations", self.conversations);
         for (name, figures) in [("send", send), ("page of 1", page_of_one), ("page of 50", page)] {
             println!(
@@ -164,7 +166,7 @@ impl Run {
                 figures.per_second(),
                 figures.percentile(50.0),
                 figures.percentile(99.0),
-                figures.shown().answer_bytes
+                figures.summary().answer_bytes
             );
         }
         let (size, ratio) = (mebibytes(measured.database_bytes), measured.ratio());
@@ -175,18 +177,18 @@ impl Run {
     }
 }
 
-impl Measured {
+impl Results {
     /// Returns the bytes of the database per byte of Data.
     fn ratio(&self) -> f64 {
         as_f64(self.database_bytes) / as_f64(self.data_bytes)
     }
 
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         json!({
             "messages": self.messages,
-            "send": self.send.shown(),
-            "page_of_one": self.page_of_one.shown(),
-            "page": self.page.shown(),
+            "send": self.send.summary(),
+            "page_of_one": self.page_of_one.summary(),
+            "page": self.page.summary(),
             "database_bytes": self.database_bytes,
             "database_to_data": self.ratio(),
             "ready_after_stop_ms": self.after_stop.as_secs_f64() * 1e3,
@@ -195,26 +197,26 @@ impl Measured {
     }
 }
 
-/// Makes an actor per connection. Each has conversations of its own, spread over the whole population.
-fn actors(
+/// Makes an generator per connection. Each has conversations of its own, spread over the whole population.
+fn generators(
     target: &Target,
     population: &Arc<Population>,
     load: &Load,
-    mix: &'static [Ask],
-) -> Vec<Actor> {
+    mix: &'static [RequestKind],
+) -> Vec<RequestGenerator> {
     let target = Arc::new(target.clone());
     let connections = load.connections().min(population.talks.len());
-    let actor = |connection| {
+    let generator = |connection| {
         let talks = (connection..population.talks.len()).step_by(connections);
         let clients =
             talks.map(|talk| LoadClient { person: population.talks[talk].people[0], talk });
-        Actor::new(population, &target, clients.collect(), mix)
+        RequestGenerator::new(population, &target, clients.collect(), mix)
     };
-    (0..connections).map(actor).collect()
+    (0..connections).map(generator).collect()
 }
 
 /// Counts the messages in a database that no process has open, and the bytes of their Data.
-async fn stored(file: &Path) -> Result<(u64, u64), Failed> {
+async fn stored(file: &Path) -> Result<(u64, u64), BoxError> {
     let mut database = SqliteConnectOptions::new().filename(file).read_only(true).connect().await?;
     let stored = sqlx::query_as("SELECT count(*), sum(octet_length(data)) FROM messages");
     let (messages, data_bytes): (i64, i64) = stored.fetch_one(&mut database).await?;

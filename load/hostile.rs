@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Failed;
-use super::actor::{Actor, Ask, LoadClient, signed_request};
+use super::BoxError;
 use super::client::Client;
 use super::population::Population;
+use super::requests::{LoadClient, RequestGenerator, RequestKind, signed_request};
 use super::server::Target;
 
 /// A kind of attack.
@@ -86,7 +86,7 @@ const KEYS: u32 = 100_000;
 const TOO_MANY_KEYS: &str = "at most 64 keys";
 
 /// Pause of a client before it starts again.
-const REST: Duration = Duration::from_millis(20);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Pause of a client after a refused page. A user may make 50 requests a second, and a page counts as 64, so a shorter
 /// pause would use up the rate.
@@ -95,12 +95,12 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Time that a client waits for a page before it disconnects.
 const GIVES_UP_AFTER: Duration = Duration::from_millis(30);
 
-/// Clients that attack a server until `enough` is cancelled.
+/// Clients that attack a server until `stop` is cancelled.
 #[derive(Clone)]
 pub struct Attackers {
     target: Arc<Target>,
     population: Arc<Population>,
-    enough: CancellationToken,
+    stop: CancellationToken,
     hits: Arc<AtomicU64>,
 }
 
@@ -108,10 +108,10 @@ impl Attackers {
     pub fn new(
         target: &Arc<Target>,
         population: &Arc<Population>,
-        enough: CancellationToken,
+        stop: CancellationToken,
     ) -> Self {
         let (target, population) = (Arc::clone(target), Arc::clone(population));
-        Self { target, population, enough, hits: Arc::default() }
+        Self { target, population, stop, hits: Arc::default() }
     }
 
     /// Returns the counter of answers that show the work which the attack aims at: pages that the server has begun to
@@ -120,9 +120,9 @@ impl Attackers {
         Arc::clone(&self.hits)
     }
 
-    /// Attacks until `enough` is cancelled.
-    pub async fn attack(self, attack: Attack) -> Result<(), Failed> {
-        let enough = self.enough.clone();
+    /// Attacks until `stop` is cancelled.
+    pub async fn attack(self, attack: Attack) -> Result<(), BoxError> {
+        let stop = self.stop.clone();
         let attacking = async move {
             match attack {
                 Attack::TinyPieces => self.trickle(300, "Content-Length: 16384", b" ").await,
@@ -132,25 +132,28 @@ impl Attackers {
                 Attack::Announced => self.announce().await,
                 Attack::ManyKeys => {
                     let body = object_of_many_keys();
-                    self.many(64, move |this, nth| this.send_keys(Arc::clone(&body), nth)).await
+                    self.run_clients(64, move |this, nth| this.send_keys(Arc::clone(&body), nth))
+                        .await
                 }
-                Attack::Unread => self.many(64, Self::leave_unread).await,
-                Attack::LargePages => self.many(64, |this, nth| this.download(nth, nth)).await,
-                Attack::OneUser => self.many(16, |this, nth| this.download(nth, 0)).await,
-                Attack::GivenUp => self.many(64, Self::give_up).await,
+                Attack::Unread => self.run_clients(64, Self::leave_unread).await,
+                Attack::LargePages => {
+                    self.run_clients(64, |this, nth| this.download(nth, nth)).await
+                }
+                Attack::OneUser => self.run_clients(16, |this, nth| this.download(nth, 0)).await,
+                Attack::GivenUp => self.run_clients(64, Self::give_up).await,
                 Attack::LongHeads => self.send_long_heads().await,
                 Attack::HalfSent => self.half_send().await,
             }
         };
-        enough.run_until_cancelled(attacking).await.unwrap_or(Ok(()))
+        stop.run_until_cancelled(attacking).await.unwrap_or(Ok(()))
     }
 
     /// Runs `count` clients concurrently. Each starts again when it ends or fails.
-    async fn many<F: Future<Output = Result<(), Failed>> + Send + 'static>(
+    async fn run_clients<F: Future<Output = Result<(), BoxError>> + Send + 'static>(
         &self,
         count: usize,
         work: impl Fn(Self, usize) -> F + Clone + Send + Sync + 'static,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), BoxError> {
         let mut working = JoinSet::new();
         for nth in 0..count {
             let (this, work) = (self.clone(), work.clone());
@@ -158,7 +161,7 @@ impl Attackers {
                 loop {
                     // The server is expected to refuse attackers.
                     drop(work(this.clone(), nth).await);
-                    sleep(REST).await;
+                    sleep(RETRY_PAUSE).await;
                 }
             });
         }
@@ -167,7 +170,7 @@ impl Attackers {
     }
 
     /// Connects from one of 64 loopback addresses, with a receive buffer of 16 KiB.
-    async fn connect(&self, nth: usize) -> Result<TcpStream, Failed> {
+    async fn connect(&self, nth: usize) -> Result<TcpStream, BoxError> {
         let host = u8::try_from(nth % 64)? + 1;
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(16 * 1024)?;
@@ -186,7 +189,7 @@ impl Attackers {
     }
 
     /// Sends bodies piece by piece, one piece per connection in turn.
-    async fn trickle(&self, count: usize, framing: &str, piece: &[u8]) -> Result<(), Failed> {
+    async fn trickle(&self, count: usize, framing: &str, piece: &[u8]) -> Result<(), BoxError> {
         let mut sockets = Vec::new();
         for nth in 0..count {
             let mut socket = self.connect(nth).await?;
@@ -202,7 +205,7 @@ impl Attackers {
         }
     }
 
-    async fn announce(&self) -> Result<(), Failed> {
+    async fn announce(&self) -> Result<(), BoxError> {
         let mut sockets = Vec::new();
         for nth in 0..256 {
             let mut socket = self.connect(nth).await?;
@@ -215,7 +218,7 @@ impl Attackers {
 
     /// Sends a body with many keys again and again, signed by a user: the server parses no body above 16 KiB before it
     /// has verified the signature.
-    async fn send_keys(self, body: Arc<str>, nth: usize) -> Result<(), Failed> {
+    async fn send_keys(self, body: Arc<str>, nth: usize) -> Result<(), BoxError> {
         let person = &self.population.people[nth % self.population.people.len()];
         let request = signed_request(&self.target, person, "chatconversation", &body);
         let mut client = Client::on(self.connect(nth).await?);
@@ -228,14 +231,19 @@ impl Attackers {
         }
     }
 
-    /// Makes an actor that requests pages of 8 MiB.
-    fn reader(&self, person: usize) -> Actor {
+    /// Makes an generator that requests pages of 8 MiB.
+    fn reader(&self, person: usize) -> RequestGenerator {
         let person = person % self.population.people.len();
         let clients = vec![LoadClient { person, talk: person / 2 }];
-        Actor::new(&self.population, &self.target, clients, &[Ask::Page { limit: 500 }])
+        RequestGenerator::new(
+            &self.population,
+            &self.target,
+            clients,
+            &[RequestKind::Page { limit: 500 }],
+        )
     }
 
-    async fn give_up(self, nth: usize) -> Result<(), Failed> {
+    async fn give_up(self, nth: usize) -> Result<(), BoxError> {
         let mut socket = self.connect(nth).await?;
         socket.write_all(self.reader(nth).next().as_bytes()).await?;
         sleep(GIVES_UP_AFTER).await;
@@ -246,9 +254,9 @@ impl Attackers {
     async fn request_page(
         &self,
         socket: &mut TcpStream,
-        actor: &mut Actor,
-    ) -> Result<bool, Failed> {
-        socket.write_all(actor.next().as_bytes()).await?;
+        generator: &mut RequestGenerator,
+    ) -> Result<bool, BoxError> {
+        socket.write_all(generator.next().as_bytes()).await?;
         let mut status = [0; 12];
         let is_page = socket.peek(&mut status).await? == status.len() && status == *b"HTTP/1.1 200";
         if is_page {
@@ -258,7 +266,7 @@ impl Attackers {
     }
 
     /// Requests a page and leaves it unread until the server ends the connection. Starts again if it gets no page.
-    async fn leave_unread(self, nth: usize) -> Result<(), Failed> {
+    async fn leave_unread(self, nth: usize) -> Result<(), BoxError> {
         let mut socket = self.connect(nth).await?;
         if self.request_page(&mut socket, &mut self.reader(nth)).await? {
             while socket.peek(&mut [0]).await? > 0 {
@@ -271,12 +279,12 @@ impl Attackers {
     }
 
     /// Downloads pages of 8 MiB as this user, one after the other.
-    async fn download(self, nth: usize, person: usize) -> Result<(), Failed> {
-        let mut actor = self.reader(person);
+    async fn download(self, nth: usize, person: usize) -> Result<(), BoxError> {
+        let mut generator = self.reader(person);
         let mut socket = self.connect(nth).await?;
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            self.request_page(&mut socket, &mut actor).await?;
+            self.request_page(&mut socket, &mut generator).await?;
             // A page is complete when nothing arrives for 200 ms.
             while let Ok(read) = timeout(Duration::from_millis(200), socket.read(&mut buffer)).await
             {
@@ -287,7 +295,7 @@ impl Attackers {
         }
     }
 
-    async fn send_long_heads(&self) -> Result<(), Failed> {
+    async fn send_long_heads(&self) -> Result<(), BoxError> {
         let head = format!("GET / HTTP/1.1\r\nHost: {}", "x".repeat(15_000));
         let mut sockets = Vec::new();
         for nth in 0..1_000 {
@@ -299,7 +307,7 @@ impl Attackers {
         std::future::pending().await
     }
 
-    async fn half_send(&self) -> Result<(), Failed> {
+    async fn half_send(&self) -> Result<(), BoxError> {
         let upgrade = format!(
             "GET /ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",

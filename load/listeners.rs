@@ -20,14 +20,14 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Failed;
-use super::actor::{Actor, Ask, LoadClient};
+use super::BoxError;
 use super::drive::{Load, drive, raise_open_files};
 use super::figures::Figures;
 use super::population::{Person, Population, Shape};
 use super::pushes::PendingPushes;
-use super::report::{HEADER, line, print_rest};
-use super::server::{Target, Which};
+use super::report::{HEADER, line, print_memory_and_errors};
+use super::requests::{LoadClient, RequestGenerator, RequestKind};
+use super::server::{ServerArgs, Target};
 
 /// Listeners that are opened concurrently.
 const AT_ONCE: usize = 64;
@@ -53,30 +53,30 @@ pub struct Run {
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     #[command(flatten)]
-    which: Which,
+    server: ServerArgs,
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
 }
 
 /// Results of a run.
-struct Measured {
+struct Results {
     sends: Figures,
     pushes: Figures,
     listener_bytes: u64,
 }
 
 impl Run {
-    pub async fn run(self) -> Result<bool, Failed> {
+    pub async fn run(self) -> Result<bool, BoxError> {
         let count = usize::try_from(self.listeners)?;
         raise_open_files(count + usize::try_from(self.connections)?)?;
-        let place = self.which.place()?;
-        let database = place.database().await?;
+        let testbed = self.server.testbed()?;
+        let database = testbed.database().await?;
         let population = database.add(Shape::Pairs((count + AT_ONCE).div_ceil(2))).await?;
         database.close().await;
         // Extra users subscribe first, so that memory that the server takes only once is not counted.
         let most = (count + AT_ONCE).to_string();
-        let server = place.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
+        let server = testbed.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
         let measured = self.measure(&server.target, &Arc::new(population)).await;
         server.stop().await?;
         let measured = measured?;
@@ -88,7 +88,7 @@ impl Run {
         &self,
         target: &Target,
         population: &Arc<Population>,
-    ) -> Result<Measured, Failed> {
+    ) -> Result<Results, BoxError> {
         let count = usize::try_from(self.listeners)?;
         let (people, others) = population.people.split_at(count);
         drop(open(target, others).await?);
@@ -98,10 +98,10 @@ impl Run {
         let listener_bytes = after.saturating_sub(before) / u64::from(self.listeners);
 
         let pending = Arc::new(PendingPushes::default());
-        let enough = CancellationToken::new();
+        let stop = CancellationToken::new();
         let mut listening = JoinSet::new();
         for socket in sockets {
-            listening.spawn(listen(socket, Arc::clone(&pending), enough.clone()));
+            listening.spawn(listen(socket, Arc::clone(&pending), stop.clone()));
         }
         let load = Load {
             connections: self.connections,
@@ -115,16 +115,16 @@ impl Run {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        let all_told = timeout(PATIENCE, waiting).await.is_ok();
-        enough.cancel();
+        let all_pushed = timeout(PATIENCE, waiting).await.is_ok();
+        stop.cancel();
         let mut pushes = Figures::new(Duration::from_secs(self.seconds.into()));
-        while let Some(heard) = listening.join_next().await {
-            pushes.add(&heard??);
+        while let Some(figures) = listening.join_next().await {
+            pushes.add(&figures??);
         }
-        if !all_told {
+        if !all_pushed {
             pushes.count(PATIENCE, 0, Some("never_told".to_owned()));
         }
-        Ok(Measured { sends, pushes, listener_bytes })
+        Ok(Results { sends, pushes, listener_bytes })
     }
 
     /// Makes the senders. Each sends in conversations of its own, and their recipients listen.
@@ -133,36 +133,36 @@ impl Run {
         target: &Target,
         population: &Arc<Population>,
         pending: &Arc<PendingPushes>,
-    ) -> Vec<Actor> {
-        const SEND: &[Ask] = &[Ask::Send { bytes: SENT }];
+    ) -> Vec<RequestGenerator> {
+        const SEND: &[RequestKind] = &[RequestKind::Send { bytes: SENT }];
         let target = Arc::new(target.clone());
         let [connections, listeners] =
             [self.connections, self.listeners].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let talks_heard = listeners / 2;
-        let connections = connections.min(talks_heard);
-        let actor = |connection| {
-            let talks = (connection..talks_heard).step_by(connections);
+        let listened_talks = listeners / 2;
+        let connections = connections.min(listened_talks);
+        let generator = |connection| {
+            let talks = (connection..listened_talks).step_by(connections);
             let clients =
                 talks.map(|talk| LoadClient { person: population.talks[talk].people[0], talk });
-            let mut actor = Actor::new(population, &target, clients.collect(), SEND);
-            actor.pending = Some(Arc::clone(pending));
-            actor
+            let mut generator = RequestGenerator::new(population, &target, clients.collect(), SEND);
+            generator.pending = Some(Arc::clone(pending));
+            generator
         };
-        (0..connections).map(actor).collect()
+        (0..connections).map(generator).collect()
     }
 
-    fn print(&self, measured: &Measured) {
-        let Measured { sends, pushes, listener_bytes } = measured;
+    fn print(&self, measured: &Results) {
+        let Results { sends, pushes, listener_bytes } = measured;
         if self.json {
             let shown = json!({
                 "scenario": "listeners",
-                "limit": self.which.rate_limit_note(),
+                "limit": self.server.rate_limit_note(),
                 "listeners": self.listeners,
                 "rate": self.rate,
                 "seconds": self.seconds,
                 "listener_bytes": listener_bytes,
-                "sends": sends.shown(),
-                "pushes": pushes.shown(),
+                "sends": sends.summary(),
+                "pushes": pushes.summary(),
             });
             println!("{shown}");
             return;
@@ -171,13 +171,13 @@ impl Run {
         println!(
             "listeners: {listeners}, and {rate} messages/s over {connections} connections, {seconds} s"
         );
-        println!("{}\n", self.which.rate_limit_note());
+        println!("{}\n", self.server.rate_limit_note());
         println!("{HEADER}");
         println!("{}", line("send", sends));
         println!("{}", line("push", pushes));
         println!("\nmemory of an idle listener: {listener_bytes} bytes");
-        print_rest(&sends.shown());
-        print_rest(&pushes.shown());
+        print_memory_and_errors(&sends.summary());
+        print_memory_and_errors(&pushes.summary());
     }
 }
 
@@ -187,12 +187,12 @@ const WARM_UP: u32 = 2;
 type Socket = WebSocketStream<TcpStream>;
 
 /// Opens a listener for each of these users and acknowledges its first event.
-async fn open(target: &Target, people: &[Person]) -> Result<Vec<Socket>, Failed> {
+async fn open(target: &Target, people: &[Person]) -> Result<Vec<Socket>, BoxError> {
     let opening = stream::iter(people).map(|person| subscribe(target, person));
     opening.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-async fn subscribe(target: &Target, person: &Person) -> Result<Socket, Failed> {
+async fn subscribe(target: &Target, person: &Person) -> Result<Socket, BoxError> {
     let stream = TcpStream::connect(target.address).await?;
     let request = format!("ws://{}/ws", target.host).into_client_request()?;
     let (mut socket, _) = client_async(request, stream).await?;
@@ -210,33 +210,33 @@ async fn subscribe(target: &Target, person: &Person) -> Result<Socket, Failed> {
         "timestamp": timestamp, "nonce": nonce, "signature": signature.as_str(),
     });
     socket.send(Message::text(subscription.to_string())).await?;
-    let answer = hear(&mut socket).await?;
+    let answer = next_text(&mut socket).await?;
     if !answer.starts_with(r#"{"status":"OK""#) {
         return Err(answer.into());
     }
-    let event: Event = serde_json::from_str(&hear(&mut socket).await?)?;
+    let event: Event = serde_json::from_str(&next_text(&mut socket).await?)?;
     acknowledge(&mut socket, event.sequence).await?;
     // A pong shows that the server has handled everything sent before the ping.
     socket.send(Message::Ping("done?".into())).await?;
-    while !matches!(next(&mut socket).await?, Message::Pong(_)) {}
+    while !matches!(next_frame(&mut socket).await?, Message::Pong(_)) {}
     Ok(socket)
 }
 
-async fn next(socket: &mut Socket) -> Result<Message, Failed> {
+async fn next_frame(socket: &mut Socket) -> Result<Message, BoxError> {
     let frame = timeout(PATIENCE, socket.next()).await?;
     Ok(frame.ok_or("the server closed a listener")??)
 }
 
 /// Returns the next text frame. Skips other frames, such as the server's pings.
-async fn hear(socket: &mut Socket) -> Result<String, Failed> {
+async fn next_text(socket: &mut Socket) -> Result<String, BoxError> {
     loop {
-        if let Message::Text(text) = next(socket).await? {
+        if let Message::Text(text) = next_frame(socket).await? {
             return Ok(text.as_str().to_owned());
         }
     }
 }
 
-async fn acknowledge(socket: &mut Socket, sequence: i64) -> Result<(), Failed> {
+async fn acknowledge(socket: &mut Socket, sequence: i64) -> Result<(), BoxError> {
     let ack = json!({ "action": "ack", "sequence": sequence }).to_string();
     Ok(socket.send(Message::text(ack)).await?)
 }
@@ -248,14 +248,14 @@ struct Event {
     conversationchangedof: Vec<String>,
 }
 
-/// Acknowledges events until `enough` is cancelled. Returns the latencies of the measured messages.
+/// Acknowledges events until `stop` is cancelled. Returns the latencies of the measured messages.
 async fn listen(
     mut socket: Socket,
     pending: Arc<PendingPushes>,
-    enough: CancellationToken,
-) -> Result<Figures, Failed> {
+    stop: CancellationToken,
+) -> Result<Figures, BoxError> {
     let mut pushes = Figures::new(Duration::ZERO);
-    while let Some(frame) = enough.run_until_cancelled(socket.next()).await {
+    while let Some(frame) = stop.run_until_cancelled(socket.next()).await {
         let Message::Text(text) = frame.ok_or("the server closed a listener")?? else { continue };
         let event: Event = serde_json::from_str(&text)?;
         for conversation in &event.conversationchangedof {
@@ -271,7 +271,7 @@ async fn listen(
 
 /// Returns the server's memory in bytes once it changes by less than 64 KiB in 2 s, or after [`PATIENCE`]. Returns 0 if
 /// the process is unknown.
-async fn settled_memory(target: &Target) -> Result<u64, Failed> {
+async fn settled_memory(target: &Target) -> Result<u64, BoxError> {
     const LITTLE: u64 = 64 * 1024;
     let (since, mut memory) = (Instant::now(), 0);
     loop {

@@ -4,7 +4,6 @@
 //! client's. The results hold for this machine at this moment. With `--ceiling`, the same client also measures servers
 //! that do less, in turn with the server. The ratio to those says more than any rate.
 
-mod actor;
 mod bench;
 mod ceiling;
 mod client;
@@ -19,6 +18,7 @@ mod population;
 mod pushes;
 mod ratios;
 mod report;
+mod requests;
 mod scenario;
 mod server;
 mod usage;
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// Why a run failed. Its text is printed, and nothing was measured.
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures a chatserver under load, and with --ceiling what the machine would allow.
 ///
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         .worker_threads(threads)
         .enable_all()
         .build()
-        .map_err(Failed::from);
+        .map_err(BoxError::from);
     match runtime.and_then(|runtime| runtime.block_on(run(cli.command))) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs a command. Returns whether everything was as it should be.
-async fn run(command: Command) -> Result<bool, Failed> {
+async fn run(command: Command) -> Result<bool, BoxError> {
     use scenario::Scenario;
     match command {
         Command::Send(run) => run.run(Scenario::Send).await,

@@ -10,14 +10,14 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Failed;
-use super::actor::{Actor, Ask, LoadClient};
+use super::BoxError;
 use super::client::Client;
 use super::drive::raise_open_files;
 use super::figures::Figures;
 use super::hostile::{Attack, Attackers};
 use super::population::{Population, Shape};
-use super::server::{Target, Which};
+use super::requests::{LoadClient, RequestGenerator, RequestKind};
+use super::server::{ServerArgs, Target};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -43,14 +43,14 @@ pub struct Run {
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     #[command(flatten)]
-    which: Which,
+    server: ServerArgs,
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
 }
 
 /// Figures of one kind of attack.
-struct Suffered {
+struct AttackResult {
     attack: Attack,
     peak_rss: u64,
     /// Answers to the attackers that show the work which the attack aims at.
@@ -58,20 +58,20 @@ struct Suffered {
     bystander: Figures,
 }
 
-impl Suffered {
-    /// Whether the attack took place, memory stayed within `bound` bytes, and the bystander was always served.
+impl AttackResult {
+    /// Whether the attack took testbed, memory stayed within `bound` bytes, and the bystander was always served.
     fn is_ok(&self, bound: u64) -> bool {
-        let was_attacked = self.hits > 0 || !self.attack.needs_hits();
-        was_attacked && self.peak_rss <= bound && self.bystander.are_ok()
+        let had_effect = self.hits > 0 || !self.attack.needs_hits();
+        had_effect && self.peak_rss <= bound && self.bystander.are_ok()
     }
 }
 
 impl Run {
     /// Returns whether the server survived all kinds of attack.
-    pub async fn run(self) -> Result<bool, Failed> {
+    pub async fn run(self) -> Result<bool, BoxError> {
         raise_open_files(4_000)?;
-        let place = self.which.place()?;
-        let database = place.database().await?;
+        let testbed = self.server.testbed()?;
+        let database = testbed.database().await?;
         let attackers =
             database.add(Shape::Pairs(usize::try_from(self.users.div_ceil(2))?)).await?;
         database.fill(&attackers, MESSAGES, DATA, true).await?;
@@ -83,47 +83,47 @@ impl Run {
             ("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "1000".to_owned()),
             ("CHATSERVER_LOG__FILTER", "warn".to_owned()),
         ];
-        let server = place.serve(&settings).await?;
+        let server = testbed.serve(&settings).await?;
         let target = Arc::new(server.target.clone());
         let (attackers, bystanders) = (Arc::new(attackers), Arc::new(bystanders));
-        let mut suffered = Vec::new();
+        let mut results = Vec::new();
         for attack in Attack::ALL {
-            suffered.push(self.suffers(&target, &attackers, &bystanders, attack).await?);
+            results.push(self.run_attack(&target, &attackers, &bystanders, attack).await?);
         }
         server.stop().await?;
         let bound = u64::from(self.budget) * MIB * 13 / 10 + 100 * MIB;
-        self.print(&suffered, bound)?;
-        Ok(suffered.iter().all(|one| one.is_ok(bound)))
+        self.print(&results, bound)?;
+        Ok(results.iter().all(|one| one.is_ok(bound)))
     }
 
-    async fn suffers(
+    async fn run_attack(
         &self,
         target: &Arc<Target>,
         attackers: &Arc<Population>,
         bystanders: &Arc<Population>,
         attack: Attack,
-    ) -> Result<Suffered, Failed> {
+    ) -> Result<AttackResult, BoxError> {
         target.forget_peak()?;
-        let enough = CancellationToken::new();
-        let attackers = Attackers::new(target, attackers, enough.clone());
+        let stop = CancellationToken::new();
+        let attackers = Attackers::new(target, attackers, stop.clone());
         let hits = attackers.hits();
         let attacking = tokio::spawn(attackers.attack(attack));
         let time = Duration::from_secs(self.seconds.into());
         let bystander = bystander(target, bystanders, time).await?;
-        enough.cancel();
+        stop.cancel();
         attacking.await??;
         let hits = hits.load(Ordering::Relaxed);
-        Ok(Suffered { attack, peak_rss: target.peak_rss()?, hits, bystander })
+        Ok(AttackResult { attack, peak_rss: target.peak_rss()?, hits, bystander })
     }
 
-    fn print(&self, suffered: &[Suffered], bound: u64) -> Result<(), Failed> {
+    fn print(&self, results: &[AttackResult], bound: u64) -> Result<(), BoxError> {
         if self.json {
-            let attacks = suffered.iter().map(|one| {
+            let attacks = results.iter().map(|one| {
                 json!({
                     "attack": one.attack.name(),
                     "peak_rss": one.peak_rss,
                     "hits": one.hits,
-                    "bystander": one.bystander.shown(),
+                    "bystander": one.bystander.summary(),
                 })
             });
             let all = json!({ "bound": bound, "attacks": attacks.collect::<Vec<_>>() });
@@ -138,8 +138,8 @@ impl Run {
             "{:<16} {:>9} {:>9} {:>9} {:>9} {:>9}  errors",
             "attack", "peak MiB", "hits", "lists", "p50 ms", "p99 ms"
         );
-        for Suffered { attack, peak_rss, hits, bystander } in suffered {
-            let shown = bystander.shown();
+        for AttackResult { attack, peak_rss, hits, bystander } in results {
+            let shown = bystander.summary();
             println!(
                 "{:<16} {:>9} {:>9} {:>9} {:>9.2} {:>9.2}  {:?}",
                 attack.name(),
@@ -160,14 +160,14 @@ async fn bystander(
     target: &Arc<Target>,
     population: &Arc<Population>,
     time: Duration,
-) -> Result<Figures, Failed> {
+) -> Result<Figures, BoxError> {
     let clients = vec![LoadClient { person: 0, talk: 0 }];
-    let mut actor = Actor::new(population, target, clients, &[Ask::List]);
+    let mut generator = RequestGenerator::new(population, target, clients, &[RequestKind::List]);
     let mut client = Client::connect(target.address).await?;
     let mut figures = Figures::new(time);
     let since = Instant::now();
     while since.elapsed() < time {
-        let (request, asked) = (actor.next(), Instant::now());
+        let (request, asked) = (generator.next(), Instant::now());
         match timeout(PATIENCE, client.call(request.as_bytes())).await {
             Ok(answer) => {
                 let answer = answer?;

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::Failed;
+use super::BoxError;
 
 /// Ready-made RSA key pairs: generating one takes 0.1 s, and they play no part in what is measured.
 const KEY_PAIRS: &str = include_str!("../tests/it/keys.txt");
@@ -94,7 +94,7 @@ pub struct Database {
 impl Database {
     /// Opens the database. Only the database of a server started here may be migrated: a running server has its own
     /// open.
-    pub async fn open(url: &str, schema: Schema) -> Result<Self, Failed> {
+    pub async fn open(url: &str, schema: Schema) -> Result<Self, BoxError> {
         let tasks = TaskTracker::new();
         let store = Store::open(url, schema, Limits::default(), &tasks).await?;
         Ok(Self { store: Arc::new(store), tasks })
@@ -107,7 +107,7 @@ impl Database {
     }
 
     /// Adds a population of this shape. Its e-mail addresses are unique to this call.
-    pub async fn add(&self, shape: Shape) -> Result<Population, Failed> {
+    pub async fn add(&self, shape: Shape) -> Result<Population, BoxError> {
         let (people, pairs) = shape.pairs();
         let keys = ready_made_keys()?;
         let run = Uuid::new_v4().simple().to_string();
@@ -119,9 +119,9 @@ impl Database {
         Ok(Population { people, talks })
     }
 
-    async fn person(&self, keys: &KeySource, email: &str) -> Result<Person, Failed> {
+    async fn person(&self, keys: &KeySource, email: &str) -> Result<Person, BoxError> {
         let email = Email::parse(email).ok_or("no address")?;
-        let nick = Nick::parse("Somebody").ok_or("no nick")?;
+        let nick = Nick::parse("Load").ok_or("no nick")?;
         let password = EncryptionPassword::generate();
         let user =
             users::add(&self.store, keys, email, nick, FullName::default(), password).await?;
@@ -130,13 +130,13 @@ impl Database {
         Ok(Person { user: user.id, key, station })
     }
 
-    async fn talk(&self, emails: &[String], people: [usize; 2]) -> Result<Talk, Failed> {
+    async fn talk(&self, emails: &[String], people: [usize; 2]) -> Result<Talk, BoxError> {
         let [one, other] = people.map(|n| emails[n].as_str());
         let secret = ConversationSecret::generate();
         let conversation = friends::befriend(&self.store, one, other, &secret).await?;
         let user = UserId::named(one).ok_or("no address")?;
         let shown = self.store.conversation(conversation, user).await?.ok_or("no conversation")?;
-        let Shown { instance } = serde_json::from_slice(&shown)?;
+        let ConversationObject { instance } = serde_json::from_slice(&shown)?;
         let instance = Instance::parse(&instance).ok_or("no instance")?;
         Ok(Talk { conversation, instance, people })
     }
@@ -149,7 +149,7 @@ impl Database {
         messages: usize,
         bytes: usize,
         both: bool,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), BoxError> {
         let sends = (0..messages).flat_map(|turn| {
             let sender = if both { turn % 2 } else { 0 };
             population.talks.iter().map(move |talk| self.send(population, talk, sender, bytes))
@@ -164,7 +164,7 @@ impl Database {
         talk: &Talk,
         sender: usize,
         bytes: usize,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), BoxError> {
         let sender = &population.people[talk.people[sender]];
         Ok(self.store.add_message(talk.message(sender, bytes)?).await?)
     }
@@ -172,7 +172,7 @@ impl Database {
 
 impl Talk {
     /// Makes a new message from one of the two users.
-    pub fn message(&self, sender: &Person, bytes: usize) -> Result<AddMessage, Failed> {
+    pub fn message(&self, sender: &Person, bytes: usize) -> Result<AddMessage, BoxError> {
         let now = Clock::system().now();
         Ok(AddMessage {
             conversation: self.conversation,
@@ -198,12 +198,12 @@ pub fn data(bytes: usize) -> String {
 
 /// The part of a conversation object that [`Database::talk`] reads.
 #[derive(Deserialize)]
-struct Shown {
+struct ConversationObject {
     instance: String,
 }
 
-fn ready_made_keys() -> Result<KeySource, Failed> {
-    let pair = |key| Ok::<_, Failed>(KeyPair::from_pkcs8(&BASE64.decode(key)?)?);
+fn ready_made_keys() -> Result<KeySource, BoxError> {
+    let pair = |key| Ok::<_, BoxError>(KeyPair::from_pkcs8(&BASE64.decode(key)?)?);
     let pairs = KEY_PAIRS.lines().map(pair).collect::<Result<Vec<_>, _>>()?;
     let next = AtomicUsize::new(0);
     Ok(KeySource::from_fn(move || {

@@ -29,7 +29,7 @@ impl Ratios {
     }
 
     /// Returns the ratios as they are printed, rounded to hundredths.
-    pub fn shown(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let to_hundredths = |ratio: f64| (ratio * 100.0).round() / 100.0;
         json!({
             "per_second": to_hundredths(self.per_second),

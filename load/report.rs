@@ -1,14 +1,14 @@
 //! Formats figures as lines of a table.
 
-use super::figures::{Figures, Shown, as_f64};
+use super::figures::{Figures, Summary, as_f64};
 
 pub const HEADER: &str =
     "             requests/s    p50 ms    p95 ms    p99 ms    max ms  CPU us/request  answer bytes";
 
 /// Formats a line of the table under [`HEADER`].
 pub fn line(name: &str, figures: &Figures) -> String {
-    let Shown { per_second, p50_ms, p95_ms, p99_ms, max_ms, cpu_micros, answer_bytes, .. } =
-        figures.shown();
+    let Summary { per_second, p50_ms, p95_ms, p99_ms, max_ms, cpu_micros, answer_bytes, .. } =
+        figures.summary();
     let cpu = cpu_micros.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.1}"));
     format!(
         "{name:12} {per_second:10.0} {p50_ms:9.2} {p95_ms:9.2} {p99_ms:9.2} {max_ms:9.2} {cpu:>15} {answer_bytes:13}"
@@ -16,7 +16,7 @@ pub fn line(name: &str, figures: &Figures) -> String {
 }
 
 /// Prints memory and errors, which the table has no column for.
-pub fn print_rest(shown: &Shown) {
+pub fn print_memory_and_errors(shown: &Summary) {
     if let (Some(before), Some(after)) = (shown.rss_before, shown.rss_after) {
         println!("memory of the server: {} before, {} after", mebibytes(before), mebibytes(after));
     }

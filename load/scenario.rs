@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::actor::{Ask, LoadClient};
 use super::ceiling::Ceiling;
 use super::population::{Population, Shape};
+use super::requests::{LoadClient, RequestKind};
 
 /// Bytes of Data of a message that is sent, and of one that is read.
 pub const SENT: usize = 300;
@@ -81,23 +81,23 @@ impl Scenario {
         }
     }
 
-    pub fn mix(self) -> &'static [Ask] {
-        const SEND: Ask = Ask::Send { bytes: SENT };
-        const PAGE: Ask = Ask::Page { limit: 50 };
+    pub fn mix(self) -> &'static [RequestKind] {
+        const SEND: RequestKind = RequestKind::Send { bytes: SENT };
+        const PAGE: RequestKind = RequestKind::Page { limit: 50 };
         match self {
             Self::Send | Self::SendHot => &[SEND],
-            Self::List => &[Ask::List],
+            Self::List => &[RequestKind::List],
             Self::Page | Self::PageRead => &[PAGE],
-            Self::Properties => &[Ask::Property],
+            Self::Properties => &[RequestKind::Property],
             Self::Mixed => &[
                 PAGE,
                 SEND,
-                Ask::List,
-                Ask::Notification,
+                RequestKind::List,
+                RequestKind::Notification,
                 SEND,
                 PAGE,
-                Ask::Property,
-                Ask::List,
+                RequestKind::Property,
+                RequestKind::List,
                 SEND,
                 PAGE,
             ],

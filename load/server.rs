@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
-use super::Failed;
+use super::BoxError;
 use super::client::Client;
 use super::population::Database;
 use super::usage::{self, Usage};
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Flags that choose the measured server.
 #[derive(Args, Clone)]
-pub struct Which {
+pub struct ServerArgs {
     /// The chatserver to start; default: the one beside this program
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "database_url", "pid"])]
     server: Option<PathBuf>,
@@ -54,13 +54,13 @@ pub struct Target {
 }
 
 /// A run's folder and database, and the options that start or find its server.
-pub struct Place {
-    which: Which,
+pub struct Testbed {
+    args: ServerArgs,
     folder: TempDir,
     pub database_url: String,
 }
 
-impl Which {
+impl ServerArgs {
     /// Whether this program starts the server.
     pub fn is_started(&self) -> bool {
         self.url.is_none()
@@ -76,17 +76,17 @@ impl Which {
     }
 
     /// Makes a temporary folder for the run. The database is a new one in it, or the one of `--database-url`.
-    pub fn place(&self) -> Result<Place, Failed> {
+    pub fn testbed(&self) -> Result<Testbed, BoxError> {
         let folder = match &self.data {
             Some(data) => TempDir::new_in(data)?,
             None => TempDir::new()?,
         };
         let own = || format!("sqlite://{}", folder.path().join("chat.db").display());
         let database_url = self.database_url.clone().unwrap_or_else(own);
-        Ok(Place { which: self.clone(), folder, database_url })
+        Ok(Testbed { args: self.clone(), folder, database_url })
     }
 
-    fn program(&self) -> Result<PathBuf, Failed> {
+    fn program(&self) -> Result<PathBuf, BoxError> {
         if let Some(server) = &self.server {
             return Ok(server.clone());
         }
@@ -100,14 +100,14 @@ impl Which {
     }
 }
 
-impl Place {
+impl Testbed {
     /// Starts the server with these settings. With `--url`, checks that the running server is ready and ignores the
     /// settings.
-    pub async fn serve(&self, settings: &[(&str, String)]) -> Result<Server, Failed> {
-        if let Some(url) = &self.which.url {
-            return Server::running(url, self.which.pid).await;
+    pub async fn serve(&self, settings: &[(&str, String)]) -> Result<Server, BoxError> {
+        if let Some(url) = &self.args.url {
+            return Server::running(url, self.args.pid).await;
         }
-        let mut command = Command::new(self.which.program()?);
+        let mut command = Command::new(self.args.program()?);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--database-url"])
             .arg(&self.database_url)
@@ -120,8 +120,8 @@ impl Place {
     }
 
     /// Opens the database. Migrates it only if this program starts the server.
-    pub async fn database(&self) -> Result<Database, Failed> {
-        let schema = if self.which.is_started() { Schema::Migrate } else { Schema::MustBeCurrent };
+    pub async fn database(&self) -> Result<Database, BoxError> {
+        let schema = if self.args.is_started() { Schema::Migrate } else { Schema::MustBeCurrent };
         Database::open(&self.database_url, schema).await
     }
 
@@ -131,7 +131,7 @@ impl Place {
     }
 
     /// Opens the file that the server logs to, as a server in production does.
-    fn log(&self) -> Result<File, Failed> {
+    fn log(&self) -> Result<File, BoxError> {
         let path = self.folder.path().join("server.log");
         Ok(File::options().create(true).append(true).open(path)?)
     }
@@ -154,7 +154,7 @@ struct Listening {
 
 impl Server {
     /// Starts a program that prints its address, and waits until it is ready.
-    pub async fn start(mut command: Command) -> Result<Self, Failed> {
+    pub async fn start(mut command: Command) -> Result<Self, BoxError> {
         let since = Instant::now();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| {
@@ -176,7 +176,7 @@ impl Server {
         Ok(Self { target, child: Some(child), ready_after: since.elapsed() })
     }
 
-    async fn running(url: &Url, pid: Option<i32>) -> Result<Self, Failed> {
+    async fn running(url: &Url, pid: Option<i32>) -> Result<Self, BoxError> {
         if url.scheme() != "http" {
             return Err("--url must be http: TLS is not measured".into());
         }
@@ -191,7 +191,7 @@ impl Server {
     }
 
     /// Stops the server with SIGTERM and waits for its exit. Does nothing if it was not started here.
-    pub async fn stop(mut self) -> Result<(), Failed> {
+    pub async fn stop(mut self) -> Result<(), BoxError> {
         let Some(child) = &mut self.child else { return Ok(()) };
         let pid =
             child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
@@ -206,7 +206,7 @@ impl Server {
     }
 
     /// Kills the server with SIGKILL. Does nothing if it was not started here.
-    pub async fn kill(mut self) -> Result<(), Failed> {
+    pub async fn kill(mut self) -> Result<(), BoxError> {
         if let Some(child) = &mut self.child {
             child.kill().await?;
         }
@@ -223,21 +223,21 @@ impl Target {
     }
 
     /// Returns the peak memory of the process since [`Self::forget_peak`], in bytes.
-    pub fn peak_rss(&self) -> Result<u64, Failed> {
+    pub fn peak_rss(&self) -> Result<u64, BoxError> {
         usage::peak_rss(self.known_pid()?)
     }
 
     /// Resets the peak memory to the present memory.
-    pub fn forget_peak(&self) -> Result<(), Failed> {
+    pub fn forget_peak(&self) -> Result<(), BoxError> {
         usage::forget_peak(self.known_pid()?)
     }
 
-    fn known_pid(&self) -> Result<i32, Failed> {
+    fn known_pid(&self) -> Result<i32, BoxError> {
         Ok(self.pid.ok_or("the process is not known: name it with --pid")?)
     }
 
     /// Returns the CPU time and memory of the process, or `None` if the process is unknown.
-    pub fn usage(&self) -> Result<Option<Usage>, Failed> {
+    pub fn usage(&self) -> Result<Option<Usage>, BoxError> {
         self.pid.map(Usage::of).transpose()
     }
 }

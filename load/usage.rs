@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use procfs::process::{ClearRefs, Process};
 
-use super::Failed;
+use super::BoxError;
 
 /// CPU time and memory of a process.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ pub struct Usage {
 
 impl Usage {
     /// Reads the usage of the process with this id.
-    pub fn of(pid: i32) -> Result<Self, Failed> {
+    pub fn of(pid: i32) -> Result<Self, BoxError> {
         let process = Process::new(pid)?;
         let stat = process.stat()?;
         // A tick is 10 ms, precise enough for runs of some seconds.
@@ -29,11 +29,11 @@ impl Usage {
 }
 
 /// Returns the peak memory of a process since [`forget_peak`], in bytes (`VmHWM`).
-pub fn peak_rss(pid: i32) -> Result<u64, Failed> {
+pub fn peak_rss(pid: i32) -> Result<u64, BoxError> {
     Ok(Process::new(pid)?.status()?.vmhwm.ok_or("no VmHWM")? * 1024)
 }
 
 /// Resets the peak that the kernel keeps to the present memory.
-pub fn forget_peak(pid: i32) -> Result<(), Failed> {
+pub fn forget_peak(pid: i32) -> Result<(), BoxError> {
     Ok(Process::new(pid)?.clear_refs(ClearRefs::PeakRSS)?)
 }

@@ -14,7 +14,7 @@ use super::server::Target;
 
 /// A kind of request in a mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum RequestKind {
     Send { bytes: usize },
     Page { limit: u32 },
     List,
@@ -30,13 +30,13 @@ pub struct LoadClient {
 }
 
 /// The requests of one connection. It cycles through its clients and through the mix.
-pub struct Actor {
+pub struct RequestGenerator {
     pub population: Arc<Population>,
     pub target: Arc<Target>,
     /// Never empty.
     pub clients: Vec<LoadClient>,
     /// Never empty.
-    pub mix: &'static [Ask],
+    pub mix: &'static [RequestKind],
     /// Records each sent message until the push to its recipient, in a run with listeners.
     pub pending: Option<Arc<PendingPushes>>,
     turn: usize,
@@ -47,12 +47,12 @@ pub struct Actor {
     second: (Timestamp, String),
 }
 
-impl Actor {
+impl RequestGenerator {
     pub fn new(
         population: &Arc<Population>,
         target: &Arc<Target>,
         clients: Vec<LoadClient>,
-        mix: &'static [Ask],
+        mix: &'static [RequestKind],
     ) -> Self {
         let clock = Clock::system();
         let now = clock.now();
@@ -75,28 +75,28 @@ impl Actor {
         if self.second.0 != now {
             self.second = (now, now.to_string());
         }
-        let Turn { client, ask, pass } = turn(self.turn, self.clients.len(), self.mix.len());
-        let (client, ask) = (self.clients[client], self.mix[ask]);
+        let Turn { client, kind, pass } = turn(self.turn, self.clients.len(), self.mix.len());
+        let (client, kind) = (self.clients[client], self.mix[kind]);
         self.turn += 1;
         let (person, talk) =
             (&self.population.people[client.person], &self.population.talks[client.talk]);
         self.conversation = Some(talk.conversation);
-        let (api, fields) = self.fields(ask, talk, pass);
+        let (api, fields) = self.fields(kind, talk, pass);
         let body = format!(r#"{{{fields},"clientversioncode":3,"timestamp":"{}"}}"#, self.second.1);
         signed_request(&self.target, person, api, &body)
     }
 
     /// Records that the last request is about to be sent, within the measured part of the run or before it.
-    pub fn sends(&self, is_measured: bool) {
+    pub fn record_send(&self, is_measured: bool) {
         if let (Some(pending), Some(conversation)) = (&self.pending, self.conversation) {
             pending.record(conversation, is_measured);
         }
     }
 
-    fn fields(&self, ask: Ask, talk: &Talk, pass: usize) -> (&'static str, String) {
+    fn fields(&self, kind: RequestKind, talk: &Talk, pass: usize) -> (&'static str, String) {
         let Talk { conversation, instance, .. } = talk;
-        let fields = match ask {
-            Ask::Send { bytes } => format!(
+        let fields = match kind {
+            RequestKind::Send { bytes } => format!(
                 concat!(
                     r#""action":"add","conversationid":"{}","instance":"{}","#,
                     r#""message":"{{\"ID\":\"{}\",\"Type\":\"Message\",\"Created\":\"{}\","#,
@@ -108,7 +108,7 @@ impl Actor {
                 self.second.1,
                 data(bytes)
             ),
-            Ask::Page { limit } => format!(
+            RequestKind::Page { limit } => format!(
                 concat!(
                     r#""action":"downloadpartial","conversationid":"{}","instance":"{}","#,
                     r#""lastmessagedate":"","lastmessageid":"","lastreportdate":"","#,
@@ -116,11 +116,11 @@ impl Actor {
                 ),
                 conversation, instance, limit
             ),
-            Ask::List => r#""action":"list""#.to_owned(),
-            Ask::Notification => {
+            RequestKind::List => r#""action":"list""#.to_owned(),
+            RequestKind::Notification => {
                 return ("chatnotification", r#""action":"download""#.to_owned());
             }
-            Ask::Property => property(talk, pass),
+            RequestKind::Property => property(talk, pass),
         };
         ("chatconversation", fields)
     }
@@ -156,14 +156,14 @@ pub fn signed_request(target: &Target, person: &Person, api: &str, body: &str) -
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Turn {
     client: usize,
-    ask: usize,
+    kind: usize,
     pass: usize,
 }
 
 /// Returns the request of a turn. Clients take turns, and in each further round their requests shift by one in the mix.
 fn turn(turn: usize, clients: usize, mix: usize) -> Turn {
     let (round, client) = (turn / clients, turn % clients);
-    Turn { client, ask: (client + round) % mix, pass: round / mix }
+    Turn { client, kind: (client + round) % mix, pass: round / mix }
 }
 
 /// Returns a property change that differs from the client's last one. Its nonce keeps it from being taken for a replay.
@@ -194,7 +194,7 @@ mod tests {
                 let turns: HashSet<_> = turns.map(|nth| turn(nth, clients, mix)).collect();
                 assert_eq!(turns.len(), clients * mix, "{clients} clients, {mix} requests");
                 let is_valid =
-                    |turn: &Turn| turn.client < clients && turn.ask < mix && turn.pass == pass;
+                    |turn: &Turn| turn.client < clients && turn.kind < mix && turn.pass == pass;
                 assert!(turns.iter().all(is_valid), "{turns:?}");
             }
         }
