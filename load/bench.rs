@@ -23,24 +23,24 @@ const ROUNDS: u32 = 3;
 #[derive(Args, Clone)]
 pub struct Run {
     #[command(flatten)]
-    pub load: Load,
+    load: Load,
     #[command(flatten)]
-    pub server: ServerArgs,
+    server: ServerArgs,
     /// Also measure servers that do less, in turn with the server, and print the ratio to each
     #[arg(long)]
     pub ceiling: bool,
     /// Rounds of measurement; ratios are the median. 3 with --ceiling, otherwise 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub rounds: Option<u32>,
+    rounds: Option<u32>,
     /// Print one JSON object on stdout
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 /// Results of a scenario.
 pub struct Results {
-    pub scenario: Scenario,
-    pub server: Figures,
+    scenario: Scenario,
+    server: Figures,
     pub ceilings: Vec<(Ceiling, Figures, Ratios)>,
 }
 
@@ -163,8 +163,7 @@ impl Bench<'_> {
     async fn answers(&self, target: &Target) -> Result<Vec<(String, String)>, BoxError> {
         let mut answers = Vec::new();
         for mut generator in self.generators(target) {
-            let person = &self.population.people[generator.clients[0].person];
-            let (user, mut answer) = (person.user.to_string(), Vec::new());
+            let (user, mut answer) = (generator.first_user().user.to_string(), Vec::new());
             // By the second request, receipts are made and stations are bound.
             for _ in 0..2 {
                 answer = probe(target.address, &mut generator).await?;

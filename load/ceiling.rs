@@ -177,7 +177,13 @@ impl Serve {
         let writer = connect(&self.folder, false).connect().await?;
         let checkpointer = connect(&self.folder, false).connect().await?;
         let (rows, queue) = mpsc::channel(4096);
-        tokio::spawn(write(writer, checkpointer, queue, self.data_bytes));
+        let writing = write(writer, checkpointer, queue, self.data_bytes);
+        tokio::spawn(async move {
+            // The queue is closed then, so that each request gets status 500.
+            if let Err(error) = writing.await {
+                eprintln!("chatserver-load: the rows could not be inserted: {error}");
+            }
+        });
         Ok(rows)
     }
 }

@@ -1,15 +1,20 @@
 //! A client's keep-alive connection: sends a request, then reads its answer.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::BoxError;
 
 /// Maximum headers of an answer. The server sends about five.
 const HEADERS: usize = 32;
+
+/// Maximum wait for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection and the bytes of its current answer.
 pub struct Client {
@@ -35,8 +40,13 @@ impl Client {
         Self { stream, received: Vec::with_capacity(64 * 1024) }
     }
 
-    /// Sends a request and waits for the complete answer.
-    pub async fn call(&mut self, request: &[u8]) -> Result<Answer<'_>, BoxError> {
+    /// Sends a request and waits for the complete answer. Returns `None` if it takes more than 30 s, and the connection
+    /// can't be used again.
+    pub async fn call(&mut self, request: &[u8]) -> Result<Option<Answer<'_>>, BoxError> {
+        timeout(ANSWER_TIMEOUT, self.exchange(request)).await.ok().transpose()
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, BoxError> {
         self.stream.write_all(request).await?;
         self.received.clear();
         loop {

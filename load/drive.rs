@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 
 use super::BoxError;
 use super::client::Client;
@@ -20,8 +20,8 @@ use super::figures::Figures;
 use super::requests::RequestGenerator;
 use super::server::Target;
 
-/// Maximum wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The name of the error that a request has no answer in time.
+pub const UNANSWERED: &str = "unanswered";
 
 /// The kind of loop, its connections and its duration.
 #[derive(Args, Clone, Debug)]
@@ -41,6 +41,7 @@ pub struct Load {
 }
 
 impl Load {
+    /// Returns the number of connections.
     pub fn connections(&self) -> usize {
         usize::try_from(self.connections).unwrap_or(usize::MAX)
     }
@@ -64,6 +65,13 @@ enum Pace {
 }
 
 impl Pace {
+    /// Makes the schedule of a closed loop, or of an open loop with so many requests a second.
+    fn new(rate: Option<u32>, start: Instant) -> Self {
+        let Some(rate) = rate else { return Self::Closed };
+        let every = Duration::from_secs(1) / rate;
+        Self::Open { due: Semaphore::new(0), taken: AtomicU64::new(0), start, every }
+    }
+
     /// Waits until the next request is due, and returns its due time.
     async fn next(&self) -> Instant {
         match self {
@@ -79,7 +87,7 @@ impl Pace {
 
     /// Adds permits for due requests until `end`. Runs on its own thread, because the runtime's timers are accurate to
     /// only 1 ms.
-    #[expect(clippy::disallowed_methods, reason = "this thread does nothing else")]
+    #[expect(clippy::disallowed_methods, reason = "the thread has no other work")]
     fn release_due(&self, end: Instant) {
         let Self::Open { due, start, every, .. } = self else { return };
         let mut released = 0;
@@ -122,13 +130,7 @@ pub async fn drive(
     let start = Instant::now();
     let begin = start + Duration::from_secs(load.warm_up.into());
     let window = Window { begin, end: begin + Duration::from_secs(load.seconds.into()) };
-    let pace = Arc::new(match load.rate {
-        None => Pace::Closed,
-        Some(rate) => {
-            let every = Duration::from_secs(1) / rate;
-            Pace::Open { due: Semaphore::new(0), taken: AtomicU64::new(0), start, every }
-        }
-    });
+    let pace = Arc::new(Pace::new(load.rate, start));
     let releaser = {
         let pace = Arc::clone(&pace);
         std::thread::spawn(move || pace.release_due(window.end))
@@ -143,7 +145,7 @@ pub async fn drive(
     let at_end = target.usage()?;
     let mut figures = Figures::new(window.end - window.begin);
     if let Pace::Open { due, .. } = &*pace {
-        // Releases the connections that wait for another request: there is none.
+        // Wakes the connections that wait for another request. Its due time is past the end, so they finish.
         due.add_permits(load.connections());
     }
     while let Some(figures_of_one) = running.join_next().await {
@@ -154,6 +156,7 @@ pub async fn drive(
     Ok(figures)
 }
 
+/// Sends the generator's requests on one connection, each when it is due, until the end of the window.
 async fn run_connection(
     mut generator: RequestGenerator,
     mut client: Client,
@@ -170,15 +173,16 @@ async fn run_connection(
         }
         let is_measured = due >= window.begin;
         generator.record_send(is_measured);
-        let Ok(answer) = timeout(PATIENCE, client.call(request.as_bytes())).await else {
-            figures.count(PATIENCE, 0, Some("unanswered".to_owned()));
+        let Some(answer) = client.call(request.as_bytes()).await? else {
+            figures.count_error(UNANSWERED);
             return Ok(figures);
         };
-        let (answer, took) = (answer?, due.elapsed());
-        let error = answer.error();
+        let took = due.elapsed();
         // Requests due within the window count, however late the answer. Errors count during the warm-up too.
-        if error.is_some() || is_measured {
-            figures.count(took, answer.body.len(), error);
+        match answer.error() {
+            Some(error) => figures.count_error(error),
+            None if is_measured => figures.count_ok(took, answer.body.len()),
+            None => {}
         }
     }
 }
@@ -206,6 +210,7 @@ pub async fn probe(
 ) -> Result<Vec<u8>, BoxError> {
     let mut client = Client::connect(address).await?;
     let answer = client.call(generator.next().as_bytes()).await?;
+    let answer = answer.ok_or("the server did not answer in time")?;
     match answer.error() {
         None => Ok(answer.body.to_vec()),
         Some(_) => Err(String::from_utf8_lossy(answer.body).into_owned().into()),

@@ -29,15 +29,16 @@ impl Figures {
         Self { time, latencies, answer_bytes: 0, errors, cpu: None, rss: None }
     }
 
-    /// Counts a request: its latency and the bytes of its answer, or its error.
-    pub fn count(&mut self, took: Duration, bytes: usize, error: Option<String>) {
-        if let Some(error) = error {
-            *self.errors.entry(error).or_default() += 1;
-            return;
-        }
+    /// Counts a request that was answered OK: its latency and the bytes of the body.
+    pub fn count_ok(&mut self, took: Duration, bytes: usize) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.latencies.record(micros).expect("the histogram grows");
         self.answer_bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+
+    /// Counts a failed request.
+    pub fn count_error(&mut self, error: impl Into<String>) {
+        *self.errors.entry(error.into()).or_default() += 1;
     }
 
     /// Returns the sum of all rounds.
@@ -126,7 +127,7 @@ pub struct Summary {
     pub max_ms: f64,
     /// Mean bytes of a body.
     pub answer_bytes: u64,
-    /// BoxError requests by errorcode, by status, or by a word of this program such as `unanswered`.
+    /// Failed requests by errorcode, by status, or by a word of this program such as `unanswered`.
     pub errors: BTreeMap<String, u64>,
     /// The server's CPU time per request, in microseconds.
     pub cpu_micros: Option<f64>,
@@ -136,7 +137,7 @@ pub struct Summary {
 }
 
 /// Rounds to one decimal.
-pub fn round(figure: f64) -> f64 {
+fn round(figure: f64) -> f64 {
     (figure * 10.0).round() / 10.0
 }
 

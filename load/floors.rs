@@ -31,7 +31,8 @@ impl Run {
         if floors.is_empty() {
             return Err(format!("{file} names no scenario").into());
         }
-        let measure = Measure { ceiling: true, ..self.measure };
+        let mut measure = self.measure;
+        measure.ceiling = true;
         let mut holds = true;
         for (scenario, floors) in floors {
             let measured = measure.measure(scenario).await?;

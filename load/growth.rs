@@ -10,17 +10,23 @@ use clap::Args;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::time::sleep;
 
 use super::BoxError;
 use super::drive::{Load, drive};
 use super::figures::{Figures, as_f64};
 use super::population::{Population, Shape};
 use super::report::mebibytes;
-use super::requests::{LoadClient, RequestGenerator, RequestKind};
+use super::requests::{RequestGenerator, RequestKind};
 use super::server::{Server, ServerArgs, Target, Testbed};
 
 /// Bytes of Data of a message.
 const BYTES: usize = 400;
+
+const SEND: &[RequestKind] = &[RequestKind::Send { bytes: BYTES }];
+
+/// Maximum time of load before the server is killed. Half of a shorter load.
+const KILL_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub struct Run {
@@ -107,18 +113,10 @@ impl Run {
         let database_bytes = fs::metadata(&file)?.len();
         let server = testbed.serve(&[]).await?;
         let after_stop = server.ready_after;
-        let load = &self.load;
-        let page_of_one = drive(
-            &server.target,
-            load,
-            generators(&server.target, population, load, &[RequestKind::Page { limit: 1 }]),
-        );
-        let page_of_one = page_of_one.await?;
-        let page = generators(&server.target, population, load, &[RequestKind::Page { limit: 50 }]);
-        let page = drive(&server.target, load, page).await?;
-        let send =
-            generators(&server.target, population, load, &[RequestKind::Send { bytes: BYTES }]);
-        let send = drive(&server.target, load, send).await?;
+        let target = &server.target;
+        let page_of_one = self.drive(target, population, &[RequestKind::Page { limit: 1 }]).await?;
+        let page = self.drive(target, population, &[RequestKind::Page { limit: 50 }]).await?;
+        let send = self.drive(target, population, SEND).await?;
         let after_kill = self.after_kill(testbed, server, population).await?;
         Ok(Results {
             messages,
@@ -132,6 +130,19 @@ impl Run {
         })
     }
 
+    /// Runs requests of this mix, spread over all conversations.
+    async fn drive(
+        &self,
+        target: &Target,
+        population: &Arc<Population>,
+        mix: &'static [RequestKind],
+    ) -> Result<Figures, BoxError> {
+        let (talks, connections) = (0..population.talks.len(), self.load.connections());
+        let shared = Arc::new(target.clone());
+        let generators = RequestGenerator::spread(population, &shared, talks, connections, mix);
+        drive(target, &self.load, generators).await
+    }
+
     /// Kills the server under load and returns how long its restart takes.
     async fn after_kill(
         &self,
@@ -140,14 +151,18 @@ impl Run {
         population: &Arc<Population>,
     ) -> Result<Duration, BoxError> {
         let target = server.target.clone();
-        let send =
-            generators(&target, population, &self.load, &[RequestKind::Send { bytes: BYTES }]);
-        let load = self.load.clone();
-        let sending = tokio::spawn(async move { drive(&target, &load, send).await.map(drop) });
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        server.kill().await?;
-        // This may be an error: the kill cuts the connections.
-        drop(sending.await?);
+        let sending = self.drive(&target, population, SEND);
+        let killing = async {
+            let duration = Duration::from_secs((self.load.warm_up + self.load.seconds).into());
+            sleep(KILL_AFTER.min(duration / 2)).await;
+            server.kill().await
+        };
+        // Sending fails, because the kill cuts the connections. If it succeeds, the kill was too late.
+        let (sent, killed) = tokio::join!(sending, killing);
+        killed?;
+        if sent.is_ok() {
+            return Err("the load ended before the server was killed".into());
+        }
         let again = testbed.serve(&[]).await?;
         let ready_after = again.ready_after;
         again.stop().await?;
@@ -195,24 +210,6 @@ impl Results {
             "ready_after_kill_ms": self.after_kill.as_secs_f64() * 1e3,
         })
     }
-}
-
-/// Makes an generator per connection. Each has conversations of its own, spread over the whole population.
-fn generators(
-    target: &Target,
-    population: &Arc<Population>,
-    load: &Load,
-    mix: &'static [RequestKind],
-) -> Vec<RequestGenerator> {
-    let target = Arc::new(target.clone());
-    let connections = load.connections().min(population.talks.len());
-    let generator = |connection| {
-        let talks = (connection..population.talks.len()).step_by(connections);
-        let clients =
-            talks.map(|talk| LoadClient { person: population.talks[talk].people[0], talk });
-        RequestGenerator::new(population, &target, clients.collect(), mix)
-    };
-    (0..connections).map(generator).collect()
 }
 
 /// Counts the messages in a database that no process has open, and the bytes of their Data.

@@ -223,7 +223,7 @@ impl Attackers {
         let request = signed_request(&self.target, person, "chatconversation", &body);
         let mut client = Client::on(self.connect(nth).await?);
         loop {
-            let answer = client.call(request.as_bytes()).await?;
+            let Some(answer) = client.call(request.as_bytes()).await? else { return Ok(()) };
             // After 60 failures a minute an address gets `rate_limited`, although the body was parsed.
             if answer.status == 400 && answer.error_message().contains(TOO_MANY_KEYS) {
                 self.hits.fetch_add(1, Ordering::Relaxed);

@@ -26,7 +26,7 @@ use super::figures::Figures;
 use super::population::{Person, Population, Shape};
 use super::pushes::PendingPushes;
 use super::report::{HEADER, line, print_memory_and_errors};
-use super::requests::{LoadClient, RequestGenerator, RequestKind};
+use super::requests::{RequestGenerator, RequestKind};
 use super::server::{ServerArgs, Target};
 
 /// Listeners that are opened concurrently.
@@ -63,7 +63,8 @@ pub struct Run {
 struct Results {
     sends: Figures,
     pushes: Figures,
-    listener_bytes: u64,
+    /// Memory of an idle listener, or `None` if the process is unknown.
+    listener_bytes: Option<u64>,
 }
 
 impl Run {
@@ -95,8 +96,19 @@ impl Run {
         let before = settled_memory(target).await?;
         let sockets = open(target, people).await?;
         let after = settled_memory(target).await?;
-        let listener_bytes = after.saturating_sub(before) / u64::from(self.listeners);
+        let grown = after.zip(before).map(|(after, before)| after.saturating_sub(before));
+        let listener_bytes = grown.map(|grown| grown / u64::from(self.listeners));
+        let (sends, pushes) = self.send(target, population, sockets).await?;
+        Ok(Results { sends, pushes, listener_bytes })
+    }
 
+    /// Sends messages while these listeners are open. Returns the figures of the sends and of the pushes.
+    async fn send(
+        &self,
+        target: &Target,
+        population: &Arc<Population>,
+        sockets: Vec<Socket>,
+    ) -> Result<(Figures, Figures), BoxError> {
         let pending = Arc::new(PendingPushes::default());
         let stop = CancellationToken::new();
         let mut listening = JoinSet::new();
@@ -122,12 +134,12 @@ impl Run {
             pushes.add(&figures??);
         }
         if !all_pushed {
-            pushes.count(PATIENCE, 0, Some("never_told".to_owned()));
+            pushes.count_error("never_pushed");
         }
-        Ok(Results { sends, pushes, listener_bytes })
+        Ok((sends, pushes))
     }
 
-    /// Makes the senders. Each sends in conversations of its own, and their recipients listen.
+    /// Makes the senders. Each sends in conversations of its own, whose recipients listen.
     fn senders(
         &self,
         target: &Target,
@@ -138,17 +150,9 @@ impl Run {
         let target = Arc::new(target.clone());
         let [connections, listeners] =
             [self.connections, self.listeners].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let listened_talks = listeners / 2;
-        let connections = connections.min(listened_talks);
-        let generator = |connection| {
-            let talks = (connection..listened_talks).step_by(connections);
-            let clients =
-                talks.map(|talk| LoadClient { person: population.talks[talk].people[0], talk });
-            let mut generator = RequestGenerator::new(population, &target, clients.collect(), SEND);
-            generator.pending = Some(Arc::clone(pending));
-            generator
-        };
-        (0..connections).map(generator).collect()
+        let talks = 0..listeners / 2;
+        let senders = RequestGenerator::spread(population, &target, talks, connections, SEND);
+        senders.into_iter().map(|sender| sender.recording(pending)).collect()
     }
 
     fn print(&self, measured: &Results) {
@@ -175,7 +179,10 @@ impl Run {
         println!("{HEADER}");
         println!("{}", line("send", sends));
         println!("{}", line("push", pushes));
-        println!("\nmemory of an idle listener: {listener_bytes} bytes");
+        match listener_bytes {
+            Some(bytes) => println!("\nmemory of an idle listener: {bytes} bytes"),
+            None => println!("\nmemory of an idle listener: unknown, name the process with --pid"),
+        }
         print_memory_and_errors(&sends.summary());
         print_memory_and_errors(&pushes.summary());
     }
@@ -261,7 +268,7 @@ async fn listen(
         for conversation in &event.conversationchangedof {
             let conversation = ConversationId::parse(conversation).ok_or("no conversation id")?;
             for sent in pending.take(conversation).iter().filter(|sent| sent.is_measured) {
-                pushes.count(sent.at.elapsed(), text.len(), None);
+                pushes.count_ok(sent.at.elapsed(), text.len());
             }
         }
         acknowledge(&mut socket, event.sequence).await?;
@@ -269,16 +276,16 @@ async fn listen(
     Ok(pushes)
 }
 
-/// Returns the server's memory in bytes once it changes by less than 64 KiB in 2 s, or after [`PATIENCE`]. Returns 0 if
-/// the process is unknown.
-async fn settled_memory(target: &Target) -> Result<u64, BoxError> {
+/// Returns the server's memory in bytes once it changes by less than 64 KiB in 2 s, or after [`PATIENCE`]. Returns
+/// `None` if the process is unknown.
+async fn settled_memory(target: &Target) -> Result<Option<u64>, BoxError> {
     const LITTLE: u64 = 64 * 1024;
     let (since, mut memory) = (Instant::now(), 0);
     loop {
         sleep(Duration::from_secs(2)).await;
-        let Some(usage) = target.usage()? else { return Ok(0) };
+        let Some(usage) = target.usage()? else { return Ok(None) };
         if usage.rss.abs_diff(memory) < LITTLE || since.elapsed() > PATIENCE {
-            return Ok(usage.rss);
+            return Ok(Some(usage.rss));
         }
         memory = usage.rss;
     }

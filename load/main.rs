@@ -83,13 +83,12 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // A ceiling gets as many threads as the server. The measuring process leaves half of the cores to them.
-    let is_ceiling = matches!(cli.command, Command::Ceiling(_));
-    // An attack keeps a thread busy, and the bystander must not wait for it.
-    let is_attack = matches!(cli.command, Command::Overload(_));
-    let threads = match (is_ceiling, is_attack) {
-        (_, true) => 2 * cores,
-        (true, _) => cores,
+    let threads = match cli.command {
+        // An attack keeps a thread busy, and the bystander must not wait for it.
+        Command::Overload(_) => 2 * cores,
+        // As many as the server has.
+        Command::Ceiling(_) => cores,
+        // The measuring process leaves half of the cores to the server or ceiling.
         _ => cores.div_ceil(2),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -107,7 +106,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command. Returns whether everything was as it should be.
+/// Runs a command. Returns whether all requests were answered OK and all bounds and floors held.
 async fn run(command: Command) -> Result<bool, BoxError> {
     use scenario::Scenario;
     match command {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::BoxError;
 use super::client::Client;
-use super::drive::raise_open_files;
+use super::drive::{UNANSWERED, raise_open_files};
 use super::figures::Figures;
 use super::hostile::{Attack, Attackers};
 use super::population::{Population, Shape};
@@ -27,9 +27,6 @@ const MESSAGES: usize = 40;
 
 /// Pause of the bystander between an answer and its next request.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-
-/// Maximum wait of the bystander for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub struct Run {
@@ -168,12 +165,13 @@ async fn bystander(
     let since = Instant::now();
     while since.elapsed() < time {
         let (request, asked) = (generator.next(), Instant::now());
-        match timeout(PATIENCE, client.call(request.as_bytes())).await {
-            Ok(answer) => {
-                let answer = answer?;
-                figures.count(asked.elapsed(), answer.body.len(), answer.error());
-            }
-            Err(_) => figures.count(PATIENCE, 0, Some("unanswered".to_owned())),
+        let Some(answer) = client.call(request.as_bytes()).await? else {
+            figures.count_error(UNANSWERED);
+            return Ok(figures);
+        };
+        match answer.error() {
+            Some(error) => figures.count_error(error),
+            None => figures.count_ok(asked.elapsed(), answer.body.len()),
         }
         sleep(ASK_EVERY).await;
     }

@@ -1,6 +1,7 @@
 //! Makes the signed requests that a connection sends.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use chatserver::clock::Clock;
@@ -31,14 +32,14 @@ pub struct LoadClient {
 
 /// The requests of one connection. It cycles through its clients and through the mix.
 pub struct RequestGenerator {
-    pub population: Arc<Population>,
-    pub target: Arc<Target>,
+    population: Arc<Population>,
+    target: Arc<Target>,
     /// Never empty.
-    pub clients: Vec<LoadClient>,
+    clients: Vec<LoadClient>,
     /// Never empty.
-    pub mix: &'static [RequestKind],
+    mix: &'static [RequestKind],
     /// Records each sent message until the push to its recipient, in a run with listeners.
-    pub pending: Option<Arc<PendingPushes>>,
+    pending: Option<Arc<PendingPushes>>,
     turn: usize,
     /// Conversation of the last request.
     conversation: Option<ConversationId>,
@@ -67,6 +68,35 @@ impl RequestGenerator {
             clock,
             second: (now, now.to_string()),
         }
+    }
+
+    /// Makes a generator for each connection, at most one a conversation. Their first users make the requests, and each
+    /// connection has conversations of its own.
+    pub fn spread(
+        population: &Arc<Population>,
+        target: &Arc<Target>,
+        talks: Range<usize>,
+        connections: usize,
+        mix: &'static [RequestKind],
+    ) -> Vec<Self> {
+        let connections = connections.min(talks.len());
+        let generator = |connection| {
+            let own = talks.clone().skip(connection).step_by(connections);
+            let client =
+                |talk: usize| LoadClient { person: population.talks[talk].people[0], talk };
+            Self::new(population, target, own.map(client).collect(), mix)
+        };
+        (0..connections).map(generator).collect()
+    }
+
+    /// Records each message that is sent from now on.
+    pub fn recording(self, pending: &Arc<PendingPushes>) -> Self {
+        Self { pending: Some(Arc::clone(pending)), ..self }
+    }
+
+    /// Returns the user of the first client.
+    pub fn first_user(&self) -> &Person {
+        &self.population.people[self.clients[0].person]
     }
 
     /// Returns the next request as HTTP text.

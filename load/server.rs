@@ -57,7 +57,7 @@ pub struct Target {
 pub struct Testbed {
     args: ServerArgs,
     folder: TempDir,
-    pub database_url: String,
+    database_url: String,
 }
 
 impl ServerArgs {
@@ -219,7 +219,7 @@ impl Target {
         let request = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
         let Ok(mut client) = Client::connect(self.address).await else { return false };
         let answer = client.call(request.as_bytes()).await;
-        answer.is_ok_and(|answer| answer.status == 200)
+        matches!(answer, Ok(Some(answer)) if answer.status == 200)
     }
 
     /// Returns the peak memory of the process since [`Self::forget_peak`], in bytes.
