@@ -71,7 +71,7 @@ impl ServerArgs {
         if self.is_started() {
             "limits.requests_per_second is set to 0: no limit for one user"
         } else {
-            "limits.requests_per_second must be 0 at that server: otherwise rate_limited is counted below"
+            "limits.requests_per_second must be 0 at that server: otherwise rate_limited errors are counted below"
         }
     }
 

@@ -36,7 +36,8 @@ pub struct App {
     pub(crate) verifier: Verifier,
     /// Recently used stations, and the limit for each user.
     pub stations: Arc<Stations>,
-    pub(crate) presence: Arc<Presence>,
+    /// Which users are reachable, and what they show. In memory only.
+    pub presence: Arc<Presence>,
     /// Availability changes of friends that stations have not been told yet. In memory only.
     pub presence_feed: PresenceFeed,
     pub(crate) hub: Arc<Hub>,

@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Interval for finding users who are no longer reachable.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-pub(crate) struct Presence {
+pub struct Presence {
     /// How long a user without an open listener stays reachable after a sign of life.
     timeout: Duration,
     users: Mutex<Users>,
@@ -74,7 +74,7 @@ impl Presence {
     }
 
     /// Whether a user has an open listener or gave a sign of life within the timeout.
-    pub(crate) fn is_reachable(&self, user: UserId) -> bool {
+    pub fn is_reachable(&self, user: UserId) -> bool {
         self.users().here.get(&user).is_some_and(|here| here.is_reachable(self.timeout))
     }
 

@@ -70,10 +70,12 @@ pub enum UserError {
 pub struct NewUser {
     /// The user's ID.
     pub id: UserId,
-    pub(crate) email: Email,
+    /// Address that the user was added with.
+    pub email: Email,
     /// The key that the user logs in and signs with.
     pub api_key: ApiKey,
-    pub(crate) encryption_password: EncryptionPassword,
+    /// Opens the private key. Stored nowhere else.
+    pub encryption_password: EncryptionPassword,
 }
 
 /// Adds a user with a new API key and a new RSA pair.
