@@ -156,7 +156,7 @@ struct Conversation {
 }
 
 struct Row {
-    row_key: i64,
+    key: i64,
     /// Index of the message in the batch.
     nth: usize,
     sender_number: i64,
@@ -264,7 +264,7 @@ impl AddBatch {
         self.listed.extend(conversation.recent.push(row_key, precheck.hash));
         conversation.stored.push(nth);
         let sender_number = precheck.sender_number;
-        self.rows.push(Row { row_key, nth, sender_number, accepted_at: position.accepted_at });
+        self.rows.push(Row { key: row_key, nth, sender_number, accepted_at: position.accepted_at });
         self.note(add, precheck);
         Ok(())
     }
@@ -283,7 +283,7 @@ impl AddBatch {
         if self.rows.is_empty() {
             return Ok(());
         }
-        self.rows.sort_unstable_by_key(|row| row.row_key);
+        self.rows.sort_unstable_by_key(|row| row.key);
         insert(tx, all, &self.rows);
         list(tx, self.listed);
         advance(tx, all, &self.conversations);
@@ -324,7 +324,7 @@ fn insert(tx: &mut WriteTx, all: &[&AddMessage], rows: &[Row]) {
     tx.defer(&INSERT, rows, |row, values| {
         let message = &all[row.nth].message;
         values
-            .add(row.row_key)
+            .add(row.key)
             .add(message.id.as_str())
             .add(row.sender_number)
             .add(type_column(&message.kind))
