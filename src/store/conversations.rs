@@ -68,7 +68,7 @@ const ACCESS: &str = "
 const CLEAR: &str = "
     UPDATE conversations
     SET generation = (SELECT max(generation) + 1 FROM conversations), instance = $2, next_seq = 1,
-        last_message_id = '', max_accepted_at = 0, young = x'', longest_data = 0, data_bytes = 0,
+        last_message_id = '', max_accepted_at = 0, longest_data = 0, data_bytes = 0,
         next_report_seq = 1, last_report_id = ''
     WHERE id = $1";
 

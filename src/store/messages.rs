@@ -2,12 +2,11 @@
 //! order, and one statement stores the accepted ones.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::ManyRows;
-use super::sqlite::message_ids::{Listed, RecentIds, hash, list, listed_row_key};
+use super::sqlite::message_ids::{Listed, hash, list, row_key_of_id};
 use super::sqlite::row_keys::row_key;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::Batched;
@@ -19,14 +18,13 @@ use crate::domain::{
 
 /// Reads what decides each message ([`Precheck`]), for senders that take part in the conversation. The result is one
 /// text, with a comma between messages and a space between values. If a message with the ID exists already, its row key
-/// is included. For recent messages only their hashes are included.
+/// is included.
 static PRECHECK: ManyRows = ManyRows::new(
     concat!(
         "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
          SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.max_accepted_at,
-                                     c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id,
-                                     hex(c.young), ",
-        listed_row_key!("c.generation", "i.id", "i.hash"),
+                                     c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id, ",
+        row_key_of_id!("c.generation", "i.id", "i.hash"),
         "), ',')
          FROM incoming i
          CROSS JOIN participants p
@@ -38,10 +36,10 @@ static PRECHECK: ManyRows = ManyRows::new(
     5,
 );
 
-/// Whether the message with this ID, in a range of row keys, is identical to the given one.
+/// Whether the message with a row key is identical to the given one.
 const REPEATS: &str = "
-    SELECT sender_number = $4 AND type IS $5 AND created = $6 AND valid_until = $7 AND data = $8
-    FROM messages WHERE place >= $1 AND place < $2 AND id = $3";
+    SELECT sender_number = $2 AND type IS $3 AND created = $4 AND valid_until = $5 AND data = $6
+    FROM messages WHERE place = $1";
 
 /// To undo a single failed statement, SQLite copies each page before it changes it. A failure here rolls back the whole
 /// transaction, so `OR FAIL` avoids the copies. SQLite heeds it only in statements that call no function.
@@ -52,14 +50,14 @@ static INSERT: ManyRows = ManyRows::new(
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
-    "WITH changed (number, next_seq, last_message_id, last_access, max_accepted_at, longest_data, data_bytes, young)
+    "WITH changed (number, next_seq, last_message_id, last_access, max_accepted_at, longest_data, data_bytes)
          AS (VALUES {rows})
      UPDATE OR FAIL conversations
      SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
          last_access = changed.last_access, max_accepted_at = changed.max_accepted_at,
-         longest_data = changed.longest_data, data_bytes = changed.data_bytes, young = changed.young
+         longest_data = changed.longest_data, data_bytes = changed.data_bytes
      FROM changed WHERE conversations.number = changed.number",
-    8,
+    7,
 );
 
 /// A message to store.
@@ -100,8 +98,7 @@ struct Precheck {
     sender_number: i64,
     recipient_number: i64,
     recipient: UserId,
-    recent: RecentIds,
-    /// Row key of the message that has the ID already, unless that is a recent one.
+    /// Row key of the message that has the ID already.
     known_at: Option<i64>,
     /// Hash of the message's ID.
     hash: i64,
@@ -130,27 +127,16 @@ impl Precheck {
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
             recipient: stored(next()?)?,
-            recent: RecentIds::read(next()?, head.next_seq)?,
             known_at: values.next().map(stored_number).transpose()?,
             head,
             hash,
         })
-    }
-
-    /// Returns the row keys to search for a message with this ID, or `None` if there is no such message.
-    fn known_within(&self) -> Option<Range<i64>> {
-        let next = row_key(self.generation, self.head.next_seq);
-        match self.known_at {
-            Some(row_key) => Some(row_key..row_key + 1),
-            None => self.recent.may_have(self.hash).then(|| self.recent.row_keys(next)),
-        }
     }
 }
 
 /// A conversation after the messages of this batch.
 struct Conversation {
     head: Head,
-    recent: RecentIds,
     /// Indices of the batch's messages that are stored in this conversation.
     stored: Vec<usize>,
 }
@@ -201,12 +187,10 @@ async fn is_repeat(
     add: &AddMessage,
     precheck: &Precheck,
 ) -> Result<Option<bool>, Error> {
-    let Some(row_keys) = precheck.known_within() else { return Ok(None) };
+    let Some(row_key) = precheck.known_at else { return Ok(None) };
     let message = &add.message;
     let repeats = sqlx::query_scalar(REPEATS)
-        .bind(row_keys.start)
-        .bind(row_keys.end)
-        .bind(message.id.as_str())
+        .bind(row_key)
         .bind(precheck.sender_number)
         .bind(type_column(&message.kind))
         .bind(message.created.unix())
@@ -240,11 +224,10 @@ impl AddBatch {
     ) -> Result<(), Refusal> {
         let add = all[nth];
         let number = precheck.conversation_number;
-        let conversation = self.conversations.entry(number).or_insert_with(|| Conversation {
-            head: precheck.head.clone(),
-            recent: precheck.recent.clone(),
-            stored: Vec::new(),
-        });
+        let conversation = self
+            .conversations
+            .entry(number)
+            .or_insert_with(|| Conversation { head: precheck.head.clone(), stored: Vec::new() });
         let same_id = |&earlier: &usize| all[earlier].message.id == add.message.id;
         let earlier = conversation.stored.iter().copied().find(same_id);
         let is_same = |earlier: usize| {
@@ -261,7 +244,7 @@ impl AddBatch {
             return Ok(());
         };
         let row_key = row_key(precheck.generation, position.seq);
-        self.listed.extend(conversation.recent.push(row_key, precheck.hash));
+        self.listed.push((precheck.generation, precheck.hash, position.seq));
         conversation.stored.push(nth);
         let sender_number = precheck.sender_number;
         self.rows.push(Row { key: row_key, nth, sender_number, accepted_at: position.accepted_at });
@@ -340,7 +323,7 @@ fn advance(tx: &mut WriteTx, all: &[&AddMessage], conversations: &HashMap<i64, C
         Some((*number, conversation, *conversation.stored.last()?))
     });
     let changed: Vec<_> = changed.collect();
-    tx.defer(&ADVANCE, &changed, |(number, Conversation { head, recent, .. }, last), values| {
+    tx.defer(&ADVANCE, &changed, |(number, Conversation { head, .. }, last), values| {
         values
             .add(*number)
             .add(head.next_seq)
@@ -348,7 +331,6 @@ fn advance(tx: &mut WriteTx, all: &[&AddMessage], conversations: &HashMap<i64, C
             .add(head.last_access)
             .add(head.max_accepted_at)
             .add(head.longest_data)
-            .add(head.data_bytes)
-            .add(recent.bytes());
+            .add(head.data_bytes);
     });
 }

@@ -8,7 +8,7 @@ use sqlx::{FromRow, SqliteConnection};
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::ManyRows;
-use super::sqlite::message_ids::{hashes_of, listed_row_key, row_key_of_id, run};
+use super::sqlite::message_ids::{hashes_of, row_key_of_id};
 use super::sqlite::row_keys::row_key;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
@@ -21,7 +21,7 @@ use crate::domain::{
 /// Reads what decides a participant's reports. Reports pass only between friends of whom neither blocks the other. Both
 /// users see them, so a block must not look different from the end of the friendship.
 const HEAD: &str = "
-    SELECT c.number, c.instance, c.generation, c.next_seq, c.next_report_seq,
+    SELECT c.number, c.instance, c.generation, c.next_report_seq,
            p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other,
            o.user_number AS other_number, p.standing = 'open' AS may_report,
            coalesce((SELECT coalesce(r.max_created, r.created) FROM reports r
@@ -61,7 +61,7 @@ macro_rules! make_reports {
 const MAKE_FOR_IDS: &str = make_reports!(concat!(
     "json_each($8) AS named CROSS JOIN messages m
      WHERE m.place = ",
-    row_key_of_id!("$1", "$9", "named.key", "named.value")
+    row_key_of_id!("$1", "named.key", "named.value")
 ));
 
 const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $8 AND $9");
@@ -73,7 +73,7 @@ const UNREPORTED: &str = concat!(
      CROSS JOIN participants p ON p.user_id = $2 AND p.conversation_id = $1
      CROSS JOIN conversations c ON c.number = p.conversation_number
      CROSS JOIN messages m ON m.place = ",
-    row_key_of_id!("c.generation", "c.next_seq", "named.key", "named.value"),
+    row_key_of_id!("c.generation", "named.key", "named.value"),
     "WHERE m.sender_number <> p.user_number
          AND NOT EXISTS (
              SELECT 1 FROM reports r
@@ -232,7 +232,6 @@ struct Head {
     number: i64,
     instance: String,
     generation: i64,
-    next_seq: i64,
     next_report_seq: i64,
     /// Row key of the reader among the participants.
     participant: i64,
@@ -297,7 +296,7 @@ impl Making {
             .bind(self.head.next_report_seq)
             .bind(self.head.user_number);
         let query = match which {
-            Which::Ids(ids) => query.bind(ids).bind(self.head.next_seq),
+            Which::Ids(ids) => query.bind(ids),
             Which::Places(first, last) => query.bind(first).bind(last),
         };
         let made =

@@ -127,6 +127,7 @@ async fn makes_older(place: &Workplace) -> Vec<u8> {
     let statements = "DROP TABLE epoch;
                       ALTER TABLE participants DROP COLUMN partner_number;
                       ALTER TABLE participants ADD COLUMN people TEXT NOT NULL DEFAULT '';
+                      ALTER TABLE conversations ADD COLUMN young BLOB NOT NULL DEFAULT x'';
                       DELETE FROM _sqlx_migrations WHERE version > 6";
     older.runs(statements).await;
     let log = fs::read(wal).unwrap();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::harness::database::Database;
+use crate::harness::database::{Database, hash};
 use crate::harness::person::Person;
 use crate::harness::process::{Workplace, free_address};
 use crate::harness::world::until;
@@ -74,6 +74,15 @@ const THIRD_FILLED: &str = "
     VALUES ('long', 1000, 'long', 9001, 'm-9000', 1709899200), ('empty', 1001, 'empty', 1, '', 0);
     WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9000)
     INSERT INTO messages SELECT (1000 << 32) + n, 'm-' || n, 1, NULL, 1709899200, '', 1709899200, 'aGk=' FROM numbers;";
+
+/// Schema changes of versions 4 to 8, which list the newest messages of a generation in a column.
+const FOURTH_TO_EIGHTH: [&str; 5] = [
+    include_str!("../../migrations/sqlite/0004_hashes_of_message_ids.sql"),
+    include_str!("../../migrations/sqlite/0005_quota.sql"),
+    include_str!("../../migrations/sqlite/0006_true_dates.sql"),
+    include_str!("../../migrations/sqlite/0007_epoch.sql"),
+    include_str!("../../migrations/sqlite/0008_plain_rows.sql"),
+];
 
 /// Makes `chatserver.db` a database of an earlier version, from the users and friends in `new.db` and the SQL of each
 /// step.
@@ -230,6 +239,22 @@ async fn what_the_third_version_has_kept_is_served_by_this_one() {
 }
 
 #[tokio::test]
+async fn the_eighth_version_s_newest_messages_are_listed_by_this_one() {
+    let place = Workplace::new();
+    adds(&place);
+    // The eighth version lists whole runs of 32 messages.
+    let whole = (1..=9000 / 32 * 32).map(|n| format!("(1000, {}, {n})", hash(&format!("m-{n}"))));
+    let whole = format!("INSERT INTO message_ids VALUES {}", whole.collect::<Vec<_>>().join(", "));
+    let rest = "UPDATE conversations SET young = CAST(zeroblob(64) AS BLOB) WHERE id = 'long'";
+    let third = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
+    let steps = [&third[..], &FOURTH_TO_EIGHTH, &[&whole, rest]].concat();
+    fills(&place, &steps, 8).await;
+
+    let _server = place.serves(&[]).await;
+    place.opens_database().await.indexes_all_messages().await;
+}
+
+#[tokio::test]
 async fn a_database_that_lacks_a_message_is_left_as_it_was() {
     let place = Workplace::new();
     adds(&place);
@@ -240,7 +265,7 @@ async fn a_database_that_lacks_a_message_is_left_as_it_was() {
     database.closes().await;
 
     let said = place.fails(&["migrate"]);
-    assert!(said.contains("the message at place 4294967301000 is missing"), "{said}");
+    assert!(said.contains("the message with row key 4294967301000 is missing"), "{said}");
     let mut database = place.opens_database().await;
     let version = database.number("SELECT max(version) FROM _sqlx_migrations").await;
     assert_eq!(version, 3);

@@ -47,24 +47,20 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     let now = Timestamp::parse(&world.clock.date()).unwrap().unix();
     let insert = insert.bind(&sender.conversation).bind(sender.user.as_str()).bind(messages);
     insert.bind(now).execute(database.connection()).await.unwrap();
-    // Hashes of whole runs of 32 belong in the table, the rest in the row of the conversation.
-    let whole = messages / 32 * 32;
-    let hashes: Vec<_> = (1..=whole).map(|n| (n, hash(&format!("m-{n}")))).collect();
+    let hashes: Vec<_> = (1..=messages).map(|n| (n, hash(&format!("m-{n}")))).collect();
     let list = sqlx::query(
         "INSERT INTO message_ids SELECT c.generation, value ->> 1, value ->> 0
          FROM conversations c, json_each($2) WHERE c.id = $1",
     );
     let list = list.bind(&sender.conversation).bind(json!(hashes).to_string());
     list.execute(database.connection()).await.unwrap();
-    let young = (whole + 1..=messages).flat_map(|n| hash(&format!("m-{n}")).to_be_bytes());
     let advance = sqlx::query(
         "UPDATE conversations
          SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, max_accepted_at = $3,
-             longest_data = 4, young = $4
+             longest_data = 4
          WHERE id = $1",
     );
     let advance = advance.bind(&sender.conversation).bind(messages).bind(now);
-    let advance = advance.bind(young.collect::<Vec<u8>>());
     advance.execute(database.connection()).await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use crate::store::many_rows::ManyRows;
 use crate::store::objects::{
     damaged_message_object, damaged_report_object, message_object, message_type, report_object,
 };
-use crate::store::sqlite::message_ids::{listed_row_key, row_key_of_id, run};
+use crate::store::sqlite::message_ids::row_key_of_id;
 
 /// Maximum bytes of a message object without its data. A test compares it with what the encoder writes.
 macro_rules! max_message_overhead {
@@ -133,7 +133,7 @@ head AS (
     max_report_bytes!(),
     ") <= most_bytes AS fits,
            CASE WHEN cursor_id IS NOT NULL THEN ",
-    row_key_of_id!("c.generation", "c.next_seq", "cursor_id", "cursor_hash"),
+    row_key_of_id!("c.generation", "cursor_id", "cursor_hash"),
     " END AS known,
            (SELECT r.place FROM reports r
             WHERE r.place = (c.generation << 32) + report_seq AND replace(r.id, '-', '') = cursor_report

@@ -10,7 +10,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
 use super::invariants::contradiction;
-use super::message_ids;
+use super::message_ids::list_missing;
 use super::wal::execute;
 use crate::store::error::is_of_damage;
 use crate::store::{DatabaseFile, OpenError, ServerLock};
@@ -20,11 +20,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// Table in which the migrator records the applied migrations.
 const APPLIED: &str = "_sqlx_migrations";
 
-/// Number of migrations up to and including the one that introduced hashes of message IDs.
+/// Number of migrations up to and including the one since which all messages are listed in `message_ids`.
 ///
-/// The hashes are listed after all migrations. So a migration that needs them, or moves what they are computed from,
-/// must run after that step.
-const HASHES: usize = 4;
+/// They are listed after all migrations. So a migration that needs the list, or moves what it is computed from, must
+/// run after that step.
+const ALL_LISTED: usize = 9;
 
 /// Interval between log lines while a step is running.
 const LOG_EVERY: Duration = Duration::from_secs(2);
@@ -229,8 +229,8 @@ async fn migrate(
         let run = run(file, transaction, Some(migration.version));
         logged(&format!("migration {number} of {migrations} is running"), run).await?;
     }
-    if applied < HASHES {
-        let list = message_ids::list_all(transaction);
+    if applied < ALL_LISTED {
+        let list = list_missing(transaction);
         logged("listing the IDs of messages", list).await.map_err(|source| file.failed(source))?;
     }
     Ok(())
