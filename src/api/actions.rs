@@ -1,17 +1,15 @@
 //! The dispatch table: every API, and each API's actions with their handlers.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
+use super::request::Request;
 use super::{
     availability, blocklist, conversation, friends, login, notification, reports, workspace,
 };
-use crate::app::App;
 use crate::domain::{Availability, Parse, Property, ReportType};
 use crate::envelope::Reply;
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::users::Caller;
 
 /// An API: its service and name in the query of a request, its authentication and its body limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,14 +62,6 @@ const WORKSPACE: Api = Api {
 
 const fn chatserver(name: &'static str, auth: AuthScheme, max_body: usize) -> Api {
     Api { srv: "chatserver", name, auth, max_body }
-}
-
-/// An authenticated request with everything that its handler may use.
-pub(super) struct Request<'a> {
-    pub(super) app: &'a Arc<App>,
-    pub(super) caller: Caller,
-    /// A handler takes the fields it needs and frees the rest before its first `await`.
-    pub(super) fields: Fields<'a>,
 }
 
 type Handling<'a> = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + 'a>>;

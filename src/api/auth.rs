@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
-use super::actions::{Action, Api, AuthScheme, Request, action_of};
+use super::actions::{Action, Api, AuthScheme, action_of};
 use super::client;
-use super::fields::Fields;
 use super::observe::RequestOutcome;
+use super::request::Request;
 use crate::app::App;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
 use crate::domain::{ApiKey, Parse, Replay, Signature, StationId, Timestamp, UserId};
 use crate::error::Error;
+use crate::fields::Fields;
 use crate::limits::MemoryPermit;
 use crate::signature::{self, Signed};
 use crate::users::Caller;

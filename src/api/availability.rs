@@ -1,6 +1,6 @@
 //! Handlers of `chatavailability` (docs/protocol.md#10-availability): a user chooses what friends see.
 
-use super::actions::Request;
+use super::request::Request;
 use crate::availability;
 use crate::domain::Availability;
 use crate::envelope::Reply;

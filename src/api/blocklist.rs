@@ -1,7 +1,7 @@
 //! Handlers of `chatblocklist` (docs/protocol.md#8-the-block-list): list, block and unblock other users.
 
-use super::actions::Request;
-use super::envelope::Reply;
+use super::request::Request;
+use crate::envelope::Reply;
 use crate::error::Error;
 use crate::store::{ChangeBlock, OncePerSignature};
 use crate::users::Caller;

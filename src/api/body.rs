@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::server::Connection;
+use super::client::Connection;
 use crate::app::App;
 use crate::error::Error;
 use crate::limits::{MemoryPermit, MemoryUse, Owner};

@@ -1,17 +1,34 @@
-//! The client's address, with or without proxies in front of the server.
+//! The connection of a request and the address of its client, with or without proxies in front of the server.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
-use super::server::Connection;
 use crate::app::App;
 use crate::config::Network;
 use crate::error::Error;
 use crate::limits::AddressPermit;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The connection of a request, in the request's extensions.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
+    /// Counts the connection for its client's network, until the last clone of this is dropped.
+    pub(super) _counted: Option<Arc<AddressPermit>>,
+    /// Whether the request in progress has been received, or given up.
+    pub(super) received: Arc<AtomicBool>,
+}
+
+impl Connection {
+    pub(super) fn received(&self) {
+        self.received.store(true, Ordering::Relaxed);
+    }
+}
 
 /// The client's address, stored in the extensions of a request.
 #[derive(Clone, Copy)]

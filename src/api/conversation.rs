@@ -2,9 +2,7 @@
 
 use serde::Serialize;
 
-use super::actions::Request;
-use super::envelope::Reply;
-use super::fields::Fields;
+use super::request::Request;
 use crate::app::App;
 use crate::config::Limits;
 use crate::conversations;
@@ -12,7 +10,9 @@ use crate::domain::{
     Color, ConversationId, Cursor, Data, Direction, HideId, Instance, Kind, Message, MessageId,
     PageQuery, Parse, Property, Timestamp, UserId,
 };
+use crate::envelope::Reply;
 use crate::error::Error;
+use crate::fields::Fields;
 use crate::messages;
 use crate::store::{AddMessage, ChangeProperty, Clear, WireText, WriteError};
 use crate::users::Caller;

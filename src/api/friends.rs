@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::actions::Request;
-use super::envelope::Reply;
+use super::request::Request;
 use crate::app::App;
 use crate::domain::{Approach, Availability, Parse as _};
+use crate::envelope::Reply;
 use crate::error::Error;
 use crate::friends::{self, Addressee};
 use crate::store::{DeclineFriend, Friend, OncePerSignature, RemoveFriend};

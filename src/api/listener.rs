@@ -12,8 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
+use super::client::Connection;
 use super::observe::RequestOutcome;
-use super::server::Connection;
 use super::{client, response};
 use crate::app::App;
 use crate::config::ErrorStatus;

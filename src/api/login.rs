@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::actions::{ACTIONS, Request};
-use super::envelope::Reply;
+use super::actions::ACTIONS;
+use super::request::Request;
 use crate::app::App;
+use crate::envelope::Reply;
 use crate::error::Error;
 
 /// The URLs of the listeners that notify clients of changes. An empty one is not offered.

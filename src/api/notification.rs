@@ -1,6 +1,6 @@
 //! Handler of `chatnotification` (docs/protocol.md#11-notifications): a station polls for what has changed.
 
-use super::actions::Request;
+use super::request::Request;
 use crate::envelope::Reply;
 use crate::error::Error;
 use crate::notifications::{Inbox, Poll, Sequence};

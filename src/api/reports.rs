@@ -1,8 +1,8 @@
 //! Handler of `chatreports` (docs/protocol.md#viewed-and-delivered): marks messages of others as delivered or viewed.
 
-use super::actions::Request;
-use super::envelope::Reply;
+use super::request::Request;
 use crate::domain::ReportType;
+use crate::envelope::Reply;
 use crate::error::Error;
 use crate::reports;
 

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::client;
+use super::client::{self, Connection};
 use super::stream::{ClientStream, Phase, Timeouts};
 use crate::app::App;
 use crate::error::Error;
@@ -49,22 +49,6 @@ const BEGIN_WITHIN: Duration = Duration::from_millis(500);
 /// Interval of the checks for untaken answers, once requests that have not arrived are cut. It leaves time to close the
 /// database even if a client does not read.
 const TAKE_WITHIN: Duration = Duration::from_secs(2);
-
-/// The connection of a request, in the request's extensions.
-#[derive(Clone)]
-pub(super) struct Connection {
-    pub(super) peer: SocketAddr,
-    /// Counts the connection for its client's network, until the last clone of this is dropped.
-    _counted: Option<Arc<AddressPermit>>,
-    /// Whether the request in progress has been received, or given up.
-    received: Arc<AtomicBool>,
-}
-
-impl Connection {
-    pub(super) fn received(&self) {
-        self.received.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Limits on the number of connections, and on how slow each may be.
 pub(super) struct Bounds {

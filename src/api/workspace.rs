@@ -1,7 +1,7 @@
 //! Handler of `workspace` in the service `chatowner` (docs/protocol.md#9-workspaces): registers a workspace by name.
 
-use super::actions::Request;
-use super::envelope::Reply;
+use super::request::Request;
+use crate::envelope::Reply;
 use crate::error::Error;
 use crate::store::RegisterWorkspace;
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Failed;
 use crate::config;
 use crate::server;
 use crate::store::{self, BackupError, OpenError};
 use crate::users::UserError;
+
+/// Why a command failed. Its text and the texts of its sources are shown.
+pub(super) type Failed = Box<dyn Error + Send + Sync>;
 
 /// Maximum wait for a failure to be written to stderr.
 const PATIENCE: Duration = Duration::from_secs(1);

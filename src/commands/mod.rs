@@ -14,7 +14,6 @@ mod station;
 mod user;
 mod workspace;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -27,12 +26,10 @@ use crate::config::{self, Config};
 use crate::domain::Limits;
 use crate::store::{OpenError, Schema, ServerLock, Store, WalLeft};
 use crate::telemetry::Logging;
+use failure::Failed;
 use output::Output;
 
 pub use failure::tell as failure;
-
-/// Why a command failed. Its text and the texts of its sources are shown.
-type Failed = Box<dyn Error + Send + Sync>;
 
 /// A chat server that speaks the Ozeki Chat Client API.
 #[derive(Parser)]

@@ -4,8 +4,7 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
-use super::Failed;
-use super::failure::{self, Refusal};
+use super::failure::{self, Failed, Refusal};
 
 pub(crate) struct Output {
     text: String,

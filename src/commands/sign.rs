@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::Failed;
+use super::failure::Failed;
 use super::failure::Refusal;
 use super::output::Output;
 use crate::bounded;

@@ -18,6 +18,7 @@ mod many_rows;
 mod measures;
 mod messages;
 mod objects;
+mod outcomes;
 mod pages;
 mod participants;
 mod properties;

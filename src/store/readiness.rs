@@ -14,6 +14,7 @@ use sqlx::Row as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Doing as _;
+use super::outcomes::FAILING_FOR;
 use super::sqlite::write_tx::WriteTx;
 use super::sqlite::writer::Writer;
 use super::write_op::WriteOp;
@@ -24,12 +25,6 @@ const PROBE_EVERY: Duration = Duration::from_secs(3);
 
 /// Maximum duration of a probe. SQLite's busy time-out is longer than load balancers wait.
 const PROBE_WITHIN: Duration = Duration::from_secs(4);
-
-/// How long all changes must fail before the store counts as failing.
-const FAILING_FOR: Duration = Duration::from_secs(5);
-
-/// How long the latest failure counts.
-const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
 /// Names every table, so preparing it fails if one is missing.
 const LOOK: &str = "
@@ -60,47 +55,6 @@ pub(crate) enum NotReady {
     /// The probe succeeds, but all changes of clients fail.
     #[error("all changes have failed for {} s", FAILING_FOR.as_secs())]
     Failing,
-}
-
-/// Outcomes of the writer's latest transactions.
-#[derive(Default)]
-pub(super) struct Outcomes(Mutex<Latest>);
-
-#[derive(Default)]
-struct Latest {
-    commit: Option<Instant>,
-    /// First and last failure since the last commit that affected a user.
-    failures: Option<(Instant, Instant)>,
-}
-
-impl Outcomes {
-    /// A commit that affects no user, such as a probe's, does not clear the failures.
-    pub(super) fn committed(&self, is_told: bool) {
-        let mut latest = self.latest();
-        latest.commit = Some(Instant::now());
-        if is_told {
-            latest.failures = None;
-        }
-    }
-
-    pub(super) fn failed(&self) {
-        let now = Instant::now();
-        self.latest().failures.get_or_insert((now, now)).1 = now;
-    }
-
-    fn has_committed_lately(&self) -> bool {
-        self.latest().commit.is_some_and(|commit| commit.elapsed() < PROBE_WITHIN)
-    }
-
-    fn are_failures(&self) -> bool {
-        self.latest().failures.is_some_and(|(first, last)| {
-            last.elapsed() < FAILURE_COUNTS && last.duration_since(first) >= FAILING_FOR
-        })
-    }
-
-    fn latest(&self) -> std::sync::MutexGuard<'_, Latest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The latest probe, shared by all requests.
@@ -154,7 +108,8 @@ impl Store {
     pub(crate) async fn ready(&self) -> Result<(), NotReady> {
         self.ping().await.map_err(NotReady::Unread)?;
         match self.probed().await {
-            Err(Error::QueueFull) | Ok(None) if self.writer.outcomes().has_committed_lately() => {}
+            Err(Error::QueueFull) | Ok(None)
+                if self.writer.outcomes().has_committed_within(PROBE_WITHIN) => {}
             Err(Error::QueueFull) | Ok(None) => return Err(NotReady::Stuck),
             Err(error) if self.is_storage_full() && error.cause() == "full" => {}
             Err(error) => return Err(NotReady::Unwritten(error)),
