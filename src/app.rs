@@ -183,7 +183,11 @@ impl App {
 
     /// Admits an answer that is already made, such as a list: takes its memory now, and charges its user one request
     /// for each 128 KiB. Refuses with [`Error::RateLimited`] or [`Error::Crowded`].
-    pub(crate) fn admit_made(&self, owner: Owner, bytes: usize) -> Result<MemoryPermit, Error> {
+    pub(crate) fn admit_finished_answer(
+        &self,
+        owner: Owner,
+        bytes: usize,
+    ) -> Result<MemoryPermit, Error> {
         let mut permit = self.memory.permit(owner, MemoryUse::MadeAnswer);
         self.resize(&mut permit, bytes)?;
         self.charge_for_size(owner, bytes)?;

@@ -6,7 +6,7 @@ use crate::domain::{Refusal, Timestamp};
 use crate::keys;
 use crate::store::{self, WireText, WriteError};
 
-/// A refusal. Its text is the one sentence that the client reads; no detail of an inner cause leaks into it.
+/// Why a request is not carried out. Its text is the one sentence that the client reads; no detail of an inner cause leaks into it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request breaks a rule that applies to all, such as a key that occurs twice in the body.
@@ -111,7 +111,7 @@ pub enum Error {
     /// The server's disk is nearly full. Nothing was changed.
     #[error("the server's disk is nearly full; try again when the operator has freed space")]
     StorageFull,
-    /// The store failed or is closed. Nothing was changed.
+    /// The store failed or is closed. The change may have been made; sending it again is harmless.
     #[error("the server can't do this now; try again")]
     Unavailable(#[source] store::Error),
 }

@@ -11,9 +11,9 @@ use crate::clock::ClockWatch;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
 use crate::store::{self, Purged, Store, Vacuumed};
 
-/// Pause before the next step, as a multiple of the last step's duration. Changes of clients come first: a step takes
-/// longer while there are many of them.
-const RESTS: u32 = 2;
+/// The pause after a step is this times its duration. While clients write much, a step waits longer in the queue, so
+/// the pause grows as well.
+const PAUSE_FACTOR: u32 = 2;
 
 /// Pause when there is nothing to do.
 const WHEN_IDLE: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ pub async fn run(app: Arc<App>) {
         loop {
             let started = Instant::now();
             let rest = match step(&app, &mut watch, &mut cleared).await {
-                Ok(true) => started.elapsed() * RESTS,
+                Ok(true) => started.elapsed() * PAUSE_FACTOR,
                 Ok(false) => WHEN_IDLE,
                 Err(error) => {
                     let retry_seconds = AFTER_FAILURE.as_secs();

@@ -1,7 +1,7 @@
 //! Downloads of messages: one page, the memory that it takes, and the delivery reports that it causes.
 
 use crate::conversations;
-use crate::domain::{Instance, PageQuery, Refusal, Timestamp};
+use crate::domain::{Instance, PageQuery, Refusal, Timestamp, fence};
 use crate::error::Error;
 use crate::limits::MemoryPermit;
 use crate::store::{Found, Page, Store};
@@ -32,8 +32,8 @@ pub(crate) async fn download(
             (page, Some(permit))
         }
     };
-    if instance.is_some_and(|instance| instance != page.instance) {
-        let refusal = Refusal::InstanceChanged.into();
+    if let Some(Err(refusal)) = instance.map(|instance| fence(instance, page.instance)) {
+        let refusal = refusal.into();
         return Err(conversations::refused(store, caller, query.conversation, refusal).await);
     }
     if let Some(undelivered) = page.undelivered {

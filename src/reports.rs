@@ -9,7 +9,8 @@ use crate::users::Caller;
 /// Maximum messages in one request.
 pub(crate) const MOST: usize = 1000;
 
-/// Reports messages of others, all of them or none. docs/protocol.md#viewed-and-delivered lists the refusals.
+/// Reports messages of others in one transaction. A read filters them first, so that those reported already take no
+/// time of the writer; the write checks again. docs/protocol.md#viewed-and-delivered lists the refusals.
 pub(crate) async fn report(
     store: &Store,
     caller: &Caller,

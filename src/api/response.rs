@@ -1,4 +1,4 @@
-//! Turns answers into HTTP. This is the only place where refusals get their status.
+//! Turns answers into HTTP. Every error gets its status here; only a late body (408, `body.rs`) has none.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) fn success(app: &App, reply: Reply, owner: Owner) -> Result<Response<
             app.resize(&mut permit, bytes.len())?;
             permit
         }
-        None => app.admit_made(owner, bytes.len())?,
+        None => app.admit_finished_answer(owner, bytes.len())?,
     };
     let answer = Answer { bytes, _permit: permit };
     Ok(json(StatusCode::OK, Bytes::from_owner(answer)))

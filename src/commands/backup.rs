@@ -11,7 +11,7 @@ use super::output::Output;
 use super::{Failed, Settings, in_shell};
 use crate::clock::Clock;
 use crate::shutdown::{Hangup, Signals};
-use crate::store::{self, Progress, Since};
+use crate::store::{self, Progress, UndoneChanges};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -80,7 +80,7 @@ impl Backup {
         let bytes = unless_stopped(store::back_up(url, file, tell)).await?;
         let text = format!("{} holds the database {url}: {} MiB", file.display(), mebibytes(bytes));
         let json = json!({ "url": url, "file": file.display().to_string(), "bytes": bytes });
-        Output::new(text, json).print_of_change(self.settings.json)
+        Output::new(text, json).print_after_change(self.settings.json)
     }
 }
 
@@ -133,18 +133,18 @@ impl Restore {
         let mut text = format!("{} is restored; epoch {epoch} has begun", restored.path);
         let mut json = json!({ "file": restored.path, "epoch": epoch });
         if let Some(since) = &restored.since {
-            text += &told(since, &self.settings.as_flags());
+            text += &describe(since, &self.settings.as_flags());
             json["disabledsince"] = json!(since.disabled);
             json["rotatedsince"] = json!(since.rotated);
             json["addedsince"] = json!(since.added);
             json["unreadable"] = json!(since.unreadable);
         }
-        Output::new(text, json).print_of_change(self.settings.json)
+        Output::new(text, json).print_after_change(self.settings.json)
     }
 }
 
 /// Lists the account changes that the restore undid, each with the command that repeats it.
-fn told(since: &Since, flags: &str) -> String {
+fn describe(since: &UndoneChanges, flags: &str) -> String {
     if let Some(problem) = &since.unreadable {
         return format!(
             "\nThe replaced database can't be read ({problem}). Check which accounts were disabled and which API \

@@ -12,5 +12,5 @@ pub async fn run(settings: &Settings) -> Result<(), Failed> {
     let Compacted { before, after } = store::compact(url).await?;
     let text = format!("{url} is compacted: {before} bytes before, {after} bytes now");
     let json = json!({ "url": url, "bytesbefore": before, "bytes": after });
-    Output::new(text, json).print_of_change(settings.json)
+    Output::new(text, json).print_after_change(settings.json)
 }

@@ -101,7 +101,7 @@ fn code_of_store(error: &store::Error) -> &'static str {
 }
 
 /// Writes a failure and its causes, down to the first, to stderr. Skips a cause whose text is already there.
-pub fn tell(failed: &(dyn Error + 'static)) {
+pub fn print(failed: &(dyn Error + 'static)) {
     let mut text = failed.to_string();
     let mut cause = failed.source();
     while let Some(error) = cause {
@@ -145,7 +145,7 @@ pub(crate) fn warn(sentence: &str) {
 }
 
 /// Whether the failure is a closed pipe: the reader of stdout stopped early, which is no failure of the command.
-pub(crate) fn is_of_the_reader(failed: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_closed_pipe(failed: &(dyn Error + 'static)) -> bool {
     let error = failed.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

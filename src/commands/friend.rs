@@ -66,7 +66,7 @@ impl Pair {
         let conversation = added?;
         let json = json!({ "conversationid": conversation.as_str() });
         Output::new(format!("conversation {conversation}"), json)
-            .print_of_change(self.settings.json)
+            .print_after_change(self.settings.json)
     }
 
     async fn remove(self) -> Result<(), Failed> {
@@ -75,7 +75,7 @@ impl Pair {
         database.close().await;
         let removed = removed?;
         let text = if removed { "they are no longer friends" } else { "they were not friends" };
-        Output::new(text, json!({ "removed": removed })).print_of_change(self.settings.json)
+        Output::new(text, json!({ "removed": removed })).print_after_change(self.settings.json)
     }
 }
 

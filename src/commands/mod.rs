@@ -29,7 +29,7 @@ use crate::telemetry::Logging;
 use failure::Failed;
 use output::Output;
 
-pub use failure::tell as failure;
+pub use failure::print as failure;
 
 /// A chat server that speaks the Ozeki Chat Client API.
 #[derive(Parser)]
@@ -249,12 +249,12 @@ pub async fn run() -> ExitCode {
         Command::CheckConfig(settings) => check_config(&settings),
     };
     match (done, WAL_LEFT.get()) {
-        (Err(failed), _) if !failure::is_of_the_reader(failed.as_ref()) => {
-            failure::tell(failed.as_ref());
+        (Err(failed), _) if !failure::is_closed_pipe(failed.as_ref()) => {
+            failure::print(failed.as_ref());
             ExitCode::FAILURE
         }
         (_, Some(left)) => {
-            failure::tell(left);
+            failure::print(left);
             ExitCode::FAILURE
         }
         (_, None) => ExitCode::SUCCESS,
@@ -268,7 +268,7 @@ async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let url = config.database.url.as_str();
     Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;
     let output = Output::new(format!("{url} has the newest schema"), json!({ "url": url }));
-    output.print_of_change(settings.json)
+    output.print_after_change(settings.json)
 }
 
 fn check_config(settings: &Settings) -> Result<(), Failed> {

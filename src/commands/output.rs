@@ -19,7 +19,7 @@ impl Output {
 
     pub(crate) fn print(self, as_json: bool) -> Result<(), Failed> {
         write(&self.in_form(as_json)).map_err(|error| {
-            if failure::is_of_the_reader(&error) {
+            if failure::is_closed_pipe(&error) {
                 return error.into();
             }
             Refusal::with_code("failed", format!("stdout can't be written: {error}"))
@@ -28,10 +28,10 @@ impl Output {
 
     /// Prints the result of a command that has changed something. If stdout fails, the failure says that the change is
     /// made. It carries the result, which may never be shown again.
-    pub(crate) fn print_of_change(self, as_json: bool) -> Result<(), Failed> {
+    pub(crate) fn print_after_change(self, as_json: bool) -> Result<(), Failed> {
         let text = self.in_form(as_json);
         match write(&text) {
-            Err(error) if !failure::is_of_the_reader(&error) => {
+            Err(error) if !failure::is_closed_pipe(&error) => {
                 let sentence = format!(
                     "the command was carried out, but stdout can't be written: {error}. Its result: {text}"
                 );

@@ -33,11 +33,11 @@ impl Serve {
         let config = self.settings.load(flags.as_slice())?;
         let logging = Arc::new(Logging::start(&config.log)?);
         raise_open_files(&config);
-        run(config, &logging, Hangup::Ignored, |server| self.tell(server)).await
+        run(config, &logging, Hangup::Ignored, |server| self.print_addresses(server)).await
     }
 
     /// With `--json`, prints the address and the public URL. With port 0, a program can't know the port otherwise.
-    fn tell(&self, server: &Server) -> Result<(), Failed> {
+    fn print_addresses(&self, server: &Server) -> Result<(), Failed> {
         if !self.settings.json {
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl Serve {
             Output::new("", json!({ "listen": server.address()?, "publicurl": url })).print(true);
         // A closed stdout does not stop the server.
         told.or_else(
-            |error| if failure::is_of_the_reader(error.as_ref()) { Ok(()) } else { Err(error) },
+            |error| if failure::is_closed_pipe(error.as_ref()) { Ok(()) } else { Err(error) },
         )
     }
 }

@@ -97,6 +97,6 @@ impl Revoke {
         database.close().await;
         let revoked = revoked?;
         let text = if revoked { "the station is revoked" } else { "the user had no such station" };
-        Output::new(text, json!({ "revoked": revoked })).print_of_change(self.settings.json)
+        Output::new(text, json!({ "revoked": revoked })).print_after_change(self.settings.json)
     }
 }

@@ -137,7 +137,7 @@ impl Add {
         let keys = KeySource::generated();
         let added = users::add(&database.store, &keys, email, nick, full_name, password).await;
         let told = match &added {
-            Ok(added) => self.tell(added, &database).await,
+            Ok(added) => self.print_or_remove(added, &database).await,
             Err(_) => Ok(()),
         };
         database.close().await;
@@ -154,7 +154,7 @@ impl Add {
 
     /// Prints the new user with the password, which is stored nowhere. If printing fails, removes the user again:
     /// otherwise the address would be taken for good.
-    async fn tell(&self, added: &NewUser, database: &Database) -> Result<(), Failed> {
+    async fn print_or_remove(&self, added: &NewUser, database: &Database) -> Result<(), Failed> {
         let (id, email) = (added.id.as_str(), added.email.as_str());
         let (key, password) = (added.api_key.as_str(), added.encryption_password.as_str());
         let shown = if self.encryption_password_file.is_some() { "as given" } else { password };
@@ -207,7 +207,7 @@ impl Set {
         };
         let set = set.await;
         database.close().await;
-        output(&set?).print_of_change(self.settings.json)
+        output(&set?).print_after_change(self.settings.json)
     }
 }
 
@@ -242,7 +242,7 @@ impl One {
         };
         let set = set.await;
         database.close().await;
-        output(&set?).print_of_change(self.settings.json)
+        output(&set?).print_after_change(self.settings.json)
     }
 
     async fn rotate_key(self) -> Result<(), Failed> {

@@ -19,25 +19,54 @@ pub(crate) struct Head {
     pub(crate) data_bytes: i64,
 }
 
+/// How a new message compares with the stored one that has its ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SameId {
+    /// No stored message has the ID.
+    Unknown,
+    /// The stored message has the same sender and the same five fields.
+    Identical,
+    Different,
+}
+
+impl SameId {
+    pub(crate) fn of(is_identical: bool) -> Self {
+        if is_identical { Self::Identical } else { Self::Different }
+    }
+}
+
 /// The facts about a new message that the rules need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming {
     /// The instance that the sender takes for the current one.
     pub(crate) instance: Instance,
     pub(crate) access: Access,
-    /// `Some(true)`: a stored message with this ID is identical. `Some(false)`: a stored message with this ID differs.
-    /// `None`: the ID is new.
-    pub(crate) is_repeat: Option<bool>,
+    pub(crate) same_id: SameId,
     pub(crate) data_bytes: i64,
     /// The second in which the server received the message.
     pub(crate) now: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(crate) struct Accepted {
     pub(crate) seq: i64,
     /// The second of acceptance. Within an instance it never decreases.
     pub(crate) accepted_at: i64,
+}
+
+/// Refuses a request that names another instance than the current one (docs/protocol.md#the-instance-fence).
+pub(crate) fn fence(named: Instance, current: Instance) -> Result<(), Refusal> {
+    if named == current { Ok(()) } else { Err(Refusal::InstanceChanged) }
+}
+
+/// Refuses a clear of an instance that is over, or by a participant who may not write.
+pub(crate) fn refuse_clear(
+    named: Instance,
+    current: Instance,
+    access: Access,
+) -> Result<(), Refusal> {
+    fence(named, current)?;
+    access.refuse_write()
 }
 
 impl Head {
@@ -52,16 +81,14 @@ impl Head {
         &mut self,
         message: Incoming,
         quota: i64,
-    ) -> Result<Option<Position>, Refusal> {
-        if message.instance != self.instance {
-            return Err(Refusal::InstanceChanged);
-        }
-        match message.is_repeat {
+    ) -> Result<Option<Accepted>, Refusal> {
+        fence(message.instance, self.instance)?;
+        match message.same_id {
             // A repeat succeeds even after the friendship has ended: its sender learns only that the message is
             // stored.
-            Some(true) => return Ok(None),
-            Some(false) => return Err(Refusal::MessageConflict),
-            None => message.access.refuse_write()?,
+            SameId::Identical => return Ok(None),
+            SameId::Different => return Err(Refusal::MessageConflict),
+            SameId::Unknown => message.access.refuse_write()?,
         }
         let data_bytes = self.data_bytes.saturating_add(message.data_bytes);
         if data_bytes > quota {
@@ -73,7 +100,7 @@ impl Head {
         self.longest_data = self.longest_data.max(message.data_bytes);
         self.last_access = message.now.unix();
         self.max_accepted_at = self.max_accepted_at.max(self.last_access);
-        Ok(Some(Position { seq, accepted_at: self.max_accepted_at }))
+        Ok(Some(Accepted { seq, accepted_at: self.max_accepted_at }))
     }
 }
 
@@ -103,7 +130,7 @@ mod tests {
         Incoming {
             instance: instance("aaaaaaaaaa"),
             access: Access::Open,
-            is_repeat: None,
+            same_id: SameId::Unknown,
             data_bytes: 10,
             now: Timestamp::from_unix(100).unwrap(),
         }
@@ -112,7 +139,7 @@ mod tests {
     #[test]
     fn a_refused_message_changes_nothing() {
         let old = Incoming { instance: instance("bbbbbbbbbb"), ..message() };
-        let conflict = Incoming { is_repeat: Some(false), ..message() };
+        let conflict = Incoming { same_id: SameId::Different, ..message() };
         let blocked = Incoming { access: Access::Blocked, ..message() };
         let stranger = Incoming { access: Access::NotFriends, ..message() };
         let large = Incoming { data_bytes: 101, ..message() };
@@ -130,10 +157,21 @@ mod tests {
     }
 
     #[test]
+    fn a_clear_names_the_current_instance_and_needs_access() {
+        let (current, over) = (instance("aaaaaaaaaa"), instance("bbbbbbbbbb"));
+        assert_eq!(refuse_clear(current, current, Access::Open), Ok(()));
+        assert_eq!(refuse_clear(current, current, Access::Blocked), Err(Refusal::Blocked));
+        assert_eq!(refuse_clear(current, current, Access::NotFriends), Err(Refusal::NotFriends));
+        for access in [Access::Open, Access::Blocked, Access::NotFriends] {
+            assert_eq!(refuse_clear(over, current, access), Err(Refusal::InstanceChanged));
+        }
+    }
+
+    #[test]
     fn a_repeat_is_stored_once_whatever_its_sender_may_do_now() {
         for access in [Access::Open, Access::Blocked, Access::NotFriends] {
             let mut head = head();
-            let repeat = Incoming { is_repeat: Some(true), access, ..message() };
+            let repeat = Incoming { same_id: SameId::Identical, access, ..message() };
             assert_eq!(head.accept(repeat, 0), Ok(None));
             assert_eq!(head, self::head());
         }

@@ -24,7 +24,7 @@ mod workspace;
 pub(crate) use access::{Access, Relation};
 pub(crate) use availability::Availability;
 pub(crate) use change_set::{ChangeSet, Origin, Subject};
-pub(crate) use conversation::{Head, Incoming};
+pub(crate) use conversation::{Head, Incoming, SameId, fence, refuse_clear};
 pub(crate) use friendship::{Approach, Approached, Between, FriendRequest};
 pub use id::{ApiKey, ConversationId, Email, Instance, MessageId, Signature, StationId, UserId};
 pub use limits::Limits;

@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             return Err(End::Replaced);
         }
         if self.is_woken && self.held_until.is_none() {
-            Box::pin(self.tell()).await?;
+            Box::pin(self.send_news()).await?;
         }
         let held_until = self.held_until.unwrap_or_else(Instant::now);
         tokio::select! {
@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     }
 
     /// Sends what is new, if there is anything.
-    async fn tell(&mut self) -> Result<(), End> {
+    async fn send_news(&mut self) -> Result<(), End> {
         self.is_woken = false;
         let pending = match self.inbox().peek(self.delivered).await {
             Err(store::Error::QueueFull) => {

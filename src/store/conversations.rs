@@ -14,7 +14,7 @@ use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
 use super::{Error, Store, WireText, WriteError, stored};
 use crate::domain::{
-    Access, ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId,
+    ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId, refuse_clear,
 };
 
 const CONVERSATION: &str = concat!(
@@ -186,10 +186,7 @@ impl WriteOp for Clear {
             access.fetch_optional(tx.connection().await?).await.doing("checking a clear")?;
         let (instance, generation, next_seq, access, other) =
             access.ok_or(Refusal::ConversationNotFound)?;
-        if instance != self.instance.as_str() {
-            return Err(Refusal::InstanceChanged.into());
-        }
-        stored::<Access>(&access)?.refuse_write()?;
+        refuse_clear(self.instance, stored(&instance)?, stored(&access)?)?;
         self.begin_generation(tx, generation, next_seq > 1).await?;
         let subject = Subject::Conversation(self.conversation);
         let changes = ChangeSet::default().with(self.user, subject, self.station);

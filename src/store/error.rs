@@ -15,7 +15,8 @@ use crate::domain::{Parse as _, Refusal};
 /// serving process has one database.
 static IS_DAMAGED: AtomicBool = AtomicBool::new(false);
 
-/// A failed read or write. A failed write leaves nothing behind.
+/// A failed read or write. [`Self::Closed`] says "perhaps": a write may have been made before its answer was dropped.
+/// Any other failed write leaves nothing behind.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The writer's queue is full. A later retry may succeed.
@@ -45,7 +46,7 @@ pub enum Error {
     },
 }
 
-/// Why a write was not made. Nothing of it is kept.
+/// Why a write was refused or failed. A refused one leaves nothing behind.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError<R = Refusal> {
     /// The rules refuse it.

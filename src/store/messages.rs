@@ -12,8 +12,8 @@ use super::sqlite::write_tx::WriteTx;
 use super::write_op::Batched;
 use super::{Error, Store, WriteError, stored, stored_number};
 use crate::domain::{
-    Access, ConversationId, Head, Incoming, Instance, Limits, Message, Refusal, StationId, Subject,
-    Timestamp, UserId,
+    Access, ConversationId, Head, Incoming, Instance, Limits, Message, Refusal, SameId, StationId,
+    Subject, Timestamp, UserId,
 };
 
 /// Reads what decides each message ([`Precheck`]), for senders that take part in the conversation. The result is one
@@ -36,13 +36,14 @@ static PRECHECK: ManyRows = ManyRows::new(
     5,
 );
 
-/// Whether the message with a row key is identical to the given one.
-const REPEATS: &str = "
+/// Whether the message with this row key is identical to the bound values.
+const IS_IDENTICAL: &str = "
     SELECT sender_number = $2 AND type IS $3 AND created = $4 AND valid_until = $5 AND data = $6
     FROM messages WHERE place = $1";
 
 /// To undo a single failed statement, SQLite copies each page before it changes it. A failure here rolls back the whole
-/// transaction, so `OR FAIL` avoids the copies. SQLite heeds it only in statements that call no function.
+/// transaction anyway, so `OR FAIL` drops that copy. It works only if the statement calls no SQL function: add none.
+/// `IS NOT NULL` skips the padding of [`ManyRows`].
 static INSERT: ManyRows = ManyRows::new(
     "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data)
      SELECT * FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
@@ -99,7 +100,7 @@ struct Precheck {
     recipient_number: i64,
     recipient: UserId,
     /// Row key of the message that has the ID already.
-    known_at: Option<i64>,
+    existing_row_key: Option<i64>,
     /// Hash of the message's ID.
     hash: i64,
 }
@@ -115,6 +116,7 @@ impl Precheck {
         let head = Head {
             instance,
             next_seq: stored_number(next()?)?,
+            // Set when a message is accepted; only such conversations are written.
             last_access: 0,
             max_accepted_at: stored_number(next()?)?,
             longest_data: stored_number(next()?)?,
@@ -127,7 +129,7 @@ impl Precheck {
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
             recipient: stored(next()?)?,
-            known_at: values.next().map(stored_number).transpose()?,
+            existing_row_key: values.next().map(stored_number).transpose()?,
             head,
             hash,
         })
@@ -155,7 +157,7 @@ struct AddBatch {
     /// Keyed by conversation number.
     conversations: HashMap<i64, Conversation>,
     rows: Vec<Row>,
-    /// Rows to insert into the hash table.
+    /// Rows to insert into `message_ids`.
     listed: Vec<Listed>,
     changes: ChangeLog,
 }
@@ -173,30 +175,27 @@ impl Batched for AddMessage {
                 outcomes.push(Err(Refusal::ConversationNotFound));
                 continue;
             };
-            let is_repeat = is_repeat(tx, all[nth], &precheck).await?;
-            outcomes.push(batch.add(all, nth, &precheck, is_repeat));
+            let same_id = same_id(tx, all[nth], &precheck).await?;
+            outcomes.push(batch.add(all, nth, &precheck, same_id));
         }
         batch.write(tx, all).await?;
         Ok(outcomes)
     }
 }
 
-/// See [`Incoming::is_repeat`].
-async fn is_repeat(
-    tx: &mut WriteTx,
-    add: &AddMessage,
-    precheck: &Precheck,
-) -> Result<Option<bool>, Error> {
-    let Some(row_key) = precheck.known_at else { return Ok(None) };
+/// Compares a message with the stored one that has its ID.
+async fn same_id(tx: &mut WriteTx, add: &AddMessage, precheck: &Precheck) -> Result<SameId, Error> {
+    let Some(row_key) = precheck.existing_row_key else { return Ok(SameId::Unknown) };
     let message = &add.message;
-    let repeats = sqlx::query_scalar(REPEATS)
+    let identical = sqlx::query_scalar(IS_IDENTICAL)
         .bind(row_key)
         .bind(precheck.sender_number)
         .bind(type_column(&message.kind))
         .bind(message.created.unix())
         .bind(message.valid_until.as_str())
         .bind(message.data.as_str());
-    repeats.fetch_optional(tx.connection().await?).await.doing("comparing a repeated message")
+    let identical = identical.fetch_optional(tx.connection().await?).await;
+    Ok(identical.doing("comparing a repeated message")?.map_or(SameId::Unknown, SameId::of))
 }
 
 impl AddBatch {
@@ -220,7 +219,7 @@ impl AddBatch {
         all: &[&AddMessage],
         nth: usize,
         precheck: &Precheck,
-        is_repeat: Option<bool>,
+        stored: SameId,
     ) -> Result<(), Refusal> {
         let add = all[nth];
         let number = precheck.conversation_number;
@@ -228,32 +227,31 @@ impl AddBatch {
             .conversations
             .entry(number)
             .or_insert_with(|| Conversation { head: precheck.head.clone(), stored: Vec::new() });
-        let same_id = |&earlier: &usize| all[earlier].message.id == add.message.id;
-        let earlier = conversation.stored.iter().copied().find(same_id);
-        let is_same = |earlier: usize| {
-            all[earlier].sender == add.sender && all[earlier].message == add.message
-        };
+        let mut earlier = conversation.stored.iter().map(|&earlier| all[earlier]);
+        let same_id = earlier.find(|earlier| earlier.message.id == add.message.id).map(|earlier| {
+            SameId::of(earlier.sender == add.sender && earlier.message == add.message)
+        });
         let incoming = Incoming {
             instance: add.instance,
             access: precheck.access,
-            is_repeat: is_repeat.or(earlier.map(is_same)),
+            same_id: same_id.unwrap_or(stored),
             data_bytes: i64::try_from(add.message.data.len()).unwrap_or(i64::MAX),
             now: add.now,
         };
-        let Some(position) = conversation.head.accept(incoming, self.quota)? else {
+        let Some(accepted) = conversation.head.accept(incoming, self.quota)? else {
             return Ok(());
         };
-        let row_key = row_key(precheck.generation, position.seq);
-        self.listed.push((precheck.generation, precheck.hash, position.seq));
+        let row_key = row_key(precheck.generation, accepted.seq);
+        self.listed.push((precheck.generation, precheck.hash, accepted.seq));
         conversation.stored.push(nth);
         let sender_number = precheck.sender_number;
-        self.rows.push(Row { key: row_key, nth, sender_number, accepted_at: position.accepted_at });
-        self.note(add, precheck);
+        self.rows.push(Row { key: row_key, nth, sender_number, accepted_at: accepted.accepted_at });
+        self.record(add, precheck);
         Ok(())
     }
 
-    /// The sending station is not told.
-    fn note(&mut self, add: &AddMessage, precheck: &Precheck) {
+    /// Records the message for both users' notifications. Skips the sending station.
+    fn record(&mut self, add: &AddMessage, precheck: &Precheck) {
         let subject = Subject::Conversation(add.conversation);
         self.changes.know_conversation(add.conversation, precheck.conversation_number);
         self.changes.know_user(add.sender, precheck.sender_number);

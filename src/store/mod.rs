@@ -65,7 +65,7 @@ use sqlite::connections::Connections;
 pub(crate) use sqlite::file::DatabaseFile;
 use sqlite::readers::{ReadBatcher, Readers};
 use sqlite::reserve::Reserve;
-pub(crate) use sqlite::restore::{Since, restore};
+pub(crate) use sqlite::restore::{UndoneChanges, restore};
 pub use sqlite::schema::Schema;
 pub(crate) use sqlite::server_lock::LockHolder;
 pub use sqlite::server_lock::ServerLock;

@@ -15,7 +15,7 @@ use super::write_op::WriteOp;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{
     ChangeSet, ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Subject,
-    Timestamp, UserId,
+    Timestamp, UserId, fence,
 };
 
 /// Reads what decides a participant's reports. Reports pass only between friends of whom neither blocks the other. Both
@@ -144,8 +144,8 @@ impl WriteOp for Report {
         let user = self.user;
         let head = Head::read(tx.connection().await?, self.conversation, user).await?;
         let head = head.ok_or(Refusal::ConversationNotFound)?;
-        if self.instance.is_some_and(|instance| instance.as_str() != head.instance) {
-            return Err(Refusal::InstanceChanged.into());
+        if let Some(instance) = self.instance {
+            fence(instance, stored(&head.instance)?)?;
         }
         let mut making = Making { user, head, now: self.now };
         if self.make(tx, &mut making).await? {
@@ -314,7 +314,8 @@ impl Making {
 }
 
 impl Store {
-    /// Returns the messages that a user has not reported with this type, so that the others need not hold the writer.
+    /// Returns the messages that a user has not reported with this type, so that those reported already take no time of
+    /// the writer. The write checks again.
     pub(crate) async fn unreported(
         &self,
         conversation: ConversationId,

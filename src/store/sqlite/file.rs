@@ -175,32 +175,32 @@ impl DatabaseFile {
 
     /// Opens a connection that leaves the file unchanged: the file may not be a database of this program.
     ///
-    /// Beside a log the connection is read-only. It then can't take the lock under which SQLite checkpoints the log
-    /// when the last connection closes. Without a log it may write, since a read-only connection can't roll back a
-    /// `-journal`.
-    pub(crate) async fn connect_to_look(&self) -> Result<SqliteConnection, OpenError> {
-        let options = self.options_plainly().read_only(self.has_log()).pragma("query_only", "1");
+    /// If there is a `-wal`, it opens read-only, so that closing it does not checkpoint the `-wal`. Without one it may
+    /// write, since a read-only connection can't roll back a `-journal`.
+    pub(crate) async fn connect_to_inspect(&self) -> Result<SqliteConnection, OpenError> {
+        let options =
+            self.options_unconfigured().read_only(self.has_log()).pragma("query_only", "1");
         options.connect().await.map_err(|source| self.failed(source))
     }
 
     /// Opens a connection without the settings of a store.
-    pub(crate) async fn connect_plainly(&self) -> Result<SqliteConnection, OpenError> {
-        self.options_plainly().connect().await.map_err(|source| self.failed(source))
+    pub(crate) async fn connect_unconfigured(&self) -> Result<SqliteConnection, OpenError> {
+        self.options_unconfigured().connect().await.map_err(|source| self.failed(source))
     }
 
-    pub(crate) fn options_plainly(&self) -> SqliteConnectOptions {
+    pub(crate) fn options_unconfigured(&self) -> SqliteConnectOptions {
         let options = SqliteConnectOptions::new().filename(&self.path);
         options.busy_timeout(BUSY_TIMEOUT).disable_statement_logging()
     }
 
     /// Options for a database's only connection. It waits up to 1 s for other connections to close; see
-    /// [`Self::failed_alone`].
-    pub(crate) fn options_alone(&self) -> SqliteConnectOptions {
-        self.options_plainly().busy_timeout(PATIENCE)
+    /// [`Self::failed_exclusive`].
+    pub(crate) fn options_exclusive(&self) -> SqliteConnectOptions {
+        self.options_unconfigured().busy_timeout(PATIENCE)
     }
 
     /// Returns why the only connection failed: [`OpenError::OpenElsewhere`] if another program has the database open.
-    pub(crate) fn failed_alone(&self, source: sqlx::Error) -> OpenError {
+    pub(crate) fn failed_exclusive(&self, source: sqlx::Error) -> OpenError {
         if is_busy(&source) {
             OpenError::OpenElsewhere { path: self.absolute() }
         } else {
@@ -216,7 +216,7 @@ impl DatabaseFile {
 
     /// Opens a writing connection to an empty file, with incremental auto-vacuum: free pages can be given back to the
     /// file system.
-    pub(crate) async fn connect_first(&self) -> Result<SqliteConnection, OpenError> {
+    pub(crate) async fn connect_new_file(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.writer_options().auto_vacuum(SqliteAutoVacuum::Incremental);
         options.connect().await.map_err(|source| self.failed(source))
     }
@@ -271,8 +271,8 @@ pub(crate) fn kind_of(found: &Metadata) -> &'static str {
     }
 }
 
-/// Opens a file, or creates it with mode 0600 and this owner. An existing file keeps its owner: the folder's owner may
-/// have put a link there.
+/// Opens a file, or creates it with mode 0600 and this owner. An existing file keeps its owner: otherwise a link in that
+/// folder could give a foreign file to the folder's owner.
 pub(crate) fn open_or_create(
     path: &Path,
     options: &mut OpenOptions,

@@ -31,12 +31,12 @@ pub(crate) struct Restored {
     pub(crate) path: String,
     pub(crate) epoch: Epoch,
     /// Account changes since the backup that the restore undid; `None` if there was no database to replace.
-    pub(crate) since: Option<Since>,
+    pub(crate) since: Option<UndoneChanges>,
 }
 
 /// Account changes since the backup, which the restore undid. Accounts are listed by e-mail address.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Since {
+pub(crate) struct UndoneChanges {
     /// Accounts disabled since the backup. They are enabled again.
     pub(crate) disabled: Vec<String>,
     /// Accounts whose API key was replaced. The old key is valid again.
@@ -97,14 +97,17 @@ fn replace(database: &Path, copy: &Path) -> Result<(), BackupError> {
 }
 
 /// Compares the database's accounts with the backup's, and leaves the database without a log.
-async fn compare(database: &DatabaseFile, backup: &Path) -> Result<Since, BackupError> {
+async fn compare(database: &DatabaseFile, backup: &Path) -> Result<UndoneChanges, BackupError> {
     let old = match accounts_of_old(database).await {
         Ok(old) => old,
         Err(error) if is_busy(&error) => {
-            return Err(database.failed_alone(error).into());
+            return Err(database.failed_exclusive(error).into());
         }
         Err(error) => {
-            return Ok(Since { unreadable: Some(error.to_string()), ..Since::default() });
+            return Ok(UndoneChanges {
+                unreadable: Some(error.to_string()),
+                ..UndoneChanges::default()
+            });
         }
     };
     let failed =
@@ -114,7 +117,7 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<Since, Backup
     connection.close().await.map_err(failed)?;
     let restored: HashMap<_, _> =
         restored.into_iter().map(|account| (account.id.clone(), account)).collect();
-    let mut since = Since::default();
+    let mut since = UndoneChanges::default();
     for account in old {
         let Some(before) = restored.get(&account.id) else {
             since.added.push(account.email);
@@ -131,7 +134,7 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<Since, Backup
 }
 
 async fn accounts_of_old(database: &DatabaseFile) -> Result<Vec<Account>, sqlx::Error> {
-    let mut old = database.options_alone().connect().await?;
+    let mut old = database.options_exclusive().connect().await?;
     let read = accounts(&mut old).await;
     let mode: Result<String, _> = sqlx::query_scalar(END_LOG).fetch_one(&mut old).await;
     old.close().await?;
@@ -169,7 +172,7 @@ async fn copy_into(
 async fn begin_epoch(copy: &Path, clock: &Clock) -> Result<Epoch, BackupError> {
     let database = DatabaseFile::at(copy);
     schema::prepare(&database, Schema::Migrate).await?;
-    let mut connection = database.connect_plainly().await?;
+    let mut connection = database.connect_unconfigured().await?;
     let failed = |source| BackupError::Database { doing: "beginning a new epoch", source };
     let epoch = Epoch::begin(&mut connection, clock.now()).await.map_err(failed)?;
     let _: String = sqlx::query_scalar(END_LOG).fetch_one(&mut connection).await.map_err(failed)?;

@@ -74,7 +74,7 @@ pub(crate) async fn look_closely(file: &DatabaseFile) -> Result<Looked, OpenErro
     let failed = |source| file.failed(source);
     // A running server's snapshot is always whole.
     let may_be_mixed = file.has_log() && !is_served(file);
-    let mut connection = Guarded::new(file.connect_to_look().await?, may_be_mixed);
+    let mut connection = Guarded::new(file.connect_to_inspect().await?, may_be_mixed);
     let found = look(&mut connection).await;
     if may_be_mixed && let Some(found) = mixture(&mut connection, &found).await.map_err(failed)? {
         return Err(mixed(file, found));
@@ -100,7 +100,7 @@ pub(crate) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
         None
     };
     let writer = match found {
-        SchemaState::Empty => file.connect_first().await?,
+        SchemaState::Empty => file.connect_new_file().await?,
         _ => file.connect_writer().await?,
     };
     let mut writer = Guarded::new(writer, may_be_mixed);

@@ -99,10 +99,10 @@ pub(crate) async fn compact(url: &str) -> Result<Compacted, OpenError> {
     let _lock = ServerLock::acquire(url, "compact").await?;
     let before = size(&file)?;
     schema::prepare(&file, Schema::MustBeCurrent).await?;
-    let failed = |source| file.failed_alone(source);
+    let failed = |source| file.failed_exclusive(source);
     let mut connection = connect_alone(&file).await.map_err(failed)?;
     let compacted = write_anew(&mut connection).await;
-    compacted.map_err(|source| match file.failed_alone(source) {
+    compacted.map_err(|source| match file.failed_exclusive(source) {
         OpenError::Open { path, source } => OpenError::Compact { path, source },
         elsewhere => elsewhere,
     })?;
@@ -117,7 +117,7 @@ pub(crate) async fn compact(url: &str) -> Result<Compacted, OpenError> {
 /// database rolls it back.
 async fn connect_alone(file: &DatabaseFile) -> Result<SqliteConnection, sqlx::Error> {
     let options = file
-        .options_alone()
+        .options_exclusive()
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Delete)
         .synchronous(SqliteSynchronous::Full);
