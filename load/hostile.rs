@@ -231,7 +231,7 @@ impl Attackers {
         }
     }
 
-    /// Makes an generator that requests pages of 8 MiB.
+    /// Makes a generator that requests pages of 8 MiB.
     fn reader(&self, person: usize) -> RequestGenerator {
         let person = person % self.population.people.len();
         let clients = vec![LoadClient { person, talk: person / 2 }];

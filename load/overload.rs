@@ -56,7 +56,7 @@ struct AttackResult {
 }
 
 impl AttackResult {
-    /// Whether the attack took testbed, memory stayed within `bound` bytes, and the bystander was always served.
+    /// Whether the attack took place, memory stayed within `bound` bytes, and the bystander was always served.
     fn is_ok(&self, bound: u64) -> bool {
         let had_effect = self.hits > 0 || !self.attack.needs_hits();
         had_effect && self.peak_rss <= bound && self.bystander.are_ok()

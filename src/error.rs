@@ -72,7 +72,7 @@ pub enum Error {
         /// The method that the path takes.
         allowed: &'static str,
     },
-    /// The body exceeds its limit. Its size is unknown: the rest is not read.
+    /// The body exceeds its limit. Its size may be unknown: the rest is not read.
     #[error("the body exceeds the limit of {limit} bytes")]
     BodyTooLarge {
         /// The limit in bytes.

@@ -69,7 +69,7 @@ impl End {
             Self::Replaced => "a newer connection of this station replaced it",
             Self::Slow => "the client was silent or did not read",
             Self::Refused => {
-                "the user was disabled, the API key changed, or the station was revoked"
+                "the user was disabled, the API key changed, or the station is no longer bound"
             }
         }
     }

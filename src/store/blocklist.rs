@@ -48,6 +48,7 @@ pub(crate) struct ChangeBlock {
     /// Need not exist.
     pub(crate) other: UserId,
     pub(crate) blocked: bool,
+    /// The calling station, which is not told of the change.
     pub(crate) station: Option<StationId>,
 }
 

@@ -231,8 +231,6 @@ impl WriteOp for Purge {
     type Output = Purged;
     type Refusal = Infallible;
 
-    const ENDS_BATCH: bool = true;
-
     async fn apply(&self, tx: &mut WriteTx) -> Result<Purged, WriteError<Infallible>> {
         let step = |statement| sqlx::query(statement).bind(self.generation).bind(PURGE_STEP);
         let purge = step(PURGE).bind(PURGE_BYTES);

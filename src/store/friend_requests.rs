@@ -93,6 +93,7 @@ pub(crate) struct ApproachFriend {
     pub(crate) other: UserId,
     /// The data needed if the two become friends now, with `user` first.
     pub(crate) befriend: Option<Befriend>,
+    /// The calling station, which is not told of the change.
     pub(crate) station: Option<StationId>,
 }
 
@@ -145,6 +146,7 @@ impl ApproachFriend {
 pub(crate) struct DeclineFriend {
     pub(crate) user: UserId,
     pub(crate) other: UserId,
+    /// The calling station, which is not told of the change.
     pub(crate) station: Option<StationId>,
 }
 
@@ -166,6 +168,7 @@ impl WriteOp for DeclineFriend {
 pub(crate) struct RemoveFriend {
     pub(crate) user: UserId,
     pub(crate) other: UserId,
+    /// The calling station, which is not told of the change.
     pub(crate) station: Option<StationId>,
 }
 

@@ -99,10 +99,6 @@ impl QueuedWrite {
         )
     }
 
-    pub(crate) fn ends_batch(&self) -> bool {
-        matches!(self, Self::Other(change) if change.ends_batch())
-    }
-
     pub(crate) fn is_deferrable(&self) -> bool {
         match self {
             Self::Add(submitted) => submitted.change.is_deferrable(),

@@ -63,8 +63,6 @@ where
 
     const IS_FOR_ITS_ANSWER: bool = C::IS_FOR_ITS_ANSWER;
 
-    const ENDS_BATCH: bool = C::ENDS_BATCH;
-
     fn grows(&self) -> bool {
         self.change.grows()
     }

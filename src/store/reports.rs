@@ -124,6 +124,7 @@ pub(crate) struct Report {
     pub(crate) now: Timestamp,
     /// The reader.
     pub(crate) user: UserId,
+    /// The calling station, which is not told of the change.
     pub(crate) station: Option<StationId>,
 }
 

@@ -25,11 +25,6 @@ pub trait WriteOp: Send + Sync + 'static {
     /// Whether the change is made only for its answer. It is skipped once its caller has given up waiting.
     const IS_FOR_ITS_ANSWER: bool = false;
 
-    /// Whether the change must be the last of its transaction. The pages that it frees are overwritten before reuse
-    /// only in a later transaction. If its own transaction reuses such a page, the rest of the page keeps the old
-    /// bytes.
-    const ENDS_BATCH: bool = false;
-
     /// Whether the change grows the data for good. While the disk is nearly full, such a change is refused, like every
     /// message; all other changes are made.
     fn grows(&self) -> bool {
@@ -74,8 +69,6 @@ pub(crate) trait Queued: Send {
     /// Applies the change and keeps its outcome back until the commit.
     fn apply<'a>(&'a mut self, tx: &'a mut WriteTx) -> BoxFuture<'a, Result<(), Error>>;
 
-    fn ends_batch(&self) -> bool;
-
     fn bytes(&self) -> usize;
 
     fn settle(self: Box<Self>, committed: Result<(), Error>);
@@ -118,10 +111,6 @@ impl<C: WriteOp> Queued for Submitted<C, Outcome<C>> {
             };
             Ok(())
         })
-    }
-
-    fn ends_batch(&self) -> bool {
-        C::ENDS_BATCH
     }
 
     fn bytes(&self) -> usize {

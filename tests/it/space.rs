@@ -58,6 +58,25 @@ async fn of_a_cleared_conversation_no_trace_is_left() {
 }
 
 #[tokio::test]
+async fn a_message_that_takes_over_a_freed_page_keeps_no_trace_of_a_cleared_one() {
+    let world = World::start().await;
+    let (alice, _bob) = world.alice_and_bob().await;
+    let (mut with_carol, mut carol) = (alice.clone(), world.person("Carol").await);
+    world.befriends(&mut with_carol, &mut carol).await;
+    let database = world.database();
+    for n in 0..60 {
+        let text = marked("what is gone", 600);
+        alice.adds(&message_with_id(&format!("m-{n}"), &text, &alice.date())).await.ok();
+        alice.clears().await.ok();
+        // Its pages are free until they are cut off. The last page of these messages is nearly empty.
+        for _ in 0..4 {
+            with_carol.sends(&marked("what remains", 270)).await;
+        }
+    }
+    until("the text is gone", async || copies(&database, "what is gone") == 0).await;
+}
+
+#[tokio::test]
 async fn a_trace_that_a_stop_has_left_is_removed_by_the_next_start() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;

@@ -25,9 +25,9 @@ impl Connections {
     /// Opens all connections and brings the schema up to date. Retries for [`BUSY_TIMEOUT`], because SQLite does not
     /// wait for another process that creates the same database at this moment.
     pub(crate) async fn open(file: &DatabaseFile, schema: Schema) -> Result<Self, OpenError> {
-        let since = Instant::now();
+        let (since, mut is_migrated) = (Instant::now(), false);
         loop {
-            match Self::try_open(file, schema).await {
+            match Self::try_open(file, schema, &mut is_migrated).await {
                 Err(error) if error.is_busy() && since.elapsed() < BUSY_TIMEOUT => {
                     sleep(OPEN_AGAIN).await;
                     ServerLock::wait_until_shared(file).await?;
@@ -37,9 +37,19 @@ impl Connections {
         }
     }
 
-    async fn try_open(file: &DatabaseFile, schema: Schema) -> Result<Self, OpenError> {
-        let is_migrated = schema::prepare(file, schema).await?;
+    /// An attempt that migrates may still fail, so `is_migrated` outlives it.
+    async fn try_open(
+        file: &DatabaseFile,
+        schema: Schema,
+        is_migrated: &mut bool,
+    ) -> Result<Self, OpenError> {
+        *is_migrated |= schema::prepare(file, schema).await?;
         let (writer, checkpointer) = (file.connect_writer().await?, file.connect_writer().await?);
-        Ok(Self { is_migrated, writer, checkpointer, readers: file.connect_readers().await? })
+        Ok(Self {
+            is_migrated: *is_migrated,
+            writer,
+            checkpointer,
+            readers: file.connect_readers().await?,
+        })
     }
 }

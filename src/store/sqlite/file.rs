@@ -221,10 +221,10 @@ impl DatabaseFile {
         options.connect().await.map_err(|source| self.failed(source))
     }
 
-    /// With `secure_delete = fast`, SQLite overwrites deleted content only on pages that it writes anyway. The rest
-    /// goes when the free pages are given back.
+    /// With `secure_delete = on`, SQLite overwrites deleted content at once, on freed pages as well. With `fast` it
+    /// leaves freed pages as they are, and a message that takes one over keeps the old bytes behind its own.
     fn writer_options(&self) -> SqliteConnectOptions {
-        self.options().pragma("wal_autocheckpoint", "0").pragma("secure_delete", "fast")
+        self.options().pragma("wal_autocheckpoint", "0").pragma("secure_delete", "on")
     }
 
     /// Opens the read-only connections: two per core, at least 4 and at most 64, and one more for large pages.

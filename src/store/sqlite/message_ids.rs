@@ -40,13 +40,13 @@ static LIST: ManyRows = ManyRows::new(
     3,
 );
 
-const GENERATIONS: &str = "SELECT generation FROM conversations ORDER BY generation";
-
-/// Selects the row key of the newest listed message. A generation's listed messages are its oldest ones.
-const NEWEST_LISTED: &str = "SELECT ($1 << 32) + count(*) FROM message_ids WHERE generation = $1";
-
+/// Selects messages behind a row key that the table lacks: those of current generations, or only those behind the last
+/// whole 32 of a generation.
 const UNLISTED: &str = "
-    SELECT place, id FROM messages WHERE place > $1 AND place < (($1 >> 32) + 1) << 32 ORDER BY place LIMIT $2";
+    SELECT m.place, m.id FROM conversations c CROSS JOIN messages m
+        ON m.place > max($1, (c.generation << 32) + CASE WHEN $2 THEN (c.next_seq - 1) / 32 * 32 ELSE 0 END)
+        AND m.place < (c.generation + 1) << 32
+    WHERE c.generation >= $1 >> 32 ORDER BY c.generation, m.place LIMIT $3";
 
 /// Returns the first 64 bits of an ID's SHA-256, so that a client can't construct many IDs with the same hash. A
 /// collision costs one extra lookup.
@@ -78,37 +78,25 @@ fn bind((generation, hash, seq): &Listed, values: &mut Values<'_>) {
 }
 
 /// Lists the messages of current generations that the table lacks, because SQLite can't compute their hashes.
-pub(crate) async fn list_missing(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let generations = sqlx::query_scalar(GENERATIONS).fetch_all(&mut *connection).await?;
-    let generations: Vec<i64> = generations;
-    for generation in generations {
-        let newest = sqlx::query_scalar(NEWEST_LISTED).bind(generation);
-        let mut newest = Some(newest.fetch_one(&mut *connection).await?);
-        while let Some(row_key) = newest {
-            newest = list_after(connection, row_key).await?;
+/// `has_whole_runs` says that the table has all messages up to the last whole 32 of a generation.
+pub(crate) async fn list_missing(
+    connection: &mut SqliteConnection,
+    has_whole_runs: bool,
+) -> Result<(), sqlx::Error> {
+    const STEP: i64 = 4096;
+    let mut last = 0;
+    loop {
+        let unlisted = sqlx::query_as(UNLISTED).bind(last).bind(has_whole_runs).bind(STEP);
+        let unlisted: Vec<(i64, String)> = unlisted.fetch_all(&mut *connection).await?;
+        let Some((newest, _)) = unlisted.last() else { return Ok(()) };
+        last = *newest;
+        let listed = unlisted.iter().map(|(row_key, id)| (row_key >> 32, hash(id), seq(*row_key)));
+        let mut listed: Vec<Listed> = listed.collect();
+        listed.sort_unstable();
+        for listed in listed.chunks(ROWS) {
+            let mut arguments = SqliteArguments::default();
+            let text = LIST.bind(listed, &mut arguments, bind);
+            sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut *connection).await?;
         }
     }
-    Ok(())
-}
-
-/// Lists up to [`ROWS`] messages behind a row key, of the same generation. Returns the last one's row key.
-async fn list_after(
-    connection: &mut SqliteConnection,
-    row_key: i64,
-) -> Result<Option<i64>, sqlx::Error> {
-    let most = i64::try_from(ROWS).unwrap_or(i64::MAX);
-    let unlisted = sqlx::query_as(UNLISTED).bind(row_key).bind(most);
-    let unlisted: Vec<(i64, String)> = unlisted.fetch_all(&mut *connection).await?;
-    let Some((last, _)) = unlisted.last() else { return Ok(None) };
-    if let Some(gap) = (row_key + 1..).zip(&unlisted).find(|(due, (found, _))| due != found) {
-        let missing = format!("the message with row key {} is missing", gap.0);
-        return Err(sqlx::Error::Protocol(missing));
-    }
-    let listed = unlisted.iter().map(|(row_key, id)| (row_key >> 32, hash(id), seq(*row_key)));
-    let mut listed: Vec<Listed> = listed.collect();
-    listed.sort_unstable();
-    let mut arguments = SqliteArguments::default();
-    let text = LIST.bind(&listed, &mut arguments, bind);
-    sqlx::query_with(AssertSqlSafe(text), arguments).execute(connection).await?;
-    Ok(Some(*last))
 }

@@ -26,6 +26,9 @@ const APPLIED: &str = "_sqlx_migrations";
 /// run after that step.
 const ALL_LISTED: usize = 9;
 
+/// Number of migrations up to and including the one since which whole runs of 32 messages are listed.
+const RUNS_LISTED: usize = 4;
+
 /// Interval between log lines while a step is running.
 const LOG_EVERY: Duration = Duration::from_secs(2);
 
@@ -230,7 +233,7 @@ async fn migrate(
         logged(&format!("migration {number} of {migrations} is running"), run).await?;
     }
     if applied < ALL_LISTED {
-        let list = list_missing(transaction);
+        let list = list_missing(transaction, applied >= RUNS_LISTED);
         logged("listing the IDs of messages", list).await.map_err(|source| file.failed(source))?;
     }
     Ok(())

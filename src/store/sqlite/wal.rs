@@ -147,11 +147,10 @@ impl Wal {
         if truncates && !emptied.as_ref().is_ok_and(|emptied| !emptied.busy) {
             self.truncate.store(true, Ordering::Relaxed);
         }
-        execute(writer, WAIT_FOR_PROCESSES).await?;
         if emptied?.busy {
             self.blocked.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        execute(writer, WAIT_FOR_PROCESSES).await
     }
 
     /// Waits until the next checkpoint: for a commit, unless a truncation is pending, and then for
@@ -175,7 +174,7 @@ impl Wal {
             let bytes = left.bytes;
             tracing::warn!(
                 bytes,
-                "a long read keeps the write-ahead log from being emptied: end the program that reads"
+                "a long read keeps the write-ahead log from being emptied: end it if it is another program, such as an sqlite3 shell"
             );
         }
         self.due.store(next == Next::Attempt, Ordering::Relaxed);

@@ -191,10 +191,7 @@ impl WriterTask {
     /// Drains the queue into the batch, up to the bounds of a batch.
     fn gather(&mut self, batch: &mut Vec<QueuedWrite>) {
         let mut bytes: usize = batch.iter().map(QueuedWrite::bytes).sum();
-        while batch.len() < ROWS
-            && bytes < BATCH_BYTES
-            && !batch.last().is_some_and(QueuedWrite::ends_batch)
-        {
+        while batch.len() < ROWS && bytes < BATCH_BYTES {
             let Ok(Waiting { item, .. }) = self.changes.try_recv() else { break };
             bytes += item.bytes();
             batch.push(item);
