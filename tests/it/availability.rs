@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::notification::Notification;
-use crate::harness::world::{World, until};
+use crate::harness::world::{PATIENCE, World, until};
 
 /// Shortens the presence timeout to one second.
 const BRIEFLY: (&str, &str) = ("presence.timeout_seconds", "1");
@@ -110,6 +110,7 @@ async fn who_flaps_is_told_of_once_a_second() {
     let (since, mut told) = (Instant::now(), 0);
     let mut actions = ["useravailable", "useraway"].into_iter().cycle();
     while told < 3 {
+        assert!(since.elapsed() < PATIENCE, "it was told {told} times");
         alice.chooses(actions.next().unwrap()).await.ok();
         if let Some(notification) = listener.is_told_before_a_ping().await {
             listener.acknowledges(&notification).await;

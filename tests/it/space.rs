@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use crate::harness::database::Database;
 use crate::harness::disk::Disk;
 use crate::harness::person::{Person, message_with_id};
@@ -16,8 +19,7 @@ fn marked(mark: &str, times: usize) -> String {
 
 /// Returns how often the mark occurs in the database file and its write-ahead log.
 fn copies(database: &Path, mark: &str) -> usize {
-    use base64::Engine as _;
-    let mark = base64::engine::general_purpose::STANDARD.encode(mark);
+    let mark = BASE64.encode(mark);
     let names = ["", "-wal"].map(|suffix| format!("{}{suffix}", database.display()));
     let files = names.iter().filter_map(|name| std::fs::read(name).ok());
     let count = |bytes: Vec<u8>| {
@@ -108,7 +110,13 @@ async fn a_database_of_an_earlier_version_is_compacted() {
     place.tells(&["migrate"]);
     let database = place.path().join("chatserver.db");
     let mut old = place.opens_database().await;
-    old.runs("PRAGMA auto_vacuum = NONE; VACUUM").await;
+    // An earlier version left free pages as they were.
+    let gone = BASE64.encode(marked("what is gone", 100_000));
+    let statements = format!(
+        "PRAGMA auto_vacuum = NONE; VACUUM; PRAGMA secure_delete = OFF;
+         CREATE TABLE gone (data TEXT); INSERT INTO gone VALUES ('{gone}'); DROP TABLE gone"
+    );
+    old.runs(&statements).await;
     old.closes().await;
 
     let server = place.serves(&[]).await;

@@ -80,8 +80,7 @@ impl Database {
         self.0.close().await.unwrap();
     }
 
-    /// Asserts that the index of message IDs has each message of the current generations: in the table for whole runs
-    /// of 32, in the row of the conversation for the rest.
+    /// Asserts that the table of message IDs has each message of the current generations.
     pub async fn indexes_all_messages(&mut self) {
         let conversations = "SELECT generation, next_seq FROM conversations";
         let conversations: Vec<(i64, i64)> =

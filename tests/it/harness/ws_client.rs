@@ -90,8 +90,14 @@ impl WsClient {
     /// Returns when the server has processed all frames sent so far. A ping marks the end.
     pub async fn is_heard(&mut self) {
         let ping = self.pings().await;
-        let is_answer = |frame| matches!(frame, Some(Ok(Message::Pong(pong))) if pong == ping);
-        let answer = async { while !is_answer(self.socket.next().await) {} };
+        let answer = async {
+            loop {
+                let frame = self.socket.next().await.expect("the connection goes on").unwrap();
+                if matches!(frame, Message::Pong(pong) if pong == ping) {
+                    return;
+                }
+            }
+        };
         timeout(PATIENCE, answer).await.expect("an answer in time");
     }
 
@@ -134,7 +140,7 @@ impl WsClient {
         elsewhere.wants(&format!("{}@example.com", elsewhere.station.as_str())).await.ok();
         let told = self.takes().await;
         assert_eq!((told.friends, told.conversations, told.lists), (vec![], vec![], vec![user]));
-        self.is_heard().await;
+        assert_eq!(self.is_told_before_a_ping().await, None, "nothing follows the marker");
     }
 
     /// Takes a notification and asserts that it names exactly these friends and nothing else.
