@@ -128,6 +128,8 @@ async fn makes_older(place: &Workplace) -> Vec<u8> {
                       ALTER TABLE participants DROP COLUMN partner_number;
                       ALTER TABLE participants ADD COLUMN people TEXT NOT NULL DEFAULT '';
                       ALTER TABLE conversations ADD COLUMN young BLOB NOT NULL DEFAULT x'';
+                      DELETE FROM message_ids WHERE seq > (SELECT (next_seq - 1) / 32 * 32 FROM conversations c
+                                                           WHERE c.generation = message_ids.generation);
                       DELETE FROM _sqlx_migrations WHERE version > 6";
     older.runs(statements).await;
     let log = fs::read(wal).unwrap();

@@ -268,6 +268,20 @@ async fn the_eighth_version_s_newest_messages_are_listed_by_this_one() {
 }
 
 #[tokio::test]
+async fn a_database_is_not_migrated_while_a_server_has_it() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let mut database = place.opens_database().await;
+    let older =
+        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
+    database.runs(older).await;
+    database.closes().await;
+    let said = place.fails(&["migrate"]);
+    assert!(said.contains("chatserver.db is in use by"), "{said}");
+    server.stops(&place).await;
+}
+
+#[tokio::test]
 async fn a_missing_message_keeps_no_database_from_being_migrated() {
     let third = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
     let eighth = [&third[..], &FOURTH_TO_EIGHTH].concat();

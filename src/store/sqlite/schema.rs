@@ -90,6 +90,7 @@ pub(crate) async fn prepare(file: &DatabaseFile, schema: Schema) -> Result<bool,
     let failed = |source| file.failed(source);
     let Looked { connection, found, may_be_mixed } = look_closely(file).await?;
     refuse(file, &found, schema)?;
+    refuse_served(file, &found)?;
     if found == SchemaState::Current {
         connection.close().await.map_err(failed)?;
         return Ok(false);
@@ -150,6 +151,16 @@ async fn bring_up_to_date(
 /// Whether another process holds the server lock: it serves the database, or has it to itself.
 fn is_served(file: &DatabaseFile) -> bool {
     matches!(ServerLock::holder_of(file), Ok(Some(holder)) if !holder.is_this_process())
+}
+
+/// Refuses to migrate while another process serves the database: its statements fit the older schema.
+fn refuse_served(file: &DatabaseFile, found: &SchemaState) -> Result<(), OpenError> {
+    match ServerLock::holder_of(file) {
+        Ok(Some(holder)) if matches!(found, SchemaState::Older(_)) && !holder.is_this_process() => {
+            Err(OpenError::InUse { path: file.path().display().to_string(), holder })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn mixed(file: &DatabaseFile, found: String) -> OpenError {

@@ -99,7 +99,10 @@ async fn revoking_says_what_it_did() {
     };
     let nothing = "the user had no such station\n";
     assert_eq!(told(&["station", "revoke", &bob.email, station]), nothing, "it is not Bob's");
-    assert_eq!(told(&["station", "revoke", alice.user.as_str(), station]), "it is revoked\n");
+    assert_eq!(
+        told(&["station", "revoke", alice.user.as_str(), station]),
+        "the station is revoked\n"
+    );
     assert_eq!(told(&["station", "revoke", &alice.email, station]), nothing);
     for (user, station, expected) in [
         ("nobody@example.com", station, "nobody@example.com"),
