@@ -3,6 +3,8 @@
 
 mod pieces;
 mod statements;
+#[cfg(test)]
+mod steps;
 
 use deadpool::unmanaged::Object;
 use serde::de::IgnoredAny;

@@ -69,11 +69,6 @@ async fn whatever_was_queued_is_written(earlier: &Prepared) {
     earlier.sent().await.refused(409, "replayed");
 }
 
-/// Marks all conversations as holding a message so large that a page may exceed its bound.
-async fn weighs(world: &World) {
-    world.opens_database().await.runs("UPDATE conversations SET longest_data = 1000000").await;
-}
-
 /// Returns the number of the newest change of the conversation for this person, and the hash of the station that made
 /// it.
 async fn noted(world: &World, person: &Person) -> (i64, i64) {
