@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::harness::database::objects;
+use crate::harness::disk::Disk;
 use crate::harness::person::{Answer, Person, message};
+use crate::harness::process::Workplace;
 use crate::harness::world::{World, until};
 
 #[tokio::test]
@@ -166,4 +168,30 @@ async fn a_page_that_fails_leaves_no_snapshot_behind() {
     alice.sends("after").await;
     let (page, ()) = store.large_page(&query, ()).await.unwrap().unwrap();
     assert_eq!(objects(&page.messages).len(), 2);
+}
+
+/// A page of 6 MB is read in pieces of 1 MiB, within one transaction on the only connection for large pages.
+#[tokio::test]
+async fn a_page_that_the_disk_fails_to_read_half_way_is_refused_and_leaves_no_snapshot_behind() {
+    let (disk, place) = (Disk::failing(), Workplace::new());
+    let server = place.serves(&[disk.preload()]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    for _ in 0..25 {
+        alice.sends(&"x".repeat(190_000)).await;
+    }
+    let address = server.address;
+    server.stops(&place).await;
+
+    // After the restart no connection has any of it in its cache, so the page takes 1,550 reads of 4 KiB.
+    let server = place.starts_at(address, &["serve"], &[disk.preload()]).await;
+    let failing = place.path().join("failing-reads");
+    std::fs::write(&failing, "700").unwrap();
+    bob.prepares_download().sent().await.refused(503, "unavailable");
+    std::fs::remove_file(failing).unwrap();
+    alice.sends("after").await;
+    assert_eq!(bob.prepares_download().sent().await.message_ids().len(), 26);
+    // A checkpoint that empties the log finds no reader in its way. The first column says whether one was.
+    let mut other = place.opens_database().await;
+    assert_eq!(other.number("PRAGMA wal_checkpoint(TRUNCATE)").await, 0);
+    drop(server);
 }

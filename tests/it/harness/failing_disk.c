@@ -1,14 +1,15 @@
 // Preloaded into the binary: a disk on which reads, writes and flushes wait or fail. A file in the working directory, which
 // need not have any content, says which:
 //
-// held       flushes of the database wait
-// held-log   flushes of the log wait
-// held-copy  files are not copied into others
-// held-cut   the log is not truncated
-// failing    flushes of the database fail, once for each file that was open at the first failure, and succeed after that,
-//            as those of Linux do
-// full       the database takes no write
-// no-room    the database and the files beside it take no write
+// held           flushes of the database wait
+// held-log       flushes of the log wait
+// held-copy      files are not copied into others
+// held-cut       the log is not truncated
+// failing        flushes of the database fail, once for each file that was open at the first failure, and succeed after
+//                that, as those of Linux do
+// failing-reads  reads of the database fail, but for as many at first as the number in this file
+// full           the database takes no write
+// no-room        the database and the files beside it take no write
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -136,6 +137,40 @@ ssize_t pwrite64(int file, const void *bytes, size_t length, off64_t offset)
 ssize_t pwrite(int file, const void *bytes, size_t length, off_t offset)
 {
     return pwrite64(file, bytes, length, offset);
+}
+
+static int fails_to_read(int file)
+{
+    static long reads;
+    if (!is_database(file))
+        return 0;
+    FILE *failing = fopen("failing-reads", "r");
+    long allowed = 0;
+    int is_failing = failing != NULL && fscanf(failing, "%ld", &allowed) == 1;
+    if (failing != NULL)
+        fclose(failing);
+    pthread_mutex_lock(&lock);
+    reads = is_failing ? reads + 1 : 0;
+    int fails = reads > allowed;
+    pthread_mutex_unlock(&lock);
+    if (fails)
+        errno = EIO;
+    return fails;
+}
+
+ssize_t read(int file, void *bytes, size_t length)
+{
+    return fails_to_read(file) ? -1 : syscall(SYS_read, file, bytes, length);
+}
+
+ssize_t pread64(int file, void *bytes, size_t length, off64_t offset)
+{
+    return fails_to_read(file) ? -1 : syscall(SYS_pread64, file, bytes, length, offset);
+}
+
+ssize_t pread(int file, void *bytes, size_t length, off_t offset)
+{
+    return pread64(file, bytes, length, offset);
 }
 
 int close(int file)
