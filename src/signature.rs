@@ -6,7 +6,6 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
 
 use crate::domain::{ApiKey, Parse as _, Signature, StationId, UserId};
 use crate::store::{self, Store};
@@ -88,7 +87,8 @@ pub(crate) struct Verifier {
 #[derive(Clone)]
 struct Known {
     key: Arc<SigningKey>,
-    read_at: Instant,
+    /// Monotonic time at which the key was read.
+    read_at: Duration,
 }
 
 impl Default for Verifier {
@@ -100,26 +100,26 @@ impl Default for Verifier {
 
 impl Verifier {
     /// Whether the user is known and enabled and the signature is right. A signature that fails against a cached key is
-    /// verified again with the stored key, so that a rotated key works at once.
+    /// verified again with the stored key, so that a rotated key works at once. `now` is the monotonic time.
     pub(crate) async fn verify(
         &self,
         store: &Store,
         signed: &Signed<'_>,
         signature: &Signature,
+        now: Duration,
     ) -> Result<bool, store::Error> {
         let known = self.keys.get(&signed.user);
-        let known = known.filter(|known| known.read_at.elapsed() < KEY_TTL);
+        let known = known.filter(|known| now.saturating_sub(known.read_at) < KEY_TTL);
         let is_known = known.is_some();
         let key = known.as_ref().map_or(&self.dummy, |known| &*known.key);
         if key.verifies(signed, signature) && is_known {
             return Ok(true);
         }
-        let read_at = Instant::now();
         let stored = store.signing_key(signed.user).await?;
         let key = Arc::new(SigningKey::new(stored.as_ref().unwrap_or(&self.nobodys)));
         let verifies = key.verifies(signed, signature) && stored.is_some();
         if verifies {
-            self.keys.insert(signed.user, Known { key, read_at });
+            self.keys.insert(signed.user, Known { key, read_at: now });
         }
         Ok(verifies)
     }

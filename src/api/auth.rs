@@ -150,7 +150,8 @@ async fn verify(app: &App, headers: &HeaderMap, api: Api, body: &[u8]) -> Result
     let user = signed_header(headers, &USER, "Ozeki-User")?;
     let signature = signed_header(headers, &SIGNATURE, "Ozeki-Signature")?;
     let signed = Signed { srv: api.srv, api: api.name, user, station, body };
-    if app.verifier.verify(&app.store, &signed, &signature).await? {
+    let now = app.clock.read().monotonic;
+    if app.verifier.verify(&app.store, &signed, &signature, now).await? {
         Ok(Proof { user, station, signature: Some(signature) })
     } else {
         let sentence = "Ozeki-Signature does not verify: the user is unknown or disabled, or the API key or a signed \

@@ -164,7 +164,8 @@ async fn admit(
 
 async fn verify(app: &App, text: &[u8]) -> Result<SubscribeFrame, Error> {
     let frame = SubscribeFrame::read(text)?;
-    if !app.verifier.verify(&app.store, &frame.signed(), &frame.signature).await? {
+    let now = app.clock.read().monotonic;
+    if !app.verifier.verify(&app.store, &frame.signed(), &frame.signature, now).await? {
         let sentence = "signature does not verify: the user is unknown or disabled, or the API key or a signed byte differs";
         return Err(Error::InvalidSignature(sentence.to_owned()));
     }

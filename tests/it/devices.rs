@@ -5,7 +5,7 @@ mod copy;
 mod device;
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chatserver::domain::{Nick, Parse as _, ReportType};
 use chatserver::friends;
@@ -14,12 +14,13 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use device::{Device, Habit};
 
 use crate::harness::person::Person;
 use crate::harness::random::{holds, runtime};
-use crate::harness::world::{World, until};
+use crate::harness::world::{PATIENCE, World};
 use crate::harness::ws_client::WsClient;
 
 /// Users and the number of their devices. Acts refer to them by index.
@@ -28,10 +29,6 @@ const DEVICES: usize = 7;
 
 /// Friends at the start, as indices into [`PEOPLE`].
 const FRIENDS: [[usize; 2]; 2] = [[0, 1], [0, 2]];
-
-/// How long, and for how many comparisons, a copy may differ after the last round. It fails only above both.
-const SETTLED_WITHIN: Duration = Duration::from_secs(10);
-const LOOKS: usize = 5;
 
 /// Number of histories that run concurrently. Each mostly waits.
 const SIDE_BY_SIDE: usize = 4;
@@ -255,24 +252,25 @@ impl Stage {
     async fn settles(&mut self, habits: &[Habit]) {
         // Listeners keep all users reachable meanwhile.
         let here: Vec<WsClient> = join_all(self.people.iter().map(Person::listens)).await;
-        let (since, mut looks) = (Instant::now(), 0);
-        until("every copy is the truth", async || {
-            for (device, habit) in self.devices.iter_mut().zip(habits) {
-                device.catches_up(*habit).await;
-            }
-            let mut settled = true;
-            looks += 1;
-            for (number, device) in self.devices.iter().enumerate() {
-                let (copy, truth) = (device.shows(), device.downloads_everything().await);
-                let differing = differing("", &copy, &truth);
-                settled &= differing.is_empty();
-                if since.elapsed() > SETTLED_WITHIN && looks > LOOKS {
-                    assert!(differing.is_empty(), "device {number} {differing:#?}");
+        let mut left = Vec::new();
+        let settling = async {
+            loop {
+                for (device, habit) in self.devices.iter_mut().zip(habits) {
+                    device.catches_up(*habit).await;
+                }
+                left.clear();
+                for (number, device) in self.devices.iter().enumerate() {
+                    let (copy, truth) = (device.shows(), device.downloads_everything().await);
+                    let differing = differing("", &copy, &truth);
+                    left.extend(differing.iter().map(|path| format!("device {number}{path}")));
+                }
+                if left.is_empty() {
+                    return;
                 }
             }
-            settled
-        })
-        .await;
+        };
+        let settled = timeout(PATIENCE, settling).await;
+        assert!(settled.is_ok(), "{left:#?}");
         drop(here);
     }
 }

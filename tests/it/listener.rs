@@ -176,8 +176,9 @@ async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
         (told, since.elapsed())
     };
     let ((), (told, took)) = tokio::join!(sending, hearing);
-    assert!(took >= Duration::from_secs(1), "{took:?}");
-    assert!(u64::try_from(told.len()).unwrap() <= took.as_secs() + 1, "{told:?} in {took:?}");
+    // The second between two notifications is one of the real clock, so its lower bound is all that can be measured.
+    let seconds = u64::try_from(told.len() - 1).unwrap();
+    assert!(seconds >= 1 && took >= Duration::from_secs(seconds), "{told:?} in {took:?}");
     assert!(told.is_sorted_by_key(|told| told.sequence), "{told:?}");
     // An acknowledgement covers everything up to its number.
     listener.acknowledges(told.last().unwrap()).await;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::person::message;
 use crate::harness::process::{Process, Workplace};
-use crate::harness::sockets::{answer_of, connected, rest_of};
+use crate::harness::sockets::{HalfSent, answer_of, connected, rest_of};
 use crate::harness::world::until;
 use crate::harness::ws_client::WsClient;
 
@@ -142,8 +142,8 @@ async fn requests_pass_while_load_balancers_take_notice() {
     assert_eq!(server.gets("/readyz").await.0, 200);
     let signalled = Instant::now();
     server.signal("TERM");
+    // It still accepts connections when it says so.
     until("it says that it is not ready", async || server.gets("/readyz").await.0 == 503).await;
-    assert!(signalled.elapsed() < Duration::from_secs(1), "{:?}", signalled.elapsed());
     assert_eq!(server.gets("/healthz").await.0, 200);
     for number in 0..5 {
         let message = message(&number.to_string(), &bob.date());
@@ -152,6 +152,7 @@ async fn requests_pass_while_load_balancers_take_notice() {
     }
     assert_eq!(alice.reads().await, ["0", "1", "2", "3", "4"]);
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
+    // No event marks the end of the drain, so its length is measured. It has a lower bound only.
     assert!(signalled.elapsed() >= Duration::from_secs(2), "{:?}", signalled.elapsed());
 }
 
@@ -165,13 +166,14 @@ async fn idle_connections_delay_nothing() {
     for _ in 0..20 {
         idle.push(kept_alive(&server, &list).await);
     }
-    let signalled = Instant::now();
+    let last = alice.prepares("chatconversation", "list", &json!({}));
+    let half = HalfSent::begins(&last).await;
     server.signal("TERM");
-    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
-    assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
     for socket in idle {
         assert_eq!(rest_of(socket).await, "");
     }
+    half.is_answered().await;
+    assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
 }
 
 #[tokio::test]
@@ -186,7 +188,7 @@ async fn requests_that_do_not_arrive_whole_are_cut() {
     let half_a_body = &request[..request.len() - 20];
     let half_a_head = &request[..40];
 
-    let mut in_time = connected(server.address, half_a_body).await;
+    let in_time = HalfSent::begins(&alice.prepares_add(&instance, &sent)).await;
     let mut cut = vec![
         connected(server.address, b"").await,
         connected(server.address, half_a_head).await,
@@ -200,14 +202,12 @@ async fn requests_that_do_not_arrive_whole_are_cut() {
     let signalled = Instant::now();
     server.signal("TERM");
     until("it has closed", async || TcpStream::connect(server.address).await.is_err()).await;
-    in_time.write_all(&request[request.len() - 20..]).await.unwrap();
-    let answer = rest_of(in_time).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
+    in_time.is_answered().await;
 
+    // With exit code 0 it has ended before it would have given up, which is at 10 s. No event marks the 5 s that a
+    // request has, so they are measured. They have a lower bound only.
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
-    let took = signalled.elapsed();
-    assert!((Duration::from_secs(4)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!(signalled.elapsed() >= Duration::from_secs(4), "{:?}", signalled.elapsed());
     for socket in cut {
         assert_eq!(rest_of(socket).await, "");
     }
@@ -247,10 +247,10 @@ async fn a_second_signal_ends_it_at_once() {
         let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "600")]).await;
         server.signal(first);
         until("it is stopping", async || server.gets("/readyz").await.0 == 503).await;
-        let signalled = Instant::now();
         server.signal(second);
+        // The drain would take ten minutes.
         assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
-        assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
+        assert!(place.log().contains("stopped by a second signal"), "{}", place.log());
     }
 }
 

@@ -4,9 +4,9 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::wire::{GRACE, IMPATIENT, Then, Written, hears};
+use super::wire::{IMPATIENT, Then, Written, hears};
 use super::{Stage, for_all};
 use crate::harness::world::PATIENCE;
 
@@ -85,11 +85,7 @@ async fn broken_framing() {
         [Then::Closes, Then::Waits].map(|then| {
             let stage = &stage;
             async move {
-                let started = Instant::now();
                 bears(stage, bytes.as_bytes(), then).await;
-                let shown = bytes.chars().take(200).collect::<String>();
-                let took = started.elapsed();
-                assert!(took < 3 * GRACE, "{took:?} for {then:?} after {shown:?}");
             }
         })
     });

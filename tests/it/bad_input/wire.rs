@@ -1,7 +1,5 @@
 //! A client that writes the raw bytes of its requests, so that it can send anything.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -154,6 +152,3 @@ pub const IMPATIENT: &[(&str, &str)] = &[
     ("http.keep_alive_seconds", "1"),
     ("http.body_timeout_seconds", "1"),
 ];
-
-/// Tolerance above a configured timeout on a busy machine.
-pub const GRACE: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::person::Prepared;
 use super::world::PATIENCE;
 
 /// A request that any server answers at once, and after which it closes the connection.
@@ -47,6 +48,35 @@ pub async fn answer_of(socket: &mut TcpStream, end: &str) -> String {
     };
     timeout(PATIENCE, reading).await.expect("an answer in time");
     String::from_utf8(answer).unwrap()
+}
+
+/// A request of which a part is sent. The server waits `http.body_timeout_seconds` for the rest, and 5 s once it closes.
+/// So it marks time by the server's own clock: whatever is seen before its answer has happened within that time.
+pub struct HalfSent {
+    socket: TcpStream,
+    rest: Vec<u8>,
+}
+
+impl HalfSent {
+    /// Sends a request up to the middle of its body. The server is to close the connection after the answer.
+    pub async fn begins(request: &Prepared) -> Self {
+        let mut bytes = request.clone().with_header("connection", "close").bytes();
+        let rest = bytes.split_off(bytes.len() - 20);
+        Self { socket: connected(request.address(), &bytes).await, rest }
+    }
+
+    /// Asserts that the server still waits for the rest.
+    #[track_caller]
+    pub fn is_not_given_up(self) {
+        assert!(is_silent(&self.socket), "the server waits no longer");
+    }
+
+    /// Sends the rest and asserts that the request succeeds.
+    pub async fn is_answered(mut self) {
+        self.socket.write_all(&self.rest).await.unwrap();
+        let answer = rest_of(self.socket).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
 }
 
 /// Returns whether nothing has arrived on a connection so far, not even its end.
