@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_far_away_or_from_before_the_restore_is_refused() {
+    fn timestamps_beyond_the_skew_or_before_the_restore_are_refused() {
         let freshness = Freshness::new(300, at(-10), at(0));
         assert!(freshness.check(at(5), at(5)).is_ok());
         assert!(freshness.check(at(-9), at(5)).is_ok());
@@ -59,13 +59,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_ran_ahead_during_the_restore_keeps_nobody_out() {
+    fn a_clock_that_was_ahead_during_the_restore_refuses_no_fresh_timestamp() {
         let freshness = Freshness::new(300, at(3600), at(0));
         assert!(freshness.check(at(1), at(1)).is_ok());
     }
 
     #[test]
-    fn a_clock_that_is_set_back_later_keeps_nobody_out() {
+    fn a_clock_that_is_set_back_after_the_restore_refuses_no_fresh_timestamp() {
         let freshness = Freshness::new(300, at(3600), at(3605));
         assert!(freshness.check(at(3600), at(3606)).is_err());
         assert!(freshness.check(at(0), at(0)).is_ok(), "after the correction");

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_has_passed_a_window_later() {
+    fn a_moment_counts_as_past_one_window_later() {
         let clocks = Clocks::new();
         let mut watch = clocks.watched(600);
         assert_eq!(passes(&clocks, &mut watch, 599), None);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_ahead_for_three_seconds_lets_nothing_pass() {
+    fn a_clock_one_hour_ahead_for_three_seconds_makes_nothing_past() {
         let clocks = Clocks::new();
         let mut watch = clocks.watched(600);
         assert_eq!(passes(&clocks, &mut watch, 1000), Some(360));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_wall_clock_has_gone_back_behind_has_not_passed() {
+    fn a_moment_after_the_wall_clock_that_was_set_back_is_not_past() {
         let clocks = Clocks::new();
         let mut watch = clocks.watched(600);
         clocks.jump(3600);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn small_corrections_are_no_jumps() {
+    fn small_corrections_of_the_clock_do_not_restart_the_window() {
         let clocks = Clocks::new();
         let mut watch = clocks.watched(600);
         for _ in 0..10 {

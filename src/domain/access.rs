@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_looks_like_the_end_of_the_friendship_to_the_other_one() {
+    fn a_blocked_user_has_the_same_access_as_a_former_friend() {
         for are_friends in [true, false] {
             assert_eq!(access(are_friends, false, true), access(false, false, false));
             for is_blocked in [true, false] {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_words_are_read_back() {
+    fn access_survives_being_stored_and_read() {
         for access in [Access::Open, Access::Blocked, Access::NotFriends] {
             assert_eq!(Access::parse(access.as_str()), Some(access));
         }

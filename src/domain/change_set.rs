@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_one_subject_are_one_and_their_station_is_the_newest() {
+    fn changes_of_one_subject_coalesce_and_keep_the_newest_station() {
         let alice = user("a");
         let once = ChangeSet::default().with(alice, Subject::Lists, station("1"));
         let origin = |changes: &ChangeSet| changes.iter().next().unwrap().2;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn both_friends_are_told_and_only_one_station_is_left_out() {
+    fn a_new_friendship_is_recorded_for_both_users_and_skips_one_station() {
         let (alice, bob) = (user("a"), user("b"));
         let told: Vec<_> = ChangeSet::new_friendship(alice, bob, station("1")).iter().collect();
         let made = Origin { station: station("1"), is_mixed: false };

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_stored_once_whatever_its_sender_may_do_now() {
+    fn a_repeated_message_is_accepted_whatever_access_the_sender_has_now() {
         for access in [Access::Open, Access::Blocked, Access::NotFriends] {
             let mut head = head();
             let repeat = Incoming { same_id: SameId::Identical, access, ..message() };

@@ -74,7 +74,7 @@ mod tests {
         Between { are_friends: false, theirs: None, has_asked: false, open_requests: 0 };
 
     #[test]
-    fn two_who_ask_each_other_are_friends() {
+    fn mutual_requests_make_friends() {
         assert_eq!(Approach::Add.decide(STRANGERS), Ok(Approached::Ask));
         for theirs in [FriendRequest::Shown, FriendRequest::Silent] {
             let asked = Between { theirs: Some(theirs), ..STRANGERS };

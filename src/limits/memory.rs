@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_holds_half() {
+    fn a_network_holds_at_most_half() {
         let budget = budget();
         let held: Vec<_> =
             (0..4).map(|user| take(&budget, owner(user, "2001:db8::1"), 8 * MIB)).collect();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn small_ones_are_not_counted_and_the_largest_takes_all() {
+    fn small_answers_always_fit_and_the_largest_takes_the_whole_budget() {
         let budget = budget();
         assert!(take(&budget, Owner::default(), 48 * MIB).is_some());
         let large = take(&budget, Owner::default(), 40 * MIB).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_put_on_its_users_account_once_that_is_known() {
+    fn a_body_counts_for_its_user_once_the_user_is_known() {
         let budget = budget();
         let anyone = |client: &str| Owner { user: None, client: Some(client.parse().unwrap()) };
         let alice = UserId::parse(&format!("{:032x}", 1)).unwrap();

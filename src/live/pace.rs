@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_is_saved_up_to_the_burst() {
+    fn unused_rate_is_saved_up_to_the_burst() {
         let now = Instant::now() + Duration::from_mins(1);
         let mut pace = Pace::of_frames(now);
         for _ in 0..300 {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_have_a_rate_however_they_come() {
+    fn bytes_are_read_at_the_rate_in_pieces_of_any_size() {
         let start = Instant::now() + Duration::from_mins(1);
         for size in [1, 7, 1024] {
             let (mut pace, mut time) = (Pace::of_bytes(start), start);

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn conversations_are_those_of_serde() {
+    async fn sql_writes_conversations_as_serde_does() {
         let rows = "(SELECT 'c1' AS conversation_id, $1 AS user_id, 'ZGlzcA==' AS display_name, 'c2Vj' AS secret,
                             $5 AS is_muted, NOT $5 AS is_favorite, $5 AS is_hidden, $4 AS hide_id,
                             '#bae1ff' AS background_color) AS p,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_are_those_of_serde() {
+    async fn sql_writes_messages_as_serde_does() {
         let rows = "(SELECT $1 AS id, nullif($2, 'Message') AS type, 1709907168 AS created, $3 AS valid_until,
                             $4 AS data) AS m";
         let created = "2024-03-08 14:12:48";
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reports_are_those_of_serde() {
+    async fn sql_writes_reports_as_serde_does() {
         let rows = "(SELECT $1 AS id, $2 AS type, $3 AS created, $5 AS user_id) AS r, (SELECT $4 AS id) AS about";
         let plain = ["r-1", "viewed", "2024-03-08 14:12:48", "m-1", "0f"];
         let report = |[id, r#type, created, message_id, user_id]: [&'static str; 5]| {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn friend_requests_are_those_of_serde() {
+    async fn sql_writes_friend_requests_as_serde_does() {
         for nick in TEXTS {
             let object = friend_request_object!("$1", "$2");
             let written = written(object, "(SELECT 1)", &["0f", nick]).await;

@@ -81,7 +81,7 @@ async fn asks(person: &Person, action: &Action, fields: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_without_a_right_signature() {
+async fn every_signed_action_refuses_a_missing_or_wrong_signature() {
     let settings = [("limits.failures_per_minute", "0"), ("auth.unsigned_notifications", "false")];
     let world = World::with(&settings).await;
     let (alice, bob) = world.alice_and_bob().await;
@@ -115,7 +115,7 @@ async fn nobody_gets_in_without_a_right_signature() {
 }
 
 #[tokio::test]
-async fn a_conversation_of_others_is_one_that_never_was() {
+async fn a_conversation_of_others_looks_like_one_that_does_not_exist() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     alice.sends("for Bob alone").await;
@@ -151,7 +151,7 @@ async fn a_conversation_of_others_is_one_that_never_was() {
 }
 
 #[tokio::test]
-async fn a_participant_is_served() {
+async fn every_signed_action_serves_a_participant() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     for action in signed_actions() {
@@ -175,7 +175,7 @@ async fn only_the_right_key_of_an_enabled_user_logs_in() {
 }
 
 #[tokio::test]
-async fn what_one_sees_of_a_conversation_is_ones_own() {
+async fn settings_of_one_participant_do_not_change_the_view_of_the_other() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let before = bob.sees().await;

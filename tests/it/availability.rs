@@ -11,7 +11,7 @@ use crate::harness::world::{PATIENCE, World, until};
 const BRIEFLY: (&str, &str) = ("presence.timeout_seconds", "1");
 
 #[tokio::test]
-async fn what_one_chooses_is_seen_by_friends_alone() {
+async fn only_friends_see_a_chosen_availability() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let stranger = world.person("Stranger").await;
@@ -35,7 +35,7 @@ async fn what_one_chooses_is_seen_by_friends_alone() {
 }
 
 #[tokio::test]
-async fn friends_are_told_when_it_changes_and_nobody_else_is() {
+async fn only_friends_are_told_of_a_change_of_availability() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (elsewhere, stranger) = (bob.elsewhere(), world.person("Stranger").await);
@@ -61,7 +61,7 @@ async fn friends_are_told_when_it_changes_and_nobody_else_is() {
 }
 
 #[tokio::test]
-async fn friends_who_ask_are_told_in_either_form() {
+async fn both_forms_of_a_poll_tell_of_a_change_of_availability() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let elsewhere = bob.elsewhere();
@@ -87,7 +87,7 @@ async fn friends_who_ask_are_told_in_either_form() {
 }
 
 #[tokio::test]
-async fn who_saw_a_state_in_passing_is_told_that_it_has_passed() {
+async fn a_state_that_was_seen_within_the_debounce_is_followed_by_a_notification() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens_from_now_on().await;
@@ -103,7 +103,7 @@ async fn who_saw_a_state_in_passing_is_told_that_it_has_passed() {
 }
 
 #[tokio::test]
-async fn who_flaps_is_told_of_once_a_second() {
+async fn a_flapping_user_is_told_of_at_most_once_a_second() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens_from_now_on().await;
@@ -124,7 +124,7 @@ async fn who_flaps_is_told_of_once_a_second() {
 }
 
 #[tokio::test]
-async fn who_is_silent_is_gone_until_the_next_sign_of_life() {
+async fn a_silent_user_is_offline_until_the_next_sign_of_life() {
     let world = World::with(&[("presence.timeout_seconds", "2")]).await;
     let mut bob = world.person("Bob").await;
     let mut friends = Vec::new();
@@ -171,7 +171,7 @@ async fn who_is_silent_is_gone_until_the_next_sign_of_life() {
 }
 
 #[tokio::test]
-async fn who_saw_somebody_come_is_told_that_this_one_has_gone() {
+async fn a_departure_is_told_even_if_it_precedes_the_announcement_of_the_arrival() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     alice.chooses("useravailable").await.ok();
@@ -187,7 +187,7 @@ async fn who_saw_somebody_come_is_told_that_this_one_has_gone() {
 }
 
 #[tokio::test]
-async fn who_chose_to_be_offline_is_never_told_of() {
+async fn a_user_who_chose_to_be_offline_is_never_told_of() {
     let world = World::with(&[BRIEFLY]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens_from_now_on().await;
@@ -207,7 +207,7 @@ async fn who_chose_to_be_offline_is_never_told_of() {
 }
 
 #[tokio::test]
-async fn a_blocked_friend_sees_nothing_of_it() {
+async fn a_blocked_friend_sees_the_user_as_offline() {
     let world = World::start().await;
     let (mut alice, bob) = world.alice_and_bob().await;
     let mut carol = world.person("Carol").await;
@@ -238,7 +238,7 @@ async fn a_blocked_friend_sees_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn a_restart_loses_nothing() {
+async fn a_restart_loses_no_change_of_availability() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let first = bob.polls(0).await.sequence;
@@ -268,7 +268,7 @@ async fn a_restart_loses_nothing() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_choose_once() {
+async fn a_replayed_choice_changes_nothing() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let available = alice.prepares("chatavailability", "useravailable", &json!({}));

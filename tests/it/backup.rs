@@ -125,7 +125,7 @@ async fn is_at_work(place: &Workplace, prefix: &str) {
 }
 
 #[tokio::test]
-async fn a_backup_that_is_ended_in_the_middle_leaves_no_half_of_it() {
+async fn an_interrupted_backup_leaves_no_partial_backup() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     let held = place.path().join("held");
@@ -150,7 +150,7 @@ async fn a_backup_that_is_ended_in_the_middle_leaves_no_half_of_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_backup_is_neither_verified_nor_restored() {
+async fn a_damaged_or_foreign_file_is_neither_verified_nor_restored() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
@@ -222,7 +222,7 @@ async fn a_restore_needs_the_database_to_itself_and_force_to_replace_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_changed_beside_a_restore_that_would_be_replaced_by_it() {
+async fn a_running_restore_refuses_every_other_change() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     place.tells(&["backup", "sound"]);
@@ -261,7 +261,7 @@ async fn a_restore_can_be_stopped_while_it_copies() {
 }
 
 #[tokio::test]
-async fn an_epoch_begins_when_the_copy_is_made() {
+async fn a_restored_epoch_begins_when_the_copy_is_complete() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     let mut restore = copies(&disk, &place).await;
     let copying = Clock::system().now();
@@ -274,7 +274,7 @@ async fn an_epoch_begins_when_the_copy_is_made() {
 }
 
 #[tokio::test]
-async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoes() {
+async fn a_restore_removes_the_log_of_a_killed_server_and_lists_what_it_undoes() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let address = server.address;
@@ -300,7 +300,7 @@ async fn a_restore_takes_the_log_of_a_killed_server_away_and_tells_what_it_undoe
 }
 
 #[test]
-fn a_restore_tells_commands_that_can_be_pasted() {
+fn a_restore_prints_commands_that_can_be_pasted() {
     let (place, alice) = (Workplace::new(), "o'brien@example.com");
     let url = ["--database-url", "sqlite://it's here.db"];
     let user = |arguments: &[&str]| place.tells(&[&["user"], arguments, &url].concat());
@@ -325,7 +325,7 @@ fn a_restore_tells_commands_that_can_be_pasted() {
 }
 
 #[tokio::test]
-async fn after_a_restore_no_acknowledgement_from_before_hides_anything() {
+async fn acknowledgements_from_before_a_restore_hide_nothing() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let address = server.address;
@@ -372,7 +372,7 @@ async fn after_a_restore_no_acknowledgement_from_before_hides_anything() {
 }
 
 #[tokio::test]
-async fn what_was_signed_before_a_restore_is_refused() {
+async fn requests_signed_before_a_restore_are_refused() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let address = server.address;

@@ -236,7 +236,7 @@ async fn each_caller_of_a_batch_gets_its_own_answer() {
 }
 
 #[tokio::test]
-async fn messages_of_one_batch_are_known_afterwards_however_many_they_are() {
+async fn message_ids_of_a_batch_of_any_size_are_found_afterwards() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let instance = current(&alice).await;
@@ -264,7 +264,7 @@ async fn messages_of_one_batch_are_known_afterwards_however_many_they_are() {
 }
 
 #[tokio::test]
-async fn one_batch_may_make_the_runs_of_many_conversations_whole() {
+async fn one_batch_may_complete_index_runs_of_many_conversations() {
     let world = World::start().await;
     let mut alice = world.person("Alice").await;
     let mut talks = Vec::new();
@@ -291,7 +291,7 @@ async fn one_batch_may_make_the_runs_of_many_conversations_whole() {
 }
 
 #[tokio::test]
-async fn nobody_fails_for_a_neighbour() {
+async fn a_failing_change_does_not_fail_its_batch() {
     use Became::{Changed, Cleared, Failed, Stored};
 
     let world = World::start().await;
@@ -327,7 +327,7 @@ async fn nobody_fails_for_a_neighbour() {
 }
 
 #[tokio::test]
-async fn a_failed_change_is_a_503_that_leaks_nothing_and_can_be_sent_again() {
+async fn a_failed_change_is_answered_503_leaks_nothing_and_can_be_repeated() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut database = world.opens_database().await;
@@ -376,7 +376,7 @@ async fn a_full_queue_refuses_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_closes_however_many_changes_go_on_coming() {
+async fn a_store_closes_while_changes_keep_coming() {
     let world = World::start().await;
     let (alice, store) = (world.person("Alice").await, &world.app().store);
     // More changes than one batch takes, so that some are queued at any time.

@@ -9,7 +9,7 @@ use crate::harness::person::{Person, message, message_with_id};
 use crate::harness::world::World;
 
 #[tokio::test]
-async fn who_is_blocked_is_listed_known_or_not() {
+async fn the_blocklist_shows_known_and_unknown_users_alike() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let blocked = alice.blocks(bob.user.as_str()).await;
@@ -32,7 +32,7 @@ async fn who_is_blocked_is_listed_known_or_not() {
 }
 
 #[tokio::test]
-async fn nobody_blocks_oneself() {
+async fn a_user_can_not_block_themselves() {
     let world = World::start().await;
     let alice = world.person("Alice").await;
     for answer in
@@ -45,7 +45,7 @@ async fn nobody_blocks_oneself() {
 }
 
 #[tokio::test]
-async fn conversations_that_are_hidden_for_good_are_listed() {
+async fn the_blocklist_shows_conversations_that_are_hidden_for_good() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let listed = async || alice.blocklist().await[1].clone();
@@ -69,7 +69,7 @@ async fn conversations_that_are_hidden_for_good_are_listed() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_in_either_direction_until_it_is_unblocked() {
+async fn a_block_stops_messages_in_both_directions_until_it_is_lifted() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let date = world.clock.date();
@@ -123,7 +123,7 @@ async fn found_out(person: &Person, changes: &mut ChangeLog) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_block_looks_like_a_removal_to_who_is_blocked() {
+async fn a_block_looks_like_a_removal_to_the_blocked_user() {
     let world = World::start().await;
     let (mut alice, mut bob) = world.alice_and_bob().await;
     bob.adds(&message_with_id("m-1", "hi", &world.clock.date())).await.ok();
@@ -153,7 +153,7 @@ async fn a_block_looks_like_a_removal_to_who_is_blocked() {
 }
 
 #[tokio::test]
-async fn blocks_are_noted_for_the_blocker_and_for_a_friend() {
+async fn blocks_are_recorded_for_the_blocker_and_for_a_friend() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let carol = world.person("Carol").await;
@@ -190,7 +190,7 @@ async fn blocks_are_noted_for_the_blocker_and_for_a_friend() {
 }
 
 #[tokio::test]
-async fn what_a_blocked_user_asks_never_shows() {
+async fn friend_requests_of_a_blocked_user_never_show() {
     let world = World::start().await;
     let [alice, bob, carol] =
         [world.person("Alice").await, world.person("Bob").await, world.person("Carol").await];
@@ -225,7 +225,7 @@ async fn what_a_blocked_user_asks_never_shows() {
 }
 
 #[tokio::test]
-async fn who_is_blocked_asks_as_if_there_were_nobody() {
+async fn a_blocked_user_gets_the_answers_of_an_unknown_address() {
     let world = World::start().await;
     let (bob, carol) = (world.person("Bob").await, world.person("Carol").await);
     let asker = |address: &str| id_of(&format!("asker-of-{address}"));
@@ -239,7 +239,7 @@ async fn who_is_blocked_asks_as_if_there_were_nobody() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_block_once() {
+async fn a_replayed_block_changes_nothing() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let prepares = |action: &str| {
@@ -257,7 +257,7 @@ async fn the_same_bytes_block_once() {
 }
 
 #[tokio::test]
-async fn a_thousand_users_may_be_blocked() {
+async fn at_most_a_thousand_users_can_be_blocked() {
     let world = World::start().await;
     let alice = world.person("Alice").await;
     let ids: Vec<_> = (0..1000).map(|n| id_of(&format!("{n}@example.com"))).collect();

@@ -47,7 +47,7 @@ async fn an_hour_ahead(world: &World, things: impl AsyncFnOnce()) {
 }
 
 #[tokio::test]
-async fn a_clock_that_ran_ahead_opens_no_replay() {
+async fn a_clock_that_was_ahead_lets_no_replay_pass() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let changes = changes(&alice);
@@ -63,7 +63,7 @@ async fn a_clock_that_ran_ahead_opens_no_replay() {
 }
 
 #[tokio::test]
-async fn what_was_signed_ahead_of_time_is_no_replay_later() {
+async fn requests_signed_ahead_of_time_make_no_later_request_a_replay() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let mut ahead = Vec::new();
@@ -89,7 +89,7 @@ async fn what_was_signed_ahead_of_time_is_no_replay_later() {
 }
 
 #[tokio::test]
-async fn dates_come_back_with_the_clock() {
+async fn dates_follow_a_clock_that_is_set_back() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     alice.sends("before").await;

@@ -88,7 +88,7 @@ fn every_command_explains_itself_with_an_example() {
 }
 
 #[test]
-fn a_wrong_use_is_told_on_stderr() {
+fn wrong_arguments_are_reported_on_stderr() {
     let place = Workplace::new();
     for (arguments, told) in [
         (&[][..], "Usage"),
@@ -107,7 +107,7 @@ fn a_wrong_use_is_told_on_stderr() {
 }
 
 #[tokio::test]
-async fn a_new_user_is_told_everything_that_a_client_needs() {
+async fn adding_a_user_prints_everything_that_a_client_needs() {
     let place = Workplace::new();
     let told = place.tells(&["user", "add", " Alice@Example.com ", "--nick", "Alice"]);
     let names: Vec<_> = told.as_object().unwrap().keys().map(String::as_str).collect();
@@ -169,7 +169,7 @@ async fn an_encryption_password_may_be_given() {
 }
 
 #[test]
-fn what_is_no_user_is_refused_with_the_name_of_the_argument() {
+fn a_wrong_user_argument_is_refused_by_name() {
     let place = Workplace::new();
     let alice = add(&place, "Alice");
     let error = place.fails(&["user", "add", "ALICE@example.com", "--nick", "Other"]);
@@ -208,7 +208,7 @@ fn what_is_no_user_is_refused_with_the_name_of_the_argument() {
 }
 
 #[tokio::test]
-async fn a_new_nick_is_what_others_see() {
+async fn others_see_a_new_nick() {
     let place = Workplace::new();
     let (alice, bob) = (add(&place, "Alice"), add(&place, "Bob"));
     let made = place.tells(&["friend", "add", text(&alice["userid"]), "bob@example.com"]);
@@ -252,7 +252,7 @@ async fn is_refused(person: &Person) {
 }
 
 #[tokio::test]
-async fn a_running_server_notices_within_five_seconds() {
+async fn a_running_server_notices_rotated_keys_and_disabled_users() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let [alice, bob, carol] = ["Alice", "Bob", "Carol"].map(|nick| place.adds(&server, nick));
@@ -283,7 +283,7 @@ async fn a_running_server_notices_within_five_seconds() {
 }
 
 #[tokio::test]
-async fn friendships_come_and_go_while_the_conversation_stays() {
+async fn a_conversation_survives_the_end_of_a_friendship() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (mut alice, mut bob) = (place.adds(&server, "Alice"), place.adds(&server, "Bob"));
@@ -333,7 +333,7 @@ async fn friendships_come_and_go_while_the_conversation_stays() {
 }
 
 #[test]
-fn sign_equals_openssl() {
+fn sign_writes_the_signature_of_openssl() {
     let place = Workplace::new();
     let (user, station) = ("d574638619cbff603bf857164c47e850", "0123456789abcdef".repeat(2));
     let key = "d040b0a1".repeat(8);
@@ -365,7 +365,7 @@ fn sign_equals_openssl() {
 }
 
 #[test]
-fn sign_says_what_it_lacks() {
+fn sign_names_the_missing_or_wrong_argument() {
     let place = Workplace::new();
     let key = "d040b0a1".repeat(8);
     let station = "0123456789abcdef".repeat(2);

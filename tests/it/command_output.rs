@@ -29,7 +29,7 @@ fn fails_with(place: &Workplace, arguments: &[&str], code: &str, part: &str) {
 }
 
 #[tokio::test]
-async fn with_json_a_failure_is_one_object_with_an_errorcode() {
+async fn failures_with_json_are_one_object_with_an_errorcode() {
     let place = Workplace::new();
     fails_with(&place, &["frobnicate"], "usage", "frobnicate");
     fails_with(&place, &["user", "add"], "usage", "<EMAIL>");
@@ -62,7 +62,7 @@ async fn with_json_a_failure_is_one_object_with_an_errorcode() {
 }
 
 #[test]
-fn a_reader_that_has_enough_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let place = Workplace::new();
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     for arguments in
@@ -78,7 +78,7 @@ fn a_reader_that_has_enough_is_no_failure() {
 }
 
 #[tokio::test]
-async fn output_that_nobody_takes_burns_neither_an_address_nor_a_key() {
+async fn a_command_that_can_not_print_adds_no_user_and_rotates_no_key() {
     let place = Workplace::new();
     let add = ["user", "add", "alice@example.com", "--nick", "Alice"];
     let rotate = ["user", "rotate-key", "bob@example.com"];
@@ -103,7 +103,7 @@ async fn output_that_nobody_takes_burns_neither_an_address_nor_a_key() {
 }
 
 #[test]
-fn output_that_fails_is_told_as_that_and_carries_the_result() {
+fn a_failure_to_print_is_reported_with_the_result() {
     let place = Workplace::new();
     for (email, nick) in [("alice@example.com", "Alice"), ("bob@example.com", "Bob")] {
         place.tells(&["user", "add", email, "--nick", nick]);
@@ -154,7 +154,7 @@ fn output_that_fails_is_told_as_that_and_carries_the_result() {
 }
 
 #[test]
-fn a_password_from_an_editor_of_windows_has_no_byte_order_mark() {
+fn a_byte_order_mark_is_removed_from_a_password() {
     let place = Workplace::new();
     let password = "a password of more than sixteen characters";
     fs::write(place.path().join("password"), format!("\u{feff}{password}\r\n")).unwrap();
@@ -164,7 +164,7 @@ fn a_password_from_an_editor_of_windows_has_no_byte_order_mark() {
 }
 
 #[test]
-fn what_has_no_end_is_read_up_to_a_bound() {
+fn endless_input_is_read_up_to_a_bound() {
     let place = Workplace::new();
     let add = ["user", "add", "a@b.c", "--nick", "A", "--encryption-password-file"];
     let sign = ["sign", "--user", "a@b.c", "--api", "workspace"];
@@ -188,7 +188,7 @@ fn what_has_no_end_is_read_up_to_a_bound() {
 }
 
 #[test]
-fn a_short_password_is_warned_of() {
+fn a_short_password_causes_a_warning() {
     let place = Workplace::new();
     let add = |email: &str, password: &str| {
         fs::write(place.path().join("password"), password).unwrap();

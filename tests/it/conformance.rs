@@ -172,7 +172,7 @@ fn is_wrapped(value: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn the_documented_day_of_two_users() {
+async fn the_documented_requests_of_two_users_have_the_documented_replies() {
     let stage = Stage::set().await;
     let Stage { world, alice, admin } = &stage;
     for (date, id) in [
@@ -230,14 +230,14 @@ async fn the_documented_day_of_two_users() {
 }
 
 #[tokio::test]
-async fn the_documented_choice_and_list_of_friends() {
+async fn availability_and_friends_have_the_documented_replies() {
     let stage = Stage::set().await;
     stage.plays("p_7106", "chatavailability", &stage.admin).await;
     stage.plays("p_7201", "chatfriends", &stage.alice).await;
 }
 
 #[tokio::test]
-async fn the_documented_notification() {
+async fn a_notification_has_the_documented_reply() {
     let stage = Stage::set().await;
     let Stage { world, alice, admin } = &stage;
     let (request, response) = documented("p_8037");
@@ -253,13 +253,13 @@ async fn the_documented_notification() {
 }
 
 #[tokio::test]
-async fn the_documented_block_list() {
+async fn the_block_list_has_the_documented_reply() {
     let stage = Stage::set().await;
     stage.plays("p_4866", "chatblocklist", &stage.alice).await;
 }
 
 #[tokio::test]
-async fn the_documented_workspace() {
+async fn a_workspace_has_the_documented_reply() {
     let stage = Stage::set().await;
     let (request, response) = documented("p_4974");
     // The documented request carries a user and a signature, but neither a station nor a time.
@@ -268,7 +268,7 @@ async fn the_documented_workspace() {
 }
 
 #[tokio::test]
-async fn the_documented_login() {
+async fn a_login_has_the_documented_reply() {
     let stage = Stage::set().await;
     let reply = stage.alice.logs_in().await.ok();
     let (_, documented) = documented("p_7105");
@@ -305,7 +305,7 @@ async fn the_documented_login() {
 }
 
 #[tokio::test]
-async fn the_ids_are_the_documented_digests() {
+async fn user_and_conversation_ids_are_the_documented_digests() {
     let world = World::start().await;
     let admin = world.person_at(" Admin@OZEKI.hu ", "Administrator").await;
     assert_eq!(admin.user.as_str(), "d574638619cbff603bf857164c47e850");
@@ -315,7 +315,7 @@ async fn the_ids_are_the_documented_digests() {
 }
 
 #[tokio::test]
-async fn a_message_comes_back_as_the_very_text_that_was_sent() {
+async fn a_message_is_downloaded_byte_for_byte_as_it_was_sent() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let instance = alice.instance().await;

@@ -9,7 +9,7 @@ use crate::harness::reports::settled;
 use crate::harness::world::{World, until};
 
 #[tokio::test]
-async fn what_one_sends_the_other_reads_in_order() {
+async fn messages_are_read_in_the_order_in_which_they_were_sent() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     world.clock.shows("2024-03-08 12:00:10");
@@ -28,7 +28,7 @@ async fn what_one_sends_the_other_reads_in_order() {
 }
 
 #[tokio::test]
-async fn the_same_message_twice_is_one_message() {
+async fn a_repeated_message_is_stored_once() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let hello = message("hello", &world.clock.date());
@@ -54,7 +54,7 @@ async fn the_same_message_twice_is_one_message() {
 }
 
 #[tokio::test]
-async fn an_id_belongs_to_one_conversation() {
+async fn a_message_id_may_be_used_again_in_another_conversation() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let (mut alice_elsewhere, mut carol) = (alice.clone(), world.person("Carol").await);
@@ -66,7 +66,7 @@ async fn an_id_belongs_to_one_conversation() {
 }
 
 #[tokio::test]
-async fn friends_who_part_can_still_read() {
+async fn former_friends_can_read_but_not_write() {
     let world = World::start().await;
     let (mut alice, mut bob) = world.alice_and_bob().await;
     alice.sends("while we are friends").await;
@@ -83,7 +83,7 @@ async fn friends_who_part_can_still_read() {
 }
 
 #[tokio::test]
-async fn a_clear_takes_what_was_said_before_it_and_nothing_else() {
+async fn a_clear_removes_exactly_the_messages_before_it() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let said = alice.sends("before").await;
@@ -105,7 +105,7 @@ async fn a_clear_takes_what_was_said_before_it_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn cleared_messages_are_removed_from_the_disk_by_and_by() {
+async fn cleared_messages_are_removed_from_the_database() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);
@@ -163,7 +163,7 @@ async fn the_list_shows_the_newest_first() {
 }
 
 #[tokio::test]
-async fn hiding_is_until_something_new_or_for_good() {
+async fn a_hidden_conversation_shows_again_after_a_change_unless_hidden_for_good() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let shown = |seen: &Value| (seen["hiddenby"].clone(), seen["properties"][0]["hideid"].clone());
@@ -201,7 +201,7 @@ fn ids(numbers: std::ops::Range<u32>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_download_goes_on_from_its_cursor() {
+async fn a_download_continues_from_its_cursor() {
     let world = World::start().await;
     let alice = alice_with_ten_messages(&world).await;
     for (cursor, expected) in [
@@ -243,7 +243,7 @@ async fn a_partial_download_scrolls_up_from_its_cursor() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_cut_says_so_and_the_next_one_goes_on() {
+async fn a_page_that_is_cut_announces_more_and_the_next_one_continues() {
     let world = World::with(&[("limits.download_messages", "4")]).await;
     let alice = alice_with_ten_messages(&world).await;
     let mut read = Vec::new();

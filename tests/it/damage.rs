@@ -103,7 +103,7 @@ async fn a_backup_beside_the_log_of_a_killed_server_is_refused() {
 }
 
 #[tokio::test]
-async fn a_restore_that_fails_leaves_the_mixture_as_it_is() {
+async fn a_failed_restore_leaves_database_and_foreign_log_as_they_were() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     mixes(&place).await;
     let before = contents(&place);
@@ -138,7 +138,7 @@ async fn makes_older(place: &Workplace) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_mixture_with_an_older_schema_is_refused_and_left_as_it_is() {
+async fn a_foreign_log_with_an_older_schema_is_refused_and_nothing_changes() {
     let place = Workplace::new();
     is_killed_after_a_backup(&place).await;
     let log = makes_older(&place).await;
@@ -176,7 +176,7 @@ async fn says_what_to_do(place: &Workplace) {
 }
 
 #[tokio::test]
-async fn a_hole_in_a_conversation_is_no_endless_page() {
+async fn a_page_with_missing_messages_is_refused_and_makes_the_server_not_ready() {
     let place = Workplace::new();
     let settings = [("CHATSERVER_LIMITS__DOWNLOAD_MESSAGES", "2")];
     let server = place.serves(&settings).await;
@@ -202,7 +202,7 @@ fn find(file: &[u8], bytes: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn a_corrupt_page_makes_it_not_ready_and_says_what_to_do() {
+async fn a_corrupt_page_makes_the_server_not_ready_and_the_log_says_what_to_do() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -226,7 +226,7 @@ async fn a_corrupt_page_makes_it_not_ready_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn one_flipped_byte_spoils_no_page() {
+async fn a_flipped_byte_damages_only_its_own_message() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);

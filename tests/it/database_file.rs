@@ -40,7 +40,7 @@ const OPENING: [&[&str]; 9] = [
 ];
 
 #[tokio::test]
-async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
+async fn a_new_database_is_accessible_to_its_owner_only() {
     for command in [&["migrate"][..], OPENING[3]] {
         let place = Workplace::new();
         place.tells(&[command, &["--database-url", "sqlite://here.db"]].concat());
@@ -58,7 +58,7 @@ async fn it_is_made_where_there_is_none_and_for_its_owner_alone() {
 /// A file created by root must stay accessible to the server's user. Where another user runs this test, every file
 /// belongs to that user.
 #[test]
-fn what_commands_make_belongs_to_the_owner_of_the_folder() {
+fn files_made_by_commands_belong_to_the_owner_of_the_folder() {
     let place = Workplace::new();
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -79,7 +79,7 @@ fn what_commands_make_belongs_to_the_owner_of_the_folder() {
 }
 
 #[tokio::test]
-async fn a_server_tells_which_database_it_has_opened_and_who_else_can_use_it() {
+async fn the_log_names_the_opened_database_and_warns_of_other_users_rights() {
     let place = Workplace::new();
     let path = place.path().join("chatserver.db");
     let first = place.log_of_start("127.0.0.1:0", "").await;
@@ -147,7 +147,7 @@ async fn another_schema_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_file_of_somebody_else_is_refused_and_left_as_it_is() {
+async fn a_database_of_another_program_is_refused_and_left_unchanged() {
     let place = Workplace::new();
     let foreign = place.path().join("foreign.db");
     tampers(&foreign, "CREATE TABLE recipes (name TEXT); INSERT INTO recipes VALUES ('soup')")
@@ -200,7 +200,7 @@ async fn commands_and_a_server_share_a_database() {
 }
 
 #[tokio::test]
-async fn commands_disturb_nobody_on_a_loaded_server() {
+async fn commands_do_not_disturb_clients_of_a_loaded_server() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -259,7 +259,7 @@ fn add(email: &str) -> Vec<String> {
 }
 
 #[test]
-fn many_may_make_the_same_database_at_the_same_instant() {
+fn many_processes_can_create_the_same_database_at_once() {
     for _ in 0..3 {
         let place = Workplace::new();
         let commands: Vec<_> = (0..6).map(|number| add(&format!("user-{number}@b.c"))).collect();
@@ -272,7 +272,7 @@ fn many_may_make_the_same_database_at_the_same_instant() {
 }
 
 #[test]
-fn an_address_is_given_once_even_at_the_same_instant() {
+fn an_address_is_added_once_by_concurrent_commands() {
     let place = Workplace::new();
     let outcomes = at_once(&place, &vec![add("alice@example.com"); 4]);
     let refused: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();

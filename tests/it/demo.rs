@@ -26,7 +26,7 @@ async fn ends_at_ctrl_c(mut demo: Process) {
 
 /// Pastes everything that a demo prints, twice.
 #[tokio::test]
-async fn what_it_prints_works_in_every_shell() {
+async fn the_printed_commands_work_in_every_shell() {
     let talk =
         ["Hi Bob, have you seen the new server?", "I am typing on it!", "Then everything works."];
     let (hello, reply, key) = ("Hello from the shell", "Hello, Alice", "RSA key ok");
@@ -51,7 +51,7 @@ async fn what_it_prints_works_in_every_shell() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_log_alone_is_not_taken_for_a_demo() {
+async fn a_demo_whose_database_is_in_the_log_alone_is_not_published() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     let (database, held) = (place.path().join("unfinished.db"), place.path().join("held-log"));
     fs::write(&held, "").unwrap();
@@ -73,7 +73,7 @@ async fn what_is_in_the_log_alone_is_not_taken_for_a_demo() {
 }
 
 #[tokio::test]
-async fn it_tells_who_takes_part_and_keeps_them_in_a_folder() {
+async fn a_demo_prints_its_users_and_keeps_them_in_a_folder() {
     let place = Workplace::new();
     let folder = place.path().join("kept");
     let demo = place.starts(&["demo", "--data", "kept"], &[]).await;
@@ -110,7 +110,7 @@ async fn it_tells_who_takes_part_and_keeps_them_in_a_folder() {
 }
 
 #[tokio::test]
-async fn without_a_folder_it_leaves_nothing_behind() {
+async fn a_demo_without_a_folder_leaves_nothing_behind() {
     let place = Workplace::new();
     let temporary = place.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
@@ -122,7 +122,7 @@ async fn without_a_folder_it_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn it_leaves_the_database_of_others_alone() {
+async fn a_demo_refuses_the_database_of_a_server() {
     let place = Workplace::new();
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     let refused = place.fails(&["demo", "--data", ".", "--listen", "127.0.0.1:0"]);

@@ -317,7 +317,7 @@ async fn told(history: History) {
 }
 
 #[test]
-fn what_a_device_was_told_of_is_all_there_is() {
+fn a_copy_kept_up_to_date_by_notifications_equals_a_fresh_download() {
     let running: Vec<_> = (0..SIDE_BY_SIDE)
         .map(|_| thread::spawn(|| holds(&runtime(), 6, &history(), told)))
         .collect();

@@ -85,7 +85,7 @@ async fn keeps_sending(person: Person, tally: Arc<Tally>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_kill_loses_no_acknowledged_message_and_doubles_none() {
+async fn a_kill_loses_and_duplicates_no_acknowledged_message() {
     let mut mortal = Mortal::starts().await;
     let tally = Arc::new(Tally::default());
     let mut people = Vec::new();
@@ -138,7 +138,7 @@ async fn a_kill_loses_no_acknowledged_message_and_doubles_none() {
 }
 
 #[tokio::test]
-async fn a_kill_brings_nothing_back_that_was_cleared() {
+async fn a_kill_brings_no_cleared_message_back() {
     let mut mortal = Mortal::starts().await;
     let (alice, bob) = mortal.place.alice_and_bob(&mortal.server);
     for round in 0..3 {
@@ -161,7 +161,7 @@ async fn a_kill_brings_nothing_back_that_was_cleared() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_to_take_the_database_loses_no_acknowledged_message() {
+async fn a_failed_fsync_of_the_database_loses_no_acknowledged_message() {
     let (disk, place, address) = (Disk::failing(), Workplace::new(), free_address());
     let mut server = place.starts_at(address, &["serve"], &[disk.preload()]).await;
     let mut people = Vec::new();

@@ -41,7 +41,7 @@ async fn are_there(place: &Workplace, alice: &Person, sent: &[String]) {
 }
 
 #[tokio::test]
-async fn a_renamed_database_is_noticed_and_has_everything() {
+async fn a_renamed_database_stops_the_server_and_holds_everything() {
     let place = Workplace::new();
     let (alice, sent) = acknowledged_while(&place, "chatserver.db", |folder| {
         fs::rename(folder.join("chatserver.db"), folder.join("moved.db")).unwrap();
@@ -53,7 +53,7 @@ async fn a_renamed_database_is_noticed_and_has_everything() {
 }
 
 #[tokio::test]
-async fn a_deleted_database_is_noticed() {
+async fn a_deleted_database_stops_the_server() {
     let place = Workplace::new();
     acknowledged_while(&place, "chatserver.db", |folder| {
         fs::remove_file(folder.join("chatserver.db")).unwrap();
@@ -62,7 +62,7 @@ async fn a_deleted_database_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_database_that_was_replaced_is_noticed_and_mixed_with_nothing() {
+async fn a_replaced_database_stops_the_server_and_is_left_unchanged() {
     let place = Workplace::new();
     let other = Workplace::new();
     other.tells(&["user", "add", "zoe@example.com", "--nick", "Zoe"]);
@@ -77,7 +77,7 @@ async fn a_database_that_was_replaced_is_noticed_and_mixed_with_nothing() {
 }
 
 #[tokio::test]
-async fn a_deleted_log_is_noticed_and_what_was_in_it_is_kept() {
+async fn a_deleted_log_stops_the_server_and_loses_nothing() {
     let place = Workplace::new();
     let (alice, sent) = acknowledged_while(&place, "chatserver.db-wal", |folder| {
         fs::remove_file(folder.join("chatserver.db-wal")).unwrap();

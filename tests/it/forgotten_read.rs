@@ -37,7 +37,7 @@ async fn pages_in_the_log(other: &mut Database) -> i64 {
 }
 
 #[tokio::test]
-async fn changes_go_on_and_the_log_is_begun_anew_when_the_read_has_ended() {
+async fn the_log_restarts_once_a_forgotten_read_has_ended() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let instance = Instance::parse(&alice.instance().await).unwrap();

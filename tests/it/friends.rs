@@ -16,7 +16,7 @@ fn kept(conversations: &[Value]) -> Vec<[Value; 4]> {
 }
 
 #[tokio::test]
-async fn who_is_accepted_has_a_friend_and_a_conversation() {
+async fn an_accepted_request_makes_friends_with_a_conversation() {
     let world = World::start().await;
     let alice = world.person("Alice").await;
     let bob = world.person_at("bob@example.com", "B\"ob ✓").await;
@@ -44,7 +44,7 @@ async fn who_is_accepted_has_a_friend_and_a_conversation() {
 }
 
 #[tokio::test]
-async fn a_nick_is_shown_to_who_is_asked_and_not_to_who_asks() {
+async fn a_request_shows_the_nick_of_the_sender_but_not_of_the_recipient() {
     let world = World::start().await;
     let bob = world.person("Bob").await;
     let mut askers = Vec::new();
@@ -65,7 +65,7 @@ async fn a_nick_is_shown_to_who_is_asked_and_not_to_who_asks() {
 }
 
 #[tokio::test]
-async fn who_can_not_be_asked_is_named_as_the_wrong_field() {
+async fn a_wrong_recipient_of_a_request_is_refused_by_field() {
     let world = World::start().await;
     let alice = world.person("Alice").await;
     for wrong in [
@@ -95,7 +95,7 @@ async fn who_can_not_be_asked_is_named_as_the_wrong_field() {
 }
 
 #[tokio::test]
-async fn who_asks_somebody_who_has_asked_accepts() {
+async fn a_request_in_the_opposite_direction_accepts_the_first() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
@@ -112,7 +112,7 @@ async fn who_asks_somebody_who_has_asked_accepts() {
 }
 
 #[tokio::test]
-async fn two_who_ask_each_other_at_the_same_instant_become_friends_once() {
+async fn concurrent_mutual_requests_make_friends_once() {
     let world = World::start().await;
     for round in 0..24 {
         let email = |nick: &str| format!("{nick}{round}@example.com");
@@ -146,7 +146,7 @@ async fn two_who_ask_each_other_at_the_same_instant_become_friends_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_taken_back_meanwhile_is_not_accepted() {
+async fn a_withdrawn_request_can_not_be_accepted() {
     let world = World::start().await;
     for round in 0..12 {
         let email = |nick: &str| format!("{nick}{round}@example.com");
@@ -164,7 +164,7 @@ async fn a_request_that_is_taken_back_meanwhile_is_not_accepted() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_ask_accept_decline_and_remove_once() {
+async fn replayed_requests_acceptances_refusals_and_removals_change_nothing() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     let prepares = |person: &Person, action: &str, other: &Person| {
@@ -202,7 +202,7 @@ async fn the_same_bytes_ask_accept_decline_and_remove_once() {
 }
 
 #[tokio::test]
-async fn who_is_declined_does_not_learn_of_it() {
+async fn a_declined_user_does_not_learn_of_it() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
@@ -229,7 +229,7 @@ async fn who_is_declined_does_not_learn_of_it() {
 }
 
 #[tokio::test]
-async fn a_request_taken_back_after_it_was_declined_does_not_make_friends() {
+async fn withdrawing_a_declined_request_does_not_make_friends() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
@@ -243,7 +243,7 @@ async fn a_request_taken_back_after_it_was_declined_does_not_make_friends() {
 }
 
 #[tokio::test]
-async fn nothing_tells_whether_an_address_exists_or_has_declined() {
+async fn answers_do_not_reveal_whether_an_address_exists_or_has_declined() {
     let world = World::start().await;
     let (bob, carol, dave) =
         (world.person("Bob").await, world.person("Carol").await, world.person("Dave").await);
@@ -266,7 +266,7 @@ async fn nothing_tells_whether_an_address_exists_or_has_declined() {
 }
 
 #[tokio::test]
-async fn an_address_that_appears_later_finds_who_has_asked() {
+async fn a_user_added_later_finds_earlier_requests() {
     let world = World::start().await;
     let alice = world.person("Alice").await;
     alice.wants("Bob@Example.com").await.ok();
@@ -280,7 +280,7 @@ async fn an_address_that_appears_later_finds_who_has_asked() {
 }
 
 #[tokio::test]
-async fn two_hundred_requests_may_be_open() {
+async fn at_most_two_hundred_requests_can_be_open() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
@@ -313,7 +313,7 @@ async fn two_hundred_requests_may_be_open() {
 }
 
 #[tokio::test]
-async fn at_most_two_hundred_are_shown_to_who_is_asked() {
+async fn at_most_two_hundred_requests_are_shown_to_the_recipient() {
     let world = World::start().await;
     let bob = world.person("Bob").await;
     let mut askers = Vec::new();
@@ -332,7 +332,7 @@ async fn at_most_two_hundred_are_shown_to_who_is_asked() {
 }
 
 #[tokio::test]
-async fn who_is_removed_can_read_and_not_write() {
+async fn a_removed_friend_can_read_but_not_write() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     alice.sends("while we are friends").await;
@@ -355,7 +355,7 @@ async fn who_is_removed_can_read_and_not_write() {
 }
 
 #[tokio::test]
-async fn what_was_asked_can_be_taken_back() {
+async fn a_request_can_be_withdrawn() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();

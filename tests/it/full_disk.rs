@@ -20,7 +20,7 @@ fn is_full(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn what_grows_the_data_is_refused_and_everything_else_goes_on() {
+async fn on_a_full_disk_only_changes_that_grow_the_data_are_refused() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (carol, dora) = (world.person("Carol").await, world.person("Dora").await);
@@ -62,7 +62,7 @@ async fn what_grows_the_data_is_refused_and_everything_else_goes_on() {
 }
 
 #[tokio::test]
-async fn the_reports_that_the_server_makes_wait_for_space() {
+async fn delivery_reports_wait_for_space() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let id = alice.sends("hi").await;
@@ -81,7 +81,7 @@ async fn the_reports_that_the_server_makes_wait_for_space() {
 }
 
 #[test]
-fn commands_store_nothing_more_and_say_why() {
+fn commands_that_grow_the_data_are_refused_with_the_reason() {
     let place = Workplace::new();
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     std::fs::write(

@@ -41,7 +41,7 @@ fn the_corpus_of_headers_has_every_api_and_header() {
 }
 
 #[test]
-fn the_corpora_of_messages_and_frames_have_well_formed_ones() {
+fn the_corpora_of_messages_and_frames_have_well_formed_inputs() {
     assert_eq!(read_of("message"), BTreeSet::from(["message"]));
     assert_eq!(read_of("listener"), BTreeSet::from(["ack", "ping", "subscribe"]));
 }

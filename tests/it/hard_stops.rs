@@ -28,7 +28,7 @@ fn size(file: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn a_lock_of_another_program_holds_no_stop() {
+async fn a_lock_of_another_program_does_not_block_the_stop() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
@@ -42,7 +42,7 @@ async fn a_lock_of_another_program_holds_no_stop() {
 }
 
 #[tokio::test]
-async fn a_flush_that_hangs_holds_no_stop() {
+async fn a_hanging_fsync_does_not_block_the_stop() {
     for held in ["held", "held-log"] {
         let (disk, place) = (Disk::failing(), Workplace::new());
         let mut server = place.serves(&[disk.preload()]).await;
@@ -56,7 +56,7 @@ async fn a_flush_that_hangs_holds_no_stop() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_whatever_hangs() {
+async fn a_second_signal_ends_a_server_whose_disk_hangs() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     let drain = ("CHATSERVER_HTTP__DRAIN_SECONDS", "600");
     let mut server = place.serves(&[disk.preload(), drain]).await;
@@ -74,7 +74,7 @@ async fn a_second_signal_ends_it_whatever_hangs() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_it_while_the_database_is_opened() {
+async fn a_signal_ends_a_server_that_is_still_opening_its_database() {
     for signal in ["TERM", "INT"] {
         let place = Workplace::new();
         place.tells(&["migrate"]);
@@ -93,7 +93,7 @@ async fn a_signal_ends_it_while_the_database_is_opened() {
 }
 
 #[tokio::test]
-async fn a_hangup_ends_a_demo_but_no_server() {
+async fn sighup_ends_a_demo_but_not_a_server() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -111,7 +111,7 @@ async fn a_hangup_ends_a_demo_but_no_server() {
 }
 
 #[tokio::test]
-async fn after_exit_code_0_the_file_alone_holds_everything() {
+async fn after_exit_code_0_the_database_file_alone_holds_everything() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
@@ -134,7 +134,7 @@ async fn after_exit_code_0_the_file_alone_holds_everything() {
 }
 
 #[tokio::test]
-async fn a_reader_that_keeps_the_log_makes_it_exit_code_1() {
+async fn a_reader_that_blocks_the_checkpoint_causes_exit_code_1() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
@@ -170,7 +170,7 @@ async fn a_reader_that_keeps_the_log_makes_it_exit_code_1() {
 }
 
 #[tokio::test]
-async fn a_lock_that_holds_nothing_back_makes_it_exit_code_0() {
+async fn a_lock_that_blocks_no_data_causes_exit_code_0() {
     for has_written in [false, true] {
         let place = Workplace::new();
         let mut server = place.serves(&[]).await;
@@ -194,7 +194,7 @@ async fn a_lock_that_holds_nothing_back_makes_it_exit_code_0() {
 }
 
 #[tokio::test]
-async fn a_full_disk_makes_it_exit_code_1() {
+async fn a_full_disk_at_the_stop_causes_exit_code_1() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     let mut server = place.serves(&[disk.preload()]).await;
     let (alice, _) = place.alice_and_bob(&server);

@@ -8,7 +8,7 @@ use crate::harness::openssl::{SealedKey, openssl};
 use crate::harness::world::World;
 
 #[tokio::test]
-async fn openssl_opens_what_the_server_hands_out() {
+async fn openssl_decrypts_the_keys_and_secrets_of_the_server() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut secrets = Vec::new();
@@ -24,7 +24,7 @@ async fn openssl_opens_what_the_server_hands_out() {
 }
 
 #[tokio::test]
-async fn the_public_key_that_friends_get_is_the_one_of_the_private_key() {
+async fn friends_get_the_public_key_of_the_private_key() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let key = SealedKey::of(&bob.logs_in().await.ok(), bob.password.as_str());

@@ -74,7 +74,7 @@ async fn a_page_counts_by_its_own_size_and_not_by_its_longest_message() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_given_up_keeps_its_memory_and_its_turn_until_it_is_made() {
+async fn a_cancelled_large_page_keeps_its_memory_and_its_turn_until_sqlite_is_done() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     alice.sends("hi").await;
@@ -120,7 +120,7 @@ async fn adds_at_once(person: &Person, count: usize) -> JoinSet<Answer> {
 }
 
 #[tokio::test]
-async fn few_large_messages_wait_for_a_writer_that_is_held_up() {
+async fn a_blocked_writer_queues_a_bounded_number_of_large_messages() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut other = world.opens_database().await;
@@ -138,7 +138,7 @@ async fn few_large_messages_wait_for_a_writer_that_is_held_up() {
 }
 
 #[tokio::test]
-async fn a_body_takes_from_its_users_share_of_the_memory() {
+async fn a_body_counts_against_its_users_share_of_the_memory() {
     let world = World::with(&[("limits.buffered_bytes", "16777216")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut other = world.opens_database().await;

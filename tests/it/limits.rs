@@ -17,7 +17,7 @@ async fn fails(person: &Person, address: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_user_has_a_rate_and_others_are_not_touched() {
+async fn a_rate_limit_affects_only_its_own_user() {
     let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "5")];
     let world = World::with(&limits).await;
     let (alice, bob) = world.alice_and_bob().await;
@@ -50,7 +50,7 @@ async fn logins_count_against_their_user() {
 }
 
 #[tokio::test]
-async fn captured_requests_do_not_use_up_the_rate_of_their_owner() {
+async fn captured_requests_do_not_consume_the_rate_of_their_owner() {
     let limits = [
         ("limits.requests_per_second", "1"),
         ("limits.requests_burst", "5"),
@@ -78,7 +78,7 @@ async fn captured_requests_do_not_use_up_the_rate_of_their_owner() {
 }
 
 #[tokio::test]
-async fn replays_of_what_has_no_timestamp_use_up_a_rate_of_their_own() {
+async fn replays_without_a_timestamp_have_a_rate_of_their_own() {
     let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "5")];
     let world = World::with(&limits).await;
     let alice = world.person("Alice").await;
@@ -92,7 +92,7 @@ async fn replays_of_what_has_no_timestamp_use_up_a_rate_of_their_own() {
 }
 
 #[tokio::test]
-async fn who_fails_too_often_is_told_so_and_whoever_verifies_is_served() {
+async fn an_address_with_too_many_failures_is_limited_but_verified_requests_pass() {
     let world = World::with(&[("limits.failures_per_minute", "3")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
     let mallory = alice.with_key(ApiKey::generate());
@@ -131,7 +131,7 @@ async fn only_a_trusted_proxy_names_the_client() {
 }
 
 #[tokio::test]
-async fn each_element_of_the_forwarded_addresses_is_judged_alone() {
+async fn each_element_of_x_forwarded_for_is_judged_by_itself() {
     let limits = [
         ("limits.failures_per_minute", "1"),
         ("http.trusted_proxies", "::ffff:127.0.0.1, 10.0.0.0/8"),
@@ -153,7 +153,7 @@ async fn each_element_of_the_forwarded_addresses_is_judged_alone() {
 }
 
 #[tokio::test]
-async fn refusals_can_all_be_200() {
+async fn a_setting_answers_refusals_with_200() {
     let world = World::with(&[("http.error_status", "always_200")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
     alice.does("clear", json!({ "instance": "0123456789" })).await.refused(200, "instance_changed");
@@ -168,7 +168,7 @@ async fn refusals_can_all_be_200() {
 }
 
 #[tokio::test]
-async fn every_alias_of_the_path_serves_and_no_other() {
+async fn only_the_aliases_of_the_path_are_served() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let at = |path: &str| {

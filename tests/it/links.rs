@@ -59,7 +59,7 @@ fn leads_somewhere(file: &Path, base: &Path, link: &str) {
 }
 
 #[test]
-fn links_of_documents_lead_somewhere() {
+fn links_in_documents_resolve() {
     let mut count = 0;
     for document in ["README.md", "CHANGELOG.md", "docs", ".github"].into_iter().flat_map(files) {
         if document.extension().is_none_or(|extension| extension != "md") {
@@ -77,7 +77,7 @@ fn links_of_documents_lead_somewhere() {
 }
 
 #[test]
-fn sections_that_comments_cite_exist() {
+fn links_in_comments_resolve() {
     let places = ["src", "tests", "load", "benches", "fuzz/fuzz_targets", "migrations", "config"];
     let further = [".ci", ".github", "Cargo.toml", "fuzz/Cargo.toml", "README.md"];
     let is_of_link = |c: char| c.is_ascii_alphanumeric() || "-_./#".contains(c);
@@ -96,7 +96,7 @@ fn sections_that_comments_cite_exist() {
 }
 
 #[test]
-fn no_comment_cites_a_section_by_its_number() {
+fn comments_cite_sections_by_link() {
     for file in ["src", "tests", "load", "benches"].into_iter().flat_map(files) {
         let Ok(text) = fs::read_to_string(&file) else { continue };
         for line in text.lines().filter(|line| !line.contains("RFC")) {

@@ -16,7 +16,7 @@ use crate::harness::world::{World, until};
 use crate::harness::ws_client::WsClient;
 
 #[tokio::test]
-async fn a_message_is_told_at_once() {
+async fn a_message_is_notified_except_at_its_own_station() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens().await;
@@ -37,7 +37,7 @@ async fn a_message_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_not_acknowledged_comes_again() {
+async fn an_unacknowledged_notification_is_repeated_on_the_next_connection() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens_from_now_on().await;
@@ -57,7 +57,7 @@ async fn what_was_not_acknowledged_comes_again() {
 }
 
 #[tokio::test]
-async fn a_newer_connection_takes_the_station_over() {
+async fn a_newer_connection_replaces_the_older_one_of_its_station() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut older = bob.listens().await;
@@ -71,7 +71,7 @@ async fn a_newer_connection_takes_the_station_over() {
 }
 
 #[tokio::test]
-async fn a_malformed_frame_closes() {
+async fn a_malformed_frame_closes_the_connection() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut listener = WsClient::opens(world.address).await;
@@ -88,7 +88,7 @@ async fn a_malformed_frame_closes() {
 }
 
 #[tokio::test]
-async fn over_http_it_is_told_once_or_until_it_is_acknowledged() {
+async fn polls_tell_once_or_until_the_acknowledgement() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let everything = bob.is_notified().await;
@@ -105,7 +105,7 @@ async fn over_http_it_is_told_once_or_until_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn each_station_of_a_user_is_told_for_itself() {
+async fn each_station_of_a_user_has_its_own_notifications() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (phone, laptop) = (bob.elsewhere(), bob.elsewhere());
@@ -150,7 +150,7 @@ async fn a_stranger_hears_nothing_of_others() {
 }
 
 #[tokio::test]
-async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
+async fn without_acknowledgements_a_listener_is_told_at_most_once_a_second() {
     let world = World::start().await;
     let (alice, mut bob) = world.alice_and_bob().await;
     let mut carol = world.person("Carol").await;
@@ -191,7 +191,7 @@ async fn without_an_acknowledgement_it_is_told_once_a_second_at_most() {
 }
 
 #[tokio::test]
-async fn an_acknowledgement_counts_wherever_it_is_made() {
+async fn acknowledgements_over_http_and_websocket_count_alike() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens().await;
@@ -245,7 +245,7 @@ async fn an_acknowledgement_of_what_was_never_sent_is_ignored() {
 }
 
 #[tokio::test]
-async fn who_may_no_longer_sign_is_let_go() {
+async fn listeners_of_a_revoked_key_station_or_user_are_closed() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let store = &world.app().store;
@@ -271,7 +271,7 @@ async fn who_may_no_longer_sign_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_station_that_gives_way_is_let_go() {
+async fn the_listener_of_an_evicted_station_is_closed() {
     let world = World::with(&[("limits.stations_per_user", "2")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut first = bob.listens_from_now_on().await;

@@ -84,7 +84,7 @@ fn ceilings_are_measured_in_turn_with_the_server() {
 }
 
 #[test]
-fn an_open_loop_asks_at_its_rate() {
+fn an_open_loop_sends_at_its_rate() {
     let place = Workplace::new();
     let measured = place.measures(&[&["list", "--rate", "50"], &SHORT[..]].concat());
     assert_eq!(measured["server"]["requests"], 50, "each that was due, and no other");
@@ -159,7 +159,7 @@ async fn refusals_are_counted_by_code_and_fail_the_run() {
 }
 
 #[tokio::test]
-async fn a_server_that_runs_is_measured_and_goes_on() {
+async fn a_running_server_is_measured_and_keeps_running() {
     let place = Workplace::new();
     let server = place.serves(&[("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0")]).await;
     let running = running(&server);
@@ -174,7 +174,7 @@ async fn a_server_that_runs_is_measured_and_goes_on() {
 
 /// Thousands of sockets need a higher limit of open files. The command says so before it opens any.
 #[test]
-fn too_few_open_files_are_named_before_anything_is_opened() {
+fn too_low_a_limit_of_open_files_is_reported_before_any_connection() {
     let place = Workplace::new();
     let limited = Command::new("sh")
         .args(["-c", r#"ulimit -n 250 && exec "$0" listeners --listeners 1000"#, PROGRAM])
@@ -188,7 +188,7 @@ fn too_few_open_files_are_named_before_anything_is_opened() {
 }
 
 #[test]
-fn floors_hold_or_are_missed() {
+fn floors_are_reported_as_held_or_missed() {
     let place = Workplace::new();
     let file = place.path().join("floors.toml");
     let floors = |text: &str| {
@@ -210,7 +210,7 @@ fn floors_hold_or_are_missed() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_named() {
+fn a_missing_server_is_reported_by_name() {
     let place = Workplace::new();
     let told = place.does_not_measure(&["send", "--server", "no/such/chatserver"]);
     assert!(told.contains("no/such/chatserver"), "{told}");

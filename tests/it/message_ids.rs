@@ -19,7 +19,7 @@ async fn sends_many(world: &World, person: &Person, count: usize) -> Vec<String>
 }
 
 #[tokio::test]
-async fn an_id_is_found_however_many_came_after_it() {
+async fn a_message_id_is_found_behind_any_number_of_later_ones() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let ids = sends_many(&world, &alice, 70).await;
@@ -40,7 +40,7 @@ async fn an_id_is_found_however_many_came_after_it() {
 }
 
 #[tokio::test]
-async fn a_hash_alone_decides_nothing() {
+async fn a_hash_collision_confuses_no_messages() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let ids = sends_many(&world, &alice, 40).await;

@@ -149,7 +149,7 @@ impl Added {
 }
 
 #[tokio::test]
-async fn what_the_first_version_has_kept_is_served_by_this_one() {
+async fn data_of_version_1_is_served_after_the_migration() {
     let place = Workplace::new();
     let people = adds(&place);
     fills(&place, &[FIRST, FIRST_FILLED], 1).await;
@@ -192,7 +192,7 @@ const MANY: &str = "
         WHERE id = (SELECT min(id) FROM conversations);";
 
 #[tokio::test]
-async fn a_migration_logs_how_far_it_is_and_a_signal_ends_it() {
+async fn a_migration_logs_its_progress_and_a_signal_ends_it() {
     let place = Workplace::new();
     adds(&place);
     fills(&place, &[FIRST, FIRST_FILLED, MANY], 1).await;
@@ -212,7 +212,7 @@ async fn a_migration_logs_how_far_it_is_and_a_signal_ends_it() {
 }
 
 #[tokio::test]
-async fn what_the_third_version_has_kept_is_served_by_this_one() {
+async fn data_of_version_3_is_served_after_the_migration() {
     let place = Workplace::new();
     let people = adds(&place);
     let steps = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
@@ -239,7 +239,7 @@ async fn what_the_third_version_has_kept_is_served_by_this_one() {
 }
 
 #[tokio::test]
-async fn the_eighth_version_s_newest_messages_are_listed_by_this_one() {
+async fn newest_messages_of_version_8_are_listed_by_the_migration() {
     let place = Workplace::new();
     adds(&place);
     // The eighth version lists whole runs of 32 messages.
@@ -304,7 +304,7 @@ async fn a_missing_message_keeps_no_database_from_being_migrated() {
 }
 
 #[tokio::test]
-async fn what_the_second_version_has_kept_is_served_by_this_one() {
+async fn data_of_version_2_is_served_after_the_migration() {
     let place = Workplace::new();
     let people = adds(&place);
     fills(&place, &[FIRST, FIRST_FILLED, SECOND, SECOND_FILLED], 2).await;

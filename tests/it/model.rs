@@ -309,11 +309,11 @@ fn agrees<S: Server>(number: u32, steps: &impl Strategy<Value = Vec<Step>>) {
 }
 
 #[test]
-fn the_store_is_the_model() {
+fn the_store_agrees_with_the_model() {
     agrees::<store::Direct>(64, &steps(1..60));
 }
 
 #[test]
-fn the_server_is_the_model() {
+fn the_server_agrees_with_the_model() {
     agrees::<http::Served>(48, &steps(1..40));
 }

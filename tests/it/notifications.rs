@@ -83,7 +83,7 @@ async fn the_first_answer_names_everything_in_either_form() {
 }
 
 #[tokio::test]
-async fn who_has_not_acknowledged_a_friend_is_told_that_it_is_none_any_more() {
+async fn the_end_of_an_unacknowledged_friendship_is_told() {
     let world = World::start().await;
     let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol"]).await;
     let alice = friends[0].user.to_string();
@@ -114,7 +114,7 @@ async fn the_documented_form_is_told_once() {
 }
 
 #[tokio::test]
-async fn entries_coalesce() {
+async fn changes_of_one_subject_are_told_once() {
     let world = World::start().await;
     let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol"]).await;
     bob.is_notified().await;
@@ -130,7 +130,7 @@ async fn entries_coalesce() {
 }
 
 #[tokio::test]
-async fn each_change_is_told_to_those_whom_it_concerns() {
+async fn each_change_is_told_to_exactly_the_users_it_concerns() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (elsewhere, stranger) = (alice.elsewhere(), world.person("Stranger").await);
@@ -175,7 +175,7 @@ async fn each_change_is_told_to_those_whom_it_concerns() {
 }
 
 #[tokio::test]
-async fn devices_that_act_by_turns_are_told_of_one_another() {
+async fn devices_that_act_in_turn_are_told_of_each_other() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let devices = [bob.clone(), bob.elsewhere(), bob.elsewhere()];
@@ -212,7 +212,7 @@ async fn devices_that_act_by_turns_are_told_of_one_another() {
 }
 
 #[tokio::test]
-async fn what_an_operator_does_is_told_to_every_device() {
+async fn changes_by_an_operator_are_told_to_every_device() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut carol = world.person("Carol").await;
@@ -238,7 +238,7 @@ async fn what_an_operator_does_is_told_to_every_device() {
 }
 
 #[tokio::test]
-async fn an_answer_without_anything_new_writes_nothing() {
+async fn a_poll_without_news_writes_nothing() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut observer = Observer::of(&world).await;
@@ -274,7 +274,7 @@ async fn an_answer_without_anything_new_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_poll_that_was_refused_takes_nothing_with_it() {
+async fn a_refused_poll_takes_nothing() {
     let world = World::with(&[("http.request_timeout_seconds", "1")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     bob.is_notified().await;
@@ -291,7 +291,7 @@ async fn a_poll_that_was_refused_takes_nothing_with_it() {
 
 /// Clients choose the IDs of their stations freely.
 #[tokio::test]
-async fn stations_whose_ids_are_alike_are_told_of_each_other() {
+async fn stations_with_similar_ids_are_told_of_each_other() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let one = alice.at("00000000000000000000000000000000");

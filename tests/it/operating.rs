@@ -11,7 +11,7 @@ use crate::harness::sockets::{LAST_REQUEST, answer_of, connected, is_silent, res
 use crate::harness::world::{World, until};
 
 #[tokio::test]
-async fn it_is_ready_until_it_stops() {
+async fn a_server_is_ready_until_it_stops() {
     let world = World::with(&[("http.drain_seconds", "3600")]).await;
     assert_eq!(world.gets("/healthz").await, (200, "OK\n".to_owned()));
     assert_eq!(world.gets("/readyz").await, (200, "OK\n".to_owned()));
@@ -57,7 +57,7 @@ async fn metrics_count_by_api_action_and_outcome() {
 }
 
 #[tokio::test]
-async fn every_answer_has_an_id_that_the_log_line_has_too() {
+async fn every_answer_has_the_request_id_of_its_log_line() {
     let workplace = Workplace::new();
     let server = workplace.serves(&[("CHATSERVER_LOG__FORMAT", "json")]).await;
     let login = format!("http://{}/?srv=chatserver&api=chatlogin", server.address);
@@ -89,7 +89,7 @@ async fn every_answer_has_an_id_that_the_log_line_has_too() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_log_that_nobody_reads() {
+async fn a_log_that_is_not_read_delays_no_request() {
     let workplace = Workplace::new();
     let log = workplace.makes_fifo("log.txt");
     // Keeps a reader on the pipe. Without one the server could not open it.
@@ -112,7 +112,7 @@ async fn nobody_waits_for_a_log_that_nobody_reads() {
 }
 
 #[tokio::test]
-async fn it_warns_when_it_listens_beyond_loopback_without_tls() {
+async fn listening_beyond_loopback_without_tls_causes_a_warning() {
     let workplace = Workplace::new();
     let port = free_address().port();
     let beyond = format!("0.0.0.0:{port}");
@@ -130,7 +130,7 @@ async fn exchange(world: &World, bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn slow_senders_are_let_go() {
+async fn slow_senders_are_disconnected() {
     let world =
         World::with(&[("http.header_timeout_seconds", "1"), ("http.body_timeout_seconds", "1")])
             .await;
@@ -147,7 +147,7 @@ async fn slow_senders_are_let_go() {
 }
 
 #[tokio::test]
-async fn requests_may_follow_one_another_on_a_connection_without_waiting() {
+async fn a_connection_answers_pipelined_requests() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let mut bytes = Vec::new();
@@ -161,7 +161,7 @@ async fn requests_may_follow_one_another_on_a_connection_without_waiting() {
 }
 
 #[tokio::test]
-async fn an_answer_does_not_wait_for_what_may_follow_its_request() {
+async fn an_answer_does_not_wait_for_the_next_request() {
     let world = World::start().await;
     for stray in ["\r\n", "POST /?srv=chat"] {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: chat\r\n\r\n{stray}");
@@ -172,7 +172,7 @@ async fn an_answer_does_not_wait_for_what_may_follow_its_request() {
 }
 
 #[tokio::test]
-async fn broken_http_is_told_so() {
+async fn broken_http_is_answered_400_or_431() {
     let world = World::start().await;
     let long = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(100_000));
     for (request, status) in [("nonsense\r\n\r\n", "400"), (long.as_str(), "431")] {
@@ -182,7 +182,7 @@ async fn broken_http_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_refused_method_is_told_the_right_one() {
+async fn a_refused_method_names_the_allowed_one() {
     let world = World::start().await;
     for (method, path, allowed) in [
         ("GET", "/?srv=chatserver&api=chatlogin", "POST"),
@@ -201,7 +201,7 @@ async fn a_refused_method_is_told_the_right_one() {
 }
 
 #[tokio::test]
-async fn a_bounded_number_of_connections_is_open_at_a_time() {
+async fn connections_beyond_the_bound_wait() {
     let world = World::with(&[("limits.connections", "2")]).await;
     let idle = connected(world.address, b"").await;
     let mut other = connected(world.address, b"").await;
@@ -218,7 +218,7 @@ async fn a_bounded_number_of_connections_is_open_at_a_time() {
 }
 
 #[tokio::test]
-async fn it_is_not_ready_without_its_database() {
+async fn a_server_with_an_overwritten_database_is_not_ready() {
     // Runs in its own process, because damage to a database is recorded for the whole process.
     let workplace = Workplace::new();
     let server = workplace.serves(&[]).await;
@@ -230,7 +230,7 @@ async fn it_is_not_ready_without_its_database() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_is_in_the_log() {
+async fn a_disconnected_client_is_logged_and_its_change_is_made() {
     let workplace = Workplace::new();
     let server = workplace.serves(&[]).await;
     let (alice, bob) = workplace.alice_and_bob(&server);
@@ -248,7 +248,7 @@ async fn a_client_that_goes_away_is_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_scrape_that_does_not_arrive_delays_no_end() {
+async fn an_incomplete_scrape_does_not_delay_the_stop() {
     let workplace = Workplace::new();
     let mut server = workplace.serves(&[]).await;
     let _scrape = connected(server.metrics_address(), b"GET /met").await;
@@ -257,7 +257,7 @@ async fn a_scrape_that_does_not_arrive_delays_no_end() {
 }
 
 #[tokio::test]
-async fn browsers_of_allowed_origins_may_call() {
+async fn only_allowed_origins_may_call_from_a_browser() {
     let allowed = "https://chat.example.com";
     let world = World::with(&[("http.cors_origins", allowed)]).await;
     let closed = World::start().await;

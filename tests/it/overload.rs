@@ -29,7 +29,7 @@ async fn health(server: SocketAddr, from: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_body_in_tiny_pieces_takes_about_its_own_size() {
+async fn a_body_in_tiny_pieces_takes_about_its_own_size_in_memory() {
     let place = Workplace::new();
     let server = place.serves(&[("CHATSERVER_HTTP__BODY_TIMEOUT_SECONDS", "600")]).await;
     let mut sockets = Vec::new();
@@ -54,7 +54,7 @@ async fn a_body_in_tiny_pieces_takes_about_its_own_size() {
 }
 
 #[tokio::test]
-async fn an_announced_body_reserves_nothing() {
+async fn an_announced_body_reserves_no_memory() {
     let world = World::with(&[("limits.buffered_bytes", "16777216")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut announced = Vec::new();
@@ -71,7 +71,7 @@ async fn an_announced_body_reserves_nothing() {
 }
 
 #[tokio::test]
-async fn bodies_that_never_end_keep_others_from_nothing() {
+async fn bodies_that_never_end_do_not_block_other_clients() {
     let world = World::with(&[("limits.buffered_bytes", "16777216")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let long = "x".repeat(100_000);
@@ -114,7 +114,7 @@ async fn long_heads_that_never_end_take_a_share_of_the_memory() {
 }
 
 #[tokio::test]
-async fn each_api_takes_bodies_as_large_as_it_needs() {
+async fn each_api_has_its_own_limit_of_bodies() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     for (srv, api, most) in [
@@ -172,7 +172,7 @@ async fn takes_nothing_of(request: &Prepared) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_user_who_reads_no_answer_takes_an_eighth_of_the_memory() {
+async fn a_user_who_reads_no_answer_takes_at_most_an_eighth_of_the_memory() {
     let limits = [("limits.buffered_bytes", "80000000"), ("limits.download_bytes", "9500000")];
     let world = World::with(&limits).await;
     let (alice, bob) = world.alice_and_bob().await;
@@ -190,7 +190,7 @@ async fn a_user_who_reads_no_answer_takes_an_eighth_of_the_memory() {
 }
 
 #[tokio::test]
-async fn a_client_address_takes_half_of_the_memory() {
+async fn a_client_address_takes_at_most_half_of_the_memory() {
     let limits = [
         ("limits.buffered_bytes", "25000000"),
         ("limits.download_bytes", "9500000"),
@@ -207,7 +207,7 @@ async fn a_client_address_takes_half_of_the_memory() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_taken_too_slowly_is_ended() {
+async fn an_answer_read_too_slowly_is_cut() {
     let limits = [("limits.download_bytes", "9500000"), ("http.write_timeout_seconds", "2")];
     let world = World::with(&limits).await;
     let (alice, _bob) = world.alice_and_bob().await;
@@ -234,7 +234,7 @@ async fn an_answer_that_is_taken_too_slowly_is_ended() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_taken_at_32_kibibytes_a_second_goes_on() {
+async fn an_answer_read_at_32_kibibytes_a_second_is_not_cut() {
     let limits = [("limits.download_bytes", "9500000"), ("http.write_timeout_seconds", "10")];
     let world = World::with(&limits).await;
     let (alice, _bob) = world.alice_and_bob().await;
@@ -299,7 +299,7 @@ async fn behind_a_trusted_proxy_the_clients_that_it_names_are_counted() {
 }
 
 #[tokio::test]
-async fn a_head_that_has_begun_must_end_soon_and_an_idle_connection_may_stay() {
+async fn a_begun_head_has_a_time_out_but_an_idle_connection_stays() {
     let limits = [("http.header_timeout_seconds", "1"), ("http.keep_alive_seconds", "3600")];
     let world = World::with(&limits).await;
     let silent = TcpStream::connect(world.address).await.unwrap();
@@ -323,7 +323,7 @@ async fn a_head_that_has_begun_must_end_soon_and_an_idle_connection_may_stay() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_ends() {
+async fn an_idle_connection_is_closed_after_its_time_out() {
     let world = World::with(&[("http.keep_alive_seconds", "1")]).await;
     for request in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: chat\r\n\r\n"] {
         let heard = rest_of(connected(world.address, request).await).await;
@@ -332,7 +332,7 @@ async fn an_idle_connection_ends() {
 }
 
 #[tokio::test]
-async fn the_metrics_address_serves_health_to_a_few_and_no_foreign_host() {
+async fn the_metrics_address_has_a_bound_and_refuses_foreign_hosts() {
     let place = Workplace::new();
     let server = place.serves(&[("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "1")]).await;
     let metrics = server.metrics_address();
@@ -367,7 +367,7 @@ async fn the_metrics_address_serves_health_to_a_few_and_no_foreign_host() {
 }
 
 #[tokio::test]
-async fn the_operator_is_told_that_a_bound_is_hit() {
+async fn a_bound_that_is_hit_is_logged_once() {
     let place = Workplace::new();
     let server = place.serves(&[("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "2")]).await;
     let _open = [connected(server.address, b"G").await, connected(server.address, b"G").await];

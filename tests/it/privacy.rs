@@ -109,7 +109,7 @@ impl Neighbours {
 }
 
 #[tokio::test]
-async fn what_is_private_changes_nothing_for_a_friend() {
+async fn private_actions_of_a_user_are_invisible_to_a_friend() {
     let neighbours = Neighbours::meet().await;
     let Neighbours { alice, bob, .. } = &neighbours;
     alice.sends("hello").await;
@@ -135,7 +135,7 @@ async fn what_is_private_changes_nothing_for_a_friend() {
 }
 
 #[tokio::test]
-async fn what_others_do_changes_nothing_for_a_stranger() {
+async fn actions_of_others_are_invisible_to_a_stranger() {
     let neighbours = Neighbours::meet().await;
     let Neighbours { world, alice, bob, eve, .. } = &neighbours;
     let conversations = [alice.conversation.as_str(), &neighbours.carol.conversation];
@@ -226,7 +226,7 @@ async fn a_day(is_busy: bool) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_busy_day_of_others_is_a_quiet_one() {
+async fn private_actions_of_others_change_no_byte_of_any_answer() {
     let (quiet, busy) = tokio::join!(a_day(false), a_day(true));
     for (place, (quiet, busy)) in quiet.iter().zip(&busy).enumerate() {
         assert_eq!(quiet, busy, "number {place}");

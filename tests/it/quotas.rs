@@ -38,7 +38,7 @@ async fn a_conversation_takes_data_up_to_its_quota() {
 }
 
 #[tokio::test]
-async fn the_quota_counts_each_conversation_alone_and_messages_that_arrive_together() {
+async fn the_quota_applies_per_conversation_and_to_concurrent_messages() {
     let world = World::with(&[("limits.conversation_bytes", "160")]).await;
     let (mut alice, mut bob) = world.alice_and_bob().await;
     let sends = (0..20).map(|n| {
@@ -57,7 +57,7 @@ async fn the_quota_counts_each_conversation_alone_and_messages_that_arrive_toget
 }
 
 #[tokio::test]
-async fn a_conversation_beyond_a_new_quota_keeps_everything() {
+async fn a_conversation_above_a_lowered_quota_keeps_its_messages() {
     let world = World::with(&[("limits.conversation_bytes", "0")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     for _ in 0..5 {
@@ -88,7 +88,7 @@ fn is_at_the_limit(refused: &Value) {
 }
 
 #[tokio::test]
-async fn a_user_has_at_most_so_many_friends_whoever_accepts() {
+async fn the_limit_of_friends_applies_to_both_sides_of_a_request() {
     let world = World::with(&[("limits.friends", "2")]).await;
     let (alice, dora) = alice_with_two_friends(&world).await;
 
@@ -114,7 +114,7 @@ async fn a_user_has_at_most_so_many_friends_whoever_accepts() {
 }
 
 #[tokio::test]
-async fn friends_beyond_a_new_limit_stay() {
+async fn friends_above_a_lowered_limit_stay() {
     let world = World::start().await;
     let (alice, _dora) = alice_with_two_friends(&world).await;
     let world = world.restarts(&[("limits.friends", "1")]).await;
@@ -125,7 +125,7 @@ async fn friends_beyond_a_new_limit_stay() {
 }
 
 #[test]
-fn a_command_makes_no_more_friends_than_a_user_may_have() {
+fn commands_respect_the_limit_of_friends() {
     let place = Workplace::new();
     for name in ["alice", "bob", "carol"] {
         place.tells(&["user", "add", &format!("{name}@example.com"), "--nick", name]);

@@ -25,7 +25,7 @@ async fn a_server_whose_database_is_locked_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_server_that_misses_a_table_is_not_ready() {
+async fn a_server_without_one_of_its_tables_is_not_ready() {
     for table in ["messages", "replays", "changes"] {
         let place = Workplace::new();
         let server = place.serves(&[]).await;
@@ -61,7 +61,7 @@ async fn a_server_all_of_whose_changes_fail_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_server_on_a_nearly_full_disk_is_ready_and_says_so() {
+async fn a_server_on_a_nearly_full_disk_is_ready_with_a_note() {
     let place = Workplace::new();
     // A reserve larger than any disk.
     let reserve = [("CHATSERVER_LIMITS__DISK_RESERVE_BYTES", "1000000000000000")];
@@ -71,7 +71,7 @@ async fn a_server_on_a_nearly_full_disk_is_ready_and_says_so() {
 }
 
 #[tokio::test]
-async fn asking_leaves_nothing_behind_and_writes_now_and_then_alone() {
+async fn readyz_leaves_nothing_behind_and_its_probes_are_rate_limited() {
     let world = World::start().await;
     let mut database = world.opens_database().await;
     database.runs("CREATE TABLE probes (nth INTEGER PRIMARY KEY)").await;

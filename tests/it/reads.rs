@@ -43,7 +43,7 @@ async fn lists(store: &Store, users: &[UserId]) -> Vec<Result<WireText, Error>> 
 }
 
 #[tokio::test]
-async fn each_is_answered_what_is_its_own() {
+async fn each_coalesced_read_gets_its_own_answer() {
     let world = World::start().await;
     let pairs = pairs(&world).await;
     let read = join_all(pairs.iter().map(|(_, other)| other.reads())).await;
@@ -76,7 +76,7 @@ async fn each_is_answered_what_is_its_own() {
 
 /// The store separates the parts of a page by bars and spaces. Messages may contain them too.
 #[tokio::test]
-async fn bars_and_spaces_are_content() {
+async fn bars_and_spaces_in_a_message_do_not_confuse_a_page() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut message = message("hi", &alice.date());
@@ -87,7 +87,7 @@ async fn bars_and_spaces_are_content() {
 }
 
 #[tokio::test]
-async fn a_closed_store_says_so() {
+async fn a_closed_store_refuses_reads() {
     let world = World::start().await;
     let (alice, _) = world.alice_and_bob().await;
     let store = &world.app().store;
@@ -97,7 +97,7 @@ async fn a_closed_store_says_so() {
 }
 
 #[tokio::test]
-async fn who_waits_while_it_closes_is_answered_or_told() {
+async fn queued_reads_of_a_closing_store_are_answered_or_refused() {
     let world = World::start().await;
     let pairs = pairs(&world).await;
     let users = senders(&pairs);
@@ -112,7 +112,7 @@ async fn who_waits_while_it_closes_is_answered_or_told() {
 
 /// An unreadable row fails only the requests that read it.
 #[tokio::test]
-async fn none_fails_for_another() {
+async fn a_failing_read_does_not_fail_its_batch() {
     let world = World::start().await;
     let pairs = pairs(&world).await;
     let users = senders(&pairs);
@@ -134,7 +134,7 @@ async fn none_fails_for_another() {
 
 /// A cancelled request is skipped and does not block the requests behind it.
 #[tokio::test]
-async fn who_goes_away_is_left_out() {
+async fn a_cancelled_read_is_skipped() {
     let world = World::start().await;
     let pairs = pairs(&world).await;
     let users = senders(&pairs);

@@ -9,7 +9,7 @@ use crate::harness::friends::{NONE, incoming};
 use crate::harness::world::World;
 
 #[tokio::test]
-async fn each_change_is_noted_for_those_whom_it_concerns() {
+async fn each_change_is_recorded_for_exactly_the_users_it_concerns() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     let mut changes = ChangeLog::of(&world).await;
@@ -60,7 +60,7 @@ async fn each_change_is_noted_for_those_whom_it_concerns() {
 }
 
 #[tokio::test]
-async fn what_operators_do_is_noted_for_both() {
+async fn changes_by_operators_are_recorded_for_both_users() {
     let world = World::start().await;
     let (mut alice, mut bob) = (world.person("Alice").await, world.person("Bob").await);
     alice.wants(&bob.email).await.ok();
@@ -84,7 +84,7 @@ async fn what_operators_do_is_noted_for_both() {
 }
 
 #[tokio::test]
-async fn a_poll_that_is_given_up_takes_nothing_with_it() {
+async fn a_cancelled_poll_takes_nothing() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let app = world.app();

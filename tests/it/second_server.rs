@@ -28,7 +28,7 @@ async fn a_second_server_refuses_to_start_and_names_the_first() {
 }
 
 #[tokio::test]
-async fn a_kill_keeps_no_server_out() {
+async fn a_killed_server_does_not_block_the_next_one() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     server.signal("KILL");
@@ -40,7 +40,7 @@ async fn a_kill_keeps_no_server_out() {
 }
 
 #[tokio::test]
-async fn of_two_demos_in_one_folder_the_second_is_refused() {
+async fn a_second_demo_in_the_same_folder_is_refused() {
     let place = Workplace::new();
     let demo = place.starts(&["demo", "--data", "."], &[]).await;
     let error = place.fails(&["demo", "--data", ".", "--listen", "127.0.0.1:0"]);

@@ -136,7 +136,7 @@ fn the_default_file_has_every_setting_with_a_comment() {
 }
 
 #[test]
-fn no_line_of_the_default_file_may_be_missing() {
+fn every_line_of_the_default_file_is_required() {
     assert!(defaults(DEFAULT).try_into::<Config>().is_ok());
     let lines: Vec<_> = DEFAULT.lines().collect();
     let mut settings = 0;
@@ -178,7 +178,7 @@ fn every_setting_is_read_from_the_file_and_from_the_environment() {
 }
 
 #[test]
-fn a_wrong_setting_is_refused_with_its_name_its_value_and_what_was_expected() {
+fn a_wrong_setting_is_refused_with_its_name_its_value_and_its_grammar() {
     let place = Workplace::new();
     let path = place.path().join("chat.toml");
     for (name, _, wrong, expected) in SETTINGS {
@@ -232,7 +232,7 @@ fn an_unknown_setting_is_refused() {
 }
 
 #[test]
-fn the_metrics_have_an_address_of_their_own() {
+fn the_metrics_must_have_an_address_of_their_own() {
     let place = Workplace::new();
     let listens = |address| ("CHATSERVER_HTTP__METRICS_LISTEN", address);
     let error = refusal(&check(&place, &[], &[listens("127.0.0.1:8080")]));
@@ -263,7 +263,7 @@ fn each_layer_overrides_the_one_below() {
 }
 
 #[tokio::test]
-async fn a_server_follows_its_layers() {
+async fn a_server_uses_the_settings_of_all_layers() {
     let place = Workplace::new();
     let text = "[database]\nurl = \"sqlite://file.db\"\n[http]\nerror_status = \"always_200\"\n";
     fs::write(place.path().join("chat.toml"), text).unwrap();
@@ -278,7 +278,7 @@ async fn a_server_follows_its_layers() {
 }
 
 #[test]
-fn other_variables_are_no_settings() {
+fn unrelated_environment_variables_are_ignored() {
     let place = Workplace::new();
     let others = [
         ("CHATSERVER_APIKEY", "d040b0a1"),

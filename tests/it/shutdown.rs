@@ -69,14 +69,14 @@ async fn sigint_leaves_no_request_without_an_answer() {
 }
 
 #[tokio::test]
-async fn clients_that_wait_for_a_place_are_answered_too() {
+async fn sigterm_answers_clients_that_wait_for_a_connection_slot() {
     // Alice's idle connection holds the only slot, so all others wait to be accepted.
     let settings = [("CHATSERVER_LIMITS__CONNECTIONS", "1")];
     every_request_is_answered("TERM", &settings).await;
 }
 
 #[tokio::test]
-async fn a_further_request_on_an_open_connection_is_answered_too() {
+async fn sigterm_answers_further_requests_on_open_connections() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let alice = place.adds(&server, "Alice");
@@ -98,7 +98,7 @@ async fn a_further_request_on_an_open_connection_is_answered_too() {
 }
 
 #[tokio::test]
-async fn what_was_answered_on_the_way_down_is_there_afterwards() {
+async fn changes_answered_during_a_shutdown_survive_it() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
@@ -134,7 +134,7 @@ async fn what_was_answered_on_the_way_down_is_there_afterwards() {
 }
 
 #[tokio::test]
-async fn requests_pass_while_load_balancers_take_notice() {
+async fn requests_are_served_during_the_drain() {
     let place = Workplace::new();
     let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "2")]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -157,7 +157,7 @@ async fn requests_pass_while_load_balancers_take_notice() {
 }
 
 #[tokio::test]
-async fn idle_connections_delay_nothing() {
+async fn idle_connections_do_not_delay_a_shutdown() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let alice = place.adds(&server, "Alice");
@@ -177,7 +177,7 @@ async fn idle_connections_delay_nothing() {
 }
 
 #[tokio::test]
-async fn requests_that_do_not_arrive_whole_are_cut() {
+async fn incomplete_requests_are_cut_at_a_shutdown() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
@@ -214,7 +214,7 @@ async fn requests_that_do_not_arrive_whole_are_cut() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_takes_are_dropped() {
+async fn unread_answers_are_dropped_at_a_shutdown() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, _) = place.alice_and_bob(&server);
@@ -241,7 +241,7 @@ async fn answers_that_nobody_takes_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_the_drain() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT")] {
         let place = Workplace::new();
         let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "600")]).await;
@@ -259,7 +259,7 @@ const TELLTALE: &str = "info,tungstenite::protocol=trace,tungstenite::protocol::
                         tokio_tungstenite::compat=trace,hyper=trace,hyper::proto=trace,sqlx=trace,log=trace";
 
 #[tokio::test]
-async fn the_log_knows_no_secret() {
+async fn the_log_contains_no_secret() {
     for (format, filter) in [("text", "trace"), ("json", TELLTALE), ("text", TELLTALE)] {
         let place = Workplace::new();
         let settings = [("CHATSERVER_LOG__FILTER", filter), ("CHATSERVER_LOG__FORMAT", format)];

@@ -51,7 +51,7 @@ async fn a_request_must_be_fresh() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_change_something_once() {
+async fn a_replayed_request_changes_nothing() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mute = alice.prepares(
@@ -78,7 +78,7 @@ async fn the_same_bytes_change_something_once() {
 }
 
 #[tokio::test]
-async fn a_recorded_signature_outlives_a_restart_and_a_larger_skew() {
+async fn a_recorded_signature_survives_a_restart_and_a_larger_skew() {
     let world = World::with(&[("auth.clock_skew_seconds", "60")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
     let favorite = alice.prepares(
@@ -141,7 +141,7 @@ async fn reads_and_adds_and_clears_are_never_replays() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_works_at_once_and_the_old_one_ends_soon() {
+async fn a_rotated_key_works_at_once_and_replaces_the_old_one() {
     let world = World::with(&[("limits.failures_per_minute", "0")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
     alice.asks("list", json!({})).await.ok();
@@ -154,7 +154,7 @@ async fn a_rotated_key_works_at_once_and_the_old_one_ends_soon() {
 }
 
 #[tokio::test]
-async fn a_disabled_user_is_refused_within_the_time_that_keys_are_held() {
+async fn a_disabled_user_is_refused_when_the_cached_key_expires() {
     let world = World::with(&[("limits.failures_per_minute", "0")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
     alice.asks("list", json!({})).await.ok();

@@ -41,7 +41,7 @@ async fn says_much(sender: &Person, mark: &str) {
 }
 
 #[tokio::test]
-async fn of_a_cleared_conversation_no_trace_is_left() {
+async fn a_cleared_conversation_leaves_no_text_on_disk() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (mut with_carol, mut carol) = (alice.clone(), world.person("Carol").await);
@@ -60,7 +60,7 @@ async fn of_a_cleared_conversation_no_trace_is_left() {
 }
 
 #[tokio::test]
-async fn a_message_that_takes_over_a_freed_page_keeps_no_trace_of_a_cleared_one() {
+async fn a_reused_page_leaves_no_text_of_a_cleared_message_on_disk() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     let (mut with_carol, mut carol) = (alice.clone(), world.person("Carol").await);
@@ -79,7 +79,7 @@ async fn a_message_that_takes_over_a_freed_page_keeps_no_trace_of_a_cleared_one(
 }
 
 #[tokio::test]
-async fn a_trace_that_a_stop_has_left_is_removed_by_the_next_start() {
+async fn text_left_by_a_stop_is_removed_by_the_next_start() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     says_much(&alice, "what is gone").await;
@@ -90,7 +90,7 @@ async fn a_trace_that_a_stop_has_left_is_removed_by_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_read_that_goes_on_only_delays_it() {
+async fn an_open_read_only_delays_the_removal_of_cleared_text() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
     says_much(&alice, "what is gone").await;
@@ -104,7 +104,7 @@ async fn a_read_that_goes_on_only_delays_it() {
 }
 
 #[tokio::test]
-async fn a_database_of_an_earlier_version_is_compacted() {
+async fn a_database_without_auto_vacuum_is_compacted() {
     const KEEPS: &str = "run `chatserver compact`";
     let place = Workplace::new();
     place.tells(&["migrate"]);
@@ -149,7 +149,7 @@ async fn a_database_of_an_earlier_version_is_compacted() {
 }
 
 #[tokio::test]
-async fn a_trace_that_a_kill_has_left_in_the_log_is_removed_by_the_next_start() {
+async fn text_left_in_the_log_by_a_kill_is_removed_by_the_next_start() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, _bob) = place.alice_and_bob(&server);
@@ -188,7 +188,7 @@ async fn is_left_with_free_pages(place: &Workplace) -> Person {
 }
 
 #[tokio::test]
-async fn a_compaction_that_is_killed_leaves_the_database_as_it_was() {
+async fn a_killed_compaction_leaves_the_database_as_it_was() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     let bob = is_left_with_free_pages(&place).await;
     let (database, held) = (place.path().join("chatserver.db"), place.path().join("held"));
@@ -210,7 +210,7 @@ async fn a_compaction_that_is_killed_leaves_the_database_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_compaction_that_the_disk_does_not_take_says_so() {
+async fn a_compaction_on_a_full_disk_fails_as_such() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     let bob = is_left_with_free_pages(&place).await;
     place.tells(&["user", "add", "carol@example.com", "--nick", "Carol"]);
@@ -230,7 +230,7 @@ async fn a_compaction_that_the_disk_does_not_take_says_so() {
 }
 
 #[tokio::test]
-async fn only_a_database_that_nobody_reads_is_compacted() {
+async fn a_database_in_use_or_of_another_program_is_not_compacted() {
     let place = Workplace::new();
     let said = place.fails(&["compact", "--database-url", "sqlite://nowhere.db"]);
     assert!(said.contains("nowhere.db"), "{said}");

@@ -38,7 +38,7 @@ fn sorted<const N: usize>(people: [&Person; N]) -> Vec<StationId> {
 }
 
 #[tokio::test]
-async fn a_login_or_a_signed_use_binds_and_nothing_else_does() {
+async fn only_a_login_or_a_signed_request_binds_a_station() {
     let world = World::with(&[("limits.failures_per_minute", "0")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
     alice.polls_unsigned().await.refused(401, "invalid_signature");
@@ -69,7 +69,7 @@ async fn a_login_or_a_signed_use_binds_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn an_unsigned_poll_is_as_good_as_a_signed_one() {
+async fn an_unsigned_poll_gets_the_answer_of_a_signed_one() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     bob.logs_in().await.ok();
@@ -95,7 +95,7 @@ async fn an_unsigned_poll_is_as_good_as_a_signed_one() {
 }
 
 #[tokio::test]
-async fn a_station_of_two_users_must_say_whose_it_is() {
+async fn an_unsigned_poll_of_a_shared_station_must_name_its_user() {
     let world = World::with(&[("limits.failures_per_minute", "0")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let carol = world.person("Carol").await;
@@ -209,7 +209,7 @@ async fn is_bound(world: &World, device: &Person) {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_gives_way() {
+async fn the_least_recently_used_station_is_evicted() {
     let world = World::with(&[("limits.stations_per_user", "3")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     uses(&world, &bob).await;
@@ -241,7 +241,7 @@ async fn the_least_recently_used_gives_way() {
 }
 
 #[tokio::test]
-async fn the_order_of_use_survives_a_restart() {
+async fn the_order_of_station_use_survives_a_restart() {
     let limit = |most| [("limits.stations_per_user", most)];
     let world = World::with(&limit("4")).await;
     let alice = world.person("Alice").await;
@@ -287,7 +287,7 @@ async fn the_order_of_use_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_refused_request_binds_nothing() {
+async fn a_refused_request_binds_no_station() {
     let world = World::with(&[("limits.stations_per_user", "1")]).await;
     let alice = world.person("Alice").await;
     let choice = alice.prepares("chatavailability", "useravailable", &json!({}));

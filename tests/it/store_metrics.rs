@@ -13,7 +13,7 @@ use crate::harness::process::Workplace;
 use crate::harness::world::until;
 
 #[tokio::test]
-async fn sizes_the_build_and_the_process_are_measured() {
+async fn metrics_show_sizes_build_and_process() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, _bob) = place.alice_and_bob(&server);
@@ -35,7 +35,7 @@ async fn sizes_the_build_and_the_process_are_measured() {
 }
 
 #[tokio::test]
-async fn a_held_lock_makes_the_oldest_change_old_and_no_read_wait() {
+async fn a_held_write_lock_ages_the_oldest_change_and_delays_no_read() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -63,7 +63,7 @@ async fn a_held_lock_makes_the_oldest_change_old_and_no_read_wait() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_hangs_makes_the_oldest_change_old() {
+async fn a_hanging_checkpoint_ages_the_oldest_change() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     let server = place.serves(&[disk.preload()]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -87,7 +87,7 @@ async fn a_checkpoint_that_hangs_makes_the_oldest_change_old() {
 }
 
 #[tokio::test]
-async fn a_failed_batch_and_its_failed_changes_name_their_cause() {
+async fn failed_batches_and_changes_are_reported_with_their_cause() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -122,7 +122,7 @@ async fn a_failed_batch_and_its_failed_changes_name_their_cause() {
 }
 
 #[test]
-fn a_full_queue_and_a_full_disk_are_no_failures_of_the_store() {
+fn a_full_queue_and_a_full_disk_are_not_logged_as_store_failures() {
     let refused = [
         (store::Error::QueueFull, "unavailable"),
         (store::Error::StorageFull { free: 1, reserve: 2 }, "storage_full"),

@@ -116,7 +116,7 @@ fn files_of_the_load_generator_use_each_other_in_no_circle() {
 }
 
 #[test]
-fn no_drawer_for_everything() {
+fn no_file_has_a_catch_all_name() {
     for (path, _) in ["src", "load", "tests"].into_iter().flat_map(sources) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(!["utils", "util", "helpers", "common", "types", "misc"].contains(&name.as_str()));
@@ -124,7 +124,7 @@ fn no_drawer_for_everything() {
 }
 
 #[test]
-fn no_test_is_switched_off() {
+fn no_test_is_ignored() {
     for (path, text) in sources("tests") {
         let switched_off = concat!("#[", "ignore");
         assert!(!text.contains(switched_off), "{}", path.display());

@@ -17,7 +17,7 @@ fn blocks(port: u16) -> String {
 }
 
 #[test]
-fn it_works_in_every_shell_at_a_port_of_ones_choice() {
+fn the_walk_works_in_every_shell_at_any_port() {
     for shell in SHELLS {
         let place = Workplace::new();
         let lines = pasted(shell, place.path(), &blocks(free_address().port()));

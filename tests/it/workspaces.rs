@@ -13,7 +13,7 @@ async fn registered(world: &World) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_workspace_belongs_to_who_registers_it_first() {
+async fn a_workspace_belongs_to_the_first_user_who_registers_it() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     let register = alice.prepares_to_register("Alice.Ozeki.Chat");
@@ -33,7 +33,7 @@ async fn a_workspace_belongs_to_who_registers_it_first() {
 }
 
 #[tokio::test]
-async fn a_name_is_one_of_the_dns() {
+async fn a_workspace_name_is_a_dns_name() {
     let world = World::start().await;
     let alice = world.person("Alice").await;
     let label = "a".repeat(63);
@@ -76,7 +76,7 @@ async fn a_name_is_one_of_the_dns() {
 }
 
 #[tokio::test]
-async fn neither_station_nor_timestamp_is_needed_but_what_is_there_counts() {
+async fn station_and_timestamp_are_optional_but_checked_if_present() {
     let world = World::with(&[("limits.failures_per_minute", "0")]).await;
     let alice = world.person("Alice").await;
     let (srv, api) = ("chatowner", "workspace");
@@ -127,7 +127,7 @@ async fn neither_station_nor_timestamp_is_needed_but_what_is_there_counts() {
 }
 
 #[tokio::test]
-async fn of_two_at_the_same_instant_one_gets_the_name() {
+async fn concurrent_registrations_give_a_name_to_one_user() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     for round in 0..20 {
@@ -141,7 +141,7 @@ async fn of_two_at_the_same_instant_one_gets_the_name() {
 }
 
 #[tokio::test]
-async fn a_hundred_workspaces_may_be_ones_own() {
+async fn a_user_can_own_at_most_a_hundred_workspaces() {
     let world = World::start().await;
     let (alice, bob) = (world.person("Alice").await, world.person("Bob").await);
     let names: Vec<_> = (0..100).map(|n| format!("{n}.ozeki.chat")).collect();

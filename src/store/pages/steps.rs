@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
-use super::super::schema::{Schema, prepare};
-use super::super::write_op::WriteOp as _;
-use super::super::write_tx::WriteTx;
-use super::super::{DatabaseFile, Report, message_ids, readers};
 use super::{LIGHT_PAGE_BYTES, ReadPage};
 use crate::domain::{
     ConversationId, Cursor, Direction, Limits, MessageId, PageQuery, Parse as _, ReportType,
     Timestamp, UserId,
 };
+use crate::store::sqlite::schema::{Schema, prepare};
+use crate::store::sqlite::write_tx::WriteTx;
+use crate::store::sqlite::{message_ids, readers};
+use crate::store::write_op::WriteOp as _;
+use crate::store::{DatabaseFile, Report};
 
 const ALICE: &str = "0000000000000000000000000000000a";
 const BOB: &str = "0000000000000000000000000000000b";
@@ -44,13 +45,11 @@ impl History {
                       FROM (VALUES ($1, 1), ($2, 2))";
         sqlx::query(people).bind(ALICE).bind(BOB).execute(&mut connection).await.unwrap();
         let hash = |n: i64| message_ids::hash(&format!("m-{n}"));
-        let whole = messages / 32 * 32;
-        let young = (whole + 1..=messages).flat_map(|n| hash(n).to_be_bytes());
         let conversation = "INSERT INTO conversations (number, id, generation, instance, next_seq,
-                                                       last_message_id, last_access, longest_data, young)
-                            VALUES (1, $1, $2, '0123456789', $3 + 1, 'm-' || $3, $3, 4, $4)";
+                                                       last_message_id, last_access, longest_data)
+                            VALUES (1, $1, $2, '0123456789', $3 + 1, 'm-' || $3, $3, 4)";
         let conversation = sqlx::query(conversation).bind(CONVERSATION).bind(GENERATION);
-        let conversation = conversation.bind(messages).bind(young.collect::<Vec<u8>>());
+        let conversation = conversation.bind(messages);
         conversation.execute(&mut connection).await.unwrap();
         let participants = "INSERT INTO participants (place, user_id, user_number, conversation_id,
                                 conversation_number, standing, secret, display_name, partner_number)
@@ -63,7 +62,7 @@ impl History {
                       SELECT ($1 << 32) + n, 'm-' || n, 1, NULL, n, '', n, 'QUJD' FROM numbers";
         let insert = sqlx::query(insert).bind(GENERATION).bind(messages);
         insert.execute(&mut connection).await.unwrap();
-        let hashes: Vec<_> = (1..=whole).map(|n| (n, hash(n))).collect();
+        let hashes: Vec<_> = (1..=messages).map(|n| (n, hash(n))).collect();
         let list = "INSERT INTO message_ids SELECT $1, value ->> 1, value ->> 0 FROM json_each($2)";
         let list = sqlx::query(list).bind(GENERATION).bind(serde_json::json!(hashes).to_string());
         list.execute(&mut connection).await.unwrap();
@@ -107,7 +106,7 @@ impl History {
         let report = Report {
             conversation: ConversationId::parse(CONVERSATION).unwrap(),
             instance: None,
-            report_type: ReportType::Viewed,
+            kind: ReportType::Viewed,
             messages: messages.map(|n| MessageId::parse(&format!("m-{n}")).unwrap()).to_vec(),
             now: Timestamp::from_unix(0).unwrap(),
             user: UserId::parse(BOB).unwrap(),

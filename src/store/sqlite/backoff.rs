@@ -77,21 +77,21 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_read_is_tried_about_once_a_minute() {
+    fn a_log_held_by_a_forgotten_read_is_checkpointed_about_once_a_minute() {
         let (attempts, warnings) = in_an_hour(false);
         assert!((50..=70).contains(&attempts), "{attempts}");
         assert_eq!(attempts, warnings);
     }
 
     #[test]
-    fn a_read_that_holds_much_of_the_log_costs_no_attempt() {
+    fn a_read_that_holds_much_of_the_log_is_only_warned_about() {
         let (attempts, warnings) = in_an_hour(true);
         assert_eq!(attempts, 0);
         assert!((50..=70).contains(&warnings), "{warnings}");
     }
 
     #[test]
-    fn a_read_that_has_ended_is_no_longer_in_the_way() {
+    fn the_end_of_a_read_ends_the_backoff() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
         let held = LogState { is_due: true, is_held: true, has_failed: false };
         assert_eq!(backoff.next(now, held), Next::Warn);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_emptied_is_tried_at_once_the_next_time() {
+    fn an_emptied_log_ends_the_backoff() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
         let due = LogState { is_due: true, is_held: false, has_failed: false };
         assert_eq!(backoff.next(now, due), Next::Attempt);

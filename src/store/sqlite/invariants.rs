@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_check_that_does_not_fit_is_skipped_in_an_older_schema_alone() {
+    async fn a_check_that_does_not_match_the_schema_is_skipped_only_for_an_older_schema() {
         let mut on = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         assert_eq!(contradiction(&mut on, true).await.unwrap(), None);
         assert!(contradiction(&mut on, false).await.is_err());

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_second_one_is_refused_and_told_of_the_first() {
+    async fn a_second_lock_is_refused_and_names_the_holder_of_the_first() {
         let folder = Folder::new();
         let url = folder.url("chat.db");
         assert_eq!(ServerLock::holder(&url).unwrap(), None);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_left_over_keeps_nobody_out() {
+    async fn a_leftover_lock_file_locks_nothing() {
         let folder = Folder::new();
         let url = folder.url("chat.db");
         fs::write(folder.0.path().join("chat.db-server"), "{\"task\":\"server\",\"pid\":1")

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::harness::process::Workplace;
 
 #[test]
-fn what_is_no_regular_file_is_no_backup() {
+fn a_backup_must_be_a_regular_file() {
     let place = Workplace::new();
     place.tells(&["migrate"]);
     place.tells(&["backup", "sound"]);
@@ -36,7 +36,7 @@ fn what_is_no_regular_file_is_no_backup() {
 }
 
 #[test]
-fn a_backup_takes_no_name_that_belongs_to_the_database() {
+fn a_backup_must_not_have_a_name_that_belongs_to_the_database() {
     let place = Workplace::new();
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     symlink("chatserver.db", place.path().join("link.db")).unwrap();
@@ -60,7 +60,7 @@ fn a_backup_takes_no_name_that_belongs_to_the_database() {
 }
 
 #[test]
-fn a_backup_takes_no_name_that_is_not_text() {
+fn a_backup_must_have_a_name_in_utf_8() {
     let place = Workplace::new();
     place.tells(&["migrate"]);
     let mut command = place.command(&["backup"]);

@@ -114,7 +114,7 @@ fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [
 }
 
 #[tokio::test]
-async fn the_right_requests_of_these_tests_are_right() {
+async fn the_valid_requests_of_these_tests_succeed() {
     let stage = Stage::set().await;
     for action in ACTIONS {
         let body = stage.right(action).await;
@@ -126,7 +126,7 @@ async fn the_right_requests_of_these_tests_are_right() {
 }
 
 #[tokio::test]
-async fn every_field_of_every_action_with_every_kind_of_wrong_value() {
+async fn a_wrong_value_in_any_field_of_any_action_is_refused_by_name() {
     let stage = Stage::set().await;
     let values = values();
     for action in ACTIONS {
@@ -172,7 +172,7 @@ async fn every_field_of_every_action_with_every_kind_of_wrong_value() {
 }
 
 #[tokio::test]
-async fn every_field_of_a_message_with_every_kind_of_wrong_value() {
+async fn a_wrong_value_in_any_field_of_a_message_is_refused_by_name() {
     let stage = Stage::set().await;
     let add = ACTIONS.iter().find(|action| fields_of(action).contains(&"message")).unwrap();
     let right = stage.right(add).await;
@@ -210,7 +210,7 @@ async fn every_field_of_a_message_with_every_kind_of_wrong_value() {
 }
 
 #[tokio::test]
-async fn keys_that_occur_twice() {
+async fn duplicate_keys_are_refused() {
     let stage = Stage::set().await;
     for action in ACTIONS {
         let body = stage.right(action).await;
@@ -250,7 +250,7 @@ async fn keys_that_occur_twice() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_object() {
+async fn bodies_other_than_one_object_are_refused() {
     let stage = Stage::set().await;
     for action in ACTIONS {
         let right = stage.right(action).await.to_string();
@@ -295,7 +295,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn bodies_of_any_bytes_and_right_ones_with_pieces_replaced() {
+fn refused_bodies_of_any_content_change_nothing() {
     let slips = prop::collection::vec((any::<Index>(), 0..6_usize, piece()), 1..4);
     let anything = prop_oneof![9 => Just(None), 1 => any::<Vec<u8>>().prop_map(Some)];
     let strategy = (select(ACTIONS), anything, slips);

@@ -131,7 +131,7 @@ async fn said(stage: &Stage, name_of_action: &str, name: &str, value: Option<Val
 }
 
 #[tokio::test]
-async fn each_field_of_each_action_is_named_with_what_it_must_be() {
+async fn refusals_name_each_field_of_each_action_and_what_it_must_be() {
     let stage = Stage::set().await;
     let before = stage.everything().await;
     for Field { name, expected, wrong, actions, is_required } in FIELDS {
@@ -155,7 +155,7 @@ async fn each_field_of_each_action_is_named_with_what_it_must_be() {
 }
 
 #[tokio::test]
-async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be() {
+async fn refusals_name_action_timestamp_message_limit_and_key_and_what_they_must_be() {
     let stage = Stage::set().await;
     let count = "a whole number of at least 1";
     let number = "a whole number of at least 0";
@@ -213,7 +213,7 @@ async fn action_timestamp_message_limit_and_key_are_named_with_what_they_must_be
 }
 
 #[tokio::test]
-async fn the_ids_of_a_report_are_named_with_what_they_must_be() {
+async fn refusals_name_the_ids_of_a_report_and_what_they_must_be() {
     let stage = Stage::set().await;
     let before = stage.everything().await;
     let unread = &stage.unread;

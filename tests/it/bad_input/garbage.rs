@@ -27,7 +27,7 @@ async fn bears(stage: &Stage, bytes: &[u8], then: Then) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn broken_framing() {
+async fn broken_framing_is_answered_or_closed_without_a_5xx() {
     let stage = Stage::with(IMPATIENT).await;
     let before = stage.everything().await;
     let start = "POST /?srv=chatserver&api=chatconversation HTTP/1.1\r\n";
@@ -95,7 +95,7 @@ async fn broken_framing() {
 }
 
 #[tokio::test]
-async fn requests_that_follow_one_another_without_waiting_are_answered_each() {
+async fn pipelined_requests_are_each_answered() {
     let stage = Stage::with(IMPATIENT).await;
     let asked = stage.alice.prepares("chatconversation", "list", &json!({}));
     let bytes = Written::of(&asked).bytes();
@@ -107,7 +107,7 @@ async fn requests_that_follow_one_another_without_waiting_are_answered_each() {
 }
 
 #[test]
-fn any_bytes() {
+fn arbitrary_bytes_never_cause_a_5xx() {
     let word = select(vec![
         "POST ",
         "GET ",
@@ -144,7 +144,7 @@ fn any_bytes() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_cut_off_anywhere_is_not_carried_out() {
+async fn a_truncated_request_is_not_carried_out() {
     let stage = Stage::with(IMPATIENT).await;
     let before = stage.everything().await;
     let right = clears(&stage, &stage.alice.instance().await);
@@ -157,7 +157,7 @@ async fn a_request_that_is_cut_off_anywhere_is_not_carried_out() {
 }
 
 #[test]
-fn right_requests_with_bytes_replaced() {
+fn refused_requests_with_corrupted_bytes_change_nothing() {
     let slip = (any::<Index>(), 0..4_usize, prop::collection::vec(any::<u8>(), 0..9));
     let strategy = prop::collection::vec(slip, 1..4);
     for_all(400, IMPATIENT, &strategy, &async |stage, slips| {

@@ -52,7 +52,7 @@ fn made() -> impl Strategy<Value = Made> {
 }
 
 #[test]
-fn any_headers() {
+fn headers_of_any_content_are_accepted_or_refused_by_their_rules() {
     let strategy = [made(), made(), made(), made()];
     for_all(500, &[], &strategy, &async |stage, all| {
         let mut request = stage.lists();
@@ -92,7 +92,7 @@ fn encoded(text: &str, which: &[bool]) -> String {
 }
 
 #[test]
-fn any_queries() {
+fn queries_of_any_content_are_accepted_or_refused_by_their_rules() {
     let name = select(vec!["srv", "api", "api", "Srv", "x", ""]);
     let value = select(vec![
         "chatserver",
@@ -136,7 +136,7 @@ fn any_queries() {
 }
 
 #[tokio::test]
-async fn wrong_paths_and_methods() {
+async fn wrong_paths_and_methods_are_refused() {
     let stage = Stage::set().await;
     let long = format!("/{}", "x".repeat(8000));
     let query = "srv=chatserver&api=chatconversation";
@@ -171,7 +171,7 @@ async fn wrong_paths_and_methods() {
 }
 
 #[tokio::test]
-async fn wrong_content_types() {
+async fn only_json_content_types_are_accepted() {
     let stage = Stage::set().await;
     for (value, is_right) in [
         ("application/json", true),
@@ -199,7 +199,7 @@ async fn wrong_content_types() {
 }
 
 #[tokio::test]
-async fn bodies_around_their_limit() {
+async fn bodies_are_accepted_up_to_their_limit() {
     let stage = Stage::with(SMALL).await;
     for is_chunked in [false, true] {
         for (length, is_right) in
@@ -227,7 +227,7 @@ async fn bodies_around_their_limit() {
 }
 
 #[tokio::test]
-async fn payloads_around_their_limit() {
+async fn payloads_are_accepted_up_to_their_limit() {
     let stage = Stage::with(SMALL).await;
     let instance = stage.alice.instance().await;
     for (length, is_right) in [(996, true), (1000, true), (1004, false), (3000, false)] {

@@ -13,7 +13,7 @@ async fn said(stage: &Stage, body: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_refused_with_what_and_where() {
+async fn a_body_that_is_not_json_is_refused_with_the_mistake_and_its_place() {
     let stage = Stage::set().await;
     for (body, what) in [
         (&b"{\"action\":\"list\",\n  \"timestamp\" \"now\"}"[..], "line 2 column 15"),
@@ -47,7 +47,7 @@ async fn a_message_in_a_string_is_refused_with_the_place_of_its_mistake() {
 }
 
 #[tokio::test]
-async fn a_payload_of_another_base64_is_told_what_is_wrong_with_it() {
+async fn refusals_of_another_base64_alphabet_say_what_is_wrong() {
     let stage = Stage::set().await;
     for (data, what) in [
         ("SGVs\nbG8=", "line breaks"),
@@ -66,7 +66,7 @@ async fn a_payload_of_another_base64_is_told_what_is_wrong_with_it() {
 }
 
 #[tokio::test]
-async fn numbers_dates_and_addresses_are_told_what_is_wrong_with_them() {
+async fn refusals_of_numbers_dates_and_addresses_say_what_is_wrong() {
     let stage = Stage::set().await;
     let alice = &stage.alice;
     for (action, fields, what) in [
@@ -101,7 +101,7 @@ async fn numbers_dates_and_addresses_are_told_what_is_wrong_with_them() {
 }
 
 #[tokio::test]
-async fn a_header_that_was_sent_twice_is_told_so() {
+async fn a_header_that_was_sent_twice_is_refused_as_such() {
     let stage = Stage::set().await;
     for name in ["ozeki-station", "ozeki-user", "ozeki-signature"] {
         let mut list = stage.alice.prepares("chatconversation", "list", &json!({}));
@@ -126,7 +126,7 @@ async fn ids_of_messages_are_compared_as_exact_text() {
 }
 
 #[test]
-fn names_that_show_nothing_and_decorated_addresses_are_refused() {
+fn invisible_names_and_decorated_addresses_are_refused() {
     let place = Workplace::new();
     let add = |email: &str, nick: &str, full_name: &str| {
         place.runs(&["user", "add", email, "--nick", nick, "--fullname", full_name])
@@ -171,7 +171,7 @@ fn names_that_show_nothing_and_decorated_addresses_are_refused() {
 }
 
 #[test]
-fn settings_that_may_hold_a_secret_are_not_repeated() {
+fn refusals_do_not_repeat_settings_that_may_hold_a_secret() {
     let place = Workplace::new();
     let checks = |name: &str, value: &str| -> String {
         let checked = place.runs_with(&["check-config"], "", &[(name, value)]);
@@ -200,7 +200,7 @@ fn settings_that_may_hold_a_secret_are_not_repeated() {
 }
 
 #[test]
-fn a_message_that_fits_into_no_body_is_no_setting() {
+fn the_limit_of_a_message_must_fit_into_the_limit_of_a_body() {
     let place = Workplace::new();
     let message = ("CHATSERVER_LIMITS__MESSAGE_BYTES", "1048577");
     let checked = place.runs_with(&["check-config"], "", &[message]);

@@ -44,7 +44,7 @@ impl Mending<'_> {
 }
 
 #[tokio::test]
-async fn one_thing_after_the_other() {
+async fn several_mistakes_are_refused_one_by_one_in_a_fixed_order() {
     let stage =
         Stage::with(&[("limits.body_bytes", "2048"), ("limits.message_bytes", "1024")]).await;
     let (alice, bob) = (&stage.alice, &stage.bob);
@@ -131,7 +131,7 @@ async fn one_thing_after_the_other() {
 }
 
 #[tokio::test]
-async fn the_rate_of_a_user_comes_behind_the_freshness_and_before_the_action() {
+async fn the_rate_of_a_user_is_checked_after_the_freshness_and_before_the_action() {
     let limits = [("limits.requests_per_second", "1"), ("limits.requests_burst", "20")];
     let stage = Stage::with(&limits).await;
     let signs =
@@ -151,7 +151,7 @@ async fn the_rate_of_a_user_comes_behind_the_freshness_and_before_the_action() {
 }
 
 #[tokio::test]
-async fn a_replay_is_found_after_the_clock_was_looked_at() {
+async fn the_freshness_is_checked_before_the_replay() {
     let stage = Stage::set().await;
     let fields = json!({ "conversationid": stage.alice.conversation, "color": "#123456" });
     let api = "chatconversation";

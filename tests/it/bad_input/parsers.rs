@@ -156,7 +156,7 @@ proptest! {
     #![proptest_config(cases(512))]
 
     #[test]
-    fn ids_of_32_hexadecimal_characters(text in near("[0-9a-f]{32}")) {
+    fn ids_have_32_hexadecimal_characters(text in near("[0-9a-f]{32}")) {
         let normal = only(LOWER_HEX, &text, 32..=32).then_some(text.as_str());
         agrees(&text, normal, |id: UserId| id.to_string());
         agrees(&text, normal, |id: ConversationId| id.to_string());
@@ -164,14 +164,14 @@ proptest! {
     }
 
     #[test]
-    fn keys_and_signatures_of_64_hexadecimal_characters(text in near("[0-9a-f]{64}")) {
+    fn keys_and_signatures_have_64_hexadecimal_characters(text in near("[0-9a-f]{64}")) {
         let normal = only(LOWER_HEX, &text, 64..=64).then_some(text.as_str());
         agrees(&text, normal, |key: ApiKey| key.as_str().to_owned());
         agrees(&text, normal, |signature: Signature| signature.as_str().to_owned());
     }
 
     #[test]
-    fn addresses(text in prop_oneof![
+    fn addresses_are_accepted_by_their_grammar(text in prop_oneof![
         near("[ \t]?[!#-'*+./0-9=?A-Z\\[\\]^-~-]{0,130}@[!#-'*+./0-9=?A-Z\\[\\]^-~-]{0,130}[ \n]?"),
         near("(mailto:|<|\")?[a-z]{1,9}@[a-z.]{1,9}[>,;\"]?"),
     ]) {
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn names_of_workspaces(text in prop_oneof![
+    fn workspace_names_are_accepted_by_their_grammar(text in prop_oneof![
         near("[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?([.][a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?){1,3}"),
         near("([a-z0-9]{60,64}[.]){3}[a-z0-9]{58,63}"),
     ]) {
@@ -204,19 +204,19 @@ proptest! {
     }
 
     #[test]
-    fn ids_of_messages(text in near("[A-Za-z0-9-]{1,64}")) {
+    fn message_ids_are_accepted_by_their_grammar(text in near("[A-Za-z0-9-]{1,64}")) {
         let normal = only(&(alphanumeric() + "-"), &text, 1..=64).then_some(text.as_str());
         agrees(&text, normal, |id: MessageId| id.to_string());
     }
 
     #[test]
-    fn instances(text in near("[A-Za-z0-9]{10}")) {
+    fn instances_are_accepted_by_their_grammar(text in near("[A-Za-z0-9]{10}")) {
         let normal = only(&alphanumeric(), &text, 10..=10).then_some(text.as_str());
         agrees(&text, normal, |instance: Instance| instance.to_string());
     }
 
     #[test]
-    fn dates(text in prop_oneof![
+    fn dates_are_accepted_by_their_grammar(text in prop_oneof![
         near("[0-9]{4}-(0[0-9]|1[0-3])-[0-3][0-9] [0-2][0-9]:[0-6][0-9]:[0-6][0-9]"),
         near("[+-]?[0-9]{4,6}-0[1-9]-[12][0-9] [01][0-9]:[0-5][0-9]:[0-5][0-9]"),
     ]) {
@@ -226,7 +226,7 @@ proptest! {
     }
 
     #[test]
-    fn seconds_that_are_dates(second in prop_oneof![
+    fn seconds_of_years_0_to_9999_are_dates(second in prop_oneof![
         any::<i64>(), -63_000_000_000_i64..260_000_000_000, -62_167_219_205..-62_167_219_195_i64,
         253_402_300_795..253_402_300_805_i64,
     ]) {
@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn names(text in prop_oneof![near("[ -~]{0,70}"), near("[a\u{e9}\u{4e00}\u{1f600}e\u{301} ]{0,90}"),
+    fn names_are_accepted_by_their_grammar(text in prop_oneof![near("[ -~]{0,70}"), near("[a\u{e9}\u{4e00}\u{1f600}e\u{301} ]{0,90}"),
         near("[\u{200b}\u{2800}\u{3164}\u{e0041}\u{ad}]{1,5}")]) {
         let name = name(&text);
         let nick = name.as_ref().filter(|nick| {
@@ -252,27 +252,27 @@ proptest! {
     }
 
     #[test]
-    fn types_of_messages(text in near("[ -~\u{a0}-\u{2000}]{1,33}")) {
+    fn message_types_are_accepted_by_their_grammar(text in near("[ -~\u{a0}-\u{2000}]{1,33}")) {
         let length = text.chars().count();
         let well_formed = (1..=32).contains(&length) && !text.chars().any(is_control);
         agrees(&text, well_formed.then_some(text.as_str()), Kind::into_string);
     }
 
     #[test]
-    fn payloads(text in near("([A-Za-z0-9+/]{4}){0,5}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")) {
+    fn payloads_are_canonical_base64(text in near("([A-Za-z0-9+/]{4}){0,5}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")) {
         let normal = is_base64(&text).then_some(text.as_str());
         agrees(&text, normal, Data::into_string);
     }
 
     #[test]
-    fn every_payload_has_a_text(bytes in any::<Vec<u8>>()) {
+    fn every_byte_string_has_a_payload(bytes in any::<Vec<u8>>()) {
         use base64::Engine as _;
         let text = base64::engine::general_purpose::STANDARD.encode(bytes);
         agrees(&text, Some(&text), Data::into_string);
     }
 
     #[test]
-    fn colours(text in near("#[0-9a-fA-F]{6}")) {
+    fn colours_are_accepted_by_their_grammar(text in near("#[0-9a-fA-F]{6}")) {
         let lower = text.to_ascii_lowercase();
         let well_formed = lower.starts_with('#') && only(LOWER_HEX, &lower[1..], 6..=6);
         agrees(&text, well_formed.then_some(lower.as_str()), |color: Color| {
@@ -284,7 +284,7 @@ proptest! {
     }
 
     #[test]
-    fn markers_of_hidden_conversations(text in near("[ -~\u{e9}\u{4e00}]{0,200}")) {
+    fn hide_ids_are_accepted_by_their_grammar(text in near("[ -~\u{e9}\u{4e00}]{0,200}")) {
         let well_formed = text.len() <= 256 && !text.chars().any(is_control);
         agrees(&text, well_formed.then_some(text.as_str()), |marker: HideId| {
             match marker.into_property() {

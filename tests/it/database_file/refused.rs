@@ -30,7 +30,7 @@ fn a_mistyped_path_creates_nothing() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn a_database_that_is_not_a_regular_file_is_refused() {
     let place = Workplace::new();
     place.makes_fifo("fifo.db");
     let url = format!("sqlite://{}/fifo.db", place.path().display());
@@ -44,7 +44,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
 }
 
 #[test]
-fn a_lock_file_that_is_no_regular_file_is_refused_at_once() {
+fn a_lock_file_that_is_not_a_regular_file_is_refused() {
     let place = Workplace::new();
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     place.tells(&["backup", "sound"]);
@@ -69,7 +69,7 @@ fn a_lock_file_that_is_no_regular_file_is_refused_at_once() {
 }
 
 #[test]
-fn a_link_to_a_file_that_is_not_there_is_refused() {
+fn a_dangling_link_is_refused() {
     let place = Workplace::new();
     fs::create_dir(place.path().join("disk")).unwrap();
     symlink("disk/chat.db", place.path().join("chatserver.db")).unwrap();
@@ -85,7 +85,7 @@ fn a_link_to_a_file_that_is_not_there_is_refused() {
 }
 
 #[tokio::test]
-async fn a_second_name_of_a_database_is_refused() {
+async fn a_hard_link_to_a_database_is_refused() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -115,7 +115,7 @@ async fn a_second_name_of_a_database_is_refused() {
 }
 
 #[test]
-fn files_and_folders_that_the_user_may_not_use_are_told_so() {
+fn files_and_folders_without_permission_are_refused_as_such() {
     let place = Workplace::new();
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     let database = place.path().join("chatserver.db");

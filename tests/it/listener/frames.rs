@@ -18,7 +18,7 @@ const FLOOD: usize = 100 << 20;
 const FRAME_BYTES: usize = 4096;
 
 #[tokio::test]
-async fn a_frame_that_is_not_right_closes_with_its_code() {
+async fn each_kind_of_wrong_frame_closes_with_its_code() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let ack = br#"{"action":"ack","sequence":1}"#;
@@ -68,7 +68,7 @@ async fn a_frame_that_is_not_right_closes_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_frame_of_the_greatest_size_is_heard() {
+async fn a_frame_of_the_maximum_size_is_read() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut raw = Raw::listens(&bob).await;
@@ -80,7 +80,7 @@ async fn a_frame_of_the_greatest_size_is_heard() {
 }
 
 #[tokio::test]
-async fn a_message_may_come_in_fragments_with_pings_between_them() {
+async fn a_message_may_be_fragmented_with_pings_in_between() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut raw = Raw::listens(&bob).await;
@@ -102,7 +102,7 @@ async fn a_message_may_come_in_fragments_with_pings_between_them() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_is_answered() {
+async fn a_close_frame_is_answered() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut subscribed = Raw::listens(&bob).await;
@@ -117,7 +117,7 @@ async fn a_client_that_closes_is_answered() {
 }
 
 #[tokio::test]
-async fn a_client_that_shows_no_sign_of_life_is_let_go() {
+async fn a_client_that_answers_no_ping_is_disconnected() {
     let place = Workplace::new();
     let server = place.serves(&[("CHATSERVER_HTTP__LISTENER_PING_SECONDS", "1")]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -145,7 +145,7 @@ async fn a_client_that_shows_no_sign_of_life_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_client_that_answers_pings_is_kept() {
+async fn a_client_that_answers_pings_stays_connected() {
     let world = World::with(&[("http.listener_ping_seconds", "1")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut raw = Raw::listens(&bob).await;
@@ -160,7 +160,7 @@ async fn a_client_that_answers_pings_is_kept() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_and_never_reads_fills_no_memory() {
+async fn a_client_that_sends_pings_and_never_reads_takes_bounded_memory() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (_alice, bob) = place.alice_and_bob(&server);

@@ -32,7 +32,7 @@ async fn heard_before_two_events(alice: &Person, bob: &Person, flood: &[u8]) -> 
 }
 
 #[tokio::test]
-async fn frames_are_read_at_a_pace_and_events_do_not_wait_for_them() {
+async fn frames_are_rate_limited_and_notifications_overtake_them() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let ping = json!({ "action": "ping" }).to_string();
@@ -48,7 +48,7 @@ async fn frames_are_read_at_a_pace_and_events_do_not_wait_for_them() {
 }
 
 #[tokio::test]
-async fn fragments_without_content_are_read_at_a_pace() {
+async fn empty_fragments_are_rate_limited() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let ping = json!({ "action": "ping" }).to_string();
@@ -68,7 +68,7 @@ async fn fragments_without_content_are_read_at_a_pace() {
 }
 
 #[tokio::test]
-async fn a_ping_in_text_is_answered() {
+async fn a_json_ping_is_answered() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens_from_now_on().await;

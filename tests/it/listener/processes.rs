@@ -13,7 +13,7 @@ use crate::harness::ws_frames::{CLOSE, FINAL, Raw};
 const FIVE_SECONDS: (&str, &str) = ("CHATSERVER_HTTP__BODY_TIMEOUT_SECONDS", "5");
 
 #[tokio::test]
-async fn what_a_command_changes_is_told() {
+async fn changes_by_commands_are_notified() {
     let place = Workplace::new();
     let server = place.serves(&[FIVE_SECONDS]).await;
     let (mut alice, mut bob) = (place.adds(&server, "Alice"), place.adds(&server, "Bob"));
@@ -37,7 +37,7 @@ async fn what_a_command_changes_is_told() {
 }
 
 #[tokio::test]
-async fn whom_a_command_locks_out_is_let_go() {
+async fn listeners_that_a_command_locks_out_are_closed() {
     let place = Workplace::new();
     let server = place.serves(&[FIVE_SECONDS]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -75,7 +75,7 @@ async fn whom_a_command_locks_out_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_listener_is_counted_and_leaves_one_line_without_a_secret() {
+async fn a_listener_is_counted_and_leaves_one_log_line_without_secrets() {
     let place = Workplace::new();
     let server = place.serves(&[("CHATSERVER_LOG__FILTER", "trace")]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -126,7 +126,7 @@ async fn a_listener_is_counted_and_leaves_one_line_without_a_secret() {
 }
 
 #[tokio::test]
-async fn listeners_hear_of_the_end_and_do_not_delay_it() {
+async fn listeners_are_closed_at_shutdown_and_do_not_delay_it() {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);

@@ -30,7 +30,7 @@ async fn is_refused(world: &World, frame: &str, code: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_first_frame_that_is_not_right_is_refused_by_name() {
+async fn a_wrong_first_frame_is_refused_by_field() {
     let world = World::start().await;
     let (_alice, bob) = world.alice_and_bob().await;
     let right = bob.subscription();
@@ -72,7 +72,7 @@ async fn a_first_frame_that_is_not_right_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn who_can_not_sign_learns_nothing_of_whom_there_is() {
+async fn refused_subscriptions_do_not_reveal_which_users_exist() {
     let world = World::with(&[("limits.failures_per_minute", "0")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listening = bob.listens_from_now_on().await;
@@ -152,7 +152,7 @@ async fn a_subscription_is_accepted_once() {
 }
 
 #[tokio::test]
-async fn a_nonce_is_signed_and_has_a_form() {
+async fn a_nonce_is_signed_and_has_a_grammar() {
     let world = World::with(&[("limits.failures_per_minute", "0")]).await;
     let (_alice, bob) = world.alice_and_bob().await;
     let longest = "-09azAZ".repeat(9) + "x";
@@ -179,7 +179,7 @@ async fn a_nonce_is_signed_and_has_a_form() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_found_no_room_may_come_again() {
+async fn a_subscription_refused_at_a_limit_can_be_repeated() {
     let world = World::with(&[("http.listeners", "2"), ("http.listeners_per_user", "1")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let listening = bob.listens().await;
@@ -227,7 +227,7 @@ async fn failures_to_subscribe_count_against_their_address() {
 }
 
 #[tokio::test]
-async fn who_does_not_subscribe_is_let_go() {
+async fn a_client_that_does_not_subscribe_is_disconnected() {
     let world = World::start().await;
     let mut listener = WsClient::opens(world.address).await;
     let opened = Instant::now();
@@ -281,7 +281,7 @@ async fn opens(
 }
 
 #[tokio::test]
-async fn there_is_a_bounded_number_of_sockets_that_have_not_subscribed() {
+async fn unsubscribed_sockets_have_a_bound_of_their_own() {
     let world = World::with(&[("http.listeners", "2")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let _alices = alice.listens().await;
@@ -312,7 +312,7 @@ async fn there_is_a_bounded_number_of_sockets_that_have_not_subscribed() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_do_not_listen_where_origins_are_named() {
+async fn only_allowed_origins_can_listen() {
     let allowed = "https://chat.example.com, http://localhost:3000";
     let world = World::with(&[("http.listener_origins", allowed)]).await;
     for origin in ["https://chat.example.com", "http://localhost:3000"] {
@@ -356,7 +356,7 @@ async fn only_a_handshake_opens_a_listener() {
 }
 
 #[tokio::test]
-async fn login_tells_where_the_listener_is() {
+async fn a_login_returns_the_url_of_the_listener() {
     for (public_url, ws, wss) in [
         ("http://chat.example.com/", "ws://chat.example.com/ws", ""),
         ("http://chat.example.com:8080/ozeki/", "ws://chat.example.com:8080/ozeki/ws", ""),
@@ -373,7 +373,7 @@ async fn login_tells_where_the_listener_is() {
 }
 
 #[tokio::test]
-async fn the_same_station_of_two_users_is_two_stations() {
+async fn one_station_id_of_two_users_means_two_stations() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut stranger = world.person("Stranger").await;

@@ -10,7 +10,7 @@ use crate::harness::notification::Notification;
 use crate::harness::world::{World, until};
 
 #[tokio::test]
-async fn what_is_told_comes_again_until_it_is_acknowledged() {
+async fn a_notification_is_repeated_until_it_is_acknowledged() {
     let world = World::start().await;
     let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol", "Dave"]).await;
     let [alice, carol, dave] = [0, 1, 2].map(|friend| friends[friend].conversation.as_str());
@@ -50,7 +50,7 @@ async fn what_is_told_comes_again_until_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn the_reply_ends_with_its_number() {
+async fn a_reply_ends_with_its_sequence_number() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sequence = bob.polls(0).await.sequence;
@@ -69,7 +69,7 @@ async fn the_reply_ends_with_its_number() {
 }
 
 #[tokio::test]
-async fn a_number_that_was_never_sent_is_ignored() {
+async fn a_sequence_number_that_was_never_sent_is_ignored() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let first = bob.polls(0).await;
@@ -130,7 +130,7 @@ fn sequence_numbers_stay_below_2_to_the_53rd() {
 }
 
 #[tokio::test]
-async fn a_malformed_number_is_refused() {
+async fn a_malformed_sequence_number_is_refused() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     bob.is_notified().await;
@@ -146,7 +146,7 @@ async fn a_malformed_number_is_refused() {
 }
 
 #[tokio::test]
-async fn a_device_may_ask_and_listen_by_turns() {
+async fn a_station_can_poll_and_listen_in_turn() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens().await;
@@ -176,7 +176,7 @@ async fn a_device_may_ask_and_listen_by_turns() {
 }
 
 #[tokio::test]
-async fn numbers_never_fall() {
+async fn sequence_numbers_never_decrease() {
     let world = World::start().await;
     let (mut alice, mut bob) = world.alice_and_bob().await;
     let mut numbers = vec![bob.polls(0).await.sequence];
@@ -204,7 +204,7 @@ async fn numbers_never_fall() {
 }
 
 #[tokio::test]
-async fn positions_survive_a_restart() {
+async fn positions_of_stations_survive_a_restart() {
     let world = World::start().await;
     let (bob, friends) = bob_and_friends(&world, &["Alice", "Carol"]).await;
     let elsewhere = bob.elsewhere();

@@ -12,7 +12,7 @@ async fn told_by(poll: &Prepared) -> Notification {
 }
 
 #[tokio::test]
-async fn the_bytes_of_a_poll_move_the_position_once() {
+async fn a_replayed_poll_moves_no_position() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let here = [bob.conversation.as_str()];
@@ -41,7 +41,7 @@ async fn the_bytes_of_a_poll_move_the_position_once() {
 }
 
 #[tokio::test]
-async fn nor_do_they_after_a_restart() {
+async fn a_replayed_poll_moves_no_position_after_a_restart() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let here = [bob.conversation.as_str()];
@@ -77,7 +77,7 @@ async fn nor_do_they_after_a_restart() {
 }
 
 #[tokio::test]
-async fn nor_do_they_take_what_is_told_of_friends() {
+async fn a_replayed_poll_takes_no_availability_of_friends() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let poll = || bob.prepares_poll();
@@ -92,7 +92,7 @@ async fn nor_do_they_take_what_is_told_of_friends() {
 }
 
 #[tokio::test]
-async fn a_poll_that_was_refused_may_come_again() {
+async fn a_refused_poll_can_be_repeated() {
     let world =
         World::with(&[("limits.requests_per_second", "1"), ("limits.requests_burst", "1")]).await;
     let (_alice, bob) = world.alice_and_bob().await;
@@ -108,7 +108,7 @@ async fn a_poll_that_was_refused_may_come_again() {
 }
 
 #[tokio::test]
-async fn nor_do_they_once_other_stations_have_taken_the_place_of_theirs() {
+async fn a_replayed_poll_of_an_evicted_station_moves_no_position() {
     let world = World::with(&[("limits.stations_per_user", "2")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let here = [bob.conversation.as_str()];

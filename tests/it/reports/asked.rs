@@ -48,7 +48,7 @@ async fn only_messages_of_others_are_reported() {
 }
 
 #[tokio::test]
-async fn messages_that_nobody_knows_are_passed_over() {
+async fn reports_of_unknown_messages_are_skipped() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);
@@ -67,7 +67,7 @@ async fn messages_that_nobody_knows_are_passed_over() {
 }
 
 #[tokio::test]
-async fn a_report_says_what_became_of_which_message_through_whom_and_when() {
+async fn a_report_names_its_type_message_reader_and_date() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = alice.sends("hello").await;
@@ -104,7 +104,7 @@ async fn a_report_says_what_became_of_which_message_through_whom_and_when() {
 }
 
 #[tokio::test]
-async fn a_report_has_the_date_of_the_clock_that_was_set_back() {
+async fn a_report_is_dated_by_a_clock_that_was_set_back() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     for (clock, text) in [("12:00:09", "one"), ("11:59:59", "two"), ("12:00:11", "three")] {
@@ -142,7 +142,7 @@ async fn a_stranger_reports_nothing_and_learns_nothing() {
 }
 
 #[tokio::test]
-async fn a_report_is_meant_for_the_instance_that_it_names() {
+async fn a_report_applies_to_the_instance_that_it_names() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let old = bob.instance().await;
@@ -171,7 +171,7 @@ async fn a_report_is_meant_for_the_instance_that_it_names() {
 }
 
 #[tokio::test]
-async fn one_request_reports_a_thousand_messages_and_no_more() {
+async fn one_request_reports_at_most_a_thousand_messages() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     fill(&world, &alice, 1001).await;
@@ -189,7 +189,7 @@ async fn one_request_reports_a_thousand_messages_and_no_more() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_again_are_a_replay() {
+async fn a_replayed_report_is_refused() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = alice.sends("hello").await;
@@ -212,7 +212,7 @@ async fn the_same_bytes_again_are_a_replay() {
 }
 
 #[tokio::test]
-async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
+async fn a_report_to_a_blocker_is_dropped() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let one = alice.sends("one").await;
@@ -236,7 +236,7 @@ async fn what_somebody_reports_to_one_who_has_blocked_him_is_dropped() {
 }
 
 #[tokio::test]
-async fn the_one_who_has_blocked_reports_nothing_either() {
+async fn a_report_by_a_blocker_is_dropped() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = bob.sends("hello").await;
@@ -249,7 +249,7 @@ async fn the_one_who_has_blocked_reports_nothing_either() {
 }
 
 #[tokio::test]
-async fn friends_who_part_report_nothing_until_they_meet_again() {
+async fn former_friends_report_nothing_until_they_are_friends_again() {
     let world = World::start().await;
     let (mut alice, mut bob) = world.alice_and_bob().await;
     let sent = alice.sends("hello").await;
@@ -264,7 +264,7 @@ async fn friends_who_part_report_nothing_until_they_meet_again() {
 }
 
 #[tokio::test]
-async fn a_report_is_news_for_both_but_not_where_it_was_made() {
+async fn a_report_is_told_to_both_users_but_not_to_its_own_station() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = alice.sends("hello").await;

@@ -7,7 +7,7 @@ use crate::harness::reports::settled;
 use crate::harness::world::{World, until};
 
 #[tokio::test]
-async fn a_clear_takes_the_reports_of_what_it_clears() {
+async fn a_clear_removes_the_reports_of_its_messages() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     alice.sends("before").await;
@@ -41,7 +41,7 @@ async fn a_clear_takes_the_reports_of_what_it_clears() {
 }
 
 #[tokio::test]
-async fn cleared_reports_are_removed_from_the_disk_by_and_by() {
+async fn cleared_reports_are_removed_from_the_database() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);

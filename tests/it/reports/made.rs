@@ -55,7 +55,7 @@ async fn a_page_is_answered_first_and_reported_in_one_change() {
 }
 
 #[tokio::test]
-async fn what_one_has_is_not_reported_again() {
+async fn a_message_is_reported_as_delivered_once() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut expected = Vec::new();
@@ -89,7 +89,7 @@ async fn what_one_has_is_not_reported_again() {
 }
 
 #[tokio::test]
-async fn whoever_scrolls_up_in_whatever_order_has_each_message_once() {
+async fn scrolling_in_any_order_reports_each_message_once() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     for n in 1..=40 {
@@ -119,7 +119,7 @@ async fn whoever_scrolls_up_in_whatever_order_has_each_message_once() {
 }
 
 #[tokio::test]
-async fn a_long_page_is_reported_in_steps_to_its_end() {
+async fn a_long_page_is_reported_completely_in_steps() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     fill(&world, &alice, 600).await;
@@ -133,7 +133,7 @@ async fn a_long_page_is_reported_in_steps_to_its_end() {
 }
 
 #[tokio::test]
-async fn reports_survive_a_restart() {
+async fn delivery_reports_survive_a_restart() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let one = alice.sends("one").await;
@@ -154,7 +154,7 @@ async fn reports_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn across_a_block_nothing_is_reported() {
+async fn a_block_stops_delivery_reports() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let one = alice.sends("one").await;
@@ -208,7 +208,7 @@ async fn a_page_of_a_cleared_instance_reports_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_does_not_fail_for_its_reports_and_the_next_one_makes_them() {
+async fn a_page_is_served_when_its_reports_fail_and_the_next_page_makes_them() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let sent = alice.sends("hello").await;

@@ -71,7 +71,7 @@ fn unknown(report: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_download_goes_on_from_its_report() {
+async fn a_download_continues_from_its_report() {
     let world = World::start().await;
     let stage = Stage::set(&world).await;
     let seventh = &stage.reports[7];
@@ -142,7 +142,7 @@ async fn a_partial_download_scrolls_up_from_its_report() {
 }
 
 #[tokio::test]
-async fn the_bound_of_a_download_is_one_of_each_array() {
+async fn the_bound_of_a_download_applies_to_each_array() {
     let world = World::with(&[("limits.download_messages", "4")]).await;
     let stage = Stage::set(&world).await;
     let from = |message: usize, report: usize| {
@@ -165,7 +165,7 @@ fn bytes(page: &Answer, array: &str) -> usize {
 }
 
 #[tokio::test]
-async fn messages_come_first_and_reports_have_the_bytes_that_are_left() {
+async fn messages_take_the_bytes_of_a_page_first_and_reports_take_the_rest() {
     let long = message_with_id("m-long", &"x".repeat(900), "2024-03-08 12:00:00");
     let sets = async |limit: usize| {
         let world = World::with(&[("limits.download_bytes", &limit.to_string())]).await;

@@ -263,7 +263,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 #[test]
-fn reports_are_the_model() {
+fn reports_agree_with_the_model() {
     let bounds = (2..6_u32, prop_oneof![1..2000_u32, Just(u32::MAX)])
         .prop_map(|(entries, bytes)| Bounds { entries, bytes });
     let runtime = runtime();

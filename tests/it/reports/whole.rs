@@ -60,7 +60,7 @@ async fn scrolled(person: &Person, limit: usize) -> [Vec<Value>; 2] {
 }
 
 #[tokio::test]
-async fn who_goes_on_from_the_last_entries_gets_to_the_end() {
+async fn downloads_that_continue_from_the_last_entries_reach_the_end() {
     const SMALL: usize = 10;
     const LARGE: usize = 3000;
     let date = "2024-03-08 12:00:00";
@@ -99,7 +99,7 @@ async fn who_goes_on_from_the_last_entries_gets_to_the_end() {
 }
 
 #[tokio::test]
-async fn who_goes_on_gets_the_reports_of_its_own_pages_too() {
+async fn a_download_in_pages_includes_the_reports_of_its_own_pages() {
     let settings = [("limits.download_bytes", "1024"), ("limits.download_messages", "5")];
     let world = World::with(&settings).await;
     let (alice, bob) = world.alice_and_bob().await;

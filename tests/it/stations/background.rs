@@ -11,7 +11,7 @@ use crate::harness::person::Person;
 use crate::harness::world::{World, until};
 
 #[tokio::test]
-async fn what_only_reads_is_answered_while_another_process_writes() {
+async fn reads_are_answered_while_another_process_holds_the_write_lock() {
     // A request that waited for the other process would be refused after this time.
     let world = World::with(&[("http.request_timeout_seconds", "5")]).await;
     let (alice, _bob) = world.alice_and_bob().await;
@@ -65,7 +65,7 @@ async fn a_stop_waits_for_stations_that_are_being_bound() {
 
 /// The order of use may change while a new station is bound, because other requests use stations meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn uses_during_a_bind_do_no_harm() {
+async fn stations_can_be_used_while_another_is_bound() {
     // With many more stations the sort is less likely to detect that its order changes.
     const STATIONS: u32 = 32;
     let world = World::start().await;
@@ -112,7 +112,7 @@ async fn uses_during_a_bind_do_no_harm() {
 }
 
 #[tokio::test]
-async fn a_station_that_listens_gives_way_last() {
+async fn a_listening_station_is_evicted_last() {
     let world = World::with(&[("limits.stations_per_user", "3")]).await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens_from_now_on().await;
@@ -141,7 +141,7 @@ async fn a_station_that_listens_gives_way_last() {
 }
 
 #[tokio::test]
-async fn listening_is_a_use_that_is_noted_every_ten_minutes() {
+async fn listening_is_recorded_as_a_use_every_ten_minutes() {
     let world = World::with(&[("http.listener_ping_seconds", "1")]).await;
     let (_alice, bob) = world.alice_and_bob().await;
     let mut listener = bob.listens_from_now_on().await;

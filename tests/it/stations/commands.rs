@@ -53,7 +53,7 @@ async fn stations_are_listed_by_user_and_use() {
 }
 
 #[tokio::test]
-async fn a_revoked_station_begins_anew() {
+async fn a_revoked_station_starts_over() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -86,7 +86,7 @@ async fn a_revoked_station_begins_anew() {
 }
 
 #[tokio::test]
-async fn revoking_says_what_it_did() {
+async fn revoking_reports_what_it_did() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
@@ -115,7 +115,7 @@ async fn revoking_says_what_it_did() {
 }
 
 #[tokio::test]
-async fn stations_are_never_in_the_log() {
+async fn the_log_contains_no_station() {
     let place = Workplace::new();
     let mut server = place.serves(&[("CHATSERVER_LOG__FILTER", "trace")]).await;
     let (alice, bob) = place.alice_and_bob(&server);
