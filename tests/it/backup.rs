@@ -284,7 +284,7 @@ async fn a_restore_removes_the_log_of_a_killed_server_and_lists_what_it_undoes()
     place.tells(&["user", "disable", "alice@example.com"]);
     place.tells(&["user", "rotate-key", "bob@example.com"]);
     place.adds(&server, "Carol");
-    server.is_killed().await;
+    server.dies().await;
     let log = place.path().join("chatserver.db-wal");
     assert!(fs::metadata(&log).unwrap().len() > 0);
     let told = place.tells(&["restore", "sound", "--force"]);

@@ -59,7 +59,7 @@ async fn is_killed_after_a_backup(place: &Workplace) -> SocketAddr {
     sends_until_the_log_begins_anew(&alice, &wal).await;
     sends_until_the_log_begins_anew(&alice, &wal).await;
     alice.sends("the last one").await;
-    server.is_killed().await;
+    server.dies().await;
     assert!(fs::metadata(&wal).unwrap().len() > 0);
     address
 }

@@ -166,13 +166,13 @@ async fn idle_connections_do_not_delay_a_shutdown() {
     for _ in 0..20 {
         idle.push(kept_alive(&server, &list).await);
     }
-    let last = alice.prepares("chatconversation", "list", &json!({}));
-    let half = HalfSent::begins(&last).await;
+    let marker = alice.prepares("chatconversation", "list", &json!({}));
+    let half = HalfSent::begins(&marker).await;
     server.signal("TERM");
     for socket in idle {
         assert_eq!(rest_of(socket).await, "");
     }
-    half.is_answered().await;
+    half.completes().await;
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
 }
 
@@ -202,7 +202,7 @@ async fn incomplete_requests_are_cut_at_a_shutdown() {
     let signalled = Instant::now();
     server.signal("TERM");
     until("it has closed", async || TcpStream::connect(server.address).await.is_err()).await;
-    in_time.is_answered().await;
+    in_time.completes().await;
 
     // With exit code 0 it has ended before it would have given up, which is at 10 s. No event marks the 5 s that a
     // request has, so they are measured. They have a lower bound only.

@@ -165,7 +165,7 @@ async fn text_left_in_the_log_by_a_kill_is_removed_by_the_next_start() {
     })
     .await;
     let address = server.address;
-    server.is_killed().await;
+    server.dies().await;
     reader.closes().await;
     assert!(copies(&database, "what is gone") > 0, "it is in the log");
     let _server = place.starts_at(address, &["serve"], &[]).await;
@@ -179,7 +179,7 @@ async fn is_left_with_free_pages(place: &Workplace) -> Person {
     let (alice, bob) = place.alice_and_bob(&server);
     says_much(&alice, "what is gone").await;
     bob.sends("what remains").await;
-    server.stops(&place).await;
+    server.stops(place).await;
     let mut shell = place.opens_database().await;
     let statements = "PRAGMA journal_mode = DELETE; CREATE TABLE gone AS SELECT * FROM messages; DROP TABLE gone";
     shell.runs(statements).await;

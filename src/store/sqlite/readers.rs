@@ -1,7 +1,8 @@
 //! Reading connections, and batches of concurrent reads.
 //!
 //! SQLite runs on its own threads. Handing over a query and its result takes about as long as a short query itself. So
-//! concurrent requests for the same statement are coalesced into the columns of one row.
+//! concurrent requests for the same statement are coalesced into the columns of one row. With one query a request,
+//! `page` had 0.79 of the requests/s and `list` 0.97 (medians of seven pairs, docs/performance.md).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

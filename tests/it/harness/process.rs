@@ -332,7 +332,7 @@ impl Process {
     }
 
     /// Kills the process, as a power cut would.
-    pub async fn is_killed(mut self) {
+    pub async fn dies(mut self) {
         self.signal("KILL");
         assert_eq!(self.ended().await.code(), None, "it did not end by itself");
     }

@@ -67,12 +67,12 @@ impl HalfSent {
 
     /// Asserts that the server still waits for the rest.
     #[track_caller]
-    pub fn is_not_given_up(self) {
+    pub fn still_waits(self) {
         assert!(is_silent(&self.socket), "the server waits no longer");
     }
 
     /// Sends the rest and asserts that the request succeeds.
-    pub async fn is_answered(mut self) {
+    pub async fn completes(mut self) {
         self.socket.write_all(&self.rest).await.unwrap();
         let answer = rest_of(self.socket).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -93,7 +93,7 @@ impl WsClient {
         let answer = async {
             loop {
                 let frame = self.socket.next().await.expect("the connection goes on").unwrap();
-                if matches!(frame, Message::Pong(pong) if pong == ping) {
+                if matches!(frame, Message::Pong(answer) if answer == ping) {
                     return;
                 }
             }
@@ -126,7 +126,7 @@ impl WsClient {
                     assert_eq!(event["event"], "notification", "{event}");
                     return Some(Notification::read(&event));
                 }
-                Message::Pong(pong) if pong == ping => return None,
+                Message::Pong(answer) if answer == ping => return None,
                 _ => {}
             }
         }

@@ -22,13 +22,13 @@ async fn changes_by_commands_are_notified() {
     place.befriends(&mut alice, &mut bob);
     let five_seconds = HalfSent::begins(&half).await;
     let told = listener.takes().await;
-    five_seconds.is_not_given_up();
+    five_seconds.still_waits();
     assert_eq!(told.friends, [bob.user.to_string()]);
     assert_eq!(told.lists, [alice.user.to_string()]);
     place.tells(&["user", "set", &bob.email, "--nick", "Robert"]);
     let five_seconds = HalfSent::begins(&half).await;
     let told = listener.takes().await;
-    five_seconds.is_not_given_up();
+    five_seconds.still_waits();
     assert!(
         told.conversations == [alice.conversation.as_str()]
             || told.friends == [bob.user.to_string()],
@@ -52,7 +52,7 @@ async fn listeners_that_a_command_locks_out_are_closed() {
     let is_let_go = async |listener: &mut WsClient| {
         let five_seconds = HalfSent::begins(&half).await;
         assert_eq!(listener.is_closed().await, Some(4003));
-        five_seconds.is_not_given_up();
+        five_seconds.still_waits();
     };
     place.tells(&["station", "revoke", &alice.email, phone.station.as_str()]);
     is_let_go(&mut phones).await;
@@ -140,7 +140,7 @@ async fn listeners_are_closed_at_shutdown_and_do_not_delay_it() {
     for listener in [&mut listening, &mut unacknowledged, &mut silent] {
         assert_eq!(listener.is_closed().await, Some(1001));
     }
-    half.is_answered().await;
+    half.completes().await;
     // The server would exit with code 1 if it had to give up on a listener.
     assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
     let mut last = None;
