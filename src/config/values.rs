@@ -57,7 +57,7 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Bounded<LEAST,
 
 /// Reads a whole number, written as a number or as text, because the environment holds only text. Returns `None` for
 /// 1.5 and `true`, which the layers of the configuration would convert.
-fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Option<i64> {
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Option<u64> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Number {
@@ -65,7 +65,8 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Option<i64> {
         Text(String),
     }
     match Number::deserialize(deserializer).ok()? {
-        Number::Number(number) => Some(number),
+        Number::Number(number) => number.try_into().ok(),
+        // Unsigned: text such as `-0` is refused.
         Number::Text(text) => text.parse().ok(),
     }
 }
@@ -85,8 +86,7 @@ impl StoredBytes {
 
 impl<'de> Deserialize<'de> for StoredBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = whole_number(deserializer).and_then(|number| u64::try_from(number).ok());
-        bytes
+        whole_number(deserializer)
             .filter(|bytes| *bytes <= MOST_STORED)
             .map(Self)
             .ok_or_else(|| wrong(format!("a whole number from 0 to {MOST_STORED}")))

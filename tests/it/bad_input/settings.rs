@@ -202,6 +202,14 @@ fn files_with_unknown_settings_are_refused() {
     }
 }
 
+#[test]
+fn a_negative_zero_is_refused() {
+    for (name, least, most) in NUMBERS {
+        let expected = format!("{name} = \"-0\": must be a whole number from {least} to {most}");
+        assert_eq!(said(name, "-0"), Some(expected));
+    }
+}
+
 proptest! {
     #![proptest_config(cases(128))]
 
