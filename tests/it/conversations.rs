@@ -57,8 +57,7 @@ async fn a_repeated_message_is_stored_once() {
 async fn a_message_id_may_be_used_again_in_another_conversation() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
-    let (mut alice_elsewhere, mut carol) = (alice.clone(), world.person("Carol").await);
-    world.befriends(&mut alice_elsewhere, &mut carol).await;
+    let (alice_elsewhere, carol) = world.another_friend(&alice, "Carol").await;
     let date = world.clock.date();
     alice.adds(&message_with_id("m-1", "to Bob", &date)).await.ok();
     alice_elsewhere.adds(&message_with_id("m-1", "to Carol", &date)).await.ok();
@@ -108,8 +107,7 @@ async fn a_clear_removes_exactly_the_messages_before_it() {
 async fn cleared_messages_are_removed_from_the_database() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
-    let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);
-    world.befriends(&mut other, &mut carol).await;
+    let (other, carol) = world.another_friend(&alice, "Carol").await;
     let instance = alice.instance().await;
     let date = world.clock.date();
     let sending = (0..1200).map(|n| {

@@ -44,8 +44,7 @@ async fn says_much(sender: &Person, mark: &str) {
 async fn a_cleared_conversation_leaves_no_text_on_disk() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let (mut with_carol, mut carol) = (alice.clone(), world.person("Carol").await);
-    world.befriends(&mut with_carol, &mut carol).await;
+    let (with_carol, carol) = world.another_friend(&alice, "Carol").await;
     let database = world.database();
     for n in 0..2 {
         says_much(&alice, "what is gone").await;
@@ -63,8 +62,7 @@ async fn a_cleared_conversation_leaves_no_text_on_disk() {
 async fn a_reused_page_leaves_no_text_of_a_cleared_message_on_disk() {
     let world = World::start().await;
     let (alice, _bob) = world.alice_and_bob().await;
-    let (mut with_carol, mut carol) = (alice.clone(), world.person("Carol").await);
-    world.befriends(&mut with_carol, &mut carol).await;
+    let (with_carol, _carol) = world.another_friend(&alice, "Carol").await;
     let database = world.database();
     for n in 0..60 {
         let text = marked("what is gone", 600);

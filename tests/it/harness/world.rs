@@ -202,6 +202,13 @@ impl World {
         other.conversation = id.to_string();
     }
 
+    /// Adds a user who becomes a friend of this person. Returns the person in their conversation, and the friend.
+    pub async fn another_friend(&self, person: &Person, nick: &str) -> (Person, Person) {
+        let (mut person, mut friend) = (person.clone(), self.person(nick).await);
+        self.befriends(&mut person, &mut friend).await;
+        (person, friend)
+    }
+
     /// Ends the friendship of two people.
     pub async fn parts(&self, one: &Person, other: &Person) {
         assert!(friends::unfriend(&self.app.store, &one.email, &other.email).await.unwrap());

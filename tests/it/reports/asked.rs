@@ -51,8 +51,7 @@ async fn only_messages_of_others_are_reported() {
 async fn reports_of_unknown_messages_are_skipped() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);
-    world.befriends(&mut other, &mut carol).await;
+    let (other, _carol) = world.another_friend(&alice, "Carol").await;
     let cleared = alice.sends("of the instance before").await;
     alice.clears().await.ok();
     let known = alice.sends("known").await;

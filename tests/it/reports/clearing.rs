@@ -44,8 +44,7 @@ async fn a_clear_removes_the_reports_of_its_messages() {
 async fn cleared_reports_are_removed_from_the_database() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
-    let (mut other, mut carol) = (alice.clone(), world.person("Carol").await);
-    world.befriends(&mut other, &mut carol).await;
+    let (other, carol) = world.another_friend(&alice, "Carol").await;
     carol.reports_as("viewed", &[&other.sends("kept").await]).await.ok();
     fill(&world, &alice, 700).await;
     let ids: Vec<_> = (1..=700).map(|n| format!("m-{n}")).collect();
