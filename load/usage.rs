@@ -1,4 +1,4 @@
-//! What a process uses: CPU time and memory.
+//! CPU time and memory of a process, read from `/proc`.
 
 use std::time::Duration;
 

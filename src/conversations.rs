@@ -8,7 +8,7 @@ use crate::users::Caller;
 /// Maps a failed change to the client's error. After [`Refusal::InstanceChanged`] and [`Refusal::Replayed`] the
 /// client's view may be outdated, so the error carries the conversation's current state.
 ///
-/// Where the conversation no longer exists, [`Refusal::ConversationNotFound`] replaces [`Refusal::InstanceChanged`].
+/// If the conversation no longer exists, [`Refusal::ConversationNotFound`] replaces [`Refusal::InstanceChanged`].
 pub(crate) async fn refused(
     store: &Store,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! What authentication hands to a handler.
+//! The request that authentication passes to a handler.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ pub(crate) struct Measured {
     pub(crate) oldest_change: Duration,
     pub(crate) database_bytes: u64,
     pub(crate) log_bytes: u64,
-    /// Of the disk that holds both files.
+    /// Free bytes of the disk that holds both files.
     pub(crate) free_bytes: u64,
 }
 

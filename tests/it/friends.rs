@@ -248,18 +248,18 @@ async fn answers_do_not_reveal_whether_an_address_exists_or_has_declined() {
     let (bob, carol, dave) =
         (world.person("Bob").await, world.person("Carol").await, world.person("Dave").await);
     world.disables(&dave).await;
-    let nobody = request_transcript(&world, "nobody@example.com", async |_| {}).await;
+    let unknown = request_transcript(&world, "nobody@example.com", async |_| {}).await;
     assert!(
-        nobody.contains(r#"\"outgoing\":[{\"userid\":\"THE-OTHER\",\"nick\":\"\"}]"#),
-        "{nobody}"
+        unknown.contains(r#"\"outgoing\":[{\"userid\":\"THE-OTHER\",\"nick\":\"\"}]"#),
+        "{unknown}"
     );
-    assert_eq!(nobody, request_transcript(&world, &bob.email, async |_| {}).await, "somebody");
+    assert_eq!(unknown, request_transcript(&world, &bob.email, async |_| {}).await, "a user");
     let declined = request_transcript(&world, &carol.email, async |asker| {
         carol.declines(asker).await.ok();
     });
-    assert_eq!(nobody, declined.await, "somebody who declines");
+    assert_eq!(unknown, declined.await, "a user who declines");
     assert_eq!(
-        nobody,
+        unknown,
         request_transcript(&world, &dave.email, async |_| {}).await,
         "a disabled user"
     );

@@ -134,13 +134,13 @@ async fn each_change_is_told_to_exactly_the_users_it_concerns() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let (elsewhere, stranger) = (alice.elsewhere(), world.person("Stranger").await);
-    let everybody = [&alice, &elsewhere, &bob, &stranger];
-    for person in everybody {
+    let people = [&alice, &elsewhere, &bob, &stranger];
+    for person in people {
         person.is_notified().await;
     }
     let told = async || {
         let mut told = Vec::new();
-        for person in everybody {
+        for person in people {
             let told_of = person.is_notified().await;
             assert!(told_of.friends.is_empty() && told_of.lists.is_empty(), "{told_of:?}");
             assert!(told_of.conversations.iter().all(|id| *id == alice.conversation));

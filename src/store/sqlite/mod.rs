@@ -1,5 +1,5 @@
-//! What only SQLite needs: its file and lock, one writing connection, reading connections, the write-ahead log, and an
-//! index of message IDs. Each file begins with the reason for it, and with the figure where the reason is speed.
+//! The SQLite-only part of the store: its file and lock, one writing connection, reading connections, the write-ahead
+//! log, and an index of message IDs. Each file begins with the reason for it, and with the figure where the reason is speed.
 
 pub(crate) mod backoff;
 pub(crate) mod backup;

@@ -35,7 +35,7 @@ impl World {
     /// Waits until friends were told of every earlier change of availability, departures included.
     ///
     /// One task tells them, at most once a second for each user, and looks for departed users once a second. Two friends
-    /// who know nobody else mark its progress. The wait of every earlier change is over by the task's second
+    /// without other friends mark its progress. The wait of every earlier change is over by the task's second
     /// announcement of the marker, and the change itself was announced by the third.
     pub async fn has_told_friends(&self) {
         let id = Uuid::new_v4();

@@ -1,4 +1,4 @@
-//! What the tests share: servers, people and other clients, databases, disks and random input.
+//! The harness that the tests share: servers, people and other clients, databases, disks and random input.
 
 pub mod availability;
 pub mod changes;

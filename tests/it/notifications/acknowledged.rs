@@ -219,16 +219,16 @@ async fn positions_of_stations_survive_a_restart() {
     let mut all: Vec<_> = friends.iter().map(|friend| friend.user.to_string()).collect();
     all.sort();
     let alice = friends[0].conversation.as_str();
-    let everybody = Notification { friends: all, ..nothing() };
+    let all_friends = Notification { friends: all, ..nothing() };
     assert_eq!(
         bob.is_notified().await,
-        Notification { conversations: vec![alice.to_owned()], ..everybody.clone() }
+        Notification { conversations: vec![alice.to_owned()], ..all_friends.clone() }
     );
     assert_eq!(bob.is_notified().await, nothing());
     // The acknowledgement counts across the restart. After a restart each friend is named once, until that is
     // acknowledged too.
     let after = elsewhere.polls(one.sequence).await;
-    assert_eq!(unnumbered(after.clone()), everybody);
+    assert_eq!(unnumbered(after.clone()), all_friends);
     assert_eq!(elsewhere.polls(one.sequence).await, after);
     assert_eq!(unnumbered(elsewhere.polls(after.sequence).await), nothing());
     friends[1].moves_to(&world).sends("two").await;

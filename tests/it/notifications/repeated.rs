@@ -25,7 +25,7 @@ async fn a_replayed_poll_moves_no_position() {
         for _ in 0..2 {
             assert_eq!(told_by(captured).await.conversations, here);
         }
-        assert_eq!(told_by(&poll()).await.conversations, here, "nobody has taken it");
+        assert_eq!(told_by(&poll()).await.conversations, here, "no poll has taken it");
         assert_eq!(told_by(captured).await, nothing());
     }
     // An older poll that arrives after a newer one does not advance the cursor either.
@@ -88,7 +88,7 @@ async fn a_replayed_poll_takes_no_availability_of_friends() {
         told_by(&captured).await.friends == [alice.user.to_string()]
     })
     .await;
-    assert_eq!(told_by(&poll()).await.friends, [alice.user.to_string()], "nobody has taken it");
+    assert_eq!(told_by(&poll()).await.friends, [alice.user.to_string()], "no poll has taken it");
 }
 
 #[tokio::test]
@@ -123,5 +123,5 @@ async fn a_replayed_poll_of_an_evicted_station_moves_no_position() {
         assert_eq!(told_by(&empty).await.conversations, here);
     }
     world.clock.advances(1);
-    assert_eq!(bob.is_notified().await.conversations, here, "nobody has taken it");
+    assert_eq!(bob.is_notified().await.conversations, here, "no poll has taken it");
 }
