@@ -115,12 +115,28 @@ impl Verifier {
         if key.verifies(signed, signature) && is_known {
             return Ok(true);
         }
-        let stored = store.signing_key(signed.user).await?;
-        let key = Arc::new(SigningKey::new(stored.as_ref().unwrap_or(&self.nobodys)));
-        let verifies = key.verifies(signed, signature) && stored.is_some();
-        if verifies {
+        let stored = self.verify_stored(store, signed, signature).await?;
+        if let Some(api_key) = &stored {
+            let key = Arc::new(SigningKey::new(api_key));
             self.keys.insert(signed.user, Known { key, read_at: now });
         }
-        Ok(verifies)
+        Ok(stored.is_some())
+    }
+
+    /// Verifies like [`Self::verify`], but never with a cached key. Returns the stored key if the signature is right.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`] where the key could not be read.
+    pub(crate) async fn verify_stored(
+        &self,
+        store: &Store,
+        signed: &Signed<'_>,
+        signature: &Signature,
+    ) -> Result<Option<ApiKey>, store::Error> {
+        let stored = store.signing_key(signed.user).await?;
+        let key = SigningKey::new(stored.as_ref().unwrap_or(&self.nobodys));
+        let verifies = key.verifies(signed, signature);
+        Ok(stored.filter(|_| verifies))
     }
 }

@@ -12,11 +12,12 @@ use super::hub::{Registration, SocketPermit};
 use super::socket::{End, Received, Socket};
 use crate::app::App;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
-use crate::domain::{Parse, Replay, Signature, StationId, Timestamp, UserId};
+use crate::domain::{ApiKey, Parse, Refusal, Replay, Signature, StationId, Timestamp, UserId};
 use crate::envelope::{self, Reply};
 use crate::error::Error;
 use crate::fields::Fields;
 use crate::signature::Signed;
+use crate::store::WriteError;
 
 /// Maximum time for a client to subscribe.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
@@ -138,15 +139,19 @@ pub(super) async fn subscribe<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Admits a subscription, which is verified like any signed request. An accepted frame replaces an earlier listener, so
-/// it is recorded first. A frame that is refused at a limit is not recorded, unless another listener reached the limit
-/// meanwhile.
+/// Admits a subscription. Unlike a request, it is never verified with a cached key, and the transaction that records the
+/// frame checks the key again: a listener that is admitted with an old key would be closed at once. For the same reason
+/// the station is looked up in the store.
+///
+/// An accepted frame replaces an earlier listener, so it is recorded first. A frame that is refused at a limit is not
+/// recorded, unless the limit was reached at the last moment.
 async fn admit(
     app: &Arc<App>,
     text: &[u8],
     client: Option<IpAddr>,
 ) -> Result<(Subscription, SocketPermit), Error> {
-    let frame = verify(app, text).await.map_err(|error| app.count_failure(client, error))?;
+    let verified = verify(app, text).await;
+    let (frame, api_key) = verified.map_err(|error| app.count_failure(client, error))?;
     let (user, station) = (frame.user, frame.station);
     app.charge(user)?;
     app.hub
@@ -156,19 +161,29 @@ async fn admit(
         app.bounds.hit("http.listeners");
         Error::Crowded
     })?;
-    app.store.record(frame.replay()).await?;
+    match app.store.record_with_key(frame.replay(), api_key).await {
+        Err(WriteError::Refused(Refusal::Outdated)) => {
+            return Err(app.count_failure(client, unverified()));
+        }
+        recorded => recorded?,
+    }
+    app.stations.forget(user, station);
     app.station_used(user, station, true).await?;
     let registration = app.hub.enter(user, station)?;
     Ok((Subscription { frame, registration }, permit))
 }
 
-async fn verify(app: &App, text: &[u8]) -> Result<SubscribeFrame, Error> {
+/// Verifies a subscription. Returns the key that it is signed with.
+async fn verify(app: &App, text: &[u8]) -> Result<(SubscribeFrame, ApiKey), Error> {
     let frame = SubscribeFrame::read(text)?;
-    let now = app.clock.read().monotonic;
-    if !app.verifier.verify(&app.store, &frame.signed(), &frame.signature, now).await? {
-        let sentence = "signature does not verify: the user is unknown or disabled, or the API key or a signed byte differs";
-        return Err(Error::InvalidSignature(sentence.to_owned()));
-    }
+    let verified =
+        app.verifier.verify_stored(&app.store, &frame.signed(), &frame.signature).await?;
+    let api_key = verified.ok_or_else(unverified)?;
     app.refuse_stale(frame.timestamp)?;
-    Ok(frame)
+    Ok((frame, api_key))
+}
+
+fn unverified() -> Error {
+    let sentence = "signature does not verify: the user is unknown or disabled, or the API key or a signed byte differs";
+    Error::InvalidSignature(sentence.to_owned())
 }

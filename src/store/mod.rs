@@ -76,6 +76,7 @@ pub use sqlite::write_tx::WriteTx;
 pub(crate) use sqlite::writer::CommitEvent;
 use sqlite::writer::{Disk, Writer};
 pub(crate) use stations::BindStation;
+use users::CheckKey;
 pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
 pub(crate) use workspaces::RegisterWorkspace;
 pub use write_op::WriteOp;

@@ -6,8 +6,8 @@ use super::error::Doing as _;
 use super::many_rows::ManyRows;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::{Error, Store, WriteError};
-use crate::domain::{Refusal, Replay, Timestamp};
+use super::{CheckKey, Error, Store, WriteError};
+use crate::domain::{ApiKey, Refusal, Replay, Timestamp};
 
 const IS_KNOWN: &str =
     "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)";
@@ -115,13 +115,20 @@ impl Store {
         self.writer.offer(OncePerSignature { replay, change: Nothing });
     }
 
-    /// Records the signature of a request that changes nothing in the store but is accepted only once.
+    /// Records the signature of a request that changes nothing in the store but is accepted only once, and only if its
+    /// user is still enabled and signs with this key.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Replayed`] if it is recorded already.
-    pub(crate) async fn record(&self, replay: Replay) -> Result<(), WriteError> {
-        self.write(OncePerSignature { replay, change: Nothing }).await
+    /// [`Refusal::Replayed`] if it is recorded already, [`Refusal::Outdated`] if the user is disabled or has another
+    /// key, [`Error`] if it was not recorded.
+    pub(crate) async fn record_with_key(
+        &self,
+        replay: Replay,
+        api_key: ApiKey,
+    ) -> Result<(), WriteError> {
+        let change = CheckKey { user: replay.user, api_key };
+        self.write(OncePerSignature { replay, change }).await
     }
 
     /// Removes up to 1,000 signatures that expired before `now`. Returns whether there were any.

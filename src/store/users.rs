@@ -383,6 +383,25 @@ impl WriteOp for SetApiKey {
     }
 }
 
+/// Changes nothing. Refused with [`Refusal::Outdated`] unless the user is enabled and signs with this key.
+pub(super) struct CheckKey {
+    pub(super) user: UserId,
+    pub(super) api_key: ApiKey,
+}
+
+impl WriteOp for CheckKey {
+    type Output = ();
+    type Refusal = Refusal;
+
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
+        let current = sqlx::query_scalar(SIGNING_KEY).bind(self.user.as_str());
+        let current: Option<String> =
+            current.fetch_one(tx.connection().await?).await.doing("reading a signing key")?;
+        let is_current = current.is_some_and(|key| key == self.api_key.as_str());
+        if is_current { Ok(()) } else { Err(Refusal::Outdated.into()) }
+    }
+}
+
 struct RemoveNewUser {
     user: UserId,
     api_key: ApiKey,

@@ -14,11 +14,13 @@ use chatserver::store::{
 };
 use futures_util::future::join_all;
 use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::harness::person::Person;
 use crate::harness::world::{PATIENCE, World, until};
+use crate::harness::ws_client::WsClient;
 
 type Answers<'a, T> = Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
 
@@ -388,4 +390,22 @@ async fn a_store_closes_while_changes_keep_coming() {
     };
     let ended = timeout(PATIENCE, async { tokio::join!(changes, closes) }).await;
     assert!(ended.is_ok(), "changes are taken on and on");
+}
+
+#[tokio::test]
+async fn a_key_that_ends_before_a_subscription_is_recorded_admits_no_listener() {
+    for change in ["api_key = replace(api_key, '0', 'f') || 'f'", "is_disabled = 1"] {
+        let world = World::start().await;
+        let (alice, store) = (world.person("Alice").await, &world.app().store);
+        alice.lists().await;
+        let (closed, _in_front) = closed_gate(&world).await;
+        let mut ear = Ear::opens(world.address).await;
+        ear.says(&alice.subscription()).await;
+        until("the frame is verified and queued", async || store.queue_depth() == 1).await;
+        let mut database = database(&world).await;
+        let change = AssertSqlSafe(format!("UPDATE users SET {change}"));
+        sqlx::query(change).execute(&mut database).await.unwrap();
+        drop(closed);
+        ear.is_refused("invalid_signature").await;
+    }
 }

@@ -110,6 +110,33 @@ async fn refused_subscriptions_do_not_reveal_which_users_exist() {
     assert_eq!(listening.takes().await.conversations, [bob.conversation.as_str()]);
 }
 
+#[tokio::test]
+async fn no_listener_is_admitted_with_a_key_that_has_just_ended() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    let store = &world.app().store;
+    for person in [&alice, &bob] {
+        // The server remembers the key and the station for some seconds.
+        person.lists().await;
+        drop(person.listens_from_now_on().await);
+    }
+    store.set_api_key(alice.user, ApiKey::generate()).await.unwrap();
+    is_refused(&world, &alice.subscription().to_string(), "invalid_signature").await;
+    world.disables(&bob).await;
+    is_refused(&world, &bob.subscription().to_string(), "invalid_signature").await;
+}
+
+#[tokio::test]
+async fn a_station_that_was_just_revoked_is_bound_again_by_its_listener() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    drop(bob.listens_from_now_on().await);
+    assert!(world.app().store.unbind_station(bob.user, bob.station).await.unwrap());
+    let mut ear = bob.listens_from_now_on().await;
+    alice.sends("for Bob").await;
+    assert_eq!(ear.takes().await.conversations, [bob.conversation.as_str()]);
+}
+
 /// Sends the first frame and asserts that it is accepted.
 async fn subscribes(world: &World, frame: &Value) -> WsClient {
     let mut listener = WsClient::opens(world.address).await;
