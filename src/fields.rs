@@ -115,6 +115,19 @@ impl<'a> Fields<'a> {
         digits(value).map(Some).ok_or_else(|| self.no_number(name, NUMBER, value))
     }
 
+    /// Reads a boolean; absent and `null` mean `false`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where it is anything else.
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Error> {
+        match self.value(name).map(RawValue::get) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Error::malformed(self.full(name), "true or false")),
+        }
+    }
+
     fn no_number(&self, name: &str, expected: &str, value: &RawValue) -> Error {
         let json = value.get();
         let objection = match json.as_bytes().first() {

@@ -100,6 +100,7 @@ pub const ACTIONS: &[Action] = &[
     action!(BLOCKLIST, "block", blocklist::change(true)),
     action!(BLOCKLIST, "unblock", blocklist::change(false)),
     action!(CONVERSATION, "list", conversation::list()),
+    action!(CONVERSATION, "show", conversation::show()),
     action!(CONVERSATION, "download", conversation::download()),
     action!(CONVERSATION, "downloadpartial", conversation::download_partial()),
     action!(CONVERSATION, "add", conversation::add()),

@@ -8,7 +8,7 @@ use crate::config::Limits;
 use crate::conversations;
 use crate::domain::{
     Color, ConversationId, Cursor, Data, Direction, HideId, Instance, Kind, Message, MessageId,
-    PageQuery, Parse, Property, Timestamp, UserId,
+    PageForm, PageQuery, Parse, Property, Refusal, Timestamp, UserId,
 };
 use crate::envelope::Reply;
 use crate::error::Error;
@@ -22,10 +22,34 @@ const LIMIT: u32 = 50;
 /// Maximum entries that `downloadpartial` returns.
 const LARGEST_LIMIT: u32 = 500;
 
+/// The field that asks for the extended answer (docs/protocol.md#extended-answers-c).
+pub(crate) const EXTENDED: &str = "extended";
+
 pub(crate) async fn list(request: Request<'_>) -> Result<Reply, Error> {
-    drop(request.fields);
-    let conversations = request.app.store.conversations(request.caller.user).await?;
+    let is_extended = request.fields.take(|fields| fields.flag(EXTENDED))?;
+    let (store, user) = (&request.app.store, request.caller.user);
+    let conversations = if is_extended {
+        store.conversations_with_unread(user).await?
+    } else {
+        store.conversations(user).await?
+    };
     Ok(Reply::ok().with_entries("conversations", &conversations))
+}
+
+pub(crate) async fn show(request: Request<'_>) -> Result<Reply, Error> {
+    let (conversation, is_extended) = request.fields.take(show_fields)?;
+    let (store, user) = (&request.app.store, request.caller.user);
+    let object = if is_extended {
+        store.conversation_with_unread(conversation, user).await?
+    } else {
+        store.conversation(conversation, user).await?
+    };
+    let object = object.ok_or(Refusal::ConversationNotFound)?;
+    Ok(Reply::ok().with_written("conversation", &object))
+}
+
+pub(crate) fn show_fields(fields: &Fields<'_>) -> Result<(ConversationId, bool), Error> {
+    Ok((fields.required("conversationid")?, fields.flag(EXTENDED)?))
 }
 
 pub(crate) async fn download(request: Request<'_>) -> Result<Reply, Error> {
@@ -48,6 +72,7 @@ pub(crate) fn download_fields(
         entries: limits.download_messages.get(),
         bytes: limits.download_bytes.get(),
         direction: Direction::Forward,
+        form: form(fields, false)?,
     };
     Ok((query, fields.optional("instance")?))
 }
@@ -65,17 +90,24 @@ pub(crate) fn download_partial_fields(
     fields: &Fields<'_>,
 ) -> Result<(PageQuery, Option<Instance>), Error> {
     let limit = fields.count("limit")?;
-    let limit = limit.map_or(LIMIT, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+    let limit = limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+    let is_clients_limit = limit.is_some_and(|limit| limit <= LARGEST_LIMIT);
     let query = PageQuery {
         conversation: fields.required("conversationid")?,
         user,
         cursor: cursor(fields, "lastmessageid", "lastmessagedate")?,
         report_cursor: cursor(fields, "lastreportid", "lastreportdate")?,
-        entries: limit.min(LARGEST_LIMIT),
+        entries: limit.unwrap_or(LIMIT).min(LARGEST_LIMIT),
         bytes: limits.download_bytes.get(),
         direction: Direction::Backward,
+        form: form(fields, is_clients_limit)?,
     };
     Ok((query, fields.optional("instance")?))
+}
+
+fn form(fields: &Fields<'_>, is_clients_limit: bool) -> Result<PageForm, Error> {
+    let extended = PageForm::Extended { is_clients_limit };
+    Ok(if fields.flag(EXTENDED)? { extended } else { PageForm::Documented })
 }
 
 fn cursor(fields: &Fields<'_>, id: &'static str, date: &'static str) -> Result<Cursor, Error> {
@@ -96,7 +128,16 @@ async fn page(
         .holding(permit)
         .with_entries("messages", &page.messages)
         .with_entries("reports", &page.reports);
-    Ok(if page.more { reply.with("more", &true) } else { reply })
+    Ok(match query.form {
+        PageForm::Documented if page.more => reply.with("more", &true),
+        PageForm::Documented => reply,
+        PageForm::Extended { .. } => {
+            let unknown = page.unknown.names();
+            let reply =
+                if unknown.is_empty() { reply } else { reply.with("unknowncursor", &unknown) };
+            reply.with("more", &page.more)
+        }
+    })
 }
 
 /// An added message in the reply to its sender: everything but the data.

@@ -50,9 +50,11 @@ fn read(action: &Action, fields: &Fields<'_>) -> Result<(), Error> {
             conversation::download_partial_fields(&LIMITS, user, fields).map(drop)
         }
         ("chatconversation", "add") => conversation::add_fields(&LIMITS, fields).map(drop),
-        ("chatconversation", name) if name != "list" => {
+        ("chatconversation", "list") => fields.flag(conversation::EXTENDED).map(drop),
+        ("chatconversation", "show") => conversation::show_fields(fields).map(drop),
+        ("chatconversation", _) => {
             fields.required::<ConversationId>("conversationid")?;
-            match name {
+            match action.name {
                 "clear" => fields.required::<Instance>("instance").map(drop),
                 "setlistitembackgroundcolor" => fields.required::<Color>("color").map(drop),
                 "hide" => fields.optional::<HideId>("hideid").map(drop),

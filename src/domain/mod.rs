@@ -30,7 +30,7 @@ pub use id::{ApiKey, ConversationId, Email, Instance, MessageId, Signature, Stat
 pub use limits::Limits;
 pub(crate) use limits::{MOST_BLOCKS, MOST_WORKSPACES};
 pub use message::{Data, Kind, Message};
-pub use page::{Cursor, Direction, PageQuery};
+pub use page::{Cursor, Direction, PageForm, PageQuery};
 pub use parse::Parse;
 pub use property::{Color, HideId, Property};
 pub use refusal::Refusal;

@@ -30,6 +30,19 @@ pub enum Direction {
     Backward,
 }
 
+/// The form of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageForm {
+    /// The documented one.
+    Documented,
+    /// Messages name their senders. A backward page has the reports of its own messages
+    /// (docs/protocol.md#extended-answers-c).
+    Extended {
+        /// Whether the client chose the maximum number of entries.
+        is_clients_limit: bool,
+    },
+}
+
 /// A request for a page of a conversation: messages from one cursor, reports from another.
 #[derive(Clone, Debug)]
 pub struct PageQuery {
@@ -47,4 +60,17 @@ pub struct PageQuery {
     pub bytes: u32,
     /// Whether the page follows the cursors or precedes them.
     pub direction: Direction,
+    /// Form of the page.
+    pub form: PageForm,
+}
+
+impl PageQuery {
+    /// Whether entries beyond `entries` count as cut off.
+    pub(crate) fn counts_rest(&self) -> bool {
+        match (self.direction, self.form) {
+            (Direction::Forward, _) => true,
+            (Direction::Backward, PageForm::Documented) => false,
+            (Direction::Backward, PageForm::Extended { is_clients_limit }) => !is_clients_limit,
+        }
+    }
 }

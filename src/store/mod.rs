@@ -92,7 +92,9 @@ pub type WireText = Vec<u8>;
 pub struct Store {
     readers: Readers,
     pages: ReadBatcher<pages::ReadPage>,
+    extended_pages: ReadBatcher<pages::Extended>,
     lists: ReadBatcher<conversations::ListConversations>,
+    extended_lists: ReadBatcher<conversations::ListWithUnread>,
     /// The only connection for large pages, so that only one thread keeps the memory of a large page.
     large_reader: Readers,
     writer: Writer,
@@ -135,11 +137,12 @@ impl Store {
         let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
         let large_reader = Readers::new(readers.split_off(readers.len() - 1));
         let readers = Readers::new(readers);
-        let (pages, lists) = (ReadBatcher::new(readers.clone()), ReadBatcher::new(readers.clone()));
         Ok(Self {
+            pages: ReadBatcher::new(readers.clone()),
+            extended_pages: ReadBatcher::new(readers.clone()),
+            lists: ReadBatcher::new(readers.clone()),
+            extended_lists: ReadBatcher::new(readers.clone()),
             readers,
-            pages,
-            lists,
             large_reader,
             writer,
             epoch,

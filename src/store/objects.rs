@@ -9,6 +9,25 @@
 /// that participant's user and `o` the other user.
 macro_rules! conversation_object {
     () => {
+        concat!(crate::store::objects::conversation_fields!(), r#", '"}]}'"#)
+    };
+}
+
+/// The conversation object of extended answers. The argument is SQL: the number of unread messages.
+macro_rules! extended_conversation_object {
+    ($unread:expr) => {
+        concat!(
+            crate::store::objects::conversation_fields!(),
+            r#", '","unread":', "#,
+            $unread,
+            r#", '}]}'"#
+        )
+    };
+}
+
+/// The conversation object up to the caller's colour.
+macro_rules! conversation_fields {
+    () => {
         r#"'{"id":"', p.conversation_id, '","isgroup":false,"participantids":["', min(u.id, o.id), '","', max(u.id, o.id),
             '"],"participants":[{"userid":"', min(u.id, o.id),
             '","username":', json_quote(CASE WHEN u.id < o.id THEN u.nick ELSE o.nick END),
@@ -27,18 +46,37 @@ macro_rules! conversation_object {
             '","ismuted":', CASE WHEN p.is_muted THEN 'true' ELSE 'false' END,
             ',"isfavorite":', CASE WHEN p.is_favorite THEN 'true' ELSE 'false' END,
             ',"hideid":', json_quote(p.hide_id),
-            ',"listitembackgroundcolor":"', p.background_color, '"}]}'"#
+            ',"listitembackgroundcolor":"', p.background_color"#
     };
 }
 
 /// The object of message `m` (docs/protocol.md#messages-d).
 macro_rules! message_object {
     () => {
+        concat!(crate::store::objects::message_fields!(), r#", '"}'"#)
+    };
+}
+
+/// The object of message `m` in extended answers. The argument is SQL: the id of its sender.
+macro_rules! extended_message_object {
+    ($sender:expr) => {
+        concat!(
+            crate::store::objects::message_fields!(),
+            r#", '","UserID":"', "#,
+            $sender,
+            r#", '"}'"#
+        )
+    };
+}
+
+/// The object of message `m` up to its data.
+macro_rules! message_fields {
+    () => {
         concat!(
             r#"'{"ID":"', m.id, '","Type":', "#,
             crate::store::objects::message_type!(),
             r#", ',"Created":"', datetime(m.created, 'unixepoch'),
-            '","ValidUntil":"', m.valid_until, '","Data":"', m.data, '"}'"#
+            '","ValidUntil":"', m.valid_until, '","Data":"', m.data"#
         )
     };
 }
@@ -61,11 +99,30 @@ macro_rules! report_object {
 /// The object of message `m` whose stored texts are damaged: quotes each text, whatever it holds.
 macro_rules! damaged_message_object {
     () => {
+        concat!(crate::store::objects::damaged_message_fields!(), ", '}'")
+    };
+}
+
+/// The object of message `m` in extended answers, whose stored texts are damaged.
+macro_rules! extended_damaged_message_object {
+    ($sender:expr) => {
+        concat!(
+            crate::store::objects::damaged_message_fields!(),
+            r#", ',"UserID":', json_quote(coalesce("#,
+            $sender,
+            ", '')), '}'"
+        )
+    };
+}
+
+/// The object of message `m` up to its data, whose stored texts are damaged.
+macro_rules! damaged_message_fields {
+    () => {
         concat!(
             r#"'{"ID":', json_quote(m.id), ',"Type":', "#,
             crate::store::objects::message_type!(),
             r#", ',"Created":"', datetime(m.created, 'unixepoch'), '","ValidUntil":', json_quote(m.valid_until),
-            ',"Data":', json_quote(m.data), '}'"#
+            ',"Data":', json_quote(m.data)"#
         )
     };
 }
@@ -86,8 +143,10 @@ macro_rules! friend_request_object {
 }
 
 pub(super) use {
-    conversation_object, damaged_message_object, damaged_report_object, friend_request_object,
-    message_object, message_type, report_object,
+    conversation_fields, conversation_object, damaged_message_fields, damaged_message_object,
+    damaged_report_object, extended_conversation_object, extended_damaged_message_object,
+    extended_message_object, friend_request_object, message_fields, message_object, message_type,
+    report_object,
 };
 
 #[cfg(test)]
@@ -154,6 +213,8 @@ mod tests {
         isfavorite: bool,
         hideid: &'a str,
         listitembackgroundcolor: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unread: Option<u8>,
     }
 
     #[tokio::test]
@@ -168,14 +229,16 @@ mod tests {
             for (me, is_muted) in [("11", true), ("99", false)] {
                 let marks = if is_muted { "1" } else { "0" };
                 let texts = [me, text, "Bob", text, marks];
-                let written = written(conversation_object!(), rows, &texts).await;
+                let documented = written(conversation_object!(), rows, &texts).await;
+                let extended = extended_conversation_object!("(SELECT 100)");
+                let extended = written(extended, rows, &texts).await;
                 let mut participants = [
                     Participant { userid: me, username: text },
                     Participant { userid: "55", username: "Bob" },
                 ];
                 participants.sort_by_key(|participant| participant.userid);
                 let by = |is_mine: bool| if is_mine { vec![me] } else { Vec::new() };
-                let expected = Conversation {
+                let mut expected = Conversation {
                     id: "c1",
                     isgroup: false,
                     participantids: participants.map(|participant| participant.userid),
@@ -195,9 +258,12 @@ mod tests {
                         isfavorite: !is_muted,
                         hideid: text,
                         listitembackgroundcolor: "#bae1ff",
+                        unread: None,
                     }],
                 };
-                assert_eq!(written, json(&expected));
+                assert_eq!(documented, json(&expected));
+                expected.properties[0].unread = Some(100);
+                assert_eq!(extended, json(&expected));
             }
         }
     }
@@ -211,21 +277,34 @@ mod tests {
         created: &'a str,
         valid_until: &'a str,
         data: &'a str,
+        #[serde(rename = "UserID", skip_serializing_if = "Option::is_none")]
+        sender: Option<&'a str>,
     }
 
     #[tokio::test]
     async fn sql_writes_messages_as_serde_does() {
         let rows = "(SELECT $1 AS id, nullif($2, 'Message') AS type, 1709907168 AS created, $3 AS valid_until,
                             $4 AS data) AS m";
-        let created = "2024-03-08 14:12:48";
+        let (created, sender) = ("2024-03-08 14:12:48", None);
         for r#type in TEXTS.into_iter().chain(["Message"]) {
-            let expected = Message { id: "m-1", r#type, created, valid_until: "", data: "aGk=" };
+            let mut expected =
+                Message { id: "m-1", r#type, created, valid_until: "", data: "aGk=", sender };
             let texts = ["m-1", r#type, "", "aGk="];
             assert_eq!(written(message_object!(), rows, &texts).await, json(&expected));
-            let expected =
-                Message { id: r#type, r#type, created, valid_until: r#type, data: r#type };
+            expected.sender = Some("0f");
+            let extended = extended_message_object!("'0f'");
+            assert_eq!(written(extended, rows, &texts).await, json(&expected));
+
+            let mut expected =
+                Message { id: r#type, r#type, created, valid_until: r#type, data: r#type, sender };
             let texts = [r#type; 4];
             assert_eq!(written(damaged_message_object!(), rows, &texts).await, json(&expected));
+            expected.sender = Some(r#type);
+            let extended = extended_damaged_message_object!("$4");
+            assert_eq!(written(extended, rows, &texts).await, json(&expected));
+            expected.sender = Some("");
+            let unknown = extended_damaged_message_object!("NULL");
+            assert_eq!(written(unknown, rows, &texts).await, json(&expected));
         }
     }
 

@@ -15,8 +15,8 @@ use super::many_rows::{ManyRows, Values};
 use super::sqlite::message_ids::hash;
 use super::sqlite::readers::BatchQuery;
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
-use crate::domain::{Direction, Instance, MessageId, PageQuery, Timestamp};
-use statements::PAGE;
+use crate::domain::{Cursor, Direction, Instance, MessageId, PageForm, PageQuery, Timestamp};
+use statements::{EXTENDED_PAGE, PAGE};
 
 /// A page of messages and reports.
 #[derive(Debug)]
@@ -27,12 +27,39 @@ pub struct Page {
     pub messages: WireText,
     /// Report objects from old to new, separated by commas.
     pub reports: WireText,
-    /// Forward: whether entries follow this page. Backward: whether the byte limit left out requested entries.
+    /// Forward: whether entries follow this page. Backward: whether the byte limit left out requested entries. Extended:
+    /// whether any limit of the server left out entries.
     pub more: bool,
+    /// Which cursors name an ID that the instance lacks.
+    pub(crate) unknown: UnknownCursors,
     /// Messages that the reader receives for the first time.
     pub undelivered: Option<Undelivered>,
     /// The connection of a large page. No other large page is read until this is dropped.
     _turn: Option<Object<SqliteConnection>>,
+}
+
+/// Cursors with an ID that the instance lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnknownCursors {
+    pub(crate) message: bool,
+    pub(crate) report: bool,
+}
+
+impl UnknownCursors {
+    /// Takes what a statement wrote of the messages' and the reports' cursor: `1` where it found the ID.
+    fn of(query: &PageQuery, found: [&str; 2]) -> Self {
+        let is_unknown = |cursor: &Cursor, found| cursor.id.is_some() && found != "1";
+        Self {
+            message: is_unknown(&query.cursor, found[0]),
+            report: is_unknown(&query.report_cursor, found[1]),
+        }
+    }
+
+    /// Returns their names on the wire: `message` before `report`.
+    pub(crate) fn names(self) -> Vec<&'static str> {
+        let all = [(self.message, "message"), (self.report, "report")];
+        all.into_iter().filter_map(|(is_unknown, name)| is_unknown.then_some(name)).collect()
+    }
 }
 
 /// Maximum bytes of a light page, which is read at once. A client shows fifty messages of some hundred bytes at a time.
@@ -56,8 +83,12 @@ impl Store {
     /// [`Error`] if it could not be read.
     pub async fn page(&self, query: &PageQuery) -> Result<Option<Found>, Error> {
         let light_bytes = i64::try_from(LIGHT_PAGE_BYTES).unwrap_or(i64::MAX);
-        let asking = ReadPage { query: query.clone(), light_bytes };
-        let Some(text) = self.pages.ask(asking).await? else {
+        let read_page = ReadPage { query: query.clone(), light_bytes };
+        let text = match query.form {
+            PageForm::Documented => self.pages.ask(read_page).await?,
+            PageForm::Extended { .. } => self.extended_pages.ask(Extended(read_page)).await?,
+        };
+        let Some(text) = text else {
             return Ok(None);
         };
         if let Some(bytes) = weight(&text) {
@@ -65,7 +96,9 @@ impl Store {
             return Ok(Some(Found::Large(bytes.min(most))));
         }
         let page = read(query, text)?;
-        if is_json(&page.messages) && is_json(&page.reports) {
+        if is_json(&page.messages, message_quotes(query.form))
+            && is_json(&page.reports, REPORT_QUOTES)
+        {
             return Ok(Some(Found::Page(page)));
         }
         let (page, ..) = in_pieces(self.reader().await?, query, ()).await?;
@@ -108,7 +141,7 @@ async fn in_pieces<P: Send + 'static>(
     Ok((page?, connection, permit))
 }
 
-/// The parameters of [`PAGE`].
+/// The parameters of [`PAGE`] and [`EXTENDED_PAGE`].
 pub(super) struct ReadPage {
     query: PageQuery,
     /// Weight in bytes above which the page is not made. A negative value asks for the page's plan.
@@ -120,8 +153,9 @@ impl BatchQuery for ReadPage {
     const DOING: &'static str = "reading messages";
 
     fn bind(&self, values: &mut Values<'_>) {
-        let PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction } =
-            &self.query;
+        let PageQuery {
+            conversation, user, cursor, report_cursor, entries, bytes, direction, ..
+        } = &self.query;
         let report = report_cursor.report();
         values
             .add(conversation.as_str())
@@ -135,22 +169,45 @@ impl BatchQuery for ReadPage {
             .add(report.as_ref().map(|(_, id)| id.as_str()))
             .add(report_cursor.date.map(|date| date.to_string()))
             .add(*direction == Direction::Forward)
-            .add(self.light_bytes);
+            .add(self.light_bytes)
+            .add(self.query.counts_rest());
+    }
+}
+
+/// Asks for an extended page.
+pub(super) struct Extended(ReadPage);
+
+impl BatchQuery for Extended {
+    const STATEMENT: &'static ManyRows = &EXTENDED_PAGE;
+    const DOING: &'static str = ReadPage::DOING;
+
+    fn bind(&self, values: &mut Values<'_>) {
+        self.0.bind(values);
+    }
+}
+
+/// Quotes in a plain report object: five strings.
+const REPORT_QUOTES: usize = 20;
+
+/// Returns the number of quotes in a plain message object: four for each string.
+fn message_quotes(form: PageForm) -> usize {
+    match form {
+        PageForm::Documented => 20,
+        PageForm::Extended { .. } => 24,
     }
 }
 
 /// Returns whether the objects are valid JSON. A byte changed on disk must not make a whole page unparsable. Nearly all
 /// objects are plain, which takes 1 µs per 20 KiB to check. A `Type` may hold anything.
-fn is_json(objects: &[u8]) -> bool {
-    is_plain(objects)
+fn is_json(objects: &[u8], quotes_of_one: usize) -> bool {
+    is_plain(objects, quotes_of_one)
         || str::from_utf8(objects)
             .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(&format!("[{text}]")).is_ok())
 }
 
-/// Returns whether these are objects of five plain strings each: printable ASCII, no backslash, and twenty quotes per
-/// brace. The inner loop has no branches, so it compiles to vector instructions.
-fn is_plain(objects: &[u8]) -> bool {
-    const QUOTES: usize = 20;
+/// Returns whether these are objects of plain strings: printable ASCII, no backslash, and this many quotes per brace.
+/// The inner loop has no branches, so it compiles to vector instructions.
+fn is_plain(objects: &[u8], quotes_of_one: usize) -> bool {
     let (mut quotes, mut braces) = (0, 0);
     // The counts of a chunk fit into a byte.
     for chunk in objects.chunks(128) {
@@ -166,7 +223,7 @@ fn is_plain(objects: &[u8]) -> bool {
         quotes += usize::from(quote);
         braces += usize::from(brace);
     }
-    quotes == QUOTES * braces
+    quotes == quotes_of_one * braces
 }
 
 /// Returns the weight that [`PAGE`] has written instead of a page. A page contains bars, so it is never a number.
@@ -188,11 +245,12 @@ fn read(query: &PageQuery, mut messages: WireText) -> Result<Page, Error> {
     let mut next = || about.next().ok_or_else(not_a_page);
     let (more, instance) = (next()? == "1", stored(next()?)?);
     let generation = stored_number(next()?)?;
+    let unknown = UnknownCursors::of(query, [next()?, next()?]);
     refuse_gap(more, &messages, &reports)?;
     let first = about.next().map(stored_number).transpose()?;
     let last = about.next_back().map(stored_number).transpose()?.or(first);
     let undelivered = undelivered(query, generation, first.zip(last));
-    Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
+    Ok(Page { instance, messages, reports, more, unknown, undelivered, _turn: None })
 }
 
 /// Refuses an empty page that announces more: a client would request the rest for ever.

@@ -1,5 +1,5 @@
-//! Reports: read receipts, each made once. For the messages of a page the server makes them itself, in one change per
-//! 256 row keys.
+//! Reports: read receipts, each made once, and the read positions that they move. For the messages of a page the server
+//! makes them itself, in one change per 256 row keys.
 
 use std::convert::Infallible;
 
@@ -80,6 +80,16 @@ const UNREPORTED: &str = concat!(
              WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)"
 );
 
+/// Moves a reader's position forward to the newest of the named messages of the other user.
+const MOVE_POSITION: &str = concat!(
+    "UPDATE participants SET read_to = named.newest
+     FROM (SELECT max(m.place) AS newest FROM json_each($2) AS named CROSS JOIN messages m
+           WHERE m.place = ",
+    row_key_of_id!("$3", "named.key", "named.value"),
+    "      AND m.sender_number <> $4) AS named
+     WHERE participants.place = $1 AND participants.read_to < named.newest"
+);
+
 static ADVANCE: ManyRows = ManyRows::new(
     "WITH made (number, reports) AS (VALUES {rows})
      UPDATE conversations
@@ -117,7 +127,8 @@ pub(crate) struct Report {
     pub(crate) conversation: ConversationId,
     /// The instance of the messages; `None` means the current one.
     pub(crate) instance: Option<Instance>,
-    /// The report's type. `Viewed` reports the messages as delivered as well.
+    /// The report's type. `Viewed` reports the messages as delivered as well, and moves the reader's position, also
+    /// where no report may be made.
     pub(crate) kind: ReportType,
     /// The messages. Unknown ones and the reader's own are skipped.
     pub(crate) messages: Vec<MessageId>,
@@ -149,11 +160,18 @@ impl WriteOp for Report {
             fence(instance, stored(&head.instance)?)?;
         }
         let mut making = Making { user, head, now: self.now };
-        if self.make(tx, &mut making).await? {
+        let hashes = hashes_of(&self.messages);
+        let may_move = self.kind == ReportType::Viewed && !self.messages.is_empty();
+        let is_moved = may_move && making.head.move_position(tx, &hashes).await?;
+        let is_made = self.make(tx, &mut making, hashes).await?;
+        if is_moved || is_made {
             let subject = Subject::Conversation(self.conversation);
             let other = stored(&making.head.other)?;
-            let changes = ChangeSet::default().with(user, subject, self.station);
-            let mut changes = ChangeLog::from(changes.with(other, subject, None));
+            let mut changes = ChangeSet::default().with(user, subject, self.station);
+            if is_made {
+                changes.add(other, subject, None);
+            }
+            let mut changes = ChangeLog::from(changes);
             changes.know_user(user, making.head.user_number);
             changes.know_user(other, making.head.other_number);
             changes.know_conversation(self.conversation, making.head.number);
@@ -165,8 +183,13 @@ impl WriteOp for Report {
 
 impl Report {
     /// Makes the missing reports. Returns whether there were any.
-    async fn make(&self, tx: &mut WriteTx, making: &mut Making) -> Result<bool, Error> {
-        let which = Which::Ids(hashes_of(&self.messages));
+    async fn make(
+        &self,
+        tx: &mut WriteTx,
+        making: &mut Making,
+        hashes: String,
+    ) -> Result<bool, Error> {
+        let which = Which::Ids(hashes);
         let mut made = making.make(tx, ReportType::Delivered, &which).await?;
         if self.kind == ReportType::Viewed {
             made |= making.make(tx, ReportType::Viewed, &which).await?;
@@ -254,6 +277,17 @@ impl Head {
         let head = sqlx::query_as(HEAD).bind(conversation.as_str()).bind(user.as_str());
         head.fetch_optional(connection).await.doing("checking reports")
     }
+
+    /// Moves the reader's position to the newest of these messages. Returns whether it moved.
+    async fn move_position(&self, tx: &mut WriteTx, hashes: &str) -> Result<bool, Error> {
+        let moved = sqlx::query(MOVE_POSITION)
+            .bind(self.participant)
+            .bind(hashes)
+            .bind(self.generation)
+            .bind(self.user_number);
+        let moved = moved.execute(tx.connection().await?).await.doing("moving a read position")?;
+        Ok(moved.rows_affected() > 0)
+    }
 }
 
 /// The messages to report.
@@ -316,7 +350,7 @@ impl Making {
 
 impl Store {
     /// Returns the messages that a user has not reported with this type, so that those reported already take no time of
-    /// the writer. The write checks again.
+    /// the writer: a `viewed` has moved the position as well. The write checks again.
     pub(crate) async fn unreported(
         &self,
         conversation: ConversationId,

@@ -54,9 +54,10 @@ fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
         ("chatconversation", "setlistitembackgroundcolor") => {
             (json!({ "conversationid": id, "color": "#bae1ff" }), Stranger::FindsNothing)
         }
-        ("chatconversation", "favorite" | "unfavorite" | "mute" | "unmute" | "hide" | "unhide") => {
-            (json!({ "conversationid": id }), Stranger::FindsNothing)
-        }
+        (
+            "chatconversation",
+            "show" | "favorite" | "unfavorite" | "mute" | "unmute" | "hide" | "unhide",
+        ) => (json!({ "conversationid": id, "extended": true }), Stranger::FindsNothing),
         ("chatreports", _) => {
             let newest = &conversation["lastmessageid"];
             let fields =

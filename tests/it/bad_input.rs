@@ -132,6 +132,7 @@ impl Stage {
                 "color" => json!("#bae1ff"),
                 "hideid" => json!("a;b"),
                 "limit" => json!(10),
+                "extended" => json!(true),
                 "ack" => json!(0),
                 "friend" => json!("carol@example.com"),
                 "workspacename" => json!("alice.ozeki.chat"),
@@ -153,6 +154,7 @@ impl Stage {
 /// Returns the fields of an action, without those that every action has (docs/protocol.md#7-actions).
 fn fields_of(action: &Action) -> &'static [&'static str] {
     match action.name {
+        "list" if action.api.name == "chatconversation" => &["extended"],
         "list" | "login" | "requests" | "blocklist" => &[],
         _ if action.api.name == "chatavailability" => &[],
         "download" if action.api.name == "chatnotification" => &["ack"],
@@ -169,6 +171,7 @@ fn fields_of(action: &Action) -> &'static [&'static str] {
             "firstmessageid",
             "firstreportdate",
             "firstreportid",
+            "extended",
         ],
         "downloadpartial" => &[
             "conversationid",
@@ -178,7 +181,9 @@ fn fields_of(action: &Action) -> &'static [&'static str] {
             "lastreportdate",
             "lastreportid",
             "limit",
+            "extended",
         ],
+        "show" => &["conversationid", "extended"],
         "delivered" | "viewed" => &["conversationid", "instance", "messageids"],
         "setlistitembackgroundcolor" => &["conversationid", "color"],
         "hide" => &["conversationid", "hideid"],

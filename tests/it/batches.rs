@@ -14,7 +14,6 @@ use chatserver::store::{
 };
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -399,13 +398,11 @@ async fn a_key_that_ends_before_a_subscription_is_recorded_admits_no_listener() 
         let (alice, store) = (world.person("Alice").await, &world.app().store);
         alice.lists().await;
         let (closed, _in_front) = closed_gate(&world).await;
-        let mut ear = Ear::opens(world.address).await;
-        ear.says(&alice.subscription()).await;
+        let mut listener = WsClient::opens(world.address).await;
+        listener.says(&alice.subscription()).await;
         until("the frame is verified and queued", async || store.queue_depth() == 1).await;
-        let mut database = database(&world).await;
-        let change = AssertSqlSafe(format!("UPDATE users SET {change}"));
-        sqlx::query(change).execute(&mut database).await.unwrap();
+        world.opens_database().await.runs(&format!("UPDATE users SET {change}")).await;
         drop(closed);
-        ear.is_refused("invalid_signature").await;
+        listener.is_refused("invalid_signature").await;
     }
 }

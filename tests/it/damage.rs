@@ -126,6 +126,7 @@ async fn makes_older(place: &Workplace) -> Vec<u8> {
     let mut older = Database::opens_without_checkpoints(&file).await;
     let statements = "DROP TABLE epoch;
                       ALTER TABLE participants DROP COLUMN partner_number;
+                      ALTER TABLE participants DROP COLUMN read_to;
                       ALTER TABLE participants ADD COLUMN people TEXT NOT NULL DEFAULT '';
                       ALTER TABLE conversations ADD COLUMN young BLOB NOT NULL DEFAULT x'';
                       DELETE FROM message_ids WHERE seq > (SELECT (next_seq - 1) / 32 * 32 FROM conversations c

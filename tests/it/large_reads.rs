@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as _};
+use chatserver::domain::{ConversationId, Cursor, Direction, PageForm, PageQuery, Parse as _};
 use chatserver::store::Found;
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -44,6 +44,7 @@ fn newest_fifty(person: &Person) -> PageQuery {
         entries: 50,
         bytes: 8 * 1024 * 1024,
         direction: Direction::Backward,
+        form: PageForm::Documented,
     }
 }
 

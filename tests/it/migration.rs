@@ -311,6 +311,9 @@ async fn data_of_version_2_is_served_after_the_migration() {
 
     let server = place.serves(&[]).await;
     let People { alice, bob, alice_to_carol, carol } = people.at(server.address);
+    // Bob has viewed the first three of Alice's forty messages, and Carol none.
+    let unread = (alice.unread().await, bob.unread().await, carol.unread().await);
+    assert_eq!(unread, (0, 37, 40));
     let told_before = bob.at("00000000000000000000000000000001").is_notified().await;
     assert!(told_before.conversations.is_empty(), "{told_before:?}");
     let behind = bob.at("00000000000000000000000000000000").is_notified().await;

@@ -6,9 +6,15 @@
 use sqlx::{FromRow, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
-use super::statements::{DAMAGED_MESSAGES, DAMAGED_REPORTS, MESSAGES, REPORTS};
-use super::{Page, ReadPage, is_json, refuse_gap, undelivered};
-use crate::domain::{Direction, Instance, PageQuery};
+use super::statements::{
+    DAMAGED_MESSAGES, DAMAGED_REPORTS, DAMAGED_REPORTS_ABOUT, EXTENDED_DAMAGED_MESSAGES,
+    EXTENDED_MESSAGES, MESSAGES, REPORTS, REPORTS_ABOUT,
+};
+use super::{
+    Extended, Page, REPORT_QUOTES, ReadPage, UnknownCursors, is_json, message_quotes, refuse_gap,
+    undelivered,
+};
+use crate::domain::{Direction, Instance, PageForm, PageQuery};
 use crate::store::error::Doing as _;
 use crate::store::sqlite::readers::ask;
 use crate::store::sqlite::wal::execute;
@@ -37,6 +43,11 @@ impl Entries {
         Self { first, count }
     }
 
+    /// Returns the first and the last row key.
+    fn row_keys(&self) -> (i64, i64) {
+        (self.first, self.first + self.count - 1)
+    }
+
     /// Returns the first row key of the next piece, and the last one that it may have. `None` where no entry is left.
     fn next_piece(&self) -> Option<(i64, i64)> {
         let entries = self.count.min(PIECE_ENTRIES);
@@ -55,32 +66,42 @@ struct Plan {
     more: bool,
     instance: Instance,
     generation: i64,
+    unknown: UnknownCursors,
     messages: Entries,
     reports: Entries,
     reader_number: i64,
     /// All messages up to this row key are reported as delivered to the reader.
     delivered_to: i64,
     may_report: bool,
+    /// Number and id of the other participant. Only the plan of an extended page has them.
+    partner: Option<(i64, String)>,
 }
 
 impl Plan {
-    /// Parses the plan that [`PAGE`](super::PAGE) has written.
-    fn read(text: &WireText, direction: Direction) -> Result<Self, Error> {
+    /// Parses the plan that [`PAGE`](super::PAGE) or [`EXTENDED_PAGE`](super::EXTENDED_PAGE) has written.
+    fn read(text: &WireText, query: &PageQuery) -> Result<Self, Error> {
         let no_plan = || Error::not_as_stored("the plan of a page");
         let text = str::from_utf8(text).map_err(|_| no_plan())?;
         let mut words = text.split(' ');
         let mut next = || words.next().ok_or_else(no_plan);
         let (more, instance) = (next()? == "1", stored(next()?)?);
+        let generation = stored_number(next()?)?;
+        let unknown = UnknownCursors::of(query, [next()?, next()?]);
         let mut next = || stored_number(next()?);
         Ok(Self {
             more,
             instance,
-            generation: next()?,
-            messages: Entries::of(next()?, next()?, direction),
-            reports: Entries::of(next()?, next()?, direction),
+            generation,
+            unknown,
+            messages: Entries::of(next()?, next()?, query.direction),
+            reports: Entries::of(next()?, next()?, query.direction),
             reader_number: next()?,
             delivered_to: next()?,
             may_report: next()? == 1,
+            partner: match (words.next(), words.next()) {
+                (Some(number), Some(id)) => Some((stored_number(number)?, id.to_owned())),
+                _ => None,
+            },
         })
     }
 }
@@ -108,8 +129,12 @@ async fn read_within(
     cancelled: &CancellationToken,
 ) -> Result<Option<Page>, Error> {
     let read_plan = ReadPage { query: query.clone(), light_bytes: -1 };
-    let Some(plan) = ask(connection, &read_plan).await? else { return Ok(None) };
-    let plan = Plan::read(&plan, query.direction)?;
+    let plan = match query.form {
+        PageForm::Documented => ask(connection, &read_plan).await?,
+        PageForm::Extended { .. } => ask(connection, &Extended(read_plan)).await?,
+    };
+    let Some(plan) = plan else { return Ok(None) };
+    let plan = Plan::read(&plan, query)?;
     Reading { query, plan, cancelled }.read(connection).await.map(Some)
 }
 
@@ -133,6 +158,7 @@ struct Messages {
 
 impl Reading<'_> {
     async fn read(mut self, connection: &mut SqliteConnection) -> Result<Page, Error> {
+        let (first, last) = self.plan.messages.row_keys();
         // Reserved in full, because a vector that grows is copied each time.
         let mut messages = Vec::with_capacity(usize::try_from(self.query.bytes).unwrap_or(0));
         let (mut first_news, mut last_news) = (None, None);
@@ -143,15 +169,23 @@ impl Reading<'_> {
             first_news = first_news.or(read.first_news);
             last_news = read.last_news.or(last_news);
         }
-        let mut reports = WireText::new();
+        let mut reports = match (self.query.form, self.query.direction) {
+            // At most two about each of 500 messages: 214 KiB.
+            (PageForm::Extended { .. }, Direction::Backward) => {
+                let statements = [REPORTS_ABOUT, DAMAGED_REPORTS_ABOUT];
+                self.reports(statements, connection, (first, last)).await?
+            }
+            _ => WireText::new(),
+        };
         while let Some(piece) = self.plan.reports.next_piece() {
-            append(&mut reports, &self.reports(connection, piece).await?);
+            let statements = [REPORTS, DAMAGED_REPORTS];
+            append(&mut reports, &self.reports(statements, connection, piece).await?);
             self.plan.reports.drop_up_to(piece.1);
         }
-        let Plan { more, instance, generation, .. } = self.plan;
+        let Plan { more, instance, generation, unknown, .. } = self.plan;
         refuse_gap(more, &messages, &reports)?;
         let undelivered = undelivered(self.query, generation, first_news.zip(last_news));
-        Ok(Page { instance, messages, reports, more, undelivered, _turn: None })
+        Ok(Page { instance, messages, reports, more, unknown, undelivered, _turn: None })
     }
 
     async fn messages(
@@ -159,12 +193,16 @@ impl Reading<'_> {
         connection: &mut SqliteConnection,
         piece: (i64, i64),
     ) -> Result<Messages, Error> {
-        let read = self.messages_by(MESSAGES, connection, piece).await?;
-        if is_json(&read.objects) {
+        let (plain, damaged) = match self.query.form {
+            PageForm::Documented => (MESSAGES, DAMAGED_MESSAGES),
+            PageForm::Extended { .. } => (EXTENDED_MESSAGES, EXTENDED_DAMAGED_MESSAGES),
+        };
+        let read = self.messages_by(plain, connection, piece).await?;
+        if is_json(&read.objects, message_quotes(self.query.form)) {
             return Ok(read);
         }
         self.warn();
-        let read = self.messages_by(DAMAGED_MESSAGES, connection, piece).await?;
+        let read = self.messages_by(damaged, connection, piece).await?;
         Ok(Messages { objects: as_text(&read.objects), ..read })
     }
 
@@ -175,7 +213,7 @@ impl Reading<'_> {
         (first, last): (i64, i64),
     ) -> Result<Messages, Error> {
         self.refuse_cancelled()?;
-        let objects = sqlx::query_as(statement)
+        let mut objects = sqlx::query_as(statement)
             .bind(first)
             .bind(last)
             .bind(self.query.user.as_str().to_owned())
@@ -183,20 +221,25 @@ impl Reading<'_> {
             .bind(self.plan.delivered_to)
             .bind(self.plan.may_report)
             .bind(PIECE_BYTES);
+        if let Some((number, id)) = &self.plan.partner {
+            objects = objects.bind(*number).bind(id.clone());
+        }
         objects.fetch_one(connection).await.doing("reading messages")
     }
 
+    /// Reads reports by the first statement, or by the second one where their texts are damaged.
     async fn reports(
         &self,
+        [plain, damaged]: [&'static str; 2],
         connection: &mut SqliteConnection,
         piece: (i64, i64),
     ) -> Result<WireText, Error> {
-        let objects = self.reports_by(REPORTS, connection, piece).await?;
-        if is_json(&objects) {
+        let objects = self.reports_by(plain, connection, piece).await?;
+        if is_json(&objects, REPORT_QUOTES) {
             return Ok(objects);
         }
         self.warn();
-        Ok(as_text(&self.reports_by(DAMAGED_REPORTS, connection, piece).await?))
+        Ok(as_text(&self.reports_by(damaged, connection, piece).await?))
     }
 
     async fn reports_by(

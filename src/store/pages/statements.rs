@@ -3,7 +3,8 @@
 
 use crate::store::many_rows::ManyRows;
 use crate::store::objects::{
-    damaged_message_object, damaged_report_object, message_object, message_type, report_object,
+    damaged_message_object, damaged_report_object, extended_damaged_message_object,
+    extended_message_object, message_object, message_type, report_object,
 };
 use crate::store::sqlite::message_ids::row_key_of_id;
 
@@ -14,10 +15,25 @@ macro_rules! max_message_overhead {
     };
 }
 
+/// Maximum bytes of an extended message object without its data, tested in the same way.
+macro_rules! max_extended_overhead {
+    () => {
+        332
+    };
+}
+
 /// Maximum bytes of a report object, tested in the same way.
 macro_rules! max_report_bytes {
     () => {
         219
+    };
+}
+
+/// SQL for the maximum bytes of the reports about one message that a page counts with the message: backward, of
+/// `delivered` and `viewed` by its one reader.
+macro_rules! max_reports_about {
+    () => {
+        concat!("CASE WHEN is_forward THEN 0 ELSE 2 * ", max_report_bytes!(), " END")
     };
 }
 
@@ -30,6 +46,17 @@ macro_rules! message_bytes {
             message_type!(),
             r#") + octet_length('yyyy-MM-dd HH:mm:ss') + octet_length(m.valid_until)
                           + octet_length(m.data)"#
+        )
+    };
+}
+
+/// SQL for the bytes of extended message object `m` and, backward, of the reports about it.
+macro_rules! extended_message_bytes {
+    () => {
+        concat!(
+            message_bytes!(),
+            r#" + octet_length(',"UserID":"0123456789abcdef0123456789abcdef"') + "#,
+            max_reports_about!()
         )
     };
 }
@@ -67,6 +94,23 @@ macro_rules! first_since {
     };
 }
 
+/// SQL for the id of the sender of message `m`, one of two participants. NULL where the stored number is damaged.
+macro_rules! sender {
+    ($reader_number:literal, $reader:literal, $partner_number:literal, $partner:literal) => {
+        concat!(
+            "CASE m.sender_number WHEN ",
+            $reader_number,
+            " THEN ",
+            $reader,
+            " WHEN ",
+            $partner_number,
+            " THEN ",
+            $partner,
+            " END"
+        )
+    };
+}
+
 /// SQL for the row key of message `m` where it is still to be reported as delivered to a reader, else NULL.
 macro_rules! undelivered {
     ($reader:literal, $reader_number:literal, $delivered_to:literal, $may_report:literal) => {
@@ -83,6 +127,41 @@ macro_rules! undelivered {
             $reader,
             " AND r.type = 'delivered')
                   THEN m.place END"
+        )
+    };
+}
+
+/// SQL for the report objects of a page, from the report cursor on.
+macro_rules! reports_at_cursor {
+    () => {
+        concat!(
+            "SELECT string_agg(object, ',') FROM (
+                SELECT concat(",
+            report_object!(),
+            ") AS object
+                FROM reports r CROSS JOIN messages about
+                WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
+                                           ELSE report_near - report_kept + 1 END
+                        AND CASE WHEN is_forward THEN report_near + report_kept - 1 ELSE report_near END
+                    AND about.place = r.message_place
+                ORDER BY r.place) AS objects"
+        )
+    };
+}
+
+/// SQL for the report objects of the messages between two row keys, in the order of the reports.
+macro_rules! reports_about {
+    ($object:expr, $first:expr, $last:expr) => {
+        concat!(
+            "SELECT coalesce(string_agg(object, ','), '') FROM (
+                SELECT concat(",
+            $object,
+            ") AS object FROM messages about CROSS JOIN reports r
+                WHERE about.place BETWEEN ",
+            $first,
+            " AND ",
+            $last,
+            " AND r.message_place = about.place ORDER BY r.place) AS objects"
         )
     };
 }
@@ -107,8 +186,11 @@ macro_rules! undelivered {
 /// page.
 ///
 /// The text has three parts with a bar between them; only the first may contain bars itself. They are the messages, the
-/// reports, and a list separated by spaces. The list has whether there is more, the instance, its generation, and row
-/// keys of messages of others: those not yet reported as delivered to the caller.
+/// reports, and a list separated by spaces. The list has whether there is more, the instance, its generation, whether
+/// the cursors' IDs are known, and row keys of messages of others: those not yet reported as delivered to the caller.
+///
+/// An extended page names senders. Backward it has the reports about its messages, whatever the report cursor is, so
+/// `report_there` is 0 and each message is weighed with its reports.
 ///
 /// Each step is one row that a coroutine hands on. That takes a `LIMIT` in the step and a `WHERE` in the next one.
 /// Otherwise SQLite copies the expressions of a step to each place of use. `MATERIALIZED` makes a table for each step,
@@ -116,19 +198,31 @@ macro_rules! undelivered {
 ///
 /// Entries are sorted before they are joined, because `string_agg` with an order of its own copies all of them. No
 /// `LIMIT` is bound, because SQLite would plan the statement anew each time.
-pub(super) static PAGE: ManyRows = ManyRows::values_of(concat!(
+macro_rules! page {
+    (
+        partner: $partner:expr,
+        overhead: $overhead:expr,
+        message_bytes: $message_bytes:expr,
+        reports_there: $reports_there:expr,
+        plan: $plan:expr,
+        reports: $reports:expr,
+        message_object: $message_object:expr
+    ) => {
+        concat!(
     "
 WITH
 asked AS (
     SELECT ? AS conversation, ? AS asker, ? AS cursor_id, ? AS cursor_hash, ? AS cursor_date, ? AS entries,
-           ? AS most_bytes, ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward, ? AS light_bytes
+           ? AS most_bytes, ? AS report_seq, ? AS cursor_report, ? AS report_date, ? AS is_forward, ? AS light_bytes,
+           ? AS counts_rest
     LIMIT 1
 ),
 head AS (
     SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
-           c.longest_data, p.standing, p.user_number, p.delivered_to,
-           entries * (c.longest_data + ",
-    max_message_overhead!(),
+           c.longest_data, p.standing, p.user_number, p.delivered_to,",
+    $partner,
+    "      entries * (c.longest_data + ",
+    $overhead,
     " + ",
     max_report_bytes!(),
     ") <= most_bytes AS fits,
@@ -164,7 +258,7 @@ kept AS (
     SELECT reach.*, CASE WHEN fits OR is_heavy THEN reach ELSE (
                SELECT count(*) FROM (
                    SELECT row_number() OVER nearest AS nth, sum(",
-    message_bytes!(),
+    $message_bytes,
     r#"             ) OVER nearest AS bytes
                    FROM messages m
                    WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - reach + 1 END
@@ -177,7 +271,7 @@ kept AS (
             SELECT there.*, CASE WHEN there < entries THEN there ELSE entries END AS reach,
                    CASE WHEN report_there < entries THEN report_there ELSE entries END AS report_reach,
                    CASE WHEN there < entries THEN there ELSE entries END * (longest_data + "#,
-    max_message_overhead!(),
+    $overhead,
     r#")
                    + CASE WHEN report_there < entries THEN report_there ELSE entries END * "#,
     max_report_bytes!(),
@@ -185,7 +279,9 @@ kept AS (
             FROM (
                 SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
                        CASE WHEN is_forward THEN base + next_report_seq - report_near
-                            ELSE report_near - base END AS report_there
+                            ELSE "#,
+    $reports_there,
+    r#" END AS report_there
                 FROM start WHERE base IS NOT NULL) AS there) AS bounded) AS reach
     LIMIT 1
 ),
@@ -193,7 +289,7 @@ ends AS (
     SELECT kept.*, CASE WHEN fits OR is_heavy THEN report_reach ELSE (
                SELECT count(*) FROM (
                    SELECT coalesce(sum("#,
-    message_bytes!(),
+    $message_bytes,
     r#"            ), 0) AS taken FROM messages m
                    WHERE m.place BETWEEN CASE WHEN is_forward THEN near ELSE near - kept + 1 END
                        AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) AS weighed
@@ -213,7 +309,7 @@ ends AS (
                WHERE (nth <= report_least AND kept < least) OR bytes <= most_bytes - taken) END AS report_kept,
            CASE WHEN bound <= light_bytes OR light_bytes < 0 THEN 0 WHEN is_heavy THEN bound ELSE (
                SELECT coalesce(sum("#,
-    message_bytes!(),
+    $message_bytes,
     r#"        ), 0) + report_reach * "#,
     max_report_bytes!(),
     r#" FROM messages m
@@ -221,22 +317,19 @@ ends AS (
                    AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) END AS weight
     FROM kept WHERE base IS NOT NULL LIMIT 1
 )
-SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', more, instance, generation, near, kept, report_near, report_kept, user_number, delivered_to, standing = 'open')
+SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', more, instance, generation, known IS NOT NULL, report_known IS NOT NULL,
+                 near, kept, report_near, report_kept, user_number, delivered_to, standing = 'open'"#,
+    $plan,
+    r#")
             WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
     SELECT concat(
-        string_agg(object, ','), '|', (SELECT string_agg(object, ',') FROM (
-                SELECT concat("#,
-    report_object!(),
-    r#") AS object
-                FROM reports r CROSS JOIN messages about
-                WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
-                                           ELSE report_near - report_kept + 1 END
-                        AND CASE WHEN is_forward THEN report_near + report_kept - 1 ELSE report_near END
-                    AND about.place = r.message_place
-                ORDER BY r.place) AS objects), '|', more, ' ', instance, ' ', generation, ' ', string_agg(news, ' '))
+        string_agg(object, ','), '|', ("#,
+    $reports,
+    r#"), '|', more, ' ', instance, ' ', generation, ' ', known IS NOT NULL, ' ', report_known IS NOT NULL, ' ',
+        string_agg(news, ' '))
     FROM (
         SELECT concat("#,
-    message_object!(),
+    $message_object,
     r#") AS object, "#,
     undelivered!("asker", "user_number", "delivered_to", "standing = 'open'"),
     r#" AS news
@@ -245,10 +338,46 @@ SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', more, instance, generation,
             AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END
         ORDER BY m.place) AS objects) END
 FROM (
-    SELECT ends.*, CASE WHEN is_forward THEN kept < there OR report_kept < report_there
+    SELECT ends.*, CASE WHEN counts_rest THEN kept < there OR report_kept < report_there
                         ELSE kept < reach OR report_kept < report_reach END AS more
     FROM ends WHERE base IS NOT NULL LIMIT 1) AS page WHERE base IS NOT NULL"#
-), 12);
+)
+    };
+}
+
+/// The page of documented answers.
+pub(super) static PAGE: ManyRows = ManyRows::values_of(
+    page!(
+        partner: "",
+        overhead: max_message_overhead!(),
+        message_bytes: message_bytes!(),
+        reports_there: "report_near - base",
+        plan: "",
+        reports: reports_at_cursor!(),
+        message_object: message_object!()
+    ),
+    13,
+);
+
+/// The page of extended answers.
+pub(super) static EXTENDED_PAGE: ManyRows = ManyRows::values_of(
+    page!(
+        partner: " p.partner_number, (SELECT o.id FROM users o WHERE o.number = p.partner_number) AS partner,",
+        overhead: concat!(max_extended_overhead!(), " + ", max_reports_about!()),
+        message_bytes: extended_message_bytes!(),
+        reports_there: "0",
+        plan: ", partner_number, partner",
+        reports: concat!(
+            "CASE WHEN is_forward THEN (",
+            reports_at_cursor!(),
+            ") ELSE (",
+            reports_about!(report_object!(), "near - kept + 1", "near"),
+            ") END"
+        ),
+        message_object: extended_message_object!(sender!("user_number", "asker", "partner_number", "partner"))
+    ),
+    13,
+);
 
 /// SQL for the messages between two row keys as objects, and the row keys of those still to be reported as delivered.
 macro_rules! messages_between {
@@ -295,6 +424,18 @@ pub(super) const DAMAGED_MESSAGES: &str = messages_between!(damaged_message_obje
 
 pub(super) const DAMAGED_REPORTS: &str = reports_between!(damaged_report_object!());
 
+/// Like [`MESSAGES`], for extended answers. `$8` and `$9` are the partner's number and id.
+pub(super) const EXTENDED_MESSAGES: &str =
+    messages_between!(extended_message_object!(sender!("$4", "$3", "$8", "$9")));
+
+pub(super) const EXTENDED_DAMAGED_MESSAGES: &str =
+    messages_between!(extended_damaged_message_object!(sender!("$4", "$3", "$8", "$9")));
+
+/// The reports about the messages between two row keys as objects.
+pub(super) const REPORTS_ABOUT: &str = reports_about!(report_object!(), "$1", "$2");
+
+pub(super) const DAMAGED_REPORTS_ABOUT: &str = reports_about!(damaged_report_object!(), "$1", "$2");
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -311,6 +452,9 @@ mod tests {
             "Data": "",
         });
         assert_eq!(message.to_string().len(), max_message_overhead!());
+        let mut extended = message;
+        extended["UserID"] = "0".repeat(32).into();
+        assert_eq!(extended.to_string().len(), max_extended_overhead!());
     }
 
     #[test]

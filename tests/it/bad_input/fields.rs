@@ -19,6 +19,7 @@ const DATE: &str = "a date such as 2024-03-08 14:12:48, in UTC on the 24-hour cl
 const MESSAGE_ID: &str = "1 to 64 characters of A-Z, a-z, 0-9 and -";
 const INSTANCE: &str = "10 characters of A-Z, a-z and 0-9";
 const WITH_CONVERSATION: &[&str] = &[
+    "show",
     "download",
     "downloadpartial",
     "add",
@@ -209,6 +210,17 @@ async fn refusals_name_action_timestamp_message_limit_and_key_and_what_they_must
         ("chatlogin/login", "apikey", Some(json!({})), &format!("must be a string: {key}")),
     ] {
         assert_eq!(said(&stage, action, name, value).await, format!("{name} {sentence}"));
+    }
+}
+
+#[tokio::test]
+async fn refusals_name_extended_and_what_it_must_be() {
+    let stage = Stage::set().await;
+    for action in ["list", "show", "download", "downloadpartial"] {
+        for value in [json!("true"), json!(1), json!(""), json!([]), json!({})] {
+            let said = said(&stage, action, "extended", Some(value)).await;
+            assert_eq!(said, "extended must be true or false");
+        }
     }
 }
 

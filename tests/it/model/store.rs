@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chatserver::domain::{
-    ConversationId, Cursor, Direction, FullName, Instance, Limits, Nick, PageQuery, Parse,
-    Property, Refusal, Replay, Signature, UserId,
+    ConversationId, Cursor, Direction, FullName, Instance, Limits, Nick, PageForm, PageQuery,
+    Parse, Property, Refusal, Replay, Signature, UserId,
 };
 use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword};
@@ -164,8 +164,17 @@ impl Server for Direct {
             None => (look.messages, Direction::Forward),
             Some(limit) => (limit, Direction::Backward),
         };
-        let query =
-            PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction };
+        let form = PageForm::Documented;
+        let query = PageQuery {
+            conversation,
+            user,
+            cursor,
+            report_cursor,
+            entries,
+            bytes,
+            direction,
+            form,
+        };
         let page = self.store.large_page(&query, ()).await;
         let Some((page, ())) = page.unwrap() else {
             return Shown::NotFound;

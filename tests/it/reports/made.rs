@@ -1,6 +1,8 @@
 //! Reports that the server makes itself: messages are delivered once a page contains them.
 
-use chatserver::domain::{ConversationId, Cursor, Direction, PageQuery, Parse as _, Timestamp};
+use chatserver::domain::{
+    ConversationId, Cursor, Direction, PageForm, PageQuery, Parse as _, Timestamp,
+};
 use serde_json::{Value, json};
 
 use super::{delivered, fill, noted, stand_in_line, viewed, whatever_was_queued_is_written};
@@ -195,6 +197,7 @@ async fn a_page_of_a_cleared_instance_reports_nothing() {
         entries: 10,
         bytes: 1024,
         direction: Direction::Forward,
+        form: PageForm::Documented,
     };
     let page = store.large_page(&query, ()).await.unwrap().unwrap().0;
     bob.clears().await.ok();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chatserver::domain::{
-    ConversationId, Cursor, Direction, MessageId, PageQuery, Parse as _, Timestamp,
+    ConversationId, Cursor, Direction, MessageId, PageForm, PageQuery, Parse as _, Timestamp,
 };
 use chatserver::store::{Page, WireText};
 use proptest::prelude::*;
@@ -57,6 +57,8 @@ impl Report {
 struct Model {
     senders: Vec<usize>,
     reports: Vec<Report>,
+    /// Number of messages up to the read position of each person.
+    read: [usize; 2],
     second: i64,
 }
 
@@ -73,6 +75,18 @@ impl Model {
         }
     }
 
+    /// Moves the read position of a person to the newest of these messages that is not the person's own.
+    fn view(&mut self, by: usize, messages: &[usize]) {
+        let is_others = |message: &&usize| self.senders.get(**message).is_some_and(|s| *s != by);
+        let newest = messages.iter().filter(is_others).max();
+        self.read[by] = self.read[by].max(newest.map_or(0, |newest| newest + 1));
+    }
+
+    /// Returns the number of unread messages of a person.
+    fn unread(&self, by: usize) -> usize {
+        self.senders[self.read[by]..].iter().filter(|sender| **sender != by).count()
+    }
+
     /// Carries out a step.
     fn takes(&mut self, step: &Step) {
         let end = self.senders.len();
@@ -82,6 +96,9 @@ impl Model {
             Step::Report { by, action, messages } => {
                 self.make("delivered", *by, messages.clone());
                 self.make(action, *by, messages.clone());
+                if *action == "viewed" {
+                    self.view(*by, messages);
+                }
             }
             Step::Clear { .. } => *self = Self { second: self.second, ..Self::default() },
             Step::Download { by, from } => {
@@ -162,7 +179,8 @@ impl Stage {
         let dates = reports.iter().map(|report| report["Created"].as_str().unwrap().to_owned());
         let expected = model.reports.iter().map(|report| date(report.second));
         assert_eq!(dates.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-        for person in &self.people {
+        for (by, person) in self.people.iter().enumerate() {
+            assert_eq!(person.unread().await, model.unread(by) as u64);
             assert_eq!(person.newest_report().await, reports.last().map(bare).unwrap_or_default());
         }
         reports
@@ -189,6 +207,41 @@ impl Stage {
         }
     }
 
+    /// Asserts that extended pages backward name the senders, and have each report beside its message.
+    async fn extended_pages_are_complete(&self, model: &Model, reports: &[Value], bounds: Bounds) {
+        let store = &self.world.app().store;
+        let conversation = ConversationId::parse(&self.people[0].conversation).unwrap();
+        let (mut messages, mut told) = (Vec::new(), Vec::new());
+        loop {
+            let query = PageQuery {
+                conversation,
+                user: self.people[0].user,
+                cursor: cursor(&messages, true),
+                report_cursor: Cursor::default(),
+                entries: bounds.entries,
+                bytes: bounds.bytes,
+                direction: Direction::Backward,
+                form: PageForm::Extended { is_clients_limit: false },
+            };
+            let (page, ()) = store.large_page(&query, ()).await.unwrap().unwrap();
+            let [got, about] = [&page.messages, &page.reports].map(objects);
+            let ids: Vec<_> = got.iter().map(|message| &message["ID"]).collect();
+            assert!(about.iter().all(|report| ids.contains(&&report["MessageID"])));
+            let bytes: usize = got.iter().chain(&about).map(|entry| entry.to_string().len()).sum();
+            assert!(got.len() <= 1 || bytes <= bounds.bytes as usize, "{bytes} bytes");
+            messages.splice(0..0, got);
+            told.extend(about);
+            if !page.more {
+                break;
+            }
+        }
+        let senders = messages.iter().map(|message| message["UserID"].as_str().unwrap());
+        let expected = model.senders.iter().map(|sender| self.people[*sender].user.as_str());
+        assert!(senders.eq(expected), "{messages:?}");
+        told.sort_by_key(|report| bare(report)[20..].to_owned());
+        assert_eq!(told, reports);
+    }
+
     /// Returns everything, page by page: forward from the last entries, or backward from the first.
     async fn pages(&self, bounds: Bounds, scrolls: bool) -> [Vec<Value>; 2] {
         let store = &self.world.app().store;
@@ -199,8 +252,17 @@ impl Stage {
         loop {
             let [cursor, report_cursor] = [&messages, &reports].map(|known| cursor(known, scrolls));
             let direction = if scrolls { Direction::Backward } else { Direction::Forward };
-            let query =
-                PageQuery { conversation, user, cursor, report_cursor, entries, bytes, direction };
+            let form = PageForm::Documented;
+            let query = PageQuery {
+                conversation,
+                user,
+                cursor,
+                report_cursor,
+                entries,
+                bytes,
+                direction,
+                form,
+            };
             let (page, ()) = store.large_page(&query, ()).await.unwrap().unwrap();
             let Page { messages: more_messages, reports: more_reports, more, .. } = page;
             let got = goes_on(&mut messages, &more_messages, bounds, scrolls);
@@ -279,6 +341,7 @@ fn reports_agree_with_the_model() {
         }
         let reports = stage.agrees(&model).await;
         stage.dates_lead(&model, &reports).await;
+        stage.extended_pages_are_complete(&model, &reports, bounds).await;
         for scrolls in [false, true] {
             let [messages, told] = stage.pages(bounds, scrolls).await;
             assert_eq!(messages.len(), model.senders.len());
