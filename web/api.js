@@ -12,6 +12,9 @@ import { randomHex, sign } from './crypto.js';
 const SERVICE = 'chatserver';
 /** Longest wait for an answer, in ms. The server itself ends a request after 30 s. */
 const TIMEOUT = 40000;
+/** Reads that wait by themselves where the user's rate is exceeded, and how often. */
+const PATIENT = new Set(['list', 'show', 'download', 'downloadpartial', 'requests', 'blocklist']);
+const RATE_ATTEMPTS = 5;
 /** Attempts of one call after `timestamp_out_of_range`. After a restore, one second may have to pass. */
 const CLOCK_ATTEMPTS = 3;
 
@@ -138,8 +141,12 @@ export class Api {
       try {
         return await post(this.base, api, headers, body);
       } catch (error) {
+        if (error instanceof Refused && error.code === 'rate_limited' && PATIENT.has(String(fields.action)) && attempt < RATE_ATTEMPTS) {
+          await new Promise((resolve) => setTimeout(resolve, (error.retryAfter || 1) * 1000));
+          continue;
+        }
         const outOfRange = error instanceof Refused && error.code === 'timestamp_out_of_range' && error.servertime;
-        if (!outOfRange || attempt === CLOCK_ATTEMPTS) throw error;
+        if (!outOfRange || attempt >= CLOCK_ATTEMPTS) throw error;
         this.clock.correct(outOfRange);
         if (attempt > 1) await new Promise((resolve) => setTimeout(resolve, 1000));
       }

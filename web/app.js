@@ -1,0 +1,124 @@
+/** The page of a signed-in user: the list at the left, the open conversation at the right; one of them on a phone. */
+
+import { ConversationView } from './conversation.js';
+import { el, iconButton, setText } from './dom.js';
+import { ConversationList } from './list.js';
+import { Notifier } from './notifier.js';
+import { addFriend, blockList, friendRequests } from './people.js';
+import { explain } from './session.js';
+import { availabilityText } from './text.js';
+
+/** @typedef {import('./client.js').Client} Client */
+/** @typedef {import('./model.js').Availability} Availability */
+
+const CHOICES = /** @type {const} */ (['available', 'away', 'busy', 'offline']);
+/** Time for which a complaint is shown, in ms. */
+const SHOWN = 8000;
+
+/**
+ * @param {Client} client
+ * @param {() => void} signOut
+ */
+export function appView(client, signOut) {
+  const { model } = client;
+  const toast = el('div', { class: 'toast', role: 'alert' });
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let toastTimer;
+  /** @param {unknown} error */
+  const complain = (error) => {
+    console.warn(error);
+    toast.textContent = error instanceof Error && error.constructor.name === 'TooLong' ? error.message : explain(error);
+    clearTimeout(toastTimer);
+    toastTimer = setTimeout(() => (toast.textContent = ''), SHOWN);
+  };
+
+  /**
+   * @param {string | null} id
+   * @param {string} [messageid]
+   */
+  const open = (id, messageid) => {
+    model.openId = id;
+    draw(new Set(['open']));
+    if (id === null) return;
+    if (messageid) view.log.reveal(messageid);
+    if (matchMedia('(min-width: 700px)').matches || messageid) view.field.focus();
+    if (!model.open?.loaded) client.sync.catchUp(id).catch(complain);
+  };
+  const back = () => {
+    const left = model.openId;
+    open(null);
+    if (left) list.rows.get(left)?.button.focus();
+  };
+  const view = new ConversationView(client, { back, complain });
+  const list = new ConversationList(client, open);
+  const notifier = new Notifier(client, open);
+
+  const banner = el('div', { class: 'banner', role: 'status' });
+  const name = el('span', { class: 'my-name', dir: 'auto' }, model.account.nick);
+  const availability = el('select', { 'aria-label': 'Availability', onchange: () => choose() }, ...CHOICES.map((value) => el('option', { value }, availabilityText(value))));
+  const choose = () => client.setAvailability(/** @type {Availability} */ (availability.value)).catch(complain);
+  const requests = iconButton('requests', 'Friend requests', () => friendRequests(client));
+  const count = el('span', { class: 'badge count', 'aria-hidden': 'true', hidden: true });
+  requests.append(count);
+  const bell = iconButton('bell', 'Notifications', () => notifier.toggle().then(drawBell, complain));
+  const drawBell = () => bell.setAttribute('aria-pressed', String(notifier.on));
+  drawBell();
+  const toolbar = el(
+    'div',
+    { class: 'toolbar' },
+    iconButton('add', 'Add friend', () => addFriend(client)),
+    requests,
+    iconButton('blocked', 'Block list', () => blockList(client)),
+    bell,
+    iconButton('leave', 'Sign out', signOut),
+  );
+  const sidebar = el(
+    'nav',
+    { class: 'sidebar', 'aria-label': 'Chats' },
+    el('div', { class: 'me' }, name, availability),
+    toolbar,
+    el('div', { class: 'search' }, list.search),
+    list.element,
+  );
+  const root = el('div', { class: 'app' }, banner, sidebar, view.element, toast);
+
+  /** @param {Set<import('./model.js').Topic>} topics */
+  const draw = (topics) => {
+    root.classList.toggle('is-open', model.open !== undefined);
+    list.update();
+    if (topics.has('open') || topics.has('friends') || topics.has('list') || topics.has(`messages:${model.openId}`)) view.update();
+    if (topics.has('friends')) availability.value = client.availability;
+    count.hidden = model.incoming.length === 0;
+    setText(count, String(model.incoming.length));
+    drawBanner();
+    notifier.updateTitle();
+  };
+  const drawBanner = () => {
+    const texts = { connecting: '', online: '', offline: 'Offline. Messages are sent when the connection is back.', elsewhere: 'Another window has taken over this connection.' };
+    if (banner.dataset.status === model.status) return;
+    banner.dataset.status = model.status;
+    banner.replaceChildren(texts[model.status]);
+    if (model.status === 'elsewhere') banner.append(el('button', { type: 'button', onclick: () => client.listenHere() }, 'Use this one'));
+  };
+  model.views.add(draw);
+  availability.value = client.availability;
+
+  addEventListener(
+    'keydown',
+    (event) => {
+      if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === 'k') {
+        event.preventDefault();
+        if (model.open && !matchMedia('(min-width: 700px)').matches) back();
+        list.search.focus();
+        list.search.select();
+      } else if (event.key === 'Escape' && model.open && !document.querySelector('dialog')) {
+        const row = list.rows.get(model.open.id);
+        if (matchMedia('(min-width: 700px)').matches) row?.button.focus();
+        else back();
+      }
+    },
+    { signal: client.page.signal },
+  );
+  draw(new Set(['open']));
+  return root;
+}

@@ -1,0 +1,236 @@
+/**
+ * One signed-in user in this tab: ties the listener, the other tabs, the model and the outbox together, and carries
+ * out what the views ask for.
+ */
+
+import { Api, Refused } from './api.js';
+import { Listener } from './listener.js';
+import { Model } from './model.js';
+import { Outbox } from './outbox.js';
+import { BASE } from './session.js';
+import { Sync } from './sync.js';
+import { Tabs } from './tabs.js';
+
+/** @typedef {import('./model.js').Conversation} Conversation */
+/** @typedef {import('./model.js').Availability} Availability */
+
+const MAX_BACKOFF = 15000;
+const ACTIONS = { available: 'useravailable', away: 'useraway', busy: 'userbusy', offline: 'useroffline' };
+
+export class Client {
+  /**
+   * @param {import('./keystore.js').Account} account
+   * @param {(reason: string) => void} ended the session is over: signed out elsewhere, or the key is no longer valid
+   */
+  constructor(account, ended) {
+    this.account = account;
+    this.ended = ended;
+    this.model = new Model(account);
+    this.api = new Api({ base: BASE, userid: account.userid, station: account.station, key: account.signingKey });
+    this.sync = new Sync(this.model, this.api);
+    this.outbox = new Outbox(this.model, this.api, this.sync, (id) => this.did(id));
+    this.tabs = new Tabs(account, (said) => this.hear(said));
+    this.listener = new Listener(this.api, {
+      connected: (epoch) => this.connected(epoch),
+      notified: async (event) => {
+        this.tabs.say({ kind: 'notified', event });
+        await this.enterEpoch(event.epoch);
+        await this.sync.follow(event);
+      },
+      disconnected: (reason) => this.setStatus(reason),
+      denied: (error) => this.deny(error),
+    });
+    this.attempts = 0;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.retry = undefined;
+    this.stopped = false;
+    this.page = new AbortController();
+    this.availabilityKey = `availability:${account.userid}`;
+  }
+
+  /** @param {boolean} signedIn whether the user has just signed in, and not reloaded the page */
+  start(signedIn) {
+    const { signal } = this.page;
+    const wake = () => this.wake();
+    addEventListener('online', wake, { signal });
+    addEventListener('offline', () => this.listener.interrupt(), { signal });
+    addEventListener('pageshow', wake, { signal });
+    document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && wake(), { signal });
+    addEventListener(
+      'beforeunload',
+      (event) => this.model.outbox.some((entry) => !entry.acknowledged && !entry.failure) && event.preventDefault(),
+      { signal },
+    );
+    this.tabs.elect(() => this.listener.start());
+    this.tabs.say({ kind: 'hello' });
+    this.catchUp();
+    if (signedIn) this.setAvailability(this.availability).catch(() => {});
+  }
+
+  stop() {
+    this.stopped = true;
+    clearTimeout(this.retry);
+    this.page.abort();
+    this.listener.stop();
+    this.outbox.stop();
+    this.tabs.close();
+  }
+
+  wake() {
+    this.listener.wake();
+    this.outbox.wake();
+    if (!this.tabs.leads || !this.model.ready) this.catchUp();
+  }
+
+  /** Reads everything anew; tries again until it succeeds. */
+  async catchUp() {
+    clearTimeout(this.retry);
+    if (this.stopped) return;
+    try {
+      await this.sync.refresh();
+      this.attempts = 0;
+      await this.outbox.restore();
+    } catch (error) {
+      if (error instanceof Refused && error.code === 'invalid_signature') return this.deny(error);
+      console.warn('catching up failed', error);
+      const wait = Math.min(MAX_BACKOFF, 500 * 2 ** this.attempts++);
+      clearTimeout(this.retry);
+      this.retry = setTimeout(() => this.catchUp(), wait);
+    }
+  }
+
+  /** @param {string} epoch */
+  async connected(epoch) {
+    this.setStatus('online');
+    this.tabs.say({ kind: 'epoch', epoch });
+    await this.enterEpoch(epoch);
+    this.outbox.wake();
+    this.catchUp();
+  }
+
+  /** @param {string} epoch */
+  async enterEpoch(epoch) {
+    if (!this.sync.enterEpoch(epoch)) return;
+    await this.outbox.resendRecent();
+    this.catchUp();
+  }
+
+  /** @param {'online' | 'offline' | 'elsewhere'} status */
+  setStatus(status) {
+    this.model.status = status;
+    this.model.changed('status');
+    if (this.tabs.leads) this.tabs.say({ kind: 'status', status });
+  }
+
+  /** Takes the listener back after another connection of this station took it. */
+  listenHere() {
+    this.listener.start();
+  }
+
+  /** @param {Refused} error */
+  deny(error) {
+    console.warn('the key is no longer valid', error);
+    this.ended('The server no longer accepts this key. Sign in again.');
+  }
+
+  /** @param {import('./tabs.js').Said} said */
+  hear(said) {
+    const failed = (/** @type {unknown} */ error) => {
+      console.warn('what another tab said could not be processed', error);
+      this.catchUp();
+    };
+    if (said.kind === 'notified') this.sync.follow(said.event).catch(failed);
+    else if (said.kind === 'did') {
+      const none = { sequence: 0, epoch: '', friendavailabilitesof: [] };
+      const lists = said.lists ? [this.model.me] : [];
+      this.sync.follow({ ...none, conversationchangedof: said.conversations, conversationlistchangedof: lists }).catch(failed);
+    } else if (said.kind === 'epoch') this.enterEpoch(said.epoch).then(() => this.catchUp());
+    else if (said.kind === 'status') {
+      this.model.status = said.status;
+      this.model.changed('status');
+      if (said.status === 'online') this.outbox.wake();
+    } else if (said.kind === 'hello' && this.tabs.leads) {
+      this.setStatus(this.model.status === 'connecting' ? 'offline' : this.model.status);
+    } else if (said.kind === 'availability') this.model.changed('friends');
+    else if (said.kind === 'signed-out') this.ended('');
+  }
+
+  /**
+   * Tells the other tabs of this user what this tab did.
+   * @param {string} [conversationid]
+   * @param {boolean} [lists]
+   */
+  did(conversationid, lists = false) {
+    this.tabs.say({ kind: 'did', conversations: conversationid ? [conversationid] : [], lists });
+  }
+
+  /**
+   * Sets a mark of a conversation.
+   * @param {Conversation} conversation
+   * @param {'mute' | 'unmute' | 'favorite' | 'unfavorite' | 'hide' | 'unhide' | 'setlistitembackgroundcolor' | 'clear'} action
+   * @param {Record<string, unknown>} [fields]
+   */
+  async change(conversation, action, fields = {}) {
+    try {
+      const answer = await this.api.conversation({ action, conversationid: conversation.id, ...fields });
+      this.sync.take(answer.conversation);
+    } catch (error) {
+      if (!(error instanceof Refused) || !error.conversation) throw error;
+      this.sync.take(error.conversation);
+      if (error.code !== 'replayed') throw error;
+    }
+    this.did(conversation.id);
+    await this.sync.catchUp(conversation.id);
+  }
+
+  /**
+   * Reports messages as viewed, and takes the new number of unread ones along.
+   * @param {Conversation} conversation
+   * @param {string[]} messageids
+   */
+  async viewed(conversation, messageids) {
+    const { id, wire } = conversation;
+    const fields = { action: 'viewed', conversationid: id, instance: wire.instance, messageids };
+    await this.api.call('chatreports', { ...fields, firstmessagedate: '', lastmessagedate: '' });
+    for (const messageid of messageids) {
+      const message = conversation.byId.get(messageid);
+      if (message) message.seen = true;
+    }
+    this.did(id);
+    await this.sync.catchUp(id);
+  }
+
+  /** @param {Record<string, unknown>} fields */
+  async befriend(fields) {
+    await this.api.friends(fields);
+    await this.peopleChanged();
+  }
+
+  /**
+   * @param {'block' | 'unblock'} action
+   * @param {string} userid
+   */
+  async setBlocked(action, userid) {
+    await this.api.blocks({ action, userid });
+    await this.peopleChanged();
+  }
+
+  async peopleChanged() {
+    this.did(undefined, true);
+    await Promise.all([this.sync.readPeople(), this.sync.readList()]);
+    await this.sync.readPreviews();
+  }
+
+  /** What this user chose last in this browser. The server does not tell one's own choice. */
+  get availability() {
+    return /** @type {Availability} */ (localStorage.getItem(this.availabilityKey) ?? 'available');
+  }
+
+  /** @param {Availability} value */
+  async setAvailability(value) {
+    await this.api.call('chatavailability', { action: ACTIONS[value] });
+    localStorage.setItem(this.availabilityKey, value);
+    this.tabs.say({ kind: 'availability', value });
+    this.model.changed('friends');
+  }
+}

@@ -1,0 +1,189 @@
+/** The open conversation: its head with the menu, the messages, and the field to write in. */
+
+import { el, iconButton, openDialog, setText } from './dom.js';
+import { Log } from './log.js';
+import { menuButton } from './menu.js';
+import { TooLong } from './outbox.js';
+import { availabilityText } from './text.js';
+
+/** @typedef {import('./client.js').Client} Client */
+/** @typedef {import('./model.js').Conversation} Conversation */
+
+/** Names of the colours that the list offers. White stands for none. */
+const COLOURS = [
+  ['None', '#ffffff'],
+  ['Red', '#ffb3ba'],
+  ['Orange', '#ffdfba'],
+  ['Yellow', '#ffffba'],
+  ['Green', '#baffc9'],
+  ['Blue', '#bae1ff'],
+  ['Violet', '#d9baff'],
+];
+
+export class ConversationView {
+  /**
+   * @param {Client} client
+   * @param {{ back: () => void, complain: (error: unknown) => void }} options
+   */
+  constructor(client, { back, complain }) {
+    this.client = client;
+    this.complain = complain;
+    /** @type {Conversation | undefined} */
+    this.conversation = undefined;
+    this.log = new Log(client);
+    this.name = el('h1', {});
+    this.presence = el('span', { class: 'presence quiet' });
+    this.menu = menuButton('Conversation actions', () => this.actions());
+    this.head = el(
+      'header',
+      { class: 'conversation-head' },
+      iconButton('back', 'Back', back, { class: 'icon-button narrow-only' }),
+      el('div', { class: 'who' }, this.name, this.presence),
+      this.menu,
+    );
+    this.field = el('textarea', { 'aria-label': 'Message', rows: 1, placeholder: 'Message', dir: 'auto' });
+    this.closed = el('p', { class: 'closed quiet', hidden: true });
+    this.form = el('form', { class: 'composer' }, this.field, el('button', { type: 'submit', class: 'primary' }, 'Send'));
+    this.form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.send();
+    });
+    this.field.addEventListener('keydown', (event) => {
+      if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.send();
+    });
+    this.field.addEventListener('input', () => this.keepDraft());
+    this.welcome = el('div', { class: 'welcome' }, el('h1', {}, 'Chat'), el('p', { class: 'quiet' }));
+    this.open = el('div', { class: 'open', hidden: true }, this.head, this.log.element, this.closed, this.form);
+    this.element = el('main', { class: 'conversation' }, this.welcome, this.open);
+  }
+
+  /** Draws what has changed, and the other conversation where another one was opened. */
+  update() {
+    const { model } = this.client;
+    const conversation = model.open;
+    this.welcome.hidden = conversation !== undefined;
+    this.open.hidden = conversation === undefined;
+    if (!conversation) {
+      this.conversation = undefined;
+      const some = model.conversations.size > 0;
+      const hint = some ? 'Choose a conversation.' : 'No conversations yet: add a friend to begin one.';
+      setText(/** @type {Element} */ (this.welcome.lastElementChild), model.ready ? hint : 'Loading…');
+      return;
+    }
+    const other = conversation !== this.conversation;
+    this.conversation = conversation;
+    setText(this.name, conversation.name);
+    const availability = model.availabilityOf(conversation);
+    setText(this.presence, availabilityText(availability));
+    this.presence.dataset.availability = availability ?? 'offline';
+    const closed = model.closedBecause(conversation);
+    setText(this.closed, closed);
+    this.closed.hidden = closed === '';
+    this.form.hidden = closed !== '';
+    if (other) {
+      this.field.value = sessionStorage.getItem(this.draftKey) ?? '';
+      this.grow();
+      this.log.show(conversation);
+    } else {
+      this.log.update();
+    }
+  }
+
+  get draftKey() {
+    return `draft:${this.client.model.me}:${this.conversation?.id}`;
+  }
+
+  keepDraft() {
+    if (this.field.value === '') sessionStorage.removeItem(this.draftKey);
+    else sessionStorage.setItem(this.draftKey, this.field.value);
+    this.grow();
+  }
+
+  /** Makes the field as high as its text. */
+  grow() {
+    this.field.style.height = 'auto';
+    this.field.style.height = `${this.field.scrollHeight + 2}px`;
+  }
+
+  async send() {
+    const { conversation, field } = this;
+    const text = field.value;
+    if (!conversation || text.trim() === '') return;
+    field.value = '';
+    this.keepDraft();
+    this.log.toBottom();
+    try {
+      await this.client.outbox.send(conversation, text);
+    } catch (error) {
+      if (error instanceof TooLong && field.value === '' && conversation === this.conversation) {
+        field.value = text;
+        this.keepDraft();
+      }
+      this.complain(error);
+    }
+  }
+
+  /** @returns {import('./menu.js').Item[]} */
+  actions() {
+    const { client, conversation } = this;
+    if (!conversation) return [];
+    const userid = conversation.other.userid;
+    const blocked = client.model.blocked.has(userid);
+    /**
+     * @param {string} label
+     * @param {() => Promise<unknown>} act
+     */
+    const item = (label, act) => ({ label, act: () => void act().catch(this.complain) });
+    /** @param {Parameters<Client['change']>[1]} action */
+    const mark = (action, fields = {}) => client.change(conversation, action, fields);
+    const hide = async () => {
+      await mark('hide', { hideid: conversation.hideMarker });
+      client.model.openId = null;
+      client.model.changed('open');
+    };
+    const confirmClear = async () => {
+      const warning = `All messages disappear for you and for ${conversation.name}. This can’t be undone.`;
+      this.confirm('Clear messages', warning, () => mark('clear', { instance: conversation.wire.instance }));
+    };
+    const confirmRemove = async () => {
+      const warning = `You and ${conversation.name} can no longer write to each other. The messages stay readable.`;
+      this.confirm('Remove friend', warning, () => client.befriend({ action: 'remove', friendid: userid }));
+    };
+    return [
+      conversation.muted ? item('Unmute', () => mark('unmute')) : item('Mute', () => mark('mute')),
+      conversation.favourite ? item('Unfavourite', () => mark('unfavorite')) : item('Favourite', () => mark('favorite')),
+      conversation.hidden ? item('Unhide', () => mark('unhide')) : item('Hide', hide),
+      item('Colour', async () => this.chooseColour(conversation)),
+      { ...item('Clear messages', confirmClear), danger: true },
+      blocked ? item('Unblock', () => client.setBlocked('unblock', userid)) : { ...item('Block', () => client.setBlocked('block', userid)), danger: true },
+      { ...item('Remove friend', confirmRemove), danger: true },
+    ];
+  }
+
+  /**
+   * @param {string} title
+   * @param {string} warning
+   * @param {() => Promise<unknown>} act
+   */
+  confirm(title, warning, act) {
+    const onclick = () => {
+      dialog.close();
+      act().catch(this.complain);
+    };
+    const dialog = openDialog(title, el('p', {}, warning), el('button', { type: 'button', class: 'danger', onclick }, title));
+  }
+
+  /** @param {Conversation} conversation */
+  chooseColour(conversation) {
+    const choices = COLOURS.map(([name, color]) => {
+      const onchange = () => this.client.change(conversation, 'setlistitembackgroundcolor', { color }).catch(this.complain);
+      const swatch = el('span', { class: 'swatch' });
+      swatch.style.setProperty('--colour', color);
+      const radio = el('input', { type: 'radio', name: 'colour', value: color, checked: conversation.colour === color, onchange });
+      return el('label', { class: 'check' }, radio, swatch, name);
+    });
+    openDialog('Colour', el('fieldset', {}, el('legend', { class: 'quiet' }, `Colour of ${conversation.name} in the list`), ...choices));
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * Who is signed in here. A session belongs to the tab and survives a reload; "Stay signed in" gives it to the device.
+ */
+
+import { Refused, login } from './api.js';
+import { importApiKey, randomHex } from './crypto.js';
+import { DEVICE, STATION, load, save, wipe, wipeClosedTabs } from './keystore.js';
+import { openPrivateKey } from './pem.js';
+
+/** @typedef {import('./keystore.js').Account} Account */
+
+/** The server's URL: the folder that holds `app/`. */
+export const BASE = new URL('../', new URL('./', location.href));
+
+const TAB = 'tab';
+
+/**
+ * Takes the credentials out of a link such as the demo prints, and out of the address bar and the history.
+ * @returns {{ apikey: string, password: string } | null}
+ */
+export function takeLink() {
+  const fields = new URLSearchParams(location.hash.slice(1));
+  if (!location.hash) return null;
+  history.replaceState(null, '', location.pathname + location.search);
+  const apikey = fields.get('apikey');
+  return apikey === null ? null : { apikey, password: fields.get('password') ?? '' };
+}
+
+/**
+ * @param {string} apikey
+ * @param {string} password
+ * @param {boolean} stay
+ * @returns {Promise<Account>}
+ */
+export async function signIn(apikey, password, stay) {
+  const station = localStorage.getItem(STATION) ?? randomHex(16);
+  const answer = await login({ base: BASE, station, apikey });
+  const privateKey = await openPrivateKey(answer.rsakey, password);
+  const signingKey = await importApiKey(apikey);
+  localStorage.setItem(STATION, station);
+  const account = { userid: answer.userid, nick: answer.nick, station, signingKey, privateKey };
+  const tab = await claimTab();
+  await save(tab, account);
+  if (stay) await save(DEVICE, account);
+  return account;
+}
+
+/**
+ * Continues the session of this tab, or of the device.
+ * @returns {Promise<Account | null>}
+ */
+export async function resume() {
+  const before = sessionStorage.getItem(TAB);
+  const account = (before ? await load(before) : undefined) ?? (await load(DEVICE));
+  const tab = await claimTab();
+  if (account) await save(tab, account);
+  wipeClosedTabs().catch((error) => console.warn('keys of closed tabs are still there', error));
+  return account ?? null;
+}
+
+/**
+ * Wipes the keys of this user from this tab and from the device. The user's other tabs are told by the caller.
+ * @param {Account} account
+ */
+export async function signOut(account) {
+  const tab = sessionStorage.getItem(TAB);
+  sessionStorage.clear();
+  if (tab) {
+    await wipe(tab);
+    sessionStorage.setItem(TAB, tab);
+  }
+  const device = await load(DEVICE);
+  if (device?.userid === account.userid) await wipe(DEVICE);
+}
+
+/** @type {string | undefined} */
+let claimed;
+
+/**
+ * The name of this tab, held as a lock as long as the tab is open. A duplicated tab copies `sessionStorage` and takes
+ * a name of its own.
+ * @returns {Promise<string>}
+ */
+async function claimTab() {
+  if (claimed) return claimed;
+  const before = sessionStorage.getItem(TAB);
+  const tab = before && (await hold(before)) ? before : `tab:${randomHex(16)}`;
+  if (tab !== before) await hold(tab);
+  sessionStorage.setItem(TAB, tab);
+  claimed = tab;
+  return tab;
+}
+
+/**
+ * @param {string} name
+ * @returns {Promise<boolean>} whether the lock was free
+ */
+function hold(name) {
+  return new Promise((resolve) => {
+    navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+      resolve(lock !== null);
+      return lock ? new Promise(() => {}) : undefined;
+    });
+  });
+}
+
+/**
+ * Says why a sign-in failed.
+ * @param {unknown} error
+ */
+export function explain(error) {
+  if (error instanceof Refused && error.code === 'invalid_credentials') return 'No user has this API key.';
+  if (error instanceof Refused) return error.message;
+  const name = error instanceof Error ? error.constructor.name : '';
+  if (name === 'WrongPassword') return 'The encryption password is wrong.';
+  if (name === 'NoAnswer') return 'The server does not answer. Check the connection and try again.';
+  return error instanceof Error ? error.message : String(error);
+}
