@@ -150,7 +150,8 @@ export class Client {
       this.model.changed('status');
       if (said.status === 'online') this.outbox.wake();
     } else if (said.kind === 'hello' && this.tabs.leads) {
-      this.setStatus(this.model.status === 'connecting' ? 'offline' : this.model.status);
+      if (this.sync.epoch) this.tabs.say({ kind: 'epoch', epoch: this.sync.epoch });
+      if (this.model.status !== 'connecting') this.setStatus(this.model.status);
     } else if (said.kind === 'availability') this.model.changed('friends');
     else if (said.kind === 'signed-out') this.ended('');
   }

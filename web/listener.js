@@ -29,8 +29,8 @@ const MAX_BACKOFF = 15000;
 /** Time between two pings, and time for their answer, in ms. */
 const PING = 20000;
 const PONG = 8000;
-/** A timer that is this late, in ms, means that the computer slept. */
-const SLEPT = 20000;
+/** A timer that is this late, in ms, means that the computer slept. Browsers delay those of hidden tabs by up to 60 s. */
+const SLEPT = 90000;
 const REPLACED = 4001;
 const CHECK_AGAIN = 4003;
 

@@ -31,6 +31,8 @@ export class Log {
     /** @type {Conversation | undefined} */
     this.conversation = undefined;
     this.instance = '';
+    /** What `waiting` shows. */
+    this.waitingShown = '[]';
     /** @type {Drawn[]} */
     this.drawn = [];
     /** ID of the first new message. */
@@ -58,6 +60,7 @@ export class Log {
     this.drawn = [];
     this.history.replaceChildren();
     this.waiting.replaceChildren();
+    this.waitingShown = '[]';
     this.lineBefore = '';
     this.filled = false;
     this.atBottom = true;
@@ -198,6 +201,10 @@ export class Log {
     const { client, conversation } = this;
     if (!conversation) return;
     const entries = client.model.outgoingOf(conversation.id).filter((entry) => !conversation.byId.has(entry.message.ID));
+    // Drawn anew only where it differs, so that a focused button stays and nothing is announced twice.
+    const shown = JSON.stringify(entries.map((entry) => [entry.message.ID, entry.acknowledged, entry.failure]));
+    if (shown === this.waitingShown) return;
+    this.waitingShown = shown;
     this.waiting.replaceChildren(
       ...entries.map((entry) => {
         const state = entry.acknowledged ? 'Sent' : 'Sending';

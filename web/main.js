@@ -3,8 +3,12 @@
 import { appView } from './app.js';
 import { Client } from './client.js';
 import { el } from './dom.js';
+import { wipeClosedTabs } from './keystore.js';
 import { explain, resume, signIn, signOut, takeLink } from './session.js';
 import { signInView } from './signin.js';
+
+/** Marks the way from signing in over the page that registers the service worker. */
+const ARRIVING = 'arriving';
 
 /** @type {Client | null} */
 let client = null;
@@ -19,9 +23,13 @@ function showSignIn(notice) {
   document.title = 'Chat';
   show(
     signInView(notice, (account, stay) => {
-      // The page that registers the service worker; it comes back here. See install.js.
-      if (stay && navigator.serviceWorker && !navigator.serviceWorker.controller) location.assign('install.html');
-      enter(account, true);
+      if (stay && navigator.serviceWorker && !navigator.serviceWorker.controller) {
+        // The page that registers the service worker; it comes back here. See install.js.
+        sessionStorage.setItem(ARRIVING, 'yes');
+        location.assign('install.html');
+      } else {
+        enter(account, true);
+      }
     }),
   );
   /** @type {HTMLElement | null} */ (document.querySelector('input'))?.focus();
@@ -58,6 +66,7 @@ async function leave(reason) {
 
 async function start() {
   if (!isSecureContext) return showSignIn('');
+  wipeClosedTabs().catch((error) => console.warn('keys of closed tabs are still there', error));
   const link = takeLink();
   if (link) {
     client?.stop();
@@ -71,7 +80,9 @@ async function start() {
     return;
   }
   const account = await resume();
-  if (account) enter(account, false);
+  const signedIn = sessionStorage.getItem(ARRIVING) !== null;
+  sessionStorage.removeItem(ARRIVING);
+  if (account) enter(account, signedIn);
   else showSignIn('');
 }
 

@@ -4,7 +4,7 @@
 
 import { Refused, login } from './api.js';
 import { importApiKey, randomHex } from './crypto.js';
-import { DEVICE, STATION, load, save, wipe, wipeClosedTabs } from './keystore.js';
+import { DEVICE, STATION, load, save, wipe } from './keystore.js';
 import { openPrivateKey } from './pem.js';
 
 /** @typedef {import('./keystore.js').Account} Account */
@@ -54,7 +54,6 @@ export async function resume() {
   const account = (before ? await load(before) : undefined) ?? (await load(DEVICE));
   const tab = await claimTab();
   if (account) await save(tab, account);
-  wipeClosedTabs().catch((error) => console.warn('keys of closed tabs are still there', error));
   return account ?? null;
 }
 

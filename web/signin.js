@@ -12,7 +12,7 @@ import { explain, signIn } from './session.js';
 export function signInView(notice, done) {
   if (!isSecureContext) return insecureView();
   const alert = el('p', { role: 'alert', class: 'alert' }, notice);
-  const apikey = el('input', { id: 'apikey', type: 'password', required: true, autocomplete: 'username', spellcheck: false });
+  const apikey = el('input', { id: 'apikey', type: 'password', required: true, autocomplete: 'off', spellcheck: false });
   const password = el('input', { id: 'password', type: 'password', required: true, autocomplete: 'current-password' });
   const stay = el('input', { id: 'stay', type: 'checkbox' });
   const button = el('button', { type: 'submit', class: 'primary' }, 'Sign in');

@@ -208,11 +208,13 @@ export class Sync {
   /** @param {Conversation} conversation */
   async readLatest(conversation) {
     const { instance, lastreportid } = conversation.wire;
+    // All that is unread, and some before it.
+    const limit = FIRST_PAGE + conversation.unread;
     const answer = await this.api.conversation({
       action: 'downloadpartial',
       conversationid: conversation.id,
       instance,
-      limit: FIRST_PAGE,
+      limit,
       extended: true,
     });
     const page = await this.openAll(conversation, answer.messages);
@@ -221,7 +223,7 @@ export class Sync {
     conversation.prepend(page);
     conversation.applyReports(answer.reports);
     conversation.reportCursor = lastreportid;
-    conversation.complete = !answer.more && page.length < FIRST_PAGE;
+    conversation.complete = !answer.more && page.length < limit;
     conversation.loaded = true;
   }
 

@@ -1,0 +1,292 @@
+// The stage of the browser tests: a real server with its users, and Chromium.
+//
+// CHATSERVER  the server's binary, by default target/debug/chatserver
+// WEB_DEV     a script that serves web/ in front of a server that does not: node $WEB_DEV PORT HOST:PORT
+// SHOTS       folder of the screenshots, by default tests/web/screenshots
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+
+import { Api, formatDate, login } from '../../web/api.js';
+import { importApiKey, randomHex, seal, unwrapConversationKey } from '../../web/crypto.js';
+import { openPrivateKey } from '../../web/pem.js';
+
+const BINARY = process.env.CHATSERVER ?? fileURLToPath(new URL('../../target/debug/chatserver', import.meta.url));
+const SHOTS = process.env.SHOTS ?? fileURLToPath(new URL('screenshots', import.meta.url));
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+
+/** @typedef {import('playwright-core').Page} Page */
+/** @typedef {import('playwright-core').BrowserContext} BrowserContext */
+/** @typedef {{ nick: string, userid: string, email: string, apikey: string, encryptionpassword: string }} Person */
+
+mkdirSync(SHOTS, { recursive: true });
+
+/** @returns {Promise<import('playwright-core').Browser>} */
+export function launch() {
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+}
+
+/** @returns {Promise<number>} */
+function freePort() {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      const port = typeof address === 'object' && address ? address.port : 0;
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** A server with a database of its own. */
+export class Stage {
+  /** @param {import('playwright-core').Browser} browser */
+  constructor(browser) {
+    this.browser = browser;
+    this.folder = mkdtempSync(join(tmpdir(), 'chat-web-'));
+    this.env = {
+      ...process.env,
+      CHATSERVER_DATABASE__URL: `sqlite://${join(this.folder, 'chat.db')}`,
+      CHATSERVER_HTTP__METRICS_LISTEN: '',
+      CHATSERVER_LIMITS__REQUESTS_PER_SECOND: '5000',
+      CHATSERVER_LIMITS__REQUESTS_BURST: '5000',
+      CHATSERVER_LIMITS__FAILURES_PER_MINUTE: '6000',
+      CHATSERVER_LOG__FILTER: 'warn',
+    };
+    /** @type {Record<string, Person>} */
+    this.people = {};
+    /** @type {import('node:child_process').ChildProcess[]} */
+    this.processes = [];
+    /** @type {BrowserContext[]} */
+    this.contexts = [];
+    /** @type {string[]} what went wrong in a page */
+    this.errors = [];
+    /** @type {string[]} bodies and frames on the network */
+    this.traffic = [];
+  }
+
+  /** @param {...string} args */
+  command(...args) {
+    return execFileSync(BINARY, args, { env: this.env, encoding: 'utf8' });
+  }
+
+  /** @param {...string} nicks */
+  addPeople(...nicks) {
+    for (const nick of nicks) {
+      const email = `${nick.toLowerCase()}@example.com`;
+      this.people[nick] = { nick, ...JSON.parse(this.command('user', 'add', email, '--nick', nick, '--json')) };
+    }
+  }
+
+  /**
+   * @param {string} one
+   * @param {string} other
+   */
+  befriend(one, other) {
+    this.command('friend', 'add', this.people[one].email, this.people[other].email);
+  }
+
+  async open() {
+    this.port = await freePort();
+    const dev = process.env.WEB_DEV;
+    const webPort = dev ? await freePort() : this.port;
+    this.base = `http://127.0.0.1:${webPort}/`;
+    await this.startServer();
+    if (dev) {
+      const KEYS = JSON.stringify(Object.fromEntries(Object.values(this.people).map((each) => [each.userid, each.apikey])));
+      this.processes.push(spawn('node', [dev, String(webPort), `127.0.0.1:${this.port}`], { env: { ...process.env, KEYS }, stdio: 'ignore' }));
+    }
+    await until(() => fetch(`${this.base}app/`).then((response) => response.ok, () => false), 'the web client is served');
+  }
+
+  async startServer() {
+    this.server = spawn(BINARY, ['serve', '--listen', `127.0.0.1:${this.port}`], { env: this.env, stdio: ['ignore', 'ignore', 'inherit'] });
+    await until(() => fetch(`http://127.0.0.1:${this.port}/readyz`).then((response) => response.ok, () => false), 'the server is ready');
+  }
+
+  /** Kills the server at once, as a power cut does. */
+  async killServer() {
+    const { server } = this;
+    if (!server || server.exitCode !== null) return;
+    const gone = new Promise((resolve) => server.once('exit', resolve));
+    server.kill('SIGKILL');
+    await gone;
+  }
+
+  /**
+   * @param {string} nick
+   * @returns {string}
+   */
+  link(nick) {
+    const { apikey, encryptionpassword } = this.people[nick];
+    return `${this.base}app/#apikey=${apikey}&password=${encodeURIComponent(encryptionpassword)}`;
+  }
+
+  /** @param {import('playwright-core').BrowserContextOptions} [options] */
+  async newContext(options = {}) {
+    const context = await this.browser.newContext({ viewport: { width: 1100, height: 720 }, locale: 'en-GB', ...options });
+    context.setDefaultTimeout(10000);
+    this.contexts.push(context);
+    return context;
+  }
+
+  /**
+   * A page in which somebody is signed in.
+   * @param {string} nick
+   * @param {BrowserContext} [context]
+   * @returns {Promise<Page>}
+   */
+  async page(nick, context) {
+    const page = await (context ?? (await this.newContext())).newPage();
+    this.listen(page, nick);
+    await page.goto(this.link(nick));
+    await page.getByRole('list', { name: 'Conversations' }).waitFor();
+    return page;
+  }
+
+  /**
+   * Notes errors of a page, and what it sends and receives.
+   * @param {Page} page
+   * @param {string} name
+   */
+  listen(page, name) {
+    page.on('pageerror', (error) => this.errors.push(`${name}: ${error.stack}`));
+    page.on('console', (message) => {
+      if (process.env.VERBOSE) console.error(name, message.type(), message.text(), message.location().url);
+      if (/Content Security Policy|Trusted/.test(message.text())) this.errors.push(`${name}: ${message.text()}`);
+    });
+    page.on('request', (request) => this.traffic.push(request.postData() ?? ''));
+    page.on('response', async (response) => {
+      if (response.request().method() === 'POST') this.traffic.push(await response.text().catch(() => ''));
+    });
+    page.on('websocket', (socket) => {
+      socket.on('framesent', ({ payload }) => this.traffic.push(String(payload)));
+      socket.on('framereceived', ({ payload }) => this.traffic.push(String(payload)));
+    });
+  }
+
+  /** @param {string} nick */
+  client(nick) {
+    return SdkClient.open(this.base ?? '', this.people[nick]);
+  }
+
+  /**
+   * @param {Page} page
+   * @param {string} name
+   */
+  async shot(page, name) {
+    await page.screenshot({ path: join(SHOTS, `${name}.png`) });
+  }
+
+  async close() {
+    for (const context of this.contexts) await context.close();
+    for (const process of this.processes) process.kill();
+    await this.killServer();
+    rmSync(this.folder, { recursive: true, force: true });
+    assert.deepEqual(this.errors, []);
+  }
+}
+
+/** A client on web/api.js and web/crypto.js, without a browser. */
+export class SdkClient {
+  /**
+   * @param {Api} api
+   * @param {CryptoKey} privateKey
+   */
+  constructor(api, privateKey) {
+    this.api = api;
+    this.privateKey = privateKey;
+  }
+
+  /**
+   * @param {string} base
+   * @param {Person} person
+   */
+  static async open(base, person) {
+    const station = randomHex(16);
+    const answer = await login({ base, station, apikey: person.apikey });
+    const privateKey = await openPrivateKey(answer.rsakey, person.encryptionpassword);
+    const key = await importApiKey(person.apikey);
+    return new SdkClient(new Api({ base, userid: answer.userid, station, key }), privateKey);
+  }
+
+  /** The first conversation, with its key. */
+  async conversation() {
+    const { conversations } = await this.api.conversation({ action: 'list' });
+    const [conversation] = conversations;
+    return { conversation, key: await unwrapConversationKey(this.privateKey, conversation.secret) };
+  }
+
+  /**
+   * @param {string[]} texts
+   * @param {{ from?: string, minutes?: number }} [options] `minutes` between two messages, up to now
+   */
+  async send(texts, { from = this.api.userid, minutes = 0 } = {}) {
+    const { conversation, key } = await this.conversation();
+    for (let i = 0; i < texts.length; i++) {
+      const ID = crypto.randomUUID();
+      const place = { conversationid: conversation.id, instance: conversation.instance, id: ID };
+      const Created = formatDate(Date.now() - (texts.length - i) * minutes * 60000);
+      const message = { ID, Type: 'Message', Created, ValidUntil: '', Data: await seal(key, place, from, texts[i]) };
+      await this.api.conversation({ action: 'add', conversationid: conversation.id, instance: conversation.instance, message });
+    }
+  }
+
+  async clear() {
+    const { conversation } = await this.conversation();
+    await this.api.conversation({ action: 'clear', conversationid: conversation.id, instance: conversation.instance });
+  }
+}
+
+/**
+ * Waits until a claim is true.
+ * @param {() => unknown} claim
+ * @param {string} what
+ * @param {number} [timeout] ms
+ */
+export async function until(claim, what, timeout = 15000) {
+  const end = Date.now() + timeout;
+  for (;;) {
+    if (await claim()) return;
+    if (Date.now() > end) throw new assert.AssertionError({ message: `not in ${timeout} ms: ${what}` });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/**
+ * @param {Page} page
+ * @param {string} name
+ */
+export async function openConversation(page, name) {
+  await page.getByRole('list', { name: 'Conversations' }).getByRole('button', { name }).click();
+  await page.getByRole('heading', { name, level: 1 }).waitFor();
+}
+
+/**
+ * @param {Page} page
+ * @param {string} text
+ */
+export async function write(page, text) {
+  await page.getByRole('textbox', { name: 'Message' }).fill(text);
+  await page.getByRole('button', { name: 'Send', exact: true }).click();
+}
+
+/** @param {Page} page */
+export function log(page) {
+  return page.getByRole('log', { name: 'Messages' });
+}
+
+/**
+ * Chooses an item of `Conversation actions`.
+ * @param {Page} page
+ * @param {string} item
+ */
+export async function act(page, item) {
+  await page.getByRole('button', { name: 'Conversation actions' }).click();
+  await page.getByRole('menuitem', { name: item, exact: true }).click();
+}
