@@ -41,7 +41,7 @@ export function appView(client, signOut) {
     draw(new Set(['open']));
     if (id === null) return;
     if (messageid) view.log.reveal(messageid);
-    if (matchMedia('(min-width: 700px)').matches || messageid) view.field.focus();
+    (matchMedia('(min-width: 700px)').matches ? view.field : view.log.scroller).focus();
     if (!model.open?.loaded) client.sync.catchUp(id).catch(complain);
   };
   const back = () => {
@@ -80,7 +80,7 @@ export function appView(client, signOut) {
     el('div', { class: 'search' }, list.search),
     list.element,
   );
-  const root = el('div', { class: 'app' }, banner, sidebar, view.element, toast);
+  const root = el('main', { class: 'app' }, el('h1', { class: 'for-readers' }, 'Chat'), banner, sidebar, view.element, toast);
 
   /** @param {Set<import('./model.js').Topic>} topics */
   const draw = (topics) => {
@@ -111,7 +111,7 @@ export function appView(client, signOut) {
         if (model.open && !matchMedia('(min-width: 700px)').matches) back();
         list.search.focus();
         list.search.select();
-      } else if (event.key === 'Escape' && model.open && !document.querySelector('dialog')) {
+      } else if (event.key === 'Escape' && !event.defaultPrevented && model.open && !document.querySelector('dialog')) {
         const row = list.rows.get(model.open.id);
         if (matchMedia('(min-width: 700px)').matches) row?.button.focus();
         else back();

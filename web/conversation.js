@@ -31,7 +31,7 @@ export class ConversationView {
     /** @type {Conversation | undefined} */
     this.conversation = undefined;
     this.log = new Log(client);
-    this.name = el('h1', {});
+    this.name = el('h2', {});
     this.presence = el('span', { class: 'presence quiet' });
     this.menu = menuButton('Conversation actions', () => this.actions());
     this.head = el(
@@ -54,9 +54,9 @@ export class ConversationView {
       this.send();
     });
     this.field.addEventListener('input', () => this.keepDraft());
-    this.welcome = el('div', { class: 'welcome' }, el('h1', {}, 'Chat'), el('p', { class: 'quiet' }));
+    this.welcome = el('div', { class: 'welcome' }, el('p', { class: 'quiet' }));
     this.open = el('div', { class: 'open', hidden: true }, this.head, this.log.element, this.closed, this.form);
-    this.element = el('main', { class: 'conversation' }, this.welcome, this.open);
+    this.element = el('section', { class: 'conversation', 'aria-label': 'Conversation' }, this.welcome, this.open);
   }
 
   /** Draws what has changed, and the other conversation where another one was opened. */
@@ -172,7 +172,9 @@ export class ConversationView {
       dialog.close();
       act().catch(this.complain);
     };
-    const dialog = openDialog(title, el('p', {}, warning), el('button', { type: 'button', class: 'danger', onclick }, title));
+    const dialog = openDialog(title, el('p', {}, warning));
+    // Behind `Close`, which has the focus.
+    dialog.lastElementChild?.append(el('button', { type: 'button', class: 'danger', onclick }, title));
   }
 
   /** @param {Conversation} conversation */

@@ -30,8 +30,10 @@ export class ConversationList {
     this.foundHead = el('h2', { class: 'found-head', hidden: true }, 'Messages');
     this.element = el('div', { class: 'lists' }, this.list, this.empty, this.hiddenButton, this.foundHead, this.found);
     this.element.addEventListener('keydown', (event) => {
-      if (event.key === 'Escape') this.endSearch();
-      else moveFocus(event, this.targets());
+      if (event.key === 'Escape' && this.search.value !== '') {
+        event.preventDefault();
+        this.endSearch();
+      } else moveFocus(event, this.targets());
     });
     this.search.addEventListener('keydown', (event) => {
       if (event.key === 'ArrowDown') {
@@ -106,6 +108,7 @@ export class ConversationList {
   updateFound(query) {
     const found = query.length < 2 ? [] : this.find(query);
     this.foundHead.hidden = found.length === 0;
+    this.found.hidden = found.length === 0;
     this.found.replaceChildren(
       ...found.map(({ conversation, message, text, at }) => {
         const start = Math.max(0, at - 20);

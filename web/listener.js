@@ -129,6 +129,7 @@ export class Listener {
   async connect() {
     clearTimeout(this.retry);
     if (this.stopped || this.socket) return;
+    if (globalThis.navigator?.onLine === false) return this.again();
     const socket = new WebSocket(this.api.listenerUrl());
     this.socket = socket;
     // A handshake that hangs must not hold up the next attempt.

@@ -45,7 +45,7 @@ export class Log {
     this.inSight = new Set();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.report = undefined;
-    this.sight = new IntersectionObserver((entries) => this.sighted(entries), { root: this.scroller, threshold: 0.5 });
+    this.sight = new IntersectionObserver((entries) => this.sighted(entries), { root: this.scroller, threshold: [0.02, 0.1, 0.2, 0.3, 0.4, 0.5] });
     this.scroller.addEventListener('scroll', () => this.scrolled(), { passive: true });
     new ResizeObserver(() => this.atBottom && this.toBottom()).observe(this.scroller);
     document.addEventListener('visibilitychange', () => this.reportViewed(), { signal: client.page.signal });
@@ -287,11 +287,11 @@ export class Log {
 
   /** @param {IntersectionObserverEntry[]} entries */
   sighted(entries) {
-    for (const { target, isIntersecting, intersectionRect, rootBounds } of entries) {
+    for (const { target, intersectionRatio, intersectionRect, rootBounds } of entries) {
       const id = /** @type {HTMLElement} */ (target).dataset.id ?? '';
       // A message higher than the window never shows half of itself.
       const fills = rootBounds !== null && intersectionRect.height > rootBounds.height / 2;
-      if (isIntersecting || fills) this.inSight.add(id);
+      if (intersectionRatio >= 0.5 || fills) this.inSight.add(id);
       else this.inSight.delete(id);
     }
     this.reportViewed();

@@ -34,6 +34,11 @@ export class Outbox {
     this.sync = sync;
     this.sent = sent;
     this.storage = `outbox:${model.me}`;
+    /**
+     * What waited when the page was left, until the conversations are known.
+     * @type {Omit<Outgoing, 'text'>[]}
+     */
+    this.stored = JSON.parse(sessionStorage.getItem(this.storage) ?? '[]');
     /** Conversations in which a message is being sent. */
     this.busy = new Set();
     /** @type {Set<() => void>} waiting attempts */
@@ -45,11 +50,11 @@ export class Outbox {
 
   /** Takes up what waited when the page was left. */
   async restore() {
-    /** @type {Omit<Outgoing, 'text'>[]} */
-    const stored = JSON.parse(sessionStorage.getItem(this.storage) ?? '[]');
+    const { stored } = this;
+    this.stored = [];
     for (const entry of stored) {
       const conversation = this.model.conversations.get(entry.conversationid);
-      if (!conversation || this.model.outbox.some((each) => each.message.ID === entry.message.ID)) continue;
+      if (!conversation) continue;
       const place = { conversationid: entry.conversationid, instance: entry.instance, id: entry.message.ID };
       const text = await open(await this.sync.keyOf(conversation), place, this.model.me, entry.message.Data).catch(() => '');
       this.model.outbox.push({ ...entry, text });
@@ -60,7 +65,7 @@ export class Outbox {
 
   save() {
     const sealed = this.model.outbox.map(({ text: _, ...entry }) => entry);
-    sessionStorage.setItem(this.storage, JSON.stringify(sealed));
+    sessionStorage.setItem(this.storage, JSON.stringify([...this.stored, ...sealed]));
   }
 
   /**
@@ -164,7 +169,10 @@ export class Outbox {
       if (PASSING.has(error.code) || error.code.startsWith('timestamp')) return error.retryAfter * 1000;
       entry.cleared = error.code === 'instance_changed' || error.code === 'message_conflict';
       entry.failure = this.explain(error, conversationid);
-      if (error.conversation) this.sync.take(error.conversation);
+      if (error.conversation) {
+        this.sync.take(error.conversation);
+        this.sync.catchUp(conversationid).catch(() => {});
+      }
     }
     this.changed(conversationid);
     return null;

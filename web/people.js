@@ -1,7 +1,7 @@
 /** Dialogs about people: add a friend, answer requests, the block list. */
 
-import { explain } from './session.js';
 import { el, openDialog } from './dom.js';
+import { explain } from './session.js';
 
 /** @typedef {import('./client.js').Client} Client */
 

@@ -264,7 +264,7 @@ export async function until(claim, what, timeout = 15000) {
  */
 export async function openConversation(page, name) {
   await page.getByRole('list', { name: 'Conversations' }).getByRole('button', { name }).click();
-  await page.getByRole('heading', { name, level: 1 }).waitFor();
+  await page.getByRole('heading', { name, level: 2 }).waitFor();
 }
 
 /**
