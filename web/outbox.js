@@ -45,6 +45,7 @@ export class Outbox {
     this.waiting = new Set();
     /** @type {Pick<Outgoing, 'conversationid' | 'instance' | 'message'>[]} */
     this.recent = [];
+    this.sealing = Promise.resolve();
     this.stopped = false;
   }
 
@@ -69,11 +70,23 @@ export class Outbox {
   }
 
   /**
+   * Takes a message in. Sealing is quick for a short text and slow for a long one; the order stays.
    * @param {Conversation} conversation
    * @param {string} text
+   * @returns {Promise<void>}
    * @throws {TooLong}
    */
-  async send(conversation, text) {
+  send(conversation, text) {
+    const sealed = this.sealing.then(() => this.seal(conversation, text));
+    this.sealing = sealed.catch(() => {});
+    return sealed;
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {string} text
+   */
+  async seal(conversation, text) {
     const { instance } = conversation.wire;
     const ID = crypto.randomUUID();
     const place = { conversationid: conversation.id, instance, id: ID };
