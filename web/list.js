@@ -89,8 +89,8 @@ export class ConversationList {
     setText(this.hiddenButton, this.showHidden ? 'Leave out hidden conversations' : `Show ${hidden.length} hidden`);
     const nothing = query ? 'No conversation has this name.' : 'No conversations.';
     setText(this.empty, model.ready ? nothing : 'Loading…');
-    this.empty.hidden = shown.length > 0;
     this.updateFound(query);
+    this.empty.hidden = shown.length > 0 || !this.found.hidden;
     const current = model.openId !== null && this.rows.has(model.openId) ? model.openId : shown[0]?.id;
     for (const [id, row] of this.rows) row.button.tabIndex = id === current ? 0 : -1;
   }

@@ -420,6 +420,7 @@ for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
     const context = await stage.newContext({ colorScheme, viewport: { width: 360, height: 640 } });
     const alice = await stage.page('Alice', context);
     await alice.getByLabel('2 unread').waitFor();
+    await check(alice, 'the list at 360 px');
     await stage.shot(alice, `${colorScheme}-360-list`);
     await openConversation(alice, 'Bob');
     await write(alice, 'Hi from the phone');
@@ -427,6 +428,7 @@ for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
     assert.equal(await alice.getByRole('list', { name: 'Conversations' }).isVisible(), false);
     await stage.shot(alice, `${colorScheme}-360-conversation`);
     assert.equal(await alice.evaluate(() => document.documentElement.scrollWidth), 360);
+    assert.equal(await alice.locator('.conversation-head').evaluate((head) => head.getBoundingClientRect().top), 0);
     await check(alice, 'at 360 px');
     await alice.getByRole('button', { name: 'Back' }).click();
     await alice.getByRole('list', { name: 'Conversations' }).waitFor();
