@@ -1,0 +1,60 @@
+// A story of the browser tests: people, a server, and a script. Chromium is started once for each file.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { after, before, test } from 'node:test';
+
+import { Stage, launch } from './stage.mjs';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** @type {import('playwright-core').Browser} */
+let browser;
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+/**
+ * @param {string} name
+ * @param {(stage: Stage) => Promise<void>} script
+ * @param {(stage: Stage) => void} [prepare]
+ */
+export function story(name, script, prepare = aliceAndBob) {
+  test(name, { timeout: 90000 }, async () => {
+    const stage = new Stage(browser);
+    try {
+      prepare(stage);
+      await stage.open();
+      await script(stage);
+    } catch (error) {
+      let i = 0;
+      for (const context of stage.contexts) for (const page of context.pages()) await stage.shot(page, `failed-${name}-${i++}`).catch(() => {});
+      throw error;
+    } finally {
+      await stage.close();
+    }
+  });
+}
+
+/** @param {Stage} stage */
+export function aliceAndBob(stage) {
+  stage.addPeople('Alice', 'Bob');
+  stage.befriend('Alice', 'Bob');
+}
+
+/**
+ * Asks axe for violations.
+ * @param {import('playwright-core').Page} page
+ * @param {string} where
+ */
+export async function check(page, where) {
+  // Through the debugger, which the page's policy does not bind.
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { violations } = await /** @type {any} */ (globalThis).axe.run(document);
+    return violations.map((/** @type {any} */ each) => `${each.id}: ${each.nodes.map((/** @type {any} */ node) => node.html + ' ' + node.failureSummary).join('\n')}`);
+  });
+  assert.deepEqual(found, [], where);
+}
