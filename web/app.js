@@ -12,6 +12,7 @@ import { availabilityText } from './text.js';
 /** @typedef {import('./model.js').Availability} Availability */
 
 const CHOICES = /** @type {const} */ (['available', 'away', 'busy', 'offline']);
+const WIDE = matchMedia('(min-width: 700px)');
 /** Time for which a complaint is shown, in ms. */
 const SHOWN = 8000;
 
@@ -41,14 +42,19 @@ export function appView(client, signOut) {
     draw(new Set(['open']));
     if (id === null) return;
     if (messageid) view.log.reveal(messageid);
-    (matchMedia('(min-width: 700px)').matches ? view.field : view.log.scroller).focus();
+    (WIDE.matches ? view.field : view.log.scroller).focus();
+    // In one column, the Back button of a phone leads to the list.
+    if (!WIDE.matches && !history.state?.open) history.pushState({ open: true }, '');
     if (!model.open?.loaded) client.sync.catchUp(id).catch(complain);
   };
-  const back = () => {
+  const close = () => {
     const left = model.openId;
     open(null);
     if (left) list.rows.get(left)?.button.focus();
   };
+  const back = () => (history.state?.open ? history.back() : close());
+  if (history.state?.open) history.replaceState(null, '');
+  addEventListener('popstate', () => model.open && !history.state?.open && close(), { signal: client.page.signal });
   const view = new ConversationView(client, { back, complain });
   const list = new ConversationList(client, open);
   const notifier = new Notifier(client, open);
@@ -108,12 +114,12 @@ export function appView(client, signOut) {
     (event) => {
       if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === 'k') {
         event.preventDefault();
-        if (model.open && !matchMedia('(min-width: 700px)').matches) back();
+        if (!WIDE.matches) open(null);
         list.search.focus();
         list.search.select();
       } else if (event.key === 'Escape' && !event.defaultPrevented && model.open && !document.querySelector('dialog')) {
         const row = list.rows.get(model.open.id);
-        if (matchMedia('(min-width: 700px)').matches) row?.button.focus();
+        if (WIDE.matches) row?.button.focus();
         else back();
       }
     },
