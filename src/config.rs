@@ -91,6 +91,8 @@ pub struct Http {
     pub trusted_proxies: List<Network>,
     pub(crate) cors_origins: List<AllowedOrigin>,
     pub(crate) listener_origins: List<AllowedOrigin>,
+    /// Whether the web client is served at `/app/`.
+    pub(crate) web: Switch,
     pub(crate) listeners: Bounded<1, 1_000_000>,
     pub(crate) listeners_per_user: Bounded<1, 1000>,
     pub(crate) listener_ping_seconds: Seconds<1>,

@@ -54,3 +54,4 @@ pub(crate) mod stations;
 pub mod store;
 pub(crate) mod telemetry;
 pub mod users;
+mod web;

@@ -43,6 +43,7 @@ use crate::envelope;
 use crate::error::Error;
 use crate::limits::{AddressPermit, Owner};
 use crate::users::Caller;
+use crate::web;
 use actions::AuthScheme;
 use body::Received;
 use envelope::Reply;
@@ -58,6 +59,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
     for path in ["/", "/index.php", "/ozeki/", "/ozeki/index.php"] {
         router = router.route(path, any(call));
+    }
+    if app.config.http.web.is_on() {
+        router = router.merge(web::routes());
     }
     let router = router
         .route("/ws", get(listener::upgrade))
@@ -90,6 +94,9 @@ fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
 async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
+    if app.config.http.web.is_on() && head.method == Method::GET && web::is_browser(&head.headers) {
+        return web::to_client();
+    }
     let mut outcome = RequestOutcome::default();
     let client = client::address(&head);
     let received = match admit(&app, &head, &mut outcome) {

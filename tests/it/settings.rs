@@ -32,6 +32,7 @@ const SETTINGS: [(&str, &str, &str, &str); 36] = [
     ("http.write_timeout_seconds", "7", "1.5", "from 1 to 3600"),
     ("database.url", "sqlite://other.db", "postgres://chat", "sqlite:// and the path of a file"),
     ("auth.clock_skew_seconds", "7", "soon", "from 1 to 900"),
+    ("http.web", "false", "no", "must be true or false"),
     ("auth.unsigned_notifications", "false", "no", "must be true or false"),
     ("presence.timeout_seconds", "7", "0", "from 1 to 3600"),
     ("limits.connections", "7", "0", "from 1 to"),

@@ -49,6 +49,7 @@ const TEXTS: &[&str] = &[
     "http.trusted_proxies",
     "http.cors_origins",
     "http.listener_origins",
+    "http.web",
     "auth.unsigned_notifications",
     "http.metrics_listen",
     "database.url",
@@ -72,7 +73,9 @@ fn objection(name: &str, text: &str) -> Option<&'static str> {
         "http.error_status" => {
             (["real", "always_200"].contains(&text), "\"real\" or \"always_200\"")
         }
-        "auth.unsigned_notifications" => (["true", "false"].contains(&text), "true or false"),
+        "http.web" | "auth.unsigned_notifications" => {
+            (["true", "false"].contains(&text), "true or false")
+        }
         "log.format" => (["text", "json"].contains(&text), "\"text\" or \"json\""),
         "database.url" => {
             let path = text.strip_prefix("sqlite://").unwrap_or_default();
