@@ -55,4 +55,5 @@ mod store_metrics;
 mod tidy;
 mod unread;
 mod walk;
+mod web;
 mod workspaces;
