@@ -118,7 +118,10 @@ impl KeyPair {
 
 /// Derives an AES-256 key as OpenSSL's `EVP_BytesToKey` does with MD5, one round, and the first 8 bytes of the IV as
 /// salt. Two digests make the 32 bytes of the key.
-fn traditional_pem_key(password: &EncryptionPassword, iv: &[u8; 16]) -> Zeroizing<[u8; 32]> {
+pub(crate) fn traditional_pem_key(
+    password: &EncryptionPassword,
+    iv: &[u8; 16],
+) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
     let (first, second) = key.split_at_mut(16);
     let salted = || Md5::new_with_prefix(password.0.as_bytes()).chain_update(&iv[..8]);
@@ -159,6 +162,7 @@ impl PublicKey {
 }
 
 /// The 256-bit key of a conversation. The server generates it, wraps it for each participant and forgets it.
+#[derive(Clone)]
 pub struct ConversationSecret(Zeroizing<[u8; 32]>);
 
 impl ConversationSecret {
@@ -168,6 +172,12 @@ impl ConversationSecret {
         let mut bytes = Zeroizing::new([0; 32]);
         os_random().fill_bytes(&mut *bytes);
         Self(bytes)
+    }
+
+    /// Takes the 32 bytes that a client has unwrapped.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {

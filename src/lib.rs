@@ -21,12 +21,14 @@
 //!
 //! [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store announces what
 //! was committed, and [`live`] wakes listeners. [`app`] is the state that requests share, [`server`] runs it, and
-//! [`commands`] is the command line.
+//! [`commands`] is the command line. [`client`] is the other side of the protocol, for the command line, the load generator
+//! and the tests.
 
 pub mod api;
 pub mod app;
 pub(crate) mod availability;
 mod bounded;
+pub mod client;
 pub mod clock;
 pub mod commands;
 pub mod config;

@@ -54,6 +54,7 @@ mod stations;
 mod store_metrics;
 mod tidy;
 mod unread;
+mod vectors;
 mod walk;
 mod web;
 mod workspaces;

@@ -43,9 +43,11 @@ fn sql_stays_in_the_store() {
 }
 
 #[test]
-fn http_stays_in_the_api() {
+fn http_stays_at_its_edges() {
     only_in(&["src/api", "src/web.rs"], &["axum"]);
-    only_in(&["src/api"], &["hyper", "hyper_util", "tower", "tower_http", "http_body_util"]);
+    only_in(&["src/api"], &["tower", "tower_http"]);
+    only_in(&["src/api", "src/client"], &["hyper", "hyper_util", "http_body_util"]);
+    only_in(&["src/client"], &["hyper_rustls"]);
 }
 
 /// Asserts that the sources of a folder or file name none of these modules.
@@ -91,6 +93,18 @@ fn the_store_knows_no_layer_above_it() {
 fn services_know_neither_the_api_nor_the_app() {
     for service in SERVICES {
         knows_none_of(&format!("src/{service}.rs"), &["api", "app"]);
+    }
+}
+
+/// A client learns everything else over the network.
+#[test]
+fn the_client_knows_nothing_of_the_server() {
+    let server = ["api", "app", "config", "error", "jobs", "limits", "live", "server", "store"];
+    knows_none_of("src/client", &server);
+    knows_none_of("src/client", &SERVICES);
+    knows_none_of("src/client", &["commands"]);
+    for folder in ["api", "domain", "live", "store"] {
+        knows_none_of(&format!("src/{folder}"), &["client"]);
     }
 }
 

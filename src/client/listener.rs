@@ -1,0 +1,162 @@
+//! A listener that stays: it subscribes, pings and reconnects (docs/protocol.md#12-the-listener).
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use uuid::Uuid;
+
+use super::backoff::{Backoff, between_zero_and};
+use super::transport::{Socket, unreachable_at};
+use super::{Api, Credentials, Error};
+
+/// Silence after which the listener pings, and then once more until it reconnects. The server pings as often.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Maximum time for the answer to a subscription.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Maximum random delay after the server has stopped, so that its clients do not return at once.
+const SPREAD: Duration = Duration::from_secs(3);
+
+/// A hint that something has changed. It comes again until it is acknowledged.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Notification {
+    /// Acknowledge this number when everything up to it is processed.
+    pub sequence: u64,
+    /// The name of the database. It changes when a backup is restored.
+    pub epoch: String,
+    /// Users whose availability changed.
+    pub friendavailabilitesof: Vec<String>,
+    /// Conversations that changed.
+    pub conversationchangedof: Vec<String>,
+    /// The caller's own id, if the lists changed.
+    pub conversationlistchangedof: Vec<String>,
+}
+
+/// A subscription of one station.
+pub struct Listener<'a> {
+    api: &'a Api,
+    credentials: Credentials,
+    socket: Option<Socket>,
+    backoff: Backoff,
+}
+
+/// Why a connection ended.
+enum Ended {
+    /// It can be opened again.
+    Again,
+    /// After a random delay.
+    Later,
+    /// For good.
+    Error(Error),
+}
+
+impl<'a> Listener<'a> {
+    /// Prepares a listener. The first [`Self::next`] connects it.
+    #[must_use]
+    pub fn new(api: &'a Api, credentials: Credentials) -> Self {
+        Self { api, credentials, socket: None, backoff: Backoff::default() }
+    }
+
+    /// Waits for the next notification. Reconnects for as long as it takes, after delays of at most 15 s. What changes
+    /// meanwhile is notified after the reconnection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Replaced`] if another listener of the station took over, [`Error::Refused`] if the server refuses the
+    /// credentials.
+    pub async fn next(&mut self) -> Result<Notification, Error> {
+        loop {
+            let ended = match self.hear().await {
+                Ok(notification) => return Ok(notification),
+                Err(ended) => ended,
+            };
+            self.socket = None;
+            match ended {
+                Ended::Again => sleep(self.backoff.next()).await,
+                Ended::Later => sleep(self.backoff.next() + between_zero_and(SPREAD)).await,
+                Ended::Error(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Acknowledges everything up to a notification. Without a connection this does nothing: the hint comes again.
+    pub async fn acknowledge(&mut self, sequence: u64) {
+        if let Some(socket) = &mut self.socket {
+            let ack = json!({ "action": "ack", "sequence": sequence });
+            // A broken connection is noticed by the next read.
+            drop(socket.send(Message::text(ack.to_string())).await);
+        }
+    }
+
+    async fn hear(&mut self) -> Result<Notification, Ended> {
+        if self.socket.is_none() {
+            self.socket = Some(self.subscribe().await?);
+            self.backoff.reset();
+        }
+        let socket = self.socket.as_mut().ok_or(Ended::Again)?;
+        let mut has_pinged = false;
+        loop {
+            let frame = match timeout(SILENCE, socket.next()).await {
+                Err(_) if has_pinged => return Err(Ended::Again),
+                Err(_) => {
+                    let ping = Message::text(r#"{"action":"ping"}"#);
+                    socket.send(ping).await.map_err(|_| Ended::Again)?;
+                    has_pinged = true;
+                    continue;
+                }
+                Ok(frame) => frame.ok_or(Ended::Again)?.map_err(|_| Ended::Again)?,
+            };
+            has_pinged = false;
+            match frame {
+                Message::Text(text) => {
+                    let event: Value = serde_json::from_str(&text).unwrap_or_default();
+                    if event["event"] == "notification" {
+                        return Notification::deserialize(event)
+                            .map_err(|error| Ended::Error(Error::Answer(error.to_string())));
+                    }
+                }
+                Message::Close(frame) => {
+                    return Err(match frame.map(|frame| u16::from(frame.code)) {
+                        Some(4001) => Ended::Error(Error::Replaced),
+                        Some(1001) => Ended::Later,
+                        // 4003 too: the next subscription gets the reason.
+                        _ => Ended::Again,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn subscribe(&self) -> Result<Socket, Ended> {
+        let mut socket = self.api.open_listener().await.map_err(Ended::of)?;
+        let nonce = Uuid::new_v4().simple().to_string();
+        let frame = self.credentials.subscription(&self.api.now(), Some(&nonce));
+        socket.send(Message::text(frame)).await.map_err(|_| Ended::Again)?;
+        let answer = timeout(ANSWER, socket.next()).await;
+        let answer =
+            answer.map_err(|silence| Ended::of(unreachable_at(self.api.url(), silence)))?;
+        let Some(Ok(Message::Text(answer))) = answer else { return Err(Ended::Again) };
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+        if answer["status"] == "OK" {
+            return Ok(socket);
+        }
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        let error = Error::Refused { code: text("errorcode"), sentence: text("errormessage") };
+        if error.is("timestamp_out_of_range") && self.api.correct_clock(&text("servertime")) {
+            return Err(Ended::Again);
+        }
+        Err(Ended::of(error))
+    }
+}
+
+impl Ended {
+    fn of(error: Error) -> Self {
+        if error.may_pass() { Self::Again } else { Self::Error(error) }
+    }
+}

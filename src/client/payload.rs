@@ -1,0 +1,161 @@
+//! Profile 1: what clients put into `Data` (docs/protocol.md#profile-1-c).
+//!
+//! The server never reads `Data`. The additional data bind a payload to its conversation, instance and message ID, so that
+//! a payload that is moved to another place does not open.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rand::Rng as _;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::domain::{ConversationId, Instance, MessageId, UserId};
+use crate::keys::ConversationSecret;
+use crate::random::os_random;
+
+/// The first byte of a payload, and `v` of its content.
+const VERSION: u8 = 1;
+
+/// Where a message stands. Its payload opens nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The instance that the message was added to.
+    pub instance: Instance,
+    /// The message ID, in the spelling of the server's answer.
+    pub id: &'a MessageId,
+}
+
+impl Place<'_> {
+    fn additional_data(&self) -> String {
+        let Self { conversation, instance, id } = self;
+        format!("{conversation}\n{instance}\n{id}")
+    }
+}
+
+/// The content of an opened payload. Its sender is a claim until it is compared with the sender that the server names.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Content {
+    v: u8,
+    /// The user id of the sender.
+    pub from: String,
+    /// The text of the message.
+    pub text: String,
+}
+
+/// Why a message can't be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// `Data` is not base64, too short, or of another profile.
+    #[error("its Data has another form than profile 1")]
+    Form,
+    /// The tag is wrong: another key, another place, or changed bytes.
+    #[error("it was sealed with another key or for another message, or was changed")]
+    Sealed,
+    /// The plaintext is not the JSON object of profile 1.
+    #[error("its content is not that of profile 1")]
+    Content,
+    /// The payload names another sender than the server.
+    #[error("its content names another sender than the server does")]
+    Sender,
+}
+
+/// Encrypts a text: returns `Data`.
+#[must_use]
+pub fn seal(secret: &ConversationSecret, place: &Place<'_>, from: UserId, text: &str) -> String {
+    let mut nonce = [0; NONCE_LEN];
+    os_random().fill_bytes(&mut nonce);
+    let content = json!({ "v": VERSION, "from": from.as_str(), "text": text }).to_string();
+    seal_with(secret, place, nonce, content)
+}
+
+fn seal_with(
+    secret: &ConversationSecret,
+    place: &Place<'_>,
+    nonce: [u8; NONCE_LEN],
+    content: String,
+) -> String {
+    let mut sealed = content.into_bytes();
+    let additional_data = Aad::from(place.additional_data());
+    let nonce_of_seal = Nonce::assume_unique_for_key(nonce);
+    key(secret)
+        .seal_in_place_append_tag(nonce_of_seal, additional_data, &mut sealed)
+        .expect("a message is shorter than 64 GiB");
+    BASE64.encode([&[VERSION][..], &nonce, &sealed].concat())
+}
+
+/// Decrypts `Data`. The result names the sender that the payload claims.
+///
+/// # Errors
+///
+/// [`OpenError`], but never [`OpenError::Sender`].
+pub fn open(
+    secret: &ConversationSecret,
+    place: &Place<'_>,
+    data: &str,
+) -> Result<Content, OpenError> {
+    let bytes = BASE64.decode(data).map_err(|_| OpenError::Form)?;
+    let Some((&VERSION, rest)) = bytes.split_first() else { return Err(OpenError::Form) };
+    let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Form)?;
+    let mut sealed = sealed.to_vec();
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let opened = key(secret).open_in_place(nonce, Aad::from(place.additional_data()), &mut sealed);
+    let content: Content = serde_json::from_slice(opened.map_err(|_| OpenError::Sealed)?)
+        .map_err(|_| OpenError::Content)?;
+    if content.v == VERSION { Ok(content) } else { Err(OpenError::Content) }
+}
+
+/// Decrypts `Data`. Returns the text if the payload names the sender that the server names.
+///
+/// # Errors
+///
+/// [`OpenError`].
+pub fn open_from(
+    secret: &ConversationSecret,
+    place: &Place<'_>,
+    data: &str,
+    sender: UserId,
+) -> Result<String, OpenError> {
+    let content = open(secret, place, data)?;
+    if content.from == sender.as_str() { Ok(content.text) } else { Err(OpenError::Sender) }
+}
+
+fn key(secret: &ConversationSecret) -> LessSafeKey {
+    let key = UnboundKey::new(&AES_256_GCM, secret.as_bytes());
+    LessSafeKey::new(key.expect("32 bytes are a key of AES-256"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::domain::Parse as _;
+
+    /// Seals with the nonces of the vectors, which random nonces would not reproduce.
+    #[test]
+    fn a_payload_is_reproduced_byte_for_byte() {
+        let vectors: Value = serde_json::from_str(include_str!("../../docs/vectors.json"))
+            .expect("the vectors are JSON");
+        let payloads = vectors["payloads"].as_array().expect("an array");
+        assert!(payloads.len() > 3);
+        for vector in payloads {
+            let text = |name: &str| vector[name].as_str().expect("a string");
+            let mut secret = [0; 32];
+            hex::decode_to_slice(text("key_hex"), &mut secret).expect("a key");
+            let mut nonce = [0; NONCE_LEN];
+            hex::decode_to_slice(text("nonce_hex"), &mut nonce).expect("a nonce");
+            let id = MessageId::parse(text("messageid")).expect("an ID");
+            let place = Place {
+                conversation: ConversationId::parse(text("conversationid")).expect("an id"),
+                instance: Instance::parse(text("instance")).expect("an instance"),
+                id: &id,
+            };
+            let secret = ConversationSecret::from_bytes(secret);
+            let sealed = seal_with(&secret, &place, nonce, text("content_utf8").to_owned());
+            assert_eq!(sealed, text("data_base64"));
+        }
+    }
+}
