@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use chatserver::clock::Clock;
 use chatserver::domain::{ConversationId, Parse as _};
-use chatserver::signature::Signed;
 use clap::Args;
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
@@ -205,18 +204,8 @@ async fn subscribe(target: &Target, person: &Person) -> Result<Socket, BoxError>
     let (mut socket, _) = client_async(request, stream).await?;
     let timestamp = Clock::system().now().to_string();
     let nonce = Uuid::new_v4().simple().to_string();
-    let signature = person.key.sign(&Signed {
-        srv: "chatserver",
-        api: "chatlistener",
-        user: person.user,
-        station: Some(person.station),
-        body: format!("{timestamp}\n{nonce}").as_bytes(),
-    });
-    let subscription = json!({
-        "action": "subscribe", "userid": person.user.as_str(), "stationid": person.station.as_str(),
-        "timestamp": timestamp, "nonce": nonce, "signature": signature.as_str(),
-    });
-    socket.send(Message::text(subscription.to_string())).await?;
+    let subscription = person.credentials.subscription(&timestamp, Some(&nonce));
+    socket.send(Message::text(subscription)).await?;
     let answer = next_text(&mut socket).await?;
     if !answer.starts_with(r#"{"status":"OK""#) {
         return Err(answer.into());

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chatserver::client::Credentials;
 use chatserver::clock::Clock;
 use chatserver::domain::{
     ConversationId, Email, FullName, Instance, Limits, Message, MessageId, Nick, Parse, StationId,
@@ -12,7 +13,6 @@ use chatserver::domain::{
 };
 use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
-use chatserver::signature::SigningKey;
 use chatserver::store::{AddMessage, Schema, Store};
 use chatserver::users;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -33,9 +33,7 @@ const BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
 
 /// A user, and what signs its requests.
 pub struct Person {
-    pub user: UserId,
-    pub key: SigningKey,
-    pub station: StationId,
+    pub credentials: Credentials,
 }
 
 /// A conversation of two users.
@@ -126,8 +124,7 @@ impl Database {
         let user =
             users::add(&self.store, keys, email, nick, FullName::default(), password).await?;
         let station = StationId::parse(&Uuid::new_v4().simple().to_string()).ok_or("no station")?;
-        let key = SigningKey::new(&user.api_key);
-        Ok(Person { user: user.id, key, station })
+        Ok(Person { credentials: Credentials::new(user.id, station, &user.api_key) })
     }
 
     async fn talk(&self, emails: &[String], people: [usize; 2]) -> Result<Talk, BoxError> {
@@ -176,8 +173,8 @@ impl Talk {
         let now = Clock::system().now();
         Ok(AddMessage {
             conversation: self.conversation,
-            sender: sender.user,
-            station: Some(sender.station),
+            sender: sender.credentials.user,
+            station: Some(sender.credentials.station),
             instance: self.instance,
             message: Message {
                 id: MessageId::parse(&Uuid::new_v4().to_string()).ok_or("no message ID")?,

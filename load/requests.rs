@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use chatserver::clock::Clock;
 use chatserver::domain::{ConversationId, Timestamp};
-use chatserver::signature::Signed;
 use uuid::Uuid;
 
 use super::population::{Person, Population, Talk, data};
@@ -158,13 +157,8 @@ impl RequestGenerator {
 
 /// Returns a request that is signed by a user, as HTTP text.
 pub fn signed_request(target: &Target, person: &Person, api: &str, body: &str) -> String {
-    let signature = person.key.sign(&Signed {
-        srv: "chatserver",
-        api,
-        user: person.user,
-        station: Some(person.station),
-        body: body.as_bytes(),
-    });
+    let credentials = &person.credentials;
+    let signature = credentials.sign(api, body.as_bytes());
     let mut request = String::with_capacity(512 + body.len());
     let Target { path, host, .. } = target;
     let line = write!(
@@ -172,8 +166,8 @@ pub fn signed_request(target: &Target, person: &Person, api: &str, body: &str) -
         "POST {path}?srv=chatserver&api={api} HTTP/1.1\r\nHost: {host}\r\n\
          Content-Type: application/json\r\nOzeki-Station: {}\r\nOzeki-User: {}\r\n\
          Ozeki-Signature: {}\r\nContent-Length: {}\r\n\r\n{body}",
-        person.station.as_str(),
-        person.user,
+        credentials.station.as_str(),
+        credentials.user,
         signature.as_str(),
         body.len()
     );

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chatserver::client::Credentials;
 use chatserver::clock::Clock;
 use chatserver::domain::{ApiKey, Parse, StationId, UserId};
 use chatserver::keys::EncryptionPassword;
-use chatserver::signature::{Signed, SigningKey};
 use chatserver::users::NewUser;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
@@ -242,6 +242,11 @@ impl Person {
         format!("http://{}/?srv=chatserver&api={api}", self.address)
     }
 
+    /// Returns what signs this person's requests and subscriptions.
+    pub fn credentials(&self) -> Credentials {
+        Credentials::new(self.user, self.station, &self.api_key)
+    }
+
     /// Prepares a signed request with exactly this body.
     pub fn prepares_bytes(&self, api: &str, body: Vec<u8>) -> Prepared {
         self.prepares_bytes_for("chatserver", api, body)
@@ -249,13 +254,7 @@ impl Person {
 
     /// Prepares a signed request with exactly this body for an API of any service.
     pub fn prepares_bytes_for(&self, srv: &str, api: &str, body: Vec<u8>) -> Prepared {
-        let signature = SigningKey::new(&self.api_key).sign(&Signed {
-            srv,
-            api,
-            user: self.user,
-            station: Some(self.station),
-            body: &body,
-        });
+        let signature = self.credentials().sign_for(srv, api, &body);
         let prepared = Prepared {
             url: format!("http://{}/?srv={srv}&api={api}", self.address),
             headers: HeaderMap::new(),

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use chatserver::signature::{Signed, SigningKey};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -181,28 +180,13 @@ impl Person {
 
     /// Returns a subscription frame with this nonce.
     pub fn subscription_with(&self, nonce: &str) -> Value {
-        let mut subscription = self.subscription_signing(&format!("{}\n{nonce}", self.date()));
-        subscription["nonce"] = json!(nonce);
-        subscription
+        let frame = self.credentials().subscription(&self.date(), Some(nonce));
+        serde_json::from_str(&frame).unwrap()
     }
 
     /// Returns a subscription frame without a nonce. Frames of the same second are identical.
     pub fn subscription_without_nonce(&self) -> Value {
-        self.subscription_signing(&self.date())
-    }
-
-    fn subscription_signing(&self, body: &str) -> Value {
-        let signature = SigningKey::new(&self.api_key).sign(&Signed {
-            srv: "chatserver",
-            api: "chatlistener",
-            user: self.user,
-            station: Some(self.station),
-            body: body.as_bytes(),
-        });
-        json!({
-            "action": "subscribe", "userid": self.user.as_str(), "stationid": self.station.as_str(),
-            "timestamp": self.date(), "signature": signature.as_str(),
-        })
+        serde_json::from_str(&self.credentials().subscription(&self.date(), None)).unwrap()
     }
 
     /// Opens and subscribes a listener for this person's station.
