@@ -1,5 +1,6 @@
 //! Reports failed commands: as a sentence, or with `--json` as an object with an `errorcode`.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[error("{sentence}")]
 pub struct Refusal {
-    code: &'static str,
+    code: Cow<'static, str>,
     sentence: String,
 }
 
@@ -34,16 +35,19 @@ impl Refusal {
         Self::with_code("invalid_argument", sentence)
     }
 
-    /// Makes a refusal with one of the codes that docs/operating.md#output-and-failures lists.
-    pub(crate) fn with_code(code: &'static str, sentence: impl Into<String>) -> Failed {
-        Box::new(Self { code, sentence: sentence.into() })
+    /// Makes a refusal with one of the codes that docs/operating.md#output-and-failures lists, or with that of a server.
+    pub(crate) fn with_code(
+        code: impl Into<Cow<'static, str>>,
+        sentence: impl Into<String>,
+    ) -> Failed {
+        Box::new(Self { code: code.into(), sentence: sentence.into() })
     }
 }
 
 /// Returns the `errorcode` of a failure. docs/operating.md#output-and-failures lists all codes.
-fn code(failed: &(dyn Error + 'static)) -> &'static str {
+fn code<'a>(failed: &'a (dyn Error + 'static)) -> &'a str {
     if let Some(refusal) = failed.downcast_ref::<Refusal>() {
-        refusal.code
+        &refusal.code
     } else if failed.is::<config::Error>() {
         "invalid_settings"
     } else if let Some(error) = failed.downcast_ref::<OpenError>() {

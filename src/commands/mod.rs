@@ -1,7 +1,8 @@
-//! The command line, for operators and for people who try the server. Doc comments on arguments are the text of
-//! `--help`.
+//! The command line, for operators, for people who try the server, and for people and scripts that chat. Doc comments on
+//! arguments are the text of `--help`.
 
 mod backup;
+mod client;
 mod compact;
 mod demo;
 mod demo_users;
@@ -90,6 +91,16 @@ Example:
   chatserver workspace list --json"
     )]
     Workspace(workspace::Workspace),
+    /// Chat: a client for people, bots and scripts
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver client login https://chat.example.com/
+  chatserver client send bob@example.com 'Hello, Bob'
+  chatserver client read Bob --follow"
+    )]
+    Client(client::Client),
     /// Print the signature of a request whose body is on stdin; the API key is in `CHATSERVER_APIKEY`
     #[command(after_help = "\
 Example:
@@ -241,6 +252,7 @@ pub async fn run() -> ExitCode {
         Command::Friend(friend) => friend.run().await,
         Command::Station(station) => station.run().await,
         Command::Workspace(workspace) => workspace.run().await,
+        Command::Client(client) => client.run().await,
         Command::Sign(sign) => sign.run(),
         Command::Backup(backup) => backup.run().await,
         Command::Restore(restore) => restore.run().await,

@@ -8,6 +8,7 @@ mod backup;
 mod bad_input;
 mod batches;
 mod blocklist;
+mod client;
 mod clocks;
 mod command_line;
 mod command_output;

@@ -1,0 +1,213 @@
+//! `chatserver client conversations`, `send` and `read`.
+
+use std::io::{self, Write as _};
+
+use clap::Args;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::text::visible;
+use super::{Profiled, refused};
+use crate::bounded;
+use crate::client::{self, Conversation, Credentials, Inbox, Positions, Received};
+use crate::commands::Failed;
+use crate::commands::failure::Refusal;
+use crate::commands::output::Output;
+use crate::domain::{MessageId, Parse as _, StationId};
+
+/// Maximum bytes of a text on stdin. Sealed, it has more characters than any server takes by default.
+const TEXT_BYTES: u64 = 256 * 1024;
+
+/// What stands in the place of a text that does not open, or whose sender is not the one that the server names.
+pub(super) const CANNOT_OPEN: &str = "This message can't be opened";
+
+#[derive(Args)]
+pub(crate) struct Send {
+    /// The receiver: an e-mail address, a user id, a nick or a conversation id
+    to: String,
+    /// The text; - is stdin
+    text: String,
+    #[command(flatten)]
+    profiled: Profiled,
+}
+
+#[derive(Args)]
+pub(crate) struct Read {
+    /// The other user: an e-mail address, a user id, a nick; or a conversation id
+    to: String,
+    /// Show what follows the message with this ID
+    #[arg(long, value_name = "ID", conflicts_with = "limit")]
+    since: Option<String>,
+    /// How many of the newest messages to show
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    limit: u32,
+    /// Go on with each new message, until Ctrl-C. With --json, each message is one line
+    #[arg(long)]
+    follow: bool,
+    /// Report the shown messages as viewed
+    #[arg(long)]
+    viewed: bool,
+    #[command(flatten)]
+    profiled: Profiled,
+}
+
+/// Lists conversations.
+pub(super) async fn conversations(profiled: &Profiled) -> Result<(), Failed> {
+    let session = profiled.session()?;
+    let me = session.user();
+    let listed = session.conversations().await.map_err(refused)?;
+    let shown: Vec<_> = listed
+        .iter()
+        .filter_map(|conversation| {
+            let other = conversation.other_than(me.as_str())?;
+            let unread = conversation.properties.first().and_then(|own| own.unread);
+            Some((conversation, other, unread))
+        })
+        .collect();
+    let lines = shown.iter().map(|(conversation, other, unread)| {
+        let unread = unread.filter(|unread| *unread > 0);
+        let unread = unread.map_or_else(String::new, |unread| format!(", {unread} unread"));
+        let (nick, user) = (visible(&other.username), visible(&other.userid));
+        format!("{nick} {user}, conversation {}{unread}", visible(&conversation.id))
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let json: Vec<_> = shown
+        .iter()
+        .map(|(conversation, other, unread)| {
+            let own = conversation.properties.first();
+            json!({
+                "conversationid": conversation.id, "instance": conversation.instance,
+                "userid": other.userid, "nick": other.username,
+                "lastmessageid": conversation.lastmessageid, "lastaccess": conversation.lastaccess,
+                "unread": unread, "ismuted": own.is_some_and(|own| own.ismuted),
+                "isfavorite": own.is_some_and(|own| own.isfavorite),
+            })
+        })
+        .collect();
+    Output::new(text, json!({ "conversations": json })).print(profiled.json)
+}
+
+impl Send {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
+        let session = self.profiled.session()?;
+        let text = if self.text == "-" {
+            let text = bounded::read_text(io::stdin().lock(), TEXT_BYTES);
+            text.map_err(|error| {
+                Refusal::argument(format!("the text on stdin can't be read: {error}"))
+            })?
+        } else {
+            self.text
+        };
+        let conversation = session.conversation(&self.to).await.map_err(refused)?;
+        let id = session.send(&conversation, &text, None).await.map_err(refused)?;
+        let json = json!({
+            "conversationid": conversation.id, "instance": conversation.instance, "ID": id.as_str(),
+        });
+        Output::new(id.as_str(), json).print_of_change(self.profiled.json)
+    }
+}
+
+impl Read {
+    pub(crate) async fn run(self) -> Result<(), Failed> {
+        let session = self.profiled.session()?;
+        let conversation = session.conversation(&self.to).await.map_err(refused)?;
+        let messages = match &self.since {
+            Some(id) => session.since(&conversation, id).await,
+            None => session.newest(&conversation, self.limit).await,
+        };
+        let messages = messages.map_err(refused)?;
+        if self.follow {
+            for message in &messages {
+                self.print(&conversation, message)?;
+            }
+        } else {
+            self.print_all(&conversation, &messages)?;
+        }
+        if self.viewed {
+            let ids: Vec<_> = messages.iter().map(|message| message.id.clone()).collect();
+            session.viewed(&conversation, &ids).await.map_err(refused)?;
+        }
+        if !self.follow {
+            return Ok(());
+        }
+        let mut positions = Positions::default();
+        let last = messages.last().map(|message| message.id.as_str());
+        let last = last.or(self.since.as_deref()).unwrap_or_default();
+        positions.record(&conversation, last, &session.api.now());
+        let credentials = of_follower(&session.credentials, &conversation.id);
+        let mut inbox = Inbox::new(&session, credentials, positions);
+        inbox.only = Some(conversation.id.clone());
+        let followed = inbox.run(async |conversation, message, _| {
+            self.print(conversation, &message).map_err(client::Error::Output)?;
+            if self.viewed {
+                session.viewed(conversation, &[message.id]).await?;
+            }
+            Ok(())
+        });
+        followed.await.map_err(refused)
+    }
+
+    fn print_all(&self, conversation: &Conversation, messages: &[Received]) -> Result<(), Failed> {
+        let lines = messages.iter().map(|message| line_of(conversation, message));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let messages: Vec<_> =
+            messages.iter().map(|message| json_of(conversation, message)).collect();
+        let json = json!({
+            "conversationid": conversation.id, "instance": conversation.instance, "messages": messages,
+        });
+        Output::new(text, json).print(self.profiled.json)
+    }
+
+    fn print(&self, conversation: &Conversation, message: &Received) -> Result<(), Failed> {
+        print_message(conversation, message, self.profiled.json)
+    }
+}
+
+/// Prints a message on a line of its own.
+pub(super) fn print_message(
+    conversation: &Conversation,
+    message: &Received,
+    as_json: bool,
+) -> Result<(), Failed> {
+    Output::new(line_of(conversation, message), json_of(conversation, message)).print(as_json)?;
+    Ok(io::stdout().flush()?)
+}
+
+/// Returns the line of a message: `2026-11-23 01:16:01 Alice: Hello`.
+fn line_of(conversation: &Conversation, message: &Received) -> String {
+    let sender = message.sender.as_ref().map_or("?", |user| conversation.nick_of(user.as_str()));
+    let text = message.text.as_deref().unwrap_or(CANNOT_OPEN);
+    format!("{} {}: {}", visible(&message.created), visible(sender), visible(text))
+}
+
+/// Returns the object of a message. `text` is null if the message can't be opened.
+pub(super) fn json_of(conversation: &Conversation, message: &Received) -> Value {
+    let sender = message.sender.as_ref().map(|user| user.as_str());
+    let mut json = json!({
+        "conversationid": conversation.id, "instance": conversation.instance,
+        "ID": message.id.as_str(), "created": message.created, "from": sender,
+        "nick": sender.map(|sender| conversation.nick_of(sender)), "text": message.text.as_deref().ok(),
+    });
+    if let Err(error) = &message.text {
+        json["error"] = format!("{CANNOT_OPEN}: {error}").into();
+    }
+    json
+}
+
+/// Returns the ID of the answer to a message: the same each time, so that the server stores one answer.
+pub(super) fn id_of_answer(conversation: &Conversation, message: &MessageId) -> MessageId {
+    let id = derived(&["answer", &conversation.id, &conversation.instance, message.as_str()]);
+    MessageId::parse(&id).expect("hexadecimal characters are a message ID")
+}
+
+/// Returns the credentials with the station that follows a conversation. The station of the profile belongs to `listen`,
+/// and a station has one listener.
+fn of_follower(credentials: &Credentials, conversation: &str) -> Credentials {
+    let station = derived(&["follow", credentials.station.as_str(), conversation]);
+    credentials.at(StationId::parse(&station).expect("32 hexadecimal characters are a station"))
+}
+
+/// Returns 32 hexadecimal characters of a digest.
+fn derived(parts: &[&str]) -> String {
+    hex::encode(&Sha256::digest(parts.join("\n"))[..16])
+}
