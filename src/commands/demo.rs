@@ -13,7 +13,7 @@ use url::Url;
 use super::demo_users::{DemoUsers, database_url};
 use super::failure::Refusal;
 use super::output::Output;
-use super::{Failed, serve};
+use super::{Failed, in_shell, serve};
 use crate::config::Config;
 use crate::server::{self, Server};
 use crate::shutdown::Hangup;
@@ -29,7 +29,7 @@ Paste all of this into another shell: bash, dash, zsh. It needs curl and openssl
   chat_list, chat_download     show the server's answers; chat_read decrypts the messages
   chat_add TEXT, chat_clear    send a message; remove all messages
   chat_call API FIELDS         add the timestamp to any request, sign it and send it
-The server never reads Data. Here it is the base64 of IV:CIPHERTEXT, AES-256-CFB under the conversation's
+The server never reads Data. chatserver client seal and open make and read it (profile 1), under the conversation's
 secret, which chat_secret decrypts. The commands at the end work in any order and any number of times.
 Ctrl-C here ends the demo.
 ";
@@ -106,7 +106,9 @@ fn print_json(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
 }
 
 fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
+    let program = std::env::current_exe()?;
     let mut shell = SHELL
+        .replace("{{program}}", &in_shell(&program.to_string_lossy()))
         .replace("{{url}}", url.as_str())
         .replace("{{conversation}}", &demo_users.conversationid);
     for (name, person) in [("alice", &demo_users.alice), ("bob", &demo_users.bob)] {

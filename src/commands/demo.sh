@@ -38,25 +38,25 @@ chat_secret() {
       -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256 | od -An -v -tx1 | tr -d ' \n'
   rm -f "$CHAT_PEM"
 }
-chat_seal() {
-  CHAT_IV=$(openssl rand -hex 16)
-  printf '%s:%s' "$CHAT_IV" "$(printf '%s' "$1" |
-    openssl enc -aes-256-cfb -K "$(chat_secret)" -iv "$CHAT_IV" -base64 -A)" | openssl base64 -A
+chat_profile1() {
+  CHATSERVER_CONVERSATION_KEY="$CHAT_KEY" {{program}} client "$1" --conversation "$CHAT_CONVERSATION" \
+    --instance "$CHAT_INSTANCE" --id "$2" --from "$3"
 }
 chat_id() { openssl rand -hex 16 | sed 's/\(........\)\(....\)\(....\)\(....\)/\1-\2-\3-\4-/'; }
 chat_add() {
-  CHAT_DATA=$(chat_seal "$1")
-  chat_call chatconversation "\"action\":\"add\",\"conversationid\":\"$CHAT_CONVERSATION\",\"instance\":\"$(chat_instance)\",\"message\":{\"ID\":\"$(chat_id)\",\"Type\":\"Message\",\"Created\":\"$(date -u '+%Y-%m-%d %H:%M:%S')\",\"ValidUntil\":\"\",\"Data\":\"$CHAT_DATA\"}"
+  CHAT_KEY=$(chat_secret) CHAT_INSTANCE=$(chat_instance) CHAT_ID=$(chat_id)
+  CHAT_DATA=$(printf '%s' "$1" | chat_profile1 seal "$CHAT_ID" "$CHAT_USER")
+  chat_call chatconversation "\"action\":\"add\",\"conversationid\":\"$CHAT_CONVERSATION\",\"instance\":\"$CHAT_INSTANCE\",\"message\":{\"ID\":\"$CHAT_ID\",\"Type\":\"Message\",\"Created\":\"$(date -u '+%Y-%m-%d %H:%M:%S')\",\"ValidUntil\":\"\",\"Data\":\"$CHAT_DATA\"}"
 }
 chat_download() {
-  chat_call chatconversation "\"action\":\"download\",\"conversationid\":\"$CHAT_CONVERSATION\",\"instance\":\"$(chat_instance)\""
+  CHAT_INSTANCE=$(chat_instance)
+  chat_call chatconversation "\"action\":\"download\",\"extended\":true,\"conversationid\":\"$CHAT_CONVERSATION\",\"instance\":\"$CHAT_INSTANCE\""
 }
+chat_line() { printf '%s' "$CHAT_LINE" | chat_field "$1"; }
 chat_read() {
-  CHAT_KEY=$(chat_secret)
-  chat_download | tr '{' '\n' | chat_field Data | while read -r CHAT_DATA; do
-    CHAT_OPENED=$(printf '%s' "$CHAT_DATA" | openssl base64 -d -A)
-    printf '%s' "${CHAT_OPENED#*:}" | openssl enc -d -aes-256-cfb -K "$CHAT_KEY" -iv "${CHAT_OPENED%%:*}" -base64 -A
-    echo
+  CHAT_KEY=$(chat_secret) CHAT_INSTANCE=$(chat_instance)
+  chat_download | tr '{' '\n' | grep '"Data"' | while read -r CHAT_LINE; do
+    chat_line Data | chat_profile1 open "$(chat_line ID)" "$(chat_line UserID)"
   done
 }
 chat_clear() {

@@ -5,13 +5,11 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use aes::cipher::KeyIvInit as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Database, Failed};
+use crate::client::payload::{self, Place};
 use crate::clock::Clock;
 use crate::domain::{
     ConversationId, FullName, Instance, Limits, Message, MessageId, Nick, Parse, UserId,
@@ -113,7 +111,7 @@ async fn make(store: &Store) -> Result<DemoUsers, Failed> {
     let conversation = friends::befriend(store, &alice.email, &bob.email, &secret).await?;
     let people = [&alice, &bob];
     for (who, text) in TALK {
-        say(store, conversation, people[who], &seal(&secret, text)).await?;
+        say(store, conversation, people[who], &secret, text).await?;
     }
     Ok(DemoUsers { conversationid: conversation.to_string(), alice, bob })
 }
@@ -135,35 +133,23 @@ async fn add(store: &Store, email: &str, nick: &str) -> Result<Person, Failed> {
     })
 }
 
-/// Encrypts with AES-256-CFB and returns base64 of `IV:CIPHERTEXT`, as the shell functions do.
-fn seal(secret: &ConversationSecret, text: &str) -> String {
-    let mut iv = [0; 16];
-    os_random().fill_bytes(&mut iv);
-    let mut sealed = text.as_bytes().to_vec();
-    let key = (*secret.as_bytes()).into();
-    cfb_mode::Encryptor::<aes::Aes256>::new(&key, &iv.into()).encrypt(&mut sealed);
-    BASE64.encode(format!("{}:{}", hex::encode(iv), BASE64.encode(sealed)))
-}
-
 async fn say(
     store: &Store,
     conversation: ConversationId,
     sender: &Person,
-    data: &str,
+    secret: &ConversationSecret,
+    text: &str,
 ) -> Result<(), Failed> {
     let sender = UserId::parse(&sender.userid).ok_or("the user id of the demo is malformed")?;
     let shown = store.conversation(conversation, sender).await?;
     let shown: Shown = serde_json::from_slice(&shown.unwrap_or_default())?;
+    let instance = Instance::parse(&shown.instance).ok_or("the instance is malformed")?;
     let now = Clock::system().now();
     let id = uuid::Uuid::new_v4().to_string();
-    let message = Message {
-        id: MessageId::parse(&id).ok_or("the message ID of the demo is malformed")?,
-        kind: "Message".to_owned(),
-        created: now,
-        valid_until: String::new(),
-        data: data.to_owned(),
-    };
-    let instance = Instance::parse(&shown.instance).ok_or("the instance is malformed")?;
+    let id = MessageId::parse(&id).ok_or("the message ID of the demo is malformed")?;
+    let data = payload::seal(secret, &Place { conversation, instance, id: &id }, sender, text);
+    let message =
+        Message { id, kind: "Message".to_owned(), created: now, valid_until: String::new(), data };
     let add = AddMessage { conversation, sender, station: None, instance, message, now };
     store.add_message(add).await?;
     Ok(())
