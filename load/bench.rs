@@ -163,7 +163,8 @@ impl Bench<'_> {
     async fn answers(&self, target: &Target) -> Result<Vec<(String, String)>, BoxError> {
         let mut answers = Vec::new();
         for mut generator in self.generators(target) {
-            let (user, mut answer) = (generator.first_user().credentials.user.to_string(), Vec::new());
+            let (user, mut answer) =
+                (generator.first_user().credentials.user.to_string(), Vec::new());
             // By the second request, receipts are made and stations are bound.
             for _ in 0..2 {
                 answer = probe(target.address, &mut generator).await?;
