@@ -54,9 +54,11 @@ impl Positions {
         positions
     }
 
-    /// Records that a conversation was read up to a message.
+    /// Records that a conversation was read up to a message. An empty ID stands for an empty conversation: everything in it
+    /// is new, whatever the date, because a message may have been accepted before this second and committed since.
     pub fn record(&mut self, conversation: &Conversation, id: &str, now: &str) {
         let Conversation { instance, .. } = conversation;
+        let now = if id.is_empty() { "" } else { now };
         let (instance, id, date) = (instance.clone(), id.to_owned(), now.to_owned());
         self.0.insert(conversation.id.clone(), Position { instance, id, date });
     }

@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::binary::{Process, Workplace};
-use crate::world::{Person, until};
+use crate::world::{PATIENCE, Person, until};
 
 /// A user of the command-line client.
 struct Chatter<'a> {
@@ -35,7 +35,9 @@ impl Running {
     }
 
     async fn prints(&self, text: &str) {
-        until(&format!("{text:?} is printed"), async || self.printed().contains(text)).await;
+        let printed = until("it is printed", async || self.printed().contains(text));
+        let printed = tokio::time::timeout(PATIENCE / 2, printed).await;
+        assert!(printed.is_ok(), "{text:?} is not in {:?}", self.printed());
     }
 }
 
