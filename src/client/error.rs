@@ -78,9 +78,9 @@ pub(super) struct Attempt {
     pub(super) envelope: serde_json::Value,
 }
 
-impl From<Error> for Attempt {
+impl From<Error> for Box<Attempt> {
     fn from(error: Error) -> Self {
         let envelope = serde_json::Value::Null;
-        Self { error, server_time: None, retry_after: None, envelope }
+        Self::new(Attempt { error, server_time: None, retry_after: None, envelope })
     }
 }

@@ -127,19 +127,19 @@ impl Api {
                     understood => understood,
                 }
             });
-            match answer.await {
-                Err(Attempt { error, server_time: Some(server_time), .. })
-                    if error.is("timestamp_out_of_range")
-                        && corrections < CORRECTIONS
-                        && self.correct_clock(&server_time) =>
-                {
-                    if corrections > 0 {
-                        sleep(Duration::from_secs(1)).await;
-                    }
-                    corrections += 1;
-                }
-                answer => return answer.map_err(|attempt| attempt.error),
+            let failed = match answer.await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let is_late = failed.error.is("timestamp_out_of_range") && corrections < CORRECTIONS;
+            let server_time = failed.server_time.as_deref().filter(|_| is_late);
+            if !server_time.is_some_and(|server_time| self.correct_clock(server_time)) {
+                return Err(failed.error);
             }
+            if corrections > 0 {
+                sleep(Duration::from_secs(1)).await;
+            }
+            corrections += 1;
         }
     }
 
@@ -166,8 +166,8 @@ impl Api {
     /// Repeats an attempt that may pass later, with increasing delays or after `Retry-After`.
     async fn patiently(
         &self,
-        mut attempt: impl AsyncFnMut() -> Result<Value, Attempt>,
-    ) -> Result<Value, Attempt> {
+        mut attempt: impl AsyncFnMut() -> Result<Value, Box<Attempt>>,
+    ) -> Result<Value, Box<Attempt>> {
         let give_up_at = Instant::now() + PATIENCE;
         let mut backoff = Backoff::default();
         loop {
@@ -184,8 +184,8 @@ impl Api {
     }
 }
 
-impl From<Attempt> for Error {
-    fn from(attempt: Attempt) -> Self {
+impl From<Box<Attempt>> for Error {
+    fn from(attempt: Box<Attempt>) -> Self {
         attempt.error
     }
 }
@@ -201,7 +201,7 @@ struct Envelope {
 }
 
 /// Tells a success from a refusal.
-fn understand(answered: Answered) -> Result<Value, Attempt> {
+fn understand(answered: Answered) -> Result<Value, Box<Attempt>> {
     let Answered { status, retry_after, body } = answered;
     let Ok(envelope) = serde_json::from_slice::<Value>(&body) else {
         return Err(without_envelope(status, retry_after));
@@ -215,16 +215,18 @@ fn understand(answered: Answered) -> Result<Value, Attempt> {
         return Err(without_envelope(status, retry_after));
     }
     let error = Error::Refused { code: errorcode, sentence: errormessage };
-    Err(Attempt { error, server_time: servertime, retry_after, envelope })
+    Err(Box::new(Attempt { error, server_time: servertime, retry_after, envelope }))
 }
 
 /// A bare 408 or 429 of the server, and 502 to 504 of a proxy whose server restarts, may pass.
-fn without_envelope(status: hyper::StatusCode, retry_after: Option<Duration>) -> Attempt {
+fn without_envelope(status: hyper::StatusCode, retry_after: Option<Duration>) -> Box<Attempt> {
     let sentence = format!("HTTP {status} without an envelope");
     let error = match status.as_u16() {
         429 => Error::Refused { code: "rate_limited".to_owned(), sentence },
         408 | 502..=504 => Error::Refused { code: "unavailable".to_owned(), sentence },
         _ => Error::Answer(sentence),
     };
-    Attempt { retry_after, ..Attempt::from(error) }
+    let mut attempt = Box::<Attempt>::from(error);
+    attempt.retry_after = retry_after;
+    attempt
 }

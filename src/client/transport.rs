@@ -6,8 +6,8 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
@@ -34,7 +34,7 @@ const ANSWER: Duration = Duration::from_secs(65);
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Idle connections are closed before the server closes them, after 75 s.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// A WebSocket of a client.
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -113,7 +113,7 @@ impl Transport {
             .expect("URLs are valid in a request");
         let upgraded = timeout(CONNECT, async {
             let answer = self.send(request).await?;
-            let accept = answer.headers().get(SEC_WEBSOCKET_ACCEPT).map(|accept| accept.as_bytes());
+            let accept = answer.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
             let is_accepted = answer.status() == StatusCode::SWITCHING_PROTOCOLS
                 && accept == Some(derive_accept_key(key.as_bytes()).as_bytes());
             if !is_accepted {

@@ -1,6 +1,6 @@
 //! `chatserver client listen`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::client::{self, Conversation, Inbox, Positions, Received, Session};
 use crate::commands::{Failed, failure};
 
 /// Maximum time that a command takes for one message.
-const COMMAND: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_mins(1);
 
 /// Pause before an answer that did not get through is sent again.
 const SEND_AGAIN: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub(crate) struct Listen {
 impl Listen {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let session = self.profiled.session()?;
-        let path = positions_beside(self.profiled.path()?);
+        let path = positions_beside(&self.profiled.path()?);
         let known = Positions::load(&path).map_err(client::Error::from).map_err(refused)?;
         let positions = if let Some(known) = known {
             known
@@ -85,7 +85,7 @@ impl Listen {
 }
 
 /// Returns the file that says how far the messages were handled: `client.positions.json` for `client.json`.
-fn positions_beside(profile: PathBuf) -> PathBuf {
+fn positions_beside(profile: &Path) -> PathBuf {
     profile.with_extension("positions.json")
 }
 

@@ -148,7 +148,7 @@ fn read_lines(next: &str) -> Result<Vec<Zeroizing<String>>, Failed> {
         }
         return Ok(secrets);
     }
-    Ok(text.lines().map(|one| line(one)).collect())
+    Ok(text.lines().map(line).collect())
 }
 
 /// Returns the first line, without a byte order mark and a line end.

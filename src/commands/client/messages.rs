@@ -13,7 +13,7 @@ use crate::client::{self, Conversation, Credentials, Inbox, Positions, Received}
 use crate::commands::Failed;
 use crate::commands::failure::Refusal;
 use crate::commands::output::Output;
-use crate::domain::{MessageId, Parse as _, StationId};
+use crate::domain::{MessageId, Parse as _, StationId, UserId};
 
 /// Maximum bytes of a text on stdin. Sealed, it has more characters than any server takes by default.
 const TEXT_BYTES: u64 = 256 * 1024;
@@ -182,7 +182,7 @@ fn line_of(conversation: &Conversation, message: &Received) -> String {
 
 /// Returns the object of a message. `text` is null if the message can't be opened.
 pub(super) fn json_of(conversation: &Conversation, message: &Received) -> Value {
-    let sender = message.sender.as_ref().map(|user| user.as_str());
+    let sender = message.sender.as_ref().map(UserId::as_str);
     let mut json = json!({
         "conversationid": conversation.id, "instance": conversation.instance,
         "ID": message.id.as_str(), "created": message.created, "from": sender,

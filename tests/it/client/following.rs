@@ -1,8 +1,11 @@
 //! `read --follow` and `listen` without a command.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::binary::Workplace;
+use crate::world::until;
 
 #[tokio::test]
 async fn a_follower_shows_each_message_once_across_a_restart_of_the_server() {
@@ -72,11 +75,13 @@ async fn a_listener_goes_on_where_the_last_one_ended() {
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob_chat(&server);
     alice.sends("Bob", "long ago");
+    let positions = place.path().join("bob.positions.json");
     let listener = bob.starts("first.txt", &["listen"]);
-    crate::world::until("it listens", async || place.path().join("bob.positions.json").exists())
-        .await;
+    until("it listens", async || positions.exists()).await;
+    let before = fs::read(&positions).unwrap();
     alice.sends("Bob", "heard");
     listener.prints("heard").await;
+    until("it has recorded that", async || fs::read(&positions).unwrap() != before).await;
     drop(listener);
 
     alice.sends("Bob", "missed");
