@@ -9,8 +9,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 use url::Url;
+use url::form_urlencoded::byte_serialize;
 
-use super::demo_users::{DemoUsers, database_url};
+use super::demo_users::{DemoUsers, Person, database_url};
 use super::failure::Refusal;
 use super::output::Output;
 use super::{Failed, in_shell, serve};
@@ -96,13 +97,25 @@ impl Demo {
 #[derive(Serialize)]
 struct Shown<'a> {
     url: &'a str,
+    links: [String; 2],
     #[serde(flatten)]
     demo_users: &'a DemoUsers,
 }
 
 fn print_json(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
-    let shown = Shown { url: url.as_str(), demo_users };
+    let links = [&demo_users.alice, &demo_users.bob].map(|person| link(url, person));
+    let shown = Shown { url: url.as_str(), links: links.map(String::from), demo_users };
     Output::new("", serde_json::to_value(shown)?).print(true)
+}
+
+/// Returns a link that signs in to the web client. Its secrets are in the fragment, which no browser sends to a server.
+fn link(url: &Url, person: &Person) -> Url {
+    let mut link = url.join("/app/").expect("the public URL has a path");
+    let escaped =
+        |text: &str| byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+    let (key, password) = (escaped(&person.apikey), escaped(&person.encryptionpassword));
+    link.set_fragment(Some(&format!("apikey={key}&password={password}")));
+    link
 }
 
 fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
@@ -119,7 +132,14 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
             .replace(&format!("{{{{{name}.encryptionpassword}}}}"), &person.encryptionpassword);
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{TEXT}\nThe server is at {url}. It has two users:")?;
+    writeln!(
+        stdout,
+        "{TEXT}\nChat in a browser: open each link in a tab of its own. Two tabs are two people."
+    )?;
+    for person in [&demo_users.alice, &demo_users.bob] {
+        writeln!(stdout, "  {}", link(url, person))?;
+    }
+    writeln!(stdout, "\nThe server is at {url}. It has two users:")?;
     for person in [&demo_users.alice, &demo_users.bob] {
         writeln!(stdout, "  {}", person.email)?;
         writeln!(stdout, "    user id             {}", person.userid)?;
