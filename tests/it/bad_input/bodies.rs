@@ -86,6 +86,7 @@ fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [
         "timestamp" if is_empty && action == "workspaceregister" => None,
         "limit" | "ack" if matches!(value, None | Some("null")) => None,
         "ack" if value == Some("0") => None,
+        "extended" if matches!(value, None | Some("null" | "true" | "false")) => None,
         // A number too large for any integer type is still a large number.
         "limit" | "ack" if value.is_some_and(|value| value.starts_with('9')) => None,
         "hideid"
