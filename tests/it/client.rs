@@ -11,8 +11,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::binary::{Process, Workplace};
-use crate::world::{PATIENCE, Person, until};
+use crate::harness::person::Person;
+use crate::harness::process::{Process, Workplace};
+use crate::harness::world::{PATIENCE, until};
 
 /// A user of the command-line client.
 struct Chatter<'a> {

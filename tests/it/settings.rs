@@ -13,7 +13,7 @@ use toml::Table;
 use crate::harness::process::Workplace;
 
 /// All settings: name, a value other than the default, a wrong value, and what the refusal says is expected.
-const SETTINGS: [(&str, &str, &str, &str); 36] = [
+const SETTINGS: [(&str, &str, &str, &str); 37] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.error_status", "always_200", "sometimes", r#""real" or "always_200""#),

@@ -9,7 +9,7 @@ use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::signature::{Signed, SigningKey};
 use serde_json::Value;
 
-use crate::openssl::SealedKey;
+use crate::harness::openssl::SealedKey;
 
 fn vectors(of: &str) -> Vec<Value> {
     let all: Value = serde_json::from_str(include_str!("../../docs/vectors.json")).unwrap();

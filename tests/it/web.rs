@@ -51,7 +51,7 @@ async fn every_file_that_the_page_names_is_there() {
         let file = gets(&world, &format!("/app/{name}"), &[]).await;
         assert_eq!(file.status(), 200, "{name}");
         let is_hashed = name.contains('/');
-        assert_eq!(is_hashed, name.ends_with(".js") || name.ends_with(".css"), "{name}");
+        assert_eq!(is_hashed, [".js", ".css"].iter().any(|end| name.ends_with(end)), "{name}");
         let cache = if is_hashed { "public, max-age=31536000, immutable" } else { "no-cache" };
         assert_eq!(header(&file, &CACHE_CONTROL), cache, "{name}");
     }

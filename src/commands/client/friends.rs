@@ -160,6 +160,6 @@ impl One {
         let mut fields = json!({ "action": action });
         fields[field] = user.into();
         session.call("chatfriends", &fields).await.map_err(refused)?;
-        Output::new("", json!({ "action": action })).print_of_change(self.profiled.json)
+        Output::new("", json!({ "action": action })).print_after_change(self.profiled.json)
     }
 }

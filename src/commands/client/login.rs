@@ -72,7 +72,7 @@ impl Login {
             path.display()
         );
         let json = json!({ "userid": profile.userid, "nick": profile.nick, "profile": path });
-        Output::new(text, json).print_of_change(self.profiled.json)
+        Output::new(text, json).print_after_change(self.profiled.json)
     }
 }
 

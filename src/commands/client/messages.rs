@@ -103,7 +103,7 @@ impl Send {
         let json = json!({
             "conversationid": conversation.id, "instance": conversation.instance, "ID": id.as_str(),
         });
-        Output::new(id.as_str(), json).print_of_change(self.profiled.json)
+        Output::new(id.as_str(), json).print_after_change(self.profiled.json)
     }
 }
 

@@ -66,6 +66,7 @@ impl Set {
         };
         let session = self.profiled.session()?;
         session.call("chatavailability", &json!({ "action": action })).await.map_err(refused)?;
-        Output::new("", json!({ "availability": availability })).print_of_change(self.profiled.json)
+        Output::new("", json!({ "availability": availability }))
+            .print_after_change(self.profiled.json)
     }
 }

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::{LIGHT_PAGE_BYTES, ReadPage};
 use crate::domain::{
-    ConversationId, Cursor, Direction, Limits, MessageId, PageQuery, Parse as _, ReportType,
-    Timestamp, UserId,
+    ConversationId, Cursor, Direction, Limits, MessageId, PageForm, PageQuery, Parse as _,
+    ReportType, Timestamp, UserId,
 };
 use crate::store::sqlite::schema::{Schema, prepare};
 use crate::store::sqlite::write_tx::WriteTx;
@@ -94,6 +94,7 @@ impl History {
             entries: if light_bytes < 0 { 10_000 } else { 50 },
             bytes: 8 * 1024 * 1024,
             direction,
+            form: PageForm::Documented,
         };
         self.steps();
         let page = readers::ask(self.tx.idle(), &ReadPage { query, light_bytes }).await;

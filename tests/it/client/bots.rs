@@ -1,8 +1,8 @@
 //! `listen --exec`: a bot in one line of shell.
 
 use super::texts;
-use crate::binary::Workplace;
-use crate::world::until;
+use crate::harness::process::Workplace;
+use crate::harness::world::until;
 
 /// Answers with what it gets in its variables and, behind a slash, with a field of the object on stdin.
 const ECHO: &str =

@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::binary::Workplace;
-use crate::world::until;
+use crate::harness::process::Workplace;
+use crate::harness::world::until;
 
 #[tokio::test]
 async fn a_follower_shows_each_message_once_across_a_restart_of_the_server() {

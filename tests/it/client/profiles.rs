@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
-use crate::binary::{Workplace, free_address};
+use crate::harness::process::{Workplace, free_address};
 
 #[tokio::test]
 async fn a_profile_is_for_its_owner_alone() {

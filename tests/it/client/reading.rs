@@ -7,8 +7,8 @@ use chatserver::clock::Clock;
 use serde_json::json;
 
 use super::texts;
-use crate::binary::Workplace;
-use crate::world::World;
+use crate::harness::process::Workplace;
+use crate::harness::world::World;
 
 #[tokio::test]
 async fn a_message_reaches_a_friend_under_each_name() {

@@ -6,9 +6,9 @@ use chatserver::keys::ConversationSecret;
 use serde_json::Value;
 
 use super::Chatter;
-use crate::binary::Workplace;
-use crate::openssl::SealedKey;
-use crate::world::message_with_id;
+use crate::harness::openssl::SealedKey;
+use crate::harness::person::message_with_id;
+use crate::harness::process::Workplace;
 
 impl Chatter<'_> {
     /// Returns the key of the conversation, as `openssl` opens it.

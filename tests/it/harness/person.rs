@@ -10,6 +10,7 @@ use chatserver::client::Credentials;
 use chatserver::clock::Clock;
 use chatserver::domain::{ApiKey, Parse, StationId, UserId};
 use chatserver::keys::EncryptionPassword;
+use chatserver::signature::{Signed, SigningKey};
 use chatserver::users::NewUser;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
