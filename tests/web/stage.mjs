@@ -1,7 +1,6 @@
 // The stage of the browser tests: a real server with its users, and Chromium.
 //
 // CHATSERVER  the server's binary, by default target/debug/chatserver
-// WEB_DEV     a script that serves web/ in front of a server that does not: node $WEB_DEV PORT HOST:PORT
 // SHOTS       folder of the screenshots, by default tests/web/screenshots
 
 import assert from 'node:assert/strict';
@@ -63,8 +62,6 @@ export class Stage {
     };
     /** @type {Record<string, Person>} */
     this.people = {};
-    /** @type {import('node:child_process').ChildProcess[]} */
-    this.processes = [];
     /** @type {BrowserContext[]} */
     this.contexts = [];
     /** @type {string[]} what went wrong in a page */
@@ -96,15 +93,8 @@ export class Stage {
 
   async open() {
     this.port = await freePort();
-    const dev = process.env.WEB_DEV;
-    const webPort = dev ? await freePort() : this.port;
-    this.base = `http://127.0.0.1:${webPort}/`;
+    this.base = `http://127.0.0.1:${this.port}/`;
     await this.startServer();
-    if (dev) {
-      const KEYS = JSON.stringify(Object.fromEntries(Object.values(this.people).map((each) => [each.userid, each.apikey])));
-      this.processes.push(spawn('node', [dev, String(webPort), `127.0.0.1:${this.port}`], { env: { ...process.env, KEYS }, stdio: 'ignore' }));
-    }
-    await until(() => fetch(`${this.base}app/`).then((response) => response.ok, () => false), 'the web client is served');
   }
 
   async startServer() {
@@ -188,7 +178,6 @@ export class Stage {
 
   async close() {
     for (const context of this.contexts) await context.close();
-    for (const process of this.processes) process.kill();
     await this.killServer();
     rmSync(this.folder, { recursive: true, force: true });
     assert.deepEqual(this.errors, []);
