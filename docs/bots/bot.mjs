@@ -11,7 +11,8 @@ import { CannotOpen, importApiKey, open, seal, unwrapConversationKey } from '../
 import { openPrivateKey } from '../../web/pem.js';
 import { news } from './inbox.mjs';
 
-const PERMANENT = ['message_conflict', 'not_friends', 'blocked', 'quota_exceeded'];
+// Refusals after which the message stays without an answer, or has it already.
+const PERMANENT = ['message_conflict', 'not_friends', 'blocked', 'quota_exceeded', 'too_large'];
 const digest = (...parts) => createHash('sha256').update(parts.join('\n')).digest('hex').slice(0, 32);
 
 async function answer(api, privateKey, { id: conversationid, instance, secret }, message) {

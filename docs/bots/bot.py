@@ -6,7 +6,8 @@ has read beside it, in bot.json.positions.
 import hashlib, json, random, sys, time, uuid
 from chat import Chat, NoAnswer, Refused, place
 
-PERMANENT = ("message_conflict", "not_friends", "blocked", "quota_exceeded")
+# Refusals after which the message stays without an answer, or has it already.
+PERMANENT = ("message_conflict", "not_friends", "blocked", "quota_exceeded", "too_large")
 
 def answer(chat, conversation, message):
     text = chat.open(conversation, message)

@@ -12,6 +12,10 @@ use chatserver::keys::EncryptionPassword;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+/// Refusals after which the message stays without an answer, or has it already.
+const PERMANENT: [&str; 5] =
+    ["message_conflict", "not_friends", "blocked", "quota_exceeded", "too_large"];
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn error::Error>> {
     let arguments: Vec<String> = env::args().collect();
@@ -54,12 +58,7 @@ async fn answer(session: &Session, to: &Conversation, message: &Received) -> Res
     let text: String = text.chars().take(1000).collect();
     let id = MessageId::parse(&digest(&[&to.id, &to.instance, message.id.as_str()]));
     match session.send(to, &format!("you said: {text}"), id).await {
-        // Permanent refusals leave a message without an answer, except that a cleared conversation is read again.
-        Err(error @ Error::Refused { .. })
-            if !error.may_pass() && !error.is("instance_changed") =>
-        {
-            Ok(())
-        }
+        Err(error) if PERMANENT.iter().any(|code| error.is(code)) => Ok(()),
         sent => sent.map(drop),
     }
 }

@@ -13,10 +13,10 @@ class NoAnswer(Exception):
     """The server gives no usable answer. The change may or may not have been made."""
 
 class Refused(Exception):
-    """The server refuses a request, for the reason `code`."""
+    """The server refuses a request. `code` is the errorcode, `answer` the whole answer."""
     def __init__(self, answer):
         super().__init__(f'{answer.get("errorcode")}: {answer.get("errormessage")}')
-        self.code = answer.get("errorcode")
+        self.code, self.answer = answer.get("errorcode"), answer
 
 class Chat:
     def __init__(self, base, station, apikey, password):
@@ -29,12 +29,20 @@ class Chat:
     def now(self):
         return time.strftime(DATE, time.gmtime(time.time() + self.clock_offset))
 
-    def call(self, api, **fields):
+    def call(self, api, attempts=3, **fields):
         """Makes a signed request. The nonce tells apart equal requests of one second."""
         body = json.dumps(fields | {"nonce": secrets.token_hex(8), "timestamp": self.now()})
         signed = "\n".join(["chatserver", api, self.me, self.station, body])
         signature = hmac.new(self.apikey, signed.encode(), hashlib.sha256).hexdigest()
-        return self.post(api, body, {"Ozeki-User": self.me, "Ozeki-Signature": signature})
+        try:
+            return self.post(api, body, {"Ozeki-User": self.me, "Ozeki-Signature": signature})
+        except Refused as refused:
+            if refused.code != "timestamp_out_of_range" or attempts == 1:
+                raise
+            server_time = calendar.timegm(time.strptime(refused.answer["servertime"], DATE))
+            self.clock_offset = server_time - time.time()
+            time.sleep(1)  # After a restore of the database, the next second begins.
+            return self.call(api, attempts - 1, **fields)
 
     def post(self, api, body, headers):
         headers = headers | {"Content-Type": "application/json", "Ozeki-Station": self.station}
@@ -50,9 +58,6 @@ class Chat:
             raise NoAnswer(f"no answer from {self.base}: {error}") from error
         if answer.get("status") == "OK":
             return answer
-        if answer.get("errorcode") == "timestamp_out_of_range":
-            # The next attempt has the server's time.
-            self.clock_offset = calendar.timegm(time.strptime(answer["servertime"], DATE)) - time.time()
         raise Refused(answer)
 
     def conversations(self):
