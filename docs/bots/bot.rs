@@ -1,7 +1,7 @@
 //! Answers each message once with "you said: …".
 //!
 //! `cargo run --example bot -- https://chat.example.com/ bot.json`, where bot.json is what `chatserver user add … --json`
-//! prints. Keep it at mode 0600: it holds the keys. The bot records beside it, in bot.positions.json, how far it has read.
+//! prints. Keep it at mode 0600: it holds the keys. The bot records beside it, in bot.json.positions, how far it has read.
 
 use std::path::PathBuf;
 use std::{env, error, fs};
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn error::Error>> {
     let session = Session::of(&profile, file.as_ref())?;
     session.call("chatavailability", &json!({ "action": "useravailable" })).await?;
 
-    let path = PathBuf::from(file).with_extension("positions.json");
+    let path = PathBuf::from(format!("{file}.positions"));
     let positions = if let Some(positions) = Positions::load(&path)? {
         positions
     } else {
