@@ -1,9 +1,10 @@
 /** The page of a signed-in user: the list at the left, the open conversation at the right; one of them on a phone. */
 
 import { ConversationView } from './conversation.js';
-import { el, iconButton, setText } from './dom.js';
+import { confirm, el, iconButton, setText } from './dom.js';
 import { ConversationList } from './list.js';
 import { Notifier } from './notifier.js';
+import { TooLong } from './outbox.js';
 import { addFriend, blockList, friendRequests } from './people.js';
 import { explain } from './session.js';
 import { availabilityText } from './text.js';
@@ -15,6 +16,7 @@ const CHOICES = /** @type {const} */ (['available', 'away', 'busy', 'offline']);
 const WIDE = matchMedia('(min-width: 700px)');
 /** Time for which a complaint is shown, in ms. */
 const SHOWN = 8000;
+const MINUTE = 60000;
 
 /**
  * @param {Client} client
@@ -28,7 +30,7 @@ export function appView(client, signOut) {
   /** @param {unknown} error */
   const complain = (error) => {
     console.warn(error);
-    toast.textContent = error instanceof Error && error.constructor.name === 'TooLong' ? error.message : explain(error);
+    toast.textContent = error instanceof TooLong ? error.message : explain(error);
     clearTimeout(toastTimer);
     toastTimer = setTimeout(() => (toast.textContent = ''), SHOWN);
   };
@@ -69,6 +71,11 @@ export function appView(client, signOut) {
   const bell = iconButton('bell', 'Notifications', () => notifier.toggle().then(drawBell, complain));
   const drawBell = () => bell.setAttribute('aria-pressed', String(notifier.on));
   drawBell();
+  const leave = () => {
+    const { length } = client.outbox.unsent;
+    if (length === 0) signOut();
+    else confirm('Sign out', `${length === 1 ? 'One message is' : `${length} messages are`} not sent yet. Signing out deletes what is not sent.`, signOut);
+  };
   const toolbar = el(
     'div',
     { class: 'toolbar' },
@@ -76,7 +83,7 @@ export function appView(client, signOut) {
     requests,
     iconButton('blocked', 'Block list', () => blockList(client)),
     bell,
-    iconButton('leave', 'Sign out', signOut),
+    iconButton('leave', 'Sign out', leave),
   );
   const sidebar = el(
     'nav',
@@ -92,6 +99,7 @@ export function appView(client, signOut) {
   const draw = (topics) => {
     root.classList.toggle('is-open', model.open !== undefined);
     list.update();
+    if (topics.has('drafts')) view.showDraft();
     if (topics.has('open') || topics.has('friends') || topics.has('list') || topics.has(`messages:${model.openId}`)) view.update();
     if (topics.has('friends')) availability.value = client.availability;
     count.hidden = model.incoming.length === 0;
@@ -107,6 +115,9 @@ export function appView(client, signOut) {
     if (model.status === 'elsewhere') banner.append(el('button', { type: 'button', onclick: () => client.listenHere() }, 'Use this one'));
   };
   model.views.add(draw);
+  // At midnight, "Today" is another day.
+  const clock = setInterval(() => draw(new Set(['open'])), MINUTE);
+  client.page.signal.addEventListener('abort', () => clearInterval(clock));
   availability.value = client.availability;
 
   addEventListener(

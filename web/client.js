@@ -4,37 +4,47 @@
  */
 
 import { Api, Refused } from './api.js';
+import { Drafts } from './drafts.js';
 import { Listener } from './listener.js';
 import { Model } from './model.js';
 import { Outbox } from './outbox.js';
-import { BASE } from './session.js';
+import { BASE, availabilityKey } from './session.js';
 import { Sync } from './sync.js';
 import { Tabs } from './tabs.js';
 
 /** @typedef {import('./model.js').Conversation} Conversation */
 /** @typedef {import('./model.js').Availability} Availability */
 
+/** Longest wait between two attempts, in ms. */
 const MAX_BACKOFF = 15000;
 const ACTIONS = { available: 'useravailable', away: 'useraway', busy: 'userbusy', offline: 'useroffline' };
 
 export class Client {
   /**
    * @param {import('./keystore.js').Account} account
+   * @param {import('./kept.js').Kept} kept
    * @param {(reason: string) => void} ended the session is over: signed out elsewhere, or the key is no longer valid
    */
-  constructor(account, ended) {
+  constructor(account, kept, ended) {
     this.account = account;
+    this.kept = kept;
     this.ended = ended;
     this.model = new Model(account);
     this.api = new Api({ base: BASE, userid: account.userid, station: account.station, key: account.signingKey });
     this.sync = new Sync(this.model, this.api);
-    this.outbox = new Outbox(this.model, this.api, this.sync, (id) => this.did(id));
-    this.tabs = new Tabs(account, (said) => this.hear(said));
+    this.outbox = new Outbox(this.model, this.api, this.sync, kept, (id) => this.did(id));
+    this.drafts = new Drafts(this.model, this.sync, kept);
+    this.sync.listed = () => this.restore();
+    this.tabs = new Tabs(account, {
+      heard: (said) => this.hear(said),
+      lead: () => this.listener.start(),
+      lost: () => this.listener.stop(),
+    });
     this.listener = new Listener(this.api, {
       connected: (epoch) => this.connected(epoch),
       notified: async (event) => {
         this.tabs.say({ kind: 'notified', event });
-        await this.enterEpoch(event.epoch);
+        this.enterEpoch(event.epoch);
         await this.sync.follow(event);
       },
       disconnected: (reason) => this.setStatus(reason),
@@ -45,7 +55,10 @@ export class Client {
     this.retry = undefined;
     this.stopped = false;
     this.page = new AbortController();
-    this.availabilityKey = `availability:${account.userid}`;
+    this.availabilityKey = availabilityKey(account.userid);
+    /** Whether the server has not been told the user's choice. */
+    this.availabilityDue = false;
+    this.restored = false;
   }
 
   /** @param {boolean} signedIn whether the user has just signed in, and not reloaded the page */
@@ -58,13 +71,13 @@ export class Client {
     document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && wake(), { signal });
     addEventListener(
       'beforeunload',
-      (event) => this.model.outbox.some((entry) => !entry.acknowledged && !entry.failure) && event.preventDefault(),
+      (event) => this.outbox.unsent.some((entry) => !entry.failure) && event.preventDefault(),
       { signal },
     );
-    this.tabs.elect(() => this.listener.start());
-    this.tabs.say({ kind: 'hello' });
+    this.tabs.start();
     this.catchUp();
-    if (signedIn) this.setAvailability(this.availability).catch(() => {});
+    this.availabilityDue = signedIn;
+    this.announce();
   }
 
   stop() {
@@ -79,7 +92,21 @@ export class Client {
   wake() {
     this.listener.wake();
     this.outbox.wake();
+    this.tabs.ask();
     if (!this.tabs.leads || !this.model.ready) this.catchUp();
+  }
+
+  /** Takes up what this user's tabs kept, once the conversations are known. */
+  async restore() {
+    if (this.restored) return;
+    this.restored = true;
+    try {
+      await this.kept.adopt();
+      await this.drafts.restore();
+      await this.outbox.restore();
+    } catch (error) {
+      console.warn('what was kept could not be read', error);
+    }
   }
 
   /** Reads everything anew; tries again until it succeeds. */
@@ -89,7 +116,6 @@ export class Client {
     try {
       await this.sync.refresh();
       this.attempts = 0;
-      await this.outbox.restore();
     } catch (error) {
       if (error instanceof Refused && error.code === 'invalid_signature') return this.deny(error);
       console.warn('catching up failed', error);
@@ -100,26 +126,29 @@ export class Client {
   }
 
   /** @param {string} epoch */
-  async connected(epoch) {
+  connected(epoch) {
     this.setStatus('online');
     this.tabs.say({ kind: 'epoch', epoch });
-    await this.enterEpoch(epoch);
+    this.enterEpoch(epoch);
     this.outbox.wake();
+    this.announce();
     this.catchUp();
   }
 
   /** @param {string} epoch */
-  async enterEpoch(epoch) {
+  enterEpoch(epoch) {
     if (!this.sync.enterEpoch(epoch)) return;
-    await this.outbox.resendRecent();
+    this.outbox.resendRecent();
     this.catchUp();
   }
 
   /** @param {'online' | 'offline' | 'elsewhere'} status */
   setStatus(status) {
+    // A tab that has lost the lock closes its listener, too; the state of the leader's counts.
+    if (!this.tabs.leads) return;
     this.model.status = status;
     this.model.changed('status');
-    if (this.tabs.leads) this.tabs.say({ kind: 'status', status });
+    this.tabs.say({ kind: 'status', status });
   }
 
   /** Takes the listener back after another connection of this station took it. */
@@ -130,7 +159,7 @@ export class Client {
   /** @param {Refused} error */
   deny(error) {
     console.warn('the key is no longer valid', error);
-    this.ended('The server no longer accepts this key. Sign in again.');
+    this.ended('The server no longer accepts this key: it was replaced, or the user was disabled. Sign in again.');
   }
 
   /** @param {import('./tabs.js').Said} said */
@@ -144,16 +173,27 @@ export class Client {
       const none = { sequence: 0, epoch: '', friendavailabilitesof: [] };
       const lists = said.lists ? [this.model.me] : [];
       this.sync.follow({ ...none, conversationchangedof: said.conversations, conversationlistchangedof: lists }).catch(failed);
-    } else if (said.kind === 'epoch') this.enterEpoch(said.epoch).then(() => this.catchUp());
-    else if (said.kind === 'status') {
-      this.model.status = said.status;
-      this.model.changed('status');
-      if (said.status === 'online') this.outbox.wake();
-    } else if (said.kind === 'hello' && this.tabs.leads) {
-      if (this.sync.epoch) this.tabs.say({ kind: 'epoch', epoch: this.sync.epoch });
-      if (this.model.status !== 'connecting') this.setStatus(this.model.status);
-    } else if (said.kind === 'availability') this.model.changed('friends');
+    } else if (said.kind === 'epoch') {
+      this.enterEpoch(said.epoch);
+      this.catchUp();
+    } else if (said.kind === 'leading') {
+      if (said.epoch !== '') this.enterEpoch(said.epoch);
+      this.showStatus(said.status);
+    } else if (said.kind === 'status') this.showStatus(said.status);
+    else if (said.kind === 'hello' && this.tabs.leads) this.tabs.say({ kind: 'leading', epoch: this.sync.epoch, status: this.model.status });
+    else if (said.kind === 'availability') this.model.changed('friends');
     else if (said.kind === 'signed-out') this.ended('');
+  }
+
+  /**
+   * Shows the state of the tab that listens.
+   * @param {import('./model.js').Status} status
+   */
+  showStatus(status) {
+    if (this.tabs.leads || this.model.status === status) return;
+    this.model.status = status;
+    this.model.changed('status');
+    if (status === 'online') this.outbox.wake();
   }
 
   /**
@@ -230,8 +270,14 @@ export class Client {
   /** @param {Availability} value */
   async setAvailability(value) {
     await this.api.call('chatavailability', { action: ACTIONS[value] });
+    this.availabilityDue = false;
     localStorage.setItem(this.availabilityKey, value);
     this.tabs.say({ kind: 'availability', value });
     this.model.changed('friends');
+  }
+
+  /** Tells the server the user's choice after signing in; once more when the connection is back. */
+  announce() {
+    if (this.availabilityDue) this.setAvailability(this.availability).catch((error) => console.warn(error));
   }
 }

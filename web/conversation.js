@@ -1,6 +1,6 @@
 /** The open conversation: its head with the menu, the messages, and the field to write in. */
 
-import { el, iconButton, openDialog, setText } from './dom.js';
+import { confirm, el, iconButton, openDialog, setText } from './dom.js';
 import { Log } from './log.js';
 import { menuButton } from './menu.js';
 import { TooLong } from './outbox.js';
@@ -31,7 +31,7 @@ export class ConversationView {
     /** @type {Conversation | undefined} */
     this.conversation = undefined;
     this.log = new Log(client);
-    this.name = el('h2', {});
+    this.name = el('h2', { dir: 'auto' });
     this.presence = el('span', { class: 'presence quiet' });
     this.menu = menuButton('Conversation actions', () => this.actions());
     this.head = el(
@@ -82,22 +82,19 @@ export class ConversationView {
     setText(this.closed, closed);
     this.closed.hidden = closed === '';
     this.form.hidden = closed !== '';
-    if (other) {
-      this.field.value = sessionStorage.getItem(this.draftKey) ?? '';
-      this.grow();
-      this.log.show(conversation);
-    } else {
-      this.log.update();
-    }
+    if (other) this.showDraft();
+    if (other) this.log.show(conversation);
+    else this.log.update();
   }
 
-  get draftKey() {
-    return `draft:${this.client.model.me}:${this.conversation?.id}`;
+  showDraft() {
+    if (!this.conversation) return;
+    this.field.value = this.client.drafts.read(this.conversation);
+    this.grow();
   }
 
   keepDraft() {
-    if (this.field.value === '') sessionStorage.removeItem(this.draftKey);
-    else sessionStorage.setItem(this.draftKey, this.field.value);
+    if (this.conversation) this.client.drafts.write(this.conversation, this.field.value);
     this.grow();
   }
 
@@ -145,11 +142,11 @@ export class ConversationView {
     };
     const confirmClear = async () => {
       const warning = `All messages disappear for you and for ${conversation.name}. This can’t be undone.`;
-      this.confirm('Clear messages', warning, () => mark('clear', { instance: conversation.wire.instance }));
+      confirm('Clear messages', warning, () => mark('clear', { instance: conversation.wire.instance }).catch(this.complain));
     };
     const confirmRemove = async () => {
       const warning = `You and ${conversation.name} can no longer write to each other. The messages stay readable.`;
-      this.confirm('Remove friend', warning, () => client.befriend({ action: 'remove', friendid: userid }));
+      confirm('Remove friend', warning, () => client.befriend({ action: 'remove', friendid: userid }).catch(this.complain));
     };
     return [
       conversation.muted ? item('Unmute', () => mark('unmute')) : item('Mute', () => mark('mute')),
@@ -160,21 +157,6 @@ export class ConversationView {
       blocked ? item('Unblock', () => client.setBlocked('unblock', userid)) : { ...item('Block', () => client.setBlocked('block', userid)), danger: true },
       { ...item('Remove friend', confirmRemove), danger: true },
     ];
-  }
-
-  /**
-   * @param {string} title
-   * @param {string} warning
-   * @param {() => Promise<unknown>} act
-   */
-  confirm(title, warning, act) {
-    const onclick = () => {
-      dialog.close();
-      act().catch(this.complain);
-    };
-    const dialog = openDialog(title, el('p', {}, warning));
-    // Behind `Close`, which has the focus.
-    dialog.lastElementChild?.append(el('button', { type: 'button', class: 'danger', onclick }, title));
   }
 
   /** @param {Conversation} conversation */

@@ -100,3 +100,18 @@ export function openDialog(title, ...children) {
   dialog.showModal();
   return dialog;
 }
+
+/**
+ * Asks before something that can't be undone. `Close` has the focus.
+ * @param {string} action
+ * @param {string} warning
+ * @param {() => unknown} act
+ */
+export function confirm(action, warning, act) {
+  const onclick = () => {
+    dialog.close();
+    act();
+  };
+  const dialog = openDialog(action, el('p', {}, warning));
+  dialog.lastElementChild?.append(el('button', { type: 'button', class: 'danger', onclick }, action));
+}

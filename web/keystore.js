@@ -1,6 +1,9 @@
 /**
- * Keys of signed-in users in IndexedDB: non-extractable, so the database holds no key that a script could read.
- * A record belongs to a tab (`tab:…`) or, with "Stay signed in", to the device (`device`).
+ * What this browser stores, all of it in IndexedDB:
+ *
+ * - `accounts`: keys of signed-in users. They are non-extractable, so no script can read their bytes. A record belongs to
+ *   a tab (`tab:…`) or, with "Stay signed in", to the device (`device`). `station` holds the station of the device.
+ * - `kept`: unsent messages and drafts, sealed; see kept.js.
  */
 
 /**
@@ -13,10 +16,11 @@
  */
 
 const NAME = 'chatserver';
-const STORE = 'accounts';
+const ACCOUNTS = 'accounts';
+export const KEPT = 'kept';
 export const DEVICE = 'device';
 /** The device's station, one for all its users and tabs. */
-export const STATION = 'station';
+const STATION = 'station';
 /** A tab that reloads holds no lock for a moment, in ms. */
 const RELOAD = 5000;
 
@@ -26,7 +30,10 @@ let opened;
 function database() {
   opened ??= new Promise((resolve, reject) => {
     const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore(ACCOUNTS);
+      request.result.createObjectStore(KEPT);
+    };
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });
@@ -34,14 +41,16 @@ function database() {
 }
 
 /**
+ * Runs one transaction.
  * @template T
+ * @param {string} name of the store
  * @param {IDBTransactionMode} mode
  * @param {(store: IDBObjectStore) => IDBRequest<T>} act
  * @returns {Promise<T>}
  */
-async function run(mode, act) {
-  const transaction = (await database()).transaction(STORE, mode);
-  const request = act(transaction.objectStore(STORE));
+export async function run(name, mode, act) {
+  const transaction = (await database()).transaction(name, mode);
+  const request = act(transaction.objectStore(name));
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve(request.result);
     transaction.onabort = () => reject(transaction.error);
@@ -53,35 +62,54 @@ async function run(mode, act) {
  * @returns {Promise<Account | undefined>}
  */
 export function load(name) {
-  return run('readonly', (store) => store.get(name));
+  return run(ACCOUNTS, 'readonly', (store) => store.get(name));
 }
 
 /**
  * @param {string} name
  * @param {Account} account
  */
-export function save(name, account) {
-  return run('readwrite', (store) => store.put(account, name));
+export async function save(name, account) {
+  await run(ACCOUNTS, 'readwrite', (store) => store.put(account, name));
+  await run(ACCOUNTS, 'readwrite', (store) => store.put(account.station, STATION));
 }
 
-/** @param {string} name */
-export function wipe(name) {
-  return run('readwrite', (store) => store.delete(name));
+/** @returns {Promise<string | undefined>} the station of this device, from its first sign-in to its last sign-out */
+export function loadStation() {
+  return run(ACCOUNTS, 'readonly', (store) => store.get(STATION));
 }
 
-/** Wipes the keys of tabs that are closed, and the station where no account uses it any more. */
-export async function wipeClosedTabs() {
-  const before = await closedTabs();
-  await new Promise((resolve) => setTimeout(resolve, RELOAD));
-  const after = new Set(await closedTabs());
-  for (const name of before) if (after.has(name)) await wipe(name);
-  if ((await run('readonly', (store) => store.count())) === 0) localStorage.removeItem(STATION);
+/**
+ * Wipes keys, and with the last of them the station.
+ * @param {string} name
+ */
+export async function wipe(name) {
+  await run(ACCOUNTS, 'readwrite', (store) => store.delete(name));
+  const names = await run(ACCOUNTS, 'readonly', (store) => store.getAllKeys());
+  if (names.every((each) => each === STATION)) await run(ACCOUNTS, 'readwrite', (store) => store.delete(STATION));
 }
 
-/** @returns {Promise<string[]>} */
-async function closedTabs() {
+/** @returns {Promise<(name: string) => boolean>} whether a tab is open */
+export async function openTabs() {
   const { held = [], pending = [] } = await navigator.locks.query();
   const open = new Set([...held, ...pending].map((lock) => lock.name));
-  const names = (await run('readonly', (store) => store.getAllKeys())).map(String);
-  return names.filter((name) => name !== DEVICE && !open.has(name));
+  return (name) => open.has(name);
+}
+
+/**
+ * Wipes what closed tabs left behind: their keys, and what they kept of users who are not signed in on this device.
+ */
+export async function wipeClosedTabs() {
+  const before = await openTabs();
+  await new Promise((resolve) => setTimeout(resolve, RELOAD));
+  const after = await openTabs();
+  const closed = (/** @type {string} */ tab) => !before(tab) && !after(tab);
+  for (const name of await run(ACCOUNTS, 'readonly', (store) => store.getAllKeys())) {
+    if (String(name).startsWith('tab:') && closed(String(name))) await wipe(String(name));
+  }
+  const device = await load(DEVICE);
+  for (const key of await run(KEPT, 'readonly', (store) => store.getAllKeys())) {
+    const [userid, tab] = /** @type {string[]} */ (key);
+    if (userid !== device?.userid && closed(tab)) await run(KEPT, 'readwrite', (store) => store.delete(key));
+  }
 }

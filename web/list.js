@@ -20,6 +20,7 @@ export class ConversationList {
     this.client = client;
     this.open = open;
     this.showHidden = false;
+    this.foundDrawn = '';
     /** @type {Map<string, Row>} */
     this.rows = new Map();
     this.search = el('input', { type: 'search', 'aria-label': 'Search', placeholder: 'Search (Ctrl K)', autocomplete: 'off', oninput: () => this.update() });
@@ -29,6 +30,7 @@ export class ConversationList {
     this.found = el('ul', { class: 'list found', 'aria-label': 'Messages found', role: 'list' });
     this.foundHead = el('h2', { class: 'found-head', hidden: true }, 'Messages');
     this.element = el('div', { class: 'lists' }, this.list, this.empty, this.hiddenButton, this.foundHead, this.found);
+    this.sight = new IntersectionObserver((entries) => this.sighted(entries), { root: this.element, rootMargin: '400px' });
     this.element.addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.search.value !== '') {
         event.preventDefault();
@@ -46,6 +48,17 @@ export class ConversationList {
         this.endSearch();
       }
     });
+  }
+
+  /**
+   * Reads the last messages of the rows that come in sight.
+   * @param {IntersectionObserverEntry[]} entries
+   */
+  sighted(entries) {
+    const { model, sync } = this.client;
+    const shown = entries.filter((entry) => entry.isIntersecting).map(({ target }) => /** @type {HTMLElement} */ (target).dataset.id ?? '');
+    const conversations = shown.map((id) => model.conversations.get(id)).filter((each) => each !== undefined);
+    if (model.ready) sync.readPreviews(conversations).catch((error) => console.warn('last messages could not be read', error));
   }
 
   toggleHidden() {
@@ -71,8 +84,10 @@ export class ConversationList {
     const shown = all.filter((each) =>
       query ? each.name.toLowerCase().includes(query) : this.showHidden || !each.hidden || each.id === model.openId,
     );
+    const ids = new Set(shown.map((each) => each.id));
     for (const [id, row] of this.rows) {
-      if (shown.some((each) => each.id === id)) continue;
+      if (ids.has(id)) continue;
+      this.sight.unobserve(row.element);
       row.element.remove();
       this.rows.delete(id);
     }
@@ -81,6 +96,8 @@ export class ConversationList {
       if (!row) {
         row = new Row(this.client, conversation, () => this.choose(conversation.id));
         this.rows.set(conversation.id, row);
+        row.element.dataset.id = conversation.id;
+        this.sight.observe(row.element);
       }
       row.update(conversation);
       if (this.list.children[i] !== row.element) this.list.insertBefore(row.element, this.list.children[i] ?? null);
@@ -107,6 +124,10 @@ export class ConversationList {
   /** @param {string} query */
   updateFound(query) {
     const found = query.length < 2 ? [] : this.find(query);
+    // Drawn anew only where it differs, so that a focused result stays.
+    const drawn = `${query} ${found.map(({ message }) => message.id).join()}`;
+    if (drawn === this.foundDrawn) return;
+    this.foundDrawn = drawn;
     this.foundHead.hidden = found.length === 0;
     this.found.hidden = found.length === 0;
     this.found.replaceChildren(

@@ -31,8 +31,10 @@ const PING = 20000;
 const PONG = 8000;
 /** A timer that is this late, in ms, means that the computer slept. Browsers delay those of hidden tabs by up to 60 s. */
 const SLEPT = 90000;
+/** Time after which a connection counts as good, in ms. Until then the waits grow: a server may accept and close each one. */
+const STABLE = 10000;
+/** The station listens on a newer connection. */
 const REPLACED = 4001;
-const CHECK_AGAIN = 4003;
 
 export class Listener {
   /**
@@ -48,6 +50,8 @@ export class Listener {
     this.denials = 0;
     this.stopped = true;
     this.beat = Date.now();
+    /** When the present connection was subscribed, in ms; 0 before. */
+    this.subscribed = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.retry = undefined;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -121,6 +125,8 @@ export class Listener {
   again() {
     this.handlers.disconnected('offline');
     if (this.stopped) return;
+    if (this.subscribed > 0 && Date.now() - this.subscribed > STABLE) this.attempts = 0;
+    this.subscribed = 0;
     const longest = Math.min(MAX_BACKOFF, 500 * 2 ** this.attempts++);
     clearTimeout(this.retry);
     this.retry = setTimeout(() => this.connect(), longest * (0.5 + Math.random() / 2));
@@ -129,7 +135,6 @@ export class Listener {
   async connect() {
     clearTimeout(this.retry);
     if (this.stopped || this.socket) return;
-    if (globalThis.navigator?.onLine === false) return this.again();
     const socket = new WebSocket(this.api.listenerUrl());
     this.socket = socket;
     // A handshake that hangs must not hold up the next attempt.
@@ -150,9 +155,8 @@ export class Listener {
         await this.acknowledge(socket, heard);
       } else if (!subscribed && heard.status === 'OK') {
         subscribed = true;
-        this.attempts = 0;
         this.denials = 0;
-        this.pinged = Date.now();
+        this.subscribed = this.pinged = Date.now();
         await this.handlers.connected(heard.epoch);
       } else if (heard.status === 'ERROR') {
         refused = new Refused(heard, 0, 0);
@@ -196,8 +200,6 @@ export class Listener {
       this.stop();
       this.handlers.disconnected('elsewhere');
       return;
-    } else if (code === CHECK_AGAIN) {
-      this.attempts = 0;
     }
     this.again();
   }

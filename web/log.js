@@ -1,6 +1,12 @@
-/** The messages of the open conversation: history above, what waits to be sent below. */
+/**
+ * The messages of the open conversation: history above, what waits to be sent below.
+ *
+ * Only a window of the history is in the document, so that the time to draw a message does not grow with the history.
+ * Scrolling moves the window: blocks are drawn at one end and removed at the other, out of sight.
+ */
 
-import { el, icon, iconButton } from './dom.js';
+import { el, icon, iconButton, setText } from './dom.js';
+import { Sight } from './sight.js';
 import { UNREADABLE, dayOf, timeOf, withLinks } from './text.js';
 
 /** @typedef {import('./client.js').Client} Client */
@@ -8,57 +14,56 @@ import { UNREADABLE, dayOf, timeOf, withLinks } from './text.js';
 /** @typedef {import('./model.js').Message} Message */
 /** @typedef {{ message: Message, node: HTMLElement, tick: HTMLElement | null, shown: string, day: HTMLElement | null }} Drawn */
 
-/** Messages of a block. The browser skips layout and paint of blocks out of sight. */
+/** Messages of a block, messages that are drawn at a time, and messages above which blocks are removed. */
 const BLOCK = 40;
-/** Messages that are drawn at a time when scrolling up. */
 const STEP = 120;
-/** Distance from the top at which older messages are fetched, and from the bottom that still counts as there, in px. */
-const NEAR_TOP = 1800;
+const MAX_DRAWN = 400;
+/** Distance from an end of the window at which it moves, and from the bottom that still counts as there, in px. */
+const NEAR = 1800;
 const NEAR_BOTTOM = 60;
-/** Time for which viewed messages are gathered into one report, in ms. */
-const GATHER = 250;
+/** Wait after older messages could not be loaded, in ms. */
+const REPEAT = 5000;
+/** Newest messages that are searched for one that was not viewed. */
+const RECENT = 200;
 
 export class Log {
   /** @param {Client} client */
   constructor(client) {
     this.client = client;
+    this.note = el('p', { class: 'log-note quiet' });
     this.older = el('p', { class: 'older', hidden: true }, 'Loading older messages…');
-    this.history = el('div', {});
+    this.history = el('div', { class: 'history' });
     this.waiting = el('div', {});
-    this.scroller = el('div', { class: 'log', role: 'log', 'aria-label': 'Messages', tabIndex: 0 }, this.older, this.history, this.waiting);
+    this.scroller = el('div', { class: 'log', role: 'log', 'aria-label': 'Messages', tabIndex: 0 }, this.note, this.older, this.history, this.waiting);
     this.down = iconButton('down', 'Newest messages', () => this.toBottom(), { class: 'icon-button to-newest', hidden: true });
     this.element = el('div', { class: 'log-frame' }, this.scroller, this.down);
     /** @type {Conversation | undefined} */
     this.conversation = undefined;
     this.instance = '';
+    this.today = '';
     /** What `waiting` shows. */
     this.waitingShown = '[]';
-    /** @type {Drawn[]} */
-    this.drawn = [];
+    /** @type {{ element: HTMLElement, entries: Drawn[] }[]} the window, oldest first */
+    this.blocks = [];
+    /** ID of the newest message at the last update. */
+    this.newest = '';
     /** ID of the first new message. */
     this.lineBefore = '';
     this.lineNode = el('div', { class: 'new-line', role: 'separator', 'aria-label': 'New messages' }, el('span', { 'aria-hidden': 'true' }, 'New messages'));
     this.loading = false;
     this.filled = false;
     this.atBottom = true;
-    /** @type {Set<string>} IDs in sight that are not reported as viewed */
-    this.inSight = new Set();
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    this.report = undefined;
-    this.sight = new IntersectionObserver((entries) => this.sighted(entries), { root: this.scroller, threshold: [0.02, 0.1, 0.2, 0.3, 0.4, 0.5] });
+    this.sight = new Sight(this.scroller, (ids) => this.reportViewed(ids), client.page.signal);
     this.scroller.addEventListener('scroll', () => this.scrolled(), { passive: true });
     new ResizeObserver(() => this.atBottom && this.toBottom()).observe(this.scroller);
-    document.addEventListener('visibilitychange', () => this.reportViewed(), { signal: client.page.signal });
   }
 
   /** @param {Conversation | undefined} conversation */
   show(conversation) {
     this.conversation = conversation;
     this.instance = conversation?.wire.instance ?? '';
-    this.sight.disconnect();
-    this.inSight.clear();
-    this.drawn = [];
-    this.history.replaceChildren();
+    this.today = new Date().toDateString();
+    this.clear();
     this.waiting.replaceChildren();
     this.waitingShown = '[]';
     this.lineBefore = '';
@@ -67,88 +72,154 @@ export class Log {
     this.update();
   }
 
+  /** Empties the window. */
+  clear() {
+    this.sight.clear();
+    this.blocks = [];
+    this.history.replaceChildren();
+  }
+
+  get drawn() {
+    return this.blocks.flatMap((block) => block.entries);
+  }
+
+  get first() {
+    return this.blocks[0]?.entries[0]?.message;
+  }
+
+  get last() {
+    return this.blocks.at(-1)?.entries.at(-1)?.message;
+  }
+
+  /** Whether the window ends with the newest message. */
+  get atEnd() {
+    return this.last === this.conversation?.last;
+  }
+
   /** Draws what has changed. */
   update() {
-    const { conversation } = this;
+    const { conversation, first } = this;
     if (!conversation) return;
-    const { messages } = conversation;
-    const lost = this.drawn.length > 0 && !conversation.byId.has(this.drawn[0].message.id);
-    if (lost || conversation.wire.instance !== this.instance) return this.show(conversation);
-    if (conversation.loaded && !this.filled) {
-      this.fill(messages);
-    } else if (this.filled) {
-      const last = this.drawn.at(-1)?.message;
-      const from = last ? messages.indexOf(last) + 1 : 0;
-      if (last && from === 0) return this.show(conversation);
-      this.append(messages.slice(from));
-    }
+    const lost = first && conversation.byId.get(first.id) !== first;
+    const outdated = conversation.wire.instance !== this.instance || this.today !== new Date().toDateString();
+    if (lost || outdated) return this.show(conversation);
+    if (conversation.loaded && !this.filled) this.fill();
+    else if (this.filled) this.takeNew();
     for (const entry of this.drawn) this.drawTick(entry);
     this.drawWaiting();
     this.older.hidden = conversation.complete || !this.filled;
+    const empty = conversation.messages.length === 0 && this.waiting.childElementCount === 0;
+    setText(this.note, !this.filled ? 'Loading…' : empty ? 'No messages yet. Write the first one.' : '');
+    this.note.hidden = !empty;
     if (this.atBottom) this.toBottom();
     else this.down.hidden = false;
   }
 
-  /** @param {Message[]} messages */
-  fill(messages) {
+  /** Draws the newest messages, or those from the first unread one on. */
+  fill() {
+    const { conversation } = this;
+    if (!conversation) return;
+    const { messages } = conversation;
     this.filled = true;
-    const unread = Math.min(this.conversation?.unread ?? 0, messages.length);
+    this.newest = conversation.last?.id ?? '';
     const others = messages.filter((message) => !message.own);
-    const first = unread > 0 ? others.at(-Math.min(unread, others.length)) : undefined;
+    const first = conversation.unread > 0 ? others.at(-Math.min(conversation.unread, others.length)) : undefined;
     this.lineBefore = first?.id ?? '';
-    const start = first ? Math.min(messages.indexOf(first), messages.length - STEP) : messages.length - STEP;
-    this.append(messages.slice(Math.max(0, start)));
-    if (first) {
-      this.atBottom = false;
-      this.lineNode.scrollIntoView({ block: 'start' });
-      this.scrolled();
-    }
+    this.drawFrom(first ? Math.min(messages.indexOf(first), messages.length - STEP) : messages.length - STEP);
+    if (!first) return;
+    this.atBottom = false;
+    this.lineNode.scrollIntoView({ block: 'start' });
+    this.scrolled();
   }
 
-  /** @param {Message[]} messages */
+  /**
+   * Draws the window anew.
+   * @param {number} start index of its first message
+   */
+  drawFrom(start) {
+    const from = Math.max(0, start);
+    this.clear();
+    this.append(this.conversation?.messages.slice(from, from + MAX_DRAWN) ?? []);
+  }
+
+  /** Takes new messages in. They are drawn where the window ends with the message before them. */
+  takeNew() {
+    const { conversation } = this;
+    if (!conversation || conversation.last === undefined) return;
+    const { messages } = conversation;
+    const before = messages.findLastIndex((message) => message.id === this.newest);
+    const fresh = messages.slice(before + 1);
+    if (fresh.length === 0) return;
+    this.newest = conversation.last.id;
+    const unseen = fresh.find((message) => !message.own && !message.seen);
+    const away = document.visibilityState === 'hidden' || !this.atBottom;
+    const recent = messages.slice(Math.max(0, before + 1 - RECENT), before + 1);
+    if (unseen && away && before >= 0 && !recent.some((message) => !message.own && !message.seen)) this.lineBefore = unseen.id;
+    if (this.last !== messages[before]) return;
+    if (fresh.length <= STEP) this.append(fresh);
+    else if (this.atBottom) this.fill();
+    if (this.atBottom) this.trimTop();
+  }
+
+  /** @param {Message[]} messages oldest first */
   append(messages) {
-    if (messages.length === 0) return;
-    const unseen = messages.find((message) => !message.own && !message.seen);
-    const hidden = document.visibilityState === 'hidden' || !this.atBottom;
-    if (unseen && hidden && this.drawn.length > 0 && this.inSight.size === 0 && !this.waitsBefore()) this.lineBefore = unseen.id;
     for (const message of messages) {
-      const previous = this.drawn.at(-1)?.message;
+      const previous = this.last;
       const entry = this.draw(message);
-      let block = this.history.lastElementChild;
-      if (!block || block.childElementCount >= BLOCK) {
-        block = el('div', { class: 'block' });
-        this.history.append(block);
+      let block = this.blocks.at(-1);
+      if (!block || block.entries.length >= BLOCK) {
+        block = { element: el('div', {}), entries: [] };
+        this.blocks.push(block);
+        this.history.append(block.element);
       }
-      block.append(entry.node);
-      this.drawn.push(entry);
+      block.element.append(entry.node);
+      block.entries.push(entry);
       this.decorate(entry, previous);
       this.watch(entry);
     }
   }
 
-  /** Whether a drawn message of the other has not been viewed. */
-  waitsBefore() {
-    return this.drawn.slice(-200).some(({ message }) => !message.own && !message.seen);
-  }
-
-  /**
-   * Draws messages above all others, and keeps in place what is in sight.
-   * @param {Message[]} messages oldest first
-   */
+  /** @param {Message[]} messages oldest first */
   prepend(messages) {
-    if (messages.length === 0) return;
-    const anchor = this.drawn[0]?.node;
-    const before = anchor?.getBoundingClientRect().top ?? 0;
+    const follower = this.blocks[0]?.entries[0];
     const entries = messages.map((message) => this.draw(message));
     for (let end = entries.length; end > 0; end -= BLOCK) {
       const part = entries.slice(Math.max(0, end - BLOCK), end);
-      this.history.prepend(el('div', { class: 'block' }, ...part.map((entry) => entry.node)));
+      const block = { element: el('div', {}, ...part.map((entry) => entry.node)), entries: part };
+      this.blocks.unshift(block);
+      this.history.prepend(block.element);
     }
-    const follower = this.drawn[0];
-    this.drawn.unshift(...entries);
     entries.forEach((entry, i) => this.decorate(entry, entries[i - 1]?.message));
     if (follower) this.decorate(follower, entries.at(-1)?.message);
     for (const entry of entries) this.watch(entry);
+  }
+
+  trimTop() {
+    while (this.blocks.length > 1 && this.count() > MAX_DRAWN) this.drop(/** @type {any} */ (this.blocks.shift()));
+  }
+
+  trimBottom() {
+    while (this.blocks.length > 1 && this.count() > MAX_DRAWN) this.drop(/** @type {any} */ (this.blocks.pop()));
+  }
+
+  count() {
+    return this.blocks.reduce((count, block) => count + block.entries.length, 0);
+  }
+
+  /** @param {{ element: HTMLElement, entries: Drawn[] }} block */
+  drop(block) {
+    for (const { node } of block.entries) this.sight.leave(node);
+    block.element.remove();
+  }
+
+  /**
+   * Changes the window above what is in sight, and keeps that in its place.
+   * @param {HTMLElement | undefined} anchor a message that stays
+   * @param {() => void} change
+   */
+  inPlace(anchor, change) {
+    const before = anchor?.getBoundingClientRect().top ?? 0;
+    change();
     if (anchor) this.scroller.scrollTop += anchor.getBoundingClientRect().top - before;
   }
 
@@ -158,13 +229,8 @@ export class Log {
    */
   draw(message) {
     const tick = message.own ? el('span', { class: 'tick' }) : null;
-    const text = message.text === null ? [UNREADABLE] : withLinks(message.text);
-    const time = timeOf(message.created);
-    const node = el(
-      'div',
-      { class: `message ${message.own ? 'own' : 'other'}${message.text === null ? ' unreadable' : ''}`, 'data-id': message.id },
-      el('div', { class: 'bubble' }, el('div', { class: 'text', dir: 'auto' }, ...text), el('div', { class: 'meta' }, el('time', {}, time), tick)),
-    );
+    const meta = el('span', { class: 'meta' }, el('time', {}, timeOf(message.created)), tick);
+    const node = bubble(message.id, message.text, message.own, meta);
     const entry = { message, node, tick, shown: '', day: null };
     this.drawTick(entry);
     return entry;
@@ -193,8 +259,9 @@ export class Log {
       entry.day = el('div', { class: 'day' }, el('span', {}, day));
       entry.node.before(entry.day);
     }
-    entry.node.classList.toggle('follows', !isNew && previous?.own === entry.message.own);
-    if (entry.message.id === this.lineBefore) (entry.day ?? entry.node).before(this.lineNode);
+    const isLine = entry.message.id === this.lineBefore;
+    if (isLine) entry.node.before(this.lineNode);
+    entry.node.classList.toggle('follows', !isNew && !isLine && previous?.own === entry.message.own);
   }
 
   drawWaiting() {
@@ -216,25 +283,39 @@ export class Log {
               el('button', { type: 'button', onclick: () => client.outbox.sendAgain(entry) }, 'Send again'),
               el('button', { type: 'button', onclick: () => client.outbox.discard(entry) }, 'Discard'),
             )
-          : el('div', { class: 'meta' }, el('time', {}, timeOf(entry.message.Created)), el('span', { class: 'tick' }, icon(state, state)));
-        const text = el('div', { class: 'text', dir: 'auto' }, ...withLinks(entry.text));
-        return el('div', { class: `message own${entry.failure ? ' failed' : ''}`, 'data-id': entry.message.ID }, el('div', { class: 'bubble' }, text, meta));
+          : el('span', { class: 'meta' }, el('time', {}, timeOf(entry.message.Created)), el('span', { class: 'tick' }, icon(state, state)));
+        const node = bubble(entry.message.ID, entry.text, true, meta);
+        node.classList.toggle('failed', entry.failure !== '');
+        return node;
       }),
     );
   }
 
   scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
-    this.atBottom = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM;
+    const below = scrollHeight - scrollTop - clientHeight;
+    this.atBottom = below < NEAR_BOTTOM && this.atEnd;
     this.down.hidden = this.atBottom;
-    if (scrollTop < NEAR_TOP) this.loadOlder();
+    if (below < NEAR && !this.atEnd) this.drawLater();
+    if (scrollTop < NEAR) this.loadOlder();
   }
 
   toBottom() {
+    if (this.filled && !this.atEnd) this.drawFrom((this.conversation?.messages.length ?? 0) - STEP);
     this.scroller.scrollTop = this.scroller.scrollHeight;
     this.atBottom = true;
     this.down.hidden = true;
-    if (this.filled && this.scroller.scrollHeight < this.scroller.clientHeight + NEAR_TOP) this.loadOlder();
+    if (this.filled && this.scroller.scrollHeight < this.scroller.clientHeight + NEAR) this.loadOlder();
+  }
+
+  /** Moves the window toward the newest message. */
+  drawLater() {
+    const { conversation, last } = this;
+    if (!conversation || !last) return;
+    const from = conversation.messages.lastIndexOf(last) + 1;
+    const anchor = this.blocks.at(-1)?.entries.at(-1)?.node;
+    this.append(conversation.messages.slice(from, from + STEP));
+    this.inPlace(anchor, () => this.trimTop());
   }
 
   async loadOlder() {
@@ -248,21 +329,24 @@ export class Log {
       }
     } catch (error) {
       console.warn('older messages could not be loaded', error);
-      await new Promise((resolve) => setTimeout(resolve, 2000));
+      await new Promise((resolve) => setTimeout(resolve, REPEAT));
     } finally {
       this.loading = false;
     }
   }
 
-  /** @returns {boolean} whether there was something to draw */
+  /**
+   * Moves the window toward the oldest message.
+   * @returns {boolean} whether there was something to draw
+   */
   drawEarlier() {
-    const { conversation } = this;
-    const first = this.drawn[0]?.message;
+    const { conversation, first } = this;
     if (!conversation || !first) return false;
     const end = conversation.messages.indexOf(first);
     if (end <= 0) return false;
-    this.prepend(conversation.messages.slice(Math.max(0, end - STEP), end));
+    this.inPlace(this.blocks[0].entries[0].node, () => this.prepend(conversation.messages.slice(Math.max(0, end - STEP), end)));
     if (this.atBottom) this.toBottom();
+    else this.trimBottom();
     return true;
   }
 
@@ -271,8 +355,11 @@ export class Log {
    * @param {string} id
    */
   reveal(id) {
-    while (!this.drawn.some((entry) => entry.message.id === id) && this.drawEarlier());
-    const found = this.drawn.find((entry) => entry.message.id === id);
+    const message = this.conversation?.byId.get(id);
+    if (!message) return;
+    const find = () => this.drawn.find((entry) => entry.message === message);
+    if (!find()) this.drawFrom((this.conversation?.messages.indexOf(message) ?? 0) - STEP / 2);
+    const found = find();
     if (!found) return;
     this.atBottom = false;
     found.node.scrollIntoView({ block: 'center' });
@@ -282,42 +369,27 @@ export class Log {
 
   /** @param {Drawn} entry */
   watch(entry) {
-    if (!entry.message.own && !entry.message.seen) this.sight.observe(entry.node);
+    if (!entry.message.own && !entry.message.seen) this.sight.watch(entry.node);
   }
 
-  /** @param {IntersectionObserverEntry[]} entries */
-  sighted(entries) {
-    for (const { target, intersectionRatio, intersectionRect, rootBounds } of entries) {
-      const id = /** @type {HTMLElement} */ (target).dataset.id ?? '';
-      // A message higher than the window never shows half of itself.
-      const fills = rootBounds !== null && intersectionRect.height > rootBounds.height / 2;
-      if (intersectionRatio >= 0.5 || fills) this.inSight.add(id);
-      else this.inSight.delete(id);
-    }
-    this.reportViewed();
+  /** @param {string[]} ids */
+  async reportViewed(ids) {
+    const { conversation } = this;
+    const unseen = ids.filter((id) => conversation?.byId.get(id)?.seen === false);
+    if (!conversation || unseen.length === 0) return;
+    await this.client.viewed(conversation, unseen);
+    for (const { message, node } of this.drawn) if (message.seen) this.sight.leave(node);
   }
+}
 
-  /** Reports what was really seen: the page is visible, the conversation open, the message in sight. */
-  reportViewed() {
-    if (this.report !== undefined || this.inSight.size === 0 || document.visibilityState !== 'visible') return;
-    this.report = setTimeout(async () => {
-      this.report = undefined;
-      const { conversation } = this;
-      if (!conversation || document.visibilityState !== 'visible') return;
-      const ids = [...this.inSight].filter((id) => conversation.byId.get(id)?.seen === false).slice(0, 1000);
-      this.inSight.clear();
-      if (ids.length === 0) return;
-      try {
-        await this.client.viewed(conversation, ids);
-        for (const { message, node } of this.drawn) if (message.seen) this.sight.unobserve(node);
-      } catch (error) {
-        console.warn('messages could not be reported as viewed', error);
-        await new Promise((resolve) => setTimeout(resolve, 3000));
-        if (conversation === this.conversation) {
-          for (const id of ids) this.inSight.add(id);
-          this.reportViewed();
-        }
-      }
-    }, GATHER);
-  }
+/**
+ * @param {string} id
+ * @param {string | null} text
+ * @param {boolean} own
+ * @param {HTMLElement} meta time and tick, or a failure
+ */
+function bubble(id, text, own, meta) {
+  const nodes = text === null ? [UNREADABLE] : withLinks(text);
+  const name = `message ${own ? 'own' : 'other'}${text === null ? ' unreadable' : ''}`;
+  return el('div', { class: name, 'data-id': id }, el('div', { class: 'bubble' }, el('div', { class: 'text', dir: 'auto' }, ...nodes), meta));
 }

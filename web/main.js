@@ -3,8 +3,9 @@
 import { appView } from './app.js';
 import { Client } from './client.js';
 import { el } from './dom.js';
+import { Kept } from './kept.js';
 import { wipeClosedTabs } from './keystore.js';
-import { explain, resume, signIn, signOut, takeLink } from './session.js';
+import { claimTab, explain, resume, signIn, signOut, takeLink } from './session.js';
 import { signInView } from './signin.js';
 
 /** Marks the way from signing in over the page that registers the service worker. */
@@ -39,8 +40,9 @@ function showSignIn(notice) {
  * @param {import('./keystore.js').Account} account
  * @param {boolean} signedIn
  */
-function enter(account, signedIn) {
-  const current = new Client(account, (reason) => leave(reason));
+async function enter(account, signedIn) {
+  const kept = new Kept(account.userid, await claimTab());
+  const current = new Client(account, kept, (reason) => leave(reason));
   client = current;
   show(
     appView(current, () => {
@@ -53,27 +55,28 @@ function enter(account, signedIn) {
 
 /**
  * Ends the session: wipes its keys, and shows the sign-in form.
- * @param {string} reason
+ * @param {string} reason why it ended; empty where the user signed out, here or in another tab
  */
 async function leave(reason) {
   const left = client;
   client = null;
   if (!left) return;
   left.stop();
-  await signOut(left.account);
+  await signOut(left.account, reason !== '');
   showSignIn(reason);
 }
 
 async function start() {
+  // First of all, so that no error leaves the credentials in the address bar.
+  const link = takeLink();
   if (!isSecureContext) return showSignIn('');
   wipeClosedTabs().catch((error) => console.warn('keys of closed tabs are still there', error));
-  const link = takeLink();
   if (link) {
     client?.stop();
     client = null;
     show(el('main', { class: 'signin' }, el('p', { role: 'status' }, 'Signing in…')));
     try {
-      enter(await signIn(link.apikey, link.password, false), true);
+      await enter(await signIn(link.apikey, link.password, false), true);
     } catch (error) {
       showSignIn(explain(error));
     }
@@ -82,7 +85,7 @@ async function start() {
   const account = await resume();
   const signedIn = sessionStorage.getItem(ARRIVING) !== null;
   sessionStorage.removeItem(ARRIVING);
-  if (account) enter(account, signedIn);
+  if (account) await enter(account, signedIn);
   else showSignIn('');
 }
 

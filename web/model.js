@@ -19,6 +19,7 @@
 /** @typedef {{ ID: string, Type: string, Created: string, ValidUntil: string, Data: string, UserID: string }} WireMessage */
 /** @typedef {{ ID: string, Type: 'delivered' | 'viewed', MessageID: string, UserID: string }} WireReport */
 /** @typedef {'available' | 'away' | 'busy' | 'offline'} Availability */
+/** @typedef {'connecting' | 'online' | 'offline' | 'elsewhere'} Status of the listener */
 /** @typedef {'Sending' | 'Sent' | 'Delivered' | 'Viewed'} Tick */
 
 /**
@@ -37,6 +38,7 @@
  * @property {string} instance
  * @property {Omit<WireMessage, 'UserID'>} message the five fields, the same in each attempt
  * @property {string} text
+ * @property {number} position orders the outbox
  * @property {boolean} acknowledged the server has it, but it has not been downloaded yet
  * @property {string} failure why it is not sent again by itself; empty while it is
  * @property {boolean} cleared its instance has ended, so it needs a new ID
@@ -65,6 +67,8 @@ export class Conversation {
     this.complete = false;
     /** ID of the report up to which reports are known. */
     this.reportCursor = '';
+    /** Counts the copies: what was asked for an earlier one is out of date. */
+    this.copy = 0;
     this.unread = 0;
     this.update(wire);
   }
@@ -80,6 +84,7 @@ export class Conversation {
 
   /** Drops the copy of the messages. */
   forget() {
+    this.copy++;
     this.messages = [];
     this.byId.clear();
     this.loaded = false;
@@ -155,8 +160,8 @@ export class Conversation {
   }
 }
 
-/** What changed: the whole, the list, the people, the connection, or one conversation. */
-/** @typedef {'list' | 'friends' | 'status' | 'open' | `messages:${string}`} Topic */
+/** What changed: the list, the people, the connection, which conversation is open, the drafts, or one conversation. */
+/** @typedef {'list' | 'friends' | 'status' | 'open' | 'drafts' | `messages:${string}`} Topic */
 
 export class Model {
   /** @param {import('./keystore.js').Account} account */
@@ -175,7 +180,7 @@ export class Model {
     this.blocked = new Set();
     /** @type {Outgoing[]} */
     this.outbox = [];
-    /** @type {'connecting' | 'online' | 'offline' | 'elsewhere'} */
+    /** @type {Status} */
     this.status = 'connecting';
     /** Whether the lists have been read. */
     this.ready = false;

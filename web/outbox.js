@@ -1,6 +1,6 @@
 /**
  * Sends messages: one after another in each conversation, the same five fields under the same ID until the server
- * acknowledges them. What waits survives a reload, sealed.
+ * acknowledges them. What waits survives a reload and a crash, sealed; see kept.js.
  */
 
 import { NoAnswer, Refused } from './api.js';
@@ -11,12 +11,18 @@ import { MAX_DATA, open, seal } from './crypto.js';
 /** @typedef {import('./model.js').Outgoing} Outgoing */
 /** @typedef {import('./model.js').Conversation} Conversation */
 /** @typedef {import('./sync.js').Sync} Sync */
+/** @typedef {import('./kept.js').Kept} Kept */
 
+/** Longest wait between two attempts, and longest `Retry-After` that is followed, in ms. */
 const MAX_BACKOFF = 15000;
+const MAX_RETRY_AFTER = 60000;
 /** Acknowledged messages that are kept for the case of a restore. */
 const KEPT = 200;
-/** Refusals that pass, so the message is sent again by itself. */
-const PASSING = new Set(['rate_limited', 'unavailable', 'storage_full', 'internal']);
+/**
+ * Refusals that pass, so the message is sent again by itself. After `invalid_signature` the session ends; the message
+ * stays, and is sent after the next sign-in.
+ */
+const PASSING = new Set(['rate_limited', 'unavailable', 'storage_full', 'internal', 'timestamp_out_of_range', 'invalid_signature']);
 const CLEARED = 'Not sent: the conversation was cleared';
 
 export class TooLong extends Error {}
@@ -26,47 +32,52 @@ export class Outbox {
    * @param {Model} model
    * @param {Api} api
    * @param {Sync} sync
+   * @param {Pick<Kept, 'put' | 'drop' | 'all'>} kept
    * @param {(conversationid: string) => void} sent called for each acknowledged message
    */
-  constructor(model, api, sync, sent) {
+  constructor(model, api, sync, kept, sent) {
     this.model = model;
     this.api = api;
     this.sync = sync;
+    this.kept = kept;
     this.sent = sent;
-    this.storage = `outbox:${model.me}`;
-    /**
-     * What waited when the page was left, until the conversations are known.
-     * @type {Omit<Outgoing, 'text'>[]}
-     */
-    this.stored = JSON.parse(sessionStorage.getItem(this.storage) ?? '[]');
     /** Conversations in which a message is being sent. */
     this.busy = new Set();
     /** @type {Set<() => void>} waiting attempts */
     this.waiting = new Set();
-    /** @type {Pick<Outgoing, 'conversationid' | 'instance' | 'message'>[]} */
+    /** @type {Outgoing[]} acknowledged, newest last */
     this.recent = [];
     this.sealing = Promise.resolve();
+    this.position = 0;
     this.stopped = false;
   }
 
-  /** Takes up what waited when the page was left. */
+  /** Takes up what waited when the page was left, once the conversations are known. */
   async restore() {
-    const { stored } = this;
-    this.stored = [];
-    for (const entry of stored) {
-      const conversation = this.model.conversations.get(entry.conversationid);
-      if (!conversation) continue;
+    const { model } = this;
+    for (const entry of await this.kept.all('outbox')) {
+      const conversation = model.conversations.get(entry.conversationid);
+      if (!conversation || model.outbox.some((each) => each.message.ID === entry.message.ID)) continue;
       const place = { conversationid: entry.conversationid, instance: entry.instance, id: entry.message.ID };
-      const text = await open(await this.sync.keyOf(conversation), place, this.model.me, entry.message.Data).catch(() => '');
-      this.model.outbox.push({ ...entry, text });
-      this.model.changed(`messages:${conversation.id}`);
-      this.run(conversation.id);
+      const key = await this.sync.keyOf(conversation).catch(() => null);
+      const text = (key && (await open(key, place, model.me, entry.message.Data).catch(() => null))) ?? '';
+      model.outbox.push({ ...entry, text, acknowledged: false });
+    }
+    model.outbox.sort((a, b) => a.position - b.position);
+    for (const { conversationid } of model.outbox) {
+      model.changed(`messages:${conversationid}`, 'list');
+      this.run(conversationid);
     }
   }
 
-  save() {
-    const sealed = this.model.outbox.map(({ text: _, ...entry }) => entry);
-    sessionStorage.setItem(this.storage, JSON.stringify([...this.stored, ...sealed]));
+  /** What leaving would lose, or delay. */
+  get unsent() {
+    return this.model.outbox.filter((entry) => !entry.acknowledged);
+  }
+
+  /** @param {Outgoing} entry */
+  keep({ text: _, acknowledged: __, ...entry }) {
+    return this.kept.put('outbox', entry.message.ID, entry);
   }
 
   /**
@@ -93,7 +104,11 @@ export class Outbox {
     const Data = await seal(await this.sync.keyOf(conversation), place, this.model.me, text);
     if (Data.length > MAX_DATA) throw new TooLong('The message is too long: at most about 190,000 bytes.');
     const message = { ID, Type: 'Message', Created: this.api.clock.timestamp(), ValidUntil: '', Data };
-    this.model.outbox.push({ conversationid: conversation.id, instance, message, text, acknowledged: false, failure: '', cleared: false });
+    // Positions of an earlier page come first.
+    this.position = Math.max(this.position + 1, Date.now());
+    const entry = { conversationid: conversation.id, instance, message, text, position: this.position, acknowledged: false, failure: '', cleared: false };
+    await this.keep(entry);
+    this.model.outbox.push(entry);
     this.changed(conversation.id);
     this.run(conversation.id);
   }
@@ -105,24 +120,25 @@ export class Outbox {
   async sendAgain(entry) {
     if (!entry.cleared) {
       entry.failure = '';
+      this.keep(entry);
       this.changed(entry.conversationid);
       this.run(entry.conversationid);
       return;
     }
     const conversation = this.model.conversations.get(entry.conversationid);
-    this.discard(entry);
     if (conversation) await this.send(conversation, entry.text);
+    this.discard(entry);
   }
 
   /** @param {Outgoing} entry */
   discard(entry) {
     this.model.outbox = this.model.outbox.filter((each) => each !== entry);
+    this.kept.drop('outbox', entry.message.ID);
     this.changed(entry.conversationid);
   }
 
   /** @param {string} conversationid */
   changed(conversationid) {
-    this.save();
     this.model.changed(`messages:${conversationid}`, 'list');
   }
 
@@ -137,12 +153,19 @@ export class Outbox {
     this.wake();
   }
 
-  /** Sends this tab's recent messages again after a restore, which may have lost them. What the server has stays as it is. */
-  async resendRecent() {
-    for (const entry of this.recent) {
-      const { conversationid, instance, message } = entry;
-      await this.api.conversation({ action: 'add', conversationid, instance, message }).catch(() => {});
+  /**
+   * After a restore, sends this tab's recent messages again: the backup may lack them. What the server has stays as it is.
+   */
+  resendRecent() {
+    const { model } = this;
+    const settled = this.recent.filter((entry) => !model.outbox.includes(entry));
+    this.recent = [];
+    model.outbox = [...model.outbox, ...settled].sort((a, b) => a.position - b.position);
+    for (const entry of model.outbox.filter((each) => each.acknowledged)) {
+      entry.acknowledged = false;
+      this.keep(entry);
     }
+    this.wake();
   }
 
   /**
@@ -175,13 +198,15 @@ export class Outbox {
     try {
       await this.api.conversation({ action: 'add', conversationid, instance, message });
       entry.acknowledged = true;
-      this.recent = [...this.recent, { conversationid, instance, message }].slice(-KEPT);
+      this.kept.drop('outbox', message.ID);
+      this.recent = [...this.recent.filter((each) => each.instance === instance || each.conversationid !== conversationid), entry].slice(-KEPT);
     } catch (error) {
       if (error instanceof NoAnswer) return 0;
       if (!(error instanceof Refused)) throw error;
-      if (PASSING.has(error.code) || error.code.startsWith('timestamp')) return error.retryAfter * 1000;
+      if (PASSING.has(error.code)) return Math.min(MAX_RETRY_AFTER, error.retryAfter * 1000);
       entry.cleared = error.code === 'instance_changed' || error.code === 'message_conflict';
       entry.failure = this.explain(error, conversationid);
+      this.keep(entry);
       if (error.conversation) {
         this.sync.take(error.conversation);
         this.sync.catchUp(conversationid).catch(() => {});

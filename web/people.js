@@ -65,16 +65,17 @@ export function friendRequests(client) {
 export function blockList(client) {
   const { model } = client;
   const content = el('div', {});
+  const alert = el('p', { role: 'alert', class: 'alert' });
   const draw = () => {
     const names = new Map([...model.conversations.values()].map((each) => [each.other.userid, each.name]));
     const people = [...model.blocked].map((userid) => {
-      const onclick = () => client.setBlocked('unblock', userid).catch((error) => console.warn(error));
+      const onclick = () => client.setBlocked('unblock', userid).catch((error) => (alert.textContent = explain(error)));
       const name = names.get(userid) ?? userid;
       return el('li', { class: 'person' }, el('span', { class: 'name', dir: 'auto' }, name), el('button', { type: 'button', onclick }, 'Unblock'));
     });
     content.replaceChildren(people.length > 0 ? el('ul', { class: 'people' }, ...people) : el('p', { class: 'quiet' }, 'You have blocked nobody.'));
   };
-  liveDialog(client, 'Block list', draw, content);
+  liveDialog(client, 'Block list', draw, content, alert);
 }
 
 /**

@@ -2,10 +2,11 @@
  * Who is signed in here. A session belongs to the tab and survives a reload; "Stay signed in" gives it to the device.
  */
 
-import { Refused, login } from './api.js';
+import { NoAnswer, Refused, login } from './api.js';
 import { importApiKey, randomHex } from './crypto.js';
-import { DEVICE, STATION, load, save, wipe } from './keystore.js';
-import { openPrivateKey } from './pem.js';
+import { wipeKept } from './kept.js';
+import { DEVICE, load, loadStation, save, wipe } from './keystore.js';
+import { WrongPassword, openPrivateKey } from './pem.js';
 
 /** @typedef {import('./keystore.js').Account} Account */
 
@@ -33,11 +34,10 @@ export function takeLink() {
  * @returns {Promise<Account>}
  */
 export async function signIn(apikey, password, stay) {
-  const station = localStorage.getItem(STATION) ?? randomHex(16);
+  const station = (await loadStation()) ?? randomHex(16);
   const answer = await login({ base: BASE, station, apikey });
   const privateKey = await openPrivateKey(answer.rsakey, password);
   const signingKey = await importApiKey(apikey);
-  localStorage.setItem(STATION, station);
   const account = { userid: answer.userid, nick: answer.nick, station, signingKey, privateKey };
   const tab = await claimTab();
   await save(tab, account);
@@ -60,16 +60,24 @@ export async function resume() {
 /**
  * Wipes the keys of this user from this tab and from the device. The user's other tabs are told by the caller.
  * @param {Account} account
+ * @param {boolean} keep whether unsent messages and drafts stay, sealed, for the next sign-in of this user in this tab
  */
-export async function signOut(account) {
+export async function signOut(account, keep) {
   const tab = sessionStorage.getItem(TAB);
-  sessionStorage.clear();
-  if (tab) {
-    await wipe(tab);
-    sessionStorage.setItem(TAB, tab);
-  }
+  if (tab) await wipe(tab);
   const device = await load(DEVICE);
   if (device?.userid === account.userid) await wipe(DEVICE);
+  if (keep) return;
+  await wipeKept(account.userid);
+  localStorage.removeItem(availabilityKey(account.userid));
+}
+
+/**
+ * Where this browser remembers which availability a user chose.
+ * @param {string} userid
+ */
+export function availabilityKey(userid) {
+  return `availability:${userid}`;
 }
 
 /** @type {string | undefined} */
@@ -80,7 +88,7 @@ let claimed;
  * a name of its own.
  * @returns {Promise<string>}
  */
-async function claimTab() {
+export async function claimTab() {
   if (claimed) return claimed;
   const before = sessionStorage.getItem(TAB);
   const tab = before && (await hold(before)) ? before : `tab:${randomHex(16)}`;
@@ -104,14 +112,13 @@ function hold(name) {
 }
 
 /**
- * Says why a sign-in failed.
+ * Says why something failed.
  * @param {unknown} error
  */
 export function explain(error) {
   if (error instanceof Refused && error.code === 'invalid_credentials') return 'No user has this API key.';
   if (error instanceof Refused) return error.message;
-  const name = error instanceof Error ? error.constructor.name : '';
-  if (name === 'WrongPassword') return 'The encryption password is wrong.';
-  if (name === 'NoAnswer') return 'The server does not answer. Check the connection and try again.';
+  if (error instanceof WrongPassword) return 'The encryption password is wrong.';
+  if (error instanceof NoAnswer) return 'The server does not answer. Check the connection and try again.';
   return error instanceof Error ? error.message : String(error);
 }

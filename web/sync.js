@@ -17,8 +17,8 @@ const FIRST_PAGE = 50;
 const PAGE = 200;
 /** Conversations that are read at the same time. */
 const READERS = 4;
-/** Conversations whose last message is read for the list, before they are opened. */
-const PREVIEWS = 100;
+/** Conversations whose last messages are read at once, before they are opened. The list asks for others as they come in sight. */
+const PREVIEWS = 30;
 /** Conversations in one notification above which the list is read first. */
 const MANY = 8;
 
@@ -36,6 +36,8 @@ export class Sync {
     this.readers = new Map();
     /** Called for each conversation in which messages of the other participant arrived. */
     this.arrived = (/** @type {Conversation} */ _conversation) => {};
+    /** Called when the lists have been read, before anything else. */
+    this.listed = async () => {};
     /** @type {Promise<void> | null} */
     this.refreshing = null;
     this.refreshAgain = false;
@@ -57,10 +59,11 @@ export class Sync {
     while (this.refreshAgain) {
       this.refreshAgain = false;
       await Promise.all([this.readPeople(), this.readList()]);
+      await this.listed();
       this.model.ready = true;
-      this.model.changed('list', 'friends');
-      const loaded = [...this.model.conversations.values()].filter((each) => each.loaded || each.id === this.model.openId);
-      await eachOf(loaded.filter((each) => !each.current), READERS, (each) => this.catchUp(each.id, true));
+      this.model.changed('list', 'friends', 'open');
+      const stale = this.model.sorted().filter((each) => this.isStale(each));
+      await eachOf(stale, READERS, (each) => this.catchUp(each.id, true));
       await this.readPreviews();
     }
   }
@@ -81,30 +84,47 @@ export class Sync {
   async follow(event) {
     const { conversations } = this.model;
     const before = new Map([...conversations.values()].map((each) => [each.id, each.unread]));
+    const { ready } = this.model;
     const lists = event.conversationlistchangedof.length > 0;
     // A new station is told of everything. The list is one call, and says which conversations have to be read.
     const many = lists || event.conversationchangedof.length > MANY;
     await Promise.all([
       many && this.readList(),
-      (lists || event.friendavailabilitesof.length > 0) && this.readPeople(),
+      lists ? this.readPeople() : event.friendavailabilitesof.length > 0 && this.readFriends(),
     ]);
-    const named = event.conversationchangedof.filter((id) => !many || !conversations.get(id)?.current);
+    const named = event.conversationchangedof.filter((id) => !many || this.isStale(conversations.get(id)));
     await eachOf(named, READERS, (id) => this.catchUp(id, many));
+    if (!ready) return;
     for (const conversation of conversations.values()) {
       if (conversation.unread > (before.get(conversation.id) ?? 0)) this.arrived(conversation);
     }
   }
 
+  /**
+   * Whether a conversation has to be read after the list: the copy is behind, or messages wait that the server does not
+   * call delivered before they are read.
+   * @param {Conversation | undefined} conversation
+   */
+  isStale(conversation) {
+    if (!conversation || conversation.current) return false;
+    return conversation.loaded || conversation.unread > 0 || conversation.id === this.model.openId;
+  }
+
+  async readFriends() {
+    const { availabilities } = await this.api.friends({ action: 'list' });
+    this.model.friends = new Map(
+      availabilities.map((/** @type {any} */ friend) => [friend.friendid, { name: friend.friendname, availability: friend.availability }]),
+    );
+    this.model.changed('friends', 'list');
+  }
+
   async readPeople() {
-    const [friends, requests, blocks] = await Promise.all([
-      this.api.friends({ action: 'list' }),
+    const [requests, blocks] = await Promise.all([
       this.api.friends({ action: 'requests' }),
       this.api.blocks({ action: 'blocklist' }),
+      this.readFriends(),
     ]);
     const { model } = this;
-    model.friends = new Map(
-      friends.availabilities.map((/** @type {any} */ friend) => [friend.friendid, { name: friend.friendname, availability: friend.availability }]),
-    );
     model.incoming = requests.incoming;
     model.outgoing = requests.outgoing;
     model.blocked = new Set(blocks.blockedusers);
@@ -136,10 +156,12 @@ export class Sync {
     return conversation;
   }
 
-  /** Reads the last message of each conversation, for the list. */
-  async readPreviews() {
-    const newest = this.model.sorted().slice(0, PREVIEWS);
-    const missing = newest.filter((each) => !each.loaded && each.wire.lastmessageid !== '');
+  /**
+   * Reads the last messages of conversations, for the list.
+   * @param {Conversation[]} [conversations] those of the head of the list where left out
+   */
+  async readPreviews(conversations = this.model.sorted().slice(0, PREVIEWS)) {
+    const missing = conversations.filter((each) => !each.loaded && each.wire.lastmessageid !== '' && !this.readers.has(each.id));
     await eachOf(missing, READERS, (each) => this.catchUp(each.id, true));
   }
 
@@ -207,6 +229,7 @@ export class Sync {
 
   /** @param {Conversation} conversation */
   async readLatest(conversation) {
+    const { copy } = conversation;
     const { instance, lastreportid } = conversation.wire;
     // All that is unread, and some before it.
     const limit = FIRST_PAGE + conversation.unread;
@@ -218,17 +241,19 @@ export class Sync {
       extended: true,
     });
     const page = await this.openAll(conversation, answer.messages);
-    if (conversation.wire.instance !== instance) return;
+    if (conversation.copy !== copy) return;
     conversation.forget();
     conversation.prepend(page);
     conversation.applyReports(answer.reports);
     conversation.reportCursor = lastreportid;
+    // `more` speaks of the server's limits alone: a page that `limit` ended has `"more":false`.
     conversation.complete = !answer.more && page.length < limit;
     conversation.loaded = true;
   }
 
   /** @param {Conversation} conversation */
   async readNewer(conversation) {
+    const { copy } = conversation;
     const { instance } = conversation.wire;
     for (let more = true; more; ) {
       const cursor = conversation.last?.id ?? '';
@@ -247,7 +272,7 @@ export class Sync {
       }
       const fresh = answer.messages.filter((/** @type {WireMessage} */ message) => !conversation.byId.has(message.ID));
       const page = await this.openAll(conversation, fresh);
-      if (conversation.wire.instance !== instance) return;
+      if (conversation.copy !== copy) return;
       for (const message of page) conversation.append(message);
       conversation.applyReports(answer.reports);
       conversation.reportCursor = answer.reports.at(-1)?.ID ?? reportCursor;
@@ -264,6 +289,7 @@ export class Sync {
   async readOlder(conversation) {
     const first = conversation.messages[0];
     if (!conversation.loaded || conversation.complete || !first) return false;
+    const { copy } = conversation;
     const { instance } = conversation.wire;
     try {
       const answer = await this.api.conversation({
@@ -279,7 +305,7 @@ export class Sync {
         return true;
       }
       const page = await this.openAll(conversation, answer.messages);
-      if (conversation.wire.instance !== instance || conversation.messages[0] !== first) return true;
+      if (conversation.copy !== copy) return true;
       conversation.prepend(page);
       conversation.applyReports(answer.reports);
       conversation.complete = !answer.more && answer.messages.length < PAGE;

@@ -82,11 +82,13 @@ export function dayOf(created) {
 }
 
 /**
- * The time for the list: of today the hour, of earlier days the date.
+ * The time for the list: of today the hour, of earlier days the date, of earlier years the year.
  * @param {number} time ms
  */
 export function listTime(time) {
-  return daysAgo(time) === 0 ? TIME.format(time) : SHORT.format(time);
+  const days = daysAgo(time);
+  if (days === 0) return TIME.format(time);
+  return days > 0 && days < 300 ? SHORT.format(time) : String(new Date(time).getFullYear());
 }
 
 const AVAILABILITY = { available: 'Available', away: 'Away', busy: 'Busy', offline: 'Offline' };

@@ -49,13 +49,21 @@ story('a thousand messages of history are read by scrolling up', async (stage) =
   await openConversation(alice, 'Bob');
   await alice.getByRole('separator', { name: 'New messages' }).waitFor();
   const scroller = log(alice);
+  // Only a window is drawn. What it shows on the way up is the whole history, in order, without a gap.
+  /** @type {string[]} */
+  let texts = [];
+  let days = 0;
   await until(async () => {
+    const drawn = await scroller.locator('.text').allTextContents();
+    const after = texts.indexOf(drawn.at(-1) ?? '') + 1;
+    assert.ok(texts.length === 0 || after > 0, 'the window overlaps the one before');
+    texts = [...drawn, ...texts.slice(after)];
+    days = Math.max(days, await scroller.locator('.day').count());
     await scroller.evaluate((element) => element.scrollTo(0, 0));
-    return scroller.getByText('message 1 of the history', { exact: true }).isVisible();
+    return texts[0] === 'message 1 of the history';
   }, 'the first message is reached', 30000);
-  const texts = await scroller.locator('.text').allTextContents();
   assert.deepEqual(texts, Array.from({ length: 1000 }, (_, i) => `message ${i + 1} of the history`));
-  assert.ok((await scroller.locator('.day').count()) >= 4, 'days are told apart');
+  assert.ok(days >= 2, 'days are told apart');
   await stage.shot(alice, 'history');
   await alice.getByRole('button', { name: 'Newest messages' }).click();
   await scroller.getByText('message 1000 of the history').waitFor();

@@ -25,10 +25,14 @@ let asked = [];
 /** @type {((body: any) => any)} */
 let answer = () => OK;
 
-/** @type {Map<string, string>} */
+/** @type {Map<string, any>} what the tab keeps over a reload */
 const stored = new Map();
+const kept = {
+  put: async (/** @type {string} */ kind, /** @type {string} */ id, /** @type {any} */ value) => void stored.set(`${kind} ${id}`, structuredClone(value)),
+  drop: async (/** @type {string} */ kind, /** @type {string} */ id) => void stored.delete(`${kind} ${id}`),
+  all: async (/** @type {string} */ kind) => [...stored].filter(([key]) => key.startsWith(kind)).map(([, value]) => structuredClone(value)),
+};
 Object.assign(globalThis, {
-  sessionStorage: { getItem: (/** @type {string} */ key) => stored.get(key) ?? null, setItem: (/** @type {string} */ key, /** @type {string} */ value) => void stored.set(key, value) },
   fetch: async (/** @type {URL} */ url, /** @type {any} */ { headers, body }) => {
     const api = url.searchParams.get('api');
     const signed = ['chatserver', api, headers['Ozeki-User'], headers['Ozeki-Station'], body].join('\n');
@@ -66,7 +70,7 @@ async function newOutbox() {
   const conversation = new Conversation(ALICE, wire());
   model.conversations.set(ID, conversation);
   const sync = /** @type {any} */ ({ keyOf: async () => key, catchUp: async () => {}, take: (/** @type {any} */ changed) => conversation.update(changed) });
-  const outbox = new Outbox(model, api, sync, () => {});
+  const outbox = new Outbox(model, api, sync, kept, () => {});
   outbox.pause = async () => {};
   return { model, conversation, outbox, key, sync, api };
 }
@@ -169,15 +173,17 @@ test('what waits survives a reload, sealed', async () => {
   await outbox.send(conversation, 'in a tunnel');
   await until(() => asked.length === 1);
   outbox.stopped = true;
-  assert.ok(![...stored.values()].join('').includes('tunnel'));
+  assert.equal(stored.size, 1);
+  assert.ok(!JSON.stringify([...stored]).includes('tunnel'));
 
   answer = () => OK;
   model.outbox = [];
-  const reloaded = new Outbox(model, api, sync, () => {});
+  const reloaded = new Outbox(model, api, sync, kept, () => {});
   await reloaded.restore();
   assert.equal(model.outbox[0].text, 'in a tunnel');
   await until(() => asked.length === 2);
   assert.deepEqual(asked[1].message, asked[0].message);
+  await until(() => stored.size === 0);
   release(null);
 });
 

@@ -216,17 +216,23 @@ export class SdkClient {
 
   /**
    * @param {string[]} texts
-   * @param {{ from?: string, minutes?: number }} [options] `minutes` between two messages, up to now
+   * @param {{ from?: string, minutes?: number, width?: number }} [options] `minutes` between two messages, up to now;
+   *   `width` requests at a time, which loses the order
    */
-  async send(texts, { from = this.api.userid, minutes = 0 } = {}) {
+  async send(texts, { from = this.api.userid, minutes = 0, width = 1 } = {}) {
     const { conversation, key } = await this.conversation();
-    for (let i = 0; i < texts.length; i++) {
+    const send = async (/** @type {number} */ i) => {
       const ID = crypto.randomUUID();
       const place = { conversationid: conversation.id, instance: conversation.instance, id: ID };
       const Created = formatDate(Date.now() - (texts.length - i) * minutes * 60000);
       const message = { ID, Type: 'Message', Created, ValidUntil: '', Data: await seal(key, place, from, texts[i]) };
       await this.api.conversation({ action: 'add', conversationid: conversation.id, instance: conversation.instance, message });
-    }
+    };
+    let next = 0;
+    const work = async () => {
+      while (next < texts.length) await send(next++);
+    };
+    await Promise.all(Array.from({ length: width }, work));
   }
 
   async clear() {
