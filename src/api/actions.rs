@@ -1,7 +1,10 @@
-//! The dispatch table: every API, and each API's actions with their handlers.
+//! The dispatch table: every API, and each API's actions with their handlers and schemas.
 
 use std::pin::Pin;
 
+use schemars::{JsonSchema as _, Schema, SchemaGenerator};
+
+use super::openapi::{answers, requests};
 use super::request::Request;
 use super::{
     availability, blocklist, conversation, friends, login, notification, reports, workspace,
@@ -74,52 +77,59 @@ pub struct Action {
     /// The value of the body field `action`.
     pub name: &'static str,
     pub(super) handler: for<'a> fn(Request<'a>) -> Handling<'a>,
+    /// Schema of the body's own fields.
+    pub(super) request: fn(&mut SchemaGenerator) -> Schema,
+    /// Schema of the answer's own fields.
+    pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
 }
 
-/// Builds a row of the table from the API, the action's name and the call of its handler.
+/// Builds a row of the table from the API, the action's name, the call of its handler, and the types that describe the
+/// body and the answer.
 macro_rules! action {
-    ($api:ident, $name:literal, $module:ident :: $handler:ident ( $($argument:expr),* )) => {
+    ($api:ident, $name:literal, $module:ident :: $handler:ident ( $($argument:expr),* ), $request:ident => $answer:ident) => {
         Action {
             api: $api,
             name: $name,
             handler: |request| Box::pin($module::$handler(request, $($argument),*)),
+            request: requests::$request::json_schema,
+            answer: answers::$answer::json_schema,
         }
     };
 }
 
 /// Every action that the server supports. A handler can only be reached through this table.
 pub const ACTIONS: &[Action] = &[
-    action!(LOGIN, "login", login::login()),
-    action!(FRIENDS, "list", friends::list()),
-    action!(FRIENDS, "requests", friends::requests()),
-    action!(FRIENDS, "add", friends::add()),
-    action!(FRIENDS, "accept", friends::accept()),
-    action!(FRIENDS, "decline", friends::decline()),
-    action!(FRIENDS, "remove", friends::remove()),
-    action!(BLOCKLIST, "blocklist", blocklist::list()),
-    action!(BLOCKLIST, "block", blocklist::change(true)),
-    action!(BLOCKLIST, "unblock", blocklist::change(false)),
-    action!(CONVERSATION, "list", conversation::list()),
-    action!(CONVERSATION, "show", conversation::show()),
-    action!(CONVERSATION, "download", conversation::download()),
-    action!(CONVERSATION, "downloadpartial", conversation::download_partial()),
-    action!(CONVERSATION, "add", conversation::add()),
-    action!(CONVERSATION, "clear", conversation::clear()),
-    action!(CONVERSATION, "favorite", conversation::change(Property::Favorite(true))),
-    action!(CONVERSATION, "unfavorite", conversation::change(Property::Favorite(false))),
-    action!(CONVERSATION, "mute", conversation::change(Property::Muted(true))),
-    action!(CONVERSATION, "unmute", conversation::change(Property::Muted(false))),
-    action!(CONVERSATION, "setlistitembackgroundcolor", conversation::set_background_color()),
-    action!(CONVERSATION, "hide", conversation::hide()),
-    action!(CONVERSATION, "unhide", conversation::change(Property::Shown)),
-    action!(REPORTS, "delivered", reports::report(ReportType::Delivered)),
-    action!(REPORTS, "viewed", reports::report(ReportType::Viewed)),
-    action!(AVAILABILITY, "useravailable", availability::choose(Availability::Available)),
-    action!(AVAILABILITY, "useraway", availability::choose(Availability::Away)),
-    action!(AVAILABILITY, "userbusy", availability::choose(Availability::Busy)),
-    action!(AVAILABILITY, "useroffline", availability::choose(Availability::Offline)),
-    action!(NOTIFICATION, "download", notification::download()),
-    action!(WORKSPACE, "workspaceregister", workspace::register()),
+    action!(LOGIN, "login", login::login(), Login => Login),
+    action!(FRIENDS, "list", friends::list(), Nothing => Friends),
+    action!(FRIENDS, "requests", friends::requests(), Nothing => FriendRequests),
+    action!(FRIENDS, "add", friends::add(), Addressee => Nothing),
+    action!(FRIENDS, "accept", friends::accept(), FriendId => Nothing),
+    action!(FRIENDS, "decline", friends::decline(), FriendId => Nothing),
+    action!(FRIENDS, "remove", friends::remove(), FriendId => Nothing),
+    action!(BLOCKLIST, "blocklist", blocklist::list(), Nothing => BlockList),
+    action!(BLOCKLIST, "block", blocklist::change(true), OtherUser => Nothing),
+    action!(BLOCKLIST, "unblock", blocklist::change(false), OtherUser => Nothing),
+    action!(CONVERSATION, "list", conversation::list(), List => Conversations),
+    action!(CONVERSATION, "show", conversation::show(), Show => OneConversation),
+    action!(CONVERSATION, "download", conversation::download(), Download => Page),
+    action!(CONVERSATION, "downloadpartial", conversation::download_partial(), DownloadPartial => Page),
+    action!(CONVERSATION, "add", conversation::add(), Add => Added),
+    action!(CONVERSATION, "clear", conversation::clear(), Clear => OneConversation),
+    action!(CONVERSATION, "favorite", conversation::change(Property::Favorite(true)), OneConversation => OneConversation),
+    action!(CONVERSATION, "unfavorite", conversation::change(Property::Favorite(false)), OneConversation => OneConversation),
+    action!(CONVERSATION, "mute", conversation::change(Property::Muted(true)), OneConversation => OneConversation),
+    action!(CONVERSATION, "unmute", conversation::change(Property::Muted(false)), OneConversation => OneConversation),
+    action!(CONVERSATION, "setlistitembackgroundcolor", conversation::set_background_color(), SetColor => OneConversation),
+    action!(CONVERSATION, "hide", conversation::hide(), Hide => OneConversation),
+    action!(CONVERSATION, "unhide", conversation::change(Property::Shown), OneConversation => OneConversation),
+    action!(REPORTS, "delivered", reports::report(ReportType::Delivered), Report => Nothing),
+    action!(REPORTS, "viewed", reports::report(ReportType::Viewed), Report => Nothing),
+    action!(AVAILABILITY, "useravailable", availability::choose(Availability::Available), Nothing => Nothing),
+    action!(AVAILABILITY, "useraway", availability::choose(Availability::Away), Nothing => Nothing),
+    action!(AVAILABILITY, "userbusy", availability::choose(Availability::Busy), Nothing => Nothing),
+    action!(AVAILABILITY, "useroffline", availability::choose(Availability::Offline), Nothing => Nothing),
+    action!(NOTIFICATION, "download", notification::download(), Poll => Notification),
+    action!(WORKSPACE, "workspaceregister", workspace::register(), Workspace => Nothing),
 ];
 
 /// Returns the action of this API that the body names. The error for an unknown name lists the known ones.

@@ -1,5 +1,6 @@
 //! Handlers of `chatconversation` (docs/protocol.md#7-actions): conversations, their messages, and how they are listed.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::request::Request;
@@ -141,9 +142,10 @@ async fn page(
 }
 
 /// An added message in the reply to its sender: everything but the data.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "AddedMessage")]
 #[serde(rename_all = "PascalCase")]
-struct Accepted<'a> {
+pub(super) struct Accepted<'a> {
     #[serde(rename = "ID")]
     id: &'a str,
     r#type: &'a str,

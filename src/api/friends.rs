@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::request::Request;
@@ -14,8 +15,9 @@ use crate::store::{DeclineFriend, Friend, OncePerSignature, RemoveFriend};
 use crate::users::Caller;
 
 /// An entry of `availabilities`: a friend, with what a client needs to write to that friend.
-#[derive(Serialize)]
-struct Entry<'a> {
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Friend")]
+pub(super) struct Entry<'a> {
     friendid: &'a str,
     friendname: &'a str,
     publickey: &'a str,

@@ -1,5 +1,6 @@
 //! Handler of `chatlogin` (docs/protocol.md#4-login): the user's private key and names, and the URLs of all APIs.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::actions::ACTIONS;
@@ -9,16 +10,16 @@ use crate::envelope::Reply;
 use crate::error::Error;
 
 /// The URLs of the listeners that notify clients of changes. An empty one is not offered.
-#[derive(Serialize)]
-struct Listeners {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Listeners {
     udp: &'static str,
     ws: String,
     wss: String,
 }
 
 /// The URL of each API, empty for an API that this server does not serve.
-#[derive(Serialize)]
-struct Urls {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Urls {
     login: String,
     availability: String,
     conversation: String,

@@ -15,6 +15,7 @@ mod listener;
 mod login;
 mod notification;
 mod observe;
+pub(crate) mod openapi;
 mod reports;
 mod request;
 mod response;
@@ -66,6 +67,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let router = router
         .route("/ws", get(listener::upgrade))
         .route("/ozeki/ws", get(listener::upgrade))
+        .route("/openapi.json", get(openapi::serve))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(no_such_path)

@@ -23,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
+use crate::api::openapi;
 use crate::config::{self, Config};
 use crate::domain::Limits;
 use crate::store::{OpenError, Schema, ServerLock, Store, WalLeft};
@@ -137,6 +138,11 @@ Example:
   chatserver check-config --config chat.toml"
     )]
     CheckConfig(Settings),
+    /// Print the API as an OpenAPI 3.1 document, which the server also has at /openapi.json
+    #[command(after_help = "\
+Example:
+  chatserver openapi >chatserver.json")]
+    Openapi,
 }
 
 /// Flags for the source of the settings and the form of the result.
@@ -259,6 +265,7 @@ pub async fn run() -> ExitCode {
         Command::Migrate(settings) => migrate(&settings).await,
         Command::Compact(settings) => compact::run(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),
+        Command::Openapi => Output::new(openapi::text(), json!({})).print(false),
     };
     match (done, WAL_LEFT.get()) {
         (Err(failed), _) if !failure::is_closed_pipe(failed.as_ref()) => {

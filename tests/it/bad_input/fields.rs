@@ -1,9 +1,12 @@
 //! The message of a refusal names the field and says what is expected.
 
+use std::collections::BTreeSet;
+
 use chatserver::api::{ACTIONS, Action};
 use serde_json::{Value, json};
 
-use super::Stage;
+use super::{Stage, fields_of};
+use crate::harness::process::Workplace;
 
 /// A field, the description of its values, and a value of the right type that it refuses.
 struct Field {
@@ -252,4 +255,27 @@ async fn refusals_name_the_ids_of_a_report_and_what_they_must_be() {
         }
     }
     Stage::assert_unchanged(&before, &stage.everything().await, "a wrong report");
+}
+
+#[tokio::test]
+async fn the_openapi_document_has_the_fields_of_each_action() {
+    let stage = Stage::set().await;
+    let url = format!("http://{}/openapi.json", stage.world.address);
+    let served = reqwest::get(url).await.unwrap();
+    assert_eq!(served.headers()["content-type"], "application/json");
+    let served = served.text().await.unwrap();
+    let place = Workplace::new();
+    let printed = String::from_utf8(place.runs(&["openapi"]).stdout).unwrap();
+    assert_eq!(printed.trim_end(), served);
+    let document: Value = serde_json::from_str(&served).unwrap();
+    for action in ACTIONS {
+        let name = format!("{}.{}", action.api.name, action.name);
+        let body = &document["components"]["schemas"][&name]["properties"];
+        let documented: BTreeSet<_> =
+            body.as_object().unwrap().keys().map(String::as_str).collect();
+        let right = stage.right(action).await;
+        let known = right.as_object().unwrap().keys().map(String::as_str);
+        assert_eq!(documented, known.filter(|name| *name != "nonce").collect(), "{name}");
+        assert!(fields_of(action).iter().all(|field| documented.contains(field)), "{name}");
+    }
 }
