@@ -9,6 +9,7 @@ mod bad_input;
 mod batches;
 mod blocklist;
 mod client;
+mod client_bots;
 mod clocks;
 mod command_line;
 mod command_output;
