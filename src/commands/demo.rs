@@ -136,8 +136,8 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
         stdout,
         "{TEXT}\nChat in a browser: open each link in a tab of its own. Two tabs are two people."
     )?;
-    for person in [&demo_users.alice, &demo_users.bob] {
-        writeln!(stdout, "  {}", link(url, person))?;
+    for (nick, person) in [("Alice", &demo_users.alice), ("Bob", &demo_users.bob)] {
+        writeln!(stdout, "  {nick:<5}  {}", link(url, person))?;
     }
     writeln!(stdout, "\nThe server is at {url}. It has two users:")?;
     for person in [&demo_users.alice, &demo_users.bob] {
