@@ -1,5 +1,5 @@
 /**
- * Signed calls of the chat server. Runs in browsers and in Node 20 or newer:
+ * Signed calls of the chat server, see docs/protocol.md. Runs in browsers and in Node 20 or newer, and needs no DOM:
  *
  *     const answer = await login({ base: 'http://127.0.0.1:8080/', station: randomHex(16), apikey });
  *     const key = await importApiKey(apikey);
@@ -12,13 +12,17 @@ import { randomHex, sign } from './crypto.js';
 const SERVICE = 'chatserver';
 /** Longest wait for an answer, in ms. The server itself ends a request after 30 s. */
 const TIMEOUT = 40000;
-/** Reads that wait by themselves where the user's rate is exceeded, and how often. */
+/** Reads that wait by themselves where the user's rate is exceeded, how often, and how long at most, in s. */
 const PATIENT = new Set(['list', 'show', 'download', 'downloadpartial', 'requests', 'blocklist']);
 const RATE_ATTEMPTS = 5;
+const MAX_RETRY_AFTER = 60;
 /** Attempts of one call after `timestamp_out_of_range`. After a restore, one second may have to pass. */
 const CLOCK_ATTEMPTS = 3;
 
-/** The server answered ERROR. */
+/**
+ * The server answered ERROR: the call changed nothing, except after 503, which leaves it open. `message` is the server's
+ * sentence for people.
+ */
 export class Refused extends Error {
   /**
    * @param {any} answer
@@ -27,21 +31,26 @@ export class Refused extends Error {
    */
   constructor(answer, status, retryAfter) {
     super(String(answer.errormessage ?? `HTTP status ${status}`));
-    /** A word of docs/protocol.md, "Table". */
+    /** Decide by this word of docs/protocol.md, "Table". */
     this.code = String(answer.errorcode ?? '');
+    /** Status of HTTP; 0 for a refusal on the listener. */
     this.status = status;
+    /** Seconds to wait before the next attempt, 0 to 60. */
     this.retryAfter = retryAfter;
-    /** @type {string | undefined} */
+    /** @type {string | undefined} the server's clock, with `timestamp_out_of_range` */
     this.servertime = answer.servertime;
-    /** The present state, with `instance_changed` and `replayed`. */
+    /** The present state of the conversation, with `instance_changed` and `replayed`. */
     this.conversation = answer.conversation;
   }
 }
 
-/** No usable answer arrived: the change may or may not have been made. */
+/**
+ * No usable answer arrived within 40 s: no connection, or a proxy's page. The change may or may not have been made; make
+ * the call again.
+ */
 export class NoAnswer extends Error {}
 
-/** Local clock, corrected by the server's. */
+/** Local clock, corrected by the server's. Calls correct it by themselves; a clock may be shared by several `Api`s. */
 export class Clock {
   /** @param {() => number} [now] ms since 1970 */
   constructor(now = Date.now) {
@@ -50,16 +59,17 @@ export class Clock {
     this.offset = 0;
   }
 
+  /** @returns {number} ms since 1970 by the server's clock, as far as it is known */
   now() {
     return this.read() + this.offset;
   }
 
-  /** The current time as the protocol writes it. */
+  /** @returns {string} the current time as `yyyy-MM-dd HH:mm:ss` in UTC */
   timestamp() {
     return formatDate(this.now());
   }
 
-  /** @param {string} servertime */
+  /** @param {string} servertime `yyyy-MM-dd HH:mm:ss` in UTC; another text is ignored */
   correct(servertime) {
     const time = parseDate(servertime);
     // Half a second is what `servertime` is behind on average.
@@ -67,7 +77,10 @@ export class Clock {
   }
 }
 
-/** @param {number} time ms since 1970 */
+/**
+ * @param {number} time ms since 1970, of the years 0 to 9999
+ * @returns {string} `yyyy-MM-dd HH:mm:ss` in UTC
+ */
 export function formatDate(time) {
   return new Date(time).toISOString().slice(0, 19).replace('T', ' ');
 }
@@ -81,13 +94,18 @@ export function parseDate(date) {
 }
 
 /**
- * @param {string | URL} base the server's URL, with a slash at its end
+ * @param {string | URL} base
  * @param {string} api
  * @param {Record<string, string>} headers
  * @param {string} body
+ * @param {AbortSignal} [given] gives the call up
  */
-async function post(base, api, headers, body) {
+async function post(base, api, headers, body, given) {
   const url = new URL(`?srv=${SERVICE}&api=${api}`, base);
+  const ended = new AbortController();
+  const end = () => ended.abort();
+  const timer = setTimeout(end, TIMEOUT);
+  given?.addEventListener('abort', end);
   let response, answer;
   try {
     response = await fetch(url, {
@@ -96,42 +114,68 @@ async function post(base, api, headers, body) {
       body,
       cache: 'no-store',
       credentials: 'omit',
-      signal: AbortSignal.timeout(TIMEOUT),
+      signal: ended.signal,
     });
     answer = await response.json();
   } catch (error) {
     throw new NoAnswer(`no answer from the server: ${error instanceof Error ? error.message : error}`);
+  } finally {
+    clearTimeout(timer);
+    given?.removeEventListener('abort', end);
   }
   if (answer?.status === 'OK') return answer;
   if (answer?.status !== 'ERROR') throw new NoAnswer(`the server's answer has no status, HTTP status ${response.status}`);
-  throw new Refused(answer, response.status, Number(response.headers.get('Retry-After') ?? 0));
+  throw new Refused(answer, response.status, seconds(response.headers.get('Retry-After')));
+}
+
+/** @param {string | null} retryAfter a number; a proxy's date counts as none */
+function seconds(retryAfter) {
+  const value = Number(retryAfter ?? 0);
+  return value > 0 ? Math.min(value, MAX_RETRY_AFTER) : 0;
 }
 
 /**
- * @param {{ base: string | URL, station: string, apikey: string }} who
- * @returns {Promise<any>} `userid`, `nick`, `rsakey`, …
+ * Logs in, which needs no signature and starts no session.
+ * @param {object} who
+ * @param {string | URL} who.base the server's URL, with a slash at its end
+ * @param {string} who.station 32 lower-case hexadecimal characters, random, one for each device: `randomHex(16)`
+ * @param {string} who.apikey 64 lower-case hexadecimal characters
+ * @returns {Promise<any>} `userid`, `nick`, `rsakey` (see `openPrivateKey` of pem.js), and the rest of docs/protocol.md, "Login"
+ * @throws {Refused} with the code `invalid_credentials` for an unknown key
+ * @throws {NoAnswer}
  */
 export function login({ base, station, apikey }) {
   return post(base, 'chatlogin', { 'Ozeki-Station': station }, JSON.stringify({ action: 'login', apikey }));
 }
 
-/** Signed calls of one user. */
+/** Signed calls of one user at one station. */
 export class Api {
-  /** @param {{ base: string | URL, userid: string, station: string, key: CryptoKey, clock?: Clock }} options */
+  /**
+   * @param {object} options
+   * @param {string | URL} options.base the server's URL, with a slash at its end
+   * @param {string} options.userid `userid` of the login's answer
+   * @param {string} options.station the station of the login
+   * @param {CryptoKey} options.key of `importApiKey`
+   * @param {Clock} [options.clock]
+   */
   constructor({ base, userid, station, key, clock = new Clock() }) {
     this.base = base;
     this.userid = userid;
     this.station = station;
     this.key = key;
     this.clock = clock;
+    this.running = new AbortController();
   }
 
   /**
-   * Makes one call. Each attempt has its own nonce, so two equal calls in one second are not a replay.
-   * @param {string} api
-   * @param {Record<string, unknown>} fields with `action`
+   * Makes one call. Each attempt has its own nonce, so two equal calls in one second are not a replay. By itself it
+   * corrects the clock after `timestamp_out_of_range`, and repeats reads after `rate_limited`, up to five times. Nothing
+   * else is repeated.
+   * @param {string} api `chatconversation`, `chatfriends`, `chatreports`, `chatavailability`, `chatnotification` or `chatblocklist`
+   * @param {Record<string, unknown>} fields those of the action, with `action`
    * @returns {Promise<any>} the answer
-   * @throws {Refused | NoAnswer}
+   * @throws {Refused}
+   * @throws {NoAnswer}
    */
   async call(api, fields) {
     for (let attempt = 1; ; attempt++) {
@@ -139,7 +183,7 @@ export class Api {
       const signature = await sign(this.key, SERVICE, api, this.userid, this.station, body);
       const headers = { 'Ozeki-Station': this.station, 'Ozeki-User': this.userid, 'Ozeki-Signature': signature };
       try {
-        return await post(this.base, api, headers, body);
+        return await post(this.base, api, headers, body, this.running.signal);
       } catch (error) {
         if (error instanceof Refused && error.code === 'rate_limited' && PATIENT.has(String(fields.action)) && attempt < RATE_ATTEMPTS) {
           await new Promise((resolve) => setTimeout(resolve, (error.retryAfter || 1) * 1000));
@@ -153,22 +197,37 @@ export class Api {
     }
   }
 
-  /** @param {Record<string, unknown>} fields */
+  /** Gives up all running calls, which then throw `NoAnswer`: after a change of network their answers would never come. */
+  abort() {
+    this.running.abort();
+    this.running = new AbortController();
+  }
+
+  /**
+   * `call` of `chatconversation`.
+   * @param {Record<string, unknown>} fields
+   */
   conversation(fields) {
     return this.call('chatconversation', fields);
   }
 
-  /** @param {Record<string, unknown>} fields */
+  /**
+   * `call` of `chatfriends`.
+   * @param {Record<string, unknown>} fields
+   */
   friends(fields) {
     return this.call('chatfriends', fields);
   }
 
-  /** @param {Record<string, unknown>} fields */
+  /**
+   * `call` of `chatblocklist`.
+   * @param {Record<string, unknown>} fields
+   */
   blocks(fields) {
     return this.call('chatblocklist', fields);
   }
 
-  /** The subscription of a listener, its first frame. */
+  /** @returns {Promise<object>} the first frame of a listener, signed; each is accepted once */
   async subscription() {
     const timestamp = this.clock.timestamp();
     const nonce = randomHex(16);
@@ -176,7 +235,7 @@ export class Api {
     return { action: 'subscribe', userid: this.userid, stationid: this.station, timestamp, nonce, signature };
   }
 
-  /** The URL of the listener. */
+  /** @returns {URL} the WebSocket of the listener, `ws:` or `wss:` as the base */
   listenerUrl() {
     const url = new URL('ws', this.base);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';

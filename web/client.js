@@ -193,6 +193,7 @@ export class Client {
     if (this.tabs.leads || this.model.status === status) return;
     this.model.status = status;
     this.model.changed('status');
+    if (status === 'offline') this.api.abort();
     if (status === 'online') this.outbox.wake();
   }
 

@@ -92,8 +92,9 @@ export class Listener {
     socket?.close(1000);
   }
 
-  /** The network is gone. */
+  /** The network is gone, so no running call will be answered either. */
   interrupt() {
+    this.api.abort();
     if (!this.socket) return;
     this.drop();
     this.again();
@@ -179,7 +180,9 @@ export class Listener {
     } catch (error) {
       // Without an acknowledgement the same hints come again on the next connection.
       console.warn('a notification could not be processed', error);
-      if (socket === this.socket) this.interrupt();
+      if (socket !== this.socket) return;
+      this.drop();
+      this.again();
       return;
     }
     if (socket === this.socket) this.send({ action: 'ack', sequence: event.sequence });

@@ -9,6 +9,7 @@ import { Api, Clock, NoAnswer, formatDate } from '../../web/api.js';
 import { importApiKey, open } from '../../web/crypto.js';
 import { Conversation, Model } from '../../web/model.js';
 import { Outbox } from '../../web/outbox.js';
+import { Sync } from '../../web/sync.js';
 
 const ALICE = 'c160f8cc69a4f0bf2b0362752353d060';
 const BOB = '4b9bb80620f03eb3719e0a061c14283d';
@@ -33,12 +34,14 @@ const kept = {
   all: async (/** @type {string} */ kind) => [...stored].filter(([key]) => key.startsWith(kind)).map(([, value]) => structuredClone(value)),
 };
 Object.assign(globalThis, {
-  fetch: async (/** @type {URL} */ url, /** @type {any} */ { headers, body }) => {
+  fetch: async (/** @type {URL} */ url, /** @type {any} */ { headers, body, signal }) => {
     const api = url.searchParams.get('api');
     const signed = ['chatserver', api, headers['Ozeki-User'], headers['Ozeki-Station'], body].join('\n');
     assert.equal(headers['Ozeki-Signature'], nodeCrypto.createHmac('sha256', APIKEY).update(signed).digest('hex'));
     asked.push(JSON.parse(body));
-    const answered = await answer(JSON.parse(body));
+    const given = new Promise((resolve) => signal.addEventListener('abort', () => resolve(null)));
+    const answered = await Promise.race([answer(JSON.parse(body)), given]);
+    if (answered instanceof Response) return answered;
     if (answered === null) throw new TypeError('network error');
     if (answered === 'bare') return new Response('', { status: 408 });
     return new Response(JSON.stringify(answered), { status: answered.status === 'OK' ? 200 : 400 });
@@ -77,7 +80,8 @@ async function newOutbox() {
 
 /** @param {() => unknown} claim */
 async function until(claim) {
-  for (let i = 0; i < 1000 && !claim(); i++) await new Promise((resolve) => setImmediate(resolve));
+  const end = Date.now() + 10000;
+  while (!claim() && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 1));
   assert.ok(claim());
 }
 
@@ -105,6 +109,63 @@ test('a read waits where the rate is exceeded, a change is told', async () => {
   assert.equal(asked.length, 2);
   answer = () => refusal('rate_limited');
   await assert.rejects(api.call('chatfriends', { action: 'add', friend: 'bob@example.com' }), { code: 'rate_limited' });
+});
+
+test('the wait that a proxy names is followed up to a minute, and a date counts as none', async () => {
+  const api = await newApi();
+  for (const [named, expected] of [['7', 7], ['86400', 60], ['Wed, 21 Oct 2099 07:28:00 GMT', 0], ['-5', 0]]) {
+    answer = () => new Response(JSON.stringify(refusal('unavailable')), { status: 503, headers: { 'Retry-After': String(named) } });
+    await assert.rejects(api.call('chatconversation', { action: 'add' }), { code: 'unavailable', status: 503, retryAfter: expected });
+  }
+});
+
+test('a call that is given up throws NoAnswer, and the next one is made', async () => {
+  const api = await newApi();
+  answer = () => new Promise(() => {});
+  const running = api.call('chatconversation', { action: 'list' });
+  await until(() => asked.length === 1);
+  api.abort();
+  await assert.rejects(running, NoAnswer);
+  answer = () => OK;
+  await api.call('chatconversation', { action: 'list' });
+});
+
+test('a page that the own limit ended does not end the history, although the server knows no more of its own', async () => {
+  const { conversation, api, model } = await newOutbox();
+  const sync = new Sync(model, api);
+  const all = Array.from({ length: 300 }, (_, i) => ({ ID: `m${i}`, Type: 'Message', Created: '', ValidUntil: '', Data: '', UserID: BOB }));
+  answer = ({ lastmessageid, limit }) => {
+    const end = lastmessageid ? all.findIndex((each) => each.ID === lastmessageid) : all.length;
+    return { ...OK, messages: all.slice(Math.max(0, end - limit), end), reports: [], more: false };
+  };
+  await sync.readLatest(conversation);
+  assert.equal(conversation.complete, false);
+  assert.equal(await sync.readOlder(conversation), true);
+  assert.equal(await sync.readOlder(conversation), false);
+  assert.deepEqual(conversation.messages.map((each) => each.id), all.map((each) => each.ID));
+});
+
+test('after a restore the messages of this page are sent again, with the same five fields', async () => {
+  const { outbox, conversation, model } = await newOutbox();
+  await outbox.send(conversation, 'after the backup');
+  await until(() => model.outbox[0]?.acknowledged);
+  conversation.append({ id: asked[0].message.ID, own: true, created: '', text: 'after the backup', tick: 'Sent', seen: false });
+  conversation.loaded = true;
+  await outbox.settle(ID);
+  assert.equal(model.outbox.length, 0);
+
+  conversation.forget();
+  outbox.resendRecent();
+  await until(() => asked.length === 2 && model.outbox[0]?.acknowledged);
+  assert.deepEqual(asked[1].message, asked[0].message);
+});
+
+test('a message that meets a replaced key waits for the next sign-in', async () => {
+  const { outbox, conversation, model } = await newOutbox();
+  answer = () => (asked.length < 3 ? refusal('invalid_signature') : OK);
+  await outbox.send(conversation, 'still here');
+  await until(() => model.outbox[0]?.acknowledged);
+  for (const body of asked) assert.deepEqual(body.message, asked[0].message);
 });
 
 test('a missing answer and a bare one are told apart from a refusal', async () => {

@@ -15,6 +15,7 @@ import { chromium } from 'playwright-core';
 import { Api, formatDate, login } from '../../web/api.js';
 import { importApiKey, randomHex, seal, unwrapConversationKey } from '../../web/crypto.js';
 import { openPrivateKey } from '../../web/pem.js';
+import { Gate } from './gate.mjs';
 
 const BINARY = process.env.CHATSERVER ?? fileURLToPath(new URL('../../target/debug/chatserver', import.meta.url));
 const SHOTS = process.env.SHOTS ?? fileURLToPath(new URL('screenshots', import.meta.url));
@@ -64,6 +65,8 @@ export class Stage {
     this.people = {};
     /** @type {BrowserContext[]} */
     this.contexts = [];
+    /** @type {Gate[]} */
+    this.gates = [];
     /** @type {string[]} what went wrong in a page */
     this.errors = [];
     /** @type {string[]} bodies and frames on the network */
@@ -97,6 +100,13 @@ export class Stage {
     await this.startServer();
   }
 
+  /** A gate to the server, with its base URL. */
+  async gate() {
+    const gate = new Gate(this.port ?? 0);
+    this.gates.push(gate);
+    return { gate, base: await gate.open() };
+  }
+
   async startServer() {
     this.server = spawn(BINARY, ['serve', '--listen', `127.0.0.1:${this.port}`], { env: this.env, stdio: ['ignore', 'ignore', 'inherit'] });
     await until(() => fetch(`http://127.0.0.1:${this.port}/readyz`).then((response) => response.ok, () => false), 'the server is ready');
@@ -113,11 +123,12 @@ export class Stage {
 
   /**
    * @param {string} nick
+   * @param {string} [base] another way to the server
    * @returns {string}
    */
-  link(nick) {
+  link(nick, base = this.base) {
     const { apikey, encryptionpassword } = this.people[nick];
-    return `${this.base}app/#apikey=${apikey}&password=${encodeURIComponent(encryptionpassword)}`;
+    return `${base}app/#apikey=${apikey}&password=${encodeURIComponent(encryptionpassword)}`;
   }
 
   /** @param {import('playwright-core').BrowserContextOptions} [options] */
@@ -129,15 +140,16 @@ export class Stage {
   }
 
   /**
-   * A page in which somebody is signed in.
+   * A page in which a user is signed in.
    * @param {string} nick
    * @param {BrowserContext} [context]
+   * @param {string} [base] another way to the server
    * @returns {Promise<Page>}
    */
-  async page(nick, context) {
+  async page(nick, context, base) {
     const page = await (context ?? (await this.newContext())).newPage();
     this.listen(page, nick);
-    await page.goto(this.link(nick));
+    await page.goto(this.link(nick, base));
     await page.getByRole('list', { name: 'Conversations' }).waitFor();
     return page;
   }
@@ -178,6 +190,7 @@ export class Stage {
 
   async close() {
     for (const context of this.contexts) await context.close();
+    for (const gate of this.gates) gate.close();
     await this.killServer();
     rmSync(this.folder, { recursive: true, force: true });
     assert.deepEqual(this.errors, []);
