@@ -32,6 +32,8 @@ impl Bot {
         let printed = printed.unwrap();
         let mut command = Command::new(&bot[0]);
         command.args(&bot[1..]).args([url, "bot.json"]).current_dir(place.path());
+        // Python would write into the folder of the sources.
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
         command.stdin(Stdio::null()).stdout(printed.try_clone().unwrap()).stderr(printed);
         Self(command.spawn().unwrap())
     }
@@ -140,13 +142,16 @@ async fn answers_each_message_once(bot: &[String]) {
 
 /// Returns whether an interpreter runs this check of what the bot needs. If not, the test fails in CI, and elsewhere says that
 /// it leaves out the bot.
+#[expect(
+    clippy::explicit_write,
+    reason = "the test harness hides what `eprintln!` prints in a test that passes"
+)]
 fn has(needed: &str, interpreter: &str, check: &[&str]) -> bool {
     let checked = Command::new(interpreter).args(check).stdin(Stdio::null()).output();
     if checked.is_ok_and(|output| output.status.success()) {
         return true;
     }
     assert!(std::env::var_os("CI").is_none(), "{needed} is missing");
-    // Straight to stderr: the test harness hides what `eprintln!` prints in a test that passes.
     writeln!(io::stderr(), "LEFT OUT: a bot of docs/bots, which needs {needed}").unwrap();
     false
 }
