@@ -144,4 +144,7 @@ def open_private_key(pem, password):
     second = hashlib.md5(first + password + iv[:8]).digest()
     aes = Cipher(algorithms.AES(first + second), modes.ECB()).encryptor()
     stream = aes.update(iv + sealed + bytes(-len(sealed) % 16))
-    return serialization.load_der_private_key(bytes(a ^ b for a, b in zip(sealed, stream)), None)
+    try:
+        return serialization.load_der_private_key(bytes(a ^ b for a, b in zip(sealed, stream)), None)
+    except ValueError:
+        raise ValueError("the encryption password does not open the private key") from None

@@ -68,14 +68,14 @@ impl Alice<'_> {
     async fn forges(&self, claimed: &Person) {
         let login = self.person.logs_in().await.ok();
         let key = SealedKey::of(&login, self.person.password.as_str());
-        let secret = key.unwraps(&self.person.sees().await["secret"]).try_into().unwrap();
+        let secret = key.unwraps(&self.person.sees().await["secret"]);
+        let secret = ConversationSecret::from_bytes(secret.try_into().unwrap());
         let id = MessageId::parse("forged").unwrap();
         let place = Place {
             conversation: ConversationId::parse(&self.person.conversation).unwrap(),
             instance: Instance::parse(&self.person.instance().await).unwrap(),
             id: &id,
         };
-        let secret = ConversationSecret::from_bytes(secret);
         let mut message = message_with_id(id.as_str(), "", &self.person.date());
         message["Data"] = payload::seal(&secret, &place, claimed.user, "forged").into();
         self.person.adds(&message).await.ok();
