@@ -192,7 +192,7 @@ class Row {
   update(conversation) {
     const { model } = this.client;
     setText(this.name, conversation.name);
-    setText(this.initial, [...conversation.name][0]?.toUpperCase() ?? '?');
+    setText(this.initial, initialOf(conversation.name));
     const availability = model.availabilityOf(conversation);
     this.dot.dataset.availability = availability ?? 'offline';
     this.dot.setAttribute('role', 'img');
@@ -230,4 +230,15 @@ class Row {
 /** @param {string} text */
 function firstLine(text) {
   return text.slice(0, 200).replace(/\s+/g, ' ');
+}
+
+const GRAPHEMES = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
+
+/**
+ * The first letter of a name, as a reader sees it: an emoji may consist of many code points.
+ * @param {string} name
+ */
+function initialOf(name) {
+  const [first] = GRAPHEMES.segment(name);
+  return first?.segment.toUpperCase() ?? '?';
 }

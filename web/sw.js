@@ -1,14 +1,21 @@
 /**
- * Caches the shell, so that the chat opens offline. The network comes first: what is cached is shown only without it.
+ * Caches the shell, so that the chat opens offline. The page comes from the network where that answers in time, so a new
+ * release is shown at once; scripts and styles have names that change with their content, so the cache answers first.
  * Calls are POST and never pass through here.
  */
 
 const CACHE = 'shell';
 const worker = /** @type {any} */ (self);
 const INDEX = new URL('./', worker.location.href).href;
+const EXTRAS = ['install.html', 'install.js'].map((name) => new URL(name, INDEX).href);
+/** Scripts and styles below the hash of a release. */
+const HASHED = new RegExp(`^${INDEX}[0-9a-f]{16}/`);
+/** Time that the network has before the cached page is shown, in ms. */
+const PATIENCE = 4000;
 
 worker.addEventListener('install', (/** @type {any} */ event) => {
-  event.waitUntil(cacheShell().then(() => worker.skipWaiting()));
+  const page = fetch(INDEX, { cache: 'no-cache' });
+  event.waitUntil(page.then(renew).then(() => worker.skipWaiting()));
 });
 
 worker.addEventListener('activate', (/** @type {any} */ event) => {
@@ -17,28 +24,40 @@ worker.addEventListener('activate', (/** @type {any} */ event) => {
 
 worker.addEventListener('fetch', (/** @type {any} */ event) => {
   const { request } = event;
-  if (request.method === 'GET' && request.url.startsWith(INDEX)) event.respondWith(answer(request));
+  if (request.method === 'GET' && request.url.startsWith(INDEX)) event.respondWith(answer(event));
 });
 
-/** Caches the page and what its `href` and `src` name. */
-async function cacheShell() {
+/**
+ * Takes over a release: the page, and what its `href` and `src` name. What it no longer names is removed.
+ * @param {Response} page
+ */
+async function renew(page) {
   const cache = await caches.open(CACHE);
-  const page = await fetch(INDEX, { cache: 'no-cache' });
   const html = await page.clone().text();
   const names = [...html.matchAll(/(?:href|src)="([^"]+)"/g)].map((found) => new URL(found[1], INDEX).href);
-  await Promise.all([cache.put(INDEX, page), cache.addAll([...new Set(names), new URL('install.html', INDEX).href, new URL('install.js', INDEX).href])]);
+  const wanted = new Set([...names, ...EXTRAS]);
+  const before = (await cache.keys()).map((request) => request.url);
+  // The page last: it is never cached without its scripts.
+  await cache.addAll([...wanted].filter((url) => !HASHED.test(url) || !before.includes(url)));
+  await cache.put(INDEX, page);
+  await Promise.all(before.filter((url) => url !== INDEX && !wanted.has(url)).map((url) => cache.delete(url)));
 }
 
-/** @param {Request} request */
-async function answer(request) {
+/** @param {any} event of a request */
+async function answer(event) {
+  const { request } = event;
+  // A fragment may hold credentials. It goes no further.
+  const url = request.url.replace(/[?#].*/, '');
   const cache = await caches.open(CACHE);
-  try {
-    const response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone());
+  const cached = await cache.match(url);
+  if (cached && HASHED.test(url)) return cached;
+  const fetched = fetch(request).then((response) => {
+    if (response.ok && url === INDEX) event.waitUntil(renew(response.clone()));
     return response;
-  } catch (error) {
-    const cached = await cache.match(request, { ignoreSearch: true });
-    if (cached) return cached;
-    throw error;
-  }
+  });
+  if (!cached) return fetched;
+  const late = new Promise((resolve) => setTimeout(() => resolve(cached), PATIENCE));
+  // A proxy's 502 stands for a server that is away.
+  const response = fetched.then((given) => (given.status >= 500 ? cached : given));
+  return Promise.race([response.catch(() => cached), late]);
 }

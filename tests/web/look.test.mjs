@@ -22,6 +22,34 @@ story('markup, emoji and right-to-left text are shown as they were written', asy
   await stage.shot(alice, 'texts');
 });
 
+const LONG = 'Hubert Blaine Wolfeschlegelsteinhausenbergerdorff Senior of Phil';
+const HEBREW = 'שרה לוי';
+const FAMILY = '👩‍👩‍👧‍👦 Family';
+
+story(
+  'names of any script and length fit, and a new name is shown without a reload',
+  async (stage) => {
+    const alice = await stage.page('Alice');
+    const list = alice.getByRole('list', { name: 'Conversations' });
+    for (const name of [LONG, HEBREW, FAMILY, 'Bob']) await list.getByRole('button', { name }).waitFor();
+    assert.equal(await alice.evaluate(() => document.documentElement.scrollWidth), 1100);
+    assert.equal(await list.getByRole('button', { name: FAMILY }).locator('.avatar > span').first().textContent(), '👩‍👩‍👧‍👦');
+    await openConversation(alice, LONG);
+    const menu = await alice.getByRole('button', { name: 'Conversation actions' }).boundingBox();
+    assert.ok(menu && menu.x + menu.width <= 1100, 'the menu is in sight');
+    await stage.shot(alice, 'names');
+    await openConversation(alice, 'Bob');
+    stage.command('user', 'set', stage.people.Bob.email, '--nick', 'Robert');
+    await alice.getByRole('heading', { name: 'Robert', level: 2 }).waitFor({ timeout: 20000 });
+    await list.getByRole('button', { name: 'Robert' }).waitFor();
+    assert.match(await alice.title(), /Robert/);
+  },
+  (stage) => {
+    stage.addPeople('Alice', 'Bob', LONG, HEBREW, FAMILY);
+    for (const nick of ['Bob', LONG, HEBREW, FAMILY]) stage.befriend('Alice', nick);
+  },
+);
+
 story('the keyboard alone signs in, chooses, writes and opens the menu', async (stage) => {
   const page = await (await stage.newContext()).newPage();
   stage.listen(page, 'Alice');

@@ -36,7 +36,7 @@ export function launch(...flags) {
 }
 
 /** @returns {Promise<number>} */
-function freePort() {
+export function freePort() {
   return new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
       const address = server.address();
@@ -52,6 +52,8 @@ export class Stage {
   constructor(browser) {
     this.browser = browser;
     this.folder = mkdtempSync(join(tmpdir(), 'chat-web-'));
+    this.port = 0;
+    /** @type {NodeJS.ProcessEnv} */
     this.env = {
       ...process.env,
       CHATSERVER_DATABASE__URL: `sqlite://${join(this.folder, 'chat.db')}`,
@@ -81,7 +83,7 @@ export class Stage {
   /** @param {...string} nicks */
   addPeople(...nicks) {
     for (const nick of nicks) {
-      const email = `${nick.toLowerCase()}@example.com`;
+      const email = `${nick.toLowerCase().replace(/[^a-z]/g, (char) => String(char.charCodeAt(0))).slice(0, 60)}@example.com`;
       this.people[nick] = { nick, ...JSON.parse(this.command('user', 'add', email, '--nick', nick, '--json')) };
     }
   }
@@ -95,14 +97,14 @@ export class Stage {
   }
 
   async open() {
-    this.port = await freePort();
+    this.port ||= await freePort();
     this.base = `http://127.0.0.1:${this.port}/`;
     await this.startServer();
   }
 
   /** A gate to the server, with its base URL. */
   async gate() {
-    const gate = new Gate(this.port ?? 0);
+    const gate = new Gate(this.port);
     this.gates.push(gate);
     return { gate, base: await gate.open() };
   }
@@ -115,7 +117,7 @@ export class Stage {
   /** Kills the server at once, as a power cut does. */
   async killServer() {
     const { server } = this;
-    if (!server || server.exitCode !== null) return;
+    if (!server || server.exitCode !== null || server.signalCode !== null) return;
     const gone = new Promise((resolve) => server.once('exit', resolve));
     server.kill('SIGKILL');
     await gone;

@@ -19,13 +19,13 @@ after(() => browser.close());
 /**
  * @param {string} name
  * @param {(stage: Stage) => Promise<void>} script
- * @param {(stage: Stage) => void} [prepare]
+ * @param {(stage: Stage) => Promise<void> | void} [prepare]
  */
 export function story(name, script, prepare = aliceAndBob) {
   test(name, { timeout: 90000 }, async () => {
     const stage = new Stage(browser);
     try {
-      prepare(stage);
+      await prepare(stage);
       await stage.open();
       await script(stage);
     } catch (error) {
