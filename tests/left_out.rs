@@ -5,7 +5,7 @@ Not run by cargo test (.ci/run runs all of it, and installs what it needs):
   the web client's units:      cd tests/web && npm ci && npm run check && npm test
   the web client in Chromium:  cd tests/web && npm run browser
   live answers against the OpenAPI document:
-                               pip install -r tests/requirements.txt && pytest tests/openapi
+                               pip install -r tests/requirements.txt && pytest tests/python
   the server behind nginx:     tests/behind_nginx.sh target/debug/chatserver
 ";
 

@@ -82,6 +82,7 @@ fn every_command_explains_itself_with_an_example() {
         "friend list",
         "friend remove",
         "migrate",
+        "openapi",
         "restore",
         "serve",
         "sign",

@@ -1,6 +1,6 @@
 """Checks live answers against the OpenAPI document that the server serves.
 
-Run: pip install -r tests/requirements.txt && CHATSERVER=target/debug/chatserver pytest tests/openapi
+Run: pip install -r tests/requirements.txt && CHATSERVER=target/debug/chatserver pytest tests/python
 """
 
 import collections
