@@ -1,7 +1,8 @@
 /** The page of a signed-in user: the list at the left, the open conversation at the right; one of them on a phone. */
 
+import { Avatar } from './avatar.js';
 import { ConversationView } from './conversation.js';
-import { confirm, el, iconButton, setText } from './dom.js';
+import { confirm, el, icon, iconButton, setText } from './dom.js';
 import { ConversationList } from './list.js';
 import { Notifier } from './notifier.js';
 import { TooLong } from './outbox.js';
@@ -62,6 +63,7 @@ export function appView(client, signOut) {
   const notifier = new Notifier(client, open);
 
   const banner = el('div', { class: 'banner', role: 'status' });
+  const avatar = new Avatar();
   const name = el('span', { class: 'my-name', dir: 'auto' }, model.account.nick);
   const availability = el('select', { 'aria-label': 'Availability', onchange: () => choose() }, ...CHOICES.map((value) => el('option', { value }, availabilityText(value))));
   const choose = () => client.setAvailability(/** @type {Availability} */ (availability.value)).catch(complain);
@@ -88,9 +90,9 @@ export function appView(client, signOut) {
   const sidebar = el(
     'nav',
     { class: 'sidebar', 'aria-label': 'Chats' },
-    el('div', { class: 'me' }, name, availability),
+    el('div', { class: 'me' }, avatar.element, name, availability),
     toolbar,
-    el('div', { class: 'search' }, list.search),
+    el('div', { class: 'search' }, icon('search'), list.search),
     list.element,
   );
   const root = el('main', { class: 'app' }, el('h1', { class: 'for-readers' }, 'Chat'), banner, sidebar, view.element, toast);
@@ -101,7 +103,7 @@ export function appView(client, signOut) {
     list.update();
     if (topics.has('drafts')) view.showDraft();
     if (topics.has('open') || topics.has('friends') || topics.has('list') || topics.has(`messages:${model.openId}`)) view.update();
-    if (topics.has('friends')) availability.value = client.availability;
+    if (topics.has('friends')) drawAvailability();
     count.hidden = model.incoming.length === 0;
     setText(count, String(model.incoming.length));
     drawBanner();
@@ -110,15 +112,20 @@ export function appView(client, signOut) {
   const drawBanner = () => {
     const texts = { connecting: '', online: '', offline: 'Offline. Messages are sent when the connection is back.', elsewhere: 'Another window has taken over this connection.' };
     if (banner.dataset.status === model.status) return;
+    drawAvailability();
     banner.dataset.status = model.status;
     banner.replaceChildren(texts[model.status]);
     if (model.status === 'elsewhere') banner.append(el('button', { type: 'button', onclick: () => client.listenHere() }, 'Use this one'));
+  };
+  const drawAvailability = () => {
+    availability.value = client.availability;
+    avatar.update(model.me, model.account.nick, model.status === 'online' ? client.availability : 'offline');
   };
   model.views.add(draw);
   // At midnight, "Today" is another day.
   const clock = setInterval(() => draw(new Set(['open'])), MINUTE);
   client.page.signal.addEventListener('abort', () => clearInterval(clock));
-  availability.value = client.availability;
+  drawAvailability();
 
   addEventListener(
     'keydown',

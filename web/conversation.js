@@ -1,6 +1,7 @@
 /** The open conversation: its head with the menu, the messages, and the field to write in. */
 
-import { confirm, el, iconButton, openDialog, setText } from './dom.js';
+import { Avatar } from './avatar.js';
+import { confirm, el, icon, iconButton, openDialog, setText } from './dom.js';
 import { Log } from './log.js';
 import { menuButton } from './menu.js';
 import { TooLong } from './outbox.js';
@@ -31,6 +32,7 @@ export class ConversationView {
     /** @type {Conversation | undefined} */
     this.conversation = undefined;
     this.log = new Log(client);
+    this.avatar = new Avatar();
     this.name = el('h2', { dir: 'auto' });
     this.presence = el('span', { class: 'presence quiet' });
     this.menu = menuButton('Conversation actions', () => this.actions());
@@ -38,12 +40,13 @@ export class ConversationView {
       'header',
       { class: 'conversation-head' },
       iconButton('back', 'Back', back, { class: 'icon-button narrow-only' }),
+      this.avatar.element,
       el('div', { class: 'who' }, this.name, this.presence),
       this.menu,
     );
     this.field = el('textarea', { 'aria-label': 'Message', rows: 1, placeholder: 'Message', dir: 'auto' });
     this.closed = el('p', { class: 'closed quiet', hidden: true });
-    this.form = el('form', { class: 'composer' }, this.field, el('button', { type: 'submit', class: 'primary' }, 'Send'));
+    this.form = el('form', { class: 'composer' }, this.field, el('button', { type: 'submit', class: 'primary send', 'aria-label': 'Send', title: 'Send' }, icon('send')));
     this.form.addEventListener('submit', (event) => {
       event.preventDefault();
       this.send();
@@ -54,7 +57,8 @@ export class ConversationView {
       this.send();
     });
     this.field.addEventListener('input', () => this.keepDraft());
-    this.welcome = el('div', { class: 'welcome' }, el('p', { class: 'quiet' }));
+    this.hint = el('p', { class: 'quiet' });
+    this.welcome = el('div', { class: 'welcome' }, icon('chat'), this.hint);
     this.open = el('div', { class: 'open', hidden: true }, this.head, this.log.element, this.closed, this.form);
     this.element = el('section', { class: 'conversation', 'aria-label': 'Conversation' }, this.welcome, this.open);
   }
@@ -69,7 +73,7 @@ export class ConversationView {
       this.conversation = undefined;
       const some = model.conversations.size > 0;
       const hint = some ? 'Choose a conversation.' : 'No conversations yet: add a friend to begin one.';
-      setText(/** @type {Element} */ (this.welcome.lastElementChild), model.ready ? hint : 'Loading…');
+      setText(this.hint, model.ready ? hint : 'Loading…');
       return;
     }
     const other = conversation !== this.conversation;
@@ -77,7 +81,7 @@ export class ConversationView {
     setText(this.name, conversation.name);
     const availability = model.availabilityOf(conversation);
     setText(this.presence, availabilityText(availability));
-    this.presence.dataset.availability = availability ?? 'offline';
+    this.avatar.update(conversation.other.userid, conversation.name, availability);
     const closed = model.closedBecause(conversation);
     setText(this.closed, closed);
     this.closed.hidden = closed === '';

@@ -1,8 +1,9 @@
 /** The list of conversations, and the search in what this tab has. */
 
+import { Avatar } from './avatar.js';
 import { el, icon, setText } from './dom.js';
 import { moveFocus } from './menu.js';
-import { UNREADABLE, availabilityText, listTime } from './text.js';
+import { UNREADABLE, listTime } from './text.js';
 
 /** @typedef {import('./client.js').Client} Client */
 /** @typedef {import('./model.js').Conversation} Conversation */
@@ -23,7 +24,7 @@ export class ConversationList {
     this.foundDrawn = '';
     /** @type {Map<string, Row>} */
     this.rows = new Map();
-    this.search = el('input', { type: 'search', 'aria-label': 'Search', placeholder: 'Search (Ctrl K)', autocomplete: 'off', oninput: () => this.update() });
+    this.search = el('input', { type: 'search', 'aria-label': 'Search', placeholder: matchMedia('(min-width: 700px)').matches ? 'Search (Ctrl K)' : 'Search', autocomplete: 'off', oninput: () => this.update() });
     this.list = el('ul', { class: 'list', 'aria-label': 'Conversations', role: 'list' });
     this.empty = el('p', { class: 'quiet empty' });
     this.hiddenButton = el('button', { type: 'button', class: 'hidden-toggle quiet', hidden: true, onclick: () => this.toggleHidden() });
@@ -171,8 +172,7 @@ class Row {
    */
   constructor(client, conversation, onclick) {
     this.client = client;
-    this.initial = el('span', { 'aria-hidden': 'true' });
-    this.dot = el('span', { class: 'dot' });
+    this.avatar = new Avatar();
     this.name = el('span', { class: 'name', dir: 'auto' }, conversation.name);
     this.marks = el('span', { class: 'marks' });
     this.time = el('time', { class: 'quiet' });
@@ -181,7 +181,7 @@ class Row {
     this.button = el(
       'button',
       { type: 'button', class: 'row', onclick },
-      el('span', { class: 'avatar' }, this.initial, this.dot),
+      this.avatar.element,
       el('span', { class: 'body' }, el('span', { class: 'top' }, this.name, this.marks, this.time), el('span', { class: 'bottom' }, this.preview, this.badge)),
     );
     this.element = el('li', {}, this.button);
@@ -192,11 +192,7 @@ class Row {
   update(conversation) {
     const { model } = this.client;
     setText(this.name, conversation.name);
-    setText(this.initial, initialOf(conversation.name));
-    const availability = model.availabilityOf(conversation);
-    this.dot.dataset.availability = availability ?? 'offline';
-    this.dot.setAttribute('role', 'img');
-    this.dot.setAttribute('aria-label', availabilityText(availability ?? 'offline'));
+    this.avatar.update(conversation.other.userid, conversation.name, model.availabilityOf(conversation));
     setText(this.time, conversation.wire.lastaccess > 0 ? listTime(conversation.wire.lastaccess * 1000) : '');
     setText(this.preview, this.lastText(conversation));
     const unread = conversation.unread >= 100 ? '99+' : String(conversation.unread);
@@ -209,6 +205,7 @@ class Row {
       const icons = [conversation.favourite && icon('star', 'Favourite'), conversation.muted && icon('muted', 'Muted')];
       this.marks.replaceChildren(...icons.filter((each) => each !== false));
     }
+    this.button.classList.toggle('unread', conversation.unread > 0);
     this.button.classList.toggle('muted', conversation.muted);
     this.button.classList.toggle('is-hidden', conversation.hidden);
     this.button.classList.toggle('coloured', conversation.colour !== '#ffffff');
@@ -230,15 +227,4 @@ class Row {
 /** @param {string} text */
 function firstLine(text) {
   return text.slice(0, 200).replace(/\s+/g, ' ');
-}
-
-const GRAPHEMES = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
-
-/**
- * The first letter of a name, as a reader sees it: an emoji may consist of many code points.
- * @param {string} name
- */
-function initialOf(name) {
-  const [first] = GRAPHEMES.segment(name);
-  return first?.segment.toUpperCase() ?? '?';
 }

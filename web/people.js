@@ -46,7 +46,7 @@ export function friendRequests(client) {
   const person = (name, friendid, actions) => {
     const buttons = actions.map(([label, action]) => {
       const onclick = () => client.befriend({ action, friendid }).catch((error) => (alert.textContent = explain(error)));
-      return el('button', { type: 'button', onclick, title: `${label}: ${name}` }, label);
+      return el('button', { type: 'button', class: action === 'accept' ? 'primary' : '', onclick, title: `${label}: ${name}` }, label);
     });
     return el('li', { class: 'person' }, el('span', { class: 'name', dir: 'auto' }, name), ...buttons);
   };

@@ -2,6 +2,7 @@
 //
 // CHATSERVER  the server's binary, by default target/debug/chatserver
 // SHOTS       folder of the screenshots, by default tests/web/screenshots
+// IMAGES      folder of the pictures of the README, by default that of the screenshots: npm run images
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
@@ -188,6 +189,17 @@ export class Stage {
    */
   async shot(page, name) {
     await page.screenshot({ path: join(SHOTS, `${name}.png`) });
+  }
+
+  /**
+   * A picture of the README. It is written only where that is asked for, since the times in it differ in each run.
+   * @param {Page} page
+   * @param {string} name
+   */
+  async picture(page, name) {
+    const file = join(process.env.IMAGES ?? SHOTS, `${name}.png`);
+    const image = await page.screenshot({ path: file });
+    assert.ok(image.length < 120000, `${file} has ${image.length} bytes`);
   }
 
   async close() {
