@@ -14,7 +14,7 @@ use axum::http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use axum::routing::get;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -138,7 +138,7 @@ fn compressed(content: &[u8]) -> Vec<u8> {
 /// Returns the routes of the client.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/app", get(async || to_client()))
+        .route("/app", get(async || to_client("/app")))
         .route("/app/", get(async |headers: HeaderMap| serve("", &headers)))
         .route(
             "/app/{*path}",
@@ -152,12 +152,35 @@ pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
     accepted.is_some_and(|accepted| accepted.contains("text/html"))
 }
 
-/// Leads a browser to the client.
-pub(crate) fn to_client() -> Response<Body> {
+/// Leads a browser from a path of the API to the client. The way is relative, so that a proxy may serve all of it below a
+/// path of its own.
+pub(crate) fn to_client(path: &str) -> Response<Body> {
+    let location = if path.starts_with("/ozeki/") { "../app/" } else { "app/" };
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::FOUND;
-    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/app/"));
+    response.headers_mut().insert(LOCATION, HeaderValue::from_static(location));
     response
+}
+
+/// Returns the entries of a header whose value is a list.
+fn entries<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Whether the client accepts gzip: `gzip;q=0` refuses it.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    entries(headers, &ACCEPT_ENCODING).any(|entry| {
+        let (name, weight) = entry.split_once(';').unwrap_or((entry, ""));
+        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_none_or(|weight| weight > 0.0)
+    })
+}
+
+/// Whether the client has the file with this entity tag. The comparison is the weak one (RFC 9110, section 13.1.2).
+fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    entries(headers, &IF_NONE_MATCH)
+        .any(|entry| entry == "*" || entry.trim_start_matches("W/").as_bytes() == etag.as_bytes())
 }
 
 fn serve(path: &str, headers: &HeaderMap) -> Response<Body> {
@@ -166,12 +189,8 @@ fn serve(path: &str, headers: &HeaderMap) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_FOUND;
         return response;
     };
-    let names = |name, word: &str| {
-        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        value.is_some_and(|value| value.split(',').any(|one| one.trim().starts_with(word)))
-    };
-    let is_known = headers.get(IF_NONE_MATCH) == Some(&file.etag);
-    let gzips = names(ACCEPT_ENCODING, "gzip");
+    let is_known = is_known(headers, &file.etag);
+    let gzips = takes_gzip(headers);
     let body = match (is_known, gzips) {
         (true, _) => Body::empty(),
         (false, true) => Body::from(file.gzip.clone()),

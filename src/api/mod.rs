@@ -97,7 +97,7 @@ async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<B
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
     if app.config.http.web.is_on() && head.method == Method::GET && web::is_browser(&head.headers) {
-        return web::to_client();
+        return web::to_client(head.uri.path());
     }
     let mut outcome = RequestOutcome::default();
     let client = client::address(&head);

@@ -110,7 +110,7 @@ fn print_json(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
 
 /// Returns a link that signs in to the web client. Its secrets are in the fragment, which no browser sends to a server.
 fn link(url: &Url, person: &Person) -> Url {
-    let mut link = url.join("/app/").expect("the public URL has a path");
+    let mut link = url.join("app/").expect("the public URL has a path");
     let escaped =
         |text: &str| byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
     let (key, password) = (escaped(&person.apikey), escaped(&person.encryptionpassword));

@@ -32,10 +32,13 @@ fn references(page: &str) -> Vec<&str> {
 #[tokio::test]
 async fn a_browser_is_led_to_the_client_and_curl_is_not() {
     let world = World::start().await;
-    let browser = gets(&world, "/", &[(ACCEPT, "text/html,application/xhtml+xml")]).await;
-    assert_eq!((browser.status(), header(&browser, &LOCATION)), (StatusCode::FOUND, "/app/"));
-    let folder = gets(&world, "/app", &[]).await;
-    assert_eq!((folder.status(), header(&folder, &LOCATION)), (StatusCode::FOUND, "/app/"));
+    for (path, location) in
+        [("/", "app/"), ("/index.php", "app/"), ("/ozeki/", "../app/"), ("/app", "app/")]
+    {
+        let browser = gets(&world, path, &[(ACCEPT, "text/html,application/xhtml+xml")]).await;
+        let led = (browser.status(), header(&browser, &LOCATION));
+        assert_eq!(led, (StatusCode::FOUND, location), "{path}");
+    }
     assert_eq!(gets(&world, "/", &[(ACCEPT, "*/*")]).await.status(), 405);
 }
 
@@ -82,9 +85,15 @@ async fn a_known_file_is_not_sent_again_and_a_new_one_is_sent_compressed() {
     let gzip = gets(&world, "/app/sw.js", &[(ACCEPT_ENCODING, "br, gzip;q=0.5")]).await;
     assert_eq!(header(&gzip, &CONTENT_ENCODING), "gzip");
     assert!(gzip.bytes().await.unwrap().len() < plain.len());
-    let known = gets(&world, "/app/sw.js", &[(IF_NONE_MATCH, &etag)]).await;
-    assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
-    assert_eq!(known.bytes().await.unwrap().len(), 0);
+    let refused = gets(&world, "/app/sw.js", &[(ACCEPT_ENCODING, "br, gzip;q=0")]).await;
+    assert_eq!(refused.bytes().await.unwrap(), plain);
+    for tags in [etag.clone(), format!("\"other\", W/{etag}"), "*".to_owned()] {
+        let known = gets(&world, "/app/sw.js", &[(IF_NONE_MATCH, &tags)]).await;
+        assert_eq!(known.status(), StatusCode::NOT_MODIFIED, "{tags}");
+        assert_eq!(known.bytes().await.unwrap().len(), 0);
+    }
+    let unknown = gets(&world, "/app/sw.js", &[(IF_NONE_MATCH, "\"other\"")]).await;
+    assert_eq!(unknown.status(), StatusCode::OK);
 }
 
 #[tokio::test]
