@@ -115,7 +115,7 @@ export function appView(client, signOut) {
     drawAvailability();
     banner.dataset.status = model.status;
     banner.replaceChildren(texts[model.status]);
-    if (model.status === 'elsewhere') banner.append(el('button', { type: 'button', onclick: () => client.listenHere() }, 'Use this one'));
+    if (model.status === 'elsewhere' && client.tabs.leads) banner.append(el('button', { type: 'button', onclick: () => client.listenHere() }, 'Use this one'));
   };
   const drawAvailability = () => {
     availability.value = client.availability;

@@ -1,6 +1,7 @@
 /**
- * Keys, signatures and payloads of a chat client, on WebCrypto alone. Runs in browsers and in Node 20 or newer.
- * The rules are in docs/protocol.md: "Signature", "Opening `secret`", and profile 1 for the payload.
+ * Keys, signatures and payloads of a chat client, on WebCrypto alone. Runs in browsers, in a secure context, and in Node
+ * 20 or newer; needs no DOM. The rules are in docs/protocol.md: "Signature", "Opening `secret`", and profile 1 for the
+ * payload.
  */
 
 import { md5 } from './md5.js';
@@ -11,7 +12,7 @@ const TAG_BYTES = 16;
 /** Server's default bound of a message's `Data`, in characters. */
 export const MAX_DATA = 262144;
 
-/** The payload can't be opened: wrong key, changed bytes, another place, or another sender than it says. */
+/** The payload can't be opened: wrong key, changed bytes, another place, or another sender than it says. Show no text. */
 export class CannotOpen extends Error {}
 
 /**
@@ -22,12 +23,18 @@ export class CannotOpen extends Error {}
  * @property {string} id the message's `ID`, as the server returns it
  */
 
-/** @param {Uint8Array} bytes */
+/**
+ * @param {Uint8Array} bytes
+ * @returns {string} two lower-case digits for each byte
+ */
 export function toHex(bytes) {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/** @param {Uint8Array} bytes */
+/**
+ * @param {Uint8Array} bytes
+ * @returns {string} padded standard base64 on one line
+ */
 export function toBase64(bytes) {
   let text = '';
   for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
@@ -35,21 +42,27 @@ export function toBase64(bytes) {
 }
 
 /**
- * @param {string} text
+ * @param {string} text standard base64; white space is ignored
  * @returns {Uint8Array<ArrayBuffer>}
+ * @throws {DOMException} `InvalidCharacterError` for a text that is no base64
  */
 export function fromBase64(text) {
   return Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 }
 
-/** @param {number} bytes */
+/**
+ * Random bytes of the system, for stations and nonces.
+ * @param {number} bytes 1 to 65,536
+ * @returns {string} two digits for each byte
+ */
 export function randomHex(bytes) {
   return toHex(crypto.getRandomValues(new Uint8Array(bytes)));
 }
 
 /**
- * The user id of an e-mail address.
+ * The user id of an e-mail address: the MD5 of the trimmed address with its ASCII letters in lower case.
  * @param {string} email
+ * @returns {string} 32 lower-case hexadecimal characters
  */
 export function userIdOf(email) {
   const normal = email.trim().replace(/[A-Z]/g, (letter) => letter.toLowerCase());
@@ -58,8 +71,9 @@ export function userIdOf(email) {
 
 /**
  * The id of the conversation of two users.
- * @param {string} one
- * @param {string} other
+ * @param {string} one user id
+ * @param {string} other user id
+ * @returns {string} 32 lower-case hexadecimal characters; the order of the users does not matter
  */
 export function conversationIdOf(one, other) {
   return toHex(md5(new TextEncoder().encode([one, other].sort().join(';'))));
@@ -67,8 +81,8 @@ export function conversationIdOf(one, other) {
 
 /**
  * Makes the key that signs requests: the 64 characters of the API key, not the bytes that they encode.
- * @param {string} apikey
- * @returns {Promise<CryptoKey>} non-extractable
+ * @param {string} apikey 64 lower-case hexadecimal characters
+ * @returns {Promise<CryptoKey>} non-extractable HMAC-SHA256 key
  */
 export function importApiKey(apikey) {
   const bytes = new TextEncoder().encode(apikey);
@@ -76,6 +90,7 @@ export function importApiKey(apikey) {
 }
 
 /**
+ * Signs the parts, joined by LF.
  * @param {CryptoKey} key of `importApiKey`
  * @param {string[]} parts srv, api, userid, stationid, body; or more lines for the listener
  * @returns {Promise<string>} 64 lower-case hexadecimal characters
@@ -90,6 +105,7 @@ export async function sign(key, ...parts) {
  * @param {CryptoKey} privateKey of `openPrivateKey`
  * @param {string} secret `secret` of the conversation
  * @returns {Promise<CryptoKey>} non-extractable AES-256-GCM key
+ * @throws {DOMException} `OperationError` for a `secret` of another key pair
  */
 export function unwrapConversationKey(privateKey, secret) {
   const usages = /** @type {KeyUsage[]} */ (['encrypt', 'decrypt']);
@@ -102,11 +118,12 @@ function additionalData({ conversationid, instance, id }) {
 }
 
 /**
- * Seals a text as the `Data` of a message (profile 1).
- * @param {CryptoKey} key
+ * Seals a text as the `Data` of a message (profile 1), under a new nonce. Seal a message once: sent again, it must keep
+ * its `Data`.
+ * @param {CryptoKey} key of `unwrapConversationKey`
  * @param {Place} place
  * @param {string} from the sender's user id
- * @param {string} text
+ * @param {string} text a text of more than about 190,000 bytes gives more than `MAX_DATA` characters, which the server refuses
  * @returns {Promise<string>} base64
  */
 export async function seal(key, place, from, text) {
@@ -123,11 +140,11 @@ export async function seal(key, place, from, text) {
 
 /**
  * Opens the `Data` of a message (profile 1).
- * @param {CryptoKey} key
+ * @param {CryptoKey} key of `unwrapConversationKey`
  * @param {Place} place
- * @param {string} sender the sender's user id, as the server names it in `UserID`
- * @param {string} data
- * @returns {Promise<string>} the text
+ * @param {string} sender the sender's user id, as the server names it in `UserID` of an extended answer
+ * @param {string} data `Data` of the message
+ * @returns {Promise<string>} the text, plain: never markup
  * @throws {CannotOpen}
  */
 export async function open(key, place, sender, data) {

@@ -219,7 +219,7 @@ class Row {
     const waiting = this.client.model.outgoingOf(conversation.id).at(-1);
     if (waiting && !conversation.byId.has(waiting.message.ID)) return `You: ${firstLine(waiting.text)}`;
     const { last } = conversation;
-    if (!last) return '';
+    if (!last) return conversation.wire.lastmessageid === '' ? 'No messages yet' : '';
     return (last.own ? 'You: ' : '') + (last.text === null ? UNREADABLE : firstLine(last.text));
   }
 }

@@ -327,11 +327,12 @@ export class Log {
         await this.client.sync.readOlder(conversation);
         if (conversation === this.conversation) this.drawEarlier();
       }
+      this.loading = false;
     } catch (error) {
       console.warn('older messages could not be loaded', error);
       await new Promise((resolve) => setTimeout(resolve, REPEAT));
-    } finally {
       this.loading = false;
+      if (!this.client.stopped) this.scrolled();
     }
   }
 

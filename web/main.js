@@ -89,5 +89,11 @@ async function start() {
   else showSignIn('');
 }
 
-addEventListener('hashchange', () => location.hash && start());
-start();
+/** @param {unknown} error */
+function failed(error) {
+  console.error(error);
+  showSignIn(`This browser does not let the page store keys: ${explain(error)}`);
+}
+
+addEventListener('hashchange', () => location.hash && start().catch(failed));
+start().catch(failed);

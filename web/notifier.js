@@ -1,4 +1,7 @@
-/** The title with the unread total, and the notifications of the system. */
+/**
+ * The title with the unread total, and the notifications of the system. Where a service worker is there, it shows them:
+ * phones allow no others.
+ */
 
 import { UNREADABLE } from './text.js';
 
@@ -6,6 +9,8 @@ import { UNREADABLE } from './text.js';
 /** @typedef {import('./model.js').Conversation} Conversation */
 
 const CHOICE = 'notifications';
+/** Time in which a message may be viewed in another tab or on another device, so that nothing is shown, in ms. */
+const GRACE = 1000;
 
 export class Notifier {
   /**
@@ -15,7 +20,8 @@ export class Notifier {
   constructor(client, open) {
     this.client = client;
     this.open = open;
-    client.sync.arrived = (conversation) => this.arrived(conversation);
+    client.sync.arrived = (conversation) => void setTimeout(() => this.arrived(conversation), GRACE);
+    navigator.serviceWorker?.addEventListener('message', ({ data }) => this.show(data.open), { signal: client.page.signal });
   }
 
   get on() {
@@ -39,20 +45,30 @@ export class Notifier {
     if (document.title !== title) document.title = title;
   }
 
+  /**
+   * Opens the conversation of a notification.
+   * @param {string} id
+   */
+  show(id) {
+    window.focus();
+    if (this.client.model.conversations.has(id)) this.open(id);
+  }
+
   /** @param {Conversation} conversation */
-  arrived(conversation) {
-    const { last } = conversation;
-    const looking = document.visibilityState === 'visible' && document.hasFocus() && this.client.model.openId === conversation.id;
-    if (!this.on || !this.client.tabs.leads || conversation.muted || looking || !last || last.own) return;
+  async arrived(conversation) {
+    const { last, id, name } = conversation;
+    const looking = document.visibilityState === 'visible' && document.hasFocus() && this.client.model.openId === id;
+    if (!this.on || !this.client.tabs.leads || conversation.muted || looking || conversation.unread === 0 || !last || last.own) return;
+    const options = { body: last.text ?? UNREADABLE, tag: id, icon: 'icon.svg', data: { open: id } };
     try {
-      const shown = new Notification(conversation.name, { body: last.text ?? UNREADABLE, tag: conversation.id, icon: 'icon.svg' });
+      const worker = await navigator.serviceWorker?.getRegistration();
+      if (worker?.active) return await worker.showNotification(name, options);
+      const shown = new Notification(name, options);
       shown.onclick = () => {
-        window.focus();
-        this.open(conversation.id);
+        this.show(id);
         shown.close();
       };
     } catch (error) {
-      // Some phones allow notifications only from a service worker.
       console.warn('a notification could not be shown', error);
     }
   }

@@ -10,9 +10,11 @@ import { md5 } from './md5.js';
 export class WrongPassword extends Error {}
 
 /**
+ * Opens the private key of a login.
  * @param {string} pem `rsakey` of the login's answer
  * @param {string} password the encryption password
- * @returns {Promise<CryptoKey>} non-extractable RSA-OAEP SHA-256 key, for `unwrapKey` and `decrypt`
+ * @returns {Promise<CryptoKey>} non-extractable RSA-OAEP SHA-256 key, for `unwrapConversationKey`
+ * @throws {WrongPassword}
  */
 export async function openPrivateKey(pem, password) {
   const pkcs1 = await decryptPem(pem, password);
@@ -29,6 +31,7 @@ export async function openPrivateKey(pem, password) {
 }
 
 /**
+ * Decrypts the private key, unchecked.
  * @param {string} pem
  * @param {string} password
  * @returns {Promise<Uint8Array<ArrayBuffer>>} the DER of the key; garbage if the password is wrong

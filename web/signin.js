@@ -56,7 +56,7 @@ function insecureView() {
       { class: 'card', role: 'alert' },
       el('h1', {}, 'This address is not secure'),
       el('p', {}, `This page came over plain http from ${location.host}. Browsers offer encryption only over https, or from localhost.`),
-      el('p', {}, 'Open the https address of this server. Its operator puts a proxy with TLS in front of it, see docs/operating.md.'),
+      el('p', {}, 'Open the https address of this server. Its operator puts a proxy with TLS in front of it, see docs/install.md. On the server itself, http://127.0.0.1 works, too.'),
     ),
   );
 }

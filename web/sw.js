@@ -27,6 +27,20 @@ worker.addEventListener('fetch', (/** @type {any} */ event) => {
   if (request.method === 'GET' && request.url.startsWith(INDEX)) event.respondWith(answer(event));
 });
 
+// A click on a notification of the page leads to its conversation.
+worker.addEventListener('notificationclick', (/** @type {any} */ event) => {
+  event.notification.close();
+  event.waitUntil(show(event.notification.data));
+});
+
+/** @param {{ open: string }} wanted */
+async function show(wanted) {
+  const [page] = await worker.clients.matchAll({ type: 'window' });
+  if (!page) return worker.clients.openWindow(INDEX);
+  page.postMessage(wanted);
+  return page.focus();
+}
+
 /**
  * Takes over a release: the page, and what its `href` and `src` name. What it no longer names is removed.
  * @param {Response} page

@@ -245,10 +245,98 @@ story('a notification is shown where the user allowed it, and not of a muted con
   await write(bob, 'look here');
   const shown = () => alice.evaluate(() => /** @type {any} */ (globalThis).shown);
   await until(async () => (await shown()).length === 1, 'one notification is shown');
-  await openConversation(alice, 'Bob');
-  await act(alice, 'Mute');
+  // Alice looks at no conversation; another device of hers mutes it.
+  const { api } = await stage.client('Alice');
+  const [{ id: conversationid }] = (await api.conversation({ action: 'list' })).conversations;
+  await api.conversation({ action: 'mute', conversationid });
   await alice.getByRole('img', { name: 'Muted' }).waitFor();
   await write(bob, 'quietly');
-  await log(alice).getByText('quietly').waitFor();
-  assert.deepEqual(await shown(), ['Bob: look here']);
+  await alice.getByLabel('2 unread').waitFor();
+  assert.match(await alice.title(), /^Chat/);
+  await api.conversation({ action: 'unmute', conversationid });
+  await alice.getByRole('img', { name: 'Muted' }).waitFor({ state: 'hidden' });
+  // The marker behind it.
+  await write(bob, 'and here');
+  await until(async () => (await shown()).includes('Bob: and here'), 'the next one is shown');
+  assert.deepEqual(await shown(), ['Bob: look here', 'Bob: and here']);
 });
+
+story(
+  'favourites come first, hidden ones are shown on demand, and each conversation keeps its draft',
+  async (stage) => {
+    const alice = await stage.page('Alice');
+    await (await stage.client('Carol')).send(['a newer message']);
+    const list = alice.getByRole('list', { name: 'Conversations' });
+    const order = () => list.locator('.name').allTextContents();
+    await until(async () => (await order()).join() === 'Carol,Bob', 'the newest comes first');
+    await openConversation(alice, 'Bob');
+    await act(alice, 'Favourite');
+    await until(async () => (await order()).join() === 'Bob,Carol', 'the favourite comes first');
+    await act(alice, 'Unfavourite');
+    await until(async () => (await order()).join() === 'Carol,Bob', 'the newest comes first');
+
+    const field = alice.getByRole('textbox', { name: 'Message' });
+    await field.fill('for Bob');
+    await openConversation(alice, 'Carol');
+    assert.equal(await field.inputValue(), '');
+    await field.fill('for Carol');
+    await openConversation(alice, 'Bob');
+    assert.equal(await field.inputValue(), 'for Bob');
+    await alice.reload();
+    for (const name of ['Carol', 'Bob']) {
+      await openConversation(alice, name);
+      await until(async () => (await field.inputValue()) === `for ${name}`, 'the draft is there');
+    }
+
+    await act(alice, 'Hide');
+    await until(async () => (await order()).join() === 'Carol', 'the hidden one is gone');
+    await alice.getByRole('button', { name: 'Show 1 hidden' }).click();
+    await openConversation(alice, 'Bob');
+    await act(alice, 'Unhide');
+    await alice.getByRole('button', { name: 'Show 1 hidden' }).waitFor({ state: 'hidden' });
+    assert.deepEqual(await order(), ['Carol', 'Bob']);
+    await act(alice, 'Mute');
+    await alice.getByRole('img', { name: 'Muted' }).waitFor();
+    await act(alice, 'Unmute');
+    await alice.getByRole('img', { name: 'Muted' }).waitFor({ state: 'hidden' });
+  },
+  (stage) => {
+    stage.addPeople('Alice', 'Bob', 'Carol');
+    stage.befriend('Alice', 'Bob');
+    stage.befriend('Alice', 'Carol');
+  },
+);
+
+story(
+  'requests are declined and withdrawn, and the block list unblocks',
+  async (stage) => {
+    const alice = await stage.page('Alice');
+    const bob = await stage.client('Bob');
+    await bob.api.friends({ action: 'add', friend: 'alice@example.com' });
+    await alice.locator('.badge.count', { hasText: '1' }).waitFor();
+    await alice.getByRole('button', { name: 'Friend requests' }).click();
+    await alice.getByRole('button', { name: 'Decline' }).click();
+    await alice.getByText('No requests to you.').waitFor();
+    await alice.keyboard.press('Escape');
+    await alice.getByRole('button', { name: 'Add friend' }).click();
+    const field = alice.getByLabel('E-mail address or user ID');
+    await field.fill('no address');
+    await alice.getByRole('button', { name: 'Send request' }).click();
+    await alice.getByRole('dialog').getByRole('alert').getByText('friend').waitFor();
+    await field.fill('carol@example.com');
+    await alice.getByRole('button', { name: 'Send request' }).click();
+    await alice.getByText('Request sent to carol@example.com').waitFor();
+    await alice.keyboard.press('Escape');
+    await alice.getByRole('button', { name: 'Friend requests' }).click();
+    await alice.getByRole('button', { name: 'Withdraw' }).click();
+    await alice.getByRole('button', { name: 'Withdraw' }).waitFor({ state: 'hidden' });
+    await alice.keyboard.press('Escape');
+    await (await stage.client('Alice')).api.blocks({ action: 'block', userid: stage.people.Bob.userid });
+    await alice.getByRole('button', { name: 'Block list' }).click();
+    await alice.getByRole('dialog').getByRole('button', { name: 'Unblock' }).click();
+    await alice.getByText('You have blocked nobody.').waitFor();
+  },
+  (stage) => {
+    stage.addPeople('Alice', 'Bob');
+  },
+);

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 
-import { log, openConversation, write } from './stage.mjs';
+import { act, log, openConversation, write } from './stage.mjs';
 import { check, story } from './story.mjs';
 
 story('markup, emoji and right-to-left text are shown as they were written', async (stage) => {
@@ -101,9 +101,36 @@ for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
     await alice.getByRole('button', { name: 'Conversation actions' }).click();
     await check(alice, 'the menu');
     await stage.shot(alice, `${colorScheme}-menu`);
-    await alice.getByRole('menuitem', { name: 'Colour' }).click();
-    await check(alice, 'a dialog');
-    await stage.shot(alice, `${colorScheme}-dialog`);
+    await alice.keyboard.press('Escape');
+    const conversation = ['Colour', 'Clear messages', 'Remove friend'].map((name) => ({ name, show: () => act(alice, name) }));
+    const toolbar = ['Add friend', 'Friend requests', 'Block list'].map((name) => ({ name, show: () => alice.getByRole('button', { name }).click() }));
+    for (const { name, show } of [...conversation, ...toolbar]) {
+      await show();
+      await alice.getByRole('dialog', { name }).waitFor();
+      await check(alice, `the dialog ${name}`);
+      await stage.shot(alice, `${colorScheme}-dialog-${name.toLowerCase().replace(' ', '-')}`);
+      await alice.keyboard.press('Escape');
+      await alice.getByRole('dialog').waitFor({ state: 'detached' });
+    }
+    await alice.getByRole('searchbox', { name: 'Search' }).fill('worth');
+    await alice.getByRole('list', { name: 'Messages found' }).getByRole('button').waitFor();
+    await check(alice, 'a search');
+    await alice.keyboard.press('Escape');
+    // Offline, with a message that waits and one that failed.
+    const { userid } = stage.people.Bob;
+    await (await stage.client('Alice')).api.blocks({ action: 'block', userid });
+    await alice.getByText('You have blocked Bob.').waitFor();
+    await check(alice, 'a blocked conversation');
+    await (await stage.client('Bob')).api.blocks({ action: 'block', userid: stage.people.Alice.userid });
+    await (await stage.client('Alice')).api.blocks({ action: 'unblock', userid });
+    await write(alice, 'into the void');
+    await alice.getByText("Not sent: you can't write to Bob").waitFor();
+    await context.setOffline(true);
+    await alice.getByRole('status').getByText('Offline').waitFor();
+    await write(alice, 'later');
+    await log(alice).getByRole('img', { name: 'Sending' }).waitFor();
+    await check(alice, 'offline');
+    await stage.shot(alice, `${colorScheme}-offline`);
   });
 
   story(`at 360 px there is one column in the ${colorScheme} theme`, async (stage) => {

@@ -190,6 +190,21 @@ for (const { what, command } of [
   });
 }
 
+story('with a service worker it shows the notifications', async (stage) => {
+  const context = await stage.newContext({ permissions: ['notifications'] });
+  const alice = await stay(stage, context, 'Alice');
+  await until(() => alice.evaluate(() => navigator.serviceWorker.controller !== null), 'the service worker controls the page');
+  await alice.getByRole('button', { name: 'Notifications' }).click();
+  await (await stage.client('Bob')).send(['look at your phone']);
+  const shown = () =>
+    alice.evaluate(async () => {
+      const all = (await (await navigator.serviceWorker.getRegistration())?.getNotifications()) ?? [];
+      return all.map(({ title, body }) => `${title}: ${body}`);
+    });
+  await until(async () => (await shown()).length > 0, 'a notification is shown');
+  assert.deepEqual(await shown(), ['Bob: look at your phone']);
+});
+
 story('a new release is shown at once, and its shell replaces the old one in the cache', async (stage) => {
   const { gate, base } = await stage.gate();
   const context = await stage.newContext();
