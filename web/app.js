@@ -111,10 +111,14 @@ export function appView(client, signOut) {
   };
   const drawBanner = () => {
     const texts = { connecting: '', online: '', offline: 'Offline. Messages are sent when the connection is back.', elsewhere: 'Another window has taken over this connection.' };
-    if (banner.dataset.status === model.status) return;
+    const drawn = `${model.status} ${model.outdated}`;
+    if (banner.dataset.drawn === drawn) return;
+    banner.dataset.drawn = drawn;
     drawAvailability();
-    banner.dataset.status = model.status;
     banner.replaceChildren(texts[model.status]);
+    if (model.status === 'online' && model.outdated) {
+      banner.append('A newer version of this page is ready.', el('button', { type: 'button', onclick: () => location.reload() }, 'Reload'));
+    }
     if (model.status === 'elsewhere' && client.tabs.leads) banner.append(el('button', { type: 'button', onclick: () => client.listenHere() }, 'Use this one'));
   };
   const drawAvailability = () => {

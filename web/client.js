@@ -38,7 +38,7 @@ export class Client {
     this.tabs = new Tabs(account, {
       heard: (said) => this.hear(said),
       lead: () => this.listener.start(),
-      lost: () => this.listener.stop(),
+      lost: () => this.lost(),
     });
     this.listener = new Listener(this.api, {
       connected: (epoch) => this.connected(epoch),
@@ -59,6 +59,8 @@ export class Client {
     /** Whether the server has not been told the user's choice. */
     this.availabilityDue = false;
     this.restored = false;
+    /** @type {string | undefined} entity tag of the page */
+    this.release = undefined;
   }
 
   /** @param {boolean} signedIn whether the user has just signed in, and not reloaded the page */
@@ -109,6 +111,13 @@ export class Client {
     }
   }
 
+  /** Another tab took the listener, because this one was frozen. */
+  lost() {
+    this.listener.stop();
+    this.showStatus('connecting');
+    this.tabs.ask();
+  }
+
   /** Reads everything anew; tries again until it succeeds. */
   async catchUp() {
     clearTimeout(this.retry);
@@ -133,6 +142,17 @@ export class Client {
     this.outbox.wake();
     this.announce();
     this.catchUp();
+    this.checkRelease().catch((error) => console.warn(error));
+  }
+
+  /** After a restart, the server may have another release of this page. */
+  async checkRelease() {
+    const page = await fetch('./', { method: 'HEAD', cache: 'no-store' });
+    const tag = page.ok ? page.headers.get('ETag') : null;
+    if (tag === null) return;
+    this.release ??= tag;
+    this.model.outdated = this.release !== tag;
+    if (this.model.outdated) this.model.changed('status');
   }
 
   /** @param {string} epoch */

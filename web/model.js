@@ -182,6 +182,8 @@ export class Model {
     this.outbox = [];
     /** @type {Status} */
     this.status = 'connecting';
+    /** Whether the server has a newer release of this page. */
+    this.outdated = false;
     /** Whether the lists have been read. */
     this.ready = false;
     /** @type {string | null} */

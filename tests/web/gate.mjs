@@ -41,8 +41,13 @@ export class Gate {
     });
   }
 
-  close() {
+  /** Ends all connections. */
+  cut() {
     for (const socket of this.sockets) socket.destroy();
+  }
+
+  close() {
+    this.cut();
     this.server.close();
   }
 

@@ -224,12 +224,17 @@ story('a new release is shown at once, and its shell replaces the old one in the
     if (name !== '' && !name.startsWith(newer)) return false;
     fetch(`${stage.base}app/${name.replace(newer, hash)}`).then(async (response) => {
       const text = (await response.text()).replaceAll(hash, newer).replace('<html', '<html data-release="2"');
-      outgoing.writeHead(200, Object.fromEntries([...response.headers].filter(([key]) => !['content-length', 'content-encoding', 'etag'].includes(key))));
+      const headers = [...response.headers].filter(([key]) => !['content-length', 'content-encoding'].includes(key));
+      outgoing.writeHead(200, { ...Object.fromEntries(headers), etag: '"2"' });
       outgoing.end(text);
     });
     return true;
   };
-  await page.goto(`${base}app/`);
+  // A page that is open when the server restarts.
+  gate.cut();
+  await page.getByRole('status').getByText('A newer version of this page is ready.').waitFor();
+  await stage.shot(page, 'newer-version');
+  await page.getByRole('button', { name: 'Reload' }).click();
   await page.getByRole('button', { name: 'Bob' }).waitFor();
   assert.equal(await page.locator('html').getAttribute('data-release'), '2');
   await until(async () => (await stored(page)).caches.every((each) => !each.includes(hash)), 'the old shell is gone');
