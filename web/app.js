@@ -46,8 +46,9 @@ export function appView(client, signOut) {
     if (id === null) return;
     if (messageid) view.log.reveal(messageid);
     (WIDE.matches ? view.field : view.log.scroller).focus();
-    // In one column, the Back button of a phone leads to the list.
-    if (!WIDE.matches && !history.state?.open) history.pushState({ open: true }, '');
+    // In one column, the Back button of a phone leads to the list. In two, a reload opens the conversation again.
+    if (WIDE.matches) history.replaceState({ reopen: id }, '');
+    else if (!history.state?.open) history.pushState({ open: true }, '');
     if (!model.open?.loaded) client.sync.catchUp(id).catch(complain);
   };
   const close = () => {
@@ -56,7 +57,9 @@ export function appView(client, signOut) {
     if (left) list.rows.get(left)?.button.focus();
   };
   const back = () => (history.state?.open ? history.back() : close());
-  if (history.state?.open) history.replaceState(null, '');
+  /** @type {string | undefined} */
+  let reopen = history.state?.reopen;
+  history.replaceState(null, '');
   addEventListener('popstate', () => model.open && !history.state?.open && close(), { signal: client.page.signal });
   const view = new ConversationView(client, { back, complain });
   const list = new ConversationList(client, open);
@@ -108,6 +111,10 @@ export function appView(client, signOut) {
     setText(count, String(model.incoming.length));
     drawBanner();
     notifier.updateTitle();
+    if (!model.ready || reopen === undefined) return;
+    const before = reopen;
+    reopen = undefined;
+    if (model.openId === null && model.conversations.has(before)) open(before);
   };
   const drawBanner = () => {
     const texts = { connecting: '', online: '', offline: 'Offline. Messages are sent when the connection is back.', elsewhere: 'Another window has taken over this connection.' };

@@ -24,7 +24,8 @@ export class ConversationList {
     this.foundDrawn = '';
     /** @type {Map<string, Row>} */
     this.rows = new Map();
-    this.search = el('input', { type: 'search', 'aria-label': 'Search', placeholder: matchMedia('(min-width: 700px)').matches ? 'Search (Ctrl K)' : 'Search', autocomplete: 'off', oninput: () => this.update() });
+    const placeholder = matchMedia('(min-width: 700px)').matches ? 'Search (Ctrl K)' : 'Search';
+    this.search = el('input', { type: 'search', 'aria-label': 'Search', placeholder, autocomplete: 'off', oninput: () => this.update() });
     this.list = el('ul', { class: 'list', 'aria-label': 'Conversations', role: 'list' });
     this.empty = el('p', { class: 'quiet empty' });
     this.hiddenButton = el('button', { type: 'button', class: 'hidden-toggle quiet', hidden: true, onclick: () => this.toggleHidden() });

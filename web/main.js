@@ -62,6 +62,7 @@ async function leave(reason) {
   client = null;
   if (!left) return;
   left.stop();
+  history.replaceState(null, '');
   await signOut(left.account, reason !== '');
   showSignIn(reason);
 }

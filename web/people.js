@@ -73,7 +73,7 @@ export function blockList(client) {
       const name = names.get(userid) ?? userid;
       return el('li', { class: 'person' }, el('span', { class: 'name', dir: 'auto' }, name), el('button', { type: 'button', onclick }, 'Unblock'));
     });
-    content.replaceChildren(people.length > 0 ? el('ul', { class: 'people' }, ...people) : el('p', { class: 'quiet' }, 'You have blocked nobody.'));
+    content.replaceChildren(people.length > 0 ? el('ul', { class: 'people' }, ...people) : el('p', { class: 'quiet' }, 'Your block list is empty.'));
   };
   liveDialog(client, 'Block list', draw, content, alert);
 }

@@ -44,7 +44,8 @@ export function signInView(notice, done) {
     alert,
   );
   const about = 'Your operator gave you both. The password stays in this browser: it opens the key that decrypts your messages.';
-  return el('main', { class: 'signin' }, el('div', { class: 'card' }, el('img', { class: 'logo', src: 'icon.svg', alt: '' }), el('h1', {}, 'Sign in to chat'), el('p', { class: 'quiet' }, about), form));
+  const logo = el('img', { class: 'logo', src: 'icon.svg', alt: '' });
+  return el('main', { class: 'signin' }, el('div', { class: 'card' }, logo, el('h1', {}, 'Sign in to chat'), el('p', { class: 'quiet' }, about), form));
 }
 
 function insecureView() {

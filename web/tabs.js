@@ -26,7 +26,7 @@ export class Tabs {
   /**
    * @param {import('./keystore.js').Account} account
    * @param {{ heard: (said: Said) => void, lead: () => void, lost: () => void }} handlers `lead` is called once this tab
-   *   is the one that listens, `lost` when another tab took that from it
+   *   holds the listener, `lost` when another tab took it
    */
   constructor(account, { heard, lead, lost }) {
     this.name = `listener:${account.userid}:${account.station}`;

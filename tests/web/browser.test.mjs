@@ -118,8 +118,8 @@ story('two tabs of one user share a station and agree', async (stage) => {
   assert.ok(apikey && userid);
   assert.equal(JSON.parse(stage.command('station', 'list', stage.people.Alice.email, '--json')).stations.length, 1);
   await first.close();
-  await write(bob, 'to the one that is left');
-  await log(second).getByText('to the one that is left').waitFor();
+  await write(bob, 'to the other tab');
+  await log(second).getByText('to the other tab').waitFor();
 });
 
 story(
@@ -336,7 +336,7 @@ story(
     await (await stage.client('Alice')).api.blocks({ action: 'block', userid: stage.people.Bob.userid });
     await alice.getByRole('button', { name: 'Block list' }).click();
     await alice.getByRole('dialog').getByRole('button', { name: 'Unblock' }).click();
-    await alice.getByText('You have blocked nobody.').waitFor();
+    await alice.getByText('Your block list is empty.').waitFor();
   },
   (stage) => {
     stage.addPeople('Alice', 'Bob');

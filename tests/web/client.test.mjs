@@ -7,6 +7,7 @@ import { beforeEach, test } from 'node:test';
 
 import { Api, Clock, NoAnswer, formatDate } from '../../web/api.js';
 import { importApiKey, open } from '../../web/crypto.js';
+import { Drafts } from '../../web/drafts.js';
 import { Conversation, Model } from '../../web/model.js';
 import { Outbox } from '../../web/outbox.js';
 import { Sync } from '../../web/sync.js';
@@ -246,6 +247,22 @@ test('what waits survives a reload, sealed', async () => {
   assert.deepEqual(asked[1].message, asked[0].message);
   await until(() => stored.size === 0);
   release(null);
+});
+
+test('a draft is kept sealed, the last text wins, and an empty one is dropped', async () => {
+  const { model, conversation, sync } = await newOutbox();
+  const drafts = new Drafts(model, sync, kept);
+  const texts = ['h', 'ha', 'half a thought'];
+  await Promise.all(texts.map((text) => drafts.write(conversation, text)));
+  await until(() => drafts.storing.size === 0);
+  assert.equal(stored.size, 1);
+  assert.ok(!JSON.stringify([...stored]).includes('thought'));
+
+  const reloaded = new Drafts(model, sync, kept);
+  await reloaded.restore();
+  assert.equal(reloaded.read(conversation), 'half a thought');
+  await reloaded.write(conversation, '');
+  assert.equal(stored.size, 0);
 });
 
 test('ticks only rise, and the reports of this user mark what was seen', () => {

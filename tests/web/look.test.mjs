@@ -1,4 +1,4 @@
-// What is shown, and whether everybody can use it: texts, keyboard, axe in both themes, a narrow window.
+// What is shown, and that it is accessible: texts, names, keyboard, axe in both themes, a narrow window.
 
 import assert from 'node:assert/strict';
 

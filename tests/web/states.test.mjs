@@ -54,7 +54,7 @@ story('a reload keeps what waits to be sent, and the draft', async (stage) => {
   alice.on('dialog', (dialog) => dialog.accept());
   await stage.startServer();
   await alice.reload();
-  await openConversation(alice, 'Bob');
+  await alice.getByRole('heading', { name: 'Bob', level: 2 }).waitFor();
   await log(bob).getByText('sent before the reload').waitFor();
   assert.equal(await alice.getByRole('textbox', { name: 'Message' }).inputValue(), 'half a thought');
 });
