@@ -4,7 +4,6 @@ import { Avatar } from './avatar.js';
 import { confirm, el, icon, iconButton, openDialog, setText } from './dom.js';
 import { Log } from './log.js';
 import { menuButton } from './menu.js';
-import { TooLong } from './outbox.js';
 import { availabilityText } from './text.js';
 
 /** @typedef {import('./client.js').Client} Client */
@@ -118,7 +117,7 @@ export class ConversationView {
     try {
       await this.client.outbox.send(conversation, text);
     } catch (error) {
-      if (error instanceof TooLong && field.value === '' && conversation === this.conversation) {
+      if (field.value === '' && conversation === this.conversation) {
         field.value = text;
         this.keepDraft();
       }

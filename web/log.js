@@ -23,6 +23,8 @@ const NEAR = 1800;
 const NEAR_BOTTOM = 60;
 /** Wait after older messages could not be loaded, in ms. */
 const REPEAT = 5000;
+/** Maximum new messages that a screen reader is told at a time. */
+const MAX_TOLD = 3;
 /** Newest messages that are searched for one that was not viewed. */
 const RECENT = 200;
 
@@ -34,9 +36,11 @@ export class Log {
     this.older = el('p', { class: 'older', hidden: true }, 'Loading older messages…');
     this.history = el('div', { class: 'history' });
     this.waiting = el('div', {});
-    this.scroller = el('div', { class: 'log', role: 'log', 'aria-label': 'Messages', tabIndex: 0 }, this.note, this.older, this.history, this.waiting);
+    // Screen readers are told of new messages alone, not of the history that scrolling draws.
+    this.told = el('p', { class: 'for-readers', 'aria-live': 'polite' });
+    this.scroller = el('div', { class: 'log', role: 'log', 'aria-live': 'off', 'aria-label': 'Messages', tabIndex: 0 }, this.note, this.older, this.history, this.waiting);
     this.down = iconButton('down', 'Newest messages', () => this.toBottom(), { class: 'icon-button to-newest', hidden: true });
-    this.element = el('div', { class: 'log-frame' }, this.scroller, this.down);
+    this.element = el('div', { class: 'log-frame' }, this.scroller, this.down, this.told);
     /** @type {Conversation | undefined} */
     this.conversation = undefined;
     this.instance = '';
@@ -66,6 +70,7 @@ export class Log {
     this.clear();
     this.waiting.replaceChildren();
     this.waitingShown = '[]';
+    this.told.textContent = '';
     this.lineBefore = '';
     this.filled = false;
     this.atBottom = true;
@@ -151,6 +156,8 @@ export class Log {
     const fresh = messages.slice(before + 1);
     if (fresh.length === 0) return;
     this.newest = conversation.last.id;
+    const heard = fresh.filter((message) => !message.own && !message.seen).slice(-MAX_TOLD);
+    if (heard.length > 0) this.told.textContent = heard.map(({ text }) => `${conversation.name}: ${text ?? UNREADABLE}`).join('\n');
     const unseen = fresh.find((message) => !message.own && !message.seen);
     const away = document.visibilityState === 'hidden' || !this.atBottom;
     const recent = messages.slice(Math.max(0, before + 1 - RECENT), before + 1);

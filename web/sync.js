@@ -321,7 +321,9 @@ export class Sync {
 
   /** @param {Conversation} conversation */
   keyOf(conversation) {
-    conversation.key ??= unwrapConversationKey(this.model.account.privateKey, conversation.wire.secret);
+    conversation.key ??= unwrapConversationKey(this.model.account.privateKey, conversation.wire.secret).catch(() => {
+      throw new Error('Your private key does not open this conversation. Ask your operator.');
+    });
     return conversation.key;
   }
 

@@ -29,6 +29,8 @@ story('two windows chat, with unread counts, ticks and presence, and the network
   await bob.keyboard.type('on two lines');
   await bob.keyboard.press('Enter');
   await log(alice).getByText('Hi Alice\non two lines').waitFor();
+  // A screen reader is told of the new message, and not of the history.
+  assert.equal(await alice.locator('[aria-live=polite]').textContent(), 'Bob: Hi Alice\non two lines');
   await bob.getByLabel('Availability').selectOption('Busy');
   await alice.locator('.presence', { hasText: 'Busy' }).waitFor();
   await stage.shot(alice, 'two-windows-alice');
