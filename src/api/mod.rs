@@ -62,7 +62,10 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         router = router.route(path, any(call));
     }
     if app.config.http.web.is_on() {
-        router = router.merge(web::routes());
+        router = router
+            .route("/app", get(async || web::to_client("/app")))
+            .route("/app/", get(web_client))
+            .route("/app/{*path}", get(web_client));
     }
     let router = router
         .route("/ws", get(listener::upgrade))
@@ -96,7 +99,7 @@ fn cors(origins: &[AllowedOrigin]) -> CorsLayer {
 async fn call(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
     let error_status = app.config.http.error_status;
     let (head, body) = request.into_parts();
-    if app.config.http.web.is_on() && head.method == Method::GET && web::is_browser(&head.headers) {
+    if app.config.http.web.is_on() && web::is_browser(&head.method, &head.headers) {
         return web::to_client(head.uri.path());
     }
     let mut outcome = RequestOutcome::default();
@@ -189,6 +192,15 @@ async fn answer(
         app.station_used_meanwhile(user, station);
     }
     Ok(reply)
+}
+
+/// Serves the file of the web client that the path names. No name has a character that is percent-encoded.
+async fn web_client(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    let name = request.uri().path().strip_prefix("/app/").unwrap_or_default();
+    match web::find(name) {
+        Some((file, caching)) => file.respond(request.headers(), caching),
+        None => refuse_unread(&app, request, Error::UnknownApi).await,
+    }
 }
 
 async fn no_such_path(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {

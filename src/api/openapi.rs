@@ -11,13 +11,15 @@ mod texts;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::body::Body;
+use axum::http::{HeaderMap, Response};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::actions::{ACTIONS, Action, AuthScheme};
 use crate::domain::{Parse as _, Timestamp};
+use crate::web::{Caching, File};
 
 const SCHEMAS: &str = "#/components/schemas/";
 
@@ -49,8 +51,10 @@ pub fn text() -> &'static str {
 }
 
 /// Answers with the document.
-pub(super) async fn serve() -> ([(HeaderName, &'static str); 1], &'static str) {
-    ([(CONTENT_TYPE, "application/json")], text())
+pub(super) async fn serve(headers: HeaderMap) -> Response<Body> {
+    static FILE: LazyLock<File> =
+        LazyLock::new(|| File::new("application/json", text().as_bytes().to_vec()));
+    FILE.respond(&headers, Caching::Revalidated)
 }
 
 fn document() -> Value {
@@ -80,7 +84,7 @@ fn document() -> Value {
             "description": ABOUT,
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
-        "servers": [{ "url": "/" }],
+        "servers": [{ "url": "./" }],
         "paths": { "/": { "post": operation() } },
         "components": { "schemas": schemas },
     })
