@@ -136,6 +136,7 @@ export class Client {
 
   /** @param {string} epoch */
   connected(epoch) {
+    this.giveUpHanging('online');
     this.setStatus('online');
     this.tabs.say({ kind: 'epoch', epoch });
     this.enterEpoch(epoch);
@@ -160,6 +161,14 @@ export class Client {
     if (!this.sync.enterEpoch(epoch)) return;
     this.outbox.resendRecent();
     this.catchUp();
+  }
+
+  /**
+   * Gives up calls that were made before the connection was lost, or while it was: no answer of theirs may ever come.
+   * @param {import('./model.js').Status} status
+   */
+  giveUpHanging(status) {
+    if (status === 'offline' || (status === 'online' && this.model.status === 'offline')) this.api.abort();
   }
 
   /** @param {'online' | 'offline' | 'elsewhere'} status */
@@ -211,9 +220,9 @@ export class Client {
    */
   showStatus(status) {
     if (this.tabs.leads || this.model.status === status) return;
+    this.giveUpHanging(status);
     this.model.status = status;
     this.model.changed('status');
-    if (status === 'offline') this.api.abort();
     if (status === 'online') this.outbox.wake();
   }
 

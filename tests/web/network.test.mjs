@@ -162,3 +162,22 @@ story('a frozen tab loses the listener to one that is in sight', async (stage) =
     assert.equal(await page.locator('.banner').textContent(), '');
   }
 });
+
+story('two tabs lose the network, the leader closes, and the other one sends and receives what waited', async (stage) => {
+  const { gate, base } = await stage.gate();
+  const context = await stage.newContext();
+  const [first, second] = [await stage.page('Alice', context, base), await stage.page('Alice', context, base)];
+  const bob = await stage.page('Bob');
+  await openConversation(bob, 'Alice');
+  await openConversation(second, 'Bob');
+  gate.silent = true;
+  gate.cut();
+  for (const page of [first, second]) await offline(page).waitFor({ timeout: 20000 });
+  await write(second, 'written without a network');
+  await write(bob, 'are you there?');
+  await first.close({ runBeforeUnload: false });
+  gate.silent = false;
+  await log(second).getByText('are you there?').waitFor({ timeout: 20000 });
+  await log(bob).getByText('written without a network').waitFor({ timeout: 20000 });
+  await offline(second).waitFor({ state: 'hidden' });
+});

@@ -159,6 +159,52 @@ story('a restore of a backup needs no reload, and each sends again what the back
   assert.equal(messages.length, 3);
 });
 
+story('after a restore two tabs show the same, and send their own messages again', async (stage) => {
+  const context = await stage.newContext();
+  const [first, second] = [await stage.page('Alice', context), await stage.page('Alice', context)];
+  for (const page of [first, second]) await openConversation(page, 'Bob');
+  await write(first, 'in the backup');
+  await log(second).getByText('in the backup').waitFor();
+  stage.command('backup', `${stage.folder}/backup.db`);
+  await (await stage.client('Bob')).send(['lost']);
+  await log(second).getByText('lost').waitFor();
+  await write(second, 'sent again');
+  await log(first).getByText('sent again').waitFor();
+  await stage.killServer();
+  stage.command('restore', `${stage.folder}/backup.db`, '--force');
+  await stage.startServer();
+  for (const page of [first, second]) {
+    await until(async () => (await log(page).locator('.text').allTextContents()).join() === 'in the backup,sent again', 'the restored state', 30000);
+  }
+});
+
+story('three windows that write at once agree on the order, across a crash of the server', async (stage) => {
+  const windows = [await stage.page('Alice'), await stage.page('Alice'), await stage.page('Bob')];
+  for (const [i, page] of windows.entries()) await openConversation(page, i === 2 ? 'Alice' : 'Bob');
+  /** @type {string[]} */
+  const written = [];
+  for (let round = 0; round < 12; round++) {
+    await Promise.all(
+      windows.map((page, i) => {
+        written.push(`window ${i} round ${round}`);
+        return write(page, `window ${i} round ${round}`);
+      }),
+    );
+    if (round === 5) await stage.killServer();
+    if (round === 8) await stage.startServer();
+  }
+  const texts = (/** @type {import('playwright-core').Page} */ page) => log(page).locator('.history .text').allTextContents();
+  for (const page of windows) await until(async () => (await texts(page)).length === written.length, 'all messages are there', 40000);
+  const [desk, phone, bob] = await Promise.all(windows.map(texts));
+  assert.deepEqual(phone, desk);
+  assert.deepEqual(bob, desk);
+  assert.deepEqual([...desk].sort(), [...written].sort());
+  for (const [i] of windows.entries()) {
+    const own = desk.filter((text) => text.startsWith(`window ${i}`));
+    assert.deepEqual(own, Array.from({ length: 12 }, (_, round) => `window ${i} round ${round}`));
+  }
+});
+
 story('over plain http on another host the page says what is wrong', async (stage) => {
   const other = await launch('--host-resolver-rules=MAP chat.example 127.0.0.1');
   try {
