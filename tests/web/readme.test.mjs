@@ -25,6 +25,8 @@ story(
     }
     await openConversation(bob, 'Alice');
     await openConversation(alice, 'Bob');
+    // Off the list, whose rows change their colour below it.
+    await alice.mouse.move(600, 150);
     const talk = [
       [bob, 'Hi Alice! Did the server survive the weekend?'],
       [alice, 'It did. I even pulled the plug once.'],
@@ -43,7 +45,6 @@ story(
     await alice.locator('.dot[data-availability="busy"]').waitFor();
     await alice.getByRole('textbox', { name: 'Message' }).fill('Tell me what you think');
     await alice.getByRole('button', { name: 'Bob' }).getByLabel('unread').waitFor({ state: 'hidden' });
-    await alice.mouse.move(600, 150);
     await stage.picture(alice, 'chat-light');
     const phone = await stage.page('Bob', await stage.newContext({ colorScheme: 'dark', viewport: { width: 390, height: 720 } }));
     await openConversation(phone, 'Alice');
