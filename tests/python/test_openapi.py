@@ -46,6 +46,9 @@ class Server:
             "CHATSERVER_HTTP__METRICS_LISTEN": "",
             "CHATSERVER_LIMITS__REQUESTS_PER_SECOND": "0",
             "CHATSERVER_LIMITS__FAILURES_PER_MINUTE": "0",
+            # Within the open files of any machine.
+            "CHATSERVER_LIMITS__CONNECTIONS": "500",
+            "CHATSERVER_HTTP__LISTENERS": "100",
             "CHATSERVER_LOG__FILTER": "warn",
         }
 

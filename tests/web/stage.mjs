@@ -62,6 +62,9 @@ export class Stage {
       CHATSERVER_LIMITS__REQUESTS_PER_SECOND: '5000',
       CHATSERVER_LIMITS__REQUESTS_BURST: '5000',
       CHATSERVER_LIMITS__FAILURES_PER_MINUTE: '6000',
+      // Within the open files of any machine.
+      CHATSERVER_LIMITS__CONNECTIONS: '500',
+      CHATSERVER_HTTP__LISTENERS: '100',
       CHATSERVER_LOG__FILTER: 'warn',
     };
     /** @type {Record<string, Person>} */
