@@ -1,9 +1,11 @@
-//! Delays between attempts.
+//! Delays between attempts, and requests that are repeated after them.
 
 use std::time::Duration;
 
 use rand::Rng as _;
+use tokio::time::sleep;
 
+use super::Error;
 use crate::random::os_random;
 
 /// The first delay.
@@ -30,8 +32,37 @@ impl Backoff {
         delay / 2 + between_zero_and(delay / 2)
     }
 
-    pub(super) fn reset(&mut self) {
-        self.0 = FIRST;
+    /// Returns the delay after a connection that lasted this long. Only a lasting connection resets the delays: a load
+    /// balancer without a backend may accept each connection and close it at once.
+    pub(super) fn after(&mut self, connected: Duration) -> Duration {
+        if connected >= MOST {
+            self.0 = FIRST;
+        }
+        self.next()
+    }
+}
+
+/// Repeats a request for as long as its failure may pass. Calls `warn` with the first such failure.
+///
+/// # Errors
+///
+/// [`Error`], which is never one that may pass.
+pub async fn persist<T>(
+    mut request: impl AsyncFnMut() -> Result<T, Error>,
+    warn: impl FnOnce(&Error),
+) -> Result<T, Error> {
+    let mut backoff = Backoff::default();
+    let mut warn = Some(warn);
+    loop {
+        match request().await {
+            Err(error) if error.may_pass() => {
+                if let Some(warn) = warn.take() {
+                    warn(&error);
+                }
+                sleep(backoff.next()).await;
+            }
+            done => return done,
+        }
     }
 }
 
@@ -51,7 +82,13 @@ mod tests {
         assert!(delays[0] <= FIRST && delays[0] >= FIRST / 2);
         assert!(delays.iter().all(|delay| *delay <= MOST));
         assert!(delays[19] >= MOST / 2);
-        backoff.reset();
-        assert!(backoff.next() <= FIRST);
+    }
+
+    #[test]
+    fn only_a_lasting_connection_resets_the_delays() {
+        let mut backoff = Backoff::default();
+        let mut delays = (0..20).map(|_| backoff.after(Duration::from_secs(14)));
+        assert!(delays.any(|delay| delay >= MOST / 2));
+        assert!(backoff.after(MOST) <= FIRST);
     }
 }

@@ -3,12 +3,24 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use hyper::body::Bytes;
+
 use super::{KeyError, ProfileError};
+
+/// Refusals of `add` that concern one message or one conversation.
+const REFUSED_MESSAGE: [&str; 6] = [
+    "not_friends",
+    "blocked",
+    "quota_exceeded",
+    "too_large",
+    "instance_changed",
+    "conversation_not_found",
+];
 
 /// A failed request, or an answer that the client can't use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server's envelope says no. The code is one of docs/protocol.md#table-c.
+    /// The server refuses the request. The code is one of docs/protocol.md#table-c.
     #[error("{sentence}")]
     Refused {
         /// `errorcode`.
@@ -24,7 +36,7 @@ pub enum Error {
         /// The failure of the network.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The answer is not one of a chatserver.
+    /// The answer does not follow the protocol.
     #[error("the answer is not that of a chatserver: {0}")]
     Answer(String),
     /// A newer listener took the station over.
@@ -35,7 +47,7 @@ pub enum Error {
         "the URL must be that of a server, such as https://chat.example.com/, without a user, a query and a fragment"
     )]
     Url,
-    /// Nothing, or more than one thing, has the given name.
+    /// No conversation, user or message has the given name, or several have it.
     #[error("{0}")]
     NotFound(String),
     /// A key can't be opened.
@@ -50,10 +62,27 @@ pub enum Error {
 }
 
 impl Error {
+    /// Makes a refusal. A server that gives no reason still leaves a sentence.
+    pub(super) fn refused(code: String, sentence: String) -> Self {
+        let sentence = if sentence.is_empty() {
+            "the server refuses the request and gives no reason".to_owned()
+        } else {
+            sentence
+        };
+        Self::Refused { code, sentence }
+    }
+
     /// Whether the server refused with this code.
     #[must_use]
     pub fn is(&self, refused_with: &str) -> bool {
         matches!(self, Self::Refused { code, .. } if code == refused_with)
+    }
+
+    /// Whether a refused `add` concerns this message alone: others may be sent. After any other refusal, such as
+    /// `invalid_signature`, none would get through.
+    #[must_use]
+    pub fn refuses_message(&self) -> bool {
+        REFUSED_MESSAGE.iter().any(|code| self.is(code))
     }
 
     /// Whether the same request may succeed later without any change.
@@ -68,19 +97,17 @@ impl Error {
 
 /// A failed attempt at a request.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct Failure {
     pub(super) error: Error,
-    /// `servertime` of the envelope.
-    pub(super) server_time: Option<String>,
     /// `Retry-After` of the answer.
     pub(super) retry_after: Option<Duration>,
-    /// The whole envelope.
-    pub(super) envelope: serde_json::Value,
+    /// The whole envelope; empty if there is none.
+    pub(super) envelope: Bytes,
 }
 
-impl From<Error> for Box<Attempt> {
+impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let envelope = serde_json::Value::Null;
-        Self::new(Attempt { error, server_time: None, retry_after: None, envelope })
+        let envelope = Bytes::new();
+        Self { error, retry_after: None, envelope }
     }
 }

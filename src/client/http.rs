@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use url::Url;
 use uuid::Uuid;
 
 use super::backoff::Backoff;
-use super::error::Attempt;
-use super::transport::{Answered, Socket, Transport};
+use super::error::Failure;
+use super::transport::{RawResponse, Socket, Transport};
 use super::{Credentials, Error, Login};
 use crate::clock::Clock;
 use crate::domain::{ApiKey, Parse as _, StationId, Timestamp};
@@ -33,20 +34,13 @@ pub struct Api {
 }
 
 impl Api {
-    /// Takes the URL of a server: http or https, with a path, without credentials, query and fragment.
+    /// Takes the URL of a server: http or https, without credentials, query and fragment. Adds a missing `/` to its path.
     ///
     /// # Errors
     ///
     /// [`Error::Url`] for another URL, [`Error::Unreachable`] if the machine has no root certificates for https.
     pub fn new(url: Url, clock: Clock) -> Result<Self, Error> {
-        let is_http = ["http", "https"].contains(&url.scheme()) && url.host_str().is_some();
-        let is_bare = url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
-        if !is_http || !is_bare {
-            return Err(Error::Url);
-        }
+        let url = server_url(url)?;
         Ok(Self { transport: Transport::new(&url)?, url, clock, offset: AtomicI64::new(0) })
     }
 
@@ -83,12 +77,11 @@ impl Api {
         let body = json!({ "action": "login", "apikey": api_key.as_str(), "clientversioncode": 3 });
         let url = self.url_of("chatlogin");
         let body = Bytes::from(body.to_string());
-        let answer = self.patiently(async || {
+        let answer = self.with_retries(async || {
             let headers = [("Ozeki-Station", station.as_str())];
-            understand(self.transport.post(&url, &headers, body.clone()).await?)
+            parse_envelope(self.transport.post(&url, &headers, body.clone()).await?)
         });
-        let answer = answer.await?;
-        Login::deserialize(answer).map_err(|error| Error::Answer(error.to_string()))
+        answer.await?.parse()
     }
 
     /// Makes a signed request with these fields, `clientversioncode`, `timestamp` and a `nonce`. Sends it again while there
@@ -103,7 +96,7 @@ impl Api {
         credentials: &Credentials,
         api: &str,
         fields: &Value,
-    ) -> Result<Value, Error> {
+    ) -> Result<Answer, Error> {
         let nonce = Uuid::new_v4().to_string();
         let url = self.url_of(api);
         let mut corrections = 0;
@@ -117,14 +110,14 @@ impl Api {
                 ("Ozeki-Signature", signature.as_str()),
             ];
             let mut attempts = 0;
-            let answer = self.patiently(async || {
+            let answer = self.with_retries(async || {
                 attempts += 1;
-                let answered = self.transport.post(&url, &headers, body.clone()).await?;
-                match understand(answered) {
-                    Err(attempt) if attempts > 1 && attempt.error.is("replayed") => {
-                        Ok(attempt.envelope)
+                let response = self.transport.post(&url, &headers, body.clone()).await?;
+                match parse_envelope(response) {
+                    Err(failure) if attempts > 1 && failure.error.is("replayed") => {
+                        Ok(Answer(failure.envelope))
                     }
-                    understood => understood,
+                    parsed => parsed,
                 }
             });
             let failed = match answer.await {
@@ -132,8 +125,10 @@ impl Api {
                 Err(failed) => failed,
             };
             let is_late = failed.error.is("timestamp_out_of_range") && corrections < CORRECTIONS;
-            let server_time = failed.server_time.as_deref().filter(|_| is_late);
-            if !server_time.is_some_and(|server_time| self.correct_clock(server_time)) {
+            let envelope: Option<Envelope> = serde_json::from_slice(&failed.envelope).ok();
+            let server_time = envelope.and_then(|envelope| envelope.servertime);
+            let server_time = server_time.filter(|_| is_late);
+            if !server_time.is_some_and(|server_time| self.correct_clock(&server_time)) {
                 return Err(failed.error);
             }
             if corrections > 0 {
@@ -164,10 +159,10 @@ impl Api {
     }
 
     /// Repeats an attempt that may pass later, with increasing delays or after `Retry-After`.
-    async fn patiently(
+    async fn with_retries(
         &self,
-        mut attempt: impl AsyncFnMut() -> Result<Value, Box<Attempt>>,
-    ) -> Result<Value, Box<Attempt>> {
+        mut attempt: impl AsyncFnMut() -> Result<Answer, Failure>,
+    ) -> Result<Answer, Failure> {
         let give_up_at = Instant::now() + PATIENCE;
         let mut backoff = Backoff::default();
         loop {
@@ -176,7 +171,8 @@ impl Api {
                 done => return done,
             };
             let delay = failed.retry_after.unwrap_or_default().max(backoff.next());
-            if Instant::now() + delay > give_up_at {
+            // `Retry-After` may be any number of seconds.
+            if delay > give_up_at.saturating_duration_since(Instant::now()) {
                 return Err(failed);
             }
             sleep(delay).await;
@@ -184,13 +180,50 @@ impl Api {
     }
 }
 
-impl From<Box<Attempt>> for Error {
-    fn from(attempt: Box<Attempt>) -> Self {
-        attempt.error
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
     }
 }
 
-/// The fields of an envelope that decide.
+/// Checks the URL of a server. Completes its path to one that ends in `/` or `/index.php`, as `http.public_url` does: `ws` is
+/// beside it.
+///
+/// # Errors
+///
+/// [`Error::Url`] unless it is http or https, without credentials, query and fragment.
+pub fn server_url(mut url: Url) -> Result<Url, Error> {
+    let is_http = ["http", "https"].contains(&url.scheme()) && url.host_str().is_some();
+    let is_bare = url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !is_http || !is_bare {
+        return Err(Error::Url);
+    }
+    if !url.path().ends_with('/') && !url.path().ends_with("/index.php") {
+        let folder = format!("{}/", url.path());
+        url.set_path(&folder);
+    }
+    Ok(url)
+}
+
+/// The envelope of a success. It stays bytes until its type is known: as a `Value`, JSON takes 50 times its size.
+#[derive(Debug)]
+pub struct Answer(Bytes);
+
+impl Answer {
+    /// Reads the fields of this type and ignores all others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Answer`].
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.0).map_err(|error| Error::Answer(error.to_string()))
+    }
+}
+
+/// The fields that tell a success from a refusal.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Envelope {
@@ -200,33 +233,48 @@ struct Envelope {
     servertime: Option<String>,
 }
 
-/// Tells a success from a refusal.
-fn understand(answered: Answered) -> Result<Value, Box<Attempt>> {
-    let Answered { status, retry_after, body } = answered;
-    let Ok(envelope) = serde_json::from_slice::<Value>(&body) else {
+fn parse_envelope(response: RawResponse) -> Result<Answer, Failure> {
+    let RawResponse { status, retry_after, body } = response;
+    let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
         return Err(without_envelope(status, retry_after));
     };
-    let Envelope { status: outcome, errormessage, errorcode, servertime } =
-        Envelope::deserialize(&envelope).unwrap_or_default();
-    if outcome == "OK" {
-        return Ok(envelope);
+    match envelope.status.as_str() {
+        "OK" => Ok(Answer(body)),
+        "ERROR" => {
+            let error = Error::refused(envelope.errorcode, envelope.errormessage);
+            Err(Failure { error, retry_after, envelope: body })
+        }
+        _ => Err(without_envelope(status, retry_after)),
     }
-    if outcome != "ERROR" {
-        return Err(without_envelope(status, retry_after));
-    }
-    let error = Error::Refused { code: errorcode, sentence: errormessage };
-    Err(Box::new(Attempt { error, server_time: servertime, retry_after, envelope }))
 }
 
 /// A bare 408 or 429 of the server, and 502 to 504 of a proxy whose server restarts, may pass.
-fn without_envelope(status: hyper::StatusCode, retry_after: Option<Duration>) -> Box<Attempt> {
+fn without_envelope(status: hyper::StatusCode, retry_after: Option<Duration>) -> Failure {
     let sentence = format!("HTTP {status} without an envelope");
     let error = match status.as_u16() {
         429 => Error::Refused { code: "rate_limited".to_owned(), sentence },
         408 | 502..=504 => Error::Refused { code: "unavailable".to_owned(), sentence },
         _ => Error::Answer(sentence),
     };
-    let mut attempt = Box::<Attempt>::from(error);
-    attempt.retry_after = retry_after;
-    attempt
+    let mut failure = Failure::from(error);
+    failure.retry_after = retry_after;
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listener_is_beside_the_path() {
+        for (url, expected) in [
+            ("http://chat.example.com", "http://chat.example.com/ws"),
+            ("http://chat.example.com/ozeki", "http://chat.example.com/ozeki/ws"),
+            ("http://chat.example.com/ozeki/", "http://chat.example.com/ozeki/ws"),
+            ("http://chat.example.com/ozeki/index.php", "http://chat.example.com/ozeki/ws"),
+        ] {
+            let url = server_url(Url::parse(url).expect("a URL")).expect("that of a server");
+            assert_eq!(url.join("ws").expect("a URL").as_str(), expected);
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
@@ -27,10 +27,6 @@ const SPREAD: Duration = Duration::from_secs(3);
 pub struct Notification {
     /// Acknowledge this number when everything up to it is processed.
     pub sequence: u64,
-    /// The name of the database. It changes when a backup is restored.
-    pub epoch: String,
-    /// Users whose availability changed.
-    pub friendavailabilitesof: Vec<String>,
     /// Conversations that changed.
     pub conversationchangedof: Vec<String>,
     /// The caller's own id, if the lists changed.
@@ -42,7 +38,27 @@ pub struct Listener<'a> {
     api: &'a Api,
     credentials: Credentials,
     socket: Option<Socket>,
+    /// The time of the last subscription.
+    connected_at: Instant,
+    /// Number of subscriptions so far.
+    pub(super) subscriptions: u64,
     backoff: Backoff,
+}
+
+/// The field that tells the events of a listener apart.
+#[derive(Deserialize)]
+struct Event {
+    event: String,
+}
+
+/// The answer to a subscription.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Subscribed {
+    status: String,
+    errorcode: String,
+    errormessage: String,
+    servertime: String,
 }
 
 /// Why a connection ended.
@@ -59,7 +75,8 @@ impl<'a> Listener<'a> {
     /// Prepares a listener. The first [`Self::next`] connects it.
     #[must_use]
     pub fn new(api: &'a Api, credentials: Credentials) -> Self {
-        Self { api, credentials, socket: None, backoff: Backoff::default() }
+        let (connected_at, backoff) = (Instant::now(), Backoff::default());
+        Self { api, credentials, socket: None, connected_at, subscriptions: 0, backoff }
     }
 
     /// Waits for the next notification. Reconnects for as long as it takes, after delays of at most 15 s. What changes
@@ -71,14 +88,15 @@ impl<'a> Listener<'a> {
     /// credentials.
     pub async fn next(&mut self) -> Result<Notification, Error> {
         loop {
-            let ended = match self.hear().await {
+            let ended = match self.receive().await {
                 Ok(notification) => return Ok(notification),
                 Err(ended) => ended,
             };
-            self.socket = None;
+            let connected = self.socket.take().map(|_| self.connected_at.elapsed());
+            let delay = self.backoff.after(connected.unwrap_or_default());
             match ended {
-                Ended::Again => sleep(self.backoff.next()).await,
-                Ended::Later => sleep(self.backoff.next() + between_zero_and(SPREAD)).await,
+                Ended::Again => sleep(delay).await,
+                Ended::Later => sleep(delay + between_zero_and(SPREAD)).await,
                 Ended::Error(error) => return Err(error),
             }
         }
@@ -93,10 +111,11 @@ impl<'a> Listener<'a> {
         }
     }
 
-    async fn hear(&mut self) -> Result<Notification, Ended> {
+    async fn receive(&mut self) -> Result<Notification, Ended> {
         if self.socket.is_none() {
             self.socket = Some(self.subscribe().await?);
-            self.backoff.reset();
+            self.connected_at = Instant::now();
+            self.subscriptions += 1;
         }
         let socket = self.socket.as_mut().ok_or(Ended::Again)?;
         let mut has_pinged = false;
@@ -114,9 +133,9 @@ impl<'a> Listener<'a> {
             has_pinged = false;
             match frame {
                 Message::Text(text) => {
-                    let event: Value = serde_json::from_str(&text).unwrap_or_default();
-                    if event["event"] == "notification" {
-                        return Notification::deserialize(event)
+                    let event = serde_json::from_str::<Event>(&text);
+                    if event.is_ok_and(|Event { event }| event == "notification") {
+                        return serde_json::from_str(&text)
                             .map_err(|error| Ended::Error(Error::Answer(error.to_string())));
                     }
                 }
@@ -142,13 +161,14 @@ impl<'a> Listener<'a> {
         let answer =
             answer.map_err(|silence| Ended::of(unreachable_at(self.api.url(), silence)))?;
         let Some(Ok(Message::Text(answer))) = answer else { return Err(Ended::Again) };
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-        if answer["status"] == "OK" {
-            return Ok(socket);
-        }
-        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-        let error = Error::Refused { code: text("errorcode"), sentence: text("errormessage") };
-        if error.is("timestamp_out_of_range") && self.api.correct_clock(&text("servertime")) {
+        let Subscribed { status, errorcode, errormessage, servertime } =
+            serde_json::from_str(&answer).unwrap_or_default();
+        let error = match status.as_str() {
+            "OK" => return Ok(socket),
+            "ERROR" => Error::refused(errorcode, errormessage),
+            _ => Error::Answer("the subscription is answered without an envelope".to_owned()),
+        };
+        if error.is("timestamp_out_of_range") && self.api.correct_clock(&servertime) {
             return Err(Ended::Again);
         }
         Err(Ended::of(error))

@@ -16,12 +16,13 @@ mod session;
 mod transport;
 mod wire;
 
+pub use backoff::persist;
 pub use credentials::Credentials;
 pub use error::Error;
-pub use http::Api;
-pub use inbox::{Inbox, Positions};
+pub use http::{Answer, Api, server_url};
+pub use inbox::{Inbox, Positions, Save};
 pub use listener::{Listener, Notification};
 pub use private_key::{KeyError, PrivateKey};
 pub use profile::{Profile, ProfileError};
-pub use session::{Received, Session};
-pub use wire::{Conversation, Friend, Login, Participant, Requests, Stranger};
+pub use session::{Received, Session, derived_id, new_message_id};
+pub use wire::{Conversation, Friend, Login, Participant, Requester, Requests};

@@ -1,14 +1,16 @@
 //! Profile 1: what clients put into `Data` (docs/protocol.md#profile-1-c).
 //!
 //! The server never reads `Data`. The additional data bind a payload to its conversation, instance and message ID, so that
-//! a payload that is moved to another place does not open.
+//! a payload that is copied to another message does not open.
+
+use std::collections::HashMap;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rand::Rng as _;
-use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::domain::{ConversationId, Instance, MessageId, UserId};
 use crate::keys::ConversationSecret;
@@ -17,9 +19,9 @@ use crate::random::os_random;
 /// The first byte of a payload, and `v` of its content.
 const VERSION: u8 = 1;
 
-/// Where a message stands. Its payload opens nowhere else.
+/// The message that a payload belongs to. The payload opens for no other.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct MessageAddress<'a> {
     /// The conversation.
     pub conversation: ConversationId,
     /// The instance that the message was added to.
@@ -28,7 +30,7 @@ pub struct Place<'a> {
     pub id: &'a MessageId,
 }
 
-impl Place<'_> {
+impl MessageAddress<'_> {
     fn additional_data(&self) -> String {
         let Self { conversation, instance, id } = self;
         format!("{conversation}\n{instance}\n{id}")
@@ -36,9 +38,8 @@ impl Place<'_> {
 }
 
 /// The content of an opened payload. Its sender is a claim until it is compared with the sender that the server names.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    v: u8,
     /// The user id of the sender.
     pub from: String,
     /// The text of the message.
@@ -51,7 +52,7 @@ pub enum OpenError {
     /// `Data` is not base64, too short, or of another profile.
     #[error("its Data has another form than profile 1")]
     Form,
-    /// The tag is wrong: another key, another place, or changed bytes.
+    /// The tag is wrong: another key, another message, or changed bytes.
     #[error("it was sealed with another key or for another message, or was changed")]
     Sealed,
     /// The plaintext is not the JSON object of profile 1.
@@ -64,21 +65,26 @@ pub enum OpenError {
 
 /// Encrypts a text: returns `Data`.
 #[must_use]
-pub fn seal(secret: &ConversationSecret, place: &Place<'_>, from: UserId, text: &str) -> String {
+pub fn seal(
+    secret: &ConversationSecret,
+    address: &MessageAddress<'_>,
+    from: UserId,
+    text: &str,
+) -> String {
     let mut nonce = [0; NONCE_LEN];
     os_random().fill_bytes(&mut nonce);
     let content = json!({ "v": VERSION, "from": from.as_str(), "text": text }).to_string();
-    seal_with(secret, place, nonce, content)
+    seal_with(secret, address, nonce, content)
 }
 
 fn seal_with(
     secret: &ConversationSecret,
-    place: &Place<'_>,
+    address: &MessageAddress<'_>,
     nonce: [u8; NONCE_LEN],
     content: String,
 ) -> String {
     let mut sealed = content.into_bytes();
-    let additional_data = Aad::from(place.additional_data());
+    let additional_data = Aad::from(address.additional_data());
     let nonce_of_seal = Nonce::assume_unique_for_key(nonce);
     key(secret)
         .seal_in_place_append_tag(nonce_of_seal, additional_data, &mut sealed)
@@ -93,7 +99,7 @@ fn seal_with(
 /// [`OpenError`], but never [`OpenError::Sender`].
 pub fn open(
     secret: &ConversationSecret,
-    place: &Place<'_>,
+    address: &MessageAddress<'_>,
     data: &str,
 ) -> Result<Content, OpenError> {
     let bytes = BASE64.decode(data).map_err(|_| OpenError::Form)?;
@@ -101,10 +107,18 @@ pub fn open(
     let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Form)?;
     let mut sealed = sealed.to_vec();
     let nonce = Nonce::assume_unique_for_key(*nonce);
-    let opened = key(secret).open_in_place(nonce, Aad::from(place.additional_data()), &mut sealed);
-    let content: Content = serde_json::from_slice(opened.map_err(|_| OpenError::Sealed)?)
-        .map_err(|_| OpenError::Content)?;
-    if content.v == VERSION { Ok(content) } else { Err(OpenError::Content) }
+    let opened =
+        key(secret).open_in_place(nonce, Aad::from(address.additional_data()), &mut sealed);
+    parse(opened.map_err(|_| OpenError::Sealed)?).ok_or(OpenError::Content)
+}
+
+/// Reads the JSON as `JSON.parse` does: the last of equal keys counts, and 1.0 is 1. Unknown fields may hold anything.
+fn parse(plain: &[u8]) -> Option<Content> {
+    let fields: HashMap<String, &RawValue> = serde_json::from_slice(plain).ok()?;
+    let version: f64 = serde_json::from_str(fields.get("v")?.get()).ok()?;
+    let text = |name| serde_json::from_str(fields.get(name)?.get()).ok();
+    (version.to_bits() == f64::from(VERSION).to_bits())
+        .then_some(Content { from: text("from")?, text: text("text")? })
 }
 
 /// Decrypts `Data`. Returns the text if the payload names the sender that the server names.
@@ -114,11 +128,11 @@ pub fn open(
 /// [`OpenError`].
 pub fn open_from(
     secret: &ConversationSecret,
-    place: &Place<'_>,
+    address: &MessageAddress<'_>,
     data: &str,
     sender: UserId,
 ) -> Result<String, OpenError> {
-    let content = open(secret, place, data)?;
+    let content = open(secret, address, data)?;
     if content.from == sender.as_str() { Ok(content.text) } else { Err(OpenError::Sender) }
 }
 
@@ -148,13 +162,13 @@ mod tests {
             let mut nonce = [0; NONCE_LEN];
             hex::decode_to_slice(text("nonce_hex"), &mut nonce).expect("a nonce");
             let id = MessageId::parse(text("messageid")).expect("an ID");
-            let place = Place {
+            let address = MessageAddress {
                 conversation: ConversationId::parse(text("conversationid")).expect("an id"),
                 instance: Instance::parse(text("instance")).expect("an instance"),
                 id: &id,
             };
             let secret = ConversationSecret::from_bytes(secret);
-            let sealed = seal_with(&secret, &place, nonce, text("content_utf8").to_owned());
+            let sealed = seal_with(&secret, &address, nonce, text("content_utf8").to_owned());
             assert_eq!(sealed, text("data_base64"));
         }
     }

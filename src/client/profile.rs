@@ -1,16 +1,17 @@
 //! The file that keeps a user's keys for the command-line client.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use url::Url;
 
-use super::Credentials;
+use super::{Credentials, server_url};
 use crate::bounded;
 use crate::domain::{ApiKey, Parse, StationId, UserId};
 use crate::keys::EncryptionPassword;
@@ -25,15 +26,15 @@ pub enum ProfileError {
     #[error("there is no profile at {}: run chatserver client login URL", .0.display())]
     Missing(PathBuf),
     /// Others may read or write the file.
-    #[error("{} holds keys, but others may use it (mode {mode:o}): run chmod 600 on it", path.display())]
+    #[error("{} is private, but others may use it (mode {mode:o}): run chmod 600 on it", path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
-    /// The file is no profile.
-    #[error("{} is no profile: {problem}", path.display())]
+    /// The file has another form.
+    #[error("{} can't be used: {problem}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -95,9 +96,9 @@ impl Profile {
     ///
     /// [`ProfileError::Malformed`].
     pub fn url(&self, path: &Path) -> Result<Url, ProfileError> {
+        let url = Url::parse(&self.url).ok().and_then(|url| server_url(url).ok());
         let problem = || "url must be that of a server".to_owned();
-        Url::parse(&self.url)
-            .map_err(|_| ProfileError::Malformed { path: path.to_owned(), problem: problem() })
+        url.ok_or_else(|| ProfileError::Malformed { path: path.to_owned(), problem: problem() })
     }
 
     /// Returns the credentials of the profile's station.
@@ -131,11 +132,17 @@ fn parsed<T: Parse>(path: &Path, name: &str, text: &str) -> Result<T, ProfileErr
 /// Reads a private file of the client. Returns `None` if there is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ProfileError> {
     let failed = |source| ProfileError::File { path: path.to_owned(), source };
-    let file = match File::open(path) {
+    // Opening a FIFO would otherwise wait for its writer.
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let file = match File::options().read(true).custom_flags(without_waiting).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed)?,
     };
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(not_regular(path));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(ProfileError::Open { path: path.to_owned(), mode });
     }
@@ -148,9 +155,17 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Profil
     })
 }
 
-/// Writes a private file of the client in one step: a reader sees the old one or the new one.
+/// Writes a private file of the client in one step: a reader sees the old one or the new one. A symbolic link stays, and
+/// the file behind it is replaced.
 pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), ProfileError> {
     let failed = |source| ProfileError::File { path: path.to_owned(), source };
+    let path = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        behind_links => behind_links.map_err(failed)?,
+    };
+    if path.exists() && !path.is_file() {
+        return Err(not_regular(&path));
+    }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -161,7 +176,12 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), ProfileEr
     let text = serde_json::to_vec_pretty(value).expect("its keys are strings");
     file.write_all(&text).and_then(|()| file.write_all(b"\n")).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    file.persist(&path).map_err(|error| failed(error.error))?;
     let folder = File::open(folder).map_err(failed)?;
     folder.sync_all().map_err(failed)
+}
+
+fn not_regular(path: &Path) -> ProfileError {
+    let problem = "it is no regular file".to_owned();
+    ProfileError::Malformed { path: path.to_owned(), problem }
 }

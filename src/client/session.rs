@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 use uuid::Uuid;
 
-use super::payload::{self, OpenError, Place};
-use super::wire::{Message, Page};
-use super::{Api, Conversation, Credentials, Error, Friend, PrivateKey, Profile, Requests};
+use super::payload::{self, MessageAddress, OpenError};
+use super::wire::{Conversations, Friends, Message, Page, Shown};
+use super::{Answer, Api, Conversation, Credentials, Error, Friend, PrivateKey, Profile, Requests};
 use crate::clock::Clock;
 use crate::domain::{ApiKey, ConversationId, Instance, MessageId, Parse, StationId, UserId};
 use crate::keys::{ConversationSecret, EncryptionPassword};
@@ -50,7 +49,7 @@ pub(super) struct Cursor {
 }
 
 impl Session {
-    /// Logs in and returns what a profile keeps.
+    /// Logs in. Returns the session, and the profile that keeps it.
     ///
     /// # Errors
     ///
@@ -60,11 +59,13 @@ impl Session {
         api_key: &ApiKey,
         password: &EncryptionPassword,
         station: StationId,
-    ) -> Result<Profile, Error> {
+    ) -> Result<(Self, Profile), Error> {
         let api = Api::new(url, Clock::system())?;
         let login = api.login(station, api_key).await?;
-        PrivateKey::open(&login.rsakey, password)?;
-        Ok(Profile {
+        let key = PrivateKey::open(&login.rsakey, password)?;
+        let user = UserId::parse(&login.userid);
+        let user = user.ok_or_else(|| Error::Answer("userid is malformed".to_owned()))?;
+        let profile = Profile {
             url: api.url().to_string(),
             userid: login.userid,
             nick: login.nick,
@@ -72,7 +73,8 @@ impl Session {
             apikey: api_key.as_str().to_owned(),
             encryptionpassword: password.as_str().to_owned(),
             rsakey: login.rsakey,
-        })
+        };
+        Ok((Self { api, credentials: Credentials::new(user, station, api_key), key }, profile))
     }
 
     /// Opens a session with the keys of a profile. Makes no request.
@@ -99,7 +101,7 @@ impl Session {
     /// # Errors
     ///
     /// [`Error`].
-    pub async fn call(&self, api: &str, fields: &Value) -> Result<Value, Error> {
+    pub async fn call(&self, api: &str, fields: &Value) -> Result<Answer, Error> {
         self.api.call(&self.credentials, api, fields).await
     }
 
@@ -109,8 +111,30 @@ impl Session {
     ///
     /// [`Error`].
     pub async fn conversations(&self) -> Result<Vec<Conversation>, Error> {
-        let list = json!({ "action": "list", "extended": true });
-        field(self.call("chatconversation", &list).await?, "conversations")
+        self.list(&json!({ "action": "list" })).await
+    }
+
+    /// Returns all conversations like [`Self::conversations`], each with its number of unread messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn conversations_with_unread(&self) -> Result<Vec<Conversation>, Error> {
+        self.list(&json!({ "action": "list", "extended": true })).await
+    }
+
+    async fn list(&self, list: &Value) -> Result<Vec<Conversation>, Error> {
+        let listed: Conversations = self.call("chatconversation", list).await?.parse()?;
+        Ok(listed.conversations)
+    }
+
+    /// Returns the conversation with this id, or `None` if the user takes part in no such conversation.
+    pub(super) async fn show(&self, id: &str) -> Result<Option<Conversation>, Error> {
+        let show = json!({ "action": "show", "conversationid": id });
+        match self.call("chatconversation", &show).await {
+            Err(error) if error.is("conversation_not_found") => Ok(None),
+            shown => Ok(Some(shown?.parse::<Shown>()?.conversation)),
+        }
     }
 
     /// Returns the friends and their availability.
@@ -120,7 +144,8 @@ impl Session {
     /// [`Error`].
     pub async fn friends(&self) -> Result<Vec<Friend>, Error> {
         let list = json!({ "action": "list" });
-        field(self.call("chatfriends", &list).await?, "availabilities")
+        let listed: Friends = self.call("chatfriends", &list).await?.parse()?;
+        Ok(listed.availabilities)
     }
 
     /// Returns the open friend requests.
@@ -129,28 +154,32 @@ impl Session {
     ///
     /// [`Error`].
     pub async fn friend_requests(&self) -> Result<Requests, Error> {
-        let requests = self.call("chatfriends", &json!({ "action": "requests" })).await?;
-        Requests::deserialize(requests).map_err(|error| Error::Answer(error.to_string()))
+        self.call("chatfriends", &json!({ "action": "requests" })).await?.parse()
     }
 
-    /// Finds the conversation with this id, or with the user of this e-mail address, user id or nick.
+    /// Finds the conversation with this id, or with the user of this e-mail address, user id or nick. A name with the form
+    /// of an address or of an id is never a nick: another user may have chosen it as one.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`] if there is none, or more than one user has the nick.
     pub async fn conversation(&self, name: &str) -> Result<Conversation, Error> {
+        let not_found = || Error::NotFound(format!("there is no conversation with {name}"));
+        if let Some(ids) = self.ids_of(name) {
+            for id in ids {
+                if let Some(conversation) = self.show(id.as_str()).await? {
+                    return Ok(conversation);
+                }
+            }
+            return Err(not_found());
+        }
         let me = self.user();
-        let user = UserId::named(name);
         let mut found = self.conversations().await?;
         found.retain(|conversation| {
-            let Some(other) = conversation.other_than(me.as_str()) else { return false };
-            conversation.id == name
-                || user.is_some_and(|user| user.as_str() == other.userid)
-                || other.username == name
+            let other = conversation.other_than(me.as_str());
+            other.is_some_and(|other| other.username == name)
         });
-        let conversation = found.pop();
-        let conversation = conversation
-            .ok_or_else(|| Error::NotFound(format!("there is no conversation with {name}")))?;
+        let conversation = found.pop().ok_or_else(not_found)?;
         if found.is_empty() {
             return Ok(conversation);
         }
@@ -158,7 +187,16 @@ impl Session {
         Err(Error::NotFound(sentence))
     }
 
-    /// Sends a text to the current instance of a conversation. Without an `id` it makes one. Returns the message ID.
+    /// Returns the conversations that an address or an id may mean; `None` for a nick.
+    fn ids_of(&self, name: &str) -> Option<Vec<ConversationId>> {
+        let id = name.trim().to_ascii_lowercase();
+        let user = UserId::parse(&id).or_else(|| UserId::named(name));
+        let with_user = user.map(|user| ConversationId::one_to_one(self.user(), user));
+        let ids: Vec<_> = ConversationId::parse(&id).into_iter().chain(with_user).collect();
+        (!ids.is_empty() || name.contains('@')).then_some(ids)
+    }
+
+    /// Sends a text under an ID to the current instance of a conversation.
     ///
     /// # Errors
     ///
@@ -167,11 +205,10 @@ impl Session {
         &self,
         conversation: &Conversation,
         text: &str,
-        id: Option<MessageId>,
-    ) -> Result<MessageId, Error> {
-        let id = id.unwrap_or_else(new_id);
-        let place = place(conversation, &id)?;
-        let data = payload::seal(&self.secret(conversation)?, &place, self.user(), text);
+        id: &MessageId,
+    ) -> Result<(), Error> {
+        let address = address_of(conversation, id)?;
+        let data = payload::seal(&self.secret(conversation)?, &address, self.user(), text);
         let message = json!({
             "ID": id.as_str(), "Type": "Message", "Created": self.api.now(), "ValidUntil": "", "Data": data,
         });
@@ -179,8 +216,28 @@ impl Session {
             "action": "add", "conversationid": conversation.id, "instance": conversation.instance,
             "message": message,
         });
-        self.call("chatconversation", &add).await?;
-        Ok(id)
+        self.call("chatconversation", &add).await.map(drop)
+    }
+
+    /// Sends the answer to a message. Its ID follows from the message, so the server stores one answer, whatever crashes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]. See [`Error::refuses_message`].
+    pub async fn answer(
+        &self,
+        conversation: &Conversation,
+        message: &MessageId,
+        text: &str,
+    ) -> Result<(), Error> {
+        let Conversation { id, instance, .. } = conversation;
+        let id = MessageId::parse(&derived_id(&["answer", id, instance, message.as_str()]));
+        let id = id.expect("hexadecimal characters are a message ID");
+        match self.send(conversation, text, &id).await {
+            // An earlier attempt, or an earlier run, has sent it.
+            Err(error) if error.is("message_conflict") => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Returns the newest messages, oldest first.
@@ -213,47 +270,25 @@ impl Session {
         id: &str,
     ) -> Result<Vec<Received>, Error> {
         let cursor = Cursor { id: id.to_owned(), date: NO_REPORTS.to_owned() };
+        let mut pages = self.pages(conversation, cursor)?;
         let mut received = Vec::new();
-        self.read_behind(conversation, cursor, async |message| {
-            received.push(message);
-            Ok(())
-        })
-        .await?
-        .then_some(received)
-        .ok_or_else(|| Error::NotFound(format!("the conversation has no message {id}")))
+        while let Some(messages) = pages.next().await? {
+            received.extend(messages);
+        }
+        if pages.is_known == Some(true) {
+            return Ok(received);
+        }
+        Err(Error::NotFound(format!("the conversation has no message {id}")))
     }
 
-    /// Hands over each message behind a cursor, page by page. Returns whether the server knew the cursor's ID.
-    pub(super) async fn read_behind(
-        &self,
-        conversation: &Conversation,
+    /// Prepares to read the messages behind a cursor.
+    pub(super) fn pages<'a>(
+        &'a self,
+        conversation: &'a Conversation,
         cursor: Cursor,
-        mut handle: impl AsyncFnMut(Received) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Pages<'a>, Error> {
         let secret = self.secret(conversation)?;
-        let Cursor { mut id, mut date } = cursor;
-        let mut is_known = None;
-        loop {
-            let download = json!({
-                "action": "download", "firstmessageid": id, "firstmessagedate": date,
-                "firstreportid": "", "firstreportdate": NO_REPORTS,
-            });
-            let page = self.page(conversation, download).await?;
-            let mut messages = page.messages.into_iter().peekable();
-            // A page from a known cursor begins with the cursor's own message.
-            let own = messages.next_if(|message| message.id == id);
-            is_known.get_or_insert(own.is_some());
-            for message in messages {
-                id.clone_from(&message.id);
-                if let Some(received) = read(conversation, &secret, message) {
-                    handle(received).await?;
-                }
-            }
-            if !page.more {
-                return Ok(is_known.unwrap_or(false));
-            }
-            date.clear();
-        }
+        Ok(Pages { session: self, conversation, secret, cursor, is_known: None, more: true })
     }
 
     /// Reports messages as viewed. The server skips the caller's own.
@@ -282,8 +317,7 @@ impl Session {
         fields["instance"] = conversation.instance.as_str().into();
         // So that the server names each sender.
         fields["extended"] = true.into();
-        let page = self.call("chatconversation", &fields).await?;
-        Page::deserialize(page).map_err(|error| Error::Answer(error.to_string()))
+        self.call("chatconversation", &fields).await?.parse()
     }
 
     fn secret(&self, conversation: &Conversation) -> Result<ConversationSecret, Error> {
@@ -291,21 +325,71 @@ impl Session {
     }
 }
 
+/// The messages behind a cursor, page by page.
+pub(super) struct Pages<'a> {
+    session: &'a Session,
+    conversation: &'a Conversation,
+    secret: ConversationSecret,
+    cursor: Cursor,
+    /// Whether the server knew the ID of the first cursor; `None` before the first page.
+    is_known: Option<bool>,
+    more: bool,
+}
+
+impl Pages<'_> {
+    /// Returns the next page, or `None` behind the last one.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Received>>, Error> {
+        if !self.more {
+            return Ok(None);
+        }
+        let download = json!({
+            "action": "download", "firstmessageid": self.cursor.id, "firstmessagedate": self.cursor.date,
+            "firstreportid": "", "firstreportdate": NO_REPORTS,
+        });
+        let page = self.session.page(self.conversation, download).await?;
+        let mut messages = page.messages.into_iter().peekable();
+        // A page from a known cursor begins with the cursor's own message.
+        let own = messages.next_if(|message| message.id == self.cursor.id);
+        self.is_known.get_or_insert(own.is_some());
+        let messages: Vec<_> = messages.collect();
+        if let Some(last) = messages.last() {
+            self.cursor = Cursor { id: last.id.clone(), date: String::new() };
+        } else if page.more {
+            // The same page would come for ever.
+            return Err(Error::Answer("a page without new messages announces more".to_owned()));
+        }
+        self.more = page.more;
+        let opened = messages.into_iter();
+        let opened = opened.filter_map(|message| read(self.conversation, &self.secret, message));
+        Ok(Some(opened.collect()))
+    }
+}
+
 /// Returns a random message ID.
-fn new_id() -> MessageId {
+#[must_use]
+pub fn new_message_id() -> MessageId {
     MessageId::parse(&Uuid::new_v4().to_string()).expect("a UUID is a message ID")
 }
 
-fn place<'a>(conversation: &Conversation, id: &'a MessageId) -> Result<Place<'a>, Error> {
+/// Returns 32 hexadecimal characters of a digest: an ID that is the same in each run.
+#[must_use]
+pub fn derived_id(parts: &[&str]) -> String {
+    hex::encode(&Sha256::digest(parts.join("\n"))[..16])
+}
+
+fn address_of<'a>(
+    conversation: &Conversation,
+    id: &'a MessageId,
+) -> Result<MessageAddress<'a>, Error> {
     let malformed = || Error::Answer("a conversation has a malformed id or instance".to_owned());
-    Ok(Place {
+    Ok(MessageAddress {
         conversation: ConversationId::parse(&conversation.id).ok_or_else(malformed)?,
         instance: Instance::parse(&conversation.instance).ok_or_else(malformed)?,
         id,
     })
 }
 
-/// Opens a message. Returns `None` if its ID is none: a server returns no such message.
+/// Opens a message. Skips a message with a malformed ID by returning `None`: no server stores one.
 fn read(
     conversation: &Conversation,
     secret: &ConversationSecret,
@@ -313,15 +397,9 @@ fn read(
 ) -> Option<Received> {
     let id = MessageId::parse(&message.id)?;
     let sender = message.user_id.as_deref().and_then(UserId::parse);
-    let text = match (sender, place(conversation, &id)) {
-        (Some(sender), Ok(place)) => payload::open_from(secret, &place, &message.data, sender),
+    let text = match (sender, address_of(conversation, &id)) {
+        (Some(sender), Ok(address)) => payload::open_from(secret, &address, &message.data, sender),
         _ => Err(OpenError::Sender),
     };
     Some(Received { id, created: message.created, sender, text })
-}
-
-/// Reads one field of an envelope.
-fn field<T: DeserializeOwned>(mut envelope: Value, name: &str) -> Result<T, Error> {
-    let value = envelope.get_mut(name).map(Value::take).unwrap_or_default();
-    T::deserialize(value).map_err(|error| Error::Answer(format!("{name}: {error}")))
 }

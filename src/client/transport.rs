@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
     CONNECTION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::Url;
 
 use super::Error;
@@ -30,8 +30,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Maximum time for an answer: the server's own bounds on body and work are 30 s each.
 const ANSWER: Duration = Duration::from_secs(65);
 
-/// Maximum bytes of an answer. A page has at most 8 MiB by default (docs/protocol.md#13-bounds).
-const ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum bytes of an answer: twice the maximum of `limits.download_bytes`, which leaves room for lists.
+const ANSWER_BYTES: usize = 32 * 1024 * 1024;
+
+/// Maximum bytes of a message of the listener. One with 10,000 conversations takes 350 KB.
+const EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Idle connections are closed before the server closes them, after 75 s.
 const IDLE: Duration = Duration::from_mins(1);
@@ -47,14 +50,14 @@ enum Kind {
     Https(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
 }
 
-/// An answer, before its body is understood.
-pub(super) struct Answered {
+/// An HTTP answer with its body as bytes.
+pub(super) struct RawResponse {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
     pub(super) body: Bytes,
 }
 
-type Failure = Box<dyn StdError + Send + Sync>;
+type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Transport {
     /// Prepares connections to the server of this URL. Only https reads the machine's root certificates.
@@ -80,23 +83,29 @@ impl Transport {
         url: &Url,
         headers: &[(&str, &str)],
         body: Bytes,
-    ) -> Result<Answered, Error> {
+    ) -> Result<RawResponse, Error> {
         let mut request = Request::post(url.as_str()).header("Content-Type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).expect("ids and URLs are valid in a request");
-        let answered = timeout(ANSWER, async {
+        let received = timeout(ANSWER, async {
             let answer = self.send(request).await?;
             let (status, headers) = (answer.status(), answer.headers());
             let seconds =
                 headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let retry_after = seconds.map(Duration::from_secs);
             let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await?.to_bytes();
-            Ok::<_, Failure>(Answered { status, retry_after, body })
+            Ok::<_, BoxError>(RawResponse { status, retry_after, body })
         });
-        match answered.await {
-            Ok(answered) => answered.map_err(|source| unreachable_at(url, source)),
+        let failed = |source: BoxError| {
+            if source.is::<LengthLimitError>() {
+                return Error::Answer(format!("it has more than {ANSWER_BYTES} bytes"));
+            }
+            unreachable_at(url, source)
+        };
+        match received.await {
+            Ok(received) => received.map_err(failed),
             Err(elapsed) => Err(unreachable_at(url, elapsed)),
         }
     }
@@ -117,18 +126,23 @@ impl Transport {
             let is_accepted = answer.status() == StatusCode::SWITCHING_PROTOCOLS
                 && accept == Some(derive_accept_key(key.as_bytes()).as_bytes());
             if !is_accepted {
-                return Err(format!("it answers {} and opens no WebSocket", answer.status()).into());
+                return Ok(Err(answer.status()));
             }
-            Ok::<_, Failure>(hyper::upgrade::on(answer).await?)
+            Ok::<_, BoxError>(Ok(hyper::upgrade::on(answer).await?))
         });
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded.map_err(|source| unreachable_at(url, source))?,
             Err(elapsed) => return Err(unreachable_at(url, elapsed)),
         };
-        Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await)
+        let upgraded = upgraded.map_err(|status| without_socket(url, status))?;
+        let bounds = WebSocketConfig::default()
+            .max_message_size(Some(EVENT_BYTES))
+            .max_frame_size(Some(EVENT_BYTES));
+        let upgraded = TokioIo::new(upgraded);
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(bounds)).await)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, BoxError> {
         Ok(match &self.0 {
             Kind::Http(client) => client.request(request).await?,
             Kind::Https(client) => client.request(request).await?,
@@ -136,8 +150,18 @@ impl Transport {
     }
 }
 
+/// Makes the error of a handshake that is answered with another status than 101. A busy server, and a proxy whose server
+/// restarts, may open a WebSocket later.
+fn without_socket(url: &Url, status: StatusCode) -> Error {
+    let sentence = format!("HTTP {status} at {} opens no WebSocket", url.path());
+    if status.is_server_error() || [408, 429].contains(&status.as_u16()) {
+        return unreachable_at(url, sentence);
+    }
+    Error::Answer(sentence)
+}
+
 /// Makes the error of a request without an answer.
-pub(super) fn unreachable_at(url: &Url, source: impl Into<Failure>) -> Error {
+pub(super) fn unreachable_at(url: &Url, source: impl Into<BoxError>) -> Error {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
     Error::Unreachable { address: format!("{host}:{port}"), source: source.into() }

@@ -62,7 +62,7 @@ impl Conversation {
     /// Returns the nick of a participant, or the user id if the user does not take part.
     #[must_use]
     pub fn nick_of<'a>(&'a self, user: &'a str) -> &'a str {
-        let participant = self.participants.iter().find(|one| one.userid == user);
+        let participant = self.participants.iter().find(|participant| participant.userid == user);
         participant.map_or(user, |participant| &participant.username)
     }
 }
@@ -82,18 +82,36 @@ pub struct Friend {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Requests {
     /// Requests to the caller.
-    pub incoming: Vec<Stranger>,
+    pub incoming: Vec<Requester>,
     /// Requests of the caller.
-    pub outgoing: Vec<Stranger>,
+    pub outgoing: Vec<Requester>,
 }
 
 /// A user of a friend request.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Stranger {
+pub struct Requester {
     /// The user id.
     pub userid: String,
     /// The nick; empty in the caller's own requests.
     pub nick: String,
+}
+
+/// The answer to `list` of chatconversation.
+#[derive(Deserialize)]
+pub(super) struct Conversations {
+    pub(super) conversations: Vec<Conversation>,
+}
+
+/// The answer to `show`.
+#[derive(Deserialize)]
+pub(super) struct Shown {
+    pub(super) conversation: Conversation,
+}
+
+/// The answer to `list` of chatfriends.
+#[derive(Deserialize)]
+pub(super) struct Friends {
+    pub(super) availabilities: Vec<Friend>,
 }
 
 /// A page of messages.

@@ -9,7 +9,7 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Database, Failed};
-use crate::client::payload::{self, Place};
+use crate::client::payload::{self, MessageAddress};
 use crate::clock::Clock;
 use crate::domain::{
     ConversationId, FullName, Instance, Limits, Message, MessageId, Nick, Parse, UserId,
@@ -147,7 +147,8 @@ async fn say(
     let now = Clock::system().now();
     let id = uuid::Uuid::new_v4().to_string();
     let id = MessageId::parse(&id).ok_or("the message ID of the demo is malformed")?;
-    let data = payload::seal(secret, &Place { conversation, instance, id: &id }, sender, text);
+    let data =
+        payload::seal(secret, &MessageAddress { conversation, instance, id: &id }, sender, text);
     let message =
         Message { id, kind: "Message".to_owned(), created: now, valid_until: String::new(), data };
     let add = AddMessage { conversation, sender, station: None, instance, message, now };

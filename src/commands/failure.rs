@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config;
 use crate::server;
@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Refusal {
     code: Cow<'static, str>,
     sentence: String,
+    /// A further field of the object, such as the ID of a message.
+    field: Option<(&'static str, String)>,
 }
 
 impl Refusal {
@@ -40,7 +42,17 @@ impl Refusal {
         code: impl Into<Cow<'static, str>>,
         sentence: impl Into<String>,
     ) -> Failed {
-        Box::new(Self { code: code.into(), sentence: sentence.into() })
+        Box::new(Self { code: code.into(), sentence: sentence.into(), field: None })
+    }
+
+    /// Makes a refusal like [`Self::with_code`] whose object has a further field.
+    pub(crate) fn with_field(
+        code: impl Into<Cow<'static, str>>,
+        sentence: impl Into<String>,
+        (name, value): (&'static str, &str),
+    ) -> Failed {
+        let (code, sentence) = (code.into(), sentence.into());
+        Box::new(Self { code, sentence, field: Some((name, value.to_owned())) })
     }
 }
 
@@ -116,7 +128,12 @@ pub fn print(failed: &(dyn Error + 'static)) {
         }
         cause = error.source();
     }
-    write(code(failed), &text, &format!("chatserver: {text}\n"));
+    let mut object = json!({ "errorcode": code(failed), "errormessage": text });
+    let refusal = failed.downcast_ref::<Refusal>();
+    if let Some((name, value)) = refusal.and_then(|refusal| refusal.field.as_ref()) {
+        object[*name] = value.as_str().into();
+    }
+    write(&object, &format!("chatserver: {text}\n"));
 }
 
 /// Reports invalid arguments on stderr, or prints the requested help or version. Returns `true` for help and version.
@@ -130,7 +147,7 @@ pub fn tell_usage(error: &clap::Error) -> bool {
     let sentence = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
     let sentence = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
     if wants_json() {
-        write("usage", &sentence, "");
+        write(&json!({ "errorcode": "usage", "errormessage": sentence }), "");
     } else {
         drop(error.print());
     }
@@ -154,12 +171,8 @@ pub(crate) fn is_closed_pipe(failed: &(dyn Error + 'static)) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn write(code: &str, sentence: &str, text: &str) {
-    let line = if wants_json() {
-        format!("{}\n", json!({ "errorcode": code, "errormessage": sentence }))
-    } else {
-        text.to_owned()
-    };
+fn write(object: &Value, text: &str) {
+    let line = if wants_json() { format!("{object}\n") } else { text.to_owned() };
     // A closed stderr is ignored. A thread writes, because a full pipe that is never read must not block the exit.
     let (told, done) = mpsc::channel();
     thread::spawn(move || {

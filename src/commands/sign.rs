@@ -55,6 +55,7 @@ impl Sign {
         let body = bounded::read(std::io::stdin().lock(), BODY_BYTES).map_err(|error| {
             Refusal::argument(format!("the body on stdin can't be read: {error}"))
         })?;
+        // `Credentials` can't sign without a station, as the API workspace allows.
         let signature = SigningKey::new(&key).sign(&Signed {
             srv: &self.srv,
             api: &self.api,

@@ -1,12 +1,16 @@
 //! `chatserver client`, as people, bots and scripts use it, against the server's process.
 
 mod bots;
+mod commands;
 mod following;
+mod misbehaving;
 mod profiles;
 mod reading;
 mod tampering;
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -27,12 +31,18 @@ struct Chatter<'a> {
 /// A client command that runs until it is dropped. Its output is in files.
 struct Running {
     child: std::process::Child,
-    printed: std::path::PathBuf,
+    printed: PathBuf,
 }
 
 impl Running {
     fn printed(&self) -> String {
         fs::read_to_string(&self.printed).unwrap()
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    fn receives(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
     }
 
     async fn prints(&self, text: &str) {
@@ -52,15 +62,17 @@ impl Drop for Running {
 impl Workplace {
     /// Adds a user, who logs in with the output of `user add --json` on stdin.
     fn joins(&self, server: &Process, nick: &str) -> Chatter<'_> {
-        let email = format!("{}@example.com", nick.to_lowercase());
-        let told = self.tells(&["user", "add", &email, "--nick", nick]);
+        let name = nick.to_lowercase();
+        self.joins_as(server, &format!("{name}@example.com"), nick, &format!("{name}.profile"))
+    }
+
+    /// Adds a user with any address and nick, who logs in into this profile.
+    fn joins_as(&self, server: &Process, email: &str, nick: &str, profile: &str) -> Chatter<'_> {
+        let told = self.tells(&["user", "add", email, "--nick", nick]);
         let person = Person::added(&told, server.address);
-        let profile = format!("{}.profile", nick.to_lowercase());
-        let url = format!("http://{}/", server.address);
-        let login = ["client", "login", &url, "--profile", &profile, "--json"];
-        let output = self.runs_with(&login, &told.to_string(), &[]);
-        assert!(output.status.success(), "{output:?}");
-        Chatter { place: self, profile, person }
+        let chatter = Chatter { place: self, profile: profile.to_owned(), person };
+        chatter.logs_in(&format!("http://{}/", server.address));
+        chatter
     }
 
     /// Returns Alice and Bob, who are friends and have logged in.
@@ -72,6 +84,30 @@ impl Workplace {
 }
 
 impl Chatter<'_> {
+    /// Logs in at a server, into the profile of this user.
+    #[track_caller]
+    fn logs_in(&self, url: &str) -> Output {
+        let login = ["client", "login", url, "--profile", &self.profile, "--json"];
+        let Person { api_key, password, .. } = &self.person;
+        let keys = format!("{}\n{}\n", api_key.as_str(), password.as_str());
+        let output = self.place.runs_with(&login, &keys, &[]);
+        assert!(output.status.success(), "{output:?}");
+        output
+    }
+
+    /// Changes the server in the profile.
+    fn talks_to(&self, address: SocketAddr) {
+        let path = self.place.path().join(&self.profile);
+        let mut profile: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        profile["url"] = format!("http://{address}/").into();
+        fs::write(path, profile.to_string()).unwrap();
+    }
+
+    /// Returns the file that says how far `listen` has handled the messages.
+    fn positions(&self) -> PathBuf {
+        self.place.path().join(format!("{}.positions", self.profile))
+    }
+
     fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         [&["client"], arguments, &["--profile", &self.profile]].concat()
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use chatserver::client::payload::{self, Place};
+use chatserver::client::payload::{self, MessageAddress};
 use chatserver::domain::{ConversationId, Instance, MessageId, Parse as _};
 use chatserver::keys::ConversationSecret;
 
@@ -71,7 +71,7 @@ impl Alice<'_> {
         let secret = key.unwraps(&self.person.sees().await["secret"]);
         let secret = ConversationSecret::from_bytes(secret.try_into().unwrap());
         let id = MessageId::parse("forged").unwrap();
-        let place = Place {
+        let place = MessageAddress {
             conversation: ConversationId::parse(&self.person.conversation).unwrap(),
             instance: Instance::parse(&self.person.instance().await).unwrap(),
             id: &id,

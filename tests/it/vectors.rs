@@ -1,6 +1,6 @@
 //! docs/vectors.json, which the tests of every client of the project read.
 
-use chatserver::client::payload::{self, OpenError, Place};
+use chatserver::client::payload::{self, MessageAddress, OpenError};
 use chatserver::client::{Credentials, PrivateKey};
 use chatserver::domain::{
     ApiKey, ConversationId, Email, Instance, MessageId, Parse as _, StationId, UserId,
@@ -78,7 +78,7 @@ fn opened(vector: &Value) -> Result<String, OpenError> {
     let mut key = [0; 32];
     hex::decode_to_slice(text("key_hex"), &mut key).unwrap();
     let id = MessageId::parse(text("messageid")).unwrap();
-    let place = Place {
+    let place = MessageAddress {
         conversation: ConversationId::parse(text("conversationid")).unwrap(),
         instance: Instance::parse(text("instance")).unwrap(),
         id: &id,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::text::visible;
+use super::text::{visible, visible_nick};
 use super::{Profiled, refused};
 use crate::client::Session;
 use crate::commands::Failed;
@@ -23,22 +23,22 @@ Example:
 Example:
   chatserver client friends add bob@example.com
 Nothing tells whether there is such a user.")]
-    Add(One),
+    Add(Peer),
     /// Accept a friend request
     #[command(after_help = "\
 Example:
   chatserver client friends accept Alice")]
-    Accept(One),
+    Accept(Peer),
     /// Decline a friend request, silently
     #[command(after_help = "\
 Example:
   chatserver client friends decline Alice")]
-    Decline(One),
+    Decline(Peer),
     /// End a friendship, or withdraw one's own request
     #[command(after_help = "\
 Example:
   chatserver client friends remove bob@example.com")]
-    Remove(One),
+    Remove(Peer),
     /// List open friend requests
     #[command(after_help = "\
 Example:
@@ -47,7 +47,7 @@ Example:
 }
 
 #[derive(Args)]
-pub(crate) struct One {
+pub(crate) struct Peer {
     /// The other user: an e-mail address or a user id; a nick too, unless a friendship is requested
     user: String,
     #[command(flatten)]
@@ -58,10 +58,10 @@ impl Friends {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         match self {
             Self::List(profiled) => list(&profiled).await,
-            Self::Add(one) => one.add().await,
-            Self::Accept(one) => one.answer("accept").await,
-            Self::Decline(one) => one.answer("decline").await,
-            Self::Remove(one) => one.remove().await,
+            Self::Add(peer) => peer.add().await,
+            Self::Accept(peer) => peer.answer("accept").await,
+            Self::Decline(peer) => peer.answer("decline").await,
+            Self::Remove(peer) => peer.remove().await,
             Self::Requests(profiled) => requests(&profiled).await,
         }
     }
@@ -71,7 +71,8 @@ impl Friends {
 pub(super) async fn list(profiled: &Profiled) -> Result<(), Failed> {
     let friends = profiled.session()?.friends().await.map_err(refused)?;
     let lines = friends.iter().map(|friend| {
-        let (nick, availability) = (visible(&friend.friendname), visible(&friend.availability));
+        let (nick, availability) =
+            (visible_nick(&friend.friendname), visible(&friend.availability));
         format!("{nick} {} {availability}", visible(&friend.friendid))
     });
     let text = lines.collect::<Vec<_>>().join("\n");
@@ -92,11 +93,13 @@ async fn requests(profiled: &Profiled) -> Result<(), Failed> {
     let incoming = requests.incoming.iter().map(|one| ("from", one));
     let both = incoming.chain(requests.outgoing.iter().map(|one| ("to", one)));
     let lines = both.map(|(direction, one)| {
-        format!("{direction} {} {}", visible(&one.userid), visible(&one.nick)).trim_end().to_owned()
+        format!("{direction} {} {}", visible(&one.userid), visible_nick(&one.nick))
+            .trim_end()
+            .to_owned()
     });
     let text = lines.collect::<Vec<_>>().join("\n");
-    let listed = |strangers: &[crate::client::Stranger]| -> Vec<_> {
-        strangers.iter().map(|one| json!({ "userid": one.userid, "nick": one.nick })).collect()
+    let listed = |requesters: &[crate::client::Requester]| -> Vec<_> {
+        requesters.iter().map(|one| json!({ "userid": one.userid, "nick": one.nick })).collect()
     };
     let json = json!({
         "incoming": listed(&requests.incoming), "outgoing": listed(&requests.outgoing),
@@ -104,7 +107,7 @@ async fn requests(profiled: &Profiled) -> Result<(), Failed> {
     Output::new(text, json).print(profiled.json)
 }
 
-impl One {
+impl Peer {
     async fn add(self) -> Result<(), Failed> {
         let session = self.profiled.session()?;
         if UserId::named(&self.user).is_none() {

@@ -1,29 +1,29 @@
 //! `chatserver client login`.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::Args;
 use rand::Rng as _;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
 use serde::Deserialize;
 use serde_json::json;
-use url::Url;
+use tokio::task::spawn_blocking;
+use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::text::visible;
-use super::{Profiled, refused};
+use super::signals::Signals;
+use super::text::{visible, visible_nick};
+use super::{Profiled, SECRETS_BYTES, first_line, parsed, refused, secret_file};
 use crate::bounded;
-use crate::client::{self, Profile, Session};
+use crate::client::{self, Profile, Session, server_url};
 use crate::commands::Failed;
-use crate::commands::failure::Refusal;
+use crate::commands::failure::{self, Refusal};
 use crate::commands::output::Output;
-use crate::domain::{ApiKey, Parse, StationId};
+use crate::domain::{ApiKey, Parse as _, StationId};
 use crate::keys::EncryptionPassword;
 use crate::random::os_random;
-
-/// Maximum bytes of a file with a key, or of both on stdin.
-const SECRETS_BYTES: u64 = 8 * 1024;
 
 /// Environment variable with the API key.
 pub(super) const API_KEY: &str = "CHATSERVER_APIKEY";
@@ -47,14 +47,30 @@ pub(crate) struct Login {
 
 impl Login {
     pub(crate) async fn run(self) -> Result<(), Failed> {
+        // Registered first, and shown again last: a signal must not leave a terminal that hides what is typed.
+        let mut signals = Signals::register()?;
+        let _shown = RestoredTerminal(tcgetattr(io::stdin()).ok());
+        tokio::select! {
+            done = self.log_in() => done,
+            () = signals.received() => Err("interrupted".into()),
+        }
+    }
+
+    async fn log_in(self) -> Result<(), Failed> {
         let path = self.profiled.path()?;
         let url = Url::parse(&self.url).map_err(|_| {
             Refusal::argument("URL must be that of a server, such as https://chat.example.com/")
         })?;
-        let mut stdin = Stdin::default();
-        let api_key = stdin.secret(self.api_key_file.as_deref(), API_KEY, "API key")?;
-        let password = self.encryption_password_file.as_deref();
-        let password = stdin.secret(password, PASSWORD, "Encryption password")?;
+        let url = server_url(url).map_err(refused)?;
+        let (api_key_file, password_file) = (self.api_key_file, self.encryption_password_file);
+        // On a thread of its own, because it waits for the user.
+        let secrets = spawn_blocking(move || {
+            let mut stdin = Stdin::default();
+            let api_key = stdin.secret(api_key_file.as_deref(), API_KEY, "API key")?;
+            let password = stdin.secret(password_file.as_deref(), PASSWORD, "Encryption password");
+            Ok::<_, Failed>((api_key, password?))
+        });
+        let (api_key, password) = secrets.await??;
         let api_key = parsed::<ApiKey>("the API key", &api_key)?;
         let password = parsed::<EncryptionPassword>("the encryption password", &password)?;
         // A device keeps its station, so that logging in again makes no further one.
@@ -63,11 +79,15 @@ impl Login {
             .filter(|earlier| earlier.url == url.as_str() && earlier.apikey == api_key.as_str());
         let station = earlier.and_then(|earlier| StationId::parse(&earlier.stationid));
         let station = station.unwrap_or_else(new_station);
-        let profile = Session::log_in(url, &api_key, &password, station).await.map_err(refused)?;
+        if is_exposed(&url) {
+            failure::warn("http sends the API key and all requests unencrypted: use https");
+        }
+        let logged_in = Session::log_in(url, &api_key, &password, station).await;
+        let (_, profile) = logged_in.map_err(refused)?;
         profile.save(&path).map_err(client::Error::from).map_err(refused)?;
         let text = format!(
             "logged in as {} ({}); the profile is {}",
-            visible(&profile.nick),
+            visible_nick(&profile.nick),
             visible(&profile.userid),
             path.display()
         );
@@ -76,14 +96,33 @@ impl Login {
     }
 }
 
+/// Whether others on the network can read the requests: http to another host than this one.
+fn is_exposed(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !is_loopback
+}
+
 fn new_station() -> StationId {
     let mut bytes = [0; 16];
     os_random().fill_bytes(&mut bytes);
     StationId::parse(&hex::encode(bytes)).expect("16 bytes are 32 hexadecimal characters")
 }
 
-fn parsed<T: Parse>(what: &str, text: &str) -> Result<T, Failed> {
-    T::parse(text).ok_or_else(|| Refusal::argument(format!("{what} must be {}", T::EXPECTED)))
+/// The settings of the terminal on stdin, which are restored on drop.
+struct RestoredTerminal(Option<Termios>);
+
+impl Drop for RestoredTerminal {
+    fn drop(&mut self) {
+        if let Some(settings) = &self.0 {
+            // A terminal that is gone needs no settings.
+            tcsetattr(io::stdin(), OptionalActions::Now, settings).ok();
+        }
+    }
 }
 
 /// The secrets that stdin gives, if the environment and the options do not.
@@ -109,10 +148,7 @@ impl Stdin {
         name: &'static str,
     ) -> Result<Zeroizing<String>, Failed> {
         if let Some(path) = file {
-            let text = File::open(path).and_then(|file| bounded::read_text(file, SECRETS_BYTES));
-            let text =
-                text.map_err(|error| Refusal::argument(format!("{path} can't be read: {error}")));
-            return Ok(line(&Zeroizing::new(text?)));
+            return secret_file(path);
         }
         if let Ok(text) = std::env::var(variable) {
             return Ok(Zeroizing::new(text));
@@ -130,7 +166,7 @@ impl Stdin {
     }
 }
 
-/// Reads the lines of stdin, or the two secrets of a JSON object, from the one that is `next` on.
+/// Reads the lines of stdin, or the two secrets of a JSON object. Leaves out the API key unless it is `next`.
 fn read_lines(next: &str) -> Result<Vec<Zeroizing<String>>, Failed> {
     let text = bounded::read_text(io::stdin().lock(), SECRETS_BYTES);
     let text = text.map_err(|error| Refusal::argument(format!("stdin can't be read: {error}")))?;
@@ -148,13 +184,7 @@ fn read_lines(next: &str) -> Result<Vec<Zeroizing<String>>, Failed> {
         }
         return Ok(secrets);
     }
-    Ok(text.lines().map(line).collect())
-}
-
-/// Returns the first line, without a byte order mark and a line end.
-fn line(text: &str) -> Zeroizing<String> {
-    let text = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default();
-    Zeroizing::new(text.to_owned())
+    Ok(text.lines().map(first_line).collect())
 }
 
 /// Asks on the terminal, which shows nothing of the answer.
@@ -163,6 +193,8 @@ fn ask(name: &str) -> io::Result<Zeroizing<String>> {
     let shown = tcgetattr(&stdin)?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
+    // Ctrl-Z would leave the shell without echo.
+    hidden.special_codes[SpecialCodeIndex::VSUSP] = 0;
     write!(io::stderr(), "{name}: ")?;
     tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
     let mut answer = Zeroizing::new(String::new());
@@ -170,5 +202,5 @@ fn ask(name: &str) -> io::Result<Zeroizing<String>> {
     tcsetattr(&stdin, OptionalActions::Now, &shown)?;
     writeln!(io::stderr())?;
     read?;
-    Ok(line(&answer))
+    Ok(first_line(&answer))
 }

@@ -4,12 +4,14 @@ use std::io::{self, Write as _};
 
 use clap::Args;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::text::visible;
-use super::{Profiled, refused};
+use super::text::{visible, visible_nick};
+use super::{Profiled, not_sent, parsed, refused};
 use crate::bounded;
-use crate::client::{self, Conversation, Credentials, Inbox, Positions, Received};
+use crate::client::{
+    self, Conversation, Credentials, Inbox, Positions, Received, Save, Session, derived_id,
+    new_message_id, persist,
+};
 use crate::commands::Failed;
 use crate::commands::failure::Refusal;
 use crate::commands::output::Output;
@@ -18,15 +20,18 @@ use crate::domain::{MessageId, Parse as _, StationId, UserId};
 /// Maximum bytes of a text on stdin. Sealed, it has more characters than any server takes by default.
 const TEXT_BYTES: u64 = 256 * 1024;
 
-/// What stands in the place of a text that does not open, or whose sender is not the one that the server names.
+/// Shown instead of the text if a message does not open, or names another sender than the server does.
 pub(super) const CANNOT_OPEN: &str = "This message can't be opened";
 
 #[derive(Args)]
 pub(crate) struct Send {
     /// The receiver: an e-mail address, a user id, a nick or a conversation id
     to: String,
-    /// The text; - is stdin
+    /// The text; - is stdin, without the line ends at its end
     text: String,
+    /// The message ID; by default a new one. To repeat a send without an answer, give the ID that its failure names
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
     #[command(flatten)]
     profiled: Profiled,
 }
@@ -55,7 +60,7 @@ pub(crate) struct Read {
 pub(super) async fn conversations(profiled: &Profiled) -> Result<(), Failed> {
     let session = profiled.session()?;
     let me = session.user();
-    let listed = session.conversations().await.map_err(refused)?;
+    let listed = session.conversations_with_unread().await.map_err(refused)?;
     let shown: Vec<_> = listed
         .iter()
         .filter_map(|conversation| {
@@ -67,7 +72,7 @@ pub(super) async fn conversations(profiled: &Profiled) -> Result<(), Failed> {
     let lines = shown.iter().map(|(conversation, other, unread)| {
         let unread = unread.filter(|unread| *unread > 0);
         let unread = unread.map_or_else(String::new, |unread| format!(", {unread} unread"));
-        let (nick, user) = (visible(&other.username), visible(&other.userid));
+        let (nick, user) = (visible_nick(&other.username), visible(&other.userid));
         format!("{nick} {user}, conversation {}{unread}", visible(&conversation.id))
     });
     let text = lines.collect::<Vec<_>>().join("\n");
@@ -90,20 +95,32 @@ pub(super) async fn conversations(profiled: &Profiled) -> Result<(), Failed> {
 impl Send {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let session = self.profiled.session()?;
-        let text = if self.text == "-" {
-            let text = bounded::read_text(io::stdin().lock(), TEXT_BYTES);
-            text.map_err(|error| {
-                Refusal::argument(format!("the text on stdin can't be read: {error}"))
-            })?
-        } else {
-            self.text
+        let id = match &self.id {
+            Some(id) => parsed("--id", id)?,
+            None => new_message_id(),
         };
+        let text = self.text()?;
+        if text.is_empty() {
+            return Err(Refusal::argument("the text is empty"));
+        }
         let conversation = session.conversation(&self.to).await.map_err(refused)?;
-        let id = session.send(&conversation, &text, None).await.map_err(refused)?;
+        let sent = session.send(&conversation, &text, &id).await;
+        sent.map_err(|error| not_sent(&error, &id))?;
         let json = json!({
             "conversationid": conversation.id, "instance": conversation.instance, "ID": id.as_str(),
         });
         Output::new(id.as_str(), json).print_after_change(self.profiled.json)
+    }
+
+    fn text(&self) -> Result<String, Failed> {
+        if self.text != "-" {
+            return Ok(self.text.clone());
+        }
+        let text = bounded::read_text(io::stdin().lock(), TEXT_BYTES);
+        let text = text.map_err(|error| {
+            Refusal::argument(format!("the text on stdin can't be read: {error}"))
+        })?;
+        Ok(text.trim_end_matches(['\n', '\r']).to_owned())
     }
 }
 
@@ -116,35 +133,52 @@ impl Read {
             None => session.newest(&conversation, self.limit).await,
         };
         let messages = messages.map_err(refused)?;
-        if self.follow {
-            for message in &messages {
-                self.print(&conversation, message)?;
-            }
-        } else {
-            self.print_all(&conversation, &messages)?;
-        }
-        if self.viewed {
-            let ids: Vec<_> = messages.iter().map(|message| message.id.clone()).collect();
-            session.viewed(&conversation, &ids).await.map_err(refused)?;
-        }
+        let ids: Vec<_> = messages.iter().map(|message| message.id.clone()).collect();
         if !self.follow {
+            self.print_all(&conversation, &messages)?;
+            if self.viewed {
+                session.viewed(&conversation, &ids).await.map_err(refused)?;
+            }
             return Ok(());
         }
-        let mut positions = Positions::default();
-        let last = messages.last().map(|message| message.id.as_str());
-        let last = last.or(self.since.as_deref()).unwrap_or_default();
-        positions.record(&conversation, last, &session.api.now());
-        let credentials = of_follower(&session.credentials, &conversation.id);
-        let mut inbox = Inbox::new(&session, credentials, positions);
-        inbox.only = Some(conversation.id.clone());
-        let followed = inbox.run(async |conversation, message, _| {
-            self.print(conversation, &message).map_err(client::Error::Output)?;
-            if self.viewed {
-                session.viewed(conversation, &[message.id]).await?;
+        for message in &messages {
+            self.print(&conversation, message)?;
+        }
+        let last = ids.last().map(MessageId::as_str).or(self.since.as_deref()).unwrap_or_default();
+        let followed = self.follow(&session, &conversation, &ids, last).await;
+        followed.map_err(refused)
+    }
+
+    /// Reports the printed messages, and prints what follows the `last`, until a failure that does not pass.
+    async fn follow(
+        &self,
+        session: &Session,
+        conversation: &Conversation,
+        printed: &[MessageId],
+        last: &str,
+    ) -> Result<(), client::Error> {
+        let mut positions = Positions::of(session);
+        positions.record(conversation, last, &session.api.now());
+        if self.viewed {
+            let viewed = persist(async || session.viewed(conversation, printed).await, |_| ());
+            match viewed.await {
+                // The conversation was cleared, so there is nothing to report.
+                Err(error) if error.is("instance_changed") => {}
+                viewed => viewed?,
             }
-            Ok(())
+        }
+        let credentials = of_follower(&session.credentials, &conversation.id);
+        let mut inbox = Inbox::new(session, credentials, positions);
+        inbox.only = Some(conversation.id.clone());
+        let followed = inbox.run(async |conversation, message| {
+            // First, so that a failure of this does not print the message again.
+            if self.viewed {
+                session.viewed(conversation, std::slice::from_ref(&message.id)).await?;
+            }
+            self.print(conversation, &message).map_err(client::Error::Output)?;
+            Ok(Save::WithPage)
         });
-        followed.await.map_err(refused)
+        followed.await
     }
 
     fn print_all(&self, conversation: &Conversation, messages: &[Received]) -> Result<(), Failed> {
@@ -177,7 +211,7 @@ pub(super) fn print_message(
 fn line_of(conversation: &Conversation, message: &Received) -> String {
     let sender = message.sender.as_ref().map_or("?", |user| conversation.nick_of(user.as_str()));
     let text = message.text.as_deref().unwrap_or(CANNOT_OPEN);
-    format!("{} {}: {}", visible(&message.created), visible(sender), visible(text))
+    format!("{} {}: {}", visible(&message.created), visible_nick(sender), visible(text))
 }
 
 /// Returns the object of a message. `text` is null if the message can't be opened.
@@ -194,20 +228,9 @@ pub(super) fn json_of(conversation: &Conversation, message: &Received) -> Value 
     json
 }
 
-/// Returns the ID of the answer to a message: the same each time, so that the server stores one answer.
-pub(super) fn id_of_answer(conversation: &Conversation, message: &MessageId) -> MessageId {
-    let id = derived(&["answer", &conversation.id, &conversation.instance, message.as_str()]);
-    MessageId::parse(&id).expect("hexadecimal characters are a message ID")
-}
-
 /// Returns the credentials with the station that follows a conversation. The station of the profile belongs to `listen`,
 /// and a station has one listener.
 fn of_follower(credentials: &Credentials, conversation: &str) -> Credentials {
-    let station = derived(&["follow", credentials.station.as_str(), conversation]);
+    let station = derived_id(&["follow", credentials.station.as_str(), conversation]);
     credentials.at(StationId::parse(&station).expect("32 hexadecimal characters are a station"))
-}
-
-/// Returns 32 hexadecimal characters of a digest.
-fn derived(parts: &[&str]) -> String {
-    hex::encode(&Sha256::digest(parts.join("\n"))[..16])
 }

@@ -1,6 +1,5 @@
 //! `chatserver client seal` and `open`: profile 1 for shell scripts.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _};
 
 use clap::Args;
@@ -9,12 +8,13 @@ use zeroize::Zeroizing;
 
 use super::messages::CANNOT_OPEN;
 use super::text::visible;
+use super::{parsed, secret_file};
 use crate::bounded;
-use crate::client::payload::{self, Place};
+use crate::client::payload::{self, MessageAddress};
 use crate::commands::Failed;
 use crate::commands::failure::Refusal;
 use crate::commands::output::Output;
-use crate::domain::{ConversationId, Instance, MessageId, Parse, UserId};
+use crate::domain::{ConversationId, Instance, MessageId, UserId};
 use crate::keys::ConversationSecret;
 
 /// Environment variable with the key of the conversation.
@@ -22,9 +22,6 @@ pub(super) const KEY: &str = "CHATSERVER_CONVERSATION_KEY";
 
 /// Maximum bytes of a text or of Data on stdin.
 const STDIN_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Maximum bytes of a file with a key.
-const KEY_BYTES: u64 = 1024;
 
 #[derive(Args)]
 pub(crate) struct Payload {
@@ -59,22 +56,22 @@ struct Parts {
 }
 
 impl Parts {
-    fn place(&self) -> Place<'_> {
-        Place { conversation: self.conversation, instance: self.instance, id: &self.id }
+    fn address(&self) -> MessageAddress<'_> {
+        MessageAddress { conversation: self.conversation, instance: self.instance, id: &self.id }
     }
 }
 
 impl Payload {
     pub(crate) fn seal(self) -> Result<(), Failed> {
         let parts = self.parts()?;
-        let data = payload::seal(&parts.secret, &parts.place(), parts.from, &parts.stdin);
+        let data = payload::seal(&parts.secret, &parts.address(), parts.from, &parts.stdin);
         Output::new(data.as_str(), json!({ "Data": data })).print(self.json)
     }
 
     pub(crate) fn open(self) -> Result<(), Failed> {
         let parts = self.parts()?;
         let data = parts.stdin.trim_end_matches(['\n', '\r']);
-        let text = payload::open_from(&parts.secret, &parts.place(), data, parts.from);
+        let text = payload::open_from(&parts.secret, &parts.address(), data, parts.from);
         let text = text.map_err(|error| {
             Refusal::with_code("cannot_open", format!("{CANNOT_OPEN}: {error}"))
         })?;
@@ -99,15 +96,9 @@ impl Payload {
 
     fn secret(&self) -> Result<ConversationSecret, Failed> {
         let (name, text) = match &self.key_file {
-            Some(path) => {
-                let text = File::open(path).and_then(|file| bounded::read_text(file, KEY_BYTES));
-                let text = text
-                    .map_err(|error| Refusal::argument(format!("{path} can't be read: {error}")))?;
-                (path.as_str(), text)
-            }
-            None => (KEY, std::env::var(KEY).unwrap_or_default()),
+            Some(path) => (path.as_str(), secret_file(path)?),
+            None => (KEY, Zeroizing::new(std::env::var(KEY).unwrap_or_default())),
         };
-        let text = Zeroizing::new(text);
         let mut bytes = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text.trim(), &mut *bytes).map_err(|_| {
             Refusal::argument(format!(
@@ -116,8 +107,4 @@ impl Payload {
         })?;
         Ok(ConversationSecret::from_bytes(*bytes))
     }
-}
-
-fn parsed<T: Parse>(option: &str, text: &str) -> Result<T, Failed> {
-    T::parse(text).ok_or_else(|| Refusal::argument(format!("{option} must be {}", T::EXPECTED)))
 }

@@ -15,7 +15,7 @@ async fn a_bot_answers_each_message_once() {
     let (alice, bob) = place.alice_and_bob_chat(&server);
     alice.sends("Bob", "before there was a bot");
     let bot = bob.starts("bot.txt", &["listen", "--exec", ECHO]);
-    until("the bot listens", async || place.path().join("bob.positions.json").exists()).await;
+    until("the bot listens", async || bob.positions().exists()).await;
     alice.sends("Bob", "hello");
     until("it answers", async || alice.reads("Bob").len() == 3).await;
     drop(bot);
@@ -47,7 +47,7 @@ async fn a_bot_that_repeats_itself_is_stored_once() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob_chat(&server);
-    let positions = place.path().join("bob.positions.json");
+    let positions = bob.positions();
     let bot = bob.starts("bot.txt", &["listen", "--exec", ECHO]);
     until("the bot listens", async || positions.exists()).await;
     let before = std::fs::read(&positions).unwrap();
@@ -75,7 +75,7 @@ async fn a_bot_survives_a_command_that_fails_or_says_nothing() {
     let command =
         r#"case "$CHAT_TEXT" in fail) echo no; exit 3;; quiet) ;; *) echo "$CHAT_TEXT!";; esac"#;
     let bot = bob.starts("bot.txt", &["listen", "--exec", command, "--viewed"]);
-    until("the bot listens", async || place.path().join("bob.positions.json").exists()).await;
+    until("the bot listens", async || bob.positions().exists()).await;
     for text in ["fail", "quiet", "$(touch injected); `touch injected`"] {
         alice.sends("Bob", text);
     }
@@ -97,10 +97,53 @@ async fn a_bot_does_not_answer_its_own_user() {
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob_chat(&server);
     let _bot = bob.starts("bot.txt", &["listen", "--exec", "echo answer"]);
-    until("the bot listens", async || place.path().join("bob.positions.json").exists()).await;
+    until("the bot listens", async || bob.positions().exists()).await;
     // Bob's own message, from another device, is not answered.
     bob.sends("Alice", "from my phone");
     alice.sends("Bob", "a question");
     until("it answers", async || alice.reads("Bob").len() == 3).await;
     assert_eq!(alice.reads("Bob"), texts(&["from my phone", "a question", "answer"]));
+}
+
+#[tokio::test]
+async fn each_profile_has_its_own_positions() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let mut alice = place.joins_as(&server, "alice@example.com", "Alice", "bot.alice");
+    let mut carol = place.joins_as(&server, "carol@example.com", "Carol", "bot.carol");
+    place.befriends(&mut alice.person, &mut carol.person);
+    let listeners =
+        [alice.starts("alice.txt", &["listen"]), carol.starts("carol.txt", &["listen"])];
+    for chatter in [&alice, &carol] {
+        until("it listens", async || chatter.positions().exists()).await;
+    }
+    drop(listeners);
+    alice.sends("Carol", "for Carol");
+    let listener = alice.starts("alice.txt", &["listen"]);
+    carol.sends("Alice", "for Alice");
+    listener.prints("for Alice").await;
+    carol.starts("carol.txt", &["listen"]).prints("for Carol").await;
+}
+
+#[tokio::test]
+async fn positions_of_another_user_are_not_gone_on_with() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (mut alice, mut bob) = place.alice_and_bob_chat(&server);
+    bob.sends("Alice", "from long ago");
+    let listener = bob.starts("bob.txt", &["listen"]);
+    until("it listens", async || bob.positions().exists()).await;
+    drop(listener);
+    let before = std::fs::read(bob.positions()).unwrap();
+
+    // Alice logs in into Bob's profile, and Bob into another one.
+    alice.profile = std::mem::replace(&mut bob.profile, "other.profile".to_owned());
+    for chatter in [&alice, &bob] {
+        chatter.logs_in(&format!("http://{}/", server.address));
+    }
+    let _bot = alice.starts("alice.txt", &["listen", "--exec", "echo answer"]);
+    until("it begins anew", async || std::fs::read(alice.positions()).unwrap() != before).await;
+    bob.sends("Alice", "from now");
+    until("it answers", async || bob.reads("Alice").len() >= 3).await;
+    assert_eq!(bob.reads("Alice"), texts(&["from long ago", "from now", "answer"]));
 }

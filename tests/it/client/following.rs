@@ -75,7 +75,7 @@ async fn a_listener_goes_on_where_the_last_one_ended() {
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob_chat(&server);
     alice.sends("Bob", "long ago");
-    let positions = place.path().join("bob.positions.json");
+    let positions = bob.positions();
     let listener = bob.starts("first.txt", &["listen"]);
     until("it listens", async || positions.exists()).await;
     let before = fs::read(&positions).unwrap();

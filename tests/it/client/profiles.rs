@@ -1,11 +1,15 @@
 //! Logging in, and the file that keeps the keys.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::{Command, Stdio};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
 
 use crate::harness::process::{Workplace, free_address};
+use crate::harness::world::until;
 
 #[tokio::test]
 async fn a_profile_is_for_its_owner_alone() {
@@ -133,17 +137,90 @@ async fn logging_in_again_keeps_the_station() {
 }
 
 #[tokio::test]
-async fn every_code_of_a_failure_is_documented() {
-    let page = include_str!("../../../docs/operating.md");
-    for code in [
-        "cannot_open",
-        "invalid_answer",
-        "invalid_profile",
-        "no_profile",
-        "replaced",
-        "unreachable",
-        "wrong_password",
-    ] {
-        assert!(page.contains(&format!("| `{code}` |")), "{code}");
+async fn a_login_keeps_a_symbolic_link() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let alice = place.joins(&server, "Alice");
+    let path = |name: &str| place.path().join(name);
+    fs::create_dir(path("kept")).unwrap();
+    fs::rename(path(&alice.profile), path("kept/real")).unwrap();
+    std::os::unix::fs::symlink("kept/real", path(&alice.profile)).unwrap();
+    let before = fs::metadata(path("kept/real")).unwrap().ino();
+    alice.logs_in(&format!("http://{}/", server.address));
+    assert!(fs::symlink_metadata(path(&alice.profile)).unwrap().is_symlink());
+    assert_ne!(fs::metadata(path("kept/real")).unwrap().ino(), before);
+    alice.tells(&["conversations"]);
+}
+
+#[tokio::test]
+async fn a_profile_is_a_regular_file() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let mut alice = place.joins(&server, "Alice");
+    place.makes_fifo("fifo");
+    fs::create_dir(place.path().join("folder")).unwrap();
+    let login = format!("http://{}/", server.address);
+    let keys = format!("{}\n{}\n", alice.person.api_key.as_str(), alice.person.password.as_str());
+    for name in ["fifo", "folder"] {
+        alice.profile = name.to_owned();
+        let error = place.fails(&alice.arguments(&["conversations"]));
+        assert!(error.contains("no regular file") && !error.contains("chmod"), "{error}");
+        let login = ["client", "login", &login, "--profile", name, "--json"];
+        let output = place.runs_with(&login, &keys, &[]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("invalid_profile") && error.contains("no regular file"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_path_of_a_url_is_completed() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob_chat(&server);
+    bob.logs_in(&format!("http://{}/ozeki", server.address));
+    let listener = bob.starts("listened.txt", &["listen"]);
+    until("it listens", async || bob.positions().exists()).await;
+    alice.sends("Bob", "hello");
+    listener.prints("hello").await;
+    alice.sends("Bob", "live");
+    listener.prints("live").await;
+}
+
+#[tokio::test]
+async fn a_login_without_encryption_is_warned_of() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let alice = place.joins(&server, "Alice");
+    let port = server.address.port();
+    for host in ["127.0.0.1", "localhost"] {
+        let output = alice.logs_in(&format!("http://{host}:{port}/"));
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+    // The system takes this address for its own, but it is none of the loopback.
+    let output = alice.logs_in(&format!("http://0.0.0.0:{port}/"));
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.contains("warning") && warning.contains("use https"), "{warning}");
+}
+
+/// Of the four signals, Ctrl-C is the one that people send.
+#[tokio::test]
+async fn a_prompt_that_is_interrupted_leaves_a_terminal_with_echo() {
+    let place = Workplace::new();
+    for signal in ["INT", "TERM", "QUIT", "HUP"] {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let stdin = File::options().read(true).write(true).open(name).unwrap();
+        let echoes = || tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+        assert!(echoes());
+        let mut command = place.command(&["client", "login", "http://localhost/"]);
+        command.args(["--profile", "profile"]).stdin(stdin).stderr(Stdio::piped());
+        let mut login = command.spawn().unwrap();
+        until("the prompt hides what is typed", async || !echoes()).await;
+        let id = login.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        assert_eq!(login.wait().unwrap().code(), Some(1));
+        assert!(echoes(), "{signal}");
     }
 }

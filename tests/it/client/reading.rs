@@ -4,9 +4,11 @@ use std::fs;
 
 use chatserver::client::{Api, Listener};
 use chatserver::clock::Clock;
-use serde_json::json;
+use chatserver::domain::UserId;
+use serde_json::{Value, json};
 
 use super::texts;
+use crate::harness::interposer::{Interposer, busy};
 use crate::harness::process::Workplace;
 use crate::harness::world::World;
 
@@ -20,7 +22,7 @@ async fn a_message_reaches_a_friend_under_each_name() {
         alice.sends(name, &format!("to {name}"));
     }
     let piped = alice.arguments(&["send", "Bob", "-"]);
-    assert!(place.runs_with(&piped, "two\nlines 👋", &[]).status.success());
+    assert!(place.runs_with(&piped, "two\nlines 👋\r\n\n", &[]).status.success());
     let expected = [
         "to bob@example.com",
         "to  Bob@Example.COM",
@@ -32,11 +34,69 @@ async fn a_message_reaches_a_friend_under_each_name() {
     assert_eq!(bob.reads("Alice"), texts(&expected));
     assert_eq!(alice.reads("Bob"), texts(&expected));
 
+    for text in ["", "\r\n\n"] {
+        assert_eq!(alice.fails(&["send", "Bob", ""]), "invalid_argument");
+        let output = place.runs_with(&piped, text, &[]);
+        assert_eq!(output.status.code(), Some(1), "an empty text: {output:?}");
+    }
+
     assert_eq!(alice.fails(&["send", "carol@example.com", "hi"]), "not_found");
     assert_eq!(alice.fails(&["send", "Carol", "hi"]), "not_found");
     assert_eq!(alice.fails(&["send", "alice@example.com", "hi"]), "not_found");
     place.tells(&["friend", "remove", "alice@example.com", "bob@example.com"]);
     assert_eq!(alice.fails(&["send", "Bob", "hi"]), "not_friends");
+}
+
+#[tokio::test]
+async fn a_nick_is_not_taken_for_an_address_or_an_id() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let mut alice = place.joins(&server, "Alice");
+    let dave = UserId::named("dave@example.com").unwrap().to_string();
+    let nicks = ["dave@example.com", &dave, &dave.to_uppercase(), "dave@@example.com"];
+    for (n, nick) in nicks.iter().enumerate() {
+        let email = format!("mallory{n}@example.com");
+        let mut mallory = place.joins_as(&server, &email, nick, &format!("mallory{n}.profile"));
+        place.befriends(&mut alice.person, &mut mallory.person);
+        assert_eq!(alice.fails(&["send", nick, "for Dave"]), "not_found", "{nick}");
+        assert_eq!(mallory.reads("Alice"), []);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_sent_again_under_its_id_is_stored_once() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob_chat(&server);
+    let first = Interposer::before(server.address, |request| {
+        request.contains(r#""action":"add""#).then(busy)
+    });
+    alice.talks_to(first.address);
+    let error = place.fails(&alice.arguments(&["send", "Bob", "once", "--json"]));
+    let told: Value = serde_json::from_str(&error).unwrap();
+    let id = told["ID"].as_str().unwrap();
+    assert_eq!(told["errorcode"], "unavailable");
+    assert!(told["errormessage"].as_str().unwrap().contains(&format!("--id {id}")), "{error}");
+    alice.talks_to(server.address);
+    assert_eq!(alice.prints(&["send", "Bob", "once", "--id", id]), id);
+    assert_eq!(alice.fails(&["send", "Bob", "once", "--id", id]), "message_conflict");
+    assert_eq!(bob.reads("Alice"), texts(&["once"]));
+}
+
+#[tokio::test]
+async fn only_a_nick_needs_the_list_of_conversations() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob_chat(&server);
+    let observed = Interposer::before(server.address, |_| None);
+    alice.talks_to(observed.address);
+    for name in ["bob@example.com", bob.person.user.as_str(), &bob.person.conversation] {
+        alice.sends(name, "hello");
+    }
+    assert_eq!(observed.count(r#""action":"list""#), 0);
+    alice.sends("Bob", "hello");
+    assert_eq!(observed.count(r#""action":"list""#), 1);
+    assert_eq!(observed.count(r#""extended":true"#), 0);
 }
 
 #[tokio::test]
@@ -150,6 +210,7 @@ async fn a_wrong_clock_is_corrected_by_that_of_the_server() {
     let api = Api::new(url, Clock::system()).unwrap();
     let list = json!({ "action": "list" });
     let listed = api.call(&alice.credentials(), "chatconversation", &list).await.unwrap();
+    let listed: Value = listed.parse().unwrap();
     assert_eq!(listed["conversations"][0]["id"], alice.conversation);
     assert_eq!(api.now()[..16], world.clock.date()[..16]);
 

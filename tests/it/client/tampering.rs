@@ -1,6 +1,6 @@
 //! Messages that must not be shown, and `seal` and `open`.
 
-use chatserver::client::payload::{self, Place};
+use chatserver::client::payload::{self, MessageAddress};
 use chatserver::domain::{ConversationId, Instance, MessageId, Parse as _, UserId};
 use chatserver::keys::ConversationSecret;
 use serde_json::Value;
@@ -21,7 +21,7 @@ impl Chatter<'_> {
     /// Seals a text as any client with the key can: `from` is a claim.
     async fn seals(&self, id: &str, from: UserId, text: &str) -> String {
         let id = MessageId::parse(id).unwrap();
-        let place = Place {
+        let place = MessageAddress {
             conversation: ConversationId::parse(&self.person.conversation).unwrap(),
             instance: Instance::parse(&self.person.instance().await).unwrap(),
             id: &id,
@@ -81,7 +81,7 @@ async fn a_payload_that_was_moved_or_changed_is_not_shown() {
     let with_other_key = {
         let other = ConversationSecret::generate();
         let id = MessageId::parse("six").unwrap();
-        let place = Place {
+        let place = MessageAddress {
             conversation: ConversationId::parse(&bob.person.conversation).unwrap(),
             instance: Instance::parse(&bob.person.instance().await).unwrap(),
             id: &id,

@@ -288,6 +288,7 @@ impl Person {
     /// Prepares a request without a station, in its headers and in its signature.
     pub fn prepares_without_station(&self, srv: &str, api: &str, body: &Value) -> Prepared {
         let prepared = self.prepares_bytes_for(srv, api, body.to_string().into_bytes());
+        // `Credentials` always sign for a station.
         let signature = SigningKey::new(&self.api_key).sign(&Signed {
             srv,
             api,
