@@ -112,8 +112,10 @@ class Chat:
         try:
             data, bound = b64decode(message["Data"]), place(conversation, message["ID"])
             content = json.loads(self.aes(conversation).decrypt(data[1:13], data[13:], bound))
-            is_valid = data[0] == 1 and content["v"] == 1 and content["from"] == message["UserID"]
-            return content["text"] if is_valid and isinstance(content["text"], str) else None
+            is_valid = data[0] == 1 and content["v"] == 1 and content["v"] is not True
+            is_valid = is_valid and content["from"] == message["UserID"]
+            content["text"].encode()  # Fails for an unpaired surrogate, and for what is no string.
+            return content["text"] if is_valid else None
         except Exception:  # Others write the message, so each part of it may be malformed.
             return None
 
