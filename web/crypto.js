@@ -123,12 +123,12 @@ function additionalData({ conversationid, instance, id }) {
  * @param {CryptoKey} key of `unwrapConversationKey`
  * @param {Place} place
  * @param {string} from the sender's user id
- * @param {string} text a text of more than about 190,000 bytes gives more than `MAX_DATA` characters, which the server refuses
+ * @param {string} text an unpaired surrogate becomes U+FFFD; a text of more than about 190,000 bytes gives more than `MAX_DATA` characters, which the server refuses
  * @returns {Promise<string>} base64
  */
 export async function seal(key, place, from, text) {
   const iv = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
-  const plain = new TextEncoder().encode(JSON.stringify({ v: 1, from, text }));
+  const plain = new TextEncoder().encode(JSON.stringify({ v: 1, from, text: text.toWellFormed() }));
   const algorithm = { name: 'AES-GCM', iv, additionalData: additionalData(place) };
   const sealed = new Uint8Array(await crypto.subtle.encrypt(algorithm, key, plain));
   const data = new Uint8Array(1 + iv.length + sealed.length);
@@ -156,6 +156,7 @@ export async function open(key, place, sender, data) {
     const plain = await crypto.subtle.decrypt(algorithm, key, bytes.slice(1 + NONCE_BYTES));
     const content = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(plain));
     if (content?.v !== 1 || typeof content.text !== 'string') throw new CannotOpen('the payload has no text');
+    if (!content.text.isWellFormed()) throw new CannotOpen('the text has an unpaired surrogate');
     if (content.from !== sender) throw new CannotOpen('the payload names another sender than the server');
     return content.text;
   } catch (error) {
