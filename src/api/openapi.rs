@@ -1,4 +1,4 @@
-//! The API as an OpenAPI 3.1 document: one path, whose body is told apart by `action`.
+//! The API as an OpenAPI 3.1 document: one path, with a branch of the body for each `action`.
 //!
 //! It is made from the dispatch table, whose rows name the types that describe bodies and answers. OpenAPI knows no two
 //! operations with the same method and path, so a body's schema can't depend on the query: names that two APIs share, such as
@@ -24,7 +24,7 @@ use crate::web::{Caching, File};
 const SCHEMAS: &str = "#/components/schemas/";
 
 const ABOUT: &str = "An end-to-end encrypted chat server that speaks the Ozeki Chat Client API. `srv` and `api` in the query and \
-    `action` in the body choose what is done. All APIs but chatlogin want a signature: the lower-case hexadecimal HMAC-SHA256, \
+    `action` in the body choose the operation. Every API but chatlogin requires a signature, except chatnotification, where it is optional: the lower-case hexadecimal HMAC-SHA256, \
     with the API key as key, of srv, api, user id, station and body, joined by line feeds. docs/protocol.md in the \
     server's sources has the rules, the WebSocket listener included.";
 
