@@ -15,6 +15,20 @@ function offline(page) {
 }
 
 const REFUSED = { status: 'ERROR', errormessage: 'too many', errorcode: 'rate_limited' };
+
+/**
+ * Opens the conversation of Alice, whose connections pass a gate, and of Bob.
+ * @param {import('./stage.mjs').Stage} stage
+ */
+async function chatThroughGate(stage) {
+  const { gate, base } = await stage.gate();
+  const alice = await stage.page('Alice', undefined, base);
+  const bob = await stage.page('Bob');
+  await openConversation(alice, 'Bob');
+  await openConversation(bob, 'Alice');
+  return { gate, alice, bob };
+}
+
 for (const { name, said } of [
   { name: 'refused with rate_limited', said: (/** @type {Buffer} */ _) => Buffer.concat([textFrame(REFUSED), closeFrame(4000)]) },
   { name: 'accepted and closed with 1011', said: (/** @type {Buffer} */ accepted) => Buffer.concat([accepted, closeFrame(1011)]) },
@@ -35,11 +49,7 @@ for (const { name, said } of [
 }
 
 story('a message that gets 503 is sent again and again, not in a hot loop, until it is accepted', async (stage) => {
-  const { gate, base } = await stage.gate();
-  const alice = await stage.page('Alice', undefined, base);
-  const bob = await stage.page('Bob');
-  await openConversation(alice, 'Bob');
-  await openConversation(bob, 'Alice');
+  const { gate, alice, bob } = await chatThroughGate(stage);
   gate.answer = (outgoing, url) => {
     if (!url.includes('chatconversation')) return false;
     outgoing.writeHead(503, { 'Content-Type': 'application/json', 'Retry-After': '1' });
@@ -59,11 +69,7 @@ story('a message that gets 503 is sent again and again, not in a hot loop, until
 });
 
 story('the error page of a proxy is no answer, and the message is sent again', async (stage) => {
-  const { gate, base } = await stage.gate();
-  const alice = await stage.page('Alice', undefined, base);
-  const bob = await stage.page('Bob');
-  await openConversation(alice, 'Bob');
-  await openConversation(bob, 'Alice');
+  const { gate, alice, bob } = await chatThroughGate(stage);
   gate.answer = (outgoing) => {
     outgoing.writeHead(502, { 'Content-Type': 'text/html', 'Retry-After': 'Wed, 21 Oct 2099 07:28:00 GMT' });
     outgoing.end('<h1>Bad Gateway</h1>');
@@ -76,11 +82,7 @@ story('the error page of a proxy is no answer, and the message is sent again', a
 });
 
 story('a network that is gone without saying so is noticed, and left for the next one', async (stage) => {
-  const { gate, base } = await stage.gate();
-  const alice = await stage.page('Alice', undefined, base);
-  const bob = await stage.page('Bob');
-  await openConversation(alice, 'Bob');
-  await openConversation(bob, 'Alice');
+  const { gate, alice, bob } = await chatThroughGate(stage);
   gate.silent = true;
   await write(alice, 'into the void');
   await write(bob, 'from the other side');
@@ -95,11 +97,7 @@ story('a network that is gone without saying so is noticed, and left for the nex
 });
 
 story('after a sleep the page connects anew, although its old connection looks alive', async (stage) => {
-  const { gate, base } = await stage.gate();
-  const alice = await stage.page('Alice', undefined, base);
-  const bob = await stage.page('Bob');
-  await openConversation(alice, 'Bob');
-  await openConversation(bob, 'Alice');
+  const { gate, alice, bob } = await chatThroughGate(stage);
   gate.silent = true;
   await write(bob, 'while you slept');
   await log(bob).getByRole('img', { name: 'Sent' }).waitFor();
