@@ -55,7 +55,7 @@ export class Clock {
   /** @param {() => number} [now] ms since 1970 */
   constructor(now = Date.now) {
     this.read = now;
-    /** What the server's clock is ahead, in ms. */
+    /** Offset of the server's clock, in ms; positive if it is ahead. */
     this.offset = 0;
   }
 

@@ -292,7 +292,7 @@ export class Client {
     await this.sync.readPreviews();
   }
 
-  /** What this user chose last in this browser. The server does not tell one's own choice. */
+  /** The last choice of this user in this browser. The server does not tell one's own choice. */
   get availability() {
     return /** @type {Availability} */ (localStorage.getItem(this.availabilityKey) ?? 'available');
   }

@@ -16,7 +16,7 @@ export const MAX_DATA = 262144;
 export class CannotOpen extends Error {}
 
 /**
- * Where a payload belongs. A payload opens only in its own place.
+ * The place of a payload: it opens nowhere else.
  * @typedef {object} Place
  * @property {string} conversationid
  * @property {string} instance

@@ -1,4 +1,4 @@
-/** What is written and not sent, for each conversation. Drafts are kept sealed, so that a reload does not lose them. */
+/** Drafts: unsent text by conversation. They are kept sealed, so that a reload does not lose them. */
 
 import { open, seal } from './crypto.js';
 
@@ -54,7 +54,7 @@ export class Drafts {
     if (this.storing.has(id)) return;
     this.storing.add(id);
     try {
-      // What is typed while one text is stored is stored after it.
+      // Text typed during the store is stored after it.
       for (let stored; stored !== this.texts.get(id); ) {
         stored = this.texts.get(id) ?? '';
         if (stored === '') await this.kept.drop('draft', id);

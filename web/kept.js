@@ -1,5 +1,5 @@
 /**
- * What a user's tab keeps over a reload, a crash or the end of the browser: unsent messages and drafts. Each is sealed
+ * Keeps unsent messages and drafts over a reload, a crash or the end of the browser. Each is sealed
  * under the key of its conversation before it comes here. A record belongs to a tab. Where the user stays signed in,
  * the user's next tab adopts the records of closed tabs.
  */

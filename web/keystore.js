@@ -1,5 +1,5 @@
 /**
- * What this browser stores, all of it in IndexedDB:
+ * The storage of this browser, all of it in IndexedDB:
  *
  * - `accounts`: keys of signed-in users. They are non-extractable, so no script can read their bytes. A record belongs to
  *   a tab (`tab:…`) or, with "Stay signed in", to the device (`device`). `station` holds the station of the device.

@@ -45,7 +45,7 @@ export class Log {
     this.conversation = undefined;
     this.instance = '';
     this.today = '';
-    /** What `waiting` shows. */
+    /** Text of `waiting`. */
     this.waitingShown = '[]';
     /** @type {{ element: HTMLElement, entries: Drawn[] }[]} the window, oldest first */
     this.blocks = [];

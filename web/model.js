@@ -1,5 +1,5 @@
 /**
- * What this tab knows: friends, conversations, messages. The server is the truth; this is a copy that views draw.
+ * The knowledge of this tab: friends, conversations, messages. The server is the truth; this is a copy that views draw.
  */
 
 /**
@@ -160,7 +160,7 @@ export class Conversation {
   }
 }
 
-/** What changed: the list, the people, the connection, which conversation is open, the drafts, or one conversation. */
+/** The changed part: the list, the people, the connection, which conversation is open, the drafts, or one conversation. */
 /** @typedef {'list' | 'friends' | 'status' | 'open' | 'drafts' | `messages:${string}`} Topic */
 
 export class Model {

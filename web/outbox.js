@@ -70,7 +70,7 @@ export class Outbox {
     }
   }
 
-  /** What leaving would lose, or delay. */
+  /** Messages that leaving would lose or delay. */
   get unsent() {
     return this.model.outbox.filter((entry) => !entry.acknowledged);
   }

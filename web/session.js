@@ -1,5 +1,5 @@
 /**
- * Who is signed in here. A session belongs to the tab and survives a reload; "Stay signed in" gives it to the device.
+ * Signing in and out. A session belongs to the tab and survives a reload; "Stay signed in" gives it to the device.
  */
 
 import { NoAnswer, Refused, login } from './api.js';
@@ -73,7 +73,7 @@ export async function signOut(account, keep) {
 }
 
 /**
- * Where this browser remembers which availability a user chose.
+ * The name under which this browser stores the chosen availability of a user.
  * @param {string} userid
  */
 export function availabilityKey(userid) {

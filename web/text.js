@@ -98,5 +98,5 @@ export function availabilityText(availability) {
   return availability ? AVAILABILITY[availability] : '';
 }
 
-/** What stands in place of a message that does not open. */
+/** Text in place of a message that does not open. */
 export const UNREADABLE = 'This message can\u2019t be opened';

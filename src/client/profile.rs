@@ -38,7 +38,7 @@ pub enum ProfileError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The malformed field, or the line and column.
         problem: String,
     },
     /// The file can't be read or written.

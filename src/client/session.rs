@@ -1,4 +1,4 @@
-//! What a user does: find a conversation, send, and read.
+//! A user's session: finds conversations, sends, and reads.
 
 use std::path::Path;
 

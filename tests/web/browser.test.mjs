@@ -67,7 +67,7 @@ story('a thousand messages of history are read by scrolling up', async (stage) =
   assert.deepEqual(texts, Array.from({ length: 1000 }, (_, i) => `message ${i + 1} of the history`));
   assert.ok(days >= 2, 'days are told apart');
   await stage.shot(alice, 'history');
-  // What is below was never in sight.
+  // Messages below were never in sight.
   await alice.getByLabel(/ unread$/).waitFor();
   await alice.getByRole('button', { name: 'Newest messages' }).click();
   await scroller.getByText('message 1000 of the history').waitFor();

@@ -1,4 +1,4 @@
-// What is shown, and that it is accessible: texts, names, keyboard, axe in both themes, a narrow window.
+// Rendering and accessibility: texts, names, keyboard, axe in both themes, a narrow window.
 
 import assert from 'node:assert/strict';
 

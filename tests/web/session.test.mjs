@@ -1,4 +1,4 @@
-// Who is signed in where, what a browser stores, and what survives a closed or crashed tab.
+// Sessions: sign-ins by tab and device, the stored data, and their survival of a closed or crashed tab.
 
 import assert from 'node:assert/strict';
 
@@ -182,7 +182,7 @@ for (const { what, command } of [
     for (const page of tabs) await page.getByRole('alert').getByText('no longer accepts this key').waitFor({ timeout: 40000 });
     await stage.shot(tabs[0], 'ended');
     if (command[1] !== 'disable') return;
-    // What was written is there after the next sign-in.
+    // The unsent text is there after the next sign-in.
     stage.command('user', 'enable', stage.people.Alice.email);
     await signIn(tabs[0], stage.people.Alice, false);
     await openConversation(tabs[0], 'Bob');

@@ -15,7 +15,7 @@ use crate::domain::{ConversationId, Data, Instance, Kind, MessageId, Timestamp, 
 #[derive(JsonSchema)]
 pub(crate) struct Nothing {}
 
-/// What a client needs to start.
+/// The private key, names and URLs that a client starts with.
 #[derive(JsonSchema)]
 pub(crate) struct Login<'a> {
     /// Version of the server.
@@ -201,7 +201,7 @@ pub(crate) struct Added<'a> {
     message: Accepted<'a>,
 }
 
-/// What changed for the station.
+/// Changes since the position of the station.
 #[derive(JsonSchema)]
 pub(crate) struct Notification {
     /// Friends, by user id.

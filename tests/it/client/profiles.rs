@@ -202,7 +202,7 @@ async fn a_login_without_encryption_is_warned_of() {
     assert!(warning.contains("warning") && warning.contains("use https"), "{warning}");
 }
 
-/// Of the four signals, Ctrl-C is the one that people send.
+/// Ctrl-C sends the first of these signals.
 #[tokio::test]
 async fn a_prompt_that_is_interrupted_leaves_a_terminal_with_echo() {
     let place = Workplace::new();
