@@ -17,19 +17,13 @@ use crate::domain::{
     ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId, refuse_clear,
 };
 
-/// SQL for the number of messages of the other user behind the read position of participant `p`, at most 100.
-///
-/// Scans a range of the primary key, and ends at the hundredth: 2 µs where all is read, 22 µs at a hundred. It never scans
-/// more than the newest 1,000 messages (0.7 ms), because a user may have sent millions without viewing any.
+/// SQL for the number of messages of the other user behind the read position of participant `p`, at most 100. Looks at no
+/// message: a user may have sent millions without viewing any.
 macro_rules! unread {
     () => {
-        "(SELECT count(*) FROM (
-              SELECT 1 FROM (
-                  SELECT m.sender_number FROM messages m
-                  WHERE m.place > max(p.read_to, c.generation << 32)
-                      AND m.place < (c.generation << 32) + c.next_seq
-                  ORDER BY m.place DESC LIMIT 1000) AS behind
-              WHERE sender_number <> p.user_number LIMIT 100) AS unread)"
+        "min(100, CASE WHEN p.partner_number < p.user_number THEN c.sent_by_first
+                       ELSE c.next_seq - 1 - c.sent_by_first END
+                  - max(0, p.read_to - (c.generation << 32)))"
     };
 }
 
@@ -112,7 +106,7 @@ const ACCESS: &str = "
 const CLEAR: &str = "
     UPDATE conversations
     SET generation = (SELECT max(generation) + 1 FROM conversations), instance = $2, next_seq = 1,
-        last_message_id = '', max_accepted_at = 0, longest_data = 0, data_bytes = 0,
+        sent_by_first = 0, last_message_id = '', max_accepted_at = 0, longest_data = 0, data_bytes = 0,
         next_report_seq = 1, last_report_id = ''
     WHERE id = $1";
 

@@ -22,8 +22,8 @@ use crate::domain::{
 static PRECHECK: ManyRows = ManyRows::new(
     concat!(
         "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
-         SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.max_accepted_at,
-                                     c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id, ",
+         SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.sent_by_first,
+                                     c.max_accepted_at, c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id, ",
         row_key_of_id!("c.generation", "i.id", "i.hash"),
         "), ',')
          FROM incoming i
@@ -45,20 +45,22 @@ const IS_IDENTICAL: &str = "
 /// transaction anyway, so `OR FAIL` drops that copy. It works only if the statement calls no SQL function: add none.
 /// `IS NOT NULL` skips the padding of [`ManyRows`].
 static INSERT: ManyRows = ManyRows::new(
-    "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data)
+    "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data, nth)
      SELECT * FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
-    8,
+    9,
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
-    "WITH changed (number, next_seq, last_message_id, last_access, max_accepted_at, longest_data, data_bytes)
+    "WITH changed (number, next_seq, sent_by_first, last_message_id, last_access, max_accepted_at, longest_data,
+                   data_bytes)
          AS (VALUES {rows})
      UPDATE OR FAIL conversations
-     SET next_seq = changed.next_seq, last_message_id = changed.last_message_id,
-         last_access = changed.last_access, max_accepted_at = changed.max_accepted_at,
-         longest_data = changed.longest_data, data_bytes = changed.data_bytes
+     SET next_seq = changed.next_seq, sent_by_first = changed.sent_by_first,
+         last_message_id = changed.last_message_id, last_access = changed.last_access,
+         max_accepted_at = changed.max_accepted_at, longest_data = changed.longest_data,
+         data_bytes = changed.data_bytes
      FROM changed WHERE conversations.number = changed.number",
-    7,
+    8,
 );
 
 /// A message to store.
@@ -95,6 +97,7 @@ struct Precheck {
     conversation_number: i64,
     generation: i64,
     head: Head,
+    sent_by_first: i64,
     access: Access,
     sender_number: i64,
     recipient_number: i64,
@@ -113,9 +116,11 @@ impl Precheck {
         let conversation_number = stored_number(next()?)?;
         let instance = stored(next()?)?;
         let generation = stored_number(next()?)?;
+        let next_seq = stored_number(next()?)?;
+        let sent_by_first = stored_number(next()?)?;
         let head = Head {
             instance,
-            next_seq: stored_number(next()?)?,
+            next_seq,
             // Set when a message is accepted; only such conversations are written.
             last_access: 0,
             max_accepted_at: stored_number(next()?)?,
@@ -125,6 +130,7 @@ impl Precheck {
         Ok(Self {
             conversation_number,
             generation,
+            sent_by_first,
             access: stored(next()?)?,
             sender_number: stored_number(next()?)?,
             recipient_number: stored_number(next()?)?,
@@ -139,8 +145,21 @@ impl Precheck {
 /// A conversation after the messages of this batch.
 struct Conversation {
     head: Head,
+    /// Number of messages from the participant with the lower user number.
+    sent_by_first: i64,
     /// Indices of the batch's messages that are stored in this conversation.
     stored: Vec<usize>,
+}
+
+impl Conversation {
+    /// Counts a message with this sequence number, and returns its number among its sender's.
+    fn count(&mut self, seq: i64, is_by_first: bool) -> i64 {
+        if is_by_first {
+            self.sent_by_first += 1;
+            return self.sent_by_first;
+        }
+        seq - self.sent_by_first
+    }
 }
 
 struct Row {
@@ -148,6 +167,8 @@ struct Row {
     /// Index of the message in the batch.
     nth: usize,
     sender_number: i64,
+    /// Number of the message among its sender's.
+    nth_of_sender: i64,
     accepted_at: i64,
 }
 
@@ -223,10 +244,11 @@ impl AddBatch {
     ) -> Result<(), Refusal> {
         let add = all[nth];
         let number = precheck.conversation_number;
-        let conversation = self
-            .conversations
-            .entry(number)
-            .or_insert_with(|| Conversation { head: precheck.head.clone(), stored: Vec::new() });
+        let conversation = self.conversations.entry(number).or_insert_with(|| Conversation {
+            head: precheck.head.clone(),
+            sent_by_first: precheck.sent_by_first,
+            stored: Vec::new(),
+        });
         let mut earlier = conversation.stored.iter().map(|&earlier| all[earlier]);
         let same_id = earlier.find(|earlier| earlier.message.id == add.message.id).map(|earlier| {
             SameId::of(earlier.sender == add.sender && earlier.message == add.message)
@@ -245,7 +267,10 @@ impl AddBatch {
         self.listed.push((precheck.generation, precheck.hash, accepted.seq));
         conversation.stored.push(nth);
         let sender_number = precheck.sender_number;
-        self.rows.push(Row { key: row_key, nth, sender_number, accepted_at: accepted.accepted_at });
+        let nth_of_sender =
+            conversation.count(accepted.seq, sender_number < precheck.recipient_number);
+        let accepted_at = accepted.accepted_at;
+        self.rows.push(Row { key: row_key, nth, sender_number, nth_of_sender, accepted_at });
         self.record(add, precheck);
         Ok(())
     }
@@ -312,7 +337,8 @@ fn insert(tx: &mut WriteTx, all: &[&AddMessage], rows: &[Row]) {
             .add(message.created.unix())
             .add(message.valid_until.as_str())
             .add(row.accepted_at)
-            .add(message.data.as_str());
+            .add(message.data.as_str())
+            .add(row.nth_of_sender);
     });
 }
 
@@ -321,10 +347,12 @@ fn advance(tx: &mut WriteTx, all: &[&AddMessage], conversations: &HashMap<i64, C
         Some((*number, conversation, *conversation.stored.last()?))
     });
     let changed: Vec<_> = changed.collect();
-    tx.defer(&ADVANCE, &changed, |(number, Conversation { head, .. }, last), values| {
+    tx.defer(&ADVANCE, &changed, |(number, conversation, last), values| {
+        let head = &conversation.head;
         values
             .add(*number)
             .add(head.next_seq)
+            .add(conversation.sent_by_first)
             .add(all[*last].message.id.as_str())
             .add(head.last_access)
             .add(head.max_accepted_at)

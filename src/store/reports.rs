@@ -80,10 +80,11 @@ const UNREPORTED: &str = concat!(
              WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)"
 );
 
-/// Moves a reader's position forward to the newest of the named messages of the other user.
+/// Moves a reader's position forward to the newest of the named messages of the other user. A position of an earlier
+/// generation is behind all of a later one.
 const MOVE_POSITION: &str = concat!(
     "UPDATE participants SET read_to = named.newest
-     FROM (SELECT max(m.place) AS newest FROM json_each($2) AS named CROSS JOIN messages m
+     FROM (SELECT ($3 << 32) + max(m.nth) AS newest FROM json_each($2) AS named CROSS JOIN messages m
            WHERE m.place = ",
     row_key_of_id!("$3", "named.key", "named.value"),
     "      AND m.sender_number <> $4) AS named

@@ -120,19 +120,22 @@ async fn a_failed_restore_leaves_database_and_foreign_log_as_they_were() {
     place.tells(&["user", "list"]);
 }
 
-/// Downgrades the database to a version without an epoch, in the log alone. Returns the bytes of the log.
-async fn makes_older(place: &Workplace) -> Vec<u8> {
+/// Downgrades the database to a version without an epoch, in the log alone, except for the table of messages. Returns the
+/// bytes of the log. `messages` is SQL for that table: what drops its newer column puts all rows into the log.
+async fn makes_older(place: &Workplace, messages: &str) -> Vec<u8> {
     let [file, wal] = files(place);
     let mut older = Database::opens_without_checkpoints(&file).await;
     let statements = "DROP TABLE epoch;
                       ALTER TABLE participants DROP COLUMN partner_number;
                       ALTER TABLE participants DROP COLUMN read_to;
+                      ALTER TABLE conversations DROP COLUMN sent_by_first;
                       ALTER TABLE participants ADD COLUMN people TEXT NOT NULL DEFAULT '';
                       ALTER TABLE conversations ADD COLUMN young BLOB NOT NULL DEFAULT x'';
                       DELETE FROM message_ids WHERE seq > (SELECT (next_seq - 1) / 32 * 32 FROM conversations c
                                                            WHERE c.generation = message_ids.generation);
                       DELETE FROM _sqlx_migrations WHERE version > 6";
     older.runs(statements).await;
+    older.runs(messages).await;
     let log = fs::read(wal).unwrap();
     older.closes().await;
     log
@@ -142,7 +145,7 @@ async fn makes_older(place: &Workplace) -> Vec<u8> {
 async fn a_foreign_log_with_an_older_schema_is_refused_and_nothing_changes() {
     let place = Workplace::new();
     is_killed_after_a_backup(&place).await;
-    let log = makes_older(&place).await;
+    let log = makes_older(&place, "").await;
     let [file, wal] = files(&place);
     fs::copy(place.path().join("backup.db"), file).unwrap();
     fs::write(wal, log).unwrap();
@@ -155,7 +158,7 @@ async fn an_older_database_with_its_own_log_is_migrated_and_whole() {
     let address = is_killed_after_a_backup(&place).await;
     let [file, wal] = files(&place);
     let before = fs::read(&file).unwrap();
-    let log = makes_older(&place).await;
+    let log = makes_older(&place, "ALTER TABLE messages DROP COLUMN nth").await;
     fs::write(&file, before).unwrap();
     fs::write(&wal, log).unwrap();
     let error = place.fails(&["user", "list"]);

@@ -84,6 +84,22 @@ const FOURTH_TO_EIGHTH: [&str; 5] = [
     include_str!("../../migrations/sqlite/0008_plain_rows.sql"),
 ];
 
+/// Schema changes of versions 9 and 10. `TENTH_FILLED` makes every third message of Alice's and Bob's conversation Bob's,
+/// and Bob has viewed up to the twentieth.
+const NINTH_AND_TENTH: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0009_message_ids.sql"),
+    include_str!("../../migrations/sqlite/0010_read_positions.sql"),
+];
+
+const TENTH_FILLED: &str = "
+    CREATE TEMP TABLE bobs AS SELECT p.user_number, p.place, c.generation << 32 AS base
+        FROM participants p JOIN conversations c ON c.number = p.conversation_number
+        WHERE p.user_id = (SELECT id FROM users WHERE email = 'bob@example.com');
+    UPDATE messages SET sender_number = bobs.user_number
+        FROM bobs WHERE (messages.place - base) BETWEEN 1 AND 40 AND (messages.place - base) % 3 = 0;
+    UPDATE participants SET read_to = base + 20 FROM bobs WHERE participants.place = bobs.place;
+    DROP TABLE bobs;";
+
 /// Makes `chatserver.db` a database of an earlier version, from the users and friends in `new.db` and the SQL of each
 /// step.
 async fn fills(place: &Workplace, steps: &[&str], version: u8) {
@@ -342,4 +358,23 @@ async fn data_of_version_2_is_served_after_the_migration() {
             .unwrap();
     assert_eq!(kept, [(4_102_444_800, "cafe".to_owned())]);
     database.closes().await;
+}
+
+#[tokio::test]
+async fn read_positions_of_version_10_count_the_same_messages() {
+    let place = Workplace::new();
+    let people = adds(&place);
+    let third = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
+    let steps = [&third[..], &FOURTH_TO_EIGHTH, &NINTH_AND_TENTH, &[TENTH_FILLED]].concat();
+    fills(&place, &steps, 10).await;
+
+    let server = place.serves(&[]).await;
+    let People { alice, bob, .. } = people.at(server.address);
+    // Of the messages 21 to 40, Alice sent thirteen. Bob sent thirteen of all.
+    assert_eq!((alice.unread().await, bob.unread().await), (13, 13));
+    let sent = alice.sends("one more").await;
+    assert_eq!((alice.unread().await, bob.unread().await), (13, 14));
+    bob.reports_as("viewed", &[&sent]).await.ok();
+    bob.sends("and one back").await;
+    assert_eq!((alice.unread().await, bob.unread().await), (14, 0));
 }

@@ -41,7 +41,7 @@ async fn fill(world: &World, sender: &Person, messages: i64) {
     let insert = sqlx::query(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $3)
          INSERT INTO messages
-         SELECT (c.generation << 32) + n, 'm-' || n, u.number, NULL, $4, '', $4, 'QUJD'
+         SELECT (c.generation << 32) + n, 'm-' || n, u.number, NULL, $4, '', $4, 'QUJD', n
          FROM conversations c, users u, numbers WHERE c.id = $1 AND u.id = $2",
     );
     let now = Timestamp::parse(&world.clock.date()).unwrap().unix();

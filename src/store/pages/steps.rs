@@ -59,7 +59,7 @@ impl History {
         let insert = "WITH RECURSIVE numbers (n) AS
                           (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $2)
                       INSERT INTO messages
-                      SELECT ($1 << 32) + n, 'm-' || n, 1, NULL, n, '', n, 'QUJD' FROM numbers";
+                      SELECT ($1 << 32) + n, 'm-' || n, 1, NULL, n, '', n, 'QUJD', n FROM numbers";
         let insert = sqlx::query(insert).bind(GENERATION).bind(messages);
         insert.execute(&mut connection).await.unwrap();
         let hashes: Vec<_> = (1..=messages).map(|n| (n, hash(n))).collect();
