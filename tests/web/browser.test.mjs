@@ -7,6 +7,7 @@ import { act, log, openConversation, until, write } from './stage.mjs';
 import { story } from './story.mjs';
 
 story('two windows chat, with unread counts, ticks and presence, and the network shows no plaintext', async (stage) => {
+  stage.traffic = [];
   const alice = await stage.page('Alice');
   const bob = await stage.page('Bob');
   assert.equal(new URL(alice.url()).hash, '');

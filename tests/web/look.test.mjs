@@ -40,7 +40,7 @@ story(
     await stage.shot(alice, 'names');
     await openConversation(alice, 'Bob');
     stage.command('user', 'set', stage.people.Bob.email, '--nick', 'Robert');
-    await alice.getByRole('heading', { name: 'Robert', level: 2 }).waitFor({ timeout: 20000 });
+    await alice.getByRole('heading', { name: 'Robert', level: 2 }).waitFor({ timeout: 30000 });
     await list.getByRole('button', { name: 'Robert' }).waitFor();
     assert.match(await alice.title(), /Robert/);
   },

@@ -5,16 +5,24 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 
-import { Stage, launch } from './stage.mjs';
+import { Stage, Template, launch } from './stage.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
+/** Maximum time of a story, in ms. Several stories share the cores of the machine. */
+const TIMEOUT = 180000;
+
 /** @type {import('playwright-core').Browser} */
 let browser;
+/** @type {Template | undefined} */
+let template;
 before(async () => {
   browser = await launch();
 });
-after(() => browser.close());
+after(async () => {
+  await browser.close();
+  template?.remove();
+});
 
 /**
  * @param {string} name
@@ -22,7 +30,7 @@ after(() => browser.close());
  * @param {(stage: Stage) => Promise<void> | void} [prepare]
  */
 export function story(name, script, prepare = aliceAndBob) {
-  test(name, { timeout: 90000 }, async () => {
+  test(name, { timeout: TIMEOUT }, async () => {
     const stage = new Stage(browser);
     try {
       await prepare(stage);
@@ -38,10 +46,15 @@ export function story(name, script, prepare = aliceAndBob) {
   });
 }
 
-/** @param {Stage} stage */
+/**
+ * Two friends. Each file makes them once and copies their database, which saves two RSA keys a story.
+ * @param {Stage} stage
+ */
 export function aliceAndBob(stage) {
+  if (template) return template.copyTo(stage);
   stage.addPeople('Alice', 'Bob');
   stage.befriend('Alice', 'Bob');
+  template = new Template(stage);
 }
 
 /**
