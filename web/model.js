@@ -2,22 +2,9 @@
  * The knowledge of this tab: friends, conversations, messages. The server is the truth; this is a copy that views draw.
  */
 
-/**
- * @typedef {object} WireConversation the conversation object of the protocol
- * @property {string} id
- * @property {string[]} participantids
- * @property {{ userid: string, username: string }[]} participants
- * @property {string} lastmessageid
- * @property {string} lastreportid
- * @property {number} lastaccess
- * @property {string} secret
- * @property {string} instance
- * @property {string[]} hiddenby
- * @property {{ userid: string, ismuted: boolean, isfavorite: boolean, hideid: string, listitembackgroundcolor: string, unread?: number }[]} properties
- */
-
-/** @typedef {{ ID: string, Type: string, Created: string, ValidUntil: string, Data: string, UserID: string }} WireMessage */
-/** @typedef {{ ID: string, Type: 'delivered' | 'viewed', MessageID: string, UserID: string }} WireReport */
+/** @typedef {import('./wire.js').WireConversation} WireConversation */
+/** @typedef {import('./wire.js').WireMessage} WireMessage */
+/** @typedef {import('./wire.js').WireReport} WireReport */
 /** @typedef {'available' | 'away' | 'busy' | 'offline'} Availability */
 /** @typedef {'connecting' | 'online' | 'offline' | 'elsewhere'} Status of the listener */
 /** @typedef {'Sending' | 'Sent' | 'Delivered' | 'Viewed'} Tick */

@@ -87,9 +87,7 @@ function wrapPkcs8(pkcs1) {
   return Uint8Array.of(0x30, ...derLength(content.length), ...content);
 }
 
-/** @param {number} length up to 65,535 */
+/** @param {number} length 256 to 65,535: every RSA key is longer than 255 bytes */
 function derLength(length) {
-  if (length < 0x80) return [length];
-  if (length < 0x100) return [0x81, length];
   return [0x82, length >> 8, length & 0xff];
 }

@@ -9,8 +9,8 @@ import { Conversation } from './model.js';
 /** @typedef {import('./api.js').Api} Api */
 /** @typedef {import('./model.js').Model} Model */
 /** @typedef {import('./model.js').Message} Message */
-/** @typedef {import('./model.js').WireMessage} WireMessage */
-/** @typedef {import('./model.js').WireConversation} WireConversation */
+/** @typedef {import('./wire.js').WireMessage} WireMessage */
+/** @typedef {import('./wire.js').WireConversation} WireConversation */
 
 /** Messages of a page: the first one fills a screen, later ones are read while scrolling. */
 const FIRST_PAGE = 50;

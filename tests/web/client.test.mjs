@@ -60,7 +60,7 @@ async function newApi(clock) {
   return new Api({ base: 'http://chat.example/', userid: ALICE, station: STATION, key: await importApiKey(APIKEY), clock });
 }
 
-/** @returns {import('../../web/model.js').WireConversation} */
+/** @returns {import('../../web/wire.js').WireConversation} */
 function wire(instance = 'EE1hviQj6l') {
   const properties = [{ userid: ALICE, ismuted: false, isfavorite: false, hideid: '', listitembackgroundcolor: '#ffffff', unread: 0 }];
   const participants = [{ userid: BOB, username: 'Bob' }, { userid: ALICE, username: 'Alice' }];
