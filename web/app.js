@@ -5,7 +5,6 @@ import { ConversationView } from './conversation.js';
 import { confirm, el, icon, iconButton, setText } from './dom.js';
 import { ConversationList } from './list.js';
 import { Notifier } from './notifier.js';
-import { TooLong } from './outbox.js';
 import { addFriend, blockList, friendRequests } from './people.js';
 import { explain } from './session.js';
 import { availabilityText } from './text.js';
@@ -31,7 +30,7 @@ export function appView(client, signOut) {
   /** @param {unknown} error */
   const complain = (error) => {
     console.warn(error);
-    toast.textContent = error instanceof TooLong ? error.message : explain(error);
+    toast.textContent = explain(error);
     clearTimeout(toastTimer);
     toastTimer = setTimeout(() => (toast.textContent = ''), SHOWN);
   };
@@ -76,10 +75,10 @@ export function appView(client, signOut) {
   const bell = iconButton('bell', 'Notifications', () => notifier.toggle().then(drawBell, complain));
   const drawBell = () => bell.setAttribute('aria-pressed', String(notifier.on));
   drawBell();
-  const leave = () => {
-    const { length } = client.outbox.unsent;
-    if (length === 0) signOut();
-    else confirm('Sign out', `${length === 1 ? 'One message is' : `${length} messages are`} not sent yet. Signing out deletes what is not sent.`, signOut);
+  const leave = async () => {
+    const unsaved = await client.unsaved();
+    if (unsaved === '') signOut();
+    else confirm('Sign out', `Signing out deletes ${unsaved}.`, signOut);
   };
   const toolbar = el(
     'div',

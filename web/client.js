@@ -91,6 +91,14 @@ export class Client {
     this.tabs.close();
   }
 
+  /** @returns {Promise<string>} what a sign-out would delete, in all tabs of this user */
+  async unsaved() {
+    const kinds = new Set((await this.kept.keys().catch(() => [])).map(([, , kind]) => kind));
+    const messages = (this.outbox.unsent.length > 0 || kinds.has('outbox')) && 'messages that were not sent';
+    const drafts = (this.drafts.some || kinds.has('draft')) && 'drafts';
+    return [messages, drafts].filter((each) => each).join(' and ');
+  }
+
   wake() {
     this.listener.wake();
     this.outbox.wake();

@@ -44,6 +44,11 @@ export class Drafts {
     return this.texts.get(conversation.id) ?? '';
   }
 
+  /** Whether there is any. */
+  get some() {
+    return [...this.texts.values()].some((text) => text.trim() !== '');
+  }
+
   /**
    * @param {Conversation} conversation
    * @param {string} text
@@ -57,7 +62,7 @@ export class Drafts {
       // Text typed during the store is stored after it.
       for (let stored; stored !== this.texts.get(id); ) {
         stored = this.texts.get(id) ?? '';
-        if (stored === '') await this.kept.drop('draft', id);
+        if (stored.trim() === '') await this.kept.drop('draft', id);
         else {
           const data = await seal(await this.sync.keyOf(conversation), this.place(conversation), this.model.me, stored);
           await this.kept.put('draft', id, { conversationid: id, data });

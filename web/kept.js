@@ -61,11 +61,15 @@ export class Kept {
     return run(KEPT, 'readonly', (store) => store.getAll(below(this.userid, this.tab, kind)));
   }
 
+  /** @returns {Promise<Key[]>} those of all tabs of this user */
+  keys() {
+    return /** @type {any} */ (run(KEPT, 'readonly', (store) => store.getAllKeys(below(this.userid))));
+  }
+
   /** Takes over what closed tabs of this user kept. */
   async adopt() {
     const isOpen = await openTabs();
-    const keys = /** @type {Key[]} */ (await run(KEPT, 'readonly', (store) => store.getAllKeys(below(this.userid))));
-    for (const [userid, tab, kind, id] of keys) {
+    for (const [userid, tab, kind, id] of await this.keys()) {
       if (tab === this.tab || isOpen(tab)) continue;
       await run(KEPT, 'readwrite', (store) => {
         const request = store.get([userid, tab, kind, id]);

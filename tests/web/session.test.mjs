@@ -99,12 +99,34 @@ story('no storage of the browser holds a secret in the clear, and signing out em
 
   await alice.getByRole('button', { name: 'Sign out' }).click();
   const dialog = alice.getByRole('dialog', { name: 'Sign out' });
-  await dialog.getByText('One message is not sent yet').waitFor();
+  await dialog.getByText('Signing out deletes messages that were not sent and drafts.').waitFor();
   await stage.shot(alice, 'sign-out');
   await dialog.getByRole('button', { name: 'Sign out' }).click();
   await alice.getByRole('button', { name: 'Sign in' }).waitFor();
   const left = await stored(alice);
   assert.deepEqual([left.accounts, left.kept, left.local], [[], [], []]);
+});
+
+story('signing out asks before it deletes a draft, one of another tab too', async (stage) => {
+  const context = await stage.newContext();
+  const [first, second] = [await stage.page('Alice', context), await stage.page('Alice', context)];
+  await openConversation(first, 'Bob');
+  const field = first.getByRole('textbox', { name: 'Message' });
+  await field.fill('half a thought');
+  await until(async () => (await stored(first)).kept.length === 1, 'the draft is kept');
+  for (const page of [first, second]) {
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    const dialog = page.getByRole('dialog', { name: 'Sign out' });
+    await dialog.getByText('Signing out deletes drafts.').waitFor();
+    await dialog.getByRole('button', { name: 'Cancel' }).click();
+    await dialog.waitFor({ state: 'detached' });
+  }
+  assert.equal(await field.inputValue(), 'half a thought');
+  // White space alone is no draft.
+  await field.fill(' ');
+  await until(async () => (await stored(first)).kept.length === 0, 'the draft is gone');
+  await second.getByRole('button', { name: 'Sign out' }).click();
+  for (const page of [first, second]) await page.getByRole('button', { name: 'Sign in' }).waitFor();
 });
 
 story('what waits in a tab that is closed is sent by the next tab of a user who stays signed in', async (stage) => {
