@@ -104,7 +104,7 @@ export function openDialog(title, ...children) {
 }
 
 /**
- * Asks before something that can't be undone. `Close` has the focus.
+ * Asks before something that can't be undone. `Cancel` has the focus.
  * @param {string} action
  * @param {string} warning
  * @param {() => unknown} act
@@ -115,5 +115,7 @@ export function confirm(action, warning, act) {
     act();
   };
   const dialog = openDialog(action, el('p', {}, warning));
-  dialog.lastElementChild?.append(el('button', { type: 'button', class: 'danger', onclick }, action));
+  const cancel = dialog.querySelector('button');
+  if (cancel) cancel.textContent = 'Cancel';
+  cancel?.after(el('button', { type: 'button', class: 'danger', onclick }, action));
 }

@@ -31,8 +31,10 @@ export class Notifier {
   async toggle() {
     if (this.on) {
       localStorage.setItem(CHOICE, 'off');
-    } else if (!('Notification' in window) || (await Notification.requestPermission()) !== 'granted') {
-      throw new Error('this browser does not allow notifications here; its settings for this page can change that');
+    } else if (!('Notification' in window)) {
+      throw new Error('This browser has no notifications for this page.');
+    } else if ((await Notification.requestPermission()) !== 'granted') {
+      throw new Error('This browser blocks notifications from this page. Allow them in its site settings.');
     } else {
       localStorage.setItem(CHOICE, 'on');
     }

@@ -23,9 +23,7 @@ const KEPT = 200;
  * stays, and is sent after the next sign-in.
  */
 const PASSING = new Set(['rate_limited', 'unavailable', 'storage_full', 'internal', 'timestamp_out_of_range', 'invalid_signature']);
-const CLEARED = 'Not sent: the conversation was cleared';
-
-export class TooLong extends Error {}
+const CLEARED = 'Not sent: the conversation was cleared.';
 
 export class Outbox {
   /**
@@ -85,7 +83,6 @@ export class Outbox {
    * @param {Conversation} conversation
    * @param {string} text
    * @returns {Promise<void>}
-   * @throws {TooLong}
    */
   send(conversation, text) {
     const sealed = this.sealing.then(() => this.seal(conversation, text));
@@ -102,7 +99,7 @@ export class Outbox {
     const ID = crypto.randomUUID();
     const place = { conversationid: conversation.id, instance, id: ID };
     const Data = await seal(await this.sync.keyOf(conversation), place, this.model.me, text);
-    if (Data.length > MAX_DATA) throw new TooLong('The message is too long: at most about 190,000 bytes.');
+    if (Data.length > MAX_DATA) throw new Error('The message is too long: at most about 190,000 bytes.');
     const message = { ID, Type: 'Message', Created: this.api.clock.timestamp(), ValidUntil: '', Data };
     // Positions of an earlier page come first.
     this.position = Math.max(this.position + 1, Date.now());
@@ -223,10 +220,10 @@ export class Outbox {
   explain(error, conversationid) {
     const name = this.model.conversations.get(conversationid)?.name ?? 'the other user';
     if (error.code === 'instance_changed') return CLEARED;
-    if (error.code === 'not_friends') return `Not sent: you can't write to ${name}`;
-    if (error.code === 'blocked') return `Not sent: you have blocked ${name}`;
-    if (error.code === 'quota_exceeded') return 'Not sent: the conversation is full';
-    return `Not sent: ${error.message}`;
+    if (error.code === 'not_friends') return `Not sent: you can't write to ${name}.`;
+    if (error.code === 'blocked') return `Not sent: you have blocked ${name}.`;
+    if (error.code === 'quota_exceeded') return 'Not sent: the conversation is full.';
+    return `Not sent: ${error.message}.`;
   }
 
   /**

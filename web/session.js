@@ -36,7 +36,11 @@ export function takeLink() {
 export async function signIn(apikey, password, stay) {
   const station = (await loadStation()) ?? randomHex(16);
   const answer = await login({ base: BASE, station, apikey });
-  const privateKey = await openPrivateKey(answer.rsakey, password);
+  const privateKey = await openPrivateKey(answer.rsakey, password).catch((error) => {
+    // Copying often takes white space along.
+    if (password.trim() === password) throw error;
+    return openPrivateKey(answer.rsakey, password.trim());
+  });
   const signingKey = await importApiKey(apikey);
   const account = { userid: answer.userid, nick: answer.nick, station, signingKey, privateKey };
   const tab = await claimTab();
@@ -117,8 +121,9 @@ function hold(name) {
  */
 export function explain(error) {
   if (error instanceof Refused && error.code === 'invalid_credentials') return 'No user has this API key.';
-  if (error instanceof Refused) return error.message;
   if (error instanceof WrongPassword) return 'The encryption password is wrong.';
   if (error instanceof NoAnswer) return 'The server does not answer. Check the connection and try again.';
-  return error instanceof Error ? error.message : String(error);
+  // The server's sentences begin in lower case and end without a full stop.
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replace(/^[a-z](?=[a-z]* )/, (letter) => letter.toUpperCase()).replace(/[^.!?]$/, '$&.');
 }

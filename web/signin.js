@@ -43,7 +43,7 @@ export function signInView(notice, done) {
     button,
     alert,
   );
-  const about = 'Your operator gave you both. The password stays in this browser: it opens the key that decrypts your messages.';
+  const about = 'Your operator gave you an API key and an encryption password. The password stays in this browser: it opens the key that decrypts your messages.';
   const logo = el('img', { class: 'logo', src: 'icon.svg', alt: '' });
   return el('main', { class: 'signin' }, el('div', { class: 'card' }, logo, el('h1', {}, 'Sign in to chat'), el('p', { class: 'quiet' }, about), form));
 }
