@@ -26,3 +26,13 @@ export class Avatar {
     this.dot.setAttribute('aria-label', availabilityText(availability));
   }
 }
+
+/**
+ * Colours an element and the avatar in it.
+ * @param {HTMLElement} element
+ * @param {string} colour of a conversation; white stands for none
+ */
+export function paint(element, colour) {
+  element.classList.toggle('coloured', colour !== '#ffffff');
+  element.style.setProperty('--colour', colour);
+}

@@ -1,6 +1,6 @@
 /** The open conversation: its head with the menu, the messages, and the field to write in. */
 
-import { Avatar } from './avatar.js';
+import { Avatar, paint } from './avatar.js';
 import { confirm, el, icon, iconButton, openDialog, setText } from './dom.js';
 import { Log } from './log.js';
 import { menuButton } from './menu.js';
@@ -81,6 +81,7 @@ export class ConversationView {
     const availability = model.availabilityOf(conversation);
     setText(this.presence, availabilityText(availability));
     this.avatar.update(conversation.other.userid, conversation.name, availability);
+    paint(this.head, conversation.colour);
     const closed = model.closedBecause(conversation);
     setText(this.closed, closed);
     this.closed.hidden = closed === '';
@@ -171,6 +172,6 @@ export class ConversationView {
       const radio = el('input', { type: 'radio', name: 'colour', value: color, checked: conversation.colour === color, onchange });
       return el('label', { class: 'check' }, radio, swatch, name);
     });
-    openDialog('Colour', el('fieldset', {}, el('legend', { class: 'quiet' }, `Colour of ${conversation.name} in the list`), ...choices));
+    openDialog('Colour', el('fieldset', {}, el('legend', { class: 'quiet' }, `Colour of ${conversation.name}`), ...choices));
   }
 }

@@ -1,6 +1,6 @@
 /** The list of conversations, and the search in what this tab has. */
 
-import { Avatar } from './avatar.js';
+import { Avatar, paint } from './avatar.js';
 import { el, icon, setText } from './dom.js';
 import { moveFocus } from './menu.js';
 import { UNREADABLE, listTime } from './text.js';
@@ -106,7 +106,8 @@ export class ConversationList {
     });
     this.hiddenButton.hidden = hidden.length === 0 || query !== '';
     setText(this.hiddenButton, this.showHidden ? 'Leave out hidden conversations' : `Show ${hidden.length} hidden`);
-    const nothing = query ? 'No conversation has this name.' : 'No conversations.';
+    const searched = query.length < 2 ? 'No conversation has this name.' : 'Nothing found. Only messages that are loaded are searched.';
+    const nothing = query ? searched : 'No conversations.';
     setText(this.empty, model.ready ? nothing : 'Loading…');
     this.updateFound(query);
     this.empty.hidden = shown.length > 0 || !this.found.hidden;
@@ -134,14 +135,8 @@ export class ConversationList {
     this.found.hidden = found.length === 0;
     this.found.replaceChildren(
       ...found.map(({ conversation, message, text, at }) => {
-        const start = Math.max(0, at - 20);
-        const snippet = el(
-          'span',
-          { class: 'preview' },
-          (start > 0 ? '…' : '') + text.slice(start, at),
-          el('mark', {}, text.slice(at, at + query.length)),
-          text.slice(at + query.length, at + 80),
-        );
+        const end = at + query.length;
+        const snippet = el('span', { class: 'preview' }, leadIn(text.slice(0, at)), el('mark', {}, text.slice(at, end)), text.slice(end, end + 200));
         const button = el('button', { type: 'button', class: 'row', onclick: () => this.choose(conversation.id, message.id) });
         button.append(el('span', { class: 'body' }, el('span', { class: 'name' }, conversation.name), snippet));
         return el('li', {}, button);
@@ -209,8 +204,7 @@ class Row {
     this.button.classList.toggle('unread', conversation.unread > 0);
     this.button.classList.toggle('muted', conversation.muted);
     this.button.classList.toggle('is-hidden', conversation.hidden);
-    this.button.classList.toggle('coloured', conversation.colour !== '#ffffff');
-    this.button.style.setProperty('--colour', conversation.colour);
+    paint(this.button, conversation.colour);
     if (conversation.id === model.openId) this.button.setAttribute('aria-current', 'true');
     else this.button.removeAttribute('aria-current');
   }
@@ -220,9 +214,17 @@ class Row {
     const waiting = this.client.model.outgoingOf(conversation.id).at(-1);
     if (waiting && !conversation.byId.has(waiting.message.ID)) return `You: ${firstLine(waiting.text)}`;
     const { last } = conversation;
-    if (!last) return conversation.wire.lastmessageid === '' ? 'No messages yet' : '';
+    if (!last) return conversation.wire.lastmessageid !== '' ? '' : conversation.cleared ? 'Messages cleared' : 'No messages yet';
     return (last.own ? 'You: ' : '') + (last.text === null ? UNREADABLE : firstLine(last.text));
   }
+}
+
+/**
+ * @param {string} text before a hit
+ * @returns {string} its end from the start of a word, or all of it where a cut would save little
+ */
+function leadIn(text) {
+  return text.length <= 32 ? text : `…${text.slice(-24).replace(/^\S*\s+|^[\udc00-\udfff]/, '')}`;
 }
 
 /** @param {string} text */

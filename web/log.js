@@ -114,7 +114,8 @@ export class Log {
     this.drawWaiting();
     this.older.hidden = conversation.complete || !this.filled;
     const empty = conversation.messages.length === 0 && this.waiting.childElementCount === 0;
-    setText(this.note, !this.filled ? 'Loading…' : empty ? 'No messages yet. Write the first one.' : '');
+    const none = conversation.cleared ? 'The messages were cleared.' : 'No messages yet. Write the first one.';
+    setText(this.note, !this.filled ? 'Loading…' : empty ? none : '');
     this.note.hidden = !empty;
     if (this.atBottom) this.toBottom();
     else this.down.hidden = false;

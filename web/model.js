@@ -108,6 +108,11 @@ export class Conversation {
     return this.wire.hiddenby.includes(this.me) || (this.own.hideid !== '' && this.own.hideid === this.hideMarker);
   }
 
+  /** Whether there were messages and none is left. The server keeps `lastaccess` when the messages are cleared. */
+  get cleared() {
+    return this.wire.lastmessageid === '' && this.wire.lastaccess > 0;
+  }
+
   /** Whether the copy has the newest message and report that the server named. */
   get current() {
     const { lastmessageid, lastreportid } = this.wire;
@@ -229,7 +234,7 @@ export class Model {
    * @param {Conversation} conversation
    */
   closedBecause(conversation) {
-    if (this.blocked.has(conversation.other.userid)) return `You have blocked ${conversation.name}.`;
+    if (this.blocked.has(conversation.other.userid)) return `You have blocked ${conversation.name}. Unblock in the menu (⋮) above.`;
     if (this.ready && !this.friends.has(conversation.other.userid)) return `You and ${conversation.name} are no longer friends.`;
     return '';
   }

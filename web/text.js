@@ -15,7 +15,7 @@ export function withLinks(text) {
   let end = 0;
   for (const found of text.matchAll(LINK)) {
     const address = trimLink(found[0]);
-    const url = URL.parse ? URL.parse(address) : parseUrl(address);
+    const url = parseUrl(address);
     if (!url || !/^https?:$/.test(url.protocol) || !url.hostname) continue;
     nodes.push(text.slice(end, found.index));
     nodes.push(el('a', { href: url.href, target: '_blank', rel: 'noopener noreferrer', dir: 'ltr' }, address));
@@ -54,7 +54,7 @@ function count(text, char) {
   return text.split(char).length - 1;
 }
 
-const TIME = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const TIME = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
 const YEAR = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'long', year: 'numeric' });
 const SHORT = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });

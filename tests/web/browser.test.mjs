@@ -83,11 +83,12 @@ story('a message of another sender than it says is not shown', async (stage) => 
   assert.equal(await alice.getByText('as if Alice had written it').count(), 0);
 });
 
-story('a wrong key and a wrong password are told, and the right ones sign in', async (stage) => {
+story('a wrong key and a wrong password are told, and the right ones sign in, white space beside them or not', async (stage) => {
   const { apikey, encryptionpassword } = stage.people.Alice;
   const page = await (await stage.newContext()).newPage();
   stage.listen(page, 'Alice');
   await page.goto(`${stage.base}app/`);
+  await page.getByText('Your operator gave you an API key and an encryption password.').waitFor();
   const signIn = async (/** @type {string} */ key, /** @type {string} */ password) => {
     await page.getByLabel('API key').fill(key);
     await page.getByLabel('Encryption password').fill(password);
@@ -95,10 +96,10 @@ story('a wrong key and a wrong password are told, and the right ones sign in', a
   };
   await signIn('0'.repeat(64), encryptionpassword);
   await page.getByRole('alert').getByText('No user has this API key').waitFor();
-  await signIn(apikey, `${encryptionpassword}0`);
+  await signIn(apikey, `${encryptionpassword}0 `);
   await page.getByRole('alert').getByText('The encryption password is wrong').waitFor();
   await stage.shot(page, 'wrong-password');
-  await signIn(apikey, encryptionpassword);
+  await signIn(` ${apikey} `, ` ${encryptionpassword}\t`);
   await page.getByRole('button', { name: 'Bob' }).waitFor();
 });
 
@@ -154,10 +155,14 @@ story(
     await alice.getByRole('dialog').getByLabel('Green').check();
     await alice.keyboard.press('Escape');
     await alice.locator('.row.coloured').waitFor();
+    const [inList, inHead] = await alice.locator('.row .avatar, .conversation-head .avatar').evaluateAll((all) => all.map((each) => getComputedStyle(each).backgroundColor));
+    assert.deepEqual([inList, inHead], ['rgb(186, 255, 201)', 'rgb(186, 255, 201)']);
+    await stage.shot(alice, 'coloured');
     await act(alice, 'Block');
-    await alice.getByText('You have blocked Carol.').waitFor();
+    await alice.getByText('You have blocked Carol. Unblock in the menu (⋮) above.').waitFor();
+    await stage.shot(alice, 'blocked');
     await write(carol, 'into the void');
-    await carol.getByText("Not sent: you can't write to Alice").waitFor();
+    await carol.getByText("Not sent: you can't write to Alice.").waitFor();
     await act(alice, 'Unblock');
     await alice.getByRole('textbox', { name: 'Message' }).waitFor();
     await act(alice, 'Hide');
@@ -187,6 +192,26 @@ story('a search finds a message and shows it', async (stage) => {
   await alice.keyboard.press('Enter');
   await log(alice).getByText('the needle').waitFor();
   await until(() => log(alice).getByText('the needle').evaluate((element) => element.getBoundingClientRect().top > 0 && element.getBoundingClientRect().bottom < innerHeight), 'the message is in sight');
+});
+
+story('an excerpt of a search begins with a whole word, and a search without a hit says what was searched', async (stage) => {
+  const far = 'A sentence of many words that comes before the word needle and goes on after it';
+  const bob = await stage.client('Bob');
+  await bob.send(['I need a long needle', far, `${'x'.repeat(40)}needle`]);
+  const alice = await stage.page('Alice');
+  await alice.getByText('xneedle').waitFor();
+  const search = alice.getByRole('searchbox', { name: 'Search' });
+  await search.fill('needle');
+  const found = alice.getByRole('list', { name: 'Messages found' }).locator('.preview');
+  await found.first().waitFor();
+  const long = `…${'x'.repeat(24)}needle`;
+  assert.deepEqual(await found.allTextContents(), [long, '…comes before the word needle and goes on after it', 'I need a long needle']);
+  await stage.shot(alice, 'excerpts');
+  await search.fill('haystack');
+  await alice.getByText('Nothing found. Only messages that are loaded are searched.').waitFor();
+  await stage.shot(alice, 'nothing-found');
+  await search.fill('q');
+  await alice.getByText('No conversation has this name.').waitFor();
 });
 
 story('messages count as viewed only where they were seen', async (stage) => {
@@ -266,6 +291,14 @@ story('a notification is shown where the user allowed it, and not of a muted con
   assert.deepEqual(await shown(), ['Bob: look here', 'Bob: and here']);
 });
 
+story('a browser that blocks notifications is told of in a sentence', async (stage) => {
+  const alice = await stage.page('Alice');
+  await alice.getByRole('button', { name: 'Notifications' }).click();
+  await alice.getByRole('alert').getByText('This browser blocks notifications from this page. Allow them in its site settings.').waitFor();
+  assert.equal(await alice.getByRole('button', { name: 'Notifications' }).getAttribute('aria-pressed'), 'false');
+  await stage.shot(alice, 'notifications-blocked');
+});
+
 story(
   'favourites come first, hidden ones are shown on demand, and each conversation keeps its draft',
   async (stage) => {
@@ -327,7 +360,9 @@ story(
     const field = alice.getByLabel('E-mail address or user ID');
     await field.fill('no address');
     await alice.getByRole('button', { name: 'Send request' }).click();
-    await alice.getByRole('dialog').getByRole('alert').getByText('friend').waitFor();
+    const refusal = alice.getByRole('dialog').getByRole('alert');
+    await refusal.getByText('friend').waitFor();
+    assert.match((await refusal.textContent()) ?? '', /^Friend .*\.$/, 'the sentence of the server reads as one');
     await field.fill('carol@example.com');
     await alice.getByRole('button', { name: 'Send request' }).click();
     await alice.getByText('Request sent to carol@example.com').waitFor();

@@ -50,6 +50,18 @@ story(
   },
 );
 
+story('a time on the 12-hour clock has no zero before it', async (stage) => {
+  // Where it is eight o'clock now, in the morning or the evening.
+  const timezoneId = `Etc/GMT+${(new Date().getUTCHours() + 4) % 12}`;
+  const alice = await stage.page('Alice', await stage.newContext({ locale: 'en-US', timezoneId }));
+  await openConversation(alice, 'Bob');
+  await write(alice, 'Good day');
+  await log(alice).getByRole('img', { name: 'Sent' }).waitFor();
+  const times = await alice.locator('.row time, .meta time').allTextContents();
+  assert.equal(times.length, 2);
+  for (const time of times) assert.match(time, /^[89]:\d\d\s[AP]M$/);
+});
+
 story('the keyboard alone signs in, chooses, writes and opens the menu', async (stage) => {
   const page = await (await stage.newContext()).newPage();
   stage.listen(page, 'Alice');
@@ -124,7 +136,7 @@ for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
     await (await stage.client('Bob')).api.blocks({ action: 'block', userid: stage.people.Alice.userid });
     await (await stage.client('Alice')).api.blocks({ action: 'unblock', userid });
     await write(alice, 'into the void');
-    await alice.getByText("Not sent: you can't write to Bob").waitFor();
+    await alice.getByText("Not sent: you can't write to Bob.").waitFor();
     await context.setOffline(true);
     await alice.getByRole('status').getByText('Offline').waitFor();
     await write(alice, 'later');

@@ -120,15 +120,36 @@ story('a cleared conversation stops what was on its way, until it is sent again'
   await write(alice, 'about the old words');
   await log(alice).getByRole('img', { name: 'Sending' }).waitFor();
   await act(bob, 'Clear messages');
+  await bob.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click();
+  await act(bob, 'Clear messages');
   await bob.getByRole('dialog').getByRole('button', { name: 'Clear messages' }).click();
   await log(bob).getByText('old words').waitFor({ state: 'hidden' });
   await context.setOffline(false);
-  await alice.getByText('Not sent: the conversation was cleared').waitFor();
+  await alice.getByText('Not sent: the conversation was cleared.').waitFor();
   assert.equal(await log(alice).getByText('old words', { exact: true }).count(), 0);
   await stage.shot(alice, 'cleared');
   await alice.getByRole('button', { name: 'Send again' }).click();
   await log(bob).getByText('about the old words').waitFor();
   await alice.getByText('Not sent: the conversation was cleared').waitFor({ state: 'hidden' });
+});
+
+story('a conversation says that it was cleared, and an empty one that it has no messages yet', async (stage) => {
+  const alice = await stage.page('Alice');
+  const bob = await stage.page('Bob');
+  await openConversation(alice, 'Bob');
+  await openConversation(bob, 'Alice');
+  await log(bob).getByText('No messages yet. Write the first one.').waitFor();
+  await write(alice, 'soon gone');
+  await log(bob).getByText('soon gone').waitFor();
+  await act(alice, 'Clear messages');
+  await alice.getByRole('dialog').getByRole('button', { name: 'Clear messages' }).click();
+  for (const page of [alice, bob]) {
+    await log(page).getByText('The messages were cleared.').waitFor();
+    await page.reload();
+    await log(page).getByText('The messages were cleared.').waitFor();
+    await page.getByRole('list', { name: 'Conversations' }).getByText('Messages cleared').waitFor();
+  }
+  await stage.shot(bob, 'cleared-by-alice');
 });
 
 story('a restore of a backup needs no reload, and each sends again what the backup lacks', async (stage) => {
