@@ -201,6 +201,11 @@ pub fn server_url(mut url: Url) -> Result<Url, Error> {
     if !is_http || !is_bare {
         return Err(Error::Url);
     }
+    // The web client's address, which a browser shows.
+    if let Some(server) = url.path().strip_suffix("/app/").or(url.path().strip_suffix("/app")) {
+        let server = format!("{server}/");
+        url.set_path(&server);
+    }
     if !url.path().ends_with('/') && !url.path().ends_with("/index.php") {
         let folder = format!("{}/", url.path());
         url.set_path(&folder);

@@ -129,7 +129,8 @@ pub struct Inbox<'a> {
     pub positions: Positions,
     /// The only conversation to read; `None` for all.
     pub only: Option<String>,
-    /// Is told of a conversation that is skipped because its key can't be opened, once for each.
+    /// Is told of a conversation that is skipped because its key can't be opened, once for each, and of the begin and end
+    /// of each time without an answer of the server.
     pub warn: fn(&str),
 }
 
@@ -159,6 +160,7 @@ impl<'a> Inbox<'a> {
         &mut self,
         mut handle: impl AsyncFnMut(&Conversation, Received) -> Result<Save, Error>,
     ) -> Result<(), Error> {
+        self.listener.outage.warn = self.warn;
         // Also before the first notification: the hints of this station may have been acknowledged by an earlier run.
         let mut scope = Scope::All;
         let mut unacknowledged = None;
@@ -196,9 +198,11 @@ impl<'a> Inbox<'a> {
             let read = self.read_scope(scope, handle).await;
             self.save()?;
             match read {
-                Err(error) if error.may_pass() || error.is("instance_changed") => {
+                Err(error) if error.may_pass() => {
+                    self.listener.outage.begins(&error);
                     sleep(backoff.next()).await;
                 }
+                Err(error) if error.is("instance_changed") => sleep(backoff.next()).await,
                 read => return read,
             }
         }

@@ -43,6 +43,29 @@ pub struct Listener<'a> {
     /// Number of subscriptions so far.
     pub(super) subscriptions: u64,
     backoff: Backoff,
+    pub(super) outage: Outage,
+}
+
+/// Tells once that the server does not answer, and once that it answers again.
+pub(super) struct Outage {
+    pub(super) warn: fn(&str),
+    is_told: bool,
+}
+
+impl Outage {
+    pub(super) fn begins(&mut self, error: &Error) {
+        if !self.is_told {
+            (self.warn)(&format!("{error}; trying again"));
+            self.is_told = true;
+        }
+    }
+
+    pub(super) fn ends(&mut self) {
+        if self.is_told {
+            (self.warn)("the server answers again");
+            self.is_told = false;
+        }
+    }
 }
 
 /// The field that tells the events of a listener apart.
@@ -65,6 +88,8 @@ struct Subscribed {
 enum Ended {
     /// It can be opened again.
     Again,
+    /// It can be opened again once this failure has passed.
+    Outage(Error),
     /// After a random delay.
     Later,
     /// For good.
@@ -76,7 +101,8 @@ impl<'a> Listener<'a> {
     #[must_use]
     pub fn new(api: &'a Api, credentials: Credentials) -> Self {
         let (connected_at, backoff) = (Instant::now(), Backoff::default());
-        Self { api, credentials, socket: None, connected_at, subscriptions: 0, backoff }
+        let outage = Outage { warn: |_| (), is_told: false };
+        Self { api, credentials, socket: None, connected_at, subscriptions: 0, backoff, outage }
     }
 
     /// Waits for the next notification. Reconnects for as long as it takes, after delays of at most 15 s. What changes
@@ -96,6 +122,10 @@ impl<'a> Listener<'a> {
             let delay = self.backoff.after(connected.unwrap_or_default());
             match ended {
                 Ended::Again => sleep(delay).await,
+                Ended::Outage(error) => {
+                    self.outage.begins(&error);
+                    sleep(delay).await;
+                }
                 Ended::Later => sleep(delay + between_zero_and(SPREAD)).await,
                 Ended::Error(error) => return Err(error),
             }
@@ -116,6 +146,7 @@ impl<'a> Listener<'a> {
             self.socket = Some(self.subscribe().await?);
             self.connected_at = Instant::now();
             self.subscriptions += 1;
+            self.outage.ends();
         }
         let socket = self.socket.as_mut().ok_or(Ended::Again)?;
         let mut has_pinged = false;
@@ -177,6 +208,6 @@ impl<'a> Listener<'a> {
 
 impl Ended {
     fn of(error: Error) -> Self {
-        if error.may_pass() { Self::Again } else { Self::Error(error) }
+        if error.may_pass() { Self::Outage(error) } else { Self::Error(error) }
     }
 }

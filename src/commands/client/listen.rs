@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::messages::print_message;
 use super::signals::Signals;
@@ -16,7 +17,7 @@ use crate::commands::{Failed, failure};
 #[derive(Args)]
 pub(crate) struct Listen {
     /// A command for the shell, run for each message. It gets the message on stdin and in variables, and prints the answer
-    #[arg(long, value_name = "CMD")]
+    #[arg(long, value_name = "CMD", value_parser = NonEmptyStringValueParser::new())]
     exec: Option<String>,
     /// How long the command may run for one message
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]

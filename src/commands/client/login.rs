@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 
 use super::signals::Signals;
 use super::text::{visible, visible_nick};
-use super::{Profiled, SECRETS_BYTES, first_line, parsed, refused, secret_file};
+use super::{Profiled, SECRETS_BYTES, code_of, first_line, parsed, refused, secret_file};
 use crate::bounded;
-use crate::client::{self, Profile, Session, server_url};
+use crate::client::{self, KeyError, Profile, Session, server_url};
 use crate::commands::Failed;
 use crate::commands::failure::{self, Refusal};
 use crate::commands::output::Output;
@@ -71,7 +71,8 @@ impl Login {
             Ok::<_, Failed>((api_key, password?))
         });
         let (api_key, password) = secrets.await??;
-        let api_key = parsed::<ApiKey>("the API key", &api_key)?;
+        let api_key = parsed::<ApiKey>("the API key", api_key.trim())?;
+        let has_space = password.trim() != password.as_str();
         let password = parsed::<EncryptionPassword>("the encryption password", &password)?;
         // A device keeps its station, so that logging in again makes no further one.
         let earlier = Profile::load(&path)
@@ -83,7 +84,7 @@ impl Login {
             failure::warn("http sends the API key and all requests unencrypted: use https");
         }
         let logged_in = Session::log_in(url, &api_key, &password, station).await;
-        let (_, profile) = logged_in.map_err(refused)?;
+        let (_, profile) = logged_in.map_err(|error| wrong_password(error, has_space))?;
         profile.save(&path).map_err(client::Error::from).map_err(refused)?;
         let text = format!(
             "logged in as {} ({}); the profile is {}",
@@ -94,6 +95,17 @@ impl Login {
         let json = json!({ "userid": profile.userid, "nick": profile.nick, "profile": path });
         Output::new(text, json).print_after_change(self.profiled.json)
     }
+}
+
+/// Returns the failure of a login. A space that was pasted along with a password is hard to see.
+fn wrong_password(error: client::Error, has_space: bool) -> Failed {
+    if has_space && matches!(error, client::Error::Key(KeyError::WrongPassword)) {
+        return Refusal::with_code(
+            code_of(&error),
+            format!("{error}: it begins or ends with a space, which may not be a part of it"),
+        );
+    }
+    refused(error)
 }
 
 /// Whether others on the network can read the requests: http to another host than this one.

@@ -28,7 +28,7 @@ const SECRETS_BYTES: u64 = 8 * 1024;
 
 #[derive(Subcommand)]
 pub(crate) enum Client {
-    /// Log in and write a profile, which the other commands use; the keys come from stdin, files or the environment
+    /// Log in and write a profile, which the other commands use; the keys come from files, the environment, the terminal or stdin
     #[command(after_help = "\
 Example:
   chatserver client login https://chat.example.com/
@@ -56,7 +56,7 @@ with this profile ends the first.")]
     /// Wait for new messages of all conversations; print each, or answer it with a command
     #[command(after_help = "\
 Example:
-  chatserver client listen --exec ./answer.sh
+  chatserver client listen --exec 'echo \"you said: $CHAT_TEXT\"'
 The command gets each message as one JSON object on stdin, and in CHAT_TEXT, CHAT_FROM, CHAT_NICK, CHAT_CONVERSATION and
 CHAT_ID. What it prints until it ends is sent as the answer. It has 60 s or --timeout, and is then killed with its children.
 If it fails or prints nothing, nothing is sent. The text is written by others: a shell script must quote \"$CHAT_TEXT\".
@@ -235,6 +235,9 @@ fn not_sent(error: &client::Error, id: &MessageId) -> Failed {
     let mut sentence = sentence_of(error);
     if error.may_pass() {
         sentence = format!("{sentence}; to send it again and store it once, use --id {id}");
+    }
+    if error.is("message_conflict") {
+        sentence = format!("{sentence}, perhaps the first attempt of this one");
     }
     Refusal::with_field(code_of(error), sentence, ("ID", id.as_str()))
 }

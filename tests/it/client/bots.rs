@@ -43,6 +43,22 @@ async fn a_bot_answers_each_message_once() {
 }
 
 #[tokio::test]
+async fn a_bot_says_when_the_server_is_away_and_back() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (_, bob) = place.alice_and_bob_chat(&server);
+    let bot = bob.starts("bot.txt", &["listen", "--exec", ECHO]);
+    until("the bot listens", async || bob.positions().exists()).await;
+    drop(bot);
+    let address = server.address;
+    server.stops(&place).await;
+    let bot = bob.starts("bot.txt", &["listen", "--exec", ECHO]);
+    bot.prints(&format!("the server at {address} does not answer; trying again")).await;
+    let _server = place.starts_at(address, &["serve"], &[]).await;
+    bot.prints("the server answers again").await;
+}
+
+#[tokio::test]
 async fn a_bot_that_repeats_itself_is_stored_once() {
     let place = Workplace::new();
     let server = place.serves(&[]).await;
@@ -89,6 +105,17 @@ async fn a_bot_survives_a_command_that_fails_or_says_nothing() {
     assert_eq!(alice.reads("Bob"), texts(&expected));
     assert!(bot.printed().contains("the command failed: exit status: 3"), "{}", bot.printed());
     assert!(!place.path().join("injected").exists());
+}
+
+#[tokio::test]
+async fn an_empty_command_is_refused() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let bob = place.joins(&server, "Bob");
+    let refused = bob.runs(&["listen", "--exec", ""]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("a value is required for '--exec <CMD>'"), "{said}");
 }
 
 #[tokio::test]

@@ -69,8 +69,10 @@ async fn the_keys_come_from_lines_files_or_the_environment() {
     let variables =
         [("CHATSERVER_APIKEY", key.as_str()), ("CHATSERVER_ENCRYPTION_PASSWORD", &password)];
     let lines = format!("{key}\n{password}\n");
+    let spaced = format!(" {key} \n{password}\n");
     for (options, stdin, environment) in [
         (&[][..], lines.as_str(), &[][..]),
+        (&[], &spaced, &[]),
         (&[], told.to_string().as_str(), &[]),
         (&files, "", &[]),
         (&files[..2], &password, &[]),
@@ -100,6 +102,7 @@ async fn a_login_that_fails_says_why_and_keeps_nothing() {
     for (url, stdin, code) in [
         (url.as_str(), format!("{wrong}\n{password}\n"), "invalid_credentials"),
         (&url, format!("{key}\nwrong password\n"), "wrong_password"),
+        (&url, format!("{key}\n{password} \n"), "wrong_password"),
         (&url, format!("{key}\n"), "invalid_argument"),
         (&url, format!("x\n{password}\n"), "invalid_argument"),
         (&url, "{}".to_owned(), "invalid_argument"),
@@ -116,6 +119,19 @@ async fn a_login_that_fails_says_why_and_keeps_nothing() {
         assert_eq!(told["errorcode"], code, "{error}");
         assert!(!error.contains(key) && !error.contains(password), "{error}");
         assert!(!place.path().join("profile").exists());
+    }
+}
+
+#[tokio::test]
+async fn the_address_of_the_web_client_leads_to_its_server() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let alice = place.joins(&server, "Alice");
+    for page in ["app", "app/"] {
+        alice.logs_in(&format!("http://{}/{page}", server.address));
+        let profile = fs::read(place.path().join(&alice.profile)).unwrap();
+        let profile: Value = serde_json::from_slice(&profile).unwrap();
+        assert_eq!(profile["url"], format!("http://{}/", server.address));
     }
 }
 
