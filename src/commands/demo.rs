@@ -132,14 +132,7 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
             .replace(&format!("{{{{{name}.encryptionpassword}}}}"), &person.encryptionpassword);
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(
-        stdout,
-        "{TEXT}\nChat in a browser: open each link in a tab of its own. Two tabs are two people."
-    )?;
-    for (nick, person) in [("Alice", &demo_users.alice), ("Bob", &demo_users.bob)] {
-        writeln!(stdout, "  {nick:<5}  {}", link(url, person))?;
-    }
-    writeln!(stdout, "\nThe server is at {url}. It has two users:")?;
+    writeln!(stdout, "{TEXT}\nThe server is at {url}. It has two users:")?;
     for person in [&demo_users.alice, &demo_users.bob] {
         writeln!(stdout, "  {}", person.email)?;
         writeln!(stdout, "    user id             {}", person.userid)?;
@@ -148,5 +141,14 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
     }
     writeln!(stdout, "They are friends, and their conversation is {}.", demo_users.conversationid)?;
     writeln!(stdout, "{GUIDE}{END_OF_TEXT}\n\n{shell}")?;
+    // At the end, where a terminal shows them.
+    writeln!(
+        stdout,
+        "{TEXT}\nChat in a browser: open each link in a tab of its own. Two tabs are two people."
+    )?;
+    for (nick, person) in [("Alice", &demo_users.alice), ("Bob", &demo_users.bob)] {
+        writeln!(stdout, "  {nick:<5}  {}", link(url, person))?;
+    }
+    writeln!(stdout, "{END_OF_TEXT}")?;
     Ok(stdout.flush()?)
 }
