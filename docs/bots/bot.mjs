@@ -1,7 +1,7 @@
 // Answers each message once with "you said: …": node docs/bots/bot.mjs https://chat.example.com/ bot.json
 //
 // bot.json is what `chatserver user add … --json` prints. Keep it at mode 0600: it holds the keys. The bot records how far it
-// has read beside it, in bot.json.positions.
+// has read beside it, in bot.json.mjs.positions.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -31,6 +31,10 @@ async function answer(api, privateKey, { id: conversationid, instance, secret },
 }
 
 const [base, file] = process.argv.slice(2);
+if (!file) {
+  console.error('usage: bot.mjs URL FILE');
+  process.exit(1);
+}
 const { apikey, encryptionpassword } = JSON.parse(readFileSync(file, 'utf8'));
 // A station is a device. It follows from the API key, so that each run is the same device.
 const station = digest('bot', apikey);
@@ -40,10 +44,12 @@ while (true) {
     const privateKey = await openPrivateKey(rsakey, encryptionpassword);
     const api = new Api({ base, userid, station, key: await importApiKey(apikey) });
     await api.call('chatavailability', { action: 'useravailable' });
-    for await (const { conversation, message } of news(api, `${file}.positions`)) await answer(api, privateKey, conversation, message);
+    console.error(`answering at ${base}`);
+    for await (const { conversation, message } of news(api, `${file}.mjs.positions`)) await answer(api, privateKey, conversation, message);
   } catch (error) {
-    if (!(error instanceof NoAnswer || error instanceof Refused) || error.code === 'invalid_credentials') throw error;
+    if (!(error instanceof NoAnswer || error instanceof Refused)) throw error;
     console.error(error.message);
+    if (error.code === 'invalid_credentials') process.exit(1);
     await sleep(1000 + 4000 * Math.random());
   }
 }

@@ -1,9 +1,9 @@
 """Answers each message once with "you said: …": python3 bot.py https://chat.example.com/ bot.json
 
 bot.json is what `chatserver user add … --json` prints. Keep it at mode 0600: it holds the keys. The bot records how far it
-has read beside it, in bot.json.positions.
+has read beside it, in bot.json.py.positions.
 """
-import hashlib, json, random, sys, time, uuid
+import hashlib, json, random, signal, sys, time, uuid
 from chat import Chat, NoAnswer, Refused, place
 
 # Refusals after which the message stays without an answer, or has it already.
@@ -21,6 +21,9 @@ def answer(chat, conversation, message):
         if refused.code not in PERMANENT:
             raise
 
+if len(sys.argv) != 3:
+    sys.exit("usage: bot.py URL FILE")
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 url, file = sys.argv[1:]
 with open(file) as opened:
     keys = json.load(opened)
@@ -30,7 +33,8 @@ while True:
     try:
         chat = Chat(url, station, keys["apikey"], keys["encryptionpassword"])
         chat.call("chatavailability", action="useravailable")
-        for conversation, message in chat.news(file + ".positions"):
+        print("answering at", url, file=sys.stderr)
+        for conversation, message in chat.news(file + ".py.positions"):
             answer(chat, conversation, message)
     except (NoAnswer, Refused) as error:
         print(error, file=sys.stderr)

@@ -82,7 +82,8 @@ impl Alice<'_> {
     }
 }
 
-async fn answers_each_message_once(bot: &[String]) {
+/// `kind` is in the name of the file in which this bot records its positions.
+async fn answers_each_message_once(kind: &str, bot: &[String]) {
     let place = Workplace::new();
     let mut server = place.serves(&[]).await;
     let address = server.address;
@@ -98,7 +99,7 @@ async fn answers_each_message_once(bot: &[String]) {
 
     // The first run begins with the messages that come from then on.
     alice.sends("before there was a bot");
-    let positions = place.path().join("bot.json.positions");
+    let positions = place.path().join(format!("bot.json.{kind}.positions"));
     let running = Bot::starts(&place, bot, &url);
     until("the bot listens", async || positions.exists()).await;
     alice.forges(&other).await;
@@ -165,7 +166,7 @@ fn file(path: &str) -> String {
 async fn the_bot_in_python_answers_each_message_once() {
     let check = "import sys, cryptography; sys.exit(sys.version_info < (3, 11))";
     if has("Python 3.11 or newer with the package cryptography", "python3", &["-c", check]) {
-        answers_each_message_once(&["python3".to_owned(), file("docs/bots/bot.py")]).await;
+        answers_each_message_once("py", &["python3".to_owned(), file("docs/bots/bot.py")]).await;
     }
 }
 
@@ -174,7 +175,7 @@ async fn the_bot_in_javascript_answers_each_message_once() {
     let check = "const [major, minor] = process.versions.node.split('.').map(Number); \
                  process.exit(major > 20 || (major === 20 && minor >= 19) ? 0 : 1)";
     if has("Node 20.19 or newer", "node", &["-e", check]) {
-        answers_each_message_once(&["node".to_owned(), file("docs/bots/bot.mjs")]).await;
+        answers_each_message_once("mjs", &["node".to_owned(), file("docs/bots/bot.mjs")]).await;
     }
 }
 
@@ -183,5 +184,5 @@ async fn the_bot_in_rust_answers_each_message_once() {
     let built = Path::new(env!("CARGO_BIN_EXE_chatserver")).parent().unwrap();
     let bot = built.join("examples").join("bot");
     assert!(bot.exists(), "{} is missing: run cargo build --example bot", bot.display());
-    answers_each_message_once(&[bot.to_str().unwrap().to_owned()]).await;
+    answers_each_message_once("rs", &[bot.to_str().unwrap().to_owned()]).await;
 }

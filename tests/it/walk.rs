@@ -12,8 +12,8 @@ fn blocks(port: u16) -> String {
     let blocks = blocks.filter(|block| !block.contains("cargo ") && !block.contains("websocat"));
     let text: String = blocks.collect();
     assert!(!text.contains('#') || !text.contains("\n#"), "not every shell takes comments");
-    assert_eq!(text.matches("8080").count(), 1, "the port is chosen in one place");
-    text.replace("PORT=8080", &format!("PORT={port}"))
+    assert_eq!(text.matches("8090").count(), 1, "the port is chosen in one place");
+    text.replace("PORT=8090", &format!("PORT={port}"))
 }
 
 #[test]
