@@ -19,15 +19,15 @@ use crate::domain::{
 /// Advances each user's counter by one. All changes of a transaction that concern a user share that number.
 static NUMBER: ManyRows = ManyRows::new(
     "INSERT INTO change_numbers (user_number, newest)
-     SELECT column1, 1 FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL
-     ON CONFLICT (user_number) DO UPDATE SET newest = newest + 1",
+     SELECT column1, 1 FROM ({rows}) AS incoming WHERE column1 IS NOT NULL
+     ON CONFLICT (user_number) DO UPDATE SET newest = change_numbers.newest + 1",
     1,
 );
 
 /// Keeps two numbers: of the newest change, and of the newest one made elsewhere than at that change's station. A
 /// change from another station than the last one moves the last number to `other_number`.
 static RECORD: ManyRows = ManyRows::new(
-    "WITH incoming (user_number, kind, subject, station, is_others) AS (VALUES {rows})
+    "WITH incoming (user_number, kind, subject, station, is_others) AS ({rows})
      INSERT INTO changes (user_number, kind, subject, number, station, other_number)
      SELECT i.user_number, i.kind, i.subject, n.newest, i.station,
             CASE WHEN i.is_others THEN n.newest ELSE 0 END
@@ -45,13 +45,13 @@ static RECORD: ManyRows = ManyRows::new(
 
 static USERS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(u.id, ' ', u.number), ',')
-     FROM (VALUES {rows}) AS named JOIN users u ON u.id = named.column1",
+     FROM ({rows}) AS named JOIN users u ON u.id = named.column1",
     1,
 );
 
 static CONVERSATIONS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(c.id, ' ', c.number), ',')
-     FROM (VALUES {rows}) AS named JOIN conversations c ON c.id = named.column1",
+     FROM ({rows}) AS named JOIN conversations c ON c.id = named.column1",
     1,
 );
 
@@ -95,7 +95,7 @@ FROM station"#;
 /// answer that a database restored from a backup does not.
 static MOVE: ManyRows = ManyRows::new(
     "WITH told (user_id, station_id, position) AS (
-         SELECT column1, column2, max(column3) FROM (VALUES {rows}) AS incoming
+         SELECT column1, column2, max(column3) FROM ({rows}) AS incoming
          WHERE column1 IS NOT NULL GROUP BY column1, column2)
      UPDATE stations SET position = told.position
      FROM told

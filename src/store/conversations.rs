@@ -57,11 +57,10 @@ macro_rules! conversations {
             $object,
             ") AS object
              FROM users u
-             CROSS JOIN participants p
-                 ON p.place > u.number << 32 AND p.place < (u.number + 1) << 32
-             CROSS JOIN conversations c ON c.number = p.conversation_number
-             CROSS JOIN users o ON o.number = p.partner_number
-             WHERE u.id = ? ORDER BY c.last_access DESC, c.id) AS mine"
+             CROSS JOIN participants p CROSS JOIN conversations c CROSS JOIN users o
+             WHERE u.id = ? AND p.place > u.number << 32 AND p.place < (u.number + 1) << 32
+                 AND c.number = p.conversation_number AND o.number = p.partner_number
+             ORDER BY c.last_access DESC, c.id) AS mine"
         )
     };
 }

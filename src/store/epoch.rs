@@ -1,16 +1,18 @@
 //! The epoch of a database, which distinguishes a database restored from a backup from its predecessor.
 
+use rand::Rng as _;
 use sqlx::SqliteConnection;
 
 use crate::domain::Timestamp;
+use crate::random::os_random;
 
 const EPOCH: &str = "SELECT id, began_at FROM epoch";
 
+const BEGIN: &str = "UPDATE epoch SET id = $1, began_at = $2";
+
 /// Resets all positions, so that every station is notified of everything again. The restore may have undone changes
 /// that a station was told of.
-const BEGIN: &str = "
-    UPDATE epoch SET id = lower(hex(randomblob(8))), began_at = $1;
-    UPDATE stations SET position = NULL";
+const RESET_POSITIONS: &str = "UPDATE stations SET position = NULL";
 
 /// The name of an epoch and the time at which it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,11 @@ impl Epoch {
         connection: &mut SqliteConnection,
         now: Timestamp,
     ) -> Result<Self, sqlx::Error> {
-        sqlx::query(BEGIN).bind(now.unix()).execute(&mut *connection).await?;
+        let mut id = [0; 8];
+        os_random().fill_bytes(&mut id);
+        let begin = sqlx::query(BEGIN).bind(hex::encode(id)).bind(now.unix());
+        begin.execute(&mut *connection).await?;
+        sqlx::query(RESET_POSITIONS).execute(&mut *connection).await?;
         Self::read(connection).await
     }
 }

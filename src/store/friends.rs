@@ -33,7 +33,7 @@ const BEFRIEND: &str =
 
 const UNFRIEND: &str = "
     DELETE FROM friends
-    WHERE (user_id = $1 AND friend_id = $2) OR (user_id = $2 AND friend_id = $1)";
+    WHERE (user_id, friend_id) IN (VALUES ($1, $2), ($2, $1))";
 
 const ARE_FRIENDS: &str =
     "SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2)";
@@ -49,7 +49,7 @@ const FULL: &str = "
 
 const FORGET_REQUESTS: &str = "
     DELETE FROM friend_requests
-    WHERE (from_id = $1 AND to_id = $2) OR (from_id = $2 AND to_id = $1)";
+    WHERE (from_id, to_id) IN (VALUES ($1, $2), ($2, $1))";
 
 const NICK: &str = "SELECT nick FROM users WHERE id = $1";
 

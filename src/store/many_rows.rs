@@ -11,10 +11,11 @@ pub(crate) const ROWS: usize = 256;
 /// Number of statement texts: one for each power of two from 1 to [`ROWS`].
 const SIZES: usize = ROWS.ilog2() as usize + 1;
 
-/// A statement over many rows. `{rows}` stands for a `VALUES` list, or for another text per row.
+/// A statement over many rows. `{rows}` stands for a query that yields them, with the columns `column1`, `column2` and
+/// so on; or for another text per row.
 ///
-/// The list is padded with rows of `NULL` to a power of two, so that a handful of prepared statements serves every
-/// number of rows.
+/// The query is a `VALUES` list, padded with rows of `NULL` to a power of two, so that a handful of prepared statements
+/// serves every number of rows.
 pub(crate) struct ManyRows {
     statement: &'static str,
     /// Text of one row, where it is not a list of values.
@@ -55,15 +56,16 @@ impl ManyRows {
 
     fn render(&self, rows: usize) -> String {
         // Parameters have no numbers: sqlx looks up each parameter name in SQLite, which searches all of them.
-        let row = match self.row {
+        let (values, row) = match self.row {
             Some(query) => {
                 // A wrong count would shift the parameters, and the next row would be queried for another user.
                 assert_eq!(query.matches('?').count(), self.columns, "parameters of {query}");
-                format!("({query})")
+                ("", format!("({query})"))
             }
-            None => format!("({})", vec!["?"; self.columns].join(", ")),
+            None => ("VALUES ", format!("({})", vec!["?"; self.columns].join(", "))),
         };
-        let text = self.statement.replace("{rows}", &vec![row.as_str(); rows].join(", "));
+        let rows = vec![row.as_str(); rows].join(", ");
+        let text = self.statement.replace("{rows}", &format!("{values}{rows}"));
         // On each use, sqlx looks up the whole text among its prepared statements, so the text has no indentation. No
         // literal may have a line that begins with spaces.
         text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")

@@ -21,24 +21,23 @@ use crate::domain::{
 /// is included.
 static PRECHECK: ManyRows = ManyRows::new(
     concat!(
-        "WITH incoming (nth, user_id, conversation_id, id, hash) AS (VALUES {rows})
+        "WITH incoming (nth, user_id, conversation_id, id, hash) AS ({rows})
          SELECT string_agg(concat_ws(' ', i.nth, c.number, c.instance, c.generation, c.next_seq, c.sent_by_first,
                                      c.max_accepted_at, c.longest_data, c.data_bytes, p.standing, p.user_number, o.user_number, o.user_id, ",
         row_key_of_id!("c.generation", "i.id", "i.hash"),
         "), ',')
          FROM incoming i
-         CROSS JOIN participants p
-             ON p.user_id = i.user_id AND p.conversation_id = i.conversation_id
-         CROSS JOIN conversations c ON c.number = p.conversation_number
-         CROSS JOIN participants o
-             ON o.conversation_number = c.number AND o.user_id <> p.user_id"
+         CROSS JOIN participants p CROSS JOIN conversations c CROSS JOIN participants o
+         WHERE p.user_id = i.user_id AND p.conversation_id = i.conversation_id
+             AND c.number = p.conversation_number
+             AND o.conversation_number = c.number AND o.user_id <> p.user_id"
     ),
     5,
 );
 
 /// Whether the message with this row key is identical to the bound values.
 const IS_IDENTICAL: &str = "
-    SELECT sender_number = $2 AND type IS $3 AND created = $4 AND valid_until = $5 AND data = $6
+    SELECT sender_number = $2 AND type IS NOT DISTINCT FROM $3 AND created = $4 AND valid_until = $5 AND data = $6
     FROM messages WHERE place = $1";
 
 /// To undo a single failed statement, SQLite copies each page before it changes it. A failure here rolls back the whole
@@ -46,14 +45,14 @@ const IS_IDENTICAL: &str = "
 /// `IS NOT NULL` skips the padding of [`ManyRows`].
 static INSERT: ManyRows = ManyRows::new(
     "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data, nth)
-     SELECT * FROM (VALUES {rows}) AS incoming WHERE column1 IS NOT NULL",
+     SELECT * FROM ({rows}) AS incoming WHERE column1 IS NOT NULL",
     9,
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
     "WITH changed (number, next_seq, sent_by_first, last_message_id, last_access, max_accepted_at, longest_data,
                    data_bytes)
-         AS (VALUES {rows})
+         AS ({rows})
      UPDATE OR FAIL conversations
      SET next_seq = changed.next_seq, sent_by_first = changed.sent_by_first,
          last_message_id = changed.last_message_id, last_access = changed.last_access,

@@ -3,8 +3,12 @@
 //! Only this folder contains SQL. A change is a struct that implements [`WriteOp`], a read is a method of [`Store`],
 //! each in the file of its area. What only SQLite needs is in `sqlite/`.
 //!
-//! Statements are constants, written for SQLite. Parameters are `$n`, but `?` in statements over many rows. Where a
-//! reply is one row, the statement writes the reply's JSON.
+//! Statements are constants. Parameters are `$n`, but `?` in statements over many rows. Where a reply is one row, the
+//! statement writes the reply's JSON.
+//!
+//! SQLite and PostgreSQL read the same SQL where that is possible. So the condition of a `CROSS JOIN` is in WHERE, a
+//! boolean is cast before it becomes text, `IS NOT DISTINCT FROM` compares values that may be NULL, and no constant holds
+//! two statements.
 
 mod availability;
 mod blocklist;

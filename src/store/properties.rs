@@ -15,10 +15,10 @@ use crate::domain::{ConversationId, Property, Refusal, Replay, StationId, Subjec
 /// values are the change's index in the batch and whether its signature is known already. Then follow the row key and
 /// the numbers of the participant, if there is one.
 static PRECHECK: ManyRows = ManyRows::new(
-    "WITH incoming (nth, user_id, conversation_id, expires_at, signature) AS (VALUES {rows})
+    "WITH incoming (nth, user_id, conversation_id, expires_at, signature) AS ({rows})
      SELECT string_agg(concat_ws(' ', i.nth,
-                EXISTS (SELECT 1 FROM replays r
-                        WHERE r.expires_at = i.expires_at AND r.signature = i.signature),
+                CAST(EXISTS (SELECT 1 FROM replays r
+                             WHERE r.expires_at = i.expires_at AND r.signature = i.signature) AS INTEGER),
                 p.place, p.user_number, p.conversation_number), ',')
      FROM incoming i
      LEFT JOIN participants p
@@ -29,7 +29,7 @@ static PRECHECK: ManyRows = ManyRows::new(
 
 /// NULL leaves a column as it is.
 static SET: ManyRows = ManyRows::new(
-    "WITH changed (place, is_muted, is_favorite, is_hidden, hide_id, background_color) AS (VALUES {rows})
+    "WITH changed (place, is_muted, is_favorite, is_hidden, hide_id, background_color) AS ({rows})
      UPDATE participants
      SET is_muted = coalesce(changed.is_muted, participants.is_muted),
          is_favorite = coalesce(changed.is_favorite, participants.is_favorite),
@@ -47,11 +47,10 @@ static OBJECTS: ManyRows = ManyRows::new(
         "SELECT string_agg(concat(p.place, ' ', ",
         conversation_object!(),
         "), '\n')
-         FROM (VALUES {rows}) AS wanted
-         CROSS JOIN participants p ON p.place = wanted.column1
-         CROSS JOIN conversations c ON c.number = p.conversation_number
-         CROSS JOIN users u ON u.number = p.user_number
-         CROSS JOIN users o ON o.number = p.partner_number"
+         FROM ({rows}) AS wanted
+         CROSS JOIN participants p CROSS JOIN conversations c CROSS JOIN users u CROSS JOIN users o
+         WHERE p.place = wanted.column1 AND c.number = p.conversation_number
+             AND u.number = p.user_number AND o.number = p.partner_number"
     ),
     1,
 );

@@ -35,10 +35,10 @@ const LOOK: &str = "
            (SELECT 1 FROM stations LIMIT 0), (SELECT 1 FROM changes LIMIT 0),
            (SELECT 1 FROM change_numbers LIMIT 0), (SELECT 1 FROM workspaces LIMIT 0)";
 
-/// Leaves no row behind, but dirties a page, so that the commit has to write.
-const WRITE: &str = "
-    INSERT INTO replays (expires_at, signature) VALUES (0, 'probe');
-    DELETE FROM replays WHERE expires_at = 0 AND signature = 'probe'";
+/// Dirties a page, so that the commit has to write. [`CLEAN_UP`] removes the row in the same transaction.
+const WRITE: &str = "INSERT INTO replays (expires_at, signature) VALUES (0, 'probe')";
+
+const CLEAN_UP: &str = "DELETE FROM replays WHERE expires_at = 0 AND signature = 'probe'";
 
 /// The reason why no change can be made.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,8 @@ impl WriteOp for Probe {
         let connection = tx.connection().await?;
         let looked = sqlx::query(LOOK).fetch_one(&mut *connection).await;
         looked.map(|row| row.len()).doing(DOING)?;
-        sqlx::query(WRITE).execute(connection).await.doing(DOING)?;
+        sqlx::query(WRITE).execute(&mut *connection).await.doing(DOING)?;
+        sqlx::query(CLEAN_UP).execute(connection).await.doing(DOING)?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ const IS_KNOWN: &str =
 
 static RECORD: ManyRows = ManyRows::new(
     "INSERT INTO replays (expires_at, signature)
-     SELECT column1, column2 FROM (VALUES {rows}) AS made WHERE column1 IS NOT NULL",
+     SELECT column1, column2 FROM ({rows}) AS made WHERE column1 IS NOT NULL",
     2,
 );
 

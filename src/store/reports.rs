@@ -70,11 +70,10 @@ const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $8
 const UNREPORTED: &str = concat!(
     "SELECT json_group_array(named.key)
      FROM json_each($4) AS named
-     CROSS JOIN participants p ON p.user_id = $2 AND p.conversation_id = $1
-     CROSS JOIN conversations c ON c.number = p.conversation_number
-     CROSS JOIN messages m ON m.place = ",
+     CROSS JOIN participants p CROSS JOIN conversations c CROSS JOIN messages m
+     WHERE p.user_id = $2 AND p.conversation_id = $1 AND c.number = p.conversation_number AND m.place = ",
     row_key_of_id!("c.generation", "named.key", "named.value"),
-    "WHERE m.sender_number <> p.user_number
+    "    AND m.sender_number <> p.user_number
          AND NOT EXISTS (
              SELECT 1 FROM reports r
              WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)"
@@ -92,7 +91,7 @@ const MOVE_POSITION: &str = concat!(
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
-    "WITH made (number, reports) AS (VALUES {rows})
+    "WITH made (number, reports) AS ({rows})
      UPDATE conversations
      SET next_report_seq = next_report_seq + made.reports,
          last_report_id = (SELECT replace(r.id, '-', '') FROM reports r
@@ -104,7 +103,7 @@ static ADVANCE: ManyRows = ManyRows::new(
 /// Advances `delivered_to` to `last` if every message of the other user between `known` and `first` was reported as
 /// delivered. Does nothing if `known` is more than 1,000 row keys behind `first`, to bound the search.
 static DELIVERED_TO: ManyRows = ManyRows::new(
-    "WITH delivered (place, known, first, last) AS (VALUES {rows})
+    "WITH delivered (place, known, first, last) AS ({rows})
      UPDATE participants SET delivered_to = delivered.last
      FROM delivered
      WHERE participants.place = delivered.place AND delivered_to < delivered.last

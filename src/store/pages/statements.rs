@@ -232,8 +232,8 @@ head AS (
            (SELECT r.place FROM reports r
             WHERE r.place = (c.generation << 32) + report_seq AND replace(r.id, '-', '') = cursor_report
            ) AS report_known
-    FROM asked CROSS JOIN participants p CROSS JOIN conversations c ON c.number = p.conversation_number
-    WHERE p.user_id = asker AND p.conversation_id = conversation
+    FROM asked CROSS JOIN participants p CROSS JOIN conversations c
+    WHERE p.user_id = asker AND p.conversation_id = conversation AND c.number = p.conversation_number
     LIMIT 1
 ),
 start AS (
@@ -317,16 +317,18 @@ ends AS (
                    AND CASE WHEN is_forward THEN near + kept - 1 ELSE near END) END AS weight
     FROM kept WHERE base IS NOT NULL LIMIT 1
 )
-SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', more, instance, generation, known IS NOT NULL, report_known IS NOT NULL,
-                 near, kept, report_near, report_kept, user_number, delivered_to, standing = 'open'"#,
+SELECT CASE WHEN light_bytes < 0 THEN concat_ws(' ', CAST(more AS INTEGER), instance, generation,
+                 CAST(known IS NOT NULL AS INTEGER), CAST(report_known IS NOT NULL AS INTEGER),
+                 near, kept, report_near, report_kept, user_number, delivered_to, CAST(standing = 'open' AS INTEGER)"#,
     $plan,
     r#")
             WHEN weight > light_bytes THEN CAST(weight AS TEXT) ELSE (
     SELECT concat(
         string_agg(object, ','), '|', ("#,
     $reports,
-    r#"), '|', more, ' ', instance, ' ', generation, ' ', known IS NOT NULL, ' ', report_known IS NOT NULL, ' ',
-        string_agg(news, ' '))
+    r#"), '|', CAST(more AS INTEGER), ' ', instance, ' ', generation, ' ',
+        CAST(known IS NOT NULL AS INTEGER), ' ', CAST(report_known IS NOT NULL AS INTEGER), ' ',
+        string_agg(CAST(news AS TEXT), ' '))
     FROM (
         SELECT concat("#,
     $message_object,

@@ -30,20 +30,20 @@ const ENDS: &str = "
           FROM conversations ORDER BY last_access DESC) AS c
     WHERE CASE WHEN c.next_seq = 1 THEN ''
                ELSE (SELECT m.id FROM messages m WHERE m.place = c.base + c.next_seq - 1) END
-            IS NOT c.last_message_id
+            IS DISTINCT FROM c.last_message_id
         OR (SELECT count(*) FROM messages m WHERE m.place > c.base + max(c.next_seq - 33, 0)
                 AND m.place < c.base + c.next_seq) <> min(c.next_seq - 1, 32)
         OR EXISTS (SELECT 1 FROM messages m
-                   WHERE m.place >= c.base + c.next_seq AND m.place < c.base + (1 << 32))
+                   WHERE m.place >= c.base + c.next_seq AND m.place < c.base + (CAST(1 AS BIGINT) << 32))
         OR CASE WHEN c.next_report_seq = 1 THEN ''
                 ELSE (SELECT replace(r.id, '-', '') FROM reports r
                       WHERE r.place = c.base + c.next_report_seq - 1) END
-            IS NOT c.last_report_id
+            IS DISTINCT FROM c.last_report_id
         OR (SELECT count(*) FROM reports r JOIN messages m ON m.place = r.message_place
             WHERE r.place > c.base + max(c.next_report_seq - 33, 0)
                 AND r.place < c.base + c.next_report_seq) <> min(c.next_report_seq - 1, 32)
         OR EXISTS (SELECT 1 FROM reports r
-                   WHERE r.place >= c.base + c.next_report_seq AND r.place < c.base + (1 << 32))
+                   WHERE r.place >= c.base + c.next_report_seq AND r.place < c.base + (CAST(1 AS BIGINT) << 32))
     LIMIT 1";
 
 /// No change has a number above its user's counter.

@@ -20,9 +20,10 @@ macro_rules! row_key_of_id {
     ($generation:literal, $id:literal, $hash:literal) => {
         concat!(
             "(SELECT m.place FROM message_ids listed
-              CROSS JOIN messages m ON m.place = (listed.generation << 32) + listed.seq AND m.id = ",
+              CROSS JOIN messages m
+              WHERE m.place = (listed.generation << 32) + listed.seq AND m.id = ",
             $id,
-            " WHERE listed.generation = ",
+            " AND listed.generation = ",
             $generation,
             " AND listed.hash = ",
             $hash,
@@ -36,7 +37,7 @@ pub(crate) use row_key_of_id;
 /// `OR FAIL` for the reason given at `INSERT` in `messages.rs`.
 static LIST: ManyRows = ManyRows::new(
     "INSERT OR FAIL INTO message_ids (generation, hash, seq)
-     SELECT * FROM (VALUES {rows}) AS listed WHERE column1 IS NOT NULL",
+     SELECT * FROM ({rows}) AS listed WHERE column1 IS NOT NULL",
     3,
 );
 
@@ -44,9 +45,10 @@ static LIST: ManyRows = ManyRows::new(
 /// whole 32 of a generation.
 const UNLISTED: &str = "
     SELECT m.place, m.id FROM conversations c CROSS JOIN messages m
-        ON m.place > max($1, (c.generation << 32) + CASE WHEN $2 THEN (c.next_seq - 1) / 32 * 32 ELSE 0 END)
+    WHERE c.generation >= $1 >> 32
+        AND m.place > max($1, (c.generation << 32) + CASE WHEN $2 THEN (c.next_seq - 1) / 32 * 32 ELSE 0 END)
         AND m.place < (c.generation + 1) << 32
-    WHERE c.generation >= $1 >> 32 ORDER BY c.generation, m.place LIMIT $3";
+    ORDER BY c.generation, m.place LIMIT $3";
 
 /// Returns the first 64 bits of an ID's SHA-256, so that a client can't construct many IDs with the same hash. A
 /// collision costs one extra lookup.
