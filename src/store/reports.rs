@@ -3,16 +3,18 @@
 
 use std::convert::Infallible;
 
+use sqlx::sqlite::SqliteArguments;
 use sqlx::{FromRow, SqliteConnection};
+use uuid::{Builder, Uuid};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
-use super::many_rows::ManyRows;
-use super::sqlite::message_ids::{hashes_of, row_key_of_id};
+use super::many_rows::{ManyRows, ROWS};
+use super::sqlite::message_ids::{hash, row_key_of_id};
 use super::sqlite::row_keys::row_key;
 use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
-use super::{Error, Store, WriteError, stored};
+use super::{Error, Store, WriteError, stored, stored_number};
 use crate::domain::{
     ChangeSet, ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Subject,
     Timestamp, UserId, fence,
@@ -32,63 +34,54 @@ const HEAD: &str = "
     JOIN participants o ON o.conversation_number = c.number AND o.user_id <> p.user_id
     WHERE p.conversation_id = $1 AND p.user_id = $2";
 
-/// Inserts the reports that do not exist yet. An ID is a UUID version 8 (RFC 9562). Its last 48 bits are the report's
-/// sequence number, by which it is found again. 72 other bits are random.
-macro_rules! make_reports {
-    ($messages:expr) => {
-        concat!(
-            "INSERT INTO reports (place, id, type, created, max_created, message_place, user_id)
-             SELECT ($1 << 32) + seq,
-                    substr(random, 1, 8) || '-' || substr(random, 9, 4) || '-8' || substr(random, 13, 3)
-                        || '-' || substr('89ab', 1 + (seq & 3), 1) || substr(random, 16, 3)
-                        || '-' || printf('%012x', seq),
-                    $3, $4, $5, message_place, $2
-             FROM (
-                 SELECT m.place AS message_place, lower(hex(randomblob(9))) AS random,
-                        $6 - 1 + row_number() OVER (ORDER BY m.place) AS seq
-                 FROM ",
-            $messages,
-            "    AND m.sender_number <> $7
-                     AND NOT EXISTS (
-                         SELECT 1 FROM reports r
-                         WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)
-             ) AS missing"
-        )
-    };
-}
-
-/// `CROSS JOIN` makes SQLite look up each ID. A generation may have many messages.
-const MAKE_FOR_IDS: &str = make_reports!(concat!(
-    "json_each($8) AS named CROSS JOIN messages m
-     WHERE m.place = ",
-    row_key_of_id!("$1", "named.key", "named.value")
-));
-
-const MAKE_FOR_PLACES: &str = make_reports!("messages m WHERE m.place BETWEEN $8 AND $9");
-
-/// Selects the messages that the user has not reported with this type, as a JSON array.
-const UNREPORTED: &str = concat!(
-    "SELECT json_group_array(named.key)
-     FROM json_each($4) AS named
-     CROSS JOIN participants p CROSS JOIN conversations c CROSS JOIN messages m
-     WHERE p.user_id = $2 AND p.conversation_id = $1 AND c.number = p.conversation_number AND m.place = ",
-    row_key_of_id!("c.generation", "named.key", "named.value"),
-    "    AND m.sender_number <> p.user_number
-         AND NOT EXISTS (
-             SELECT 1 FROM reports r
-             WHERE r.message_place = m.place AND r.user_id = $2 AND r.type = $3)"
+/// Selects the row keys of the named messages that the user has not reported with this type: of messages of the other
+/// user in the present generation. `CROSS JOIN` makes SQLite look up each ID. A generation may have many messages.
+static UNREPORTED: ManyRows = ManyRows::new(
+    concat!(
+        "WITH named (user_id, conversation_id, type, id, hash) AS ({rows})
+         SELECT string_agg(CAST(m.place AS TEXT), ' ')
+         FROM named CROSS JOIN participants p CROSS JOIN conversations c CROSS JOIN messages m
+         WHERE p.user_id = named.user_id AND p.conversation_id = named.conversation_id
+             AND c.number = p.conversation_number AND m.place = ",
+        row_key_of_id!("c.generation", "named.id", "named.hash"),
+        "    AND m.sender_number <> p.user_number
+             AND NOT EXISTS (
+                 SELECT 1 FROM reports r
+                 WHERE r.message_place = m.place AND r.user_id = p.user_id AND r.type = named.type)"
+    ),
+    5,
 );
 
-/// Moves a reader's position forward to the newest of the named messages of the other user. A position of an earlier
-/// generation is behind all of a later one.
-const MOVE_POSITION: &str = concat!(
-    "UPDATE participants SET read_to = named.newest
-     FROM (SELECT ($3 << 32) + max(m.nth) AS newest FROM json_each($2) AS named CROSS JOIN messages m
-           WHERE m.place = ",
-    row_key_of_id!("$3", "named.key", "named.value"),
-    "      AND m.sender_number <> $4) AS named
-     WHERE participants.place = $1 AND participants.read_to < named.newest"
+/// Selects those row keys that the user has not reported with this type.
+static UNREPORTED_OF: ManyRows = ManyRows::new(
+    "WITH named (place, user_id, type) AS ({rows})
+     SELECT string_agg(CAST(named.place AS TEXT), ' ') FROM named
+     WHERE named.place IS NOT NULL AND NOT EXISTS (
+         SELECT 1 FROM reports r
+         WHERE r.message_place = named.place AND r.user_id = named.user_id AND r.type = named.type)",
+    3,
 );
+
+/// Like [`UNREPORTED_OF`], of the other user's messages between two row keys.
+const UNREPORTED_BETWEEN: &str = "
+    SELECT string_agg(CAST(m.place AS TEXT), ' ') FROM messages m
+    WHERE m.place BETWEEN $1 AND $2 AND m.sender_number <> $3
+        AND NOT EXISTS (
+            SELECT 1 FROM reports r
+            WHERE r.message_place = m.place AND r.user_id = $4 AND r.type = $5)";
+
+static INSERT: ManyRows = ManyRows::new(
+    "INSERT INTO reports (place, id, type, created, max_created, message_place, user_id)
+     SELECT * FROM ({rows}) AS made WHERE column1 IS NOT NULL",
+    7,
+);
+
+/// Moves a reader's position forward to a message of the other user. A position of an earlier generation is behind all of
+/// a later one.
+const MOVE_POSITION: &str = "
+    UPDATE participants SET read_to = viewed.nth
+    FROM (SELECT ((place >> 32) << 32) + nth AS nth FROM messages WHERE place = $2) AS viewed
+    WHERE participants.place = $1 AND participants.read_to < viewed.nth";
 
 static ADVANCE: ManyRows = ManyRows::new(
     "WITH made (number, reports) AS ({rows})
@@ -130,8 +123,8 @@ pub(crate) struct Report {
     /// The report's type. `Viewed` reports the messages as delivered as well, and moves the reader's position, also
     /// where no report may be made.
     pub(crate) kind: ReportType,
-    /// The messages. Unknown ones and the reader's own are skipped.
-    pub(crate) messages: Vec<MessageId>,
+    /// Row keys of messages of the other user, in ascending order. Those of an earlier generation are skipped.
+    pub(crate) messages: Vec<i64>,
     pub(crate) now: Timestamp,
     /// The reader.
     pub(crate) user: UserId,
@@ -149,7 +142,7 @@ impl WriteOp for Report {
     }
 
     fn bytes(&self) -> usize {
-        self.messages.iter().map(|id| size_of::<MessageId>() + id.as_str().len()).sum()
+        size_of_val(&*self.messages)
     }
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
@@ -159,11 +152,16 @@ impl WriteOp for Report {
         if let Some(instance) = self.instance {
             fence(instance, stored(&head.instance)?)?;
         }
+        let first = self.messages.partition_point(|row_key| row_key >> 32 < head.generation);
+        let messages = &self.messages[first..];
         let mut making = Making { user, head, now: self.now };
-        let hashes = hashes_of(&self.messages);
-        let may_move = self.kind == ReportType::Viewed && !self.messages.is_empty();
-        let is_moved = may_move && making.head.move_position(tx, &hashes).await?;
-        let is_made = self.make(tx, &mut making, hashes).await?;
+        let is_moved = match messages.last() {
+            Some(newest) if self.kind == ReportType::Viewed => {
+                making.head.move_position(tx, *newest).await?
+            }
+            _ => false,
+        };
+        let is_made = self.make(tx, &mut making, messages).await?;
         if is_moved || is_made {
             let subject = Subject::Conversation(self.conversation);
             let other = stored(&making.head.other)?;
@@ -187,12 +185,11 @@ impl Report {
         &self,
         tx: &mut WriteTx,
         making: &mut Making,
-        hashes: String,
+        messages: &[i64],
     ) -> Result<bool, Error> {
-        let which = Which::Ids(hashes);
-        let mut made = making.make(tx, ReportType::Delivered, &which).await?;
+        let mut made = making.make(tx, ReportType::Delivered, Which::These(messages)).await?;
         if self.kind == ReportType::Viewed {
-            made |= making.make(tx, ReportType::Viewed, &which).await?;
+            made |= making.make(tx, ReportType::Viewed, Which::These(messages)).await?;
         }
         Ok(made)
     }
@@ -233,8 +230,8 @@ impl WriteOp for MarkDelivered {
             return Ok(());
         }
         let mut making = Making { user, head, now: self.now };
-        let which = Which::Places(first, last);
-        if making.make(tx, ReportType::Delivered, &which).await? {
+        let which = Which::Between(first, last);
+        if making.make(tx, ReportType::Delivered, which).await? {
             let subject = Subject::Conversation(conversation);
             let sender = stored(&making.head.other)?;
             let mut changes = ChangeLog::from(ChangeSet::default().with(sender, subject, None));
@@ -278,24 +275,20 @@ impl Head {
         head.fetch_optional(connection).await.doing("checking reports")
     }
 
-    /// Moves the reader's position to the newest of these messages. Returns whether it moved.
-    async fn move_position(&self, tx: &mut WriteTx, hashes: &str) -> Result<bool, Error> {
-        let moved = sqlx::query(MOVE_POSITION)
-            .bind(self.participant)
-            .bind(hashes)
-            .bind(self.generation)
-            .bind(self.user_number);
+    /// Moves the reader's position forward to this row key. Returns whether it moved.
+    async fn move_position(&self, tx: &mut WriteTx, row_key: i64) -> Result<bool, Error> {
+        let moved = sqlx::query(MOVE_POSITION).bind(self.participant).bind(row_key);
         let moved = moved.execute(tx.connection().await?).await.doing("moving a read position")?;
         Ok(moved.rows_affected() > 0)
     }
 }
 
-/// The messages to report.
-enum Which {
-    /// JSON object of their IDs and hashes.
-    Ids(String),
-    /// First and last row key.
-    Places(i64, i64),
+/// Row keys of the messages to report.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    These(&'a [i64]),
+    /// First and last row key. The reader's own messages are skipped.
+    Between(i64, i64),
 }
 
 struct Making {
@@ -311,64 +304,120 @@ impl Making {
         &mut self,
         tx: &mut WriteTx,
         report_type: ReportType,
-        which: &Which,
+        which: Which<'_>,
     ) -> Result<bool, Error> {
         if !self.head.may_report {
             return Ok(false);
         }
-        let statement = match which {
-            Which::Ids(_) => MAKE_FOR_IDS,
-            Which::Places(..) => MAKE_FOR_PLACES,
-        };
-        let created = self.now.to_string();
-        let max_created = Some(&self.head.max_created).filter(|latest| **latest > created);
-        let query = sqlx::query(statement)
-            .bind(self.head.generation)
-            .bind(self.user.as_str())
-            .bind(report_type.as_str())
-            .bind(created)
-            .bind(max_created)
-            .bind(self.head.next_report_seq)
-            .bind(self.head.user_number);
-        let query = match which {
-            Which::Ids(ids) => query.bind(ids),
-            Which::Places(first, last) => query.bind(first).bind(last),
-        };
-        let made =
-            query.execute(tx.connection().await?).await.doing("making reports")?.rows_affected();
-        if made == 0 {
+        let messages = self.unreported(tx, report_type, which).await?;
+        if messages.is_empty() {
             return Ok(false);
         }
-        let made = i64::try_from(made).unwrap_or(i64::MAX);
+        let made = i64::try_from(messages.len()).unwrap_or(i64::MAX);
+        self.insert(tx, report_type, &messages);
         tx.defer(&ADVANCE, &[self.head.number], |conversation, values| {
             values.add(*conversation).add(made);
         });
         self.head.next_report_seq += made;
         Ok(true)
     }
+
+    /// Returns the row keys of the messages that have no report of this type, in ascending order.
+    async fn unreported(
+        &self,
+        tx: &mut WriteTx,
+        report_type: ReportType,
+        which: Which<'_>,
+    ) -> Result<Vec<i64>, Error> {
+        const DOING: &str = "looking for missing reports";
+        let (user, report_type) = (self.user.as_str(), report_type.as_str());
+        let mut found = Vec::new();
+        match which {
+            Which::These(messages) => {
+                for messages in messages.chunks(ROWS) {
+                    let keys = tx.query_scalar(&UNREPORTED_OF, messages, |row_key, values| {
+                        values.add(*row_key).add(user).add(report_type);
+                    });
+                    found.extend(row_keys(keys.await.doing(DOING)?)?);
+                }
+            }
+            Which::Between(first, last) => {
+                let keys = sqlx::query_scalar(UNREPORTED_BETWEEN)
+                    .bind(first)
+                    .bind(last)
+                    .bind(self.head.user_number)
+                    .bind(user)
+                    .bind(report_type);
+                let keys = keys.fetch_one(tx.connection().await?).await.doing(DOING)?;
+                found = row_keys(keys)?;
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn insert(&self, tx: &mut WriteTx, report_type: ReportType, messages: &[i64]) {
+        let (generation, created) = (self.head.generation, self.now.to_string());
+        let max_created = Some(self.head.max_created.as_str()).filter(|latest| **latest > *created);
+        let rows: Vec<_> = (self.head.next_report_seq..).zip(messages).collect();
+        for rows in rows.chunks(ROWS) {
+            tx.defer(&INSERT, rows, |(seq, message), values| {
+                values
+                    .add(row_key(generation, *seq))
+                    .add(report_id(*seq))
+                    .add(report_type.as_str())
+                    .add(created.as_str())
+                    .add(max_created)
+                    .add(**message)
+                    .add(self.user.as_str());
+            });
+        }
+    }
+}
+
+/// Returns a UUID version 8 (RFC 9562) for a report. Its last 48 bits are the report's sequence number, by which it is
+/// found again. 74 other bits are random.
+fn report_id(seq: i64) -> String {
+    let mut bytes = Uuid::new_v4().into_bytes();
+    bytes[10..].copy_from_slice(&seq.to_be_bytes()[2..]);
+    Builder::from_custom_bytes(bytes).into_uuid().to_string()
+}
+
+/// Parses row keys that a statement has joined with spaces.
+fn row_keys(text: Option<String>) -> Result<Vec<i64>, Error> {
+    text.unwrap_or_default().split_ascii_whitespace().map(stored_number).collect()
 }
 
 impl Store {
-    /// Returns the messages that a user has not reported with this type, so that those reported already take no time of
-    /// the writer: a `viewed` has moved the position as well. The write checks again.
+    /// Returns the row keys, in ascending order, of the other user's messages that a user has not reported with this
+    /// type. Those reported already take no time of the writer: a `viewed` has moved the position as well. The write
+    /// checks again.
     pub(crate) async fn unreported(
         &self,
         conversation: ConversationId,
         user: UserId,
         report_type: ReportType,
         messages: &[MessageId],
-    ) -> Result<Vec<MessageId>, Error> {
-        let unreported = sqlx::query_scalar(UNREPORTED)
-            .bind(conversation.as_str())
-            .bind(user.as_str())
-            .bind(report_type.as_str())
-            .bind(hashes_of(messages));
-        let unreported: String =
-            unreported.fetch_one(&mut *self.reader().await?).await.doing("looking for reports")?;
-        let unreported: Vec<String> = serde_json::from_str(&unreported)
-            .map_err(|error| sqlx::Error::Decode(Box::new(error)))
-            .doing("looking for reports")?;
-        unreported.iter().map(|id| stored(id)).collect()
+    ) -> Result<Vec<i64>, Error> {
+        let mut reads = self.reader().await?;
+        let mut unreported = Vec::new();
+        for messages in messages.chunks(ROWS) {
+            let mut arguments = SqliteArguments::default();
+            let text = UNREPORTED.bind(messages, &mut arguments, |message, values| {
+                values
+                    .add(user.as_str())
+                    .add(conversation.as_str())
+                    .add(report_type.as_str())
+                    .add(message.as_str())
+                    .add(hash(message.as_str()));
+            });
+            let keys = sqlx::query_scalar_with(text, arguments).fetch_one(&mut *reads).await;
+            unreported.extend(row_keys(keys.doing("looking for reports")?)?);
+        }
+        unreported.sort_unstable();
+        // A request may name a message twice.
+        unreported.dedup();
+        Ok(unreported)
     }
 
     /// Reports messages of a page as delivered, in the background and in steps of 256 row keys. A lost report is made

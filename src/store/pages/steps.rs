@@ -11,6 +11,7 @@ use crate::domain::{
     ConversationId, Cursor, Direction, Limits, MessageId, PageForm, PageQuery, Parse as _,
     ReportType, Timestamp, UserId,
 };
+use crate::store::sqlite::row_keys::row_key;
 use crate::store::sqlite::schema::{Schema, prepare};
 use crate::store::sqlite::write_tx::WriteTx;
 use crate::store::sqlite::{message_ids, readers};
@@ -108,7 +109,7 @@ impl History {
             conversation: ConversationId::parse(CONVERSATION).unwrap(),
             instance: None,
             kind: ReportType::Viewed,
-            messages: messages.map(|n| MessageId::parse(&format!("m-{n}")).unwrap()).to_vec(),
+            messages: messages.map(|n| row_key(GENERATION, n)).to_vec(),
             now: Timestamp::from_unix(0).unwrap(),
             user: UserId::parse(BOB).unwrap(),
             station: None,

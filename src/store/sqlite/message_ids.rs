@@ -11,7 +11,6 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::row_keys::seq;
 use super::write_tx::WriteTx;
-use crate::domain::MessageId;
 use crate::store::many_rows::{ManyRows, ROWS, Values};
 
 /// SQL for the row key of the message with a given ID, or NULL. The arguments are SQL: the generation, the ID and the
@@ -55,12 +54,6 @@ const UNLISTED: &str = "
 pub(crate) fn hash(id: &str) -> i64 {
     let hash: [u8; 32] = Sha256::digest(id).into();
     hash.iter().take(8).fold(0, |bits, byte| bits << 8 | i64::from(*byte))
-}
-
-/// Returns a JSON object that maps each ID to its hash, without duplicates.
-pub(crate) fn hashes_of(messages: &[MessageId]) -> String {
-    let hashes = messages.iter().map(|id| (id.as_str().to_owned(), hash(id.as_str()).into()));
-    serde_json::Value::Object(hashes.collect()).to_string()
 }
 
 /// A row of the table: generation, hash, and sequence number of the message.
