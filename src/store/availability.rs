@@ -4,22 +4,25 @@ use std::convert::Infallible;
 
 use super::changes::ids;
 use super::error::Doing as _;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::Sql;
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Availability, UserId};
 
-const CHOSEN: &str = "SELECT availability FROM users WHERE id = $1";
+const CHOSEN: Sql = Sql::both("SELECT availability FROM users WHERE id = $1");
 
-const SET: &str = "UPDATE users SET availability = $2 WHERE id = $1";
+const SET: Sql = Sql::both("UPDATE users SET availability = $2 WHERE id = $1");
 
 /// Friends that the user has blocked are left out: they see none of it.
-const SEEN_BY: &str = "
+const SEEN_BY: Sql = Sql::both(
+    "
     SELECT u.availability, coalesce((
         SELECT string_agg(f.friend_id, ',' ORDER BY f.friend_id) FROM friends f
         WHERE f.user_id = u.id AND NOT EXISTS (
             SELECT 1 FROM blocks b WHERE b.user_id = u.id AND b.blocked_id = f.friend_id)), '')
-    FROM users u WHERE u.id = $1";
+    FROM users u WHERE u.id = $1",
+);
 
 #[derive(Clone, Debug)]
 pub(crate) struct SetAvailability {
@@ -34,13 +37,10 @@ impl WriteOp for SetAvailability {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Availability, WriteError<Infallible>> {
         let user = self.user.as_str();
-        let chosen: String = sqlx::query_scalar(CHOSEN)
-            .bind(user)
-            .fetch_one(tx.connection().await?)
-            .await
-            .doing("reading an availability")?;
-        let set = sqlx::query(SET).bind(user).bind(self.availability.as_str());
-        set.execute(tx.connection().await?).await.doing("choosing an availability")?;
+        let chosen = tx.query(CHOSEN).await?.bind(user).value().await;
+        let chosen: String = chosen.doing("reading an availability")?;
+        let set = tx.query(SET).await?.bind(user).bind(self.availability.as_str());
+        set.execute().await.doing("choosing an availability")?;
         Ok(stored(&chosen)?)
     }
 }
@@ -56,11 +56,9 @@ pub(crate) struct SeenBy {
 impl Store {
     /// `None` if the user does not exist.
     pub(crate) async fn seen_by(&self, user: UserId) -> Result<Option<SeenBy>, Error> {
-        let row = sqlx::query_as(SEEN_BY).bind(user.as_str());
-        let row: Option<(String, String)> = row
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .doing("reading an availability")?;
+        let mut reads = self.reader().await?;
+        let row = reads.query(SEEN_BY).bind(user.as_str()).optional().await;
+        let row: Option<(String, String)> = row.doing("reading an availability")?;
         row.map(|(chosen, friends)| {
             Ok(SeenBy { chosen: stored(&chosen)?, friends: ids(&friends)? })
         })

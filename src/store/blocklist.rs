@@ -4,25 +4,30 @@
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::are_friends;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::{Sql, Utf8};
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, WriteError, friend_requests, participants};
 use crate::domain::{ChangeSet, MOST_BLOCKS, Refusal, StationId, Subject, UserId};
 
-const BLOCKLIST: &str = r#"
+const BLOCKLIST: Sql = Sql::both(
+    r#"
     SELECT coalesce((SELECT string_agg('"' || blocked_id || '"', ',' ORDER BY blocked_id)
                      FROM blocks WHERE user_id = $1), ''),
            coalesce((SELECT string_agg('"' || conversation_id || '"', ',' ORDER BY conversation_id)
-                     FROM participants WHERE user_id = $1 AND is_hidden), '')"#;
+                     FROM participants WHERE user_id = $1 AND is_hidden), '')"#,
+);
 
 /// Whether the user has blocked this other user, and how many users in all.
-const BLOCKED: &str = "
+const BLOCKED: Sql = Sql::both(
+    "
     SELECT EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
-           (SELECT count(*) FROM blocks WHERE user_id = $1)";
+           (SELECT count(*) FROM blocks WHERE user_id = $1)",
+);
 
-const BLOCK: &str = "INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)";
+const BLOCK: Sql = Sql::both("INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)");
 
-const UNBLOCK: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2";
+const UNBLOCK: Sql = Sql::both("DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2");
 
 /// Users and conversations that a user hides, in ascending order: JSON strings, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +39,9 @@ pub(crate) struct Blocklist {
 
 impl Store {
     pub(crate) async fn blocklist(&self, user: UserId) -> Result<Blocklist, Error> {
-        let blocklist = sqlx::query_as(BLOCKLIST).bind(user.as_str().to_owned());
-        let blocklist = blocklist.fetch_one(&mut *self.reader().await?).await;
-        let (users, conversations) = blocklist.doing("reading a block list")?;
+        let mut reads = self.reader().await?;
+        let blocklist = reads.query(BLOCKLIST).bind(user.as_str()).one().await;
+        let (Utf8(users), Utf8(conversations)) = blocklist.doing("reading a block list")?;
         Ok(Blocklist { users, conversations })
     }
 }
@@ -62,9 +67,8 @@ impl WriteOp for ChangeBlock {
     }
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
-        let access = sqlx::query_as(BLOCKED).bind(self.user.as_str()).bind(self.other.as_str());
-        let access = access.fetch_one(tx.connection().await?).await;
-        let (is_blocked, blocks): (bool, i64) = access.doing("checking a block")?;
+        let blocked = tx.query(BLOCKED).await?.bind(self.user.as_str()).bind(self.other.as_str());
+        let (is_blocked, blocks): (bool, i64) = blocked.one().await.doing("checking a block")?;
         if self.blocked != is_blocked {
             if self.blocked && blocks >= i64::from(MOST_BLOCKS) {
                 return Err(
@@ -80,9 +84,9 @@ impl WriteOp for ChangeBlock {
 impl ChangeBlock {
     async fn set(&self, tx: &mut WriteTx) -> Result<(), Error> {
         let user = self.user;
-        let set = sqlx::query(if self.blocked { BLOCK } else { UNBLOCK });
+        let set = tx.query(if self.blocked { BLOCK } else { UNBLOCK }).await?;
         let set = set.bind(user.as_str()).bind(self.other.as_str());
-        set.execute(tx.connection().await?).await.doing("changing a block")?;
+        set.execute().await.doing("changing a block")?;
         participants::settle(tx, user, self.other).await?;
         if self.blocked {
             friend_requests::silence(tx, self.other, user).await?;

@@ -4,13 +4,12 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use sqlx::SqliteConnection;
-
 use super::error::Doing as _;
 use super::many_rows::{ManyRows, ROWS};
+use super::sql::{Connection, Sql, Utf8};
 use super::sqlite::message_ids::hash;
-use super::sqlite::write_tx::WriteTx;
 use super::write_op::{Batched, WriteOp};
+use super::write_tx::WriteTx;
 use super::{Error, OncePerSignature, Store, WireText, WriteError, stored, stored_number};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Origin, Parse, Replay, StationId, Subject, UserId,
@@ -58,7 +57,8 @@ static CONVERSATIONS: ManyRows = ManyRows::new(
 /// Selects the changes that a station must be told of: those after `since`, which is the larger of `$3` and the
 /// station's position. With neither, everything is pending (`is_first`), former friends included: the client may have
 /// received them without acknowledging. `mine` holds the changes after `since` that were made at other stations.
-const PENDING: &str = r#"
+const PENDING: Sql = Sql::both(
+    r#"
 WITH station AS (
     SELECT u.id AS user_id, u.number AS user_number, u.api_key, s.position,
            coalesce(n.newest, 0) AS newest, s.position IS NULL AND $3 IS NULL AS is_first,
@@ -89,7 +89,8 @@ SELECT api_key, newest, position,
        coalesce((SELECT string_agg(u.id, ',' ORDER BY u.id)
                  FROM mine CROSS JOIN users u
                  WHERE mine.kind = 2 AND u.number = mine.subject), '')
-FROM station"#;
+FROM station"#,
+);
 
 /// Advances positions. A position never decreases. It never exceeds the user's newest number: a client may remember an
 /// answer that a database restored from a backup does not.
@@ -107,14 +108,16 @@ static MOVE: ManyRows = ManyRows::new(
     3,
 );
 
-const POSITION: &str = "
+const POSITION: Sql = Sql::both(
+    "
     SELECT coalesce(s.position, -1), coalesce(n.newest, 0)
     FROM stations s
     JOIN users u ON u.id = s.user_id
     LEFT JOIN change_numbers n ON n.user_number = u.number
-    WHERE s.user_id = $1 AND s.station_id = $2";
+    WHERE s.user_id = $1 AND s.station_id = $2",
+);
 
-const NEWEST: &str = "SELECT newest FROM change_numbers WHERE user_number = $1";
+const NEWEST: Sql = Sql::both("SELECT newest FROM change_numbers WHERE user_number = $1");
 
 /// Cache of the numbers that stand for IDs in these tables. They never change.
 #[derive(Default)]
@@ -286,19 +289,19 @@ pub(crate) struct PendingQuery {
 }
 
 impl PendingQuery {
-    async fn read(&self, connection: &mut SqliteConnection) -> Result<Option<Pending>, Error> {
-        type Row = (String, i64, Option<i64>, WireText, bool, String, String);
-        let pending = sqlx::query_as(PENDING)
+    async fn read(&self, connection: &mut Connection) -> Result<Option<Pending>, Error> {
+        type Row = (String, i64, Option<i64>, Utf8, bool, String, String);
+        let pending = connection
+            .query(PENDING)
             .bind(self.user.as_str())
             .bind(self.station.as_str())
             .bind(self.delivered_up_to)
             .bind(self.all_friends)
             .bind(bits(&self.station));
-        let row: Option<Row> = pending
-            .fetch_optional(connection)
-            .await
-            .doing("reading the pending changes of a station")?;
-        let Some((key, newest, position, conversations, lists, all_friends, friends)) = row else {
+        let row: Option<Row> =
+            pending.optional().await.doing("reading the pending changes of a station")?;
+        let Some((key, newest, position, Utf8(conversations), lists, all_friends, friends)) = row
+        else {
             return Ok(None);
         };
         Ok(Some(Pending {
@@ -379,8 +382,8 @@ impl WriteOp for TakeNumber {
         let found = numbers::<UserId>(tx, &USERS, &[self.0.as_str()]).await?;
         let Some((_, user)) = found.first() else { return Ok(0) };
         number(tx, &[*user]);
-        let newest = sqlx::query_scalar(NEWEST).bind(*user);
-        Ok(newest.fetch_one(tx.connection().await?).await.doing("reading a change number")?)
+        let newest = tx.query(NEWEST).await?.bind(*user);
+        Ok(newest.value().await.doing("reading a change number")?)
     }
 }
 
@@ -412,11 +415,9 @@ impl Store {
         station: StationId,
         number: i64,
     ) -> Result<bool, Error> {
-        let position = sqlx::query_as(POSITION).bind(user.as_str()).bind(station.as_str());
-        let position: Option<(i64, i64)> = position
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .doing("reading a position")?;
+        let mut reads = self.reader().await?;
+        let position = reads.query(POSITION).bind(user.as_str()).bind(station.as_str());
+        let position: Option<(i64, i64)> = position.optional().await.doing("reading a position")?;
         Ok(position.is_some_and(|(position, newest)| position < number && number <= newest))
     }
 

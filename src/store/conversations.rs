@@ -3,15 +3,14 @@
 
 use std::convert::Infallible;
 
-use sqlx::SqliteConnection;
-
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::{ManyRows, Values};
 use super::objects::{conversation_object, extended_conversation_object};
+use super::sql::{Connection, Sql, Utf8};
 use super::sqlite::readers::BatchQuery;
-use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, WriteError, stored};
 use crate::domain::{
     ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId, refuse_clear,
@@ -43,9 +42,10 @@ macro_rules! conversation {
     };
 }
 
-const CONVERSATION: &str = conversation!(conversation_object!());
+const CONVERSATION: Sql = Sql::both(conversation!(conversation_object!()));
 
-const CONVERSATION_WITH_UNREAD: &str = conversation!(extended_conversation_object!(unread!()));
+const CONVERSATION_WITH_UNREAD: Sql =
+    Sql::both(conversation!(extended_conversation_object!(unread!())));
 
 /// SQL for all conversations of a user as objects. Sorts in a subquery before concatenating: `string_agg` with its own
 /// ORDER BY copies all of the text.
@@ -95,25 +95,30 @@ impl BatchQuery for ListWithUnread {
 
 /// Instance, generation, next sequence number and access of the participant, which decide about a clear; and the ID of
 /// the other participant.
-const ACCESS: &str = "
+const ACCESS: Sql = Sql::both(
+    "
     SELECT c.instance, c.generation, c.next_seq, p.standing, o.user_id
     FROM participants p
     JOIN conversations c ON c.number = p.conversation_number
     JOIN participants o ON o.conversation_number = c.number AND o.user_id <> p.user_id
-    WHERE p.conversation_id = $1 AND p.user_id = $2";
+    WHERE p.conversation_id = $1 AND p.user_id = $2",
+);
 
-const CLEAR: &str = "
+const CLEAR: Sql = Sql::both(
+    "
     UPDATE conversations
     SET generation = (SELECT max(generation) + 1 FROM conversations), instance = $2, next_seq = 1,
         sent_by_first = 0, last_message_id = '', max_accepted_at = 0, longest_data = 0, data_bytes = 0,
         next_report_seq = 1, last_report_id = ''
-    WHERE id = $1";
+    WHERE id = $1",
+);
 
-const PURGE_LATER: &str = "INSERT INTO purges (generation) VALUES ($1)";
+const PURGE_LATER: Sql = Sql::both("INSERT INTO purges (generation) VALUES ($1)");
 
-const NEXT_PURGE: &str = "SELECT min(generation) FROM purges";
+const NEXT_PURGE: Sql = Sql::both("SELECT min(generation) FROM purges");
 
-const PURGE: &str = "
+const PURGE: Sql = Sql::both(
+    "
     DELETE FROM messages WHERE place > $1 << 32 AND place <= (
         SELECT max(place) FROM (
             SELECT place, row_number() OVER (ORDER BY place) AS nth,
@@ -122,24 +127,29 @@ const PURGE: &str = "
                 SELECT place, octet_length(data) AS bytes FROM messages
                 WHERE place > $1 << 32 AND place < ($1 + 1) << 32 ORDER BY place LIMIT $2
             ) AS oldest
-        ) AS sized WHERE nth = 1 OR bytes <= $3)";
+        ) AS sized WHERE nth = 1 OR bytes <= $3)",
+);
 
-const PURGE_IDS: &str = "
+const PURGE_IDS: Sql = Sql::both("
     DELETE FROM message_ids WHERE generation = $1 AND hash <= (
         SELECT max(hash) FROM (
-            SELECT hash FROM message_ids WHERE generation = $1 ORDER BY hash LIMIT $2) AS smallest)";
+            SELECT hash FROM message_ids WHERE generation = $1 ORDER BY hash LIMIT $2) AS smallest)");
 
-const PURGE_REPORTS: &str = "
+const PURGE_REPORTS: Sql = Sql::both(
+    "
     DELETE FROM reports WHERE place > $1 << 32 AND place <= (
         SELECT max(place) FROM (
             SELECT place FROM reports
-            WHERE place > $1 << 32 AND place < ($1 + 1) << 32 ORDER BY place LIMIT $2) AS oldest)";
+            WHERE place > $1 << 32 AND place < ($1 + 1) << 32 ORDER BY place LIMIT $2) AS oldest)",
+);
 
-const PURGED: &str = "
+const PURGED: Sql = Sql::both(
+    "
     DELETE FROM purges WHERE generation = $1
         AND NOT EXISTS (SELECT 1 FROM messages WHERE place > $1 << 32 AND place < ($1 + 1) << 32)
         AND NOT EXISTS (SELECT 1 FROM message_ids WHERE generation = $1)
-        AND NOT EXISTS (SELECT 1 FROM reports WHERE place > $1 << 32 AND place < ($1 + 1) << 32)";
+        AND NOT EXISTS (SELECT 1 FROM reports WHERE place > $1 << 32 AND place < ($1 + 1) << 32)",
+);
 
 /// Maximum rows per table, and maximum bytes of data, that one purge step removes. They keep a step from holding the
 /// writer for more than milliseconds.
@@ -199,7 +209,7 @@ impl Store {
     ///
     /// [`Error`] if the read or the removal failed.
     pub async fn purge(&self) -> Result<Purged, Error> {
-        let next = sqlx::query_scalar(NEXT_PURGE).fetch_one(&mut *self.reader().await?).await;
+        let next = self.reader().await?.query(NEXT_PURGE).value().await;
         match next.doing("looking for cleared messages")? {
             Some(generation) => Ok(self.write(Purge { generation }).await?),
             None => Ok(Purged::NothingLeft),
@@ -208,7 +218,7 @@ impl Store {
 }
 
 pub(super) async fn object(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     conversation: ConversationId,
     user: UserId,
 ) -> Result<Option<WireText>, Error> {
@@ -216,15 +226,14 @@ pub(super) async fn object(
 }
 
 async fn object_by(
-    statement: &'static str,
-    connection: &mut SqliteConnection,
+    statement: Sql,
+    connection: &mut Connection,
     conversation: ConversationId,
     user: UserId,
 ) -> Result<Option<WireText>, Error> {
-    let one = sqlx::query_scalar(statement)
-        .bind(conversation.as_str().to_owned())
-        .bind(user.as_str().to_owned());
-    one.fetch_optional(connection).await.doing("reading a conversation")
+    let one = connection.query(statement).bind(conversation.as_str()).bind(user.as_str());
+    let object: Option<Utf8> = one.optional_value().await.doing("reading a conversation")?;
+    Ok(object.map(|Utf8(object)| object))
 }
 
 /// Clears a conversation: ends its instance and begins the next one.
@@ -249,10 +258,10 @@ impl WriteOp for Clear {
     type Refusal = Refusal;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<WireText, WriteError> {
-        let access =
-            sqlx::query_as(ACCESS).bind(self.conversation.as_str()).bind(self.user.as_str());
+        let access = tx.query(ACCESS).await?;
+        let access = access.bind(self.conversation.as_str()).bind(self.user.as_str());
         let access: Option<(String, i64, i64, String, String)> =
-            access.fetch_optional(tx.connection().await?).await.doing("checking a clear")?;
+            access.optional().await.doing("checking a clear")?;
         let (instance, generation, next_seq, access, other) =
             access.ok_or(Refusal::ConversationNotFound)?;
         refuse_clear(self.instance, stored(&instance)?, stored(&access)?)?;
@@ -273,11 +282,12 @@ impl Clear {
         ended: i64,
         has_messages: bool,
     ) -> Result<(), Error> {
-        let clear = sqlx::query(CLEAR).bind(self.conversation.as_str()).bind(self.next.as_str());
-        clear.execute(tx.connection().await?).await.doing("clearing a conversation")?;
+        let clear = tx.query(CLEAR).await?;
+        let clear = clear.bind(self.conversation.as_str()).bind(self.next.as_str());
+        clear.execute().await.doing("clearing a conversation")?;
         if has_messages {
-            let later = sqlx::query(PURGE_LATER).bind(ended);
-            later.execute(tx.connection().await?).await.doing("recording cleared messages")?;
+            let later = tx.query(PURGE_LATER).await?.bind(ended);
+            later.execute().await.doing("recording cleared messages")?;
         }
         Ok(())
     }
@@ -301,18 +311,14 @@ impl WriteOp for Purge {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Purged, WriteError<Infallible>> {
-        let step = |statement| sqlx::query(statement).bind(self.generation).bind(PURGE_STEP);
-        let purge = step(PURGE).bind(PURGE_BYTES);
-        purge.execute(tx.connection().await?).await.doing("removing cleared messages")?;
-        let purge = step(PURGE_IDS);
-        purge
-            .execute(tx.connection().await?)
-            .await
-            .doing("removing the IDs of cleared messages")?;
-        let purge = step(PURGE_REPORTS);
-        purge.execute(tx.connection().await?).await.doing("removing cleared reports")?;
-        let done = sqlx::query(PURGED).bind(self.generation);
-        done.execute(tx.connection().await?).await.doing("ending a purge")?;
+        let purge = tx.query(PURGE).await?.bind(self.generation).bind(PURGE_STEP);
+        purge.bind(PURGE_BYTES).execute().await.doing("removing cleared messages")?;
+        let purge = tx.query(PURGE_IDS).await?.bind(self.generation).bind(PURGE_STEP);
+        purge.execute().await.doing("removing the IDs of cleared messages")?;
+        let purge = tx.query(PURGE_REPORTS).await?.bind(self.generation).bind(PURGE_STEP);
+        purge.execute().await.doing("removing cleared reports")?;
+        let done = tx.query(PURGED).await?.bind(self.generation);
+        done.execute().await.doing("ending a purge")?;
         Ok(Purged::Step)
     }
 }

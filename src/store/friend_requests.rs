@@ -10,8 +10,9 @@ use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::end_friendship;
 use super::objects::friend_request_object;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::{Sql, Utf8};
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Befriend, Error, Store, WireText, WriteError};
 use crate::domain::{
     Approach, Approached, Between, ChangeSet, FriendRequest, Refusal, StationId, Subject, UserId,
@@ -20,7 +21,7 @@ use crate::domain::{
 /// Maximum incoming requests shown. Other users determine how many there are.
 const MOST_SHOWN: u16 = 200;
 
-const REQUESTS: &str = concat!(
+const REQUESTS: Sql = Sql::both(concat!(
     "SELECT coalesce((
                 SELECT string_agg(concat(",
     friend_request_object!("from_id", "nick"),
@@ -34,36 +35,46 @@ const REQUESTS: &str = concat!(
     friend_request_object!("to_id", "''"),
     "), ',' ORDER BY to_id)
                 FROM friend_requests WHERE from_id = $1 AND is_open), '')"
-);
+));
 
 /// Columns: whether the two are friends; whether the other's open request is silent; whether the user has an open
 /// request to the other; number of the user's open requests.
-const BETWEEN: &str = "
+const BETWEEN: Sql = Sql::both(
+    "
     SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
            (SELECT is_silent FROM friend_requests WHERE from_id = $2 AND to_id = $1 AND is_open),
            EXISTS (SELECT 1 FROM friend_requests WHERE from_id = $1 AND to_id = $2 AND is_open),
-           (SELECT count(*) FROM friend_requests WHERE from_id = $1 AND is_open)";
+           (SELECT count(*) FROM friend_requests WHERE from_id = $1 AND is_open)",
+);
 
 /// A silent request stays silent when it is asked again.
-const ASK: &str = "
+const ASK: Sql = Sql::both(
+    "
     INSERT INTO friend_requests (from_id, to_id, is_open, is_silent)
     VALUES ($1, $2, TRUE,
             EXISTS (SELECT 1 FROM blocks WHERE user_id = $2 AND blocked_id = $1))
     ON CONFLICT (from_id, to_id) DO UPDATE SET is_open = TRUE
-    RETURNING is_silent";
+    RETURNING is_silent",
+);
 
-const SILENCE: &str = "
+const SILENCE: Sql = Sql::both(
+    "
     UPDATE friend_requests SET is_silent = TRUE
-    WHERE from_id = $1 AND to_id = $2 AND is_open AND NOT is_silent";
+    WHERE from_id = $1 AND to_id = $2 AND is_open AND NOT is_silent",
+);
 
-const TAKE_BACK: &str = "
+const TAKE_BACK: Sql = Sql::both(
+    "
     DELETE FROM friend_requests
-    WHERE from_id = $1 AND to_id = $2 AND is_open AND NOT is_silent";
+    WHERE from_id = $1 AND to_id = $2 AND is_open AND NOT is_silent",
+);
 
-const TAKE_BACK_SILENT: &str = "
-    UPDATE friend_requests SET is_open = FALSE WHERE from_id = $1 AND to_id = $2 AND is_open";
+const TAKE_BACK_SILENT: Sql = Sql::both(
+    "
+    UPDATE friend_requests SET is_open = FALSE WHERE from_id = $1 AND to_id = $2 AND is_open",
+);
 
-const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)";
+const EXISTS: Sql = Sql::both("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)");
 
 /// A user's open requests, in ascending order of the other user's ID: objects, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,10 +87,10 @@ pub(crate) struct Requests {
 
 impl Store {
     pub(crate) async fn friend_requests(&self, user: UserId) -> Result<Requests, Error> {
-        let requests =
-            sqlx::query_as(REQUESTS).bind(user.as_str().to_owned()).bind(i64::from(MOST_SHOWN));
-        let requests = requests.fetch_one(&mut *self.reader().await?).await;
-        let (incoming, outgoing) = requests.doing("listing friend requests")?;
+        let mut reads = self.reader().await?;
+        let requests = reads.query(REQUESTS).bind(user.as_str()).bind(i64::from(MOST_SHOWN));
+        let (Utf8(incoming), Utf8(outgoing)) =
+            requests.one().await.doing("listing friend requests")?;
         Ok(Requests { incoming, outgoing })
     }
 }
@@ -108,10 +119,10 @@ impl WriteOp for ApproachFriend {
     }
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
-        let between = sqlx::query_as(BETWEEN).bind(self.user.as_str()).bind(self.other.as_str());
-        let between = between.fetch_one(tx.connection().await?).await;
-        let (are_friends, theirs_is_silent, has_asked, open_requests): (_, Option<bool>, _, _) =
-            between.doing("checking a friend request")?;
+        let between = tx.query(BETWEEN).await?.bind(self.user.as_str()).bind(self.other.as_str());
+        let (are_friends, theirs_is_silent, has_asked, open_requests): (_, Option<bool>, _, i64) =
+            between.one().await.doing("checking a friend request")?;
+        let open_requests = u32::try_from(open_requests).unwrap_or(u32::MAX);
         let theirs = theirs_is_silent
             .map(|is_silent| if is_silent { FriendRequest::Silent } else { FriendRequest::Shown });
         let between = Between { are_friends, theirs, has_asked, open_requests };
@@ -130,9 +141,8 @@ impl WriteOp for ApproachFriend {
 impl ApproachFriend {
     async fn ask(&self, tx: &mut WriteTx) -> Result<(), Error> {
         let user = self.user;
-        let ask = sqlx::query_scalar(ASK).bind(user.as_str()).bind(self.other.as_str());
-        let is_silent: bool =
-            ask.fetch_one(tx.connection().await?).await.doing("storing a friend request")?;
+        let ask = tx.query(ASK).await?.bind(user.as_str()).bind(self.other.as_str());
+        let is_silent: bool = ask.value().await.doing("storing a friend request")?;
         let mut changes = ChangeSet::default().with(user, Subject::Lists, self.station);
         if !is_silent && exists(tx, self.other).await? {
             changes.add(self.other, Subject::Lists, None);
@@ -198,13 +208,12 @@ impl WriteOp for RemoveFriend {
 /// Returns whether the statement changed a request.
 async fn changes_request(
     tx: &mut WriteTx,
-    statement: &'static str,
+    statement: Sql,
     from: UserId,
     to: UserId,
 ) -> Result<bool, Error> {
-    let change = sqlx::query(statement).bind(from.as_str()).bind(to.as_str());
-    let change = change.execute(tx.connection().await?).await.doing("changing a friend request")?;
-    Ok(change.rows_affected() > 0)
+    let change = tx.query(statement).await?.bind(from.as_str()).bind(to.as_str());
+    Ok(change.execute().await.doing("changing a friend request")? > 0)
 }
 
 /// Hides an open request from its addressee. Returns whether it was shown before.
@@ -213,6 +222,6 @@ pub(super) async fn silence(tx: &mut WriteTx, from: UserId, to: UserId) -> Resul
 }
 
 async fn exists(tx: &mut WriteTx, user: UserId) -> Result<bool, Error> {
-    let exists = sqlx::query_scalar(EXISTS).bind(user.as_str());
-    exists.fetch_one(tx.connection().await?).await.doing("looking for a user")
+    let exists = tx.query(EXISTS).await?.bind(user.as_str());
+    exists.value().await.doing("looking for a user")
 }

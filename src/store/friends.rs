@@ -2,12 +2,11 @@
 
 use std::convert::Infallible;
 
-use sqlx::SqliteConnection;
-
 use super::changes::ChangeLog;
 use super::error::Doing as _;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, participants, stored};
 use crate::domain::{
     Availability, ChangeSet, ConversationId, Email, Instance, Refusal, StationId, UserId,
@@ -15,48 +14,62 @@ use crate::domain::{
 use crate::keys::PublicKey;
 
 /// A friend that has blocked the user looks offline.
-const FRIENDS: &str = "
+const FRIENDS: Sql = Sql::both(
+    "
     SELECT f.friend_id, u.nick, u.public_key, CASE
         WHEN EXISTS (SELECT 1 FROM blocks b
                      WHERE b.user_id = f.friend_id AND b.blocked_id = f.user_id) THEN 'offline'
         ELSE u.availability END
     FROM friends f JOIN users u ON u.id = f.friend_id
-    WHERE f.user_id = $1 ORDER BY f.friend_id";
+    WHERE f.user_id = $1 ORDER BY f.friend_id",
+);
 
-const FRIENDSHIPS: &str = "
+const FRIENDSHIPS: Sql = Sql::both(
+    "
     SELECT one.email, other.email, f.user_id, f.friend_id
     FROM friends f JOIN users one ON one.id = f.user_id JOIN users other ON other.id = f.friend_id
-    WHERE f.user_id < f.friend_id ORDER BY one.email, other.email";
+    WHERE f.user_id < f.friend_id ORDER BY one.email, other.email",
+);
 
-const BEFRIEND: &str =
-    "INSERT INTO friends (user_id, friend_id) VALUES ($1, $2), ($2, $1) ON CONFLICT DO NOTHING";
+const BEFRIEND: Sql = Sql::both(
+    "INSERT INTO friends (user_id, friend_id) VALUES ($1, $2), ($2, $1) ON CONFLICT DO NOTHING",
+);
 
-const UNFRIEND: &str = "
+const UNFRIEND: Sql = Sql::both(
+    "
     DELETE FROM friends
-    WHERE (user_id, friend_id) IN (VALUES ($1, $2), ($2, $1))";
+    WHERE (user_id, friend_id) IN (VALUES ($1, $2), ($2, $1))",
+);
 
-const ARE_FRIENDS: &str =
-    "SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2)";
+const ARE_FRIENDS: Sql =
+    Sql::both("SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2)");
 
-const FRIEND_IDS: &str = "SELECT friend_id FROM friends WHERE user_id = $1 ORDER BY friend_id";
+const FRIEND_IDS: Sql =
+    Sql::both("SELECT friend_id FROM friends WHERE user_id = $1 ORDER BY friend_id");
 
 /// Selects one of two users that has the maximum number of friends, unless the two are friends already.
-const FULL: &str = "
+const FULL: Sql = Sql::both(
+    "
     SELECT user_id FROM friends
     WHERE user_id IN ($1, $2)
         AND NOT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2)
-    GROUP BY user_id HAVING count(*) >= $3 ORDER BY user_id LIMIT 1";
+    GROUP BY user_id HAVING count(*) >= $3 ORDER BY user_id LIMIT 1",
+);
 
-const FORGET_REQUESTS: &str = "
+const FORGET_REQUESTS: Sql = Sql::both(
+    "
     DELETE FROM friend_requests
-    WHERE (from_id, to_id) IN (VALUES ($1, $2), ($2, $1))";
+    WHERE (from_id, to_id) IN (VALUES ($1, $2), ($2, $1))",
+);
 
-const NICK: &str = "SELECT nick FROM users WHERE id = $1";
+const NICK: Sql = Sql::both("SELECT nick FROM users WHERE id = $1");
 
-const ADD_CONVERSATION: &str = "
+const ADD_CONVERSATION: Sql = Sql::both(
+    "
     INSERT INTO conversations (id, generation, instance, next_seq, last_message_id, last_access)
     VALUES ($1, (SELECT coalesce(max(generation), 0) + 1 FROM conversations), $2, 1, '', 0)
-    ON CONFLICT (id) DO NOTHING";
+    ON CONFLICT (id) DO NOTHING",
+);
 
 /// A friend, as one user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,11 +91,9 @@ pub struct Friendship {
 impl Store {
     /// In ascending order of the IDs.
     pub(crate) async fn friends(&self, user: UserId) -> Result<Vec<Friend>, Error> {
-        let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDS)
-            .bind(user.as_str())
-            .fetch_all(&mut *self.reader().await?)
-            .await
-            .doing("listing friends")?;
+        let mut reads = self.reader().await?;
+        let rows = reads.query(FRIENDS).bind(user.as_str()).all().await;
+        let rows: Vec<(String, String, String, String)> = rows.doing("listing friends")?;
         let friend = |(id, nick, public_key, chosen): (String, String, String, String)| {
             let public_key = PublicKey::from_stored(public_key);
             Ok(Friend { id: stored(&id)?, nick, public_key, chosen: stored(&chosen)? })
@@ -96,10 +107,8 @@ impl Store {
     ///
     /// [`Error`] if the read failed.
     pub async fn friendships(&self) -> Result<Vec<Friendship>, Error> {
-        let rows: Vec<(String, String, String, String)> = sqlx::query_as(FRIENDSHIPS)
-            .fetch_all(&mut *self.reader().await?)
-            .await
-            .doing("listing friendships")?;
+        let rows = self.reader().await?.query(FRIENDSHIPS).all().await;
+        let rows: Vec<(String, String, String, String)> = rows.doing("listing friendships")?;
         let friendship = |(one, other, one_id, other_id): (String, String, String, String)| {
             Ok(Friendship {
                 emails: [Email::from_stored(one), Email::from_stored(other)],
@@ -120,17 +129,17 @@ pub(super) async fn are_friends(
     one: UserId,
     other: UserId,
 ) -> Result<bool, Error> {
-    let are_friends = sqlx::query_scalar(ARE_FRIENDS).bind(one.as_str()).bind(other.as_str());
-    are_friends.fetch_one(tx.connection().await?).await.doing("looking for a friendship")
+    let are_friends = tx.query(ARE_FRIENDS).await?.bind(one.as_str()).bind(other.as_str());
+    are_friends.value().await.doing("looking for a friendship")
 }
 
 /// In ascending order.
 pub(super) async fn friend_ids(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     user: UserId,
 ) -> Result<Vec<UserId>, Error> {
-    let ids = sqlx::query_scalar(FRIEND_IDS).bind(user.as_str());
-    let ids: Vec<String> = ids.fetch_all(connection).await.doing("listing friends")?;
+    let ids = connection.query(FRIEND_IDS).bind(user.as_str());
+    let ids: Vec<String> = ids.values().await.doing("listing friends")?;
     ids.iter().map(|id| stored(id)).collect()
 }
 
@@ -177,18 +186,16 @@ impl Befriend {
         at: Option<StationId>,
     ) -> Result<(), WriteError> {
         for wrapping in &self.wrappings {
-            let nick = sqlx::query_scalar(NICK).bind(wrapping.user.as_str());
-            let nick: Option<String> =
-                nick.fetch_optional(tx.connection().await?).await.doing("reading a nick")?;
+            let nick = tx.query(NICK).await?.bind(wrapping.user.as_str());
+            let nick: Option<String> = nick.optional_value().await.doing("reading a nick")?;
             if nick.as_ref() != Some(&wrapping.nick) {
                 return Err(Refusal::Outdated.into());
             }
         }
         let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
         refuse_full(tx, one, other).await?;
-        let befriend = sqlx::query(BEFRIEND).bind(one.as_str()).bind(other.as_str());
-        let befriend = befriend.execute(tx.connection().await?).await.doing("making friends")?;
-        if befriend.rows_affected() > 0 {
+        let befriend = tx.query(BEFRIEND).await?.bind(one.as_str()).bind(other.as_str());
+        if befriend.execute().await.doing("making friends")? > 0 {
             self.add_conversation(tx, ConversationId::one_to_one(one, other)).await?;
             participants::settle(tx, one, other).await?;
             forget_requests(tx, one, other).await?;
@@ -203,13 +210,9 @@ impl Befriend {
         tx: &mut WriteTx,
         conversation: ConversationId,
     ) -> Result<(), Error> {
-        let added = sqlx::query(ADD_CONVERSATION)
-            .bind(conversation.as_str())
-            .bind(self.instance.as_str())
-            .execute(tx.connection().await?)
-            .await
-            .doing("adding a conversation")?;
-        if added.rows_affected() == 0 {
+        let add = tx.query(ADD_CONVERSATION).await?;
+        let add = add.bind(conversation.as_str()).bind(self.instance.as_str());
+        if add.execute().await.doing("adding a conversation")? == 0 {
             return Ok(());
         }
         let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
@@ -222,8 +225,8 @@ impl Befriend {
 }
 
 async fn forget_requests(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
-    let forget = sqlx::query(FORGET_REQUESTS).bind(one.as_str()).bind(other.as_str());
-    forget.execute(tx.connection().await?).await.map(drop).doing("removing friend requests")
+    let forget = tx.query(FORGET_REQUESTS).await?.bind(one.as_str()).bind(other.as_str());
+    forget.execute().await.map(drop).doing("removing friend requests")
 }
 
 /// Refuses a new friendship if one of the two has the maximum number of friends; 0 means no maximum.
@@ -232,9 +235,9 @@ async fn refuse_full(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(),
     if most == 0 {
         return Ok(());
     }
-    let full = sqlx::query_scalar(FULL).bind(one.as_str()).bind(other.as_str()).bind(most);
-    let full = full.fetch_optional(tx.connection().await?).await;
-    let full: Option<String> = full.doing("counting friends")?;
+    let full = tx.query(FULL).await?;
+    let full = full.bind(one.as_str()).bind(other.as_str()).bind(i64::from(most));
+    let full: Option<String> = full.optional_value().await.doing("counting friends")?;
     match full {
         Some(user) => Err(Refusal::TooManyFriends { user: stored(&user)?, most }.into()),
         None => Ok(()),
@@ -264,9 +267,8 @@ pub(super) async fn end_friendship(
     one: UserId,
     other: UserId,
 ) -> Result<bool, Error> {
-    let unfriend = sqlx::query(UNFRIEND).bind(one.as_str()).bind(other.as_str());
-    let unfriend = unfriend.execute(tx.connection().await?).await.doing("ending a friendship")?;
-    let ended = unfriend.rows_affected() > 0;
+    let unfriend = tx.query(UNFRIEND).await?.bind(one.as_str()).bind(other.as_str());
+    let ended = unfriend.execute().await.doing("ending a friendship")? > 0;
     if ended {
         participants::settle(tx, one, other).await?;
     }

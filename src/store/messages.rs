@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::ManyRows;
+use super::sql::Sql;
 use super::sqlite::message_ids::{Listed, hash, list, row_key_of_id};
 use super::sqlite::row_keys::row_key;
-use super::sqlite::write_tx::WriteTx;
 use super::write_op::Batched;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored, stored_number};
 use crate::domain::{
     Access, ConversationId, Head, Incoming, Instance, Limits, Message, Refusal, SameId, StationId,
@@ -36,9 +37,9 @@ static PRECHECK: ManyRows = ManyRows::new(
 );
 
 /// Whether the message with this row key is identical to the bound values.
-const IS_IDENTICAL: &str = "
+const IS_IDENTICAL: Sql = Sql::both("
     SELECT sender_number = $2 AND type IS NOT DISTINCT FROM $3 AND created = $4 AND valid_until = $5 AND data = $6
-    FROM messages WHERE place = $1";
+    FROM messages WHERE place = $1");
 
 /// To undo a single failed statement, SQLite copies each page before it changes it. A failure here rolls back the whole
 /// transaction anyway, so `OR FAIL` drops that copy. It works only if the statement calls no SQL function: add none.
@@ -207,15 +208,16 @@ impl Batched for AddMessage {
 async fn same_id(tx: &mut WriteTx, add: &AddMessage, precheck: &Precheck) -> Result<SameId, Error> {
     let Some(row_key) = precheck.existing_row_key else { return Ok(SameId::Unknown) };
     let message = &add.message;
-    let identical = sqlx::query_scalar(IS_IDENTICAL)
+    let identical = tx.query(IS_IDENTICAL).await?;
+    let identical = identical
         .bind(row_key)
         .bind(precheck.sender_number)
         .bind(type_column(&message.kind))
         .bind(message.created.unix())
         .bind(message.valid_until.as_str())
         .bind(message.data.as_str());
-    let identical = identical.fetch_optional(tx.connection().await?).await;
-    Ok(identical.doing("comparing a repeated message")?.map_or(SameId::Unknown, SameId::of))
+    let identical = identical.optional_value().await.doing("comparing a repeated message")?;
+    Ok(identical.map_or(SameId::Unknown, SameId::of))
 }
 
 impl AddBatch {

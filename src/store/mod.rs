@@ -30,17 +30,18 @@ mod queue;
 mod readiness;
 mod replays;
 mod reports;
+mod sql;
 mod sqlite;
 mod stations;
 mod users;
 mod workspaces;
 mod write_op;
+mod write_tx;
 
 use std::fs::File;
 use std::sync::Arc;
 
 use deadpool::unmanaged::Object;
-use sqlx::SqliteConnection;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
@@ -64,6 +65,7 @@ pub(crate) use readiness::NotReady;
 use readiness::Probes;
 pub(crate) use replays::OncePerSignature;
 pub(crate) use reports::{Report, Undelivered};
+use sql::{Connection, Sql};
 pub(crate) use sqlite::backup::{BackupError, Progress, back_up, verify_backup};
 use sqlite::connections::Connections;
 pub(crate) use sqlite::file::DatabaseFile;
@@ -76,7 +78,6 @@ pub use sqlite::server_lock::ServerLock;
 use sqlite::space::gives_space_back;
 pub(crate) use sqlite::space::{Compacted, Vacuumed, compact};
 pub(crate) use sqlite::wal::WalLeft;
-pub use sqlite::write_tx::WriteTx;
 pub(crate) use sqlite::writer::CommitEvent;
 use sqlite::writer::{Disk, Writer};
 pub(crate) use stations::BindStation;
@@ -84,9 +85,10 @@ use users::CheckKey;
 pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
 pub(crate) use workspaces::RegisterWorkspace;
 pub use write_op::WriteOp;
+pub use write_tx::WriteTx;
 
 /// Selects a row that every database of this program has.
-const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations";
+const NEWEST_MIGRATION: Sql = Sql::both("SELECT max(version) FROM _sqlx_migrations");
 
 /// JSON that a statement has written, ready to be sent. It consists of texts that this program stored, so it is not
 /// checked for UTF-8 again.
@@ -134,7 +136,7 @@ impl Store {
         let epoch = Epoch::read(&mut writer).await.map_err(|source| file.failed(source))?;
         file.log_opened(&opened);
         let opened = Arc::new(opened.file);
-        let looked = gives_space_back(&mut writer).await;
+        let looked = gives_space_back(writer.sqlite()).await;
         let gives_space_back = looked.map_err(|source| file.failed(source))?;
         let reserve = Arc::new(Reserve::new(Arc::clone(&opened), limits.disk_reserve_bytes));
         let disk = Disk { file, opened: Arc::clone(&opened), reserve: Arc::clone(&reserve) };
@@ -170,8 +172,8 @@ impl Store {
             return Err(Error::Closed);
         }
         let mut reads = self.reader().await?;
-        let schema = sqlx::query_scalar::<_, i64>(NEWEST_MIGRATION).fetch_one(&mut *reads);
-        schema.await.map(drop).doing("checking that the database answers")
+        let schema = reads.query(NEWEST_MIGRATION).value::<i64>().await;
+        schema.map(drop).doing("checking that the database answers")
     }
 
     /// Makes one change, durably, in its own place in the order of all changes. Cancelling the call does not cancel the
@@ -251,7 +253,7 @@ impl Store {
         self.large_reader.close().await;
     }
 
-    async fn reader(&self) -> Result<Object<SqliteConnection>, Error> {
+    async fn reader(&self) -> Result<Object<Connection>, Error> {
         self.readers.get().await
     }
 }

@@ -8,10 +8,10 @@ mod steps;
 
 use deadpool::unmanaged::Object;
 use serde::de::IgnoredAny;
-use sqlx::SqliteConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::many_rows::{ManyRows, Values};
+use super::sql::Connection;
 use super::sqlite::message_ids::hash;
 use super::sqlite::readers::BatchQuery;
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
@@ -35,7 +35,7 @@ pub struct Page {
     /// Messages that the reader receives for the first time.
     pub undelivered: Option<Undelivered>,
     /// The connection of a large page. No other large page is read until this is dropped.
-    _turn: Option<Object<SqliteConnection>>,
+    _turn: Option<Object<Connection>>,
 }
 
 /// Cursors with an ID that the instance lacks.
@@ -128,10 +128,10 @@ impl Store {
 /// Reads in a task of its own. If the call is cancelled, the task keeps the connection and the permit until the current
 /// piece ends.
 async fn in_pieces<P: Send + 'static>(
-    mut connection: Object<SqliteConnection>,
+    mut connection: Object<Connection>,
     query: &PageQuery,
     permit: P,
-) -> Result<(Option<Page>, Object<SqliteConnection>, P), Error> {
+) -> Result<(Option<Page>, Object<Connection>, P), Error> {
     let (query, cancelled) = (query.clone(), CancellationToken::new());
     let _cancelled = cancelled.clone().drop_guard();
     let reading = tokio::spawn(async move {

@@ -3,23 +3,28 @@
 
 use super::Error;
 use super::error::Doing as _;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::Sql;
+use super::write_tx::WriteTx;
 use crate::domain::{Access, ConversationId, Relation, UserId};
 
-const ADD: &str = "
+const ADD: Sql = Sql::both(
+    "
     INSERT INTO participants (place, user_id, user_number, conversation_id, conversation_number,
                               partner_number, standing, secret, display_name)
     SELECT (u.number << 32) + c.number, u.id, u.number, c.id, c.number, o.number, 'open', $4, $5
     FROM users u CROSS JOIN users o CROSS JOIN conversations c
-    WHERE u.id = $2 AND o.id = $3 AND c.id = $1";
+    WHERE u.id = $2 AND o.id = $3 AND c.id = $1",
+);
 
-const RELATION: &str = "
+const RELATION: Sql = Sql::both(
+    "
     SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
            EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
-           EXISTS (SELECT 1 FROM blocks WHERE user_id = $2 AND blocked_id = $1)";
+           EXISTS (SELECT 1 FROM blocks WHERE user_id = $2 AND blocked_id = $1)",
+);
 
-const SET_ACCESS: &str =
-    "UPDATE participants SET standing = $3 WHERE conversation_id = $1 AND user_id = $2";
+const SET_ACCESS: Sql =
+    Sql::both("UPDATE participants SET standing = $3 WHERE conversation_id = $1 AND user_id = $2");
 
 /// Adds a participant with the conversation's secret and name, both wrapped for this participant.
 pub(super) async fn add(
@@ -29,28 +34,29 @@ pub(super) async fn add(
     secret: &str,
     display_name: &str,
 ) -> Result<(), Error> {
-    let add = sqlx::query(ADD)
+    let add = tx.query(ADD).await?;
+    let add = add
         .bind(conversation.as_str())
         .bind(user.as_str())
         .bind(partner.as_str())
         .bind(secret)
         .bind(display_name);
-    add.execute(tx.connection().await?).await.map(drop).doing("adding a participant")
+    add.execute().await.map(drop).doing("adding a participant")
 }
 
 /// Updates the access of two users to their conversation, if they have one, after their relation changed.
 pub(super) async fn settle(tx: &mut WriteTx, one: UserId, other: UserId) -> Result<(), Error> {
-    let relation = sqlx::query_as(RELATION).bind(one.as_str()).bind(other.as_str());
-    let relation = relation.fetch_one(tx.connection().await?).await;
+    let relation = tx.query(RELATION).await?.bind(one.as_str()).bind(other.as_str()).one().await;
     let (are_friends, blocks, is_blocked) = relation.doing("reading the relation of two users")?;
     let relation = Relation { are_friends, blocks, is_blocked };
     let conversation = ConversationId::one_to_one(one, other);
     for (user, relation) in [(one, relation), (other, relation.of_other())] {
-        let set = sqlx::query(SET_ACCESS)
+        let set = tx.query(SET_ACCESS).await?;
+        let set = set
             .bind(conversation.as_str())
             .bind(user.as_str())
             .bind(Access::between(relation).as_str());
-        set.execute(tx.connection().await?).await.doing("updating the access of a participant")?;
+        set.execute().await.doing("updating the access of a participant")?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::ManyRows;
 use super::objects::conversation_object;
-use super::sqlite::write_tx::WriteTx;
 use super::write_op::Batched;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, WriteError, stored_number};
 use crate::domain::{ConversationId, Property, Refusal, Replay, StationId, Subject};
 

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::changes::Acknowledge;
 use super::messages::AddMessage;
 use super::properties::ChangeProperty;
-use super::sqlite::write_tx::WriteTx;
 use super::write_op::{Batched, Queued, Submitted};
+use super::write_tx::WriteTx;
 use super::{Error, WireText};
 use crate::domain::Refusal;
 

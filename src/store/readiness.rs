@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use sqlx::Row as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Doing as _;
 use super::outcomes::FAILING_FOR;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::Sql;
 use super::sqlite::writer::Writer;
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError};
 
 /// How long a probe's outcome is reused.
@@ -27,18 +27,18 @@ const PROBE_EVERY: Duration = Duration::from_secs(3);
 const PROBE_WITHIN: Duration = Duration::from_secs(4);
 
 /// Names every table, so preparing it fails if one is missing.
-const LOOK: &str = "
+const LOOK: Sql = Sql::both("
     SELECT (SELECT 1 FROM users LIMIT 0), (SELECT 1 FROM friends LIMIT 0), (SELECT 1 FROM friend_requests LIMIT 0),
            (SELECT 1 FROM blocks LIMIT 0), (SELECT 1 FROM conversations LIMIT 0),
            (SELECT 1 FROM participants LIMIT 0), (SELECT 1 FROM messages LIMIT 0),
            (SELECT 1 FROM message_ids LIMIT 0), (SELECT 1 FROM reports LIMIT 0), (SELECT 1 FROM purges LIMIT 0),
            (SELECT 1 FROM stations LIMIT 0), (SELECT 1 FROM changes LIMIT 0),
-           (SELECT 1 FROM change_numbers LIMIT 0), (SELECT 1 FROM workspaces LIMIT 0)";
+           (SELECT 1 FROM change_numbers LIMIT 0), (SELECT 1 FROM workspaces LIMIT 0)");
 
 /// Dirties a page, so that the commit has to write. [`CLEAN_UP`] removes the row in the same transaction.
-const WRITE: &str = "INSERT INTO replays (expires_at, signature) VALUES (0, 'probe')";
+const WRITE: Sql = Sql::both("INSERT INTO replays (expires_at, signature) VALUES (0, 'probe')");
 
-const CLEAN_UP: &str = "DELETE FROM replays WHERE expires_at = 0 AND signature = 'probe'";
+const CLEAN_UP: Sql = Sql::both("DELETE FROM replays WHERE expires_at = 0 AND signature = 'probe'");
 
 /// The reason why no change can be made.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +95,9 @@ impl WriteOp for Probe {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         const DOING: &str = "probing whether changes can be made";
-        let connection = tx.connection().await?;
-        let looked = sqlx::query(LOOK).fetch_one(&mut *connection).await;
-        looked.map(|row| row.len()).doing(DOING)?;
-        sqlx::query(WRITE).execute(&mut *connection).await.doing(DOING)?;
-        sqlx::query(CLEAN_UP).execute(connection).await.doing(DOING)?;
+        for statement in [LOOK, WRITE, CLEAN_UP] {
+            tx.query(statement).await?.execute().await.doing(DOING)?;
+        }
         Ok(())
     }
 }

@@ -4,13 +4,14 @@ use std::convert::Infallible;
 
 use super::error::Doing as _;
 use super::many_rows::ManyRows;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::Sql;
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{CheckKey, Error, Store, WriteError};
 use crate::domain::{ApiKey, Refusal, Replay, Timestamp};
 
-const IS_KNOWN: &str =
-    "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)";
+const IS_KNOWN: Sql =
+    Sql::both("SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)");
 
 static RECORD: ManyRows = ManyRows::new(
     "INSERT INTO replays (expires_at, signature)
@@ -18,21 +19,23 @@ static RECORD: ManyRows = ManyRows::new(
     2,
 );
 
-const EXPIRE: &str = "
+const EXPIRE: Sql = Sql::both(
+    "
     DELETE FROM replays WHERE (expires_at, signature) IN (
         SELECT expires_at, signature FROM replays WHERE expires_at < $1
-        ORDER BY expires_at, signature LIMIT $2)";
+        ORDER BY expires_at, signature LIMIT $2)",
+);
 
-const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at < $1)";
+const ANY_EXPIRED: Sql = Sql::both("SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at < $1)");
 
 /// Maximum records removed by one step of expiry, so that it holds the writer for milliseconds.
 const STEP: i64 = 1000;
 
 impl Replay {
     pub(super) async fn is_known(&self, tx: &mut WriteTx) -> Result<bool, Error> {
-        let known =
-            sqlx::query_scalar(IS_KNOWN).bind(self.expires_at.unix()).bind(self.signature.as_str());
-        known.fetch_one(tx.connection().await?).await.doing("looking for a replay")
+        let known = tx.query(IS_KNOWN).await?;
+        let known = known.bind(self.expires_at.unix()).bind(self.signature.as_str());
+        known.value().await.doing("looking for a replay")
     }
 
     pub(super) fn record(&self, tx: &mut WriteTx) {
@@ -103,8 +106,8 @@ impl WriteOp for Expire {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
-        let expire = sqlx::query(EXPIRE).bind(self.0.unix()).bind(STEP);
-        expire.execute(tx.connection().await?).await.doing("removing expired signatures")?;
+        let expire = tx.query(EXPIRE).await?.bind(self.0.unix()).bind(STEP);
+        expire.execute().await.doing("removing expired signatures")?;
         Ok(())
     }
 }
@@ -137,8 +140,7 @@ impl Store {
     ///
     /// [`Error`] if they could not be removed.
     pub async fn expire_replays(&self, now: Timestamp) -> Result<bool, Error> {
-        let any = sqlx::query_scalar(ANY_EXPIRED).bind(now.unix());
-        let any = any.fetch_one(&mut *self.reader().await?).await;
+        let any = self.reader().await?.query(ANY_EXPIRED).bind(now.unix()).value().await;
         let any = any.doing("looking for expired signatures")?;
         if any {
             self.write(Expire(now)).await?;

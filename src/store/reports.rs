@@ -3,17 +3,17 @@
 
 use std::convert::Infallible;
 
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 use uuid::{Builder, Uuid};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::many_rows::{ManyRows, ROWS};
+use super::sql::{Connection, Sql};
 use super::sqlite::message_ids::{hash, row_key_of_id};
 use super::sqlite::row_keys::row_key;
-use super::sqlite::write_tx::WriteTx;
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored, stored_number};
 use crate::domain::{
     ChangeSet, ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Subject,
@@ -22,7 +22,8 @@ use crate::domain::{
 
 /// Reads what decides a participant's reports. Reports pass only between friends of whom neither blocks the other. Both
 /// users see them, so a block must not look different from the end of the friendship.
-const HEAD: &str = "
+const HEAD: Sql = Sql::both(
+    "
     SELECT c.number, c.instance, c.generation, c.next_report_seq,
            p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other,
            o.user_number AS other_number, p.standing = 'open' AS may_report,
@@ -32,7 +33,8 @@ const HEAD: &str = "
     FROM participants p
     JOIN conversations c ON c.number = p.conversation_number
     JOIN participants o ON o.conversation_number = c.number AND o.user_id <> p.user_id
-    WHERE p.conversation_id = $1 AND p.user_id = $2";
+    WHERE p.conversation_id = $1 AND p.user_id = $2",
+);
 
 /// Selects the row keys of the named messages that the user has not reported with this type: of messages of the other
 /// user in the present generation. `CROSS JOIN` makes SQLite look up each ID. A generation may have many messages.
@@ -63,12 +65,14 @@ static UNREPORTED_OF: ManyRows = ManyRows::new(
 );
 
 /// Like [`UNREPORTED_OF`], of the other user's messages between two row keys.
-const UNREPORTED_BETWEEN: &str = "
+const UNREPORTED_BETWEEN: Sql = Sql::both(
+    "
     SELECT string_agg(CAST(m.place AS TEXT), ' ') FROM messages m
     WHERE m.place BETWEEN $1 AND $2 AND m.sender_number <> $3
         AND NOT EXISTS (
             SELECT 1 FROM reports r
-            WHERE r.message_place = m.place AND r.user_id = $4 AND r.type = $5)";
+            WHERE r.message_place = m.place AND r.user_id = $4 AND r.type = $5)",
+);
 
 static INSERT: ManyRows = ManyRows::new(
     "INSERT INTO reports (place, id, type, created, max_created, message_place, user_id)
@@ -78,10 +82,11 @@ static INSERT: ManyRows = ManyRows::new(
 
 /// Moves a reader's position forward to a message of the other user. A position of an earlier generation is behind all of
 /// a later one.
-const MOVE_POSITION: &str = "
-    UPDATE participants SET read_to = viewed.nth
-    FROM (SELECT ((place >> 32) << 32) + nth AS nth FROM messages WHERE place = $2) AS viewed
-    WHERE participants.place = $1 AND participants.read_to < viewed.nth";
+const MOVE_POSITION: Sql = Sql::both(
+    "UPDATE participants SET read_to = viewed.nth
+     FROM (SELECT ((place >> 32) << 32) + nth AS nth FROM messages WHERE place = $2) AS viewed
+     WHERE participants.place = $1 AND participants.read_to < viewed.nth",
+);
 
 static ADVANCE: ManyRows = ManyRows::new(
     "WITH made (number, reports) AS ({rows})
@@ -267,19 +272,18 @@ struct Head {
 
 impl Head {
     async fn read(
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Option<Self>, Error> {
-        let head = sqlx::query_as(HEAD).bind(conversation.as_str()).bind(user.as_str());
-        head.fetch_optional(connection).await.doing("checking reports")
+        let head = connection.query(HEAD).bind(conversation.as_str()).bind(user.as_str());
+        head.optional().await.doing("checking reports")
     }
 
     /// Moves the reader's position forward to this row key. Returns whether it moved.
     async fn move_position(&self, tx: &mut WriteTx, row_key: i64) -> Result<bool, Error> {
-        let moved = sqlx::query(MOVE_POSITION).bind(self.participant).bind(row_key);
-        let moved = moved.execute(tx.connection().await?).await.doing("moving a read position")?;
-        Ok(moved.rows_affected() > 0)
+        let moved = tx.query(MOVE_POSITION).await?.bind(self.participant).bind(row_key);
+        Ok(moved.execute().await.doing("moving a read position")? > 0)
     }
 }
 
@@ -342,14 +346,9 @@ impl Making {
                 }
             }
             Which::Between(first, last) => {
-                let keys = sqlx::query_scalar(UNREPORTED_BETWEEN)
-                    .bind(first)
-                    .bind(last)
-                    .bind(self.head.user_number)
-                    .bind(user)
-                    .bind(report_type);
-                let keys = keys.fetch_one(tx.connection().await?).await.doing(DOING)?;
-                found = row_keys(keys)?;
+                let keys = tx.query(UNREPORTED_BETWEEN).await?.bind(first).bind(last);
+                let keys = keys.bind(self.head.user_number).bind(user).bind(report_type);
+                found = row_keys(keys.value().await.doing(DOING)?)?;
             }
         }
         found.sort_unstable();
@@ -402,8 +401,7 @@ impl Store {
         let mut reads = self.reader().await?;
         let mut unreported = Vec::new();
         for messages in messages.chunks(ROWS) {
-            let mut arguments = SqliteArguments::default();
-            let text = UNREPORTED.bind(messages, &mut arguments, |message, values| {
+            let keys = reads.query_rows(&UNREPORTED, messages, |message, values| {
                 values
                     .add(user.as_str())
                     .add(conversation.as_str())
@@ -411,8 +409,7 @@ impl Store {
                     .add(message.as_str())
                     .add(hash(message.as_str()));
             });
-            let keys = sqlx::query_scalar_with(text, arguments).fetch_one(&mut *reads).await;
-            unreported.extend(row_keys(keys.doing("looking for reports")?)?);
+            unreported.extend(row_keys(keys.value().await.doing("looking for reports")?)?);
         }
         unreported.sort_unstable();
         // A request may name a message twice.

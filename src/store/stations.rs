@@ -3,38 +3,49 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use super::error::Doing as _;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, StationId, Timestamp, UserId};
 
-const USED_AT: &str = "SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2";
+const USED_AT: Sql =
+    Sql::both("SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2");
 
 /// Least recently used first.
-const STATIONS_OF: &str = "
-    SELECT station_id FROM stations WHERE user_id = $1 ORDER BY used_at, bound_at, station_id";
+const STATIONS_OF: Sql = Sql::both(
+    "
+    SELECT station_id FROM stations WHERE user_id = $1 ORDER BY used_at, bound_at, station_id",
+);
 
-const STATIONS: &str = "
+const STATIONS: Sql = Sql::both(
+    "
     SELECT u.email, s.station_id, s.bound_at, s.used_at
     FROM stations s JOIN users u ON u.id = s.user_id
-    WHERE s.user_id = coalesce($1, s.user_id) ORDER BY u.email, s.used_at DESC, s.station_id";
+    WHERE s.user_id = coalesce($1, s.user_id) ORDER BY u.email, s.used_at DESC, s.station_id",
+);
 
 /// Two rows are enough to show that the station has more than one user.
-const USERS_AT: &str = "
+const USERS_AT: Sql = Sql::both(
+    "
     SELECT s.user_id FROM stations s JOIN users u ON u.id = s.user_id
     WHERE s.station_id = $1 AND s.user_id = coalesce($2, s.user_id) AND NOT u.is_disabled
-    ORDER BY s.user_id LIMIT 2";
+    ORDER BY s.user_id LIMIT 2",
+);
 
-const BIND: &str = "
+const BIND: Sql = Sql::both(
+    "
     INSERT INTO stations (user_id, station_id, bound_at, used_at) VALUES ($1, $2, $3, $3)
-    ON CONFLICT (user_id, station_id) DO UPDATE SET used_at = excluded.used_at";
+    ON CONFLICT (user_id, station_id) DO UPDATE SET used_at = excluded.used_at",
+);
 
-const TOUCH: &str = "UPDATE stations SET used_at = $3 WHERE user_id = $1 AND station_id = $2";
+const TOUCH: Sql =
+    Sql::both("UPDATE stations SET used_at = $3 WHERE user_id = $1 AND station_id = $2");
 
-const UNBIND: &str = "DELETE FROM stations WHERE user_id = $1 AND station_id = $2";
+const UNBIND: Sql = Sql::both("DELETE FROM stations WHERE user_id = $1 AND station_id = $2");
 
 /// A station as the command line shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,11 +97,8 @@ impl WriteOp for BindStation {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Vec<StationId>, WriteError<Infallible>> {
-        let bind = sqlx::query(BIND)
-            .bind(self.user.as_str())
-            .bind(self.station.as_str())
-            .bind(self.now.unix());
-        bind.execute(tx.connection().await?).await.doing("binding a station")?;
+        let bind = tx.query(BIND).await?.bind(self.user.as_str()).bind(self.station.as_str());
+        bind.bind(self.now.unix()).execute().await.doing("binding a station")?;
         let excess = self.excess(stations_of(tx.connection().await?, self.user).await?);
         for station in &excess {
             unbind(tx, self.user, *station).await?;
@@ -101,20 +109,17 @@ impl WriteOp for BindStation {
     }
 }
 
-async fn stations_of(
-    connection: &mut SqliteConnection,
-    user: UserId,
-) -> Result<Vec<StationId>, Error> {
-    let ids = sqlx::query_scalar(STATIONS_OF).bind(user.as_str());
-    let ids: Vec<String> = ids.fetch_all(connection).await.doing("listing stations")?;
+async fn stations_of(connection: &mut Connection, user: UserId) -> Result<Vec<StationId>, Error> {
+    let ids = connection.query(STATIONS_OF).bind(user.as_str());
+    let ids: Vec<String> = ids.values().await.doing("listing stations")?;
     ids.iter().map(|id| stored(id)).collect()
 }
 
 async fn unbind(tx: &mut WriteTx, user: UserId, station: StationId) -> Result<bool, Error> {
-    let unbind = sqlx::query(UNBIND).bind(user.as_str()).bind(station.as_str());
-    let unbound = unbind.execute(tx.connection().await?).await.doing("unbinding a station")?;
+    let unbind = tx.query(UNBIND).await?.bind(user.as_str()).bind(station.as_str());
+    let unbound = unbind.execute().await.doing("unbinding a station")?;
     tx.notify(user, None);
-    Ok(unbound.rows_affected() > 0)
+    Ok(unbound > 0)
 }
 
 struct UnbindStation {
@@ -142,11 +147,8 @@ impl WriteOp for TouchStation {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
-        let touch = sqlx::query(TOUCH)
-            .bind(self.user.as_str())
-            .bind(self.station.as_str())
-            .bind(self.now.unix());
-        touch.execute(tx.connection().await?).await.doing("recording the use of a station")?;
+        let touch = tx.query(TOUCH).await?.bind(self.user.as_str()).bind(self.station.as_str());
+        touch.bind(self.now.unix()).execute().await.doing("recording the use of a station")?;
         Ok(())
     }
 }
@@ -158,9 +160,9 @@ impl Store {
         user: UserId,
         station: StationId,
     ) -> Result<Option<Timestamp>, Error> {
-        let used_at = sqlx::query_scalar(USED_AT).bind(user.as_str()).bind(station.as_str());
-        let used_at: Option<i64> =
-            used_at.fetch_optional(&mut *self.reader().await?).await.doing("reading a station")?;
+        let mut reads = self.reader().await?;
+        let used_at = reads.query(USED_AT).bind(user.as_str()).bind(station.as_str());
+        let used_at: Option<i64> = used_at.optional_value().await.doing("reading a station")?;
         Ok(used_at.and_then(Timestamp::from_unix))
     }
 
@@ -179,9 +181,9 @@ impl Store {
     ///
     /// [`Error`] if the store failed.
     pub async fn stations(&self, user: Option<UserId>) -> Result<Vec<Station>, Error> {
-        let rows = sqlx::query_as(STATIONS).bind(user.as_ref().map(UserId::as_str));
-        let rows: Vec<StationRow> =
-            rows.fetch_all(&mut *self.reader().await?).await.doing("listing stations")?;
+        let mut reads = self.reader().await?;
+        let rows = reads.query(STATIONS).bind(user.as_ref().map(UserId::as_str));
+        let rows: Vec<StationRow> = rows.all().await.doing("listing stations")?;
         rows.into_iter().map(StationRow::station).collect()
     }
 
@@ -191,13 +193,10 @@ impl Store {
         station: StationId,
         user: Option<UserId>,
     ) -> Result<Vec<UserId>, Error> {
-        let users = sqlx::query_scalar(USERS_AT)
-            .bind(station.as_str())
-            .bind(user.as_ref().map(UserId::as_str));
-        let users: Vec<String> = users
-            .fetch_all(&mut *self.reader().await?)
-            .await
-            .doing("reading the users of a station")?;
+        let mut reads = self.reader().await?;
+        let users = reads.query(USERS_AT).bind(station.as_str());
+        let users = users.bind(user.as_ref().map(UserId::as_str)).values().await;
+        let users: Vec<String> = users.doing("reading the users of a station")?;
         users.iter().map(|user| stored(user)).collect()
     }
 

@@ -5,66 +5,80 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use sha2::{Digest as _, Sha256};
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::friend_ids;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
 };
 use crate::keys::PublicKey;
 
-const ADD: &str = "
+const ADD: Sql = Sql::both(
+    "
     INSERT INTO users (number, id, email, nick, full_name, api_key, api_key_digest, private_key,
                        public_key)
     VALUES ((SELECT coalesce(max(number), 0) + 1 FROM users), $1, $2, $3, $4, $5, $6, $7, $8)
-    ON CONFLICT (id) DO NOTHING";
+    ON CONFLICT (id) DO NOTHING",
+);
 
-const EMAIL: &str = "SELECT email FROM users WHERE id = $1";
+const EMAIL: Sql = Sql::both("SELECT email FROM users WHERE id = $1");
 
-const USER: &str = "
-    SELECT id, email, nick, full_name, is_disabled, public_key FROM users WHERE id = $1";
+const USER: Sql = Sql::both(
+    "
+    SELECT id, email, nick, full_name, is_disabled, public_key FROM users WHERE id = $1",
+);
 
-const USERS: &str = "
-    SELECT id, email, nick, full_name, is_disabled, public_key FROM users ORDER BY email";
+const USERS: Sql = Sql::both(
+    "
+    SELECT id, email, nick, full_name, is_disabled, public_key FROM users ORDER BY email",
+);
 
-const USER_WITH_KEY: &str = "SELECT id FROM users WHERE api_key_digest = $1 AND NOT is_disabled";
+const USER_WITH_KEY: Sql =
+    Sql::both("SELECT id FROM users WHERE api_key_digest = $1 AND NOT is_disabled");
 
-const LOGIN: &str =
-    "SELECT nick, full_name, private_key FROM users WHERE id = $1 AND NOT is_disabled";
+const LOGIN: Sql =
+    Sql::both("SELECT nick, full_name, private_key FROM users WHERE id = $1 AND NOT is_disabled");
 
 /// Always yields one row, because the time taken must not reveal whether the user exists.
-const SIGNING_KEY: &str = "SELECT (SELECT api_key FROM users WHERE id = $1 AND NOT is_disabled)";
+const SIGNING_KEY: Sql =
+    Sql::both("SELECT (SELECT api_key FROM users WHERE id = $1 AND NOT is_disabled)");
 
-const SET_NICK: &str = "UPDATE users SET nick = $2 WHERE id = $1";
+const SET_NICK: Sql = Sql::both("UPDATE users SET nick = $2 WHERE id = $1");
 
-const SET_FULL_NAME: &str = "UPDATE users SET full_name = $2 WHERE id = $1";
+const SET_FULL_NAME: Sql = Sql::both("UPDATE users SET full_name = $2 WHERE id = $1");
 
-const SET_DISABLED: &str = "UPDATE users SET is_disabled = $2 WHERE id = $1";
+const SET_DISABLED: Sql = Sql::both("UPDATE users SET is_disabled = $2 WHERE id = $1");
 
-const API_KEY: &str = "SELECT api_key FROM users WHERE id = $1";
+const API_KEY: Sql = Sql::both("SELECT api_key FROM users WHERE id = $1");
 
-const REMOVE_NEW: &str = "DELETE FROM users WHERE id = $1 AND api_key = $2";
+const REMOVE_NEW: Sql = Sql::both("DELETE FROM users WHERE id = $1 AND api_key = $2");
 
-const SET_API_KEY: &str = "UPDATE users SET api_key = $2, api_key_digest = $3 WHERE id = $1";
+const SET_API_KEY: Sql =
+    Sql::both("UPDATE users SET api_key = $2, api_key_digest = $3 WHERE id = $1");
 
 /// The other participants of the user's conversations.
-const PARTNERS: &str = "
+const PARTNERS: Sql = Sql::both(
+    "
     SELECT o.user_id, u.public_key
     FROM participants p
     JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
     JOIN users u ON u.id = o.user_id
-    WHERE p.user_id = $1 ORDER BY o.user_id";
+    WHERE p.user_id = $1 ORDER BY o.user_id",
+);
 
 /// The name under which the partner sees the conversation with the user.
-const SET_DISPLAY_NAME: &str = "
+const SET_DISPLAY_NAME: Sql = Sql::both(
+    "
     UPDATE participants SET display_name = $3
     WHERE user_id = $2 AND conversation_id IN (
-        SELECT conversation_id FROM participants WHERE user_id = $1)";
+        SELECT conversation_id FROM participants WHERE user_id = $1)",
+);
 
 /// A user as the command line shows one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,11 +126,8 @@ pub(crate) struct Login {
 
 impl Store {
     pub(crate) async fn user(&self, user: UserId) -> Result<Option<User>, Error> {
-        let row: Option<UserRow> = sqlx::query_as(USER)
-            .bind(user.as_str())
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .doing("reading a user")?;
+        let row = self.reader().await?.query(USER).bind(user.as_str()).optional().await;
+        let row: Option<UserRow> = row.doing("reading a user")?;
         row.map(UserRow::user).transpose()
     }
 
@@ -126,40 +137,30 @@ impl Store {
     ///
     /// [`Error`] if the store failed.
     pub async fn users(&self) -> Result<Vec<User>, Error> {
-        let rows: Vec<UserRow> = sqlx::query_as(USERS)
-            .fetch_all(&mut *self.reader().await?)
-            .await
-            .doing("listing users")?;
+        let rows = self.reader().await?.query(USERS).all().await;
+        let rows: Vec<UserRow> = rows.doing("listing users")?;
         rows.into_iter().map(UserRow::user).collect()
     }
 
     /// `None` if no enabled user has the key.
     pub(crate) async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
-        let user: Option<String> = sqlx::query_scalar(USER_WITH_KEY)
-            .bind(digest(api_key))
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .doing("looking up an API key")?;
+        let mut reads = self.reader().await?;
+        let user = reads.query(USER_WITH_KEY).bind(digest(api_key).as_str());
+        let user: Option<String> = user.optional_value().await.doing("looking up an API key")?;
         user.map(|id| stored(&id)).transpose()
     }
 
     /// `None` if the user is unknown or disabled.
     pub(crate) async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
-        let row: Option<(String, String, String)> = sqlx::query_as(LOGIN)
-            .bind(user.as_str())
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .doing("reading the data for a login")?;
+        let row = self.reader().await?.query(LOGIN).bind(user.as_str()).optional().await;
+        let row: Option<(String, String, String)> = row.doing("reading the data for a login")?;
         Ok(row.map(|(nick, full_name, private_key)| Login { nick, full_name, private_key }))
     }
 
     /// `None` if the user is unknown or disabled.
     pub(crate) async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
-        let key: Option<String> = sqlx::query_scalar(SIGNING_KEY)
-            .bind(user.as_str())
-            .fetch_one(&mut *self.reader().await?)
-            .await
-            .doing("reading a signing key")?;
+        let key = self.reader().await?.query(SIGNING_KEY).bind(user.as_str()).value().await;
+        let key: Option<String> = key.doing("reading a signing key")?;
         key.map(|key| stored(&key)).transpose()
     }
 
@@ -210,14 +211,11 @@ fn digest(api_key: &ApiKey) -> String {
 }
 
 async fn partners(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     user: UserId,
 ) -> Result<Vec<(UserId, PublicKey)>, Error> {
-    let rows: Vec<(String, String)> = sqlx::query_as(PARTNERS)
-        .bind(user.as_str())
-        .fetch_all(connection)
-        .await
-        .doing("listing partners")?;
+    let rows = connection.query(PARTNERS).bind(user.as_str()).all().await;
+    let rows: Vec<(String, String)> = rows.doing("listing partners")?;
     let partner = |(id, key): (String, String)| Ok((stored(&id)?, PublicKey::from_stored(key)));
     rows.into_iter().map(partner).collect()
 }
@@ -250,23 +248,20 @@ impl WriteOp for AddUser {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<IdTaken>> {
         let id = UserId::of(&self.email);
-        let added = sqlx::query(ADD)
+        let add = tx.query(ADD).await?;
+        let add = add
             .bind(id.as_str())
             .bind(self.email.as_str())
             .bind(self.nick.as_str())
             .bind(self.full_name.as_str())
             .bind(self.api_key.as_str())
-            .bind(digest(&self.api_key))
-            .bind(&self.private_key)
-            .bind(self.public_key.as_str())
-            .execute(tx.connection().await?)
-            .await
-            .doing("adding a user")?;
-        if added.rows_affected() > 0 {
+            .bind(digest(&self.api_key).as_str())
+            .bind(self.private_key.as_str())
+            .bind(self.public_key.as_str());
+        if add.execute().await.doing("adding a user")? > 0 {
             return Ok(());
         }
-        let holder = sqlx::query_scalar(EMAIL).bind(id.as_str());
-        let holder = holder.fetch_one(tx.connection().await?).await;
+        let holder = tx.query(EMAIL).await?.bind(id.as_str()).value().await;
         let holder = holder.doing("reading the address that has an id")?;
         Err(WriteError::Refused(IdTaken { holder }))
     }
@@ -298,11 +293,9 @@ impl WriteOp for RenameUser {
                 return Ok(false);
             }
             for (partner, display_name) in &self.display_names {
-                let renamed = sqlx::query(SET_DISPLAY_NAME)
-                    .bind(self.user.as_str())
-                    .bind(partner.as_str())
-                    .bind(display_name);
-                renamed.execute(tx.connection().await?).await.doing("changing a display name")?;
+                let rename = tx.query(SET_DISPLAY_NAME).await?.bind(self.user.as_str());
+                let rename = rename.bind(partner.as_str()).bind(display_name.as_str());
+                rename.execute().await.doing("changing a display name")?;
             }
             let friends = friend_ids(tx.connection().await?, self.user).await?;
             ChangeLog::from(self.changes(&friends)).record(tx).await?;
@@ -331,15 +324,9 @@ impl RenameUser {
     }
 }
 
-async fn set(
-    tx: &mut WriteTx,
-    statement: &'static str,
-    user: UserId,
-    value: &str,
-) -> Result<bool, Error> {
-    let set = sqlx::query(statement).bind(user.as_str()).bind(value);
-    let set = set.execute(tx.connection().await?).await.doing("changing a user")?;
-    Ok(set.rows_affected() > 0)
+async fn set(tx: &mut WriteTx, statement: Sql, user: UserId, value: &str) -> Result<bool, Error> {
+    let set = tx.query(statement).await?.bind(user.as_str()).bind(value);
+    Ok(set.execute().await.doing("changing a user")? > 0)
 }
 
 struct SetDisabled {
@@ -352,11 +339,10 @@ impl WriteOp for SetDisabled {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
-        let set = sqlx::query(SET_DISABLED).bind(self.user.as_str()).bind(self.is_disabled);
-        let set =
-            set.execute(tx.connection().await?).await.doing("disabling or enabling a user")?;
+        let set = tx.query(SET_DISABLED).await?.bind(self.user.as_str()).bind(self.is_disabled);
+        let set = set.execute().await.doing("disabling or enabling a user")?;
         tx.notify(self.user, None);
-        Ok(set.rows_affected() > 0)
+        Ok(set > 0)
     }
 }
 
@@ -370,14 +356,11 @@ impl WriteOp for SetApiKey {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Option<ApiKey>, WriteError<Infallible>> {
-        let before = sqlx::query_scalar(API_KEY).bind(self.user.as_str());
-        let before: Option<String> =
-            before.fetch_optional(tx.connection().await?).await.doing("reading an API key")?;
-        let set = sqlx::query(SET_API_KEY)
-            .bind(self.user.as_str())
-            .bind(self.api_key.as_str())
-            .bind(digest(&self.api_key));
-        set.execute(tx.connection().await?).await.doing("rotating an API key")?;
+        let before = tx.query(API_KEY).await?.bind(self.user.as_str());
+        let before: Option<String> = before.optional_value().await.doing("reading an API key")?;
+        let set = tx.query(SET_API_KEY).await?.bind(self.user.as_str());
+        let set = set.bind(self.api_key.as_str()).bind(digest(&self.api_key).as_str());
+        set.execute().await.doing("rotating an API key")?;
         tx.notify(self.user, None);
         Ok(before.map(|key| stored(&key)).transpose()?)
     }
@@ -394,9 +377,8 @@ impl WriteOp for CheckKey {
     type Refusal = Refusal;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
-        let current = sqlx::query_scalar(SIGNING_KEY).bind(self.user.as_str());
-        let current: Option<String> =
-            current.fetch_one(tx.connection().await?).await.doing("reading a signing key")?;
+        let current = tx.query(SIGNING_KEY).await?.bind(self.user.as_str());
+        let current: Option<String> = current.value().await.doing("reading a signing key")?;
         let is_current = current.is_some_and(|key| key == self.api_key.as_str());
         if is_current { Ok(()) } else { Err(Refusal::Outdated.into()) }
     }
@@ -412,8 +394,8 @@ impl WriteOp for RemoveNewUser {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
-        let remove = sqlx::query(REMOVE_NEW).bind(self.user.as_str()).bind(self.api_key.as_str());
-        let removed = remove.execute(tx.connection().await?).await.doing("removing a new user")?;
-        Ok(removed.rows_affected() > 0)
+        let remove = tx.query(REMOVE_NEW).await?;
+        let remove = remove.bind(self.user.as_str()).bind(self.api_key.as_str());
+        Ok(remove.execute().await.doing("removing a new user")? > 0)
     }
 }

@@ -1,20 +1,24 @@
 //! Workspaces: registered names and their owners.
 
 use super::error::Doing as _;
-use super::sqlite::write_tx::WriteTx;
+use super::sql::Sql;
 use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, MOST_WORKSPACES, Refusal, Timestamp, UserId, WorkspaceName};
 
-const OWNER: &str = "SELECT owner_id FROM workspaces WHERE name = $1";
+const OWNER: Sql = Sql::both("SELECT owner_id FROM workspaces WHERE name = $1");
 
-const COUNT: &str = "SELECT count(*) FROM workspaces WHERE owner_id = $1";
+const COUNT: Sql = Sql::both("SELECT count(*) FROM workspaces WHERE owner_id = $1");
 
-const REGISTER: &str = "INSERT INTO workspaces (name, owner_id, registered_at) VALUES ($1, $2, $3)";
+const REGISTER: Sql =
+    Sql::both("INSERT INTO workspaces (name, owner_id, registered_at) VALUES ($1, $2, $3)");
 
-const WORKSPACES: &str = "
+const WORKSPACES: Sql = Sql::both(
+    "
     SELECT w.name, w.owner_id, u.email, w.registered_at
-    FROM workspaces w JOIN users u ON u.id = w.owner_id ORDER BY w.name";
+    FROM workspaces w JOIN users u ON u.id = w.owner_id ORDER BY w.name",
+);
 
 /// A registered workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +37,8 @@ impl Store {
     ///
     /// [`Error`] if the store failed.
     pub async fn workspaces(&self) -> Result<Vec<Workspace>, Error> {
-        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(WORKSPACES)
-            .fetch_all(&mut *self.reader().await?)
-            .await
-            .doing("listing workspaces")?;
+        let rows = self.reader().await?.query(WORKSPACES).all().await;
+        let rows: Vec<(String, String, String, i64)> = rows.doing("listing workspaces")?;
         let workspace = |(name, owner, email, at): (String, String, String, i64)| {
             let out_of_range =
                 || sqlx::Error::Decode("a column does not hold the second of a date".into());
@@ -70,27 +72,24 @@ impl WriteOp for RegisterWorkspace {
     }
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
-        let owner = sqlx::query_scalar(OWNER).bind(self.name.as_str());
+        let owner = tx.query(OWNER).await?.bind(self.name.as_str());
         let owner: Option<String> =
-            owner.fetch_optional(tx.connection().await?).await.doing("looking for a workspace")?;
+            owner.optional_value().await.doing("looking for a workspace")?;
         match owner {
             Some(owner) if owner == self.owner.as_str() => return Ok(()),
             Some(_) => return Err(Refusal::WorkspaceTaken.into()),
             None => {}
         }
-        let count = sqlx::query_scalar(COUNT).bind(self.owner.as_str());
-        let count: i64 =
-            count.fetch_one(tx.connection().await?).await.doing("counting workspaces")?;
+        let count = tx.query(COUNT).await?.bind(self.owner.as_str());
+        let count: i64 = count.value().await.doing("counting workspaces")?;
         if count >= i64::from(MOST_WORKSPACES) {
             return Err(
                 Refusal::TooMany { what: "workspaces", most: MOST_WORKSPACES.into() }.into()
             );
         }
-        let register = sqlx::query(REGISTER)
-            .bind(self.name.as_str())
-            .bind(self.owner.as_str())
-            .bind(self.now.unix());
-        register.execute(tx.connection().await?).await.doing("registering a workspace")?;
+        let register = tx.query(REGISTER).await?.bind(self.name.as_str());
+        let register = register.bind(self.owner.as_str()).bind(self.now.unix());
+        register.execute().await.doing("registering a workspace")?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use tokio::sync::oneshot;
 
-use super::sqlite::write_tx::WriteTx;
+use super::write_tx::WriteTx;
 use super::{Error, WriteError};
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

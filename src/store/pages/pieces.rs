@@ -3,7 +3,7 @@
 //! SQLite and sqlx hold five copies of a text on its way. That is 40 MiB for a page of 8 MiB, and 5 MiB for a piece of
 //! it.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 use tokio_util::sync::CancellationToken;
 
 use super::statements::{
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::domain::{Direction, Instance, PageForm, PageQuery};
 use crate::store::error::Doing as _;
+use crate::store::sql::{Connection, Sql, Utf8};
 use crate::store::sqlite::readers::ask;
 use crate::store::sqlite::wal::execute;
 use crate::store::{Error, WireText, stored, stored_number};
@@ -109,22 +110,22 @@ impl Plan {
 /// Reads a page of any size in one snapshot; `None` if the user has no such conversation. On cancellation, it stops
 /// after the current piece.
 pub(super) async fn read(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     query: &PageQuery,
     cancelled: &CancellationToken,
 ) -> Result<Option<Page>, Error> {
     // Plain statements, because SQLite ends a transaction by itself after some errors. sqlx would take that transaction
     // for open, and the connection would keep a snapshot for ever.
-    execute(connection, "BEGIN").await.doing("beginning a read of messages")?;
+    execute(connection.sqlite(), "BEGIN").await.doing("beginning a read of messages")?;
     let page = read_within(connection, query, cancelled).await;
-    let ended = execute(connection, "ROLLBACK").await.doing("ending a read of messages");
+    let ended = execute(connection.sqlite(), "ROLLBACK").await.doing("ending a read of messages");
     let page = page?;
     ended?;
     Ok(page)
 }
 
 async fn read_within(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     query: &PageQuery,
     cancelled: &CancellationToken,
 ) -> Result<Option<Page>, Error> {
@@ -148,7 +149,7 @@ struct Reading<'a> {
 #[derive(FromRow)]
 struct Messages {
     /// Message objects, separated by commas.
-    objects: WireText,
+    objects: Utf8,
     /// Row keys of the first and the last message that is still to be reported as delivered.
     first_news: Option<i64>,
     last_news: Option<i64>,
@@ -157,7 +158,7 @@ struct Messages {
 }
 
 impl Reading<'_> {
-    async fn read(mut self, connection: &mut SqliteConnection) -> Result<Page, Error> {
+    async fn read(mut self, connection: &mut Connection) -> Result<Page, Error> {
         let (first, last) = self.plan.messages.row_keys();
         // Reserved in full, because a vector that grows is copied each time.
         let mut messages = Vec::with_capacity(usize::try_from(self.query.bytes).unwrap_or(0));
@@ -165,7 +166,7 @@ impl Reading<'_> {
         while let Some(piece) = self.plan.messages.next_piece() {
             let read = self.messages(connection, piece).await?;
             self.plan.messages.drop_up_to(read.last.unwrap_or(piece.1));
-            append(&mut messages, &read.objects);
+            append(&mut messages, &read.objects.0);
             first_news = first_news.or(read.first_news);
             last_news = read.last_news.or(last_news);
         }
@@ -190,7 +191,7 @@ impl Reading<'_> {
 
     async fn messages(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         piece: (i64, i64),
     ) -> Result<Messages, Error> {
         let (plain, damaged) = match self.query.form {
@@ -198,40 +199,41 @@ impl Reading<'_> {
             PageForm::Extended { .. } => (EXTENDED_MESSAGES, EXTENDED_DAMAGED_MESSAGES),
         };
         let read = self.messages_by(plain, connection, piece).await?;
-        if is_json(&read.objects, message_quotes(self.query.form)) {
+        if is_json(&read.objects.0, message_quotes(self.query.form)) {
             return Ok(read);
         }
         self.warn();
         let read = self.messages_by(damaged, connection, piece).await?;
-        Ok(Messages { objects: as_text(&read.objects), ..read })
+        Ok(Messages { objects: Utf8(as_text(&read.objects.0)), ..read })
     }
 
     async fn messages_by(
         &self,
-        statement: &'static str,
-        connection: &mut SqliteConnection,
+        statement: Sql,
+        connection: &mut Connection,
         (first, last): (i64, i64),
     ) -> Result<Messages, Error> {
         self.refuse_cancelled()?;
-        let mut objects = sqlx::query_as(statement)
+        let mut objects = connection
+            .query(statement)
             .bind(first)
             .bind(last)
-            .bind(self.query.user.as_str().to_owned())
+            .bind(self.query.user.as_str())
             .bind(self.plan.reader_number)
             .bind(self.plan.delivered_to)
             .bind(self.plan.may_report)
             .bind(PIECE_BYTES);
         if let Some((number, id)) = &self.plan.partner {
-            objects = objects.bind(*number).bind(id.clone());
+            objects = objects.bind(*number).bind(id.as_str());
         }
-        objects.fetch_one(connection).await.doing("reading messages")
+        objects.one().await.doing("reading messages")
     }
 
     /// Reads reports by the first statement, or by the second one where their texts are damaged.
     async fn reports(
         &self,
-        [plain, damaged]: [&'static str; 2],
-        connection: &mut SqliteConnection,
+        [plain, damaged]: [Sql; 2],
+        connection: &mut Connection,
         piece: (i64, i64),
     ) -> Result<WireText, Error> {
         let objects = self.reports_by(plain, connection, piece).await?;
@@ -244,13 +246,14 @@ impl Reading<'_> {
 
     async fn reports_by(
         &self,
-        statement: &'static str,
-        connection: &mut SqliteConnection,
+        statement: Sql,
+        connection: &mut Connection,
         (first, last): (i64, i64),
     ) -> Result<WireText, Error> {
         self.refuse_cancelled()?;
-        let objects = sqlx::query_scalar(statement).bind(first).bind(last);
-        objects.fetch_one(connection).await.doing("reading reports")
+        let objects = connection.query(statement).bind(first).bind(last);
+        let Utf8(objects) = objects.value().await.doing("reading reports")?;
+        Ok(objects)
     }
 
     fn refuse_cancelled(&self) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use crate::store::objects::{
     damaged_message_object, damaged_report_object, extended_damaged_message_object,
     extended_message_object, message_object, message_type, report_object,
 };
+use crate::store::sql::Sql;
 use crate::store::sqlite::message_ids::row_key_of_id;
 
 /// Maximum bytes of a message object without its data. A test compares it with what the encoder writes.
@@ -417,26 +418,27 @@ macro_rules! reports_between {
     };
 }
 
-pub(super) const MESSAGES: &str = messages_between!(message_object!());
+pub(super) const MESSAGES: Sql = Sql::both(messages_between!(message_object!()));
 
-pub(super) const REPORTS: &str = reports_between!(report_object!());
+pub(super) const REPORTS: Sql = Sql::both(reports_between!(report_object!()));
 
 /// Like [`MESSAGES`], but for texts that are not what was stored: each is encoded as a JSON string.
-pub(super) const DAMAGED_MESSAGES: &str = messages_between!(damaged_message_object!());
+pub(super) const DAMAGED_MESSAGES: Sql = Sql::both(messages_between!(damaged_message_object!()));
 
-pub(super) const DAMAGED_REPORTS: &str = reports_between!(damaged_report_object!());
+pub(super) const DAMAGED_REPORTS: Sql = Sql::both(reports_between!(damaged_report_object!()));
 
 /// Like [`MESSAGES`], for extended answers. `$8` and `$9` are the partner's number and id.
-pub(super) const EXTENDED_MESSAGES: &str =
-    messages_between!(extended_message_object!(sender!("$4", "$3", "$8", "$9")));
+pub(super) const EXTENDED_MESSAGES: Sql =
+    Sql::both(messages_between!(extended_message_object!(sender!("$4", "$3", "$8", "$9"))));
 
-pub(super) const EXTENDED_DAMAGED_MESSAGES: &str =
-    messages_between!(extended_damaged_message_object!(sender!("$4", "$3", "$8", "$9")));
+pub(super) const EXTENDED_DAMAGED_MESSAGES: Sql =
+    Sql::both(messages_between!(extended_damaged_message_object!(sender!("$4", "$3", "$8", "$9"))));
 
 /// The reports about the messages between two row keys as objects.
-pub(super) const REPORTS_ABOUT: &str = reports_about!(report_object!(), "$1", "$2");
+pub(super) const REPORTS_ABOUT: Sql = Sql::both(reports_about!(report_object!(), "$1", "$2"));
 
-pub(super) const DAMAGED_REPORTS_ABOUT: &str = reports_about!(damaged_report_object!(), "$1", "$2");
+pub(super) const DAMAGED_REPORTS_ABOUT: Sql =
+    Sql::both(reports_about!(damaged_report_object!(), "$1", "$2"));
 
 #[cfg(test)]
 mod tests {

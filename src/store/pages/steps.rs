@@ -11,11 +11,12 @@ use crate::domain::{
     ConversationId, Cursor, Direction, Limits, MessageId, PageForm, PageQuery, Parse as _,
     ReportType, Timestamp, UserId,
 };
+use crate::store::sql::Connection;
 use crate::store::sqlite::row_keys::row_key;
 use crate::store::sqlite::schema::{Schema, prepare};
-use crate::store::sqlite::write_tx::WriteTx;
 use crate::store::sqlite::{message_ids, readers};
 use crate::store::write_op::WriteOp as _;
+use crate::store::write_tx::WriteTx;
 use crate::store::{DatabaseFile, Report};
 
 const ALICE: &str = "0000000000000000000000000000000a";
@@ -76,6 +77,7 @@ impl History {
             true
         });
         drop(handle);
+        let connection = Connection::Sqlite(connection);
         Self { tx: WriteTx::new(connection, Limits::default()), steps, _folder: folder }
     }
 
@@ -152,9 +154,9 @@ async fn measuring_a_page_costs_steps_in_proportion_to_its_entries() {
                               '2024-03-08 12:00:00', m.place, $1
                        FROM messages m";
         let reports = sqlx::query(reports).bind(BOB);
-        reports.execute(history.tx.idle()).await.unwrap();
+        reports.execute(history.tx.idle().sqlite()).await.unwrap();
         let large = "UPDATE conversations SET longest_data = 1000000, next_report_seq = next_seq";
-        sqlx::query(large).execute(history.tx.idle()).await.unwrap();
+        sqlx::query(large).execute(history.tx.idle().sqlite()).await.unwrap();
         steps.push(history.page(None, Direction::Forward, -1).await);
     }
     assert!(steps[1] < 9 * steps[0], "{steps:?}");

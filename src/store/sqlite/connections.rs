@@ -9,6 +9,7 @@ use super::file::{BUSY_TIMEOUT, DatabaseFile};
 use super::schema::{self, Schema};
 use super::server_lock::ServerLock;
 use crate::store::OpenError;
+use crate::store::sql::Connection;
 
 /// Delay before a busy database is opened again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
@@ -16,9 +17,9 @@ const OPEN_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Connections {
     /// Whether the schema was created or migrated.
     pub(crate) is_migrated: bool,
-    pub(crate) writer: SqliteConnection,
+    pub(crate) writer: Connection,
     pub(crate) checkpointer: SqliteConnection,
-    pub(crate) readers: Vec<SqliteConnection>,
+    pub(crate) readers: Vec<Connection>,
 }
 
 impl Connections {
@@ -45,11 +46,12 @@ impl Connections {
     ) -> Result<Self, OpenError> {
         *is_migrated |= schema::prepare(file, schema).await?;
         let (writer, checkpointer) = (file.connect_writer().await?, file.connect_writer().await?);
+        let readers = file.connect_readers().await?;
         Ok(Self {
             is_migrated: *is_migrated,
-            writer,
+            writer: Connection::Sqlite(writer),
             checkpointer,
-            readers: file.connect_readers().await?,
+            readers: readers.into_iter().map(Connection::Sqlite).collect(),
         })
     }
 }

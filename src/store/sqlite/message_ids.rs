@@ -10,8 +10,8 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::row_keys::seq;
-use super::write_tx::WriteTx;
 use crate::store::many_rows::{ManyRows, ROWS, Values};
+use crate::store::write_tx::WriteTx;
 
 /// SQL for the row key of the message with a given ID, or NULL. The arguments are SQL: the generation, the ID and the
 /// ID's [`hash`].

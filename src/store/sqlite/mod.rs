@@ -4,6 +4,7 @@
 pub(crate) mod backoff;
 pub(crate) mod backup;
 pub(crate) mod connections;
+pub(crate) mod deferred;
 pub(crate) mod file;
 pub(crate) mod invariants;
 pub(crate) mod message_ids;
@@ -16,5 +17,4 @@ pub(crate) mod server_lock;
 pub(crate) mod space;
 pub(crate) mod wal;
 pub(crate) mod watch;
-pub(crate) mod write_tx;
 pub(crate) mod writer;

@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deadpool::unmanaged::{Object, Pool};
+use sqlx::Row as _;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use tokio::sync::oneshot;
 
 use crate::store::error::Doing as _;
 use crate::store::many_rows::{ManyRows, Values};
+use crate::store::sql::Connection;
 use crate::store::{Error, WireText};
 
 /// Maximum requests coalesced into one query. Eight did not raise throughput, and the first waits longer for the last.
@@ -21,18 +22,18 @@ const TOGETHER: usize = 4;
 
 #[derive(Clone)]
 pub(crate) struct Readers {
-    pool: Pool<SqliteConnection>,
+    pool: Pool<Connection>,
     /// Number of connections, until they are closed.
     count: usize,
 }
 
 impl Readers {
-    pub(crate) fn new(connections: Vec<SqliteConnection>) -> Self {
+    pub(crate) fn new(connections: Vec<Connection>) -> Self {
         Self { count: connections.len(), pool: connections.into() }
     }
 
     /// Waits for a free connection. A cancelled read leaves its connection usable.
-    pub(crate) async fn get(&self) -> Result<Object<SqliteConnection>, Error> {
+    pub(crate) async fn get(&self) -> Result<Object<Connection>, Error> {
         self.pool.get().await.map_err(|_| Error::Closed)
     }
 
@@ -183,7 +184,7 @@ impl<Q> Waiting<Q> {
 
 /// Answers a batch. If the batch fails, retries each request alone, so that one does not fail for another. Does not
 /// retry an error that all requests would get.
-async fn answer<Q: BatchQuery>(connection: &mut SqliteConnection, waiting: Vec<Waiting<Q>>) {
+async fn answer<Q: BatchQuery>(connection: &mut Connection, waiting: Vec<Waiting<Q>>) {
     let queries: Vec<_> = waiting.iter().map(|one| &one.query).collect();
     match texts(connection, &queries).await {
         Ok(texts) => {
@@ -209,7 +210,7 @@ fn fail<Q>(waiting: Vec<Waiting<Q>>, error: &Error) {
 
 /// Runs the query for one request alone. Returns its text, or `None` for NULL.
 pub(crate) async fn ask<Q: BatchQuery>(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     query: &Q,
 ) -> Result<Option<WireText>, Error> {
     let texts = texts(connection, &[query]).await?;
@@ -217,12 +218,12 @@ pub(crate) async fn ask<Q: BatchQuery>(
 }
 
 async fn texts<Q: BatchQuery>(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     queries: &[&Q],
 ) -> Result<Vec<Option<WireText>>, Error> {
     let mut arguments = SqliteArguments::default();
     let text = Q::STATEMENT.bind(queries, &mut arguments, |one, values| one.bind(values));
-    let row = sqlx::query_with(AssertSqlSafe(text), arguments).fetch_one(connection).await;
+    let row = sqlx::query_with(text, arguments).fetch_one(connection.sqlite()).await;
     let columns = |row: SqliteRow| (0..queries.len()).map(|column| row.try_get(column)).collect();
     row.and_then(columns).doing(Q::DOING)
 }

@@ -19,6 +19,7 @@ use super::wal::END_LOG;
 use crate::clock::Clock;
 use crate::domain::Parse as _;
 use crate::store::error::is_busy;
+use crate::store::sql::Connection;
 use crate::store::{DatabaseFile, Epoch, OpenError, Schema, ServerLock};
 
 const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users ORDER BY email";
@@ -172,10 +173,11 @@ async fn copy_into(
 async fn begin_epoch(copy: &Path, clock: &Clock) -> Result<Epoch, BackupError> {
     let database = DatabaseFile::at(copy);
     schema::prepare(&database, Schema::Migrate).await?;
-    let mut connection = database.connect_unconfigured().await?;
+    let mut connection = Connection::Sqlite(database.connect_unconfigured().await?);
     let failed = |source| BackupError::Database { doing: "beginning a new epoch", source };
     let epoch = Epoch::begin(&mut connection, clock.now()).await.map_err(failed)?;
-    let _: String = sqlx::query_scalar(END_LOG).fetch_one(&mut connection).await.map_err(failed)?;
+    let end = sqlx::query_scalar(END_LOG).fetch_one(connection.sqlite()).await;
+    let _: String = end.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     Ok(epoch)
 }

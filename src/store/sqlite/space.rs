@@ -11,10 +11,10 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::schema;
 use super::wal::{END_LOG, execute};
-use super::write_tx::WriteTx;
 use crate::domain::Parse as _;
 use crate::store::error::Doing as _;
 use crate::store::write_op::WriteOp;
+use crate::store::write_tx::WriteTx;
 use crate::store::{DatabaseFile, Error, OpenError, Schema, ServerLock, Store, WriteError};
 
 const FREE_PAGES: &str = "PRAGMA freelist_count";
@@ -42,7 +42,7 @@ impl WriteOp for Vacuum {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
-        let step = sqlx::query(VACUUM_STEP).execute(tx.connection().await?).await;
+        let step = sqlx::query(VACUUM_STEP).execute(tx.connection().await?.sqlite()).await;
         step.doing("returning free pages to the file system")?;
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Store {
         if !self.gives_space_back {
             return Ok(Vacuumed::NothingLeft);
         }
-        let free = sqlx::query_scalar(FREE_PAGES).fetch_one(&mut *self.reader().await?).await;
+        let free = sqlx::query_scalar(FREE_PAGES).fetch_one(self.reader().await?.sqlite()).await;
         let free: i64 = free.doing("counting free pages")?;
         if free == 0 {
             return Ok(Vacuumed::NothingLeft);

@@ -31,7 +31,6 @@ use super::reserve::Reserve;
 use super::wal;
 use super::wal::{Wal, WalLeft};
 use super::watch::watch;
-use super::write_tx::WriteTx;
 use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
 use crate::store::changes::Acknowledge;
@@ -39,7 +38,9 @@ use crate::store::messages::AddMessage;
 use crate::store::outcomes::Outcomes;
 use crate::store::properties::ChangeProperty;
 use crate::store::queue::{Oldest, QueuedWrite, Waiting};
+use crate::store::sql::Connection;
 use crate::store::write_op::{Outcome, Responder, Submitted, WriteOp};
+use crate::store::write_tx::WriteTx;
 use crate::store::{DatabaseFile, Error, WireText, WriteError};
 use task::WriterTask;
 
@@ -96,7 +97,7 @@ impl Writer {
     pub(crate) fn start(
         disk: Disk,
         limits: Limits,
-        connection: SqliteConnection,
+        connection: Connection,
         checkpointer: SqliteConnection,
         tasks: &TaskTracker,
     ) -> Self {

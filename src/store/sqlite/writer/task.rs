@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
-use sqlx::Connection as _;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +13,9 @@ use crate::domain::Limits;
 use crate::store::many_rows::ROWS;
 use crate::store::outcomes::Outcomes;
 use crate::store::queue::{BATCH_BYTES, Oldest, QueuedWrite, Waiting, apply};
+use crate::store::sql::Connection;
 use crate::store::sqlite::wal::Wal;
-use crate::store::sqlite::write_tx::WriteTx;
+use crate::store::write_tx::WriteTx;
 use crate::store::{DatabaseFile, Error};
 
 /// Minimum average interval between commits; faster changes share a commit. Cloud disks allow about 1,000 fsyncs/s, and
@@ -162,6 +162,7 @@ impl WriterTask {
                     Error::Closed
                 })?;
                 self.version = None;
+                let connection = Connection::Sqlite(connection);
                 Ok(none.insert(WriteTx::new(connection, self.limits)))
             }
         }
@@ -233,7 +234,7 @@ impl WriterTask {
         self.looked_at = Instant::now();
         let Some(write_tx) = &mut self.write_tx else { return };
         let version = sqlx::query_scalar("PRAGMA data_version");
-        match version.fetch_one(write_tx.idle()).await {
+        match version.fetch_one(write_tx.idle().sqlite()).await {
             Ok(version) => {
                 if self.version.replace(version) != Some(version) {
                     drop(self.commit_events.send(CommitEvent::AnyUser));
@@ -248,7 +249,7 @@ impl WriterTask {
             return;
         }
         let Some(write_tx) = &mut self.write_tx else { return };
-        if let Err(error) = self.wal.empty(write_tx.idle()).await {
+        if let Err(error) = self.wal.empty(write_tx.idle().sqlite()).await {
             self.wal.checkpoint_failed(&error);
             self.write_tx = None;
         }
