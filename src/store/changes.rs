@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use super::error::Doing as _;
+use super::many_rows::Column::{Flag, Integer, Text};
 use super::many_rows::{ManyRows, ROWS};
 use super::sql::{Connection, Sql, Utf8};
 use super::sqlite::message_ids::hash;
@@ -20,7 +21,7 @@ static NUMBER: ManyRows = ManyRows::new(
     "INSERT INTO change_numbers (user_number, newest)
      SELECT column1, 1 FROM ({rows}) AS incoming WHERE column1 IS NOT NULL
      ON CONFLICT (user_number) DO UPDATE SET newest = change_numbers.newest + 1",
-    1,
+    &[Integer],
 );
 
 /// Keeps two numbers: of the newest change, and of the newest one made elsewhere than at that change's station. A
@@ -39,19 +40,19 @@ static RECORD: ManyRows = ManyRows::new(
              WHEN excluded.other_number > 0 THEN excluded.other_number
              WHEN changes.station = excluded.station THEN changes.other_number
              ELSE changes.number END",
-    5,
+    &[Integer, Integer, Integer, Integer, Flag],
 );
 
 static USERS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(u.id, ' ', u.number), ',')
      FROM ({rows}) AS named JOIN users u ON u.id = named.column1",
-    1,
+    &[Text],
 );
 
 static CONVERSATIONS: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(c.id, ' ', c.number), ',')
      FROM ({rows}) AS named JOIN conversations c ON c.id = named.column1",
-    1,
+    &[Text],
 );
 
 /// Selects the changes that a station must be told of: those after `since`, which is the larger of `$3` and the
@@ -105,7 +106,7 @@ static MOVE: ManyRows = ManyRows::new(
          AND told.position <= coalesce((
              SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
              WHERE u.id = told.user_id), 0)",
-    3,
+    &[Text, Text, Integer],
 );
 
 const POSITION: Sql = Sql::both(

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::many_rows::Column::{Integer, Text};
 use super::many_rows::ManyRows;
 use super::sql::Sql;
 use super::sqlite::message_ids::{Listed, hash, list, row_key_of_id};
@@ -33,7 +34,7 @@ static PRECHECK: ManyRows = ManyRows::new(
              AND c.number = p.conversation_number
              AND o.conversation_number = c.number AND o.user_id <> p.user_id"
     ),
-    5,
+    &[Integer, Text, Text, Text, Integer],
 );
 
 /// Whether the message with this row key is identical to the bound values.
@@ -47,7 +48,7 @@ const IS_IDENTICAL: Sql = Sql::both("
 static INSERT: ManyRows = ManyRows::new(
     "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data, nth)
      SELECT * FROM ({rows}) AS incoming WHERE column1 IS NOT NULL",
-    9,
+    &[Integer, Text, Integer, Text, Integer, Text, Integer, Text, Integer],
 );
 
 static ADVANCE: ManyRows = ManyRows::new(
@@ -60,7 +61,7 @@ static ADVANCE: ManyRows = ManyRows::new(
          max_accepted_at = changed.max_accepted_at, longest_data = changed.longest_data,
          data_bytes = changed.data_bytes
      FROM changed WHERE conversations.number = changed.number",
-    8,
+    &[Integer, Integer, Integer, Text, Integer, Integer, Integer, Integer],
 );
 
 /// A message to store.

@@ -157,17 +157,18 @@ impl BatchQuery for ReadPage {
             conversation, user, cursor, report_cursor, entries, bytes, direction, ..
         } = &self.query;
         let report = report_cursor.report();
+        let report_date = report_cursor.date.map(|date| date.to_string());
         values
             .add(conversation.as_str())
             .add(user.as_str())
             .add(cursor.id.as_ref().map(MessageId::as_str))
             .add(cursor.id.as_ref().map(|id| hash(id.as_str())))
             .add(cursor.date.map(Timestamp::unix))
-            .add(*entries)
-            .add(*bytes)
+            .add(i64::from(*entries))
+            .add(i64::from(*bytes))
             .add(report.as_ref().map(|(seq, _)| *seq))
             .add(report.as_ref().map(|(_, id)| id.as_str()))
-            .add(report_cursor.date.map(|date| date.to_string()))
+            .add(report_date.as_deref())
             .add(*direction == Direction::Forward)
             .add(self.light_bytes)
             .add(self.query.counts_rest());

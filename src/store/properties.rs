@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::many_rows::Column::{Flag, Integer, Text};
 use super::many_rows::ManyRows;
 use super::objects::conversation_object;
 use super::write_op::Batched;
@@ -24,7 +25,7 @@ static PRECHECK: ManyRows = ManyRows::new(
      LEFT JOIN participants p
          ON p.user_id = i.user_id AND p.conversation_id = i.conversation_id
      WHERE i.nth IS NOT NULL",
-    5,
+    &[Integer, Text, Text, Integer, Text],
 );
 
 /// NULL leaves a column as it is.
@@ -37,7 +38,7 @@ static SET: ManyRows = ManyRows::new(
          hide_id = coalesce(changed.hide_id, participants.hide_id),
          background_color = coalesce(changed.background_color, participants.background_color)
      FROM changed WHERE participants.place = changed.place",
-    6,
+    &[Integer, Flag, Flag, Flag, Text, Text],
 );
 
 /// Writes the conversation objects of participants, each behind its participant's row key. JSON text holds no line
@@ -52,7 +53,7 @@ static OBJECTS: ManyRows = ManyRows::new(
          WHERE p.place = wanted.column1 AND c.number = p.conversation_number
              AND u.number = p.user_number AND o.number = p.partner_number"
     ),
-    1,
+    &[Integer],
 );
 
 /// A change to what one participant sees of a conversation.

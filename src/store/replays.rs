@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use super::error::Doing as _;
+use super::many_rows::Column::{Integer, Text};
 use super::many_rows::ManyRows;
 use super::sql::Sql;
 use super::write_op::WriteOp;
@@ -16,7 +17,7 @@ const IS_KNOWN: Sql =
 static RECORD: ManyRows = ManyRows::new(
     "INSERT INTO replays (expires_at, signature)
      SELECT column1, column2 FROM ({rows}) AS made WHERE column1 IS NOT NULL",
-    2,
+    &[Integer, Text],
 );
 
 const EXPIRE: Sql = Sql::both(

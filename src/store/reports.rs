@@ -8,6 +8,7 @@ use uuid::{Builder, Uuid};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::many_rows::Column::{Integer, Text};
 use super::many_rows::{ManyRows, ROWS};
 use super::sql::{Connection, Sql};
 use super::sqlite::message_ids::{hash, row_key_of_id};
@@ -51,7 +52,7 @@ static UNREPORTED: ManyRows = ManyRows::new(
                  SELECT 1 FROM reports r
                  WHERE r.message_place = m.place AND r.user_id = p.user_id AND r.type = named.type)"
     ),
-    5,
+    &[Text, Text, Text, Text, Integer],
 );
 
 /// Selects those row keys that the user has not reported with this type.
@@ -61,7 +62,7 @@ static UNREPORTED_OF: ManyRows = ManyRows::new(
      WHERE named.place IS NOT NULL AND NOT EXISTS (
          SELECT 1 FROM reports r
          WHERE r.message_place = named.place AND r.user_id = named.user_id AND r.type = named.type)",
-    3,
+    &[Integer, Text, Text],
 );
 
 /// Like [`UNREPORTED_OF`], of the other user's messages between two row keys.
@@ -77,7 +78,7 @@ const UNREPORTED_BETWEEN: Sql = Sql::both(
 static INSERT: ManyRows = ManyRows::new(
     "INSERT INTO reports (place, id, type, created, max_created, message_place, user_id)
      SELECT * FROM ({rows}) AS made WHERE column1 IS NOT NULL",
-    7,
+    &[Integer, Text, Text, Text, Text, Integer, Text],
 );
 
 /// Moves a reader's position forward to a message of the other user. A position of an earlier generation is behind all of
@@ -95,7 +96,7 @@ static ADVANCE: ManyRows = ManyRows::new(
          last_report_id = (SELECT replace(r.id, '-', '') FROM reports r
                            WHERE r.place = (generation << 32) + next_report_seq + made.reports - 1)
      FROM made WHERE conversations.number = made.number",
-    2,
+    &[Integer, Integer],
 );
 
 /// Advances `delivered_to` to `last` if every message of the other user between `known` and `first` was reported as
@@ -114,7 +115,7 @@ static DELIVERED_TO: ManyRows = ManyRows::new(
                      SELECT 1 FROM reports r
                      WHERE r.message_place = m.place AND r.user_id = participants.user_id
                          AND r.type = 'delivered'))",
-    4,
+    &[Integer, Integer, Integer, Integer],
 );
 
 /// Maximum row keys of one [`MarkDelivered`], so that it holds the writer for milliseconds.
@@ -363,7 +364,7 @@ impl Making {
             tx.defer(&INSERT, rows, |(seq, message), values| {
                 values
                     .add(row_key(generation, *seq))
-                    .add(report_id(*seq))
+                    .add(report_id(*seq).as_str())
                     .add(report_type.as_str())
                     .add(created.as_str())
                     .add(max_created)

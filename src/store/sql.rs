@@ -11,7 +11,7 @@ use sqlx::{
     SqliteConnection, Type,
 };
 
-use super::many_rows::{ManyRows, Values};
+use super::many_rows::{Column, ManyRows, Values};
 
 /// A statement with the parameters `$1`, `$2` and so on.
 #[derive(Clone, Copy)]
@@ -69,6 +69,15 @@ impl From<Option<bool>> for Value<'_> {
 }
 
 impl Value<'_> {
+    /// Returns the type of the columns that have such values.
+    pub(crate) fn column(&self) -> Column {
+        match self {
+            Self::Text(_) => Column::Text,
+            Self::Integer(_) => Column::Integer,
+            Self::Flag(_) => Column::Flag,
+        }
+    }
+
     pub(crate) fn add_to(self, arguments: &mut SqliteArguments) {
         let added = match self {
             Self::Text(text) => arguments.add(text),

@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::row_keys::seq;
+use crate::store::many_rows::Column::Integer;
 use crate::store::many_rows::{ManyRows, ROWS, Values};
 use crate::store::write_tx::WriteTx;
 
@@ -37,7 +38,7 @@ pub(crate) use row_key_of_id;
 static LIST: ManyRows = ManyRows::new(
     "INSERT OR FAIL INTO message_ids (generation, hash, seq)
      SELECT * FROM ({rows}) AS listed WHERE column1 IS NOT NULL",
-    3,
+    &[Integer, Integer, Integer],
 );
 
 /// Selects messages behind a row key that the table lacks: those of current generations, or only those behind the last
