@@ -1,5 +1,4 @@
 //! Errors of the store: of a read or a write ([`Error`], [`WriteError`]), and of opening the database ([`OpenError`]).
-//! The result codes of SQLite are interpreted here too.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::migrate::MigrateError;
 
+use super::sqlite::codes::{self, is_busy, is_of_damage};
 use super::{DatabaseFile, LockHolder};
 use crate::domain::{Parse as _, Refusal};
 
@@ -90,28 +90,13 @@ impl Error {
         }
     }
 
-    /// Returns the cause of a failure as one of a few words, for a metric label. See <https://sqlite.org/rescode.html>.
+    /// Returns the cause of a failure as one of a few words, for a metric label.
     pub(crate) fn cause(&self) -> &'static str {
-        const CAUSES: [(i32, &str); 9] = [
-            (5, "busy"),
-            (6, "busy"),
-            (8, "readonly"),
-            (10, "io"),
-            (11, "corrupt"),
-            (13, "full"),
-            (14, "cantopen"),
-            (19, "constraint"),
-            (26, "corrupt"),
-        ];
         match self {
             Self::QueueFull => "queue_full",
             Self::StorageFull { .. } => "storage_full",
             Self::Closed => "closed",
-            Self::Database { source, .. } => {
-                let kind = sqlite_code(source).map(|code| code & 0xff);
-                let known = CAUSES.iter().find(|(code, _)| kind == Some(*code));
-                known.map_or("other", |(_, word)| word)
-            }
+            Self::Database { source, .. } => codes::cause(source).unwrap_or("other"),
         }
     }
 
@@ -190,7 +175,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The file is no database, or SQLite could not open it.
-    #[error("the database {path} can't be opened: {source}{}", sqlite_advice(sqlite_code(source)))]
+    #[error("the database {path} can't be opened: {source}{}", codes::advice(source))]
     Open {
         path: String,
         #[source]
@@ -218,7 +203,7 @@ pub enum OpenError {
     /// A migration failed and was rolled back.
     #[error(
         "the database {path} can't be migrated: {source}{}",
-        sqlite_advice(code_of_migration(source))
+        of_migration(source).map_or("", codes::advice)
     )]
     Migrate {
         path: String,
@@ -245,31 +230,14 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
-const PERMISSIONS: &str = "; the user who runs this must be able to read and write the file and its folder, where SQLite keeps -wal and -shm";
+pub(super) const PERMISSIONS: &str = "; the user who runs this must be able to read and write the file and its folder, where SQLite keeps -wal and -shm";
 
-const FULL: &str = "; the disk is full: make room on it and start again";
+pub(super) const FULL: &str = "; the disk is full: make room on it and start again";
 
-/// Returns what an operator can do about a result code of SQLite.
-fn sqlite_advice(code: Option<i32>) -> &'static str {
-    const SQLITE_READONLY: i32 = 8;
-    const SQLITE_IOERR: i32 = 10;
-    const SQLITE_FULL: i32 = 13;
-    const SQLITE_CANTOPEN: i32 = 14;
-    match code.map(|code| code & 0xff) {
-        Some(SQLITE_READONLY | SQLITE_CANTOPEN) => PERMISSIONS,
-        Some(SQLITE_FULL) => FULL,
-        Some(SQLITE_IOERR) => {
-            "; the disk is full or fails: see df and the log of the kernel, then start again"
-        }
-        _ => "",
-    }
-}
-
-fn code_of_migration(error: &MigrateError) -> Option<i32> {
+/// Returns the database's error.
+fn of_migration(error: &MigrateError) -> Option<&sqlx::Error> {
     match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            sqlite_code(error)
-        }
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Some(error),
         _ => None,
     }
 }
@@ -288,26 +256,4 @@ fn note_damage(doing: &'static str, error: &sqlx::Error) {
              and put a backup in its place with `chatserver restore`"
         );
     }
-}
-
-/// Whether SQLite found a malformed page, a file that is no database, or a checksum error of the file system.
-pub(crate) fn is_of_damage(error: &sqlx::Error) -> bool {
-    const SQLITE_CORRUPT: i32 = 11;
-    const SQLITE_NOTADB: i32 = 26;
-    // Reported when the file system's own checksums don't match.
-    const SQLITE_IOERR_CORRUPTFS: i32 = 8458;
-    sqlite_code(error).is_some_and(|code| {
-        matches!(code & 0xff, SQLITE_CORRUPT | SQLITE_NOTADB) || code == SQLITE_IOERR_CORRUPTFS
-    })
-}
-
-pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
-    const SQLITE_BUSY: i32 = 5;
-    // The low byte of an extended result code is the primary result code.
-    sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_BUSY)
-}
-
-/// Returns SQLite's extended result code, or `None` if the error is not from SQLite.
-pub(crate) fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
-    error.as_database_error()?.code()?.parse().ok()
 }

@@ -1,6 +1,5 @@
 //! Sizes, ages and queue depth of the store, for the metrics.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::Store;
@@ -17,19 +16,13 @@ pub(crate) struct Measured {
 }
 
 impl Store {
-    /// A missing file counts as 0 bytes.
     pub(crate) fn measure(&self) -> Measured {
-        let file = self.writer.file();
         Measured {
             queue_depth: self.queue_depth(),
             oldest_change: self.writer.oldest_change(),
-            database_bytes: size(file.path()),
-            log_bytes: size(&file.wal()),
-            free_bytes: self.reserve.free_bytes(),
+            database_bytes: self.local.database_bytes(),
+            log_bytes: self.local.log_bytes(),
+            free_bytes: self.local.reserve.free_bytes(),
         }
     }
-}
-
-fn size(file: &Path) -> u64 {
-    std::fs::metadata(file).map_or(0, |metadata| metadata.len())
 }

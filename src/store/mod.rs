@@ -38,9 +38,6 @@ mod workspaces;
 mod write_op;
 mod write_tx;
 
-use std::fs::File;
-use std::sync::Arc;
-
 use deadpool::unmanaged::Object;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
@@ -69,8 +66,9 @@ use sql::{Connection, Sql};
 pub(crate) use sqlite::backup::{BackupError, Progress, back_up, verify_backup};
 use sqlite::connections::Connections;
 pub(crate) use sqlite::file::DatabaseFile;
+pub use sqlite::local::Fault;
+use sqlite::local::Local;
 use sqlite::readers::{ReadBatcher, Readers};
-use sqlite::reserve::Reserve;
 pub(crate) use sqlite::restore::{UndoneChanges, restore};
 pub use sqlite::schema::Schema;
 pub(crate) use sqlite::server_lock::LockHolder;
@@ -79,7 +77,7 @@ use sqlite::space::gives_space_back;
 pub(crate) use sqlite::space::{Compacted, Vacuumed, compact};
 pub(crate) use sqlite::wal::WalLeft;
 pub(crate) use sqlite::writer::CommitEvent;
-use sqlite::writer::{Disk, Writer};
+use sqlite::writer::Writer;
 pub(crate) use stations::BindStation;
 use users::CheckKey;
 pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
@@ -106,12 +104,10 @@ pub struct Store {
     writer: Writer,
     epoch: Epoch,
     probes: Probes,
-    reserve: Arc<Reserve>,
     /// Whether the schema was created or migrated at opening.
     is_migrated: bool,
-    gives_space_back: bool,
-    /// Closed after the connections, see [`DatabaseFile::open`].
-    _file: Arc<File>,
+    /// Dropped after the connections.
+    local: Local,
 }
 
 impl Store {
@@ -135,12 +131,10 @@ impl Store {
         ServerLock::wait_until_shared(&file).await?;
         let epoch = Epoch::read(&mut writer).await.map_err(|source| file.failed(source))?;
         file.log_opened(&opened);
-        let opened = Arc::new(opened.file);
         let looked = gives_space_back(writer.sqlite()).await;
         let gives_space_back = looked.map_err(|source| file.failed(source))?;
-        let reserve = Arc::new(Reserve::new(Arc::clone(&opened), limits.disk_reserve_bytes));
-        let disk = Disk { file, opened: Arc::clone(&opened), reserve: Arc::clone(&reserve) };
-        let writer = Writer::start(disk, limits, writer, checkpointer, tasks);
+        let local = Local::new(file, opened.file, limits.disk_reserve_bytes, gives_space_back);
+        let writer = Writer::start(local.clone(), limits, writer, checkpointer, tasks);
         let large_reader = Readers::new(readers.split_off(readers.len() - 1));
         let readers = Readers::new(readers);
         Ok(Self {
@@ -153,10 +147,8 @@ impl Store {
             writer,
             epoch,
             probes: Probes::default(),
-            reserve,
             is_migrated,
-            gives_space_back,
-            _file: opened,
+            local,
         })
     }
 
@@ -200,7 +192,7 @@ impl Store {
     /// Whether the disk has less free space than the reserve. Changes that grow the data are refused then.
     #[must_use]
     pub fn is_storage_full(&self) -> bool {
-        self.reserve.is_full()
+        self.local.reserve.is_full()
     }
 
     /// Completes once changes are refused for good: after a [`Fault`], a panic of the writer or the checkpointer, or
@@ -210,21 +202,17 @@ impl Store {
     }
 
     pub(crate) fn fault(&self) -> Option<Fault> {
-        if self.writer.flush_failed() {
-            Some(Fault::FlushFailed)
-        } else {
-            self.writer.is_replaced().then_some(Fault::FileReplaced)
-        }
+        self.local.fault()
     }
 
     /// Whether the write-ahead log has any content now.
     pub(crate) fn has_log(&self) -> bool {
-        self.writer.file().has_log()
+        self.local.file.has_log()
     }
 
     /// Whether this store has written anything, or may have.
     pub(crate) fn has_written(&self) -> bool {
-        self.is_migrated || self.writer.has_written()
+        self.is_migrated || self.local.wal.has_grown()
     }
 
     /// Refuses further changes, waits for the queued ones, checkpoints the whole write-ahead log and closes the files.
@@ -256,19 +244,6 @@ impl Store {
     async fn reader(&self) -> Result<Object<Connection>, Error> {
         self.readers.get().await
     }
-}
-
-/// The reason why a store can write nothing more in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// fsync of the database file failed.
-    #[error("fsync of the database failed: the next start moves the write-ahead log into it again")]
-    FlushFailed,
-    /// A file of the database was replaced, renamed or deleted while it was open.
-    #[error(
-        "a file of the database was replaced, renamed or deleted: put the files back before the next start"
-    )]
-    FileReplaced,
 }
 
 /// Parses a column's text as the type that it was written from.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
+use super::codes::is_busy;
 use crate::domain::Parse;
-use crate::store::error::is_busy;
 use crate::store::{OpenError, Schema};
 
 /// Maximum time that a statement waits for another process to release the database.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Row as _, SqliteConnection};
 
-use crate::store::error::{is_of_damage, sqlite_code};
+use super::codes::{self, is_of_damage};
 
 /// Time limit of all checks together. The server is not ready before they end.
 const AT_MOST: Duration = Duration::from_secs(1);
@@ -132,12 +132,12 @@ async fn finding(
 /// Whether the statement is invalid for this schema, such as one that names a missing table or column.
 fn is_of_statement(error: &sqlx::Error) -> bool {
     const SQLITE_ERROR: i32 = 1;
-    sqlite_code(error) == Some(SQLITE_ERROR)
+    codes::code(error) == Some(SQLITE_ERROR)
 }
 
 fn is_interrupt(error: &sqlx::Error) -> bool {
     const SQLITE_INTERRUPT: i32 = 9;
-    sqlite_code(error).is_some_and(|code| code & 0xff == SQLITE_INTERRUPT)
+    codes::code(error).is_some_and(|code| code & 0xff == SQLITE_INTERRUPT)
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 
 pub(crate) mod backoff;
 pub(crate) mod backup;
+pub(crate) mod codes;
 pub(crate) mod connections;
 pub(crate) mod deferred;
 pub(crate) mod file;
 pub(crate) mod invariants;
+pub(crate) mod local;
 pub(crate) mod message_ids;
 pub(crate) mod readers;
 pub(crate) mod reserve;

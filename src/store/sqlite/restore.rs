@@ -13,12 +13,12 @@ use super::backup::{
     BackupError, beside, file_error, flush, flush_name, folder_beside, off_thread, open_alone,
     verify_backup,
 };
+use super::codes::is_busy;
 use super::file::give;
 use super::schema;
 use super::wal::END_LOG;
 use crate::clock::Clock;
 use crate::domain::Parse as _;
-use crate::store::error::is_busy;
 use crate::store::sql::Connection;
 use crate::store::{DatabaseFile, Epoch, OpenError, Schema, ServerLock};
 

@@ -9,10 +9,10 @@ use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::{Instant, sleep};
 
+use super::codes::is_of_damage;
 use super::invariants::contradiction;
 use super::message_ids::list_missing;
 use super::wal::execute;
-use crate::store::error::is_of_damage;
 use crate::store::{DatabaseFile, OpenError, ServerLock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");

@@ -51,7 +51,7 @@ impl WriteOp for Vacuum {
 impl Store {
     /// Returns one step of free pages to the file system.
     pub(crate) async fn vacuum(&self) -> Result<Vacuumed, Error> {
-        if !self.gives_space_back {
+        if !self.local.gives_space_back {
             return Ok(Vacuumed::NothingLeft);
         }
         let free = sqlx::query_scalar(FREE_PAGES).fetch_one(self.reader().await?.sqlite()).await;
@@ -65,12 +65,12 @@ impl Store {
 
     /// Requests a truncation of the write-ahead log, so that no copy of deleted data is left in it.
     pub(crate) fn truncate_log(&self) {
-        self.writer.truncate_log();
+        self.local.wal.truncate_soon();
     }
 
     /// Whether free pages go back to the file system. A database of an earlier version keeps them until [`compact`].
     pub(crate) fn gives_space_back(&self) -> bool {
-        self.gives_space_back
+        self.local.gives_space_back
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{Backoff, LogState, Next};
+use super::codes;
 use super::file::WAL_BYTES;
-use crate::store::error::sqlite_code;
 
 /// Interval between checkpoints while there are commits.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
@@ -306,7 +306,7 @@ async fn flush(database: &Arc<File>) -> Result<(), sqlx::Error> {
 /// Whether [`flush`] has failed, or an fsync by SQLite itself.
 fn is_of_flush(error: &sqlx::Error) -> bool {
     const SQLITE_IOERR_FSYNC: i32 = 1034;
-    matches!(error, sqlx::Error::Io(_)) || sqlite_code(error) == Some(SQLITE_IOERR_FSYNC)
+    matches!(error, sqlx::Error::Io(_)) || codes::code(error) == Some(SQLITE_IOERR_FSYNC)
 }
 
 struct Checkpoint {

@@ -12,7 +12,6 @@
 mod task;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,9 +26,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::reserve::Reserve;
+use super::local::Local;
 use super::wal;
-use super::wal::{Wal, WalLeft};
+use super::wal::WalLeft;
 use super::watch::watch;
 use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
@@ -41,7 +40,7 @@ use crate::store::queue::{Oldest, QueuedWrite, Waiting};
 use crate::store::sql::Connection;
 use crate::store::write_op::{Outcome, Responder, Submitted, WriteOp};
 use crate::store::write_tx::WriteTx;
-use crate::store::{DatabaseFile, Error, WireText, WriteError};
+use crate::store::{Error, WireText, WriteError};
 use task::WriterTask;
 
 /// Maximum queued changes. Beyond that, changes are refused, so that no caller waits longer than is useful.
@@ -59,14 +58,6 @@ pub(crate) enum CommitEvent {
     AnyUser,
 }
 
-/// The files that the writer works on, and the reserve of disk space.
-pub(crate) struct Disk {
-    pub(crate) file: DatabaseFile,
-    /// The database file, opened before all connections ([`DatabaseFile::open`]).
-    pub(crate) opened: Arc<File>,
-    pub(crate) reserve: Arc<Reserve>,
-}
-
 /// Receives the result of a queued change.
 type Receiver<T> = oneshot::Receiver<Result<T, Error>>;
 
@@ -78,35 +69,31 @@ pub(crate) struct Writer {
     oldest: Arc<Oldest>,
     upkeep: Arc<Oldest>,
     commit_events: broadcast::Sender<CommitEvent>,
-    file: DatabaseFile,
-    wal: Arc<Wal>,
-    reserve: Arc<Reserve>,
     outcomes: Arc<Outcomes>,
     bounds: BoundLog,
     /// Cancelled once changes are no longer accepted, for whatever reason.
     closing: CancellationToken,
-    /// Cancelled once the files at their paths are no longer the open ones. No change is acknowledged from then on.
-    replaced: CancellationToken,
     ended: CancellationToken,
     /// Returns its connection when the writer has ended.
     checkpointer: Mutex<Option<JoinHandle<Option<SqliteConnection>>>>,
+    local: Local,
 }
 
 impl Writer {
     /// Starts the writer, and the tasks that checkpoint the log and watch the files and the disk.
     pub(crate) fn start(
-        disk: Disk,
+        local: Local,
         limits: Limits,
         connection: Connection,
         checkpointer: SqliteConnection,
         tasks: &TaskTracker,
     ) -> Self {
-        let Disk { file, opened, reserve } = disk;
+        let Local { file, reserve, wal, replaced, opened, .. } = local.clone();
         let (queue, changes) = mpsc::channel(QUEUE);
-        let (wal, oldest) = (Arc::new(Wal::default()), Arc::new(Oldest::default()));
+        let oldest = Arc::new(Oldest::default());
         let (outcomes, upkeep) = (Arc::new(Outcomes::default()), Arc::new(Oldest::default()));
         let closing = wal.flush_failed().child_token();
-        let (replaced, ended) = (CancellationToken::new(), CancellationToken::new());
+        let ended = CancellationToken::new();
         let (commit_events, _) = broadcast::channel(COMMIT_EVENTS);
         let task = WriterTask {
             file: file.clone(),
@@ -128,12 +115,12 @@ impl Writer {
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
         tasks.spawn(stop_when_replaced(
-            watch(file.clone(), Arc::clone(&opened)),
-            replaced.clone(),
+            watch(file, Arc::clone(&opened)),
+            replaced,
             closing.clone(),
         ));
-        let checkpoint = wal::checkpoint(checkpointer, opened, Arc::clone(&wal), ended.clone());
-        tasks.spawn(Arc::clone(&reserve).watch(ended.clone()));
+        let checkpoint = wal::checkpoint(checkpointer, opened, wal, ended.clone());
+        tasks.spawn(reserve.watch(ended.clone()));
         // Changes are refused once the checkpointer ends: without it the log would grow without bound.
         let close = closing.clone().drop_guard();
         let checkpointer = tasks.spawn(async move {
@@ -147,20 +134,17 @@ impl Writer {
             oldest,
             upkeep,
             commit_events,
-            file,
-            wal,
-            reserve,
             outcomes,
             bounds: BoundLog::default(),
             closing,
-            replaced,
             ended,
             checkpointer,
+            local,
         }
     }
 
     pub(crate) async fn add(&self, message: AddMessage) -> Result<(), WriteError> {
-        self.reserve.refuse_growth()?;
+        self.local.reserve.refuse_growth()?;
         let submitted =
             self.submit(|responder| QueuedWrite::Add(Box::new(Submitted::new(message, responder))));
         submitted.await?.map_err(WriteError::Refused)
@@ -187,7 +171,7 @@ impl Writer {
         change: C,
     ) -> Result<C::Output, WriteError<C::Refusal>> {
         if change.grows() {
-            self.reserve.refuse_growth()?;
+            self.local.reserve.refuse_growth()?;
         }
         let written = self.begin(change)?.await.unwrap_or(Err(Error::Closed));
         written?.map_err(WriteError::Refused)
@@ -228,7 +212,7 @@ impl Writer {
     /// Enqueues a change without waiting for it, unless the queue is at least half full: the other half is for changes
     /// that callers await. A change that grows the data is skipped while the disk is full.
     pub(crate) fn offer<C: WriteOp>(&self, change: C) {
-        if self.queue_depth() >= QUEUE / 2 || change.grows() && self.reserve.is_full() {
+        if self.queue_depth() >= QUEUE / 2 || change.grows() && self.local.reserve.is_full() {
             return;
         }
         let (responder, _) = oneshot::channel();
@@ -238,14 +222,6 @@ impl Writer {
 
     pub(crate) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
         self.commit_events.subscribe()
-    }
-
-    pub(crate) fn truncate_log(&self) {
-        self.wal.truncate_soon();
-    }
-
-    pub(crate) fn file(&self) -> &DatabaseFile {
-        &self.file
     }
 
     /// Returns the age of the oldest change that is not made yet. A change that waits during the upkeep between two
@@ -265,18 +241,6 @@ impl Writer {
         &self.outcomes
     }
 
-    pub(crate) fn flush_failed(&self) -> bool {
-        self.wal.flush_failed().is_cancelled()
-    }
-
-    pub(crate) fn is_replaced(&self) -> bool {
-        self.replaced.is_cancelled()
-    }
-
-    pub(crate) fn has_written(&self) -> bool {
-        self.wal.has_grown()
-    }
-
     pub(crate) fn has_ended(&self) -> bool {
         self.closing.is_cancelled() || self.ended.is_cancelled()
     }
@@ -293,7 +257,9 @@ impl Writer {
     /// Makes the last checkpoint, once the writer and all readers are closed.
     pub(crate) async fn empty_log(&self) -> Result<(), WalLeft> {
         match self.checkpointer().await {
-            Some(connection) => wal::empty_at_the_end(connection, &self.wal, self.file.wal()).await,
+            Some(connection) => {
+                wal::empty_at_the_end(connection, &self.local.wal, self.local.file.wal()).await
+            }
             None => Ok(()),
         }
     }
@@ -301,7 +267,7 @@ impl Writer {
     /// Closes the last connection and leaves the log to other processes.
     pub(crate) async fn leave_log(&self) {
         if let Some(Some(connection)) = self.checkpointer().await {
-            wal::close(connection, &self.wal).await;
+            wal::close(connection, &self.local.wal).await;
         }
     }
 
