@@ -83,13 +83,13 @@ async fn a_demo_prints_its_users_and_keeps_them_in_a_folder() {
     assert_eq!(mode(&folder.join("demo.json")), 0o600);
     assert_eq!(mode(&folder.join("chatserver.db")), 0o600);
     let printed = place.printed();
-    let lines: Vec<_> = printed.lines().collect();
-    let links = &lines[lines.len() - 3..][..2];
+    let ending: Vec<_> = printed.lines().rev().take(3).collect();
+    let links = [ending[2], ending[1]];
     for ((name, nick), link) in [("alice", "Alice"), ("bob", "Bob  ")].into_iter().zip(links) {
         let shown = |field: &str| told[name][field].as_str().unwrap();
         let (key, password) = (shown("apikey"), shown("encryptionpassword"));
         let fragment = format!("apikey={key}&password={password}");
-        assert_eq!(*link, format!("  {nick}  http://{}/app/#{fragment}", demo.address));
+        assert_eq!(link, format!("  {nick}  http://{}/app/#{fragment}", demo.address));
         for field in ["email", "userid", "apikey", "encryptionpassword"] {
             let value = told[name][field].as_str().unwrap();
             assert!(printed.contains(value), "{name}'s {field}");
