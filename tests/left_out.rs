@@ -1,5 +1,8 @@
 //! Says what `cargo test` leaves out, and how to run it. It needs more than Cargo brings.
 
+#[path = "it/harness/postgres/binaries.rs"]
+mod binaries;
+
 const LEFT_OUT: &str = "
 Not run by cargo test (.ci/run runs all of it, and installs what it needs):
   the web client's units:      cd tests/web && npm ci && npm run check && npm test
@@ -9,6 +12,16 @@ Not run by cargo test (.ci/run runs all of it, and installs what it needs):
   the server behind nginx:     tests/behind_nginx.sh target/debug/chatserver
 ";
 
+/// What the tests leave out where the machine has no PostgreSQL.
+const WITHOUT_POSTGRESQL: &str = "\
+  the store on PostgreSQL:     apt-get install postgresql && cargo test
+                               The tests run clusters of their own; the one that the package starts may be stopped.
+";
+
 fn main() {
-    println!("{LEFT_OUT}");
+    print!("{LEFT_OUT}");
+    if binaries::folder().is_none() {
+        print!("{WITHOUT_POSTGRESQL}");
+    }
+    println!();
 }

@@ -41,6 +41,7 @@ mod model;
 mod notifications;
 mod operating;
 mod overload;
+mod postgres;
 mod privacy;
 mod quotas;
 mod readiness;

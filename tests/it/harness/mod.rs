@@ -9,6 +9,7 @@ pub mod interposer;
 pub mod notification;
 pub mod openssl;
 pub mod person;
+pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod reports;

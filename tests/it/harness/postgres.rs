@@ -1,0 +1,178 @@
+//! A real PostgreSQL: one cluster for each test process, a database for each test.
+
+pub mod binaries;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
+use tempfile::TempDir;
+
+use super::process::{NOBODY, free_address};
+
+/// Free bytes of /dev/shm from which the cluster is there.
+const ROOM: u64 = 2 << 30;
+
+/// The superuser.
+const SUPERUSER: &str = "chat";
+
+/// The cluster of this process. `None` where the machine has no PostgreSQL.
+static CLUSTER: LazyLock<Option<Cluster>> =
+    LazyLock::new(|| Some(Cluster::start(binaries::folder()?)));
+
+/// A running cluster. It ends with this process, see [`Cluster::start`].
+struct Cluster {
+    binaries: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    /// Ends the cluster when its stdin is closed. No one closes it: the kernel does when this process ends.
+    _watchdog: Child,
+}
+
+/// Ends the cluster and removes its folder once stdin ends, as it does with the process that holds the other end of the
+/// pipe: however that ends, a panic and `kill -9` included.
+const WATCHDOG: &str = r#"read -r _; "$1/pg_ctl" -D "$2/data" -m immediate stop; rm -rf "$2""#;
+
+impl Cluster {
+    /// Starts a cluster in a folder of its own, in memory if there is room: fsync stays on, but costs nothing there. A
+    /// test that proves durability needs a cluster on a disk.
+    ///
+    /// Its locale sorts `a` before `B`, so that a text without `COLLATE "C"` is noticed.
+    fn start(binaries: PathBuf) -> Self {
+        let folder = TempDir::new_in(memory().unwrap_or(std::env::temp_dir())).unwrap().keep();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        give(&folder);
+        let mut watchdog = Command::new("sh");
+        watchdog.args(["-c", WATCHDOG, "watchdog"]).args([&binaries, &folder]);
+        // In a process group of its own, it outlives a Ctrl-C. Without the output of the tests, nobody waits for it.
+        watchdog.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let watchdog = as_nobody(&mut watchdog, &folder).spawn().unwrap();
+        let address = free_address();
+        let cluster = Self { binaries, folder, port: address.port(), _watchdog: watchdog };
+        let data = cluster.folder.join("data");
+        let locale = ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"];
+        let new = ["--username", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-sync", "-D"];
+        cluster.succeeds("initdb", |initdb| initdb.args(locale).args(new).arg(&data));
+        fs::write(data.join("postgresql.auto.conf"), cluster.settings()).unwrap();
+        let log = cluster.folder.join("log");
+        cluster.succeeds("pg_ctl", |start| {
+            start.arg("-D").arg(&data).arg("-l").arg(log).args(["-w", "start"])
+        });
+        cluster
+    }
+
+    fn settings(&self) -> String {
+        let folder = self.folder.display();
+        let port = self.port;
+        format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{folder}'\n\
+             max_connections = 200\nshared_buffers = '64MB'\nmax_wal_size = '256MB'\n"
+        )
+    }
+
+    /// Runs a program of PostgreSQL. Asserts that it succeeds.
+    fn succeeds(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) {
+        let mut command = Command::new(self.binaries.join(program));
+        arguments(&mut command).stdin(Stdio::null());
+        let output = as_nobody(&mut command, &self.folder).output().unwrap();
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        assert!(output.status.success(), "{program}: {output:?}\n{log}");
+    }
+
+    /// Runs a statement as the superuser.
+    fn runs(&self, database: &str, statement: &str) {
+        let url = self.url(database);
+        self.succeeds("psql", |psql| {
+            psql.args(["-qX", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", statement])
+        });
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://{SUPERUSER}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+}
+
+/// Returns the folder of a file system in memory that has room for a cluster.
+fn memory() -> Option<PathBuf> {
+    let folder = Path::new("/dev/shm");
+    let found = rustix::fs::statvfs(folder).ok()?;
+    (found.f_bavail * found.f_frsize > ROOM).then(|| folder.to_owned())
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// PostgreSQL refuses to run as root.
+fn as_nobody<'c>(command: &'c mut Command, folder: &Path) -> &'c mut Command {
+    command.current_dir(folder);
+    if is_root() { command.uid(NOBODY).gid(NOBODY) } else { command }
+}
+
+fn give(file: &Path) {
+    if is_root() {
+        chown(file, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+}
+
+/// A database of the test's own. Dropping it removes it.
+pub struct PostgresDatabase {
+    cluster: &'static Cluster,
+    name: String,
+}
+
+impl PostgresDatabase {
+    /// Makes an empty database. Returns `None` where the machine has no PostgreSQL: the test is left out.
+    pub fn empty() -> Option<Self> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let cluster = found(CLUSTER.as_ref())?;
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        cluster.runs("postgres", &format!("CREATE DATABASE {name}"));
+        Some(Self { cluster, name })
+    }
+
+    /// Runs a statement as the superuser.
+    pub fn runs(&self, statement: &str) {
+        self.cluster.runs(&self.name, statement);
+    }
+
+    /// Connects as another process does.
+    async fn connects(&self) -> PgConnection {
+        self.cluster.url(&self.name).parse::<PgConnectOptions>().unwrap().connect().await.unwrap()
+    }
+
+    /// Returns the number in the only row of a query.
+    pub async fn number(&self, query: &str) -> i64 {
+        let mut connection = self.connects().await;
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut connection).await.unwrap()
+    }
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.cluster.runs("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        }
+    }
+}
+
+/// Returns what was found. If there is no PostgreSQL, the test fails in CI, and elsewhere says that it is left out.
+#[expect(
+    clippy::explicit_write,
+    reason = "the test harness hides what `eprintln!` prints in a test that passes"
+)]
+fn found(cluster: Option<&'static Cluster>) -> Option<&'static Cluster> {
+    if cluster.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing");
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        writeln!(io::stderr(), "LEFT OUT: {test}, which needs PostgreSQL").unwrap();
+    }
+    cluster
+}
