@@ -3,6 +3,7 @@
 //!
 //! `config/default.toml` is the reference: it explains each setting, and a setting that it lacks does not exist.
 
+mod database;
 mod values;
 
 use std::fs::File;
@@ -13,10 +14,12 @@ use serde::Deserialize;
 use toml::{Table, Value, de};
 
 use crate::bounded;
+use database::Database;
+pub(crate) use database::DatabaseUrl;
 use values::parsed;
 pub(crate) use values::{
-    AllowedOrigin, Bounded, DatabaseUrl, ErrorStatus, Filter, List, LogFormat, MetricsListen,
-    Network, PublicUrl, Seconds, StoredBytes, Switch,
+    AllowedOrigin, Bounded, ErrorStatus, Filter, List, LogFormat, MetricsListen, Network,
+    PublicUrl, Seconds, StoredBytes, Switch,
 };
 
 /// Every setting with its default and a comment.
@@ -51,6 +54,14 @@ pub enum Error {
     Unknown {
         /// The name that was given.
         name: String,
+    },
+    /// The file of `database.password_file` can't be read, or holds no password.
+    #[error("the file of database.password_file, {}, can't be used: {problem}", path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
     },
     /// A setting has a value outside its type or bounds.
     #[error("{name} = {value}: {problem}")]
@@ -104,13 +115,6 @@ pub struct Http {
     pub(crate) body_timeout_seconds: Seconds<1>,
     pub(crate) request_timeout_seconds: Seconds<1>,
     pub(crate) write_timeout_seconds: Seconds<1>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Database {
-    #[serde(deserialize_with = "parsed")]
-    pub(crate) url: DatabaseUrl,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -244,9 +248,14 @@ impl Layers {
             // A wrong entry of a list is reported as the whole list.
             let name = error.path().to_string();
             let name = name.split('[').next().unwrap_or_default().to_owned();
-            let value = self.setting(&name).map_or_else(String::new, |value| shown(value));
+            let value = match self.setting(&name) {
+                Some(_) if name == "database.password" => NOT_SHOWN.to_owned(),
+                Some(value) => shown(value),
+                None => String::new(),
+            };
             Error::Wrong { name, value, problem: error.into_inner().message().to_owned() }
         })?;
+        config.database.agree()?;
         config.http.agree()?;
         config.limits.agree()?;
         Ok(config)
@@ -298,12 +307,15 @@ fn located(text: &str, error: &de::Error) -> String {
     format!("{} at line {line} column {column}", error.message())
 }
 
-/// Formats a value on one line, unless it may hold a secret: a user and a password before the host of a URL, or an
-/// access token.
+/// Formats a value on one line, unless it may hold a secret: a user and a password before the host of a URL, even of a
+/// malformed one, or an access token.
 fn shown(value: &Value) -> String {
     let text = written(value);
     let lower = text.to_lowercase();
-    if ["@", "pass", "pwd", "secret", "token", "key"].iter().any(|sign| lower.contains(sign)) {
+    if ["@", "pass", "pwd", "secret", "token", "key", "postgres"]
+        .iter()
+        .any(|sign| lower.contains(sign))
+    {
         return NOT_SHOWN.to_owned();
     }
     text

@@ -78,7 +78,7 @@ impl Server {
     /// [`Error`] where the database or the address can't be used.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
         let tasks = TaskTracker::new();
-        let url = config.database.url.as_str();
+        let url = config.database.url.sqlite()?;
         // Lock before listening: a second server commonly has the address of the first, too.
         let mut lock = ServerLock::acquire(url, ServerLock::SERVER).await?;
         let listener = listen("http.listen", config.http.listen)?;

@@ -64,7 +64,7 @@ impl Backup {
             return Err(Refusal::argument("FILE is missing; it names the backup to create"));
         };
         let config = self.settings.load(&[])?;
-        let url = config.database.url.as_str();
+        let url = config.database.url.sqlite()?;
         let tell = |progress: Progress| {
             if !self.settings.json {
                 let Progress { copied, total } = progress;
@@ -126,7 +126,7 @@ impl Verify {
 impl Restore {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let config = self.settings.load(&[])?;
-        let url = config.database.url.as_str();
+        let url = config.database.url.sqlite()?;
         let clock = Clock::system();
         let restored = unless_stopped(store::restore(url, &self.file, self.force, &clock)).await?;
         let epoch = &restored.epoch.id;

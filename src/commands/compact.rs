@@ -8,7 +8,7 @@ use crate::store::{self, Compacted};
 
 pub async fn run(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
-    let url = config.database.url.as_str();
+    let url = config.database.url.sqlite()?;
     let Compacted { before, after } = store::compact(url).await?;
     let text = format!("{url} is compacted: {before} bytes before, {after} bytes now");
     let json = json!({ "url": url, "bytesbefore": before, "bytes": after });

@@ -24,9 +24,9 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::api::openapi;
-use crate::config::{self, Config};
+use crate::config::{self, Config, DatabaseUrl};
 use crate::domain::Limits;
-use crate::store::{OpenError, Schema, ServerLock, Store, WalLeft};
+use crate::store::{self, Migrated, OpenError, PgUrl, Schema, ServerLock, Store, WalLeft};
 use crate::telemetry::Logging;
 use failure::Failed;
 use output::Output;
@@ -151,7 +151,7 @@ struct Settings {
     /// A TOML file with settings, see config/default.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The database: sqlite:// and the path of a file
+    /// The database: sqlite:// and the path of a file; `migrate` also takes that of PostgreSQL
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// Print one JSON object on stdout, and failures as one on stderr
@@ -189,7 +189,7 @@ impl Settings {
 
     async fn open_with(&self, schema: Schema) -> Result<Database, Failed> {
         let config = self.load(&[])?;
-        Ok(Database::open(config.database.url.as_str(), schema, config.limits.of_store()).await?)
+        Ok(Database::open(config.database.url.sqlite()?, schema, config.limits.of_store()).await?)
     }
 }
 
@@ -284,19 +284,34 @@ async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
     // The log shows progress: migrating a large database takes a while.
     let _logging = Logging::start(&config.log)?;
-    let url = config.database.url.as_str();
+    let url = match &config.database.url {
+        DatabaseUrl::Sqlite(url) => url,
+        DatabaseUrl::Postgres(url) => {
+            return migrate_postgres(settings, &config.database.with_password(url)?).await;
+        }
+    };
     Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;
     let output = Output::new(format!("{url} has the newest schema"), json!({ "url": url }));
     output.print_after_change(settings.json)
+}
+
+async fn migrate_postgres(settings: &Settings, url: &PgUrl) -> Result<(), Failed> {
+    let (migrations, text) = match store::migrate(url).await? {
+        Migrated::Current(0) => (0, "has the newest schema; it had it already".to_owned()),
+        Migrated::Current(1) => (1, "has the newest schema; 1 migration was run".to_owned()),
+        Migrated::Current(n) => (n, format!("has the newest schema; {n} migrations were run")),
+        Migrated::Newer => (0, "has the schema of a newer version; nothing was changed".to_owned()),
+    };
+    let json = json!({ "url": url.to_string(), "migrations": migrations });
+    Output::new(format!("{url} {text}"), json).print_after_change(settings.json)
 }
 
 fn check_config(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
     let text = format!(
         "the settings are valid: listen on {}, keep the data in {}",
-        config.http.listen,
-        config.database.url.as_str()
+        config.http.listen, config.database.url
     );
-    let json = json!({ "listen": config.http.listen, "url": config.database.url.as_str() });
+    let json = json!({ "listen": config.http.listen, "url": config.database.url.to_string() });
     Output::new(text, json).print(settings.json)
 }

@@ -11,7 +11,6 @@ use tracing_subscriber::{EnvFilter, layer};
 use url::Url;
 
 use crate::domain::Parse;
-use crate::store::DatabaseFile;
 
 fn wrong<E: serde::de::Error>(expected: impl std::fmt::Display) -> E {
     E::custom(format!("must be {expected}"))
@@ -161,27 +160,6 @@ impl Parse for PublicUrl {
                 && url.password().is_none()
         });
         url.map(|url| Self(Some(url)))
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Parse for DatabaseUrl {
-    const EXPECTED: &'static str = DatabaseFile::EXPECTED;
-
-    fn parse(text: &str) -> Option<Self> {
-        DatabaseFile::parse(text).map(|_| Self(text.to_owned()))
-    }
-
-    fn objection(text: &str) -> Option<&'static str> {
-        DatabaseFile::objection(text)
     }
 }
 

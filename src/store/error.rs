@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::migrate::MigrateError;
 
+use super::postgres;
 use super::sqlite::codes::{self, is_busy, is_of_damage};
 use super::{DatabaseFile, LockHolder};
 use crate::domain::{Parse as _, Refusal};
@@ -200,11 +201,32 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
-    /// A migration failed and was rolled back.
+    /// No server answers there, or not within the time to connect; or its certificate is not trusted.
+    #[error("{url} can't be reached: {source}{}", postgres::connect::advice(source))]
+    Unreachable { url: String, source: io::Error },
+    /// The server answers, and refuses the session.
+    #[error("{url} can't be opened: {source}{}", postgres::codes::advice(source))]
+    Refused {
+        url: String,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("the file of sslrootcert, {path}, can't be read: {source}")]
+    Authority { path: String, source: io::Error },
+    #[error("{url} is PostgreSQL {found}; chatserver needs 15 or newer")]
+    TooOld { url: String, found: String },
+    #[error("{url} is read-only: {why}. chatserver needs the primary")]
+    ReadOnly { url: String, why: &'static str },
     #[error(
-        "the database {path} can't be migrated: {source}{}",
-        of_migration(source).map_or("", codes::advice)
+        "{url} has the encoding {found}; it must be UTF8: create it with ENCODING 'UTF8' TEMPLATE template0"
     )]
+    Encoding { url: String, found: String },
+    #[error(
+        "this version of chatserver can only migrate a PostgreSQL database such as {url}; for anything else it needs SQLite"
+    )]
+    OnlyMigrates { url: String },
+    /// A migration failed and was rolled back.
+    #[error("the database {path} can't be migrated: {source}{}", of_migration(source))]
     Migrate {
         path: String,
         #[source]
@@ -234,11 +256,16 @@ pub(super) const PERMISSIONS: &str = "; the user who runs this must be able to r
 
 pub(super) const FULL: &str = "; the disk is full: make room on it and start again";
 
-/// Returns the database's error.
-fn of_migration(error: &MigrateError) -> Option<&sqlx::Error> {
+/// Returns what an operator can do about a failed migration.
+fn of_migration(error: &MigrateError) -> &'static str {
     match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Some(error),
-        _ => None,
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            match codes::advice(error) {
+                "" => postgres::codes::advice(error),
+                of_sqlite => of_sqlite,
+            }
+        }
+        _ => "",
     }
 }
 

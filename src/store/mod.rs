@@ -1,7 +1,7 @@
 //! The store: an SQLite database with one writer, which commits many changes at once, and a pool of readers.
 //!
 //! Only this folder contains SQL. A change is a struct that implements [`WriteOp`], a read is a method of [`Store`],
-//! each in the file of its area. What only SQLite needs is in `sqlite/`.
+//! each in the file of its area. What only one database needs is in `sqlite/` and `postgres/`.
 //!
 //! Statements are constants. Parameters are `$n`, but `?` in statements over many rows. Where a reply is one row, the
 //! statement writes the reply's JSON.
@@ -21,10 +21,12 @@ mod friends;
 mod many_rows;
 mod measures;
 mod messages;
+mod migrations;
 mod objects;
 mod outcomes;
 mod pages;
 mod participants;
+mod postgres;
 mod properties;
 mod queue;
 mod readiness;
@@ -57,6 +59,8 @@ pub(crate) use friends::{Befriend, Friend, Wrapping};
 pub use messages::AddMessage;
 pub(crate) use pages::LIGHT_PAGE_BYTES;
 pub use pages::{Found, Page};
+pub(crate) use postgres::schema::{Migrated, migrate};
+pub(crate) use postgres::url::PgUrl;
 pub use properties::ChangeProperty;
 pub(crate) use readiness::NotReady;
 use readiness::Probes;

@@ -174,7 +174,7 @@ async fn a_database_of_another_program_is_refused_and_left_unchanged() {
         ("sqlite://folder", "folder"),
         ("sqlite://", "sqlite://"),
         ("sqlite://:memory:", ":memory:"),
-        ("postgres://localhost/chat", "postgres://localhost/chat"),
+        ("mysql://localhost/chat", "mysql://localhost/chat"),
     ] {
         for command in commands {
             let error = place.fails(&[command, &["--database-url", url]].concat());

@@ -1,5 +1,11 @@
 //! The store on PostgreSQL: a real one, which runs while the tests do.
 
+mod migrating;
+mod passwords;
+mod refused;
+mod schema;
+mod tls;
+
 use crate::harness::postgres::PostgresDatabase;
 
 #[tokio::test]

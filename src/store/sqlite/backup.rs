@@ -15,10 +15,10 @@ use tokio::time::interval;
 
 use super::file::kind_of;
 use super::invariants::contradiction_of_rows;
-use super::schema;
-use super::schema::{Looked, SchemaState};
+use super::schema::{self, Looked};
 use super::wal::execute;
 use crate::domain::Parse as _;
+use crate::store::migrations::SchemaState;
 use crate::store::{DatabaseFile, OpenError};
 
 /// How often the progress callback runs during a copy.

@@ -1,5 +1,8 @@
 //! Result codes of SQLite (<https://sqlite.org/rescode.html>), and what an operator can do about them.
 
+use sqlx::error::DatabaseError as _;
+use sqlx::sqlite::SqliteError;
+
 use crate::store::error::{FULL, PERMISSIONS};
 
 const BUSY: i32 = 5;
@@ -15,7 +18,7 @@ const IOERR_CORRUPTFS: i32 = 8458;
 /// Returns SQLite's extended result code, or `None` if the error is not from SQLite. Its low byte is the primary result
 /// code.
 pub(crate) fn code(error: &sqlx::Error) -> Option<i32> {
-    error.as_database_error()?.code()?.parse().ok()
+    error.as_database_error()?.try_downcast_ref::<SqliteError>()?.code()?.parse().ok()
 }
 
 fn primary(error: &sqlx::Error) -> Option<i32> {

@@ -2,23 +2,18 @@
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
-use std::time::Duration;
 
-use sqlx::migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::time::{Instant, sleep};
 
 use super::codes::is_of_damage;
 use super::invariants::contradiction;
 use super::message_ids::list_missing;
 use super::wal::execute;
+use crate::store::migrations::{APPLIED, SchemaState, compare, logged};
 use crate::store::{DatabaseFile, OpenError, ServerLock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
-
-/// Table in which the migrator records the applied migrations.
-const APPLIED: &str = "_sqlx_migrations";
 
 /// Number of migrations up to and including the one since which all messages are listed in `message_ids`.
 ///
@@ -28,9 +23,6 @@ const ALL_LISTED: usize = 9;
 
 /// Number of migrations up to and including the one since which whole runs of 32 messages are listed.
 const RUNS_LISTED: usize = 4;
-
-/// Interval between log lines while a step is running.
-const LOG_EVERY: Duration = Duration::from_secs(2);
 
 /// How to treat a missing database, and one with an older schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +39,6 @@ impl Schema {
     pub(crate) fn creates(self) -> bool {
         self != Self::MustBeCurrent
     }
-}
-
-/// State of a database's schema, compared with the built-in migrations.
-#[derive(PartialEq)]
-pub(crate) enum SchemaState {
-    Empty,
-    Current,
-    /// The number of applied migrations.
-    Older(usize),
-    Unknown,
 }
 
 /// An inspected database. As far as the checks can tell, its log is its own.
@@ -260,21 +242,10 @@ async fn run(
     MIGRATIONS.run_direct(up_to, transaction, false).await.map_err(failed)
 }
 
-/// Runs `work` and logs every [`LOG_EVERY`] that the step is still running.
-async fn logged<T>(step: &str, work: impl Future<Output = T>) -> T {
-    let (since, mut work) = (Instant::now(), pin!(work));
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = sleep(LOG_EVERY) => tracing::info!(seconds = since.elapsed().as_secs(), "{step}"),
-        }
-    }
-}
-
 fn refuse(file: &DatabaseFile, found: &SchemaState, schema: Schema) -> Result<(), OpenError> {
     let path = file.path().display().to_string();
     match (found, schema) {
-        (SchemaState::Unknown, _) => Err(OpenError::UnknownSchema { path }),
+        (SchemaState::Unknown | SchemaState::Newer(_), _) => Err(OpenError::UnknownSchema { path }),
         (SchemaState::Empty, Schema::MustBeCurrent) => Err(file.missing()),
         (SchemaState::Older(found), Schema::MustBeCurrent | Schema::CurrentOrNew) => {
             Err(OpenError::OlderSchema { path, found: *found, known: MIGRATIONS.iter().count() })
@@ -293,24 +264,9 @@ pub(crate) async fn look(connection: &mut SqliteConnection) -> Result<SchemaStat
     if !tables.iter().any(|table| table == APPLIED) {
         return Ok(SchemaState::Unknown);
     }
-    let applied = connection.list_applied_migrations(APPLIED).await;
-    let applied = applied.map_err(|error| match error {
-        MigrateError::Execute(error) => error,
-        other => sqlx::Error::Migrate(Box::new(other)),
-    })?;
-    Ok(compare(&applied))
-}
-
-fn compare(applied: &[AppliedMigration]) -> SchemaState {
-    let known: Vec<_> = MIGRATIONS.iter().collect();
-    let is_known = |(applied, known): (&AppliedMigration, &&sqlx::migrate::Migration)| {
-        applied.version == known.version && applied.checksum == known.checksum
-    };
-    if applied.len() > known.len() || !applied.iter().zip(&known).all(is_known) {
-        SchemaState::Unknown
-    } else if applied.len() < known.len() {
-        SchemaState::Older(applied.len())
-    } else {
-        SchemaState::Current
-    }
+    Ok(match compare(connection, &MIGRATIONS).await? {
+        // A file has one server, so there is no rolling upgrade.
+        SchemaState::Newer(_) => SchemaState::Unknown,
+        found => found,
+    })
 }

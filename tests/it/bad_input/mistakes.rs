@@ -179,7 +179,8 @@ fn refusals_do_not_repeat_settings_that_may_hold_a_secret() {
         String::from_utf8(checked.stderr).unwrap()
     };
     for (name, value) in [
-        ("CHATSERVER_DATABASE__URL", "postgres://chat:hunter2@db/chat"),
+        ("CHATSERVER_DATABASE__URL", "mysql://chat:hunter2@db/chat"),
+        ("CHATSERVER_DATABASE__URL", "postgres://chat:hunter2/chat"),
         ("CHATSERVER_DATABASE__URL", "host=db password=hunter2"),
         ("CHATSERVER_HTTP__PUBLIC_URL", "https://chat:hunter2@chat.example.com/"),
         ("CHATSERVER_HTTP__CORS_ORIGINS", "https://a.b,https://chat:hunter2@chat.example.com"),

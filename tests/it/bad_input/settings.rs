@@ -53,6 +53,8 @@ const TEXTS: &[&str] = &[
     "auth.unsigned_notifications",
     "http.metrics_listen",
     "database.url",
+    "database.password",
+    "database.password_file",
     "log.format",
     "log.filter",
 ];
@@ -81,7 +83,10 @@ fn objection(name: &str, text: &str) -> Option<&'static str> {
             let path = text.strip_prefix("sqlite://").unwrap_or_default();
             let right =
                 !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '#', '\0']);
-            (right, "sqlite:// and the path of a file, such as sqlite://chatserver.db")
+            (
+                right,
+                "sqlite:// and the path of a file, such as sqlite://chatserver.db, or the URL of a PostgreSQL database, such as postgres://chat@db.example.com/chat",
+            )
         }
         other => panic!("{other}"),
     };
@@ -92,8 +97,8 @@ fn objection(name: &str, text: &str) -> Option<&'static str> {
 fn shown(value: &str) -> String {
     let shown = format!("{value:?}");
     let lower = shown.to_lowercase();
-    let may_be_secret =
-        ["@", "pass", "pwd", "secret", "token", "key"].iter().any(|sign| lower.contains(sign));
+    let signs = ["@", "pass", "pwd", "secret", "token", "key", "postgres"];
+    let may_be_secret = signs.iter().any(|sign| lower.contains(sign));
     if may_be_secret { "(not shown)".to_owned() } else { shown }
 }
 

@@ -66,6 +66,11 @@ impl Database {
         sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.0).await.unwrap()
     }
 
+    /// Returns the only column of all rows.
+    pub async fn texts(&mut self, query: &str) -> Vec<String> {
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut self.0).await.unwrap()
+    }
+
     /// Returns the number of rows in a table.
     pub async fn counts(&mut self, table: &str) -> i64 {
         self.number(&format!("SELECT count(*) FROM {table}")).await

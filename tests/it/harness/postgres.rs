@@ -1,6 +1,7 @@
 //! A real PostgreSQL: one cluster for each test process, a database for each test.
 
 pub mod binaries;
+pub mod certificates;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -15,23 +16,42 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tempfile::TempDir;
 
-use super::process::{NOBODY, free_address};
+use super::process::{NOBODY, Workplace, free_address};
+use certificates::Certificates;
 
 /// Free bytes of /dev/shm from which the cluster is there.
 const ROOM: u64 = 2 << 30;
 
-/// The superuser.
-const SUPERUSER: &str = "chat";
+/// The superuser, who needs no password.
+pub const SUPERUSER: &str = "chat";
+
+/// A user who needs [`PASSWORD`].
+pub const USER: &str = "careful";
+
+pub const PASSWORD: &str = "hunter2";
+
+/// The template of databases that have the newest schema.
+const MIGRATED: &str = "migrated";
 
 /// The cluster of this process. `None` where the machine has no PostgreSQL.
 static CLUSTER: LazyLock<Option<Cluster>> =
     LazyLock::new(|| Some(Cluster::start(binaries::folder()?)));
+
+/// [`CLUSTER`], with the template [`MIGRATED`].
+static WITH_TEMPLATE: LazyLock<Option<&Cluster>> = LazyLock::new(|| {
+    let cluster = CLUSTER.as_ref()?;
+    cluster.runs("postgres", &format!("CREATE DATABASE {MIGRATED}"));
+    let place = Workplace::new();
+    place.tells(&["migrate", "--database-url", &cluster.url(MIGRATED)]);
+    Some(cluster)
+});
 
 /// A running cluster. It ends with this process, see [`Cluster::start`].
 struct Cluster {
     binaries: PathBuf,
     folder: PathBuf,
     port: u16,
+    certificates: Certificates,
     /// Ends the cluster when its stdin is closed. No one closes it: the kernel does when this process ends.
     _watchdog: Child,
 }
@@ -39,6 +59,14 @@ struct Cluster {
 /// Ends the cluster and removes its folder once stdin ends, as it does with the process that holds the other end of the
 /// pipe: however that ends, a panic and `kill -9` included.
 const WATCHDOG: &str = r#"read -r _; "$1/pg_ctl" -D "$2/data" -m immediate stop; rm -rf "$2""#;
+
+/// Who may connect: the user with a password from anywhere, all others without one. The cluster is on loopback, and its
+/// socket in a folder of its own.
+const ACCESS: &str = "\
+local all all trust
+host all careful 127.0.0.1/32 scram-sha-256
+host all all 127.0.0.1/32 trust
+";
 
 impl Cluster {
     /// Starts a cluster in a folder of its own, in memory if there is room: fsync stays on, but costs nothing there. A
@@ -48,6 +76,10 @@ impl Cluster {
     fn start(binaries: PathBuf) -> Self {
         let folder = TempDir::new_in(memory().unwrap_or(std::env::temp_dir())).unwrap().keep();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        let certificates = Certificates::make(&folder);
+        for file in fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
+            give(&file);
+        }
         give(&folder);
         let mut watchdog = Command::new("sh");
         watchdog.args(["-c", WATCHDOG, "watchdog"]).args([&binaries, &folder]);
@@ -55,25 +87,34 @@ impl Cluster {
         watchdog.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let watchdog = as_nobody(&mut watchdog, &folder).spawn().unwrap();
         let address = free_address();
-        let cluster = Self { binaries, folder, port: address.port(), _watchdog: watchdog };
+        let cluster =
+            Self { binaries, folder, port: address.port(), certificates, _watchdog: watchdog };
         let data = cluster.folder.join("data");
         let locale = ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"];
         let new = ["--username", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-sync", "-D"];
         cluster.succeeds("initdb", |initdb| initdb.args(locale).args(new).arg(&data));
-        fs::write(data.join("postgresql.auto.conf"), cluster.settings()).unwrap();
+        let settings = cluster.settings();
+        for (name, text) in [("postgresql.auto.conf", settings.as_str()), ("pg_hba.conf", ACCESS)] {
+            fs::write(data.join(name), text).unwrap();
+        }
         let log = cluster.folder.join("log");
         cluster.succeeds("pg_ctl", |start| {
             start.arg("-D").arg(&data).arg("-l").arg(log).args(["-w", "start"])
         });
+        let user = format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'");
+        cluster.runs("postgres", &user);
         cluster
     }
 
     fn settings(&self) -> String {
         let folder = self.folder.display();
+        let Certificates { certificate, key, .. } = &self.certificates;
+        let (certificate, key) = (certificate.display(), key.display());
         let port = self.port;
         format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{folder}'\n\
-             max_connections = 200\nshared_buffers = '64MB'\nmax_wal_size = '256MB'\n"
+             max_connections = 200\nshared_buffers = '64MB'\nmax_wal_size = '256MB'\n\
+             ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n"
         )
     }
 
@@ -125,17 +166,49 @@ fn give(file: &Path) {
 /// A database of the test's own. Dropping it removes it.
 pub struct PostgresDatabase {
     cluster: &'static Cluster,
-    name: String,
+    pub name: String,
 }
 
 impl PostgresDatabase {
     /// Makes an empty database. Returns `None` where the machine has no PostgreSQL: the test is left out.
     pub fn empty() -> Option<Self> {
+        Self::create(found(CLUSTER.as_ref())?, "template1")
+    }
+
+    /// Makes a database with the newest schema. Returns `None` where the machine has no PostgreSQL.
+    pub fn migrated() -> Option<Self> {
+        Self::create(found(*WITH_TEMPLATE)?, MIGRATED)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "both callers return it")]
+    fn create(cluster: &'static Cluster, template: &str) -> Option<Self> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let cluster = found(CLUSTER.as_ref())?;
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        cluster.runs("postgres", &format!("CREATE DATABASE {name}"));
+        cluster.runs("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
         Some(Self { cluster, name })
+    }
+
+    /// Returns the URL of the superuser, without TLS.
+    pub fn url(&self) -> String {
+        self.cluster.url(&self.name)
+    }
+
+    /// Returns a URL with this user, host and query.
+    pub fn url_of(&self, user: &str, host: &str, query: &str) -> String {
+        format!("postgres://{user}@{host}:{}/{}?{query}", self.port(), self.name)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.cluster.port
+    }
+
+    /// Returns the folder of the cluster's socket.
+    pub fn socket(&self) -> &Path {
+        &self.cluster.folder
+    }
+
+    pub fn certificates(&self) -> &Certificates {
+        &self.cluster.certificates
     }
 
     /// Runs a statement as the superuser.
@@ -144,8 +217,14 @@ impl PostgresDatabase {
     }
 
     /// Connects as another process does.
-    async fn connects(&self) -> PgConnection {
-        self.cluster.url(&self.name).parse::<PgConnectOptions>().unwrap().connect().await.unwrap()
+    pub async fn connects(&self) -> PgConnection {
+        self.url().parse::<PgConnectOptions>().unwrap().connect().await.unwrap()
+    }
+
+    /// Returns the only column of all rows.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let mut connection = self.connects().await;
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap()
     }
 
     /// Returns the number in the only row of a query.

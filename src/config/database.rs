@@ -1,0 +1,162 @@
+//! The section `[database]`: where the data is, and the password of a PostgreSQL database.
+
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::values::parsed;
+use super::{Error, NOT_SHOWN};
+use crate::bounded;
+use crate::domain::Parse;
+use crate::store::{DatabaseFile, OpenError, PgUrl};
+
+/// Maximum bytes of the password's file.
+const PASSWORD_BYTES: u64 = 4096;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Database {
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) url: DatabaseUrl,
+    #[serde(deserialize_with = "parsed")]
+    password: Password,
+    #[serde(deserialize_with = "parsed")]
+    password_file: PasswordFile,
+}
+
+/// Where the data is. Shown without a password.
+#[derive(Clone, Debug)]
+pub(crate) enum DatabaseUrl {
+    Sqlite(String),
+    Postgres(Box<PgUrl>),
+}
+
+impl DatabaseUrl {
+    /// Returns the URL of an SQLite database, for what this version can only do there.
+    pub(crate) fn sqlite(&self) -> Result<&str, OpenError> {
+        match self {
+            Self::Sqlite(url) => Ok(url),
+            Self::Postgres(url) => Err(OpenError::OnlyMigrates { url: url.to_string() }),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(url) => formatter.write_str(url),
+            Self::Postgres(url) => url.fmt(formatter),
+        }
+    }
+}
+
+impl Parse for DatabaseUrl {
+    const EXPECTED: &'static str = "sqlite:// and the path of a file, such as sqlite://chatserver.db, or the URL of a PostgreSQL database, such as postgres://chat@db.example.com/chat";
+
+    fn parse(text: &str) -> Option<Self> {
+        if PgUrl::is_meant(text) {
+            PgUrl::parse(text).map(|url| Self::Postgres(Box::new(url)))
+        } else {
+            DatabaseFile::parse(text).map(|_| Self::Sqlite(text.to_owned()))
+        }
+    }
+
+    fn objection(text: &str) -> Option<&'static str> {
+        if PgUrl::is_meant(text) { PgUrl::objection(text) } else { DatabaseFile::objection(text) }
+    }
+}
+
+/// A password, which is not shown.
+#[derive(Clone)]
+struct Password(Option<String>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_some() { NOT_SHOWN } else { "none" })
+    }
+}
+
+impl Parse for Password {
+    const EXPECTED: &'static str = "empty or a text without control characters";
+
+    fn parse(text: &str) -> Option<Self> {
+        let password = (!text.is_empty()).then(|| text.to_owned());
+        (!text.contains(char::is_control)).then_some(Self(password))
+    }
+}
+
+/// The file of a password.
+#[derive(Clone, Debug)]
+struct PasswordFile(Option<PathBuf>);
+
+impl Parse for PasswordFile {
+    const EXPECTED: &'static str =
+        "empty or an absolute path, such as /etc/chatserver/database-password";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        let is_path = text.starts_with('/') && !text.contains('\0');
+        is_path.then(|| Self(Some(text.into())))
+    }
+}
+
+impl Database {
+    /// Refuses two passwords: the wrong one could be used.
+    pub(super) fn agree(&self) -> Result<(), Error> {
+        let in_url = matches!(&self.url, DatabaseUrl::Postgres(url) if url.has_password());
+        let wrong = |name: &str, problem: &str| {
+            let (name, value) = (name.to_owned(), NOT_SHOWN.to_owned());
+            Err(Error::Wrong { name, value, problem: problem.to_owned() })
+        };
+        match (&self.password.0, &self.password_file.0) {
+            (Some(_), Some(_)) => {
+                wrong("database.password", "must be empty where database.password_file is set")
+            }
+            (Some(_), None) if in_url => {
+                wrong("database.url", "must have no password where database.password is set")
+            }
+            (None, Some(_)) if in_url => {
+                wrong("database.url", "must have no password where database.password_file is set")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the URL of a PostgreSQL database with the password of the settings, if there is one.
+    pub(crate) fn with_password(&self, url: &PgUrl) -> Result<PgUrl, Error> {
+        if let Some(password) = &self.password.0 {
+            return Ok(url.with_password(password));
+        }
+        match &self.password_file.0 {
+            Some(path) => Ok(url.with_password(&read(path)?)),
+            None => Ok(url.clone()),
+        }
+    }
+}
+
+/// Reads the password of a file: all of it, without the end of its line.
+///
+/// A file that others may read gets a warning only, as the database file does. A secret that Docker mounts is always
+/// readable by everyone in its container.
+fn read(path: &Path) -> Result<String, Error> {
+    let unusable = |problem| Error::Password { path: path.to_owned(), problem };
+    let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
+    let mode = file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
+    if mode & 0o004 != 0 {
+        let mode = format!("{mode:o}");
+        tracing::warn!(path = %path.display(), mode, "other users of this machine can read the file of database.password_file: chmod o-r it");
+    }
+    let text = bounded::read_text(file, PASSWORD_BYTES);
+    let mut text = text.map_err(|error| unusable(error.to_string()))?;
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    match Password::parse(&text) {
+        Some(Password(Some(password))) => Ok(password),
+        Some(Password(None)) => Err(unusable("it is empty".to_owned())),
+        None => Err(unusable("it holds control characters, or more than one line".to_owned())),
+    }
+}

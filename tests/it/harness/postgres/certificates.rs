@@ -1,0 +1,41 @@
+//! Certificates of a PostgreSQL server, made by the `openssl` command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A certificate for `localhost`, the authority that signed it, and an authority that signed nothing.
+pub struct Certificates {
+    pub authority: PathBuf,
+    pub other_authority: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Certificates {
+    pub(super) fn make(folder: &Path) -> Self {
+        let (authority, authority_key) = make(folder, "authority", |request| request);
+        let (other_authority, _) = make(folder, "other-authority", |request| request);
+        let (certificate, key) = make(folder, "localhost", |request| {
+            request.args(["-addext", "subjectAltName=DNS:localhost"]);
+            request.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+            request.arg("-CA").arg(&authority).arg("-CAkey").arg(&authority_key)
+        });
+        Self { authority, other_authority, certificate, key }
+    }
+}
+
+/// Makes a certificate and its key, and returns their files.
+fn make(
+    folder: &Path,
+    name: &str,
+    further: impl FnOnce(&mut Command) -> &mut Command,
+) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (folder.join(name).with_extension("pem"), folder.join(name));
+    let mut request = Command::new("openssl");
+    request.args(["req", "-x509", "-days", "30", "-nodes", "-subj", &format!("/CN={name}")]);
+    request.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    request.arg("-out").arg(&certificate).arg("-keyout").arg(&key).stdin(Stdio::null());
+    let output = further(&mut request).output().unwrap();
+    assert!(output.status.success(), "{name}: {output:?}");
+    (certificate, key)
+}
