@@ -4,11 +4,14 @@ use std::convert::Infallible;
 
 use super::changes::ids;
 use super::error::Doing as _;
+use super::listing::listed;
 use super::sql::Sql;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Availability, UserId};
+
+listed!(CHOSEN, SET, SEEN_BY);
 
 const CHOSEN: Sql = Sql::both("SELECT availability FROM users WHERE id = $1");
 

@@ -4,11 +4,14 @@
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::are_friends;
+use super::listing::listed;
 use super::sql::{Sql, Utf8};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, WriteError, friend_requests, participants};
 use crate::domain::{ChangeSet, MOST_BLOCKS, Refusal, StationId, Subject, UserId};
+
+listed!(BLOCKLIST, BLOCKED, BLOCK, UNBLOCK);
 
 const BLOCKLIST: Sql = Sql::both(
     r#"

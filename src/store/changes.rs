@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use super::error::Doing as _;
+use super::listing::listed;
 use super::many_rows::Column::{Flag, Integer, Text};
 use super::many_rows::{ManyRows, ROWS};
 use super::sql::{Connection, Sql, Utf8};
@@ -15,6 +16,8 @@ use super::{Error, OncePerSignature, Store, WireText, WriteError, stored, stored
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Origin, Parse, Replay, StationId, Subject, UserId,
 };
+
+listed!(NUMBER, RECORD, USERS, CONVERSATIONS, PENDING, MOVE, POSITION, NEWEST);
 
 /// Advances each user's counter by one. All changes of a transaction that concern a user share that number.
 static NUMBER: ManyRows = ManyRows::new(

@@ -5,6 +5,8 @@ use std::convert::Infallible;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::listing::listed;
+use super::many_rows::Column::Text;
 use super::many_rows::{ManyRows, Values};
 use super::objects::{conversation_object, extended_conversation_object};
 use super::sql::{Connection, Sql, Utf8};
@@ -15,6 +17,21 @@ use super::{Error, Store, WireText, WriteError, stored};
 use crate::domain::{
     ChangeSet, ConversationId, Instance, Refusal, StationId, Subject, UserId, refuse_clear,
 };
+
+listed!(
+    CONVERSATION,
+    CONVERSATION_WITH_UNREAD,
+    CONVERSATIONS,
+    CONVERSATIONS_WITH_UNREAD,
+    ACCESS,
+    CLEAR,
+    PURGE_LATER,
+    NEXT_PURGE,
+    PURGE,
+    PURGE_IDS,
+    PURGE_REPORTS,
+    PURGED
+);
 
 /// SQL for the number of messages of the other user behind the read position of participant `p`, at most 100. Looks at no
 /// message: a user may have sent millions without viewing any.
@@ -65,10 +82,11 @@ macro_rules! conversations {
     };
 }
 
-static CONVERSATIONS: ManyRows = ManyRows::values_of(conversations!(conversation_object!()), 1);
+static CONVERSATIONS: ManyRows =
+    ManyRows::values_of(conversations!(conversation_object!()), &[Text]);
 
 static CONVERSATIONS_WITH_UNREAD: ManyRows =
-    ManyRows::values_of(conversations!(extended_conversation_object!(unread!())), 1);
+    ManyRows::values_of(conversations!(extended_conversation_object!(unread!())), &[Text]);
 
 pub(super) struct ListConversations(UserId);
 

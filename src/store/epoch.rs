@@ -2,9 +2,12 @@
 
 use rand::Rng as _;
 
+use super::listing::listed;
 use super::sql::{Connection, Sql};
 use crate::domain::Timestamp;
 use crate::random::os_random;
+
+listed!(EPOCH, BEGIN, RESET_POSITIONS);
 
 const EPOCH: Sql = Sql::both("SELECT id, began_at FROM epoch");
 

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::end_friendship;
+use super::listing::listed;
 use super::objects::friend_request_object;
 use super::sql::{Sql, Utf8};
 use super::write_op::WriteOp;
@@ -17,6 +18,8 @@ use super::{Befriend, Error, Store, WireText, WriteError};
 use crate::domain::{
     Approach, Approached, Between, ChangeSet, FriendRequest, Refusal, StationId, Subject, UserId,
 };
+
+listed!(REQUESTS, BETWEEN, ASK, SILENCE, TAKE_BACK, TAKE_BACK_SILENT, EXISTS);
 
 /// Maximum incoming requests shown. Other users determine how many there are.
 const MOST_SHOWN: u16 = 200;

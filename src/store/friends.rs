@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::listing::listed;
 use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
@@ -12,6 +13,19 @@ use crate::domain::{
     Availability, ChangeSet, ConversationId, Email, Instance, Refusal, StationId, UserId,
 };
 use crate::keys::PublicKey;
+
+listed!(
+    FRIENDS,
+    FRIENDSHIPS,
+    BEFRIEND,
+    UNFRIEND,
+    ARE_FRIENDS,
+    FRIEND_IDS,
+    FULL,
+    FORGET_REQUESTS,
+    NICK,
+    ADD_CONVERSATION
+);
 
 /// A friend that has blocked the user looks offline.
 const FRIENDS: Sql = Sql::both(

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use sqlx::Arguments as _;
 use sqlx::sqlite::SqliteArguments;
 
+#[cfg(feature = "statements")]
+use super::listing::Statement;
 use super::sql::Value;
 
 /// Maximum rows per statement. SQLite's limit of 32,766 bound values is far above what they need.
@@ -22,12 +24,24 @@ pub(crate) enum Column {
     Flag,
 }
 
+#[cfg(feature = "statements")]
+impl Column {
+    /// Returns the name of the type in PostgreSQL.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "bigint",
+            Self::Flag => "boolean",
+        }
+    }
+}
+
 /// What `{rows}` stands for.
 enum Rows {
     /// A query that yields the rows, with the columns `column1`, `column2` and so on.
     Values(&'static [Column]),
-    /// The value of a query for each row, which has this many parameters.
-    Queries(&'static str, usize),
+    /// The value of a query for each row, which has these parameters.
+    Queries(&'static str, &'static [Column]),
 }
 
 /// A statement over many rows, which it names `{rows}`.
@@ -45,9 +59,9 @@ impl ManyRows {
         Self { statement, rows: Rows::Values(columns), texts: [const { OnceLock::new() }; SIZES] }
     }
 
-    /// A statement that yields one row with a column for each given row. The column is the value of a query with this
-    /// many parameters, or NULL where the row is padding.
-    pub(crate) const fn values_of(query: &'static str, parameters: usize) -> Self {
+    /// A statement that yields one row with a column for each given row. The column is the value of a query with these
+    /// parameters, or NULL where the row is padding.
+    pub(crate) const fn values_of(query: &'static str, parameters: &'static [Column]) -> Self {
         let texts = [const { OnceLock::new() }; SIZES];
         Self { statement: "SELECT {rows}", rows: Rows::Queries(query, parameters), texts }
     }
@@ -60,18 +74,41 @@ impl ManyRows {
         bind: impl Fn(&R, &mut Values<'_>),
     ) -> &'static str {
         let padded = rows.len().next_power_of_two();
-        let (columns, values) = match self.rows {
-            Rows::Values(columns) => (columns, columns.len()),
-            Rows::Queries(_, parameters) => (&[][..], parameters),
-        };
-        arguments.reserve(padded * values, 0);
+        let (Rows::Values(columns) | Rows::Queries(_, columns)) = self.rows;
+        arguments.reserve(padded * columns.len(), 0);
         for row in rows {
             bind(row, &mut Values { arguments: &mut *arguments, columns: columns.iter() });
         }
-        for _ in 0..(padded - rows.len()) * values {
+        for _ in 0..(padded - rows.len()) * columns.len() {
             Value::Integer(None).add_to(arguments);
         }
         self.texts[padded.ilog2() as usize].get_or_init(|| self.render(padded))
+    }
+
+    /// Describes the statement with one row. PostgreSQL takes an array for each column of many rows, and one request of
+    /// those that SQLite coalesces.
+    #[cfg(feature = "statements")]
+    pub(crate) fn listed(&self, file: &'static str, name: &'static str) -> Statement {
+        let (rows, parameters) = match self.rows {
+            Rows::Values(columns) => {
+                let parameters = (1..).zip(columns);
+                let arrays = parameters.map(|(n, column)| format!("${n}::{}[]", column.name()));
+                let arrays = arrays.collect::<Vec<_>>().join(", ");
+                let names = (1..=columns.len()).map(|n| format!("column{n}"));
+                let names = names.collect::<Vec<_>>().join(", ");
+                (format!("SELECT * FROM unnest({arrays}) AS _ ({names})"), None)
+            }
+            Rows::Queries(query, parameters) => {
+                let mut numbered = query.to_owned();
+                for n in 1..=parameters.len() {
+                    numbered = numbered.replacen('?', &format!("${n}"), 1);
+                }
+                let parameters = parameters.iter().map(|column| column.name()).collect();
+                (format!("({numbered})"), Some(parameters))
+            }
+        };
+        let (sqlite, postgres) = (self.render(1), self.statement.replace("{rows}", &rows));
+        Statement { file, name, sqlite, postgres, parameters }
     }
 
     fn render(&self, rows: usize) -> String {
@@ -83,7 +120,7 @@ impl ManyRows {
             }
             Rows::Queries(query, parameters) => {
                 // A wrong count would shift the parameters, and the next row would be queried for another user.
-                assert_eq!(query.matches('?').count(), parameters, "parameters of {query}");
+                assert_eq!(query.matches('?').count(), parameters.len(), "parameters of {query}");
                 vec![format!("({query})"); rows].join(", ")
             }
         };
@@ -97,16 +134,15 @@ impl ManyRows {
 /// Values of one row, in the order of the columns.
 pub(crate) struct Values<'a> {
     arguments: &'a mut SqliteArguments,
-    /// Types of the values that are still to come, if the statement gives them.
+    /// Types of the values that are still to come.
     columns: slice::Iter<'static, Column>,
 }
 
 impl Values<'_> {
     pub(crate) fn add<'v>(&mut self, value: impl Into<Value<'v>>) -> &mut Self {
         let value = value.into();
-        if let Some(column) = self.columns.next() {
-            debug_assert_eq!(value.column(), *column, "the type of a value and of its column");
-        }
+        let column = self.columns.next();
+        debug_assert_eq!(Some(value.column()), column.copied(), "the type of a value");
         value.add_to(self.arguments);
         self
     }

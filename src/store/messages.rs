@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::listing::listed;
 use super::many_rows::Column::{Integer, Text};
 use super::many_rows::ManyRows;
 use super::sql::Sql;
@@ -17,6 +18,8 @@ use crate::domain::{
     Access, ConversationId, Head, Incoming, Instance, Limits, Message, Refusal, SameId, StationId,
     Subject, Timestamp, UserId,
 };
+
+listed!(PRECHECK, IS_IDENTICAL, INSERT, ADVANCE);
 
 /// Reads what decides each message ([`Precheck`]), for senders that take part in the conversation. The result is one
 /// text, with a comma between messages and a space between values. If a message with the ID exists already, its row key

@@ -18,6 +18,7 @@ mod epoch;
 mod error;
 mod friend_requests;
 mod friends;
+mod listing;
 mod many_rows;
 mod measures;
 mod messages;
@@ -56,6 +57,9 @@ pub use error::{Error, WriteError};
 pub(crate) use error::{OpenError, is_damaged};
 pub(crate) use friend_requests::{ApproachFriend, DeclineFriend, RemoveFriend};
 pub(crate) use friends::{Befriend, Friend, Wrapping};
+use listing::listed;
+#[cfg(feature = "statements")]
+pub use listing::{Statement, statements};
 pub use messages::AddMessage;
 pub(crate) use pages::LIGHT_PAGE_BYTES;
 pub use pages::{Found, Page};
@@ -88,6 +92,8 @@ pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
 pub(crate) use workspaces::RegisterWorkspace;
 pub use write_op::WriteOp;
 pub use write_tx::WriteTx;
+
+listed!(NEWEST_MIGRATION);
 
 /// Selects a row that every database of this program has.
 const NEWEST_MIGRATION: Sql = Sql::both("SELECT max(version) FROM _sqlx_migrations");

@@ -2,7 +2,7 @@
 //! For a large page it writes a plan, and the page is read in pieces within the same transaction.
 
 mod pieces;
-mod statements;
+pub(super) mod statements;
 #[cfg(test)]
 mod steps;
 
@@ -10,6 +10,7 @@ use deadpool::unmanaged::Object;
 use serde::de::IgnoredAny;
 use tokio_util::sync::CancellationToken;
 
+use super::many_rows::Column::{self, Flag, Integer, Text};
 use super::many_rows::{ManyRows, Values};
 use super::sql::Connection;
 use super::sqlite::message_ids::hash;
@@ -147,6 +148,11 @@ pub(super) struct ReadPage {
     /// Weight in bytes above which the page is not made. A negative value asks for the page's plan.
     light_bytes: i64,
 }
+
+/// Types of what [`ReadPage`] binds.
+const PARAMETERS: &[Column] = &[
+    Text, Text, Text, Integer, Integer, Integer, Integer, Integer, Text, Text, Flag, Integer, Flag,
+];
 
 impl BatchQuery for ReadPage {
     const STATEMENT: &'static ManyRows = &PAGE;

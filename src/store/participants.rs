@@ -3,9 +3,12 @@
 
 use super::Error;
 use super::error::Doing as _;
+use super::listing::listed;
 use super::sql::Sql;
 use super::write_tx::WriteTx;
 use crate::domain::{Access, ConversationId, Relation, UserId};
+
+listed!(ADD, RELATION, SET_ACCESS);
 
 const ADD: Sql = Sql::both(
     "

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::listing::listed;
 use super::many_rows::Column::{Flag, Integer, Text};
 use super::many_rows::ManyRows;
 use super::objects::conversation_object;
@@ -11,6 +12,8 @@ use super::write_op::Batched;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WireText, WriteError, stored_number};
 use crate::domain::{ConversationId, Property, Refusal, Replay, StationId, Subject};
+
+listed!(PRECHECK, SET, OBJECTS);
 
 /// Reads what decides each change. The result is one text, with a comma between changes and a space between values. The
 /// values are the change's index in the batch and whether its signature is known already. Then follow the row key and

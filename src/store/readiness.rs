@@ -13,12 +13,15 @@ use futures_util::future::{BoxFuture, Shared};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Doing as _;
+use super::listing::listed;
 use super::outcomes::FAILING_FOR;
 use super::sql::Sql;
 use super::sqlite::writer::Writer;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError};
+
+listed!(LOOK, WRITE, CLEAN_UP);
 
 /// How long a probe's outcome is reused.
 const PROBE_EVERY: Duration = Duration::from_secs(3);

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use super::error::Doing as _;
+use super::listing::listed;
 use super::many_rows::Column::{Integer, Text};
 use super::many_rows::ManyRows;
 use super::sql::Sql;
@@ -10,6 +11,8 @@ use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{CheckKey, Error, Store, WriteError};
 use crate::domain::{ApiKey, Refusal, Replay, Timestamp};
+
+listed!(IS_KNOWN, RECORD, EXPIRE, ANY_EXPIRED);
 
 const IS_KNOWN: Sql =
     Sql::both("SELECT EXISTS (SELECT 1 FROM replays WHERE expires_at = $1 AND signature = $2)");

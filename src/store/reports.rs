@@ -8,6 +8,7 @@ use uuid::{Builder, Uuid};
 
 use super::changes::ChangeLog;
 use super::error::Doing as _;
+use super::listing::listed;
 use super::many_rows::Column::{Integer, Text};
 use super::many_rows::{ManyRows, ROWS};
 use super::sql::{Connection, Sql};
@@ -20,6 +21,17 @@ use crate::domain::{
     ChangeSet, ConversationId, Instance, MessageId, Refusal, ReportType, StationId, Subject,
     Timestamp, UserId, fence,
 };
+
+listed!(
+    HEAD,
+    UNREPORTED,
+    UNREPORTED_OF,
+    UNREPORTED_BETWEEN,
+    INSERT,
+    MOVE_POSITION,
+    ADVANCE,
+    DELIVERED_TO
+);
 
 /// Reads what decides a participant's reports. Reports pass only between friends of whom neither blocks the other. Both
 /// users see them, so a block must not look different from the end of the friendship.

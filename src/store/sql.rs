@@ -11,6 +11,8 @@ use sqlx::{
     SqliteConnection, Type,
 };
 
+#[cfg(feature = "statements")]
+use super::listing::Statement;
 use super::many_rows::{Column, ManyRows, Values};
 
 /// A statement with the parameters `$1`, `$2` and so on.
@@ -21,6 +23,12 @@ impl Sql {
     /// A text that SQLite and PostgreSQL read alike.
     pub(crate) const fn both(text: &'static str) -> Self {
         Self(text)
+    }
+
+    #[cfg(feature = "statements")]
+    pub(crate) fn listed(self, file: &'static str, name: &'static str) -> Statement {
+        let (sqlite, postgres) = (self.0.to_owned(), self.0.to_owned());
+        Statement { file, name, sqlite, postgres, parameters: None }
     }
 }
 

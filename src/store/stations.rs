@@ -6,11 +6,14 @@ use std::convert::Infallible;
 use sqlx::FromRow;
 
 use super::error::Doing as _;
+use super::listing::listed;
 use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, StationId, Timestamp, UserId};
+
+listed!(USED_AT, STATIONS_OF, STATIONS, USERS_AT, BIND, TOUCH, UNBIND);
 
 const USED_AT: Sql =
     Sql::both("SELECT used_at FROM stations WHERE user_id = $1 AND station_id = $2");

@@ -10,6 +10,7 @@ use sqlx::FromRow;
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::friend_ids;
+use super::listing::listed;
 use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
@@ -18,6 +19,24 @@ use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
 };
 use crate::keys::PublicKey;
+
+listed!(
+    ADD,
+    EMAIL,
+    USER,
+    USERS,
+    USER_WITH_KEY,
+    LOGIN,
+    SIGNING_KEY,
+    SET_NICK,
+    SET_FULL_NAME,
+    SET_DISABLED,
+    API_KEY,
+    REMOVE_NEW,
+    SET_API_KEY,
+    PARTNERS,
+    SET_DISPLAY_NAME
+);
 
 const ADD: Sql = Sql::both(
     "

@@ -1,11 +1,14 @@
 //! Workspaces: registered names and their owners.
 
 use super::error::Doing as _;
+use super::listing::listed;
 use super::sql::Sql;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
 use crate::domain::{Email, MOST_WORKSPACES, Refusal, Timestamp, UserId, WorkspaceName};
+
+listed!(OWNER, COUNT, REGISTER, WORKSPACES);
 
 const OWNER: Sql = Sql::both("SELECT owner_id FROM workspaces WHERE name = $1");
 

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use super::Error;
 use super::error::Doing as _;
+use super::listing::listed;
 use super::many_rows::{ManyRows, Values};
 use super::sql::{Columns, Connection, Query, Sql};
 use super::sqlite::deferred::Deferred;
 use crate::domain::{Limits, StationId, UserId};
+
+listed!(ROLLBACK);
 
 const ROLLBACK: Sql = Sql::both("ROLLBACK");
 

@@ -4,6 +4,7 @@ mod migrating;
 mod passwords;
 mod refused;
 mod schema;
+mod statements;
 mod tls;
 
 use crate::harness::postgres::PostgresDatabase;

@@ -1,6 +1,8 @@
 //! The SQL of pages: [`PAGE`] makes a light page or the plan of a large one, [`MESSAGES`] and [`REPORTS`] make the
 //! pieces.
 
+use super::PARAMETERS;
+use crate::store::listing::listed;
 use crate::store::many_rows::ManyRows;
 use crate::store::objects::{
     damaged_message_object, damaged_report_object, extended_damaged_message_object,
@@ -8,6 +10,19 @@ use crate::store::objects::{
 };
 use crate::store::sql::Sql;
 use crate::store::sqlite::message_ids::row_key_of_id;
+
+listed!(
+    PAGE,
+    EXTENDED_PAGE,
+    MESSAGES,
+    REPORTS,
+    DAMAGED_MESSAGES,
+    DAMAGED_REPORTS,
+    EXTENDED_MESSAGES,
+    EXTENDED_DAMAGED_MESSAGES,
+    REPORTS_ABOUT,
+    DAMAGED_REPORTS_ABOUT
+);
 
 /// Maximum bytes of a message object without its data. A test compares it with what the encoder writes.
 macro_rules! max_message_overhead {
@@ -359,7 +374,7 @@ pub(super) static PAGE: ManyRows = ManyRows::values_of(
         reports: reports_at_cursor!(),
         message_object: message_object!()
     ),
-    13,
+    PARAMETERS,
 );
 
 /// The page of extended answers.
@@ -379,7 +394,7 @@ pub(super) static EXTENDED_PAGE: ManyRows = ManyRows::values_of(
         ),
         message_object: extended_message_object!(sender!("user_number", "asker", "partner_number", "partner"))
     ),
-    13,
+    PARAMETERS,
 );
 
 /// SQL for the messages between two row keys as objects, and the row keys of those still to be reported as delivered.

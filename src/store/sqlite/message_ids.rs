@@ -32,7 +32,10 @@ macro_rules! row_key_of_id {
     };
 }
 
+use crate::store::listing::listed;
 pub(crate) use row_key_of_id;
+
+listed!(LIST);
 
 /// `OR FAIL` for the reason given at `INSERT` in `messages.rs`.
 static LIST: ManyRows = ManyRows::new(
