@@ -12,7 +12,7 @@ Not run by cargo test (.ci/run runs all of it, and installs what it needs):
   the server behind nginx:     tests/behind_nginx.sh target/debug/chatserver
 ";
 
-/// What the tests leave out where the machine has no PostgreSQL.
+/// Tests that are left out where the machine has no PostgreSQL.
 const WITHOUT_POSTGRESQL: &str = "\
   the store on PostgreSQL:     apt-get install postgresql && cargo test
                                The tests run clusters of their own; the one that the package starts may be stopped.

@@ -23,7 +23,7 @@ const KEPT = 200;
  * stays, and is sent after the next sign-in.
  */
 const PASSING = new Set(['rate_limited', 'unavailable', 'storage_full', 'internal', 'timestamp_out_of_range', 'invalid_signature']);
-const CLEARED = 'Not sent: the conversation was cleared.';
+const CLEARED = 'Not sent: the conversation was cleared';
 
 export class Outbox {
   /**
@@ -220,10 +220,10 @@ export class Outbox {
   explain(error, conversationid) {
     const name = this.model.conversations.get(conversationid)?.name ?? 'the other user';
     if (error.code === 'instance_changed') return CLEARED;
-    if (error.code === 'not_friends') return `Not sent: you can't write to ${name}.`;
-    if (error.code === 'blocked') return `Not sent: you have blocked ${name}.`;
-    if (error.code === 'quota_exceeded') return 'Not sent: the conversation is full.';
-    return `Not sent: ${error.message}.`;
+    if (error.code === 'not_friends') return `Not sent: you can't write to ${name}`;
+    if (error.code === 'blocked') return `Not sent: you have blocked ${name}`;
+    if (error.code === 'quota_exceeded') return 'Not sent: the conversation is full';
+    return `Not sent: ${error.message}`;
   }
 
   /**

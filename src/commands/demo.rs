@@ -1,7 +1,7 @@
 //! `chatserver demo`: runs a server with two users and their conversation, and prints shell commands to use it.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -132,7 +132,9 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
             .replace(&format!("{{{{{name}.encryptionpassword}}}}"), &person.encryptionpassword);
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{TEXT}\nThe server is at {url}. It has two users:")?;
+    writeln!(stdout, "{TEXT}")?;
+    print_links(&mut stdout, demo_users, url)?;
+    writeln!(stdout, "\nThe server is at {url}. It has two users:")?;
     for person in [&demo_users.alice, &demo_users.bob] {
         writeln!(stdout, "  {}", person.email)?;
         writeln!(stdout, "    user id             {}", person.userid)?;
@@ -141,14 +143,20 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
     }
     writeln!(stdout, "They are friends, and their conversation is {}.", demo_users.conversationid)?;
     writeln!(stdout, "{GUIDE}{END_OF_TEXT}\n\n{shell}")?;
-    // At the end, where a terminal shows them.
+    // Again at the end, where a terminal shows them.
+    writeln!(stdout, "{TEXT}")?;
+    print_links(&mut stdout, demo_users, url)?;
+    writeln!(stdout, "{END_OF_TEXT}")?;
+    Ok(stdout.flush()?)
+}
+
+fn print_links(stdout: &mut impl Write, demo_users: &DemoUsers, url: &Url) -> io::Result<()> {
     writeln!(
         stdout,
-        "{TEXT}\nChat in a browser: open each link in a tab of its own. Two tabs are two people."
+        "Chat in a browser: open each link in a tab of its own. Two tabs are two people."
     )?;
     for (nick, person) in [("Alice", &demo_users.alice), ("Bob", &demo_users.bob)] {
         writeln!(stdout, "  {nick:<5}  {}", link(url, person))?;
     }
-    writeln!(stdout, "{END_OF_TEXT}")?;
-    Ok(stdout.flush()?)
+    Ok(())
 }

@@ -36,7 +36,7 @@ impl Column {
     }
 }
 
-/// What `{rows}` stands for.
+/// SQL in place of `{rows}`.
 enum Rows {
     /// A query that yields the rows, with the columns `column1`, `column2` and so on.
     Values(&'static [Column]),

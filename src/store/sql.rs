@@ -96,7 +96,7 @@ impl Value<'_> {
     }
 }
 
-/// What a row can be read as. The supertraits are of `Self`, so that a bound on this trait implies them.
+/// Types that a row can be read as. The supertraits are of `Self`, so that a bound on this trait implies them.
 pub(crate) trait Columns:
     for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
 {

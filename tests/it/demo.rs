@@ -83,8 +83,9 @@ async fn a_demo_prints_its_users_and_keeps_them_in_a_folder() {
     assert_eq!(mode(&folder.join("demo.json")), 0o600);
     assert_eq!(mode(&folder.join("chatserver.db")), 0o600);
     let printed = place.printed();
+    let links: Vec<_> = printed.lines().skip(2).take(2).collect();
     let ending: Vec<_> = printed.lines().rev().take(3).collect();
-    let links = [ending[2], ending[1]];
+    assert_eq!(links, [ending[2], ending[1]], "the last lines have the links again");
     for ((name, nick), link) in [("alice", "Alice"), ("bob", "Bob  ")].into_iter().zip(links) {
         let shown = |field: &str| told[name][field].as_str().unwrap();
         let (key, password) = (shown("apikey"), shown("encryptionpassword"));

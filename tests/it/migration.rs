@@ -370,7 +370,7 @@ async fn read_positions_of_version_10_count_the_same_messages() {
 
     let server = place.serves(&[]).await;
     let People { alice, bob, .. } = people.at(server.address);
-    // Of the messages 21 to 40, Alice sent thirteen. Bob sent thirteen of all.
+    // Alice sent thirteen of the messages 21 to 40. Bob sent thirteen of all.
     assert_eq!((alice.unread().await, bob.unread().await), (13, 13));
     let sent = alice.sends("one more").await;
     assert_eq!((alice.unread().await, bob.unread().await), (13, 14));

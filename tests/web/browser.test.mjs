@@ -162,7 +162,7 @@ story(
     await alice.getByText('You have blocked Carol. Unblock in the menu (⋮) above.').waitFor();
     await stage.shot(alice, 'blocked');
     await write(carol, 'into the void');
-    await carol.getByText("Not sent: you can't write to Alice.").waitFor();
+    await carol.getByText("Not sent: you can't write to Alice").waitFor();
     await act(alice, 'Unblock');
     await alice.getByRole('textbox', { name: 'Message' }).waitFor();
     await act(alice, 'Hide');

@@ -215,7 +215,7 @@ test('after instance_changed a message waits for Send again, and then has a new 
   answer = (body) => (body.instance === 'umOlyo1mEw' ? OK : refusal('instance_changed', { conversation: wire('umOlyo1mEw') }));
   await outbox.send(conversation, 'about the old words');
   await until(() => model.outbox[0]?.failure);
-  assert.equal(model.outbox[0].failure, 'Not sent: the conversation was cleared.');
+  assert.equal(model.outbox[0].failure, 'Not sent: the conversation was cleared');
   outbox.wake();
   assert.equal(asked.length, 1);
 

@@ -40,7 +40,7 @@ story(
     await stage.shot(alice, 'names');
     await openConversation(alice, 'Bob');
     stage.command('user', 'set', stage.people.Bob.email, '--nick', 'Robert');
-    await alice.getByRole('heading', { name: 'Robert', level: 2 }).waitFor({ timeout: 30000 });
+    await alice.getByRole('heading', { name: 'Robert', level: 2 }).waitFor({ timeout: 20000 });
     await list.getByRole('button', { name: 'Robert' }).waitFor();
     assert.match(await alice.title(), /Robert/);
   },
@@ -136,7 +136,7 @@ for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
     await (await stage.client('Bob')).api.blocks({ action: 'block', userid: stage.people.Alice.userid });
     await (await stage.client('Alice')).api.blocks({ action: 'unblock', userid });
     await write(alice, 'into the void');
-    await alice.getByText("Not sent: you can't write to Bob.").waitFor();
+    await alice.getByText("Not sent: you can't write to Bob").waitFor();
     await context.setOffline(true);
     await alice.getByRole('status').getByText('Offline').waitFor();
     await write(alice, 'later');

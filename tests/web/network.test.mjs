@@ -47,7 +47,7 @@ describe('networks and servers that fail', { concurrency: 2 }, () => {
       assert.ok(gate.calls.length <= 60, `${gate.calls.length} calls`);
       await offline(alice).waitFor();
       gate.reply = (bytes) => bytes;
-      await offline(alice).waitFor({ state: 'hidden', timeout: 30000 });
+      await offline(alice).waitFor({ state: 'hidden', timeout: 20000 });
     });
   }
 
@@ -67,7 +67,7 @@ describe('networks and servers that fail', { concurrency: 2 }, () => {
     assert.ok(took >= 7500, `five attempts take ${took} ms`);
     await log(alice).getByRole('img', { name: 'Sending' }).waitFor();
     gate.answer = () => false;
-    await log(bob).getByText('patience').waitFor({ timeout: 30000 });
+    await log(bob).getByText('patience').waitFor({ timeout: 20000 });
     await log(alice).getByRole('img', { name: 'Viewed' }).waitFor();
   });
 
@@ -81,7 +81,7 @@ describe('networks and servers that fail', { concurrency: 2 }, () => {
     await write(alice, 'through a bad gateway');
     await until(() => gate.calls.length >= 3, 'it is tried');
     gate.answer = () => false;
-    await log(bob).getByText('through a bad gateway').waitFor({ timeout: 30000 });
+    await log(bob).getByText('through a bad gateway').waitFor({ timeout: 20000 });
   });
 
   story('a network that is gone without saying so is noticed, and left for the next one', async (stage) => {
@@ -94,8 +94,8 @@ describe('networks and servers that fail', { concurrency: 2 }, () => {
     await alice.evaluate(() => dispatchEvent(new Event('online')));
     await offline(alice).waitFor();
     gate.silent = false;
-    await log(alice).getByText('from the other side').waitFor({ timeout: 30000 });
-    await log(bob).getByText('into the void').waitFor({ timeout: 30000 });
+    await log(alice).getByText('from the other side').waitFor({ timeout: 20000 });
+    await log(bob).getByText('into the void').waitFor({ timeout: 20000 });
     await offline(alice).waitFor({ state: 'hidden' });
   });
 
@@ -111,7 +111,7 @@ describe('networks and servers that fail', { concurrency: 2 }, () => {
     });
     await until(() => gate.listeners.length > before, 'the page connects anew');
     gate.silent = false;
-    await log(alice).getByText('while you slept').waitFor({ timeout: 30000 });
+    await log(alice).getByText('while you slept').waitFor({ timeout: 20000 });
   });
 
   story('a clock that is an hour wrong is corrected by the server', async (stage) => {
@@ -173,13 +173,13 @@ describe('networks and servers that fail', { concurrency: 2 }, () => {
     await openConversation(second, 'Bob');
     gate.silent = true;
     gate.cut();
-    for (const page of [first, second]) await offline(page).waitFor({ timeout: 30000 });
+    for (const page of [first, second]) await offline(page).waitFor({ timeout: 20000 });
     await write(second, 'written without a network');
     await write(bob, 'are you there?');
     await first.close({ runBeforeUnload: false });
     gate.silent = false;
-    await log(second).getByText('are you there?').waitFor({ timeout: 30000 });
-    await log(bob).getByText('written without a network').waitFor({ timeout: 30000 });
+    await log(second).getByText('are you there?').waitFor({ timeout: 20000 });
+    await log(bob).getByText('written without a network').waitFor({ timeout: 20000 });
     await offline(second).waitFor({ state: 'hidden' });
   });
 });

@@ -145,7 +145,7 @@ story('what waits in a tab that is closed is sent by the next tab of a user who 
   const second = await context.newPage();
   stage.listen(second, 'Alice');
   await second.goto(`${stage.base}app/`);
-  await log(bob).getByText('three').waitFor({ timeout: 30000 });
+  await log(bob).getByText('three').waitFor({ timeout: 20000 });
   assert.deepEqual(await log(bob).locator('.text').allTextContents(), ['one', 'two', 'three']);
   await openConversation(second, 'Bob');
   assert.equal(await second.getByRole('textbox', { name: 'Message' }).inputValue(), 'half a thought');
@@ -265,7 +265,7 @@ story('a new release is shown at once, and its shell replaces the old one in the
   // A server that accepts and never answers holds up neither the page nor what is written.
   gate.silent = true;
   await page.reload();
-  await page.getByRole('button', { name: 'Sign out' }).waitFor({ timeout: 30000 });
+  await page.getByRole('button', { name: 'Sign out' }).waitFor({ timeout: 20000 });
   assert.equal(await page.locator('html').getAttribute('data-release'), '2');
   gate.silent = false;
   await page.getByRole('button', { name: 'Bob' }).waitFor({ timeout: 60000 });

@@ -125,7 +125,7 @@ story('a cleared conversation stops what was on its way, until it is sent again'
   await bob.getByRole('dialog').getByRole('button', { name: 'Clear messages' }).click();
   await log(bob).getByText('old words').waitFor({ state: 'hidden' });
   await context.setOffline(false);
-  await alice.getByText('Not sent: the conversation was cleared.').waitFor();
+  await alice.getByText('Not sent: the conversation was cleared').waitFor();
   assert.equal(await log(alice).getByText('old words', { exact: true }).count(), 0);
   await stage.shot(alice, 'cleared');
   await alice.getByRole('button', { name: 'Send again' }).click();

@@ -35,7 +35,7 @@ const SESSION: [(&str, &str); 7] = [
     ("idle_in_transaction_session_timeout", "0"),
 ];
 
-/// What a server says about itself. `default_transaction_read_only` may be on for the user, the database or the server.
+/// Reads whether a server takes changes, and its encoding. `default_transaction_read_only` may be on for the user, the database or the server.
 const LOOK: &str = "SELECT current_setting('transaction_read_only')::boolean, pg_is_in_recovery(),
                            current_setting('server_encoding')";
 

@@ -17,7 +17,7 @@ const TABLES: &str = "
       AND NOT EXISTS (SELECT 1 FROM pg_depend
                       WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')";
 
-/// What [`migrate`] found and did.
+/// Outcome of [`migrate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Migrated {
     /// The schema is that of this version. The number of migrations that were run.

@@ -78,7 +78,7 @@ impl PgUrl {
         let database =
             database.ok_or("it names no database: write postgres://user@host/database")?;
         let port = url.port().unwrap_or(PORT);
-        // Of the environment this takes PGPASSWORD, PGOPTIONS, and what names a certificate. The rest is set below.
+        // Takes PGPASSWORD, PGOPTIONS and the names of certificates from the environment. The rest is set below.
         let options = PgConnectOptions::new_without_pgpass();
         let (options, shown) = if host.starts_with('/') {
             (options.socket(&host), format!("postgres://{host}:{port}/{database}"))

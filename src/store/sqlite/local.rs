@@ -1,4 +1,4 @@
-//! What only a database in a file has: the file itself, its write-ahead log, and the reserve of disk space.
+//! Parts of a database in a file: the file itself, its write-ahead log, and the reserve of disk space.
 
 use std::fs::File;
 use std::path::Path;

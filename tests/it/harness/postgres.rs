@@ -60,8 +60,8 @@ struct Cluster {
 /// pipe: however that ends, a panic and `kill -9` included.
 const WATCHDOG: &str = r#"read -r _; "$1/pg_ctl" -D "$2/data" -m immediate stop; rm -rf "$2""#;
 
-/// Who may connect: the user with a password from anywhere, all others without one. The cluster is on loopback, and its
-/// socket in a folder of its own.
+/// Access rules (`pg_hba.conf`): a password for one user, none for all others. The cluster is on loopback, and its socket
+/// in a folder of its own.
 const ACCESS: &str = "\
 local all all trust
 host all careful 127.0.0.1/32 scram-sha-256
