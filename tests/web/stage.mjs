@@ -141,7 +141,7 @@ export class Stage {
   /** @param {import('playwright-core').BrowserContextOptions} [options] */
   async newContext(options = {}) {
     const context = await this.browser.newContext({ viewport: { width: 1100, height: 720 }, locale: 'en-GB', ...options });
-    context.setDefaultTimeout(10000);
+    context.setDefaultTimeout(20000);
     this.contexts.push(context);
     return context;
   }
@@ -327,7 +327,7 @@ export class SdkClient {
  * @param {string} what
  * @param {number} [timeout] ms
  */
-export async function until(claim, what, timeout = 15000) {
+export async function until(claim, what, timeout = 30000) {
   const end = Date.now() + timeout;
   for (;;) {
     if (await claim()) return;

@@ -10,7 +10,7 @@ import { Stage, Template, launch } from './stage.mjs';
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 /** Maximum time of a story, in ms. Several stories share the cores of the machine. */
-const TIMEOUT = 90000;
+const TIMEOUT = 180000;
 
 /** @type {import('playwright-core').Browser} */
 let browser;
