@@ -131,7 +131,7 @@ fn print(demo_users: &DemoUsers, url: &Url) -> Result<(), Failed> {
             .replace(&format!("{{{{{name}.apikey}}}}"), &person.apikey)
             .replace(&format!("{{{{{name}.encryptionpassword}}}}"), &person.encryptionpassword);
     }
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = io::stdout().lock();
     writeln!(stdout, "{TEXT}")?;
     print_links(&mut stdout, demo_users, url)?;
     writeln!(stdout, "\nThe server is at {url}. It has two users:")?;
