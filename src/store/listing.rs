@@ -49,7 +49,7 @@ pub fn statements() -> Vec<Statement> {
         super::readiness::listed(),
         super::replays::listed(),
         super::reports::listed(),
-        super::sqlite::message_ids::listed(),
+        super::message_ids::listed(),
         super::stations::listed(),
         super::users::listed(),
         super::workspaces::listed(),

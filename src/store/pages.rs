@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::many_rows::Column::{self, Flag, Integer, Text};
 use super::many_rows::{ManyRows, Values};
+use super::message_ids::hash;
+use super::readers::BatchQuery;
 use super::sql::Connection;
-use super::sqlite::message_ids::hash;
-use super::sqlite::readers::BatchQuery;
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::domain::{Cursor, Direction, Instance, MessageId, PageForm, PageQuery, Timestamp};
 use statements::{EXTENDED_PAGE, PAGE};

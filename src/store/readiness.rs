@@ -16,9 +16,9 @@ use super::error::Doing as _;
 use super::listing::listed;
 use super::outcomes::FAILING_FOR;
 use super::sql::Sql;
-use super::sqlite::writer::Writer;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
+use super::writer::Writer;
 use super::{Error, Store, WriteError};
 
 listed!(LOOK, WRITE, CLEAN_UP);

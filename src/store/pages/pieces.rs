@@ -16,8 +16,8 @@ use super::{
 };
 use crate::domain::{Direction, Instance, PageForm, PageQuery};
 use crate::store::error::Doing as _;
+use crate::store::readers::ask;
 use crate::store::sql::{Connection, Sql, Utf8};
-use crate::store::sqlite::readers::ask;
 use crate::store::sqlite::wal::execute;
 use crate::store::{Error, WireText, stored, stored_number};
 

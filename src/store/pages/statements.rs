@@ -4,12 +4,12 @@
 use super::PARAMETERS;
 use crate::store::listing::listed;
 use crate::store::many_rows::ManyRows;
+use crate::store::message_ids::row_key_of_id;
 use crate::store::objects::{
     damaged_message_object, damaged_report_object, extended_damaged_message_object,
     extended_message_object, message_object, message_type, report_object,
 };
 use crate::store::sql::Sql;
-use crate::store::sqlite::message_ids::row_key_of_id;
 
 listed!(
     PAGE,

@@ -11,13 +11,12 @@ use crate::domain::{
     ConversationId, Cursor, Direction, Limits, MessageId, PageForm, PageQuery, Parse as _,
     ReportType, Timestamp, UserId,
 };
+use crate::store::row_keys::row_key;
 use crate::store::sql::Connection;
-use crate::store::sqlite::row_keys::row_key;
 use crate::store::sqlite::schema::{Schema, prepare};
-use crate::store::sqlite::{message_ids, readers};
 use crate::store::write_op::WriteOp as _;
 use crate::store::write_tx::WriteTx;
-use crate::store::{DatabaseFile, Report};
+use crate::store::{DatabaseFile, Report, message_ids, readers};
 
 const ALICE: &str = "0000000000000000000000000000000a";
 const BOB: &str = "0000000000000000000000000000000b";

@@ -1,5 +1,5 @@
-//! The SQLite-only part of the store: its file and lock, one writing connection, reading connections, the write-ahead
-//! log, and an index of message IDs. Each file begins with the reason for it, and with the figure where the reason is speed.
+//! The SQLite-only part of the store: its file and lock, its connections, and the write-ahead log. Each file begins with
+//! the reason for it, and with the figure where the reason is speed.
 
 pub(crate) mod backoff;
 pub(crate) mod backup;
@@ -9,14 +9,11 @@ pub(crate) mod deferred;
 pub(crate) mod file;
 pub(crate) mod invariants;
 pub(crate) mod local;
-pub(crate) mod message_ids;
-pub(crate) mod readers;
 pub(crate) mod reserve;
 pub(crate) mod restore;
-pub(crate) mod row_keys;
 pub(crate) mod schema;
 pub(crate) mod server_lock;
 pub(crate) mod space;
+pub(crate) mod unlisted;
 pub(crate) mod wal;
 pub(crate) mod watch;
-pub(crate) mod writer;

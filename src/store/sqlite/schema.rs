@@ -8,7 +8,7 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use super::codes::is_of_damage;
 use super::invariants::contradiction;
-use super::message_ids::list_missing;
+use super::unlisted::list_missing;
 use super::wal::execute;
 use crate::store::migrations::{APPLIED, SchemaState, compare, logged};
 use crate::store::{DatabaseFile, OpenError, ServerLock};

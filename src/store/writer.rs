@@ -26,21 +26,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::local::Local;
-use super::wal;
-use super::wal::WalLeft;
-use super::watch::watch;
+use super::changes::Acknowledge;
+use super::messages::AddMessage;
+use super::outcomes::Outcomes;
+use super::properties::ChangeProperty;
+use super::queue::{Oldest, QueuedWrite, Waiting};
+use super::sql::Connection;
+use super::sqlite::local::Local;
+use super::sqlite::wal::{self, WalLeft};
+use super::sqlite::watch::watch;
+use super::write_op::{Outcome, Responder, Submitted, WriteOp};
+use super::write_tx::WriteTx;
+use super::{Error, WireText, WriteError};
 use crate::domain::{Limits, StationId, UserId};
 use crate::limits::BoundLog;
-use crate::store::changes::Acknowledge;
-use crate::store::messages::AddMessage;
-use crate::store::outcomes::Outcomes;
-use crate::store::properties::ChangeProperty;
-use crate::store::queue::{Oldest, QueuedWrite, Waiting};
-use crate::store::sql::Connection;
-use crate::store::write_op::{Outcome, Responder, Submitted, WriteOp};
-use crate::store::write_tx::WriteTx;
-use crate::store::{Error, WireText, WriteError};
 use task::WriterTask;
 
 /// Maximum queued changes. Beyond that, changes are refused, so that no caller waits longer than is useful.
