@@ -393,7 +393,7 @@ async fn a_store_closes_while_changes_keep_coming() {
 
 #[tokio::test]
 async fn a_key_that_ends_before_a_subscription_is_recorded_admits_no_listener() {
-    for change in ["api_key = replace(api_key, '0', 'f') || 'f'", "is_disabled = 1"] {
+    for change in ["api_key = replace(api_key, '0', 'f') || 'f'", "is_disabled = TRUE"] {
         let world = World::start().await;
         let (alice, store) = (world.person("Alice").await, &world.app().store);
         alice.lists().await;

@@ -8,7 +8,7 @@ mod random;
 mod whole;
 
 use chatserver::domain::{Parse as _, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::harness::database::hash;
 use crate::harness::person::{Person, Prepared};
@@ -38,30 +38,24 @@ async fn stand_in_line(world: &World, reports: i64) {
 /// Inserts messages `m-1`, `m-2` and so on of this sender into the database directly.
 async fn fill(world: &World, sender: &Person, messages: i64) {
     let mut database = world.opens_database().await;
-    let insert = sqlx::query(
-        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $3)
-         INSERT INTO messages
-         SELECT (c.generation << 32) + n, 'm-' || n, u.number, NULL, $4, '', $4, 'QUJD', n
-         FROM conversations c, users u, numbers WHERE c.id = $1 AND u.id = $2",
-    );
+    let (conversation, user) = (&sender.conversation, sender.user);
     let now = Timestamp::parse(&world.clock.date()).unwrap().unix();
-    let insert = insert.bind(&sender.conversation).bind(sender.user.as_str()).bind(messages);
-    insert.bind(now).execute(database.connection()).await.unwrap();
-    let hashes: Vec<_> = (1..=messages).map(|n| (n, hash(&format!("m-{n}")))).collect();
-    let list = sqlx::query(
-        "INSERT INTO message_ids SELECT c.generation, value ->> 1, value ->> 0
-         FROM conversations c, json_each($2) WHERE c.id = $1",
-    );
-    let list = list.bind(&sender.conversation).bind(json!(hashes).to_string());
-    list.execute(database.connection()).await.unwrap();
-    let advance = sqlx::query(
-        "UPDATE conversations
-         SET next_seq = $2 + 1, last_message_id = 'm-' || $2, last_access = $3, max_accepted_at = $3,
-             longest_data = 4
-         WHERE id = $1",
-    );
-    let advance = advance.bind(&sender.conversation).bind(messages).bind(now);
-    advance.execute(database.connection()).await.unwrap();
+    let hashes = (1..=messages).map(|n| format!("({}, {n})", hash(&format!("m-{n}"))));
+    let hashes = hashes.collect::<Vec<_>>().join(", ");
+    database
+        .runs(&format!(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {messages})
+             INSERT INTO messages
+             SELECT (c.generation << 32) + n, 'm-' || n, u.number, NULL, {now}, '', {now}, 'QUJD', n
+             FROM conversations c, users u, numbers WHERE c.id = '{conversation}' AND u.id = '{user}';
+             INSERT INTO message_ids SELECT c.generation, column1, column2
+             FROM conversations c, (VALUES {hashes}) AS listed WHERE c.id = '{conversation}';
+             UPDATE conversations
+             SET next_seq = {messages} + 1, last_message_id = 'm-{messages}', last_access = {now},
+                 max_accepted_at = {now}, longest_data = 4
+             WHERE id = '{conversation}'"
+        ))
+        .await;
 }
 
 /// Waits until whatever was queued has been written: sends a replay, which goes through the queue and writes nothing.
@@ -72,10 +66,12 @@ async fn whatever_was_queued_is_written(earlier: &Prepared) {
 /// Returns the number of the newest change of the conversation for this person, and the hash of the station that made
 /// it.
 async fn noted(world: &World, person: &Person) -> (i64, i64) {
-    let note = "SELECT x.number, x.station FROM changes x
-                JOIN users u ON u.number = x.user_number
-                JOIN conversations c ON c.number = x.subject
-                WHERE u.id = $1 AND x.kind = 1 AND c.id = $2";
-    let note = sqlx::query_as(note).bind(person.user.as_str()).bind(&person.conversation);
-    note.fetch_one(world.opens_database().await.connection()).await.unwrap()
+    let note = format!(
+        "SELECT x.number, x.station FROM changes x
+         JOIN users u ON u.number = x.user_number
+         JOIN conversations c ON c.number = x.subject
+         WHERE u.id = '{}' AND x.kind = 1 AND c.id = '{}'",
+        person.user, person.conversation
+    );
+    world.opens_database().await.rows(&note).await[0]
 }

@@ -21,24 +21,23 @@ pub struct ChangeLog {
 
 impl ChangeLog {
     pub async fn of(world: &World) -> Self {
-        let database = Database::opens_read_only(&world.database()).await;
+        let database = world.opens_database().await;
         Self { database, known: HashMap::new() }
     }
 
     /// Returns the changes recorded for a person since the last call. A `*` marks those by the person's own station.
     pub async fn new_for(&mut self, person: &Person) -> Vec<String> {
         let known = self.known.entry(person.user).or_default();
-        let rows = sqlx::query_as(
+        let rows = format!(
             "SELECT CASE x.kind WHEN 1 THEN 'conversation' WHEN 2 THEN 'friend' ELSE 'list' END AS kind,
                     coalesce(c.id, f.id, u.id) AS subject_id, x.number, x.station
              FROM users u JOIN changes x ON x.user_number = u.number
              LEFT JOIN conversations c ON x.kind = 1 AND c.number = x.subject
              LEFT JOIN users f ON x.kind = 2 AND f.number = x.subject
-             WHERE u.id = $1 AND x.number > $2 ORDER BY kind, subject_id",
+             WHERE u.id = '{}' AND x.number > {known} ORDER BY kind, subject_id",
+            person.user
         );
-        let rows =
-            rows.bind(person.user.as_str()).bind(*known).fetch_all(self.database.connection());
-        let rows: Vec<(String, String, i64, i64)> = rows.await.unwrap();
+        let rows: Vec<(String, String, i64, i64)> = self.database.rows(&rows).await;
         *known = rows.iter().map(|row| row.2).max().unwrap_or(*known);
         let named = |(kind, subject, _, station): (String, String, i64, i64)| {
             let own = if station == station_bits(person) { "*" } else { "" };
@@ -49,12 +48,12 @@ impl ChangeLog {
 
     /// Returns the change number of a person: how many transactions concerned this user.
     pub async fn number_of(&mut self, person: &Person) -> i64 {
-        let number = sqlx::query_scalar(
-            "SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
-             WHERE u.id = $1",
+        let number = format!(
+            "SELECT coalesce(max(n.newest), 0) FROM users u JOIN change_numbers n ON n.user_number = u.number
+             WHERE u.id = '{}'",
+            person.user
         );
-        let number = number.bind(person.user.as_str()).fetch_optional(self.database.connection());
-        number.await.unwrap().unwrap_or(0)
+        self.database.number(&number).await
     }
 }
 

@@ -1,15 +1,31 @@
-//! The database file, opened as another process opens it.
+//! The database, opened as another process opens it.
 
 use std::path::Path;
 
 use chatserver::store::WireText;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, FromRow, PgConnection, SqliteConnection,
+};
 
-/// A connection to a database file.
-pub struct Database(SqliteConnection);
+/// A connection to a database.
+pub enum Database {
+    File(SqliteConnection),
+    Server(PgConnection),
+}
+
+/// Evaluates an expression with the connection, which has the type of its database.
+macro_rules! on {
+    ($database:expr, $connection:ident => $result:expr) => {
+        match $database {
+            Database::File($connection) => $result,
+            Database::Server($connection) => $result,
+        }
+    };
+}
 
 impl Database {
     /// Opens an existing database file.
@@ -34,17 +50,47 @@ impl Database {
     }
 
     async fn connects(options: SqliteConnectOptions) -> Self {
-        Self(options.connect().await.unwrap())
+        Self::File(options.connect().await.unwrap())
     }
 
     /// Runs statements and discards their rows.
     pub async fn runs(&mut self, statements: &str) {
-        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut self.0).await.unwrap();
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements));
+        on!(self, connection => statements.execute(connection).await.map(drop)).unwrap();
     }
 
-    /// Takes the write lock, until [`Database::unlocks`] or the end of the connection.
+    /// Makes all changes wait, until [`Database::unlocks`] or the end of the connection.
     pub async fn locks(&mut self) {
-        self.runs("BEGIN IMMEDIATE").await;
+        let lock = match self {
+            Self::File(_) => "BEGIN IMMEDIATE",
+            Self::Server(_) => {
+                "BEGIN; LOCK TABLE users, friends, conversations, participants, messages, changes, change_numbers, replays,
+                                   reports, stations IN EXCLUSIVE MODE"
+            }
+        };
+        self.runs(lock).await;
+    }
+
+    /// Makes inserts into a table fail, until [`Self::takes`].
+    pub async fn refuses(&mut self, table: &str) {
+        let refuse = match self {
+            Self::File(_) => format!(
+                "CREATE TRIGGER refused BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            ),
+            Self::Server(_) => {
+                format!("ALTER TABLE {table} ADD CONSTRAINT refused CHECK (FALSE) NOT VALID")
+            }
+        };
+        self.runs(&refuse).await;
+    }
+
+    /// Lets inserts into a table succeed again.
+    pub async fn takes(&mut self, table: &str) {
+        let take = match self {
+            Self::File(_) => "DROP TRIGGER refused".to_owned(),
+            Self::Server(_) => format!("ALTER TABLE {table} DROP CONSTRAINT refused"),
+        };
+        self.runs(&take).await;
     }
 
     pub async fn unlocks(&mut self) {
@@ -58,17 +104,26 @@ impl Database {
 
     /// Returns the number in the only row of a query.
     pub async fn number(&mut self, query: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.0).await.unwrap()
+        on!(self, connection => sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(connection).await).unwrap()
     }
 
     /// Returns the text in the only row of a query.
     pub async fn text(&mut self, query: &str) -> String {
-        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.0).await.unwrap()
+        on!(self, connection => sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(connection).await).unwrap()
+    }
+
+    /// Returns all rows.
+    pub async fn rows<R>(&mut self, query: &str) -> Vec<R>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        on!(self, connection => sqlx::query_as(AssertSqlSafe(query)).fetch_all(connection).await)
+            .unwrap()
     }
 
     /// Returns the only column of all rows.
     pub async fn texts(&mut self, query: &str) -> Vec<String> {
-        sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut self.0).await.unwrap()
+        on!(self, connection => sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(connection).await).unwrap()
     }
 
     /// Returns the number of rows in a table.
@@ -76,28 +131,28 @@ impl Database {
         self.number(&format!("SELECT count(*) FROM {table}")).await
     }
 
-    /// Returns the connection, for statements with parameters or with rows of their own.
+    /// Returns the connection to a file, for statements with parameters or with rows of their own.
     pub fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.0
+        let Self::File(connection) = self else { panic!("this test needs a file") };
+        connection
     }
 
     pub async fn closes(self) {
-        self.0.close().await.unwrap();
+        on!(self, connection => connection.close().await).unwrap();
     }
 
     /// Asserts that the table of message IDs has each message of the current generations.
     pub async fn indexes_all_messages(&mut self) {
         let conversations = "SELECT generation, next_seq FROM conversations";
-        let conversations: Vec<(i64, i64)> =
-            sqlx::query_as(conversations).fetch_all(&mut self.0).await.unwrap();
-        for (generation, next_seq) in conversations {
-            let ids = "SELECT id FROM messages WHERE place >> 32 = $1 ORDER BY place";
-            let ids: Vec<String> =
-                sqlx::query_scalar(ids).bind(generation).fetch_all(&mut self.0).await.unwrap();
+        for (generation, next_seq) in self.rows::<(i64, i64)>(conversations).await {
+            let ids =
+                format!("SELECT id FROM messages WHERE place >> 32 = {generation} ORDER BY place");
+            let ids = self.texts(&ids).await;
             assert_eq!(i64::try_from(ids.len()).unwrap(), next_seq - 1);
-            let listed = "SELECT hash, seq FROM message_ids WHERE generation = $1 ORDER BY seq";
-            let listed: Vec<(i64, i64)> =
-                sqlx::query_as(listed).bind(generation).fetch_all(&mut self.0).await.unwrap();
+            let listed = format!(
+                "SELECT hash, seq FROM message_ids WHERE generation = {generation} ORDER BY seq"
+            );
+            let listed: Vec<(i64, i64)> = self.rows(&listed).await;
             let all: Vec<_> = ids.iter().map(|id| hash(id)).zip(1..).collect();
             assert_eq!(listed, all, "of {} messages", ids.len());
         }
