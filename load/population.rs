@@ -13,7 +13,7 @@ use chatserver::domain::{
 };
 use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
-use chatserver::store::{AddMessage, Schema, Store};
+use chatserver::store::{AddMessage, DatabaseUrl, Schema, Store};
 use chatserver::users;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
@@ -94,7 +94,9 @@ impl Database {
     /// open.
     pub async fn open(url: &str, schema: Schema) -> Result<Self, BoxError> {
         let tasks = TaskTracker::new();
-        let store = Store::open(url, schema, Limits::default(), &tasks).await?;
+        let url = DatabaseUrl::parse(url)
+            .ok_or_else(|| format!("{url} must be {}", DatabaseUrl::EXPECTED))?;
+        let store = Store::open(&url, schema, Limits::default(), &tasks).await?;
         Ok(Self { store: Arc::new(store), tasks })
     }
 

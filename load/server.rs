@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Args, Clone)]
 pub struct ServerArgs {
     /// The chatserver to start; default: the one beside this program
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "database_url", "pid"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "pid"])]
     server: Option<PathBuf>,
     /// The folder for the database of the started server; default: one in $TMPDIR or /tmp
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "database_url", "pid"])]
@@ -36,8 +36,8 @@ pub struct ServerArgs {
     /// A server that runs already, with `limits.requests_per_second = 0`, such as <http://127.0.0.1:8080/>
     #[arg(long, value_name = "URL", requires = "database_url")]
     url: Option<Url>,
-    /// Its database, to which this run adds users
-    #[arg(long, value_name = "URL", requires = "url")]
+    /// Its database, to which this run adds users. Without --url: a `PostgreSQL` database, on which the server is started
+    #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// Its process id on this machine, to measure its CPU time and memory
     #[arg(long, requires = "url")]
@@ -81,6 +81,13 @@ impl ServerArgs {
             Some(data) => TempDir::new_in(data)?,
             None => TempDir::new()?,
         };
+        let is_file = self.database_url.as_ref().is_some_and(|url| url.starts_with("sqlite:"));
+        if is_file && self.is_started() {
+            return Err(
+                "--database-url without --url must be postgres://…: the run makes its own file"
+                    .into(),
+            );
+        }
         let own = || format!("sqlite://{}", folder.path().join("chat.db").display());
         let database_url = self.database_url.clone().unwrap_or_else(own);
         Ok(Testbed { args: self.clone(), folder, database_url })

@@ -15,7 +15,6 @@ use toml::{Table, Value, de};
 
 use crate::bounded;
 use database::Database;
-pub(crate) use database::DatabaseUrl;
 use values::parsed;
 pub(crate) use values::{
     AllowedOrigin, Bounded, ErrorStatus, Filter, List, LogFormat, MetricsListen, Network,

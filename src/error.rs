@@ -121,7 +121,7 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::QueueFull => Self::Crowded,
-            store::Error::StorageFull { .. } => Self::StorageFull,
+            store::Error::StorageFull { .. } | store::Error::ServerFull => Self::StorageFull,
             failed => Self::Unavailable(failed),
         }
     }

@@ -14,10 +14,10 @@ use crate::api;
 use crate::app::App;
 use crate::availability;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::jobs;
 use crate::shutdown::GIVE_UP_AFTER;
-use crate::store::{Fault, OpenError, Schema, ServerLock, Store, WalLeft};
+use crate::store::{DatabaseUrl, Fault, OpenError, Schema, ServerLock, Store, WalLeft};
 use crate::telemetry::{Logging, Metrics};
 
 /// Maximum connections that wait to be accepted, as far as the operating system allows. After a restart, all clients
@@ -34,6 +34,9 @@ const NOTED_WITHIN: Duration = Duration::from_secs(1);
 /// Why the server did not start, or did not stop in order.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The password of the database can't be used.
+    #[error(transparent)]
+    Config(#[from] config::Error),
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -67,24 +70,30 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     tasks: TaskTracker,
-    lock: ServerLock,
+    /// Keeps a second server off a database in a file.
+    lock: Option<ServerLock>,
 }
 
 impl Server {
-    /// Locks the database against a second server, listens, opens the database and migrates it where needed.
+    /// Locks a database in a file against a second server, listens, opens the database and migrates it where needed.
     ///
     /// # Errors
     ///
     /// [`Error`] where the database or the address can't be used.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
         let tasks = TaskTracker::new();
-        let url = config.database.url.sqlite()?;
+        let url = config.database.with_password()?;
         // Lock before listening: a second server commonly has the address of the first, too.
-        let mut lock = ServerLock::acquire(url, ServerLock::SERVER).await?;
+        let mut lock = match &url {
+            DatabaseUrl::Sqlite(url) => Some(ServerLock::acquire(url, ServerLock::SERVER).await?),
+            DatabaseUrl::Postgres(_) => None,
+        };
         let listener = listen("http.listen", config.http.listen)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
-        lock.announce(address)?;
-        let store = Store::open(url, Schema::Migrate, config.limits.of_store(), &tasks).await?;
+        if let Some(lock) = &mut lock {
+            lock.announce(address)?;
+        }
+        let store = Store::open(&url, Schema::Migrate, config.limits.of_store(), &tasks).await?;
         if !store.gives_space_back() {
             tracing::warn!(
                 "the database keeps cleared ciphertext and its space, as an earlier version made it: stop the server and run `chatserver compact`"
@@ -137,6 +146,7 @@ impl Server {
         tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.spawn(tell_friends(Arc::clone(&app)));
         tasks.spawn(wake_listeners(Arc::clone(&app)));
+        tasks.spawn(follow_nodes(Arc::clone(&app)));
         let to_the_end = async {
             let mut serving = pin!(api::serve(listener, Arc::clone(&app)));
             let writer_ended = tokio::select! {
@@ -184,7 +194,14 @@ async fn tell_friends(app: Arc<App>) {
 
 async fn wake_listeners(app: Arc<App>) {
     tokio::select! {
-        () = app.hub.follow(app.store.commit_events()) => {}
+        () = app.hub.follow(app.store.commit_events(), || app.verifier.forget_all()) => {}
+        () = app.shutdown.closing() => {}
+    }
+}
+
+async fn follow_nodes(app: Arc<App>) {
+    tokio::select! {
+        () = app.store.follow_nodes(|| app.hub.listening()) => {}
         () = app.shutdown.closing() => {}
     }
 }

@@ -123,6 +123,11 @@ impl Verifier {
         Ok(stored.is_some())
     }
 
+    /// Forgets all cached keys.
+    pub(crate) fn forget_all(&self) {
+        self.keys.clear();
+    }
+
     /// Verifies like [`Self::verify`], but never with a cached key. Returns the stored key if the signature is right.
     ///
     /// # Errors

@@ -127,6 +127,10 @@ fn describe() {
         "chatserver_store_failed_batches_total",
         "Batches that were rolled back and retried one change at a time"
     );
+    describe_counter!(
+        "chatserver_store_repeated_batches_total",
+        "Batches that were repeated because they met a change of another node"
+    );
     describe_counter!("chatserver_store_failed_changes_total", "Changes that failed, by cause");
     describe_counter!(
         "chatserver_store_refused_changes_total",
@@ -164,9 +168,11 @@ fn record_store(store: &Store) {
     let measured = store.measure();
     gauge!("chatserver_store_queue_depth").set(number(measured.queue_depth as u64));
     gauge!("chatserver_store_oldest_change_seconds").set(measured.oldest_change);
-    gauge!("chatserver_store_database_bytes").set(number(measured.database_bytes));
-    gauge!("chatserver_store_log_bytes").set(number(measured.log_bytes));
-    gauge!("chatserver_store_free_bytes").set(number(measured.free_bytes));
+    if let Some(file) = measured.file {
+        gauge!("chatserver_store_database_bytes").set(number(file.database_bytes));
+        gauge!("chatserver_store_log_bytes").set(number(file.log_bytes));
+        gauge!("chatserver_store_free_bytes").set(number(file.free_bytes));
+    }
     gauge!("chatserver_store_is_full").set(i32::from(store.is_storage_full()));
 }
 

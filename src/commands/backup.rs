@@ -55,6 +55,10 @@ pub(crate) struct Restore {
     settings: Settings,
 }
 
+/// What backs a PostgreSQL database up and restores it.
+const OF_POSTGRES: &str = "Back it up and restore it with PostgreSQL's own tools: pg_dump and pg_restore, or a base backup with \
+     archived WAL for point-in-time recovery";
+
 impl Backup {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         if let Some(BackupCommand::Verify(verify)) = self.command {
@@ -64,7 +68,7 @@ impl Backup {
             return Err(Refusal::argument("FILE is missing; it names the backup to create"));
         };
         let config = self.settings.load(&[])?;
-        let url = config.database.url.sqlite()?;
+        let url = config.database.url.of_file(OF_POSTGRES)?;
         let tell = |progress: Progress| {
             if !self.settings.json {
                 let Progress { copied, total } = progress;
@@ -126,7 +130,7 @@ impl Verify {
 impl Restore {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let config = self.settings.load(&[])?;
-        let url = config.database.url.sqlite()?;
+        let url = config.database.url.of_file(OF_POSTGRES)?;
         let clock = Clock::system();
         let restored = unless_stopped(store::restore(url, &self.file, self.force, &clock)).await?;
         let epoch = &restored.epoch.id;

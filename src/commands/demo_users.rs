@@ -17,7 +17,7 @@ use crate::domain::{
 use crate::friends;
 use crate::keys::{ConversationSecret, EncryptionPassword, KeySource};
 use crate::random::os_random;
-use crate::store::{AddMessage, Schema, Store};
+use crate::store::{AddMessage, DatabaseUrl, Schema, Store};
 use crate::users;
 
 /// Messages of a new demo: the index of the sender (0 is Alice, 1 is Bob) and the text.
@@ -88,8 +88,8 @@ impl Files {
                 fs::remove_file(leftover)?;
             }
         }
-        let url = format!("sqlite://{}", self.unfinished.display());
-        let database = Database::open(&url, Schema::Migrate, Limits::default()).await?;
+        let url = DatabaseUrl::Sqlite(format!("sqlite://{}", self.unfinished.display()));
+        let database = Database::open(url, Schema::Migrate, Limits::default()).await?;
         let demo_users = make(&database.store).await;
         let closed = database.close_wholly().await;
         let demo_users = demo_users?;

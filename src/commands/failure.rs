@@ -102,7 +102,7 @@ fn code<'a>(failed: &'a (dyn Error + 'static)) -> &'a str {
 
 fn code_of_open(error: &OpenError) -> &'static str {
     match error {
-        OpenError::Missing { .. } => "no_database",
+        OpenError::Missing { .. } | OpenError::Empty { .. } => "no_database",
         OpenError::InUse { .. } | OpenError::OpenElsewhere { .. } => "in_use",
         OpenError::OlderSchema { .. } => "older_schema",
         _ => "database_failed",
@@ -111,7 +111,7 @@ fn code_of_open(error: &OpenError) -> &'static str {
 
 fn code_of_store(error: &store::Error) -> &'static str {
     match error {
-        store::Error::StorageFull { .. } => "storage_full",
+        store::Error::StorageFull { .. } | store::Error::ServerFull => "storage_full",
         _ => "database_failed",
     }
 }

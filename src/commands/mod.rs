@@ -24,9 +24,11 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::api::openapi;
-use crate::config::{self, Config, DatabaseUrl};
+use crate::config::{self, Config};
 use crate::domain::Limits;
-use crate::store::{self, Migrated, OpenError, PgUrl, Schema, ServerLock, Store, WalLeft};
+use crate::store::{
+    self, DatabaseUrl, Migrated, OpenError, PgUrl, Schema, ServerLock, Store, WalLeft,
+};
 use crate::telemetry::Logging;
 use failure::Failed;
 use output::Output;
@@ -151,7 +153,7 @@ struct Settings {
     /// A TOML file with settings, see config/default.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The database: sqlite:// and the path of a file; `migrate` also takes that of PostgreSQL
+    /// The database: sqlite:// and the path of a file, or the postgres:// URL of a database
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// Print one JSON object on stdout, and failures as one on stderr
@@ -189,7 +191,8 @@ impl Settings {
 
     async fn open_with(&self, schema: Schema) -> Result<Database, Failed> {
         let config = self.load(&[])?;
-        Ok(Database::open(config.database.url.sqlite()?, schema, config.limits.of_store()).await?)
+        let url = config.database.with_password()?;
+        Ok(Database::open(url, schema, config.limits.of_store()).await?)
     }
 }
 
@@ -209,15 +212,15 @@ static WAL_LEFT: OnceLock<WalLeft> = OnceLock::new();
 /// The database, opened for one command.
 struct Database {
     store: Store,
-    url: String,
+    url: DatabaseUrl,
     tasks: TaskTracker,
 }
 
 impl Database {
-    async fn open(url: &str, schema: Schema, limits: Limits) -> Result<Self, OpenError> {
+    async fn open(url: DatabaseUrl, schema: Schema, limits: Limits) -> Result<Self, OpenError> {
         let tasks = TaskTracker::new();
-        let store = Store::open(url, schema, limits, &tasks).await?;
-        Ok(Self { store, url: url.to_owned(), tasks })
+        let store = Store::open(&url, schema, limits, &tasks).await?;
+        Ok(Self { store, url, tasks })
     }
 
     /// Closes the database. After a change, empties the write-ahead log, so that the database file alone holds
@@ -231,7 +234,11 @@ impl Database {
 
     /// Closes the database like [`Self::close`], but returns the failure, for a command that can't go on with it.
     async fn close_wholly(self) -> Result<(), WalLeft> {
-        let beside_server = matches!(ServerLock::holder(&self.url), Ok(Some(_)));
+        let beside_server = matches!(&self.url, DatabaseUrl::Sqlite(url)
+            if matches!(ServerLock::holder(url), Ok(Some(_))));
+        if self.store.has_written() {
+            self.store.tell_nodes().await;
+        }
         let closed = if beside_server || !self.store.has_written() {
             self.store.leave().await;
             Ok(())
@@ -284,15 +291,13 @@ async fn migrate(settings: &Settings) -> Result<(), Failed> {
     let config = settings.load(&[])?;
     // The log shows progress: migrating a large database takes a while.
     let _logging = Logging::start(&config.log)?;
-    let url = match &config.database.url {
-        DatabaseUrl::Sqlite(url) => url,
-        DatabaseUrl::Postgres(url) => {
-            return migrate_postgres(settings, &config.database.with_password(url)?).await;
-        }
-    };
+    let url = config.database.with_password()?;
+    if let DatabaseUrl::Postgres(url) = &url {
+        return migrate_postgres(settings, url).await;
+    }
+    let (text, json) = (format!("{url} has the newest schema"), json!({ "url": url.to_string() }));
     Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;
-    let output = Output::new(format!("{url} has the newest schema"), json!({ "url": url }));
-    output.print_after_change(settings.json)
+    Output::new(text, json).print_after_change(settings.json)
 }
 
 async fn migrate_postgres(settings: &Settings, url: &PgUrl) -> Result<(), Failed> {

@@ -11,7 +11,7 @@ use super::values::parsed;
 use super::{Error, NOT_SHOWN};
 use crate::bounded;
 use crate::domain::Parse;
-use crate::store::{DatabaseFile, OpenError, PgUrl};
+use crate::store::DatabaseUrl;
 
 /// Maximum bytes of the password's file.
 const PASSWORD_BYTES: u64 = 4096;
@@ -25,48 +25,6 @@ pub(crate) struct Database {
     password: Password,
     #[serde(deserialize_with = "parsed")]
     password_file: PasswordFile,
-}
-
-/// Where the data is. Shown without a password.
-#[derive(Clone, Debug)]
-pub(crate) enum DatabaseUrl {
-    Sqlite(String),
-    Postgres(Box<PgUrl>),
-}
-
-impl DatabaseUrl {
-    /// Returns the URL of an SQLite database, for what this version can only do there.
-    pub(crate) fn sqlite(&self) -> Result<&str, OpenError> {
-        match self {
-            Self::Sqlite(url) => Ok(url),
-            Self::Postgres(url) => Err(OpenError::OnlyMigrates { url: url.to_string() }),
-        }
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(url) => formatter.write_str(url),
-            Self::Postgres(url) => url.fmt(formatter),
-        }
-    }
-}
-
-impl Parse for DatabaseUrl {
-    const EXPECTED: &'static str = "sqlite:// and the path of a file, such as sqlite://chatserver.db, or the URL of a PostgreSQL database, such as postgres://chat@db.example.com/chat";
-
-    fn parse(text: &str) -> Option<Self> {
-        if PgUrl::is_meant(text) {
-            PgUrl::parse(text).map(|url| Self::Postgres(Box::new(url)))
-        } else {
-            DatabaseFile::parse(text).map(|_| Self::Sqlite(text.to_owned()))
-        }
-    }
-
-    fn objection(text: &str) -> Option<&'static str> {
-        if PgUrl::is_meant(text) { PgUrl::objection(text) } else { DatabaseFile::objection(text) }
-    }
 }
 
 /// A password, which is not shown.
@@ -127,15 +85,15 @@ impl Database {
         }
     }
 
-    /// Returns the URL of a PostgreSQL database with the password of the settings, if there is one.
-    pub(crate) fn with_password(&self, url: &PgUrl) -> Result<PgUrl, Error> {
-        if let Some(password) = &self.password.0 {
-            return Ok(url.with_password(password));
-        }
-        match &self.password_file.0 {
-            Some(path) => Ok(url.with_password(&read(path)?)),
-            None => Ok(url.clone()),
-        }
+    /// Returns the URL with the password of the settings, where PostgreSQL needs one.
+    pub(crate) fn with_password(&self) -> Result<DatabaseUrl, Error> {
+        let DatabaseUrl::Postgres(url) = &self.url else { return Ok(self.url.clone()) };
+        let url = match (&self.password.0, &self.password_file.0) {
+            (Some(password), _) => url.with_password(password),
+            (None, Some(path)) => url.with_password(&read(path)?),
+            (None, None) => return Ok(self.url.clone()),
+        };
+        Ok(DatabaseUrl::Postgres(Box::new(url)))
     }
 }
 

@@ -101,6 +101,11 @@ impl Hub {
         self.tasks.wait().await;
     }
 
+    /// Returns the users who listen here.
+    pub(crate) fn listening(&self) -> Vec<UserId> {
+        self.users().keys().copied().collect()
+    }
+
     /// Returns the stations at which a user listens.
     pub(crate) fn stations_of(&self, user: UserId) -> Vec<StationId> {
         let users = self.users();
@@ -122,15 +127,25 @@ impl Hub {
         }
     }
 
-    /// Wakes the users of each commit event until the store closes the channel. Wakes all listeners after it lagged
-    /// behind.
-    pub(crate) async fn follow(&self, mut commit_events: broadcast::Receiver<CommitEvent>) {
+    /// Wakes the users of each commit event until the store closes the channel. Where any user may be affected, and
+    /// after it lagged behind, calls `forget` and then wakes all listeners.
+    pub(crate) async fn follow(
+        &self,
+        mut commit_events: broadcast::Receiver<CommitEvent>,
+        forget: impl Fn(),
+    ) {
         loop {
             match commit_events.recv().await {
                 Ok(CommitEvent::Users(users)) => {
                     users.iter().for_each(|(user, at)| self.wake(*user, *at));
                 }
-                Ok(CommitEvent::AnyUser) | Err(RecvError::Lagged(_)) => self.wake_all(),
+                Ok(CommitEvent::Elsewhere(users)) => {
+                    users.iter().for_each(|user| self.wake(*user, None));
+                }
+                Ok(CommitEvent::AnyUser) | Err(RecvError::Lagged(_)) => {
+                    forget();
+                    self.wake_all();
+                }
                 Err(RecvError::Closed) => return,
             }
         }

@@ -16,8 +16,8 @@ use crate::domain::{Parse as _, Refusal};
 /// serving process has one database.
 static IS_DAMAGED: AtomicBool = AtomicBool::new(false);
 
-/// A failed read or write. [`Self::Closed`] says "perhaps": a write may have been made before its answer was dropped.
-/// Any other failed write leaves nothing behind.
+/// A failed read or write. [`Self::Closed`] and [`Self::Disconnected`] say "perhaps": a write may have been made before
+/// its answer was dropped. Any other failed write leaves nothing behind.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The writer's queue is full. A later retry may succeed.
@@ -33,9 +33,18 @@ pub enum Error {
         /// Bytes reserved for changes that don't grow the data.
         reserve: u64,
     },
+    /// The database server's disk is full.
+    #[error("the disk of the database is full")]
+    ServerFull,
     /// The store is shutting down, or its writer has ended.
     #[error("the writer has stopped")]
     Closed,
+    /// The database server can't be reached, or was lost before it confirmed a write.
+    #[error("the database can't be reached")]
+    Disconnected,
+    /// The caller of a change that is only for its answer has given up waiting.
+    #[error("the caller has given up waiting")]
+    Abandoned,
     /// The database refused or failed.
     #[error("the database failed while {doing}")]
     Database {
@@ -85,9 +94,19 @@ impl Error {
     /// writer has stopped. Retrying one at a time is then useless.
     pub(crate) fn is_for_all(&self) -> bool {
         match self {
-            Self::Database { source, .. } => is_busy(source),
-            Self::Closed => true,
-            Self::QueueFull | Self::StorageFull { .. } => false,
+            Self::Database { source, .. } => is_busy(source) || postgres::codes::is_for_all(source),
+            Self::Closed | Self::Disconnected | Self::ServerFull => true,
+            Self::QueueFull | Self::StorageFull { .. } | Self::Abandoned => false,
+        }
+    }
+
+    /// Whether a batch is to be repeated as a whole: it met a change of another node, or has an abandoned change, which
+    /// the repeat skips.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => postgres::codes::is_conflict(source),
+            Self::Abandoned => true,
+            _ => false,
         }
     }
 
@@ -96,8 +115,13 @@ impl Error {
         match self {
             Self::QueueFull => "queue_full",
             Self::StorageFull { .. } => "storage_full",
+            Self::ServerFull => "full",
             Self::Closed => "closed",
-            Self::Database { source, .. } => codes::cause(source).unwrap_or("other"),
+            Self::Abandoned => "abandoned",
+            Self::Disconnected => "disconnected",
+            Self::Database { source, .. } => {
+                codes::cause(source).or_else(|| postgres::codes::cause(source)).unwrap_or("other")
+            }
         }
     }
 
@@ -128,7 +152,14 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
             if is_of_damage(&source) {
                 note_damage(doing, &source);
             }
-            Error::Database { doing, source: Arc::new(source) }
+            match postgres::codes::cause(&source) {
+                Some("full") => Error::ServerFull,
+                Some("disconnected") => {
+                    tracing::warn!(doing, error = %source, "a connection to the database is lost");
+                    Error::Disconnected
+                }
+                _ => Error::Database { doing, source: Arc::new(source) },
+            }
         })
     }
 }
@@ -222,9 +253,12 @@ pub enum OpenError {
     )]
     Encoding { url: String, found: String },
     #[error(
-        "this version of chatserver can only migrate a PostgreSQL database such as {url}; for anything else it needs SQLite"
+        "{url} has no tables of chatserver yet: `chatserver serve`, `migrate` and `user add` make them"
     )]
-    OnlyMigrates { url: String },
+    Empty { url: String },
+    /// The command works on a database in a file.
+    #[error("{url} is a PostgreSQL database. {instead}")]
+    NoFile { url: String, instead: &'static str },
     /// A migration failed and was rolled back.
     #[error("the database {path} can't be migrated: {source}{}", of_migration(source))]
     Migrate {

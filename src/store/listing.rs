@@ -43,6 +43,7 @@ pub fn statements() -> Vec<Statement> {
         super::friends::listed(),
         super::listed(),
         super::messages::listed(),
+        super::pages::pieces::listed(),
         super::pages::statements::listed(),
         super::participants::listed(),
         super::properties::listed(),

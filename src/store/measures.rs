@@ -9,6 +9,12 @@ pub(crate) struct Measured {
     pub(crate) queue_depth: usize,
     /// Age of the oldest change that is not committed yet; 0 if there is none.
     pub(crate) oldest_change: Duration,
+    /// Sizes of a database in a file.
+    pub(crate) file: Option<FileSizes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileSizes {
     pub(crate) database_bytes: u64,
     pub(crate) log_bytes: u64,
     /// Free bytes of the disk that holds both files.
@@ -20,9 +26,11 @@ impl Store {
         Measured {
             queue_depth: self.queue_depth(),
             oldest_change: self.writer.oldest_change(),
-            database_bytes: self.local.database_bytes(),
-            log_bytes: self.local.log_bytes(),
-            free_bytes: self.local.reserve.free_bytes(),
+            file: self.engine.local().map(|local| FileSizes {
+                database_bytes: local.database_bytes(),
+                log_bytes: local.log_bytes(),
+                free_bytes: local.reserve.free_bytes(),
+            }),
         }
     }
 }

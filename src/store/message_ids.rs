@@ -35,9 +35,10 @@ pub(crate) use row_key_of_id;
 listed!(LIST);
 
 /// `OR FAIL` for the reason given at `INSERT` in `messages.rs`.
-pub(super) static LIST: ManyRows = ManyRows::new(
+pub(super) static LIST: ManyRows = ManyRows::pair(
     "INSERT OR FAIL INTO message_ids (generation, hash, seq)
      SELECT * FROM ({rows}) AS listed WHERE column1 IS NOT NULL",
+    "INSERT INTO message_ids (generation, hash, seq) {rows}",
     &[Integer, Integer, Integer],
 );
 

@@ -45,25 +45,37 @@ const IS_IDENTICAL: Sql = Sql::both("
     SELECT sender_number = $2 AND type IS NOT DISTINCT FROM $3 AND created = $4 AND valid_until = $5 AND data = $6
     FROM messages WHERE place = $1");
 
+/// SQL that advances conversations. The argument is how it begins.
+macro_rules! advance {
+    ($update:literal) => {
+        concat!(
+            "WITH changed (number, next_seq, sent_by_first, last_message_id, last_access, max_accepted_at, longest_data,
+                           data_bytes)
+                 AS ({rows}) ",
+            $update,
+            " conversations
+             SET next_seq = changed.next_seq, sent_by_first = changed.sent_by_first,
+                 last_message_id = changed.last_message_id, last_access = changed.last_access,
+                 max_accepted_at = changed.max_accepted_at, longest_data = changed.longest_data,
+                 data_bytes = changed.data_bytes
+             FROM changed WHERE conversations.number = changed.number"
+        )
+    };
+}
+
 /// To undo a single failed statement, SQLite copies each page before it changes it. A failure here rolls back the whole
 /// transaction anyway, so `OR FAIL` drops that copy. It works only if the statement calls no SQL function: add none.
 /// `IS NOT NULL` skips the padding of [`ManyRows`].
-static INSERT: ManyRows = ManyRows::new(
+static INSERT: ManyRows = ManyRows::pair(
     "INSERT OR FAIL INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data, nth)
      SELECT * FROM ({rows}) AS incoming WHERE column1 IS NOT NULL",
+    "INSERT INTO messages (place, id, sender_number, type, created, valid_until, accepted_at, data, nth) {rows}",
     &[Integer, Text, Integer, Text, Integer, Text, Integer, Text, Integer],
 );
 
-static ADVANCE: ManyRows = ManyRows::new(
-    "WITH changed (number, next_seq, sent_by_first, last_message_id, last_access, max_accepted_at, longest_data,
-                   data_bytes)
-         AS ({rows})
-     UPDATE OR FAIL conversations
-     SET next_seq = changed.next_seq, sent_by_first = changed.sent_by_first,
-         last_message_id = changed.last_message_id, last_access = changed.last_access,
-         max_accepted_at = changed.max_accepted_at, longest_data = changed.longest_data,
-         data_bytes = changed.data_bytes
-     FROM changed WHERE conversations.number = changed.number",
+static ADVANCE: ManyRows = ManyRows::pair(
+    advance!("UPDATE OR FAIL"),
+    advance!("UPDATE"),
     &[Integer, Integer, Integer, Text, Integer, Integer, Integer, Integer],
 );
 

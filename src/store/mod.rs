@@ -1,4 +1,5 @@
-//! The store: an SQLite database with one writer, which commits many changes at once, and a pool of readers.
+//! The store: a database with one writer, which commits many changes at once, and a pool of readers. The database is a
+//! file of SQLite's or a PostgreSQL server.
 //!
 //! Only this folder contains SQL. A change is a struct that implements [`WriteOp`], a read is a method of [`Store`],
 //! each in the file of its area. What only one database needs is in `sqlite/` and `postgres/`.
@@ -14,6 +15,9 @@ mod availability;
 mod blocklist;
 mod changes;
 mod conversations;
+mod database_url;
+mod deferred;
+mod engine;
 mod epoch;
 mod error;
 mod friend_requests;
@@ -47,14 +51,17 @@ mod writer;
 
 use deadpool::unmanaged::Object;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Limits, Parse};
+use crate::domain::{Limits, Parse, UserId};
 
 pub(crate) use availability::SetAvailability;
 pub(crate) use blocklist::ChangeBlock;
 pub(crate) use changes::{Pending, PendingQuery};
 pub use conversations::{Clear, Purged};
+pub use database_url::DatabaseUrl;
+use engine::Engine;
 pub use epoch::Epoch;
 use error::Doing as _;
 pub use error::{Error, WriteError};
@@ -67,8 +74,10 @@ pub use listing::{Statement, statements};
 pub use messages::AddMessage;
 pub(crate) use pages::LIGHT_PAGE_BYTES;
 pub use pages::{Found, Page};
+use postgres::bus::Bus;
 pub(crate) use postgres::schema::{Migrated, migrate};
-pub(crate) use postgres::url::PgUrl;
+use postgres::server::Server;
+pub use postgres::url::PgUrl;
 pub use properties::ChangeProperty;
 use readers::{ReadBatcher, Readers};
 pub(crate) use readiness::NotReady;
@@ -77,6 +86,7 @@ pub(crate) use replays::OncePerSignature;
 pub(crate) use reports::{Report, Undelivered};
 use sql::{Connection, Sql};
 pub(crate) use sqlite::backup::{BackupError, Progress, back_up, verify_backup};
+use sqlite::checkpointer::Checkpointer;
 use sqlite::connections::Connections;
 pub(crate) use sqlite::file::DatabaseFile;
 pub use sqlite::local::Fault;
@@ -120,8 +130,10 @@ pub struct Store {
     probes: Probes,
     /// Whether the schema was created or migrated at opening.
     is_migrated: bool,
+    /// Checkpoints the write-ahead log of a file.
+    checkpointer: Option<Checkpointer>,
     /// Dropped after the connections.
-    local: Local,
+    engine: Engine,
 }
 
 impl Store {
@@ -129,8 +141,20 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the URL, the file or its schema is unusable.
+    /// [`OpenError`] if the URL, the file, the server or the schema is unusable.
     pub async fn open(
+        url: &DatabaseUrl,
+        schema: Schema,
+        limits: Limits,
+        tasks: &TaskTracker,
+    ) -> Result<Self, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(url) => Self::open_file(url, schema, limits, tasks).await,
+            DatabaseUrl::Postgres(url) => Self::open_server(url, schema, limits, tasks).await,
+        }
+    }
+
+    async fn open_file(
         url: &str,
         schema: Schema,
         limits: Limits,
@@ -140,7 +164,7 @@ impl Store {
         let file = DatabaseFile::parse(url).ok_or_else(refused)?;
         ServerLock::wait_until_shared(&file).await?;
         let opened = file.open(schema)?;
-        let Connections { is_migrated, mut writer, checkpointer, mut readers } =
+        let Connections { is_migrated, mut writer, checkpointer, readers } =
             Connections::open(&file, schema).await?;
         ServerLock::wait_until_shared(&file).await?;
         let epoch = Epoch::read(&mut writer).await.map_err(|source| file.failed(source))?;
@@ -148,10 +172,44 @@ impl Store {
         let looked = gives_space_back(writer.sqlite()).await;
         let gives_space_back = looked.map_err(|source| file.failed(source))?;
         let local = Local::new(file, opened.file, limits.disk_reserve_bytes, gives_space_back);
-        let writer = Writer::start(local.clone(), limits, writer, checkpointer, tasks);
-        let large_reader = Readers::new(readers.split_off(readers.len() - 1));
-        let readers = Readers::new(readers);
-        Ok(Self {
+        // Changes are refused after an fsync failure.
+        let closing = local.wal.flush_failed().child_token();
+        let stops = [closing, CancellationToken::new()];
+        local.watch(stops.clone(), tasks);
+        let checkpointer = Checkpointer::start(&local, checkpointer, stops.clone(), tasks);
+        let engine = Engine::Sqlite(local);
+        let writer = Writer::start(engine.clone(), limits, writer, stops, tasks);
+        let store = Self::new(engine, epoch, writer, readers);
+        Ok(Self { is_migrated, checkpointer: Some(checkpointer), ..store })
+    }
+
+    async fn open_server(
+        url: &PgUrl,
+        schema: Schema,
+        limits: Limits,
+        tasks: &TaskTracker,
+    ) -> Result<Self, OpenError> {
+        let is_migrated = postgres::schema::prepare(url, schema).await?;
+        let mut writer = Connection::Postgres(postgres::connect::serve(url).await?);
+        let epoch = Epoch::read(&mut writer).await;
+        let epoch = epoch.map_err(|source| postgres::connect::failed(url, source))?;
+        let mut readers = Vec::new();
+        // One more for large pages.
+        for _ in 0..=postgres::connect::READERS {
+            readers.push(Connection::Postgres(postgres::connect::serve(url).await?));
+        }
+        tracing::info!(database = %url, "database opened");
+        let engine = Engine::Postgres(Server::new(url.clone()));
+        let stops = [CancellationToken::new(), CancellationToken::new()];
+        let writer = Writer::start(engine.clone(), limits, writer, stops, tasks);
+        let store = Self::new(engine, epoch, writer, readers);
+        Ok(Self { is_migrated, ..store })
+    }
+
+    fn new(engine: Engine, epoch: Epoch, writer: Writer, mut readers: Vec<Connection>) -> Self {
+        let large_reader = Readers::new(engine.clone(), readers.split_off(readers.len() - 1));
+        let readers = Readers::new(engine.clone(), readers);
+        Self {
             pages: ReadBatcher::new(readers.clone()),
             extended_pages: ReadBatcher::new(readers.clone()),
             lists: ReadBatcher::new(readers.clone()),
@@ -161,9 +219,10 @@ impl Store {
             writer,
             epoch,
             probes: Probes::default(),
-            is_migrated,
-            local,
-        })
+            is_migrated: false,
+            checkpointer: None,
+            engine,
+        }
     }
 
     /// Returns the database's epoch. It changes only while no server has the database open.
@@ -194,7 +253,25 @@ impl Store {
 
     /// Subscribes to commits that affect users. Wake-up hints only: a subscriber that lags behind misses events.
     pub(crate) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
-        self.writer.commit_events()
+        self.writer.commit_events().subscribe()
+    }
+
+    /// Passes commits on to other nodes, and theirs to this one, until the future is dropped. Ends at once on a database
+    /// in a file, which has one server. `listening` returns the users who listen here.
+    pub(crate) async fn follow_nodes(&self, listening: impl Fn() -> Vec<UserId>) {
+        if let Engine::Postgres(server) = &self.engine {
+            Bus::new(server.clone()).run(self.writer.commit_events(), listening).await;
+        }
+    }
+
+    /// Tells the servers of a PostgreSQL database that this process has changed something. Those of a file notice by
+    /// themselves.
+    pub(crate) async fn tell_nodes(&self) {
+        if let Engine::Postgres(server) = &self.engine
+            && let Err(error) = Bus::new(server.clone()).wake_all().await
+        {
+            tracing::warn!(%error, "telling the servers of a change failed: they notice it within 5 s");
+        }
     }
 
     /// Number of changes queued for the writer.
@@ -203,10 +280,14 @@ impl Store {
         self.writer.queue_depth()
     }
 
-    /// Whether the disk has less free space than the reserve. Changes that grow the data are refused then.
+    /// Whether changes that grow the data are refused: the disk of a file has less free space than the reserve, or that
+    /// of a server is full.
     #[must_use]
     pub fn is_storage_full(&self) -> bool {
-        self.local.reserve.is_full()
+        match &self.engine {
+            Engine::Sqlite(local) => local.reserve.is_full(),
+            Engine::Postgres(_) => self.writer.outcomes().is_full(),
+        }
     }
 
     /// Completes once changes are refused for good: after a [`Fault`], a panic of the writer or the checkpointer, or
@@ -216,17 +297,21 @@ impl Store {
     }
 
     pub(crate) fn fault(&self) -> Option<Fault> {
-        self.local.fault()
+        self.engine.local()?.fault()
     }
 
     /// Whether the write-ahead log has any content now.
     pub(crate) fn has_log(&self) -> bool {
-        self.local.file.has_log()
+        self.engine.local().is_some_and(|local| local.file.has_log())
     }
 
     /// Whether this store has written anything, or may have.
     pub(crate) fn has_written(&self) -> bool {
-        self.is_migrated || self.local.wal.has_grown()
+        self.is_migrated
+            || match &self.engine {
+                Engine::Sqlite(local) => local.wal.has_grown(),
+                Engine::Postgres(_) => self.writer.outcomes().has_committed(),
+            }
     }
 
     /// Refuses further changes, waits for the queued ones, checkpoints the whole write-ahead log and closes the files.
@@ -237,20 +322,24 @@ impl Store {
     ///
     /// [`WalLeft`] if the database file alone does not hold everything.
     pub async fn close(&self) -> Result<(), WalLeft> {
-        self.writer.close().await;
-        self.close_readers().await;
-        self.writer.empty_log().await
+        self.close_connections().await;
+        match &self.checkpointer {
+            Some(checkpointer) => checkpointer.empty_log().await,
+            None => Ok(()),
+        }
     }
 
     /// Closes the store like [`Self::close`], but leaves the write-ahead log to a server or another process that has
     /// the database open.
     pub async fn leave(&self) {
-        self.writer.close().await;
-        self.close_readers().await;
-        self.writer.leave_log().await;
+        self.close_connections().await;
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.leave_log().await;
+        }
     }
 
-    async fn close_readers(&self) {
+    async fn close_connections(&self) {
+        self.writer.close().await;
         self.readers.close().await;
         self.large_reader.close().await;
     }

@@ -1,7 +1,7 @@
 //! Pages of messages and reports. Each page is one snapshot. One statement finds the cursors and writes a light page.
 //! For a large page it writes a plan, and the page is read in pieces within the same transaction.
 
-mod pieces;
+pub(super) mod pieces;
 pub(super) mod statements;
 #[cfg(test)]
 mod steps;

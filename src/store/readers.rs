@@ -6,35 +6,53 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use deadpool::unmanaged::{Object, Pool};
-use sqlx::Row as _;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use crate::store::engine::Engine;
 use crate::store::error::Doing as _;
 use crate::store::many_rows::{ManyRows, Values};
-use crate::store::sql::Connection;
+use crate::store::sql::{Connection, Utf8};
 use crate::store::{Error, WireText};
 
 /// Maximum requests coalesced into one query. Eight did not raise throughput, and the first waits longer for the last.
 const TOGETHER: usize = 4;
 
+/// Maximum wait for a free connection. Reads of a file take milliseconds; a slow server sheds load.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+
 #[derive(Clone)]
 pub(crate) struct Readers {
+    engine: Engine,
     pool: Pool<Connection>,
     /// Number of connections, until they are closed.
     count: usize,
 }
 
 impl Readers {
-    pub(crate) fn new(connections: Vec<Connection>) -> Self {
-        Self { count: connections.len(), pool: connections.into() }
+    pub(crate) fn new(engine: Engine, connections: Vec<Connection>) -> Self {
+        Self { engine, count: connections.len(), pool: connections.into() }
     }
 
-    /// Waits for a free connection. A cancelled read leaves its connection usable.
+    /// Waits for a free connection, for at most [`FREE_WITHIN`] where a server answers. Replaces a lost one.
     pub(crate) async fn get(&self) -> Result<Object<Connection>, Error> {
-        self.pool.get().await.map_err(|_| Error::Closed)
+        let free = self.pool.get();
+        let free = match self.engine {
+            Engine::Sqlite(_) => free.await,
+            Engine::Postgres(_) => {
+                timeout(FREE_WITHIN, free).await.map_err(|_| Error::Disconnected)?
+            }
+        };
+        let mut connection = free.map_err(|_| Error::Closed)?;
+        if connection.is_lost() {
+            *connection = self.engine.reconnect().await?;
+        }
+        Ok(connection)
     }
 
     /// Waits for running reads and closes the connections.
@@ -221,9 +239,26 @@ async fn texts<Q: BatchQuery>(
     connection: &mut Connection,
     queries: &[&Q],
 ) -> Result<Vec<Option<WireText>>, Error> {
+    if let Connection::Sqlite(connection) = connection {
+        return together(connection, queries).await;
+    }
+    let mut texts = Vec::with_capacity(queries.len());
+    for query in queries {
+        let text = connection.query_rows(Q::STATEMENT, &[*query], |one, values| one.bind(values));
+        let text: Option<Utf8> = text.value().await.doing(Q::DOING)?;
+        texts.push(text.map(|Utf8(text)| text));
+    }
+    Ok(texts)
+}
+
+/// Runs the queries as one.
+async fn together<Q: BatchQuery>(
+    connection: &mut SqliteConnection,
+    queries: &[&Q],
+) -> Result<Vec<Option<WireText>>, Error> {
     let mut arguments = SqliteArguments::default();
-    let text = Q::STATEMENT.bind(queries, &mut arguments, |one, values| one.bind(values));
-    let row = sqlx::query_with(text, arguments).fetch_one(connection.sqlite()).await;
+    let text = Q::STATEMENT.bind_sqlite(queries, &mut arguments, |one, values| one.bind(values));
+    let row = sqlx::query_with(text, arguments).fetch_one(connection).await;
     let columns = |row: SqliteRow| (0..queries.len()).map(|column| row.try_get(column)).collect();
     row.and_then(columns).doing(Q::DOING)
 }

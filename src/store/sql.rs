@@ -4,7 +4,7 @@
 //! few types of values, because PostgreSQL prepares a text for the types of its first use.
 
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgRow, PgTypeInfo, PgValueRef};
+use sqlx::postgres::{PgArguments, PgRow, PgTypeInfo, PgValueRef};
 use sqlx::sqlite::{SqliteArguments, SqliteRow, SqliteTypeInfo, SqliteValueRef};
 use sqlx::{
     Arguments as _, Connection as _, Decode, FromRow, Postgres, SqlSafeStr as _, SqlStr, Sqlite,
@@ -14,20 +14,29 @@ use sqlx::{
 #[cfg(feature = "statements")]
 use super::listing::Statement;
 use super::many_rows::{Column, ManyRows, Values};
+use super::postgres::session::Session;
 
 /// A statement with the parameters `$1`, `$2` and so on.
 #[derive(Clone, Copy)]
-pub(crate) struct Sql(&'static str);
+pub(crate) struct Sql {
+    pub(crate) sqlite: &'static str,
+    pub(crate) postgres: &'static str,
+}
 
 impl Sql {
     /// A text that SQLite and PostgreSQL read alike.
     pub(crate) const fn both(text: &'static str) -> Self {
-        Self(text)
+        Self::pair(text, text)
+    }
+
+    /// A text for each database.
+    pub(crate) const fn pair(sqlite: &'static str, postgres: &'static str) -> Self {
+        Self { sqlite, postgres }
     }
 
     #[cfg(feature = "statements")]
     pub(crate) fn listed(self, file: &'static str, name: &'static str) -> Statement {
-        let (sqlite, postgres) = (self.0.to_owned(), self.0.to_owned());
+        let (sqlite, postgres) = (self.sqlite.to_owned(), self.postgres.to_owned());
         Statement { file, name, sqlite, postgres, parameters: None }
     }
 }
@@ -86,13 +95,22 @@ impl Value<'_> {
         }
     }
 
-    pub(crate) fn add_to(self, arguments: &mut SqliteArguments) {
+    pub(crate) fn add_to_sqlite(self, arguments: &mut SqliteArguments) {
         let added = match self {
             Self::Text(text) => arguments.add(text),
             Self::Integer(number) => arguments.add(number),
             Self::Flag(flag) => arguments.add(flag),
         };
         added.expect("texts, numbers and flags have a form in SQLite");
+    }
+
+    pub(crate) fn add_to_postgres(self, arguments: &mut PgArguments) {
+        let added = match self {
+            Self::Text(text) => arguments.add(text),
+            Self::Integer(number) => arguments.add(number),
+            Self::Flag(flag) => arguments.add(flag),
+        };
+        added.expect("texts, numbers and flags have a form in PostgreSQL");
     }
 }
 
@@ -142,11 +160,21 @@ impl Decode<'_, Postgres> for Utf8 {
 #[derive(Debug)]
 pub(crate) enum Connection {
     Sqlite(SqliteConnection),
+    Postgres(Session),
 }
 
 impl Connection {
     pub(crate) fn query(&mut self, sql: Sql) -> Query<'_> {
-        self.query_with(sql.0.into_sql_str(), SqliteArguments::default())
+        match self {
+            Self::Sqlite(connection) => {
+                let on = On::Sqlite(connection, SqliteArguments::default());
+                Query { on, text: sql.sqlite.into_sql_str() }
+            }
+            Self::Postgres(session) => {
+                let on = On::Postgres(session, PgArguments::default());
+                Query { on, text: sql.postgres.into_sql_str() }
+            }
+        }
     }
 
     /// Makes a statement over at least one and at most [`ROWS`](super::many_rows::ROWS) rows.
@@ -156,59 +184,127 @@ impl Connection {
         rows: &[R],
         bind: impl Fn(&R, &mut Values<'_>),
     ) -> Query<'_> {
-        let mut arguments = SqliteArguments::default();
-        let text = statement.bind(rows, &mut arguments, bind);
-        self.query_with(text.into_sql_str(), arguments)
-    }
-
-    /// Makes a statement whose values are bound already.
-    pub(crate) fn query_with(&mut self, text: SqlStr, arguments: SqliteArguments) -> Query<'_> {
-        let Self::Sqlite(connection) = self;
-        Query { connection, text, arguments }
+        match self {
+            Self::Sqlite(connection) => {
+                let mut arguments = SqliteArguments::default();
+                let text = statement.bind_sqlite(rows, &mut arguments, bind);
+                Query { on: On::Sqlite(connection, arguments), text: text.into_sql_str() }
+            }
+            Self::Postgres(session) => {
+                let (text, arguments) = statement.bind_postgres(rows, bind);
+                Query { on: On::Postgres(session, arguments), text: text.into_sql_str() }
+            }
+        }
     }
 
     /// Returns the connection for what only SQLite has.
+    ///
+    /// # Panics
+    ///
+    /// On a connection to PostgreSQL.
     pub(crate) fn sqlite(&mut self) -> &mut SqliteConnection {
-        let Self::Sqlite(connection) = self;
-        connection
+        match self {
+            Self::Sqlite(connection) => connection,
+            Self::Postgres(_) => unreachable!("only code of SQLite asks for its connection"),
+        }
+    }
+
+    /// Whether the connection must be replaced. One to a file never is: its owner knows what an error means for it.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(session) => session.is_lost(),
+        }
     }
 
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
-        let Self::Sqlite(connection) = self;
-        connection.close().await
+        match self {
+            Self::Sqlite(connection) => connection.close().await,
+            Self::Postgres(session) => session.close().await,
+        }
     }
+}
+
+/// A connection, and the values for a statement on it.
+enum On<'c> {
+    Sqlite(&'c mut SqliteConnection, SqliteArguments),
+    Postgres(&'c mut Session, PgArguments),
 }
 
 /// A statement on a connection, with the values of its parameters so far.
 pub(crate) struct Query<'c> {
-    connection: &'c mut SqliteConnection,
+    on: On<'c>,
     text: SqlStr,
-    arguments: SqliteArguments,
 }
 
-impl Query<'_> {
+/// Runs a statement: `$make` makes a query of sqlx, and `$run` is its method.
+macro_rules! run {
+    ($query:expr, $make:path, $run:ident) => {
+        match $query.on {
+            On::Sqlite(connection, arguments) => {
+                $make($query.text, arguments).$run(connection).await
+            }
+            On::Postgres(session, arguments) => {
+                let (connection, health) = session.parts();
+                health.watch($make($query.text, arguments).$run(connection)).await
+            }
+        }
+    };
+}
+
+impl<'c> Query<'c> {
+    /// A statement of SQLite whose values are bound already.
+    pub(crate) fn of_sqlite(
+        connection: &'c mut SqliteConnection,
+        text: SqlStr,
+        arguments: SqliteArguments,
+    ) -> Self {
+        Self { on: On::Sqlite(connection, arguments), text }
+    }
+
+    /// A statement of PostgreSQL whose values are bound already.
+    pub(crate) fn of_postgres(
+        session: &'c mut Session,
+        text: &'static str,
+        arguments: PgArguments,
+    ) -> Self {
+        Self { on: On::Postgres(session, arguments), text: text.into_sql_str() }
+    }
+
     /// Adds the value of the next parameter.
     pub(crate) fn bind<'v>(mut self, value: impl Into<Value<'v>>) -> Self {
-        value.into().add_to(&mut self.arguments);
+        match &mut self.on {
+            On::Sqlite(_, arguments) => value.into().add_to_sqlite(arguments),
+            On::Postgres(_, arguments) => value.into().add_to_postgres(arguments),
+        }
         self
     }
 
     /// Returns the number of changed rows.
     pub(crate) async fn execute(self) -> Result<u64, sqlx::Error> {
-        let query = sqlx::query_with(self.text, self.arguments);
-        Ok(query.execute(self.connection).await?.rows_affected())
+        match self.on {
+            On::Sqlite(connection, arguments) => {
+                let query = sqlx::query_with(self.text, arguments);
+                Ok(query.execute(connection).await?.rows_affected())
+            }
+            On::Postgres(session, arguments) => {
+                let (connection, health) = session.parts();
+                let query = sqlx::query_with(self.text, arguments);
+                Ok(health.watch(query.execute(connection)).await?.rows_affected())
+            }
+        }
     }
 
     pub(crate) async fn one<R: Columns>(self) -> Result<R, sqlx::Error> {
-        sqlx::query_as_with(self.text, self.arguments).fetch_one(self.connection).await
+        run!(self, sqlx::query_as_with, fetch_one)
     }
 
     pub(crate) async fn optional<R: Columns>(self) -> Result<Option<R>, sqlx::Error> {
-        sqlx::query_as_with(self.text, self.arguments).fetch_optional(self.connection).await
+        run!(self, sqlx::query_as_with, fetch_optional)
     }
 
     pub(crate) async fn all<R: Columns>(self) -> Result<Vec<R>, sqlx::Error> {
-        sqlx::query_as_with(self.text, self.arguments).fetch_all(self.connection).await
+        run!(self, sqlx::query_as_with, fetch_all)
     }
 
     /// Returns the only column of the only row.

@@ -3,16 +3,22 @@
 use std::collections::HashMap;
 
 use super::Error;
+use super::deferred::Deferred;
 use super::error::Doing as _;
 use super::listing::listed;
 use super::many_rows::{ManyRows, Values};
 use super::sql::{Columns, Connection, Query, Sql};
-use super::sqlite::deferred::Deferred;
 use crate::domain::{Limits, StationId, UserId};
 
-listed!(ROLLBACK);
+listed!(BEGIN, COMMIT, ROLLBACK);
 
-const ROLLBACK: Sql = Sql::both("ROLLBACK");
+/// Takes SQLite's write lock, or waits while another process holds it. PostgreSQL has no such lock: there, a transaction
+/// that could not have been made alone fails, and is repeated ([`Error::is_repeatable`]).
+const BEGIN: Sql = Sql::pair("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL SERIALIZABLE");
+
+const COMMIT: Sql = Sql::both("COMMIT");
+
+pub(super) const ROLLBACK: Sql = Sql::both("ROLLBACK");
 
 /// A transaction, and the users it affects. A user is mapped to the station at which the change was made, if it was
 /// only one.
@@ -26,16 +32,17 @@ pub struct WriteTx {
 
 impl WriteTx {
     pub(crate) fn new(connection: Connection, limits: Limits) -> Self {
-        Self { connection, limits, deferred: Deferred::default(), affected: HashMap::new() }
+        let deferred = Deferred::on(&connection);
+        Self { connection, limits, deferred, affected: HashMap::new() }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Begins a transaction that holds SQLite's write lock. The first statement waits while another process holds it.
+    /// Begins a transaction, with the first statement.
     pub(crate) fn begin(&mut self) {
-        self.deferred.push("BEGIN IMMEDIATE");
+        self.deferred.push(BEGIN);
     }
 
     /// Defers a statement over these rows until the next statement that is awaited.
@@ -59,8 +66,7 @@ impl WriteTx {
         (T,): Columns,
     {
         self.defer(statement, rows, bind);
-        let (text, arguments) = self.deferred.take();
-        self.connection.query_with(text, arguments).value().await
+        self.deferred.last(&mut self.connection).await?.value().await
     }
 
     /// Makes a statement that runs after the deferred ones.
@@ -78,7 +84,7 @@ impl WriteTx {
 
     /// Commits the transaction: its changes are on disk. Returns the affected users.
     pub(crate) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
-        self.deferred.push("COMMIT");
+        self.deferred.push(COMMIT);
         self.execute_deferred().await.doing("committing a batch")?;
         Ok(std::mem::take(&mut self.affected))
     }
@@ -88,6 +94,17 @@ impl WriteTx {
         self.deferred.clear();
         self.affected.clear();
         self.connection.query(ROLLBACK).execute().await.map(drop)
+    }
+
+    /// Whether any statement may wait for other transactions, the deferred ones included. In SQLite only the first one
+    /// does.
+    pub(crate) fn waits_for_rows(&self) -> bool {
+        matches!(self.connection, Connection::Postgres(_))
+    }
+
+    /// Whether the connection is of no more use.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.connection.is_lost()
     }
 
     /// Marks a user as affected, for wake-ups after the commit. `at` is the station that made the change and need not
@@ -109,7 +126,6 @@ impl WriteTx {
     }
 
     async fn execute_deferred(&mut self) -> Result<(), sqlx::Error> {
-        let (text, arguments) = self.deferred.take();
-        self.connection.query_with(text, arguments).execute().await.map(drop)
+        self.deferred.last(&mut self.connection).await?.execute().await.map(drop)
     }
 }

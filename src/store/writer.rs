@@ -7,34 +7,29 @@
 //! Changes take effect in the order of the queue. Runs of changes of a frequent kind become multi-row statements. A
 //! batch that fails is rolled back, and its changes are applied one at a time, so that a failing change fails alone.
 //!
-//! The task caches nothing between transactions, because other processes write to the same file.
+//! The task caches nothing between transactions, because other processes write to the same database.
 
 mod task;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
-use sqlx::SqliteConnection;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::changes::Acknowledge;
+use super::engine::Engine;
 use super::messages::AddMessage;
 use super::outcomes::Outcomes;
 use super::properties::ChangeProperty;
 use super::queue::{Oldest, QueuedWrite, Waiting};
 use super::sql::Connection;
-use super::sqlite::local::Local;
-use super::sqlite::wal::{self, WalLeft};
-use super::sqlite::watch::watch;
 use super::write_op::{Outcome, Responder, Submitted, WriteOp};
 use super::write_tx::WriteTx;
 use super::{Error, WireText, WriteError};
@@ -53,6 +48,8 @@ const COMMIT_EVENTS: usize = 1024;
 pub(crate) enum CommitEvent {
     /// These users. A station that is named made the change itself, and need not be woken.
     Users(Arc<HashMap<UserId, Option<StationId>>>),
+    /// These users, by a change of another node.
+    Elsewhere(Arc<[UserId]>),
     /// Any user may be affected: another process has written.
     AnyUser,
 }
@@ -73,30 +70,24 @@ pub(crate) struct Writer {
     /// Cancelled once changes are no longer accepted, for whatever reason.
     closing: CancellationToken,
     ended: CancellationToken,
-    /// Returns its connection when the writer has ended.
-    checkpointer: Mutex<Option<JoinHandle<Option<SqliteConnection>>>>,
-    local: Local,
+    engine: Engine,
 }
 
 impl Writer {
-    /// Starts the writer, and the tasks that checkpoint the log and watch the files and the disk.
+    /// Starts the writer with a connection that may write. It ends when `closing` is cancelled, and then cancels `ended`.
     pub(crate) fn start(
-        local: Local,
+        engine: Engine,
         limits: Limits,
         connection: Connection,
-        checkpointer: SqliteConnection,
+        [closing, ended]: [CancellationToken; 2],
         tasks: &TaskTracker,
     ) -> Self {
-        let Local { file, reserve, wal, replaced, opened, .. } = local.clone();
         let (queue, changes) = mpsc::channel(QUEUE);
         let oldest = Arc::new(Oldest::default());
         let (outcomes, upkeep) = (Arc::new(Outcomes::default()), Arc::new(Oldest::default()));
-        let closing = wal.flush_failed().child_token();
-        let ended = CancellationToken::new();
         let (commit_events, _) = broadcast::channel(COMMIT_EVENTS);
         let task = WriterTask {
-            file: file.clone(),
-            replaced: replaced.clone(),
+            engine: engine.clone(),
             limits,
             write_tx: Some(WriteTx::new(connection, limits)),
             changes,
@@ -106,27 +97,12 @@ impl Writer {
             version: None,
             looked_at: Instant::now(),
             due: Instant::now(),
-            wal: Arc::clone(&wal),
             outcomes: Arc::clone(&outcomes),
         };
         let (close, guard) = (closing.clone(), ended.clone().drop_guard());
         // Runs on its own thread; as a task it would be scheduled behind its own waiters.
         let runtime = Handle::current();
         tasks.spawn_blocking(move || runtime.block_on(task.run(close, guard)));
-        tasks.spawn(stop_when_replaced(
-            watch(file, Arc::clone(&opened)),
-            replaced,
-            closing.clone(),
-        ));
-        let checkpoint = wal::checkpoint(checkpointer, opened, wal, ended.clone());
-        tasks.spawn(reserve.watch(ended.clone()));
-        // Changes are refused once the checkpointer ends: without it the log would grow without bound.
-        let close = closing.clone().drop_guard();
-        let checkpointer = tasks.spawn(async move {
-            let _close = close;
-            checkpoint.await
-        });
-        let checkpointer = Mutex::new(Some(checkpointer));
         Self {
             queue,
             queued_bytes: Arc::default(),
@@ -137,13 +113,12 @@ impl Writer {
             bounds: BoundLog::default(),
             closing,
             ended,
-            checkpointer,
-            local,
+            engine,
         }
     }
 
     pub(crate) async fn add(&self, message: AddMessage) -> Result<(), WriteError> {
-        self.local.reserve.refuse_growth()?;
+        self.refuse_growth()?;
         let submitted =
             self.submit(|responder| QueuedWrite::Add(Box::new(Submitted::new(message, responder))));
         submitted.await?.map_err(WriteError::Refused)
@@ -170,10 +145,15 @@ impl Writer {
         change: C,
     ) -> Result<C::Output, WriteError<C::Refusal>> {
         if change.grows() {
-            self.local.reserve.refuse_growth()?;
+            self.refuse_growth()?;
         }
         let written = self.begin(change)?.await.unwrap_or(Err(Error::Closed));
         written?.map_err(WriteError::Refused)
+    }
+
+    /// Refuses a change that grows the data while the disk of a file is nearly full.
+    fn refuse_growth(&self) -> Result<(), Error> {
+        self.engine.local().map_or(Ok(()), |local| local.reserve.refuse_growth())
     }
 
     async fn submit<T>(&self, item: impl FnOnce(Responder<T>) -> QueuedWrite) -> Result<T, Error> {
@@ -211,7 +191,7 @@ impl Writer {
     /// Enqueues a change without waiting for it, unless the queue is at least half full: the other half is for changes
     /// that callers await. A change that grows the data is skipped while the disk is full.
     pub(crate) fn offer<C: WriteOp>(&self, change: C) {
-        if self.queue_depth() >= QUEUE / 2 || change.grows() && self.local.reserve.is_full() {
+        if self.queue_depth() >= QUEUE / 2 || change.grows() && self.refuse_growth().is_err() {
             return;
         }
         let (responder, _) = oneshot::channel();
@@ -219,8 +199,8 @@ impl Writer {
         drop(self.enqueue(QueuedWrite::Other(Box::new(Submitted::new(change, responder)))));
     }
 
-    pub(crate) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
-        self.commit_events.subscribe()
+    pub(crate) fn commit_events(&self) -> &broadcast::Sender<CommitEvent> {
+        &self.commit_events
     }
 
     /// Returns the age of the oldest change that is not made yet. A change that waits during the upkeep between two
@@ -252,43 +232,4 @@ impl Writer {
         self.closing.cancel();
         self.ended.cancelled().await;
     }
-
-    /// Makes the last checkpoint, once the writer and all readers are closed.
-    pub(crate) async fn empty_log(&self) -> Result<(), WalLeft> {
-        match self.checkpointer().await {
-            Some(connection) => {
-                wal::empty_at_the_end(connection, &self.local.wal, self.local.file.wal()).await
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Closes the last connection and leaves the log to other processes.
-    pub(crate) async fn leave_log(&self) {
-        if let Some(Some(connection)) = self.checkpointer().await {
-            wal::close(connection, &self.local.wal).await;
-        }
-    }
-
-    /// Waits for the checkpointer and takes its result; `None` where that was taken before.
-    async fn checkpointer(&self) -> Option<Option<SqliteConnection>> {
-        let task = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A checkpointer that has panicked has lost its connection.
-        Some(task?.await.unwrap_or(None))
-    }
-}
-
-/// Stops the writer once a path of the database no longer leads to the open file.
-async fn stop_when_replaced(
-    watch: impl Future<Output = PathBuf>,
-    replaced: CancellationToken,
-    closing: CancellationToken,
-) {
-    let Some(path) = closing.run_until_cancelled(watch).await else { return };
-    tracing::error!(
-        path = %path.display(),
-        "a file of the open database was replaced, renamed or deleted: no further change is acknowledged"
-    );
-    replaced.cancel();
-    closing.cancel();
 }

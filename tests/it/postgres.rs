@@ -5,6 +5,7 @@ mod passwords;
 mod refused;
 mod schema;
 mod statements;
+mod suites;
 mod tls;
 
 use crate::harness::postgres::PostgresDatabase;

@@ -16,10 +16,16 @@ use super::{
 };
 use crate::domain::{Direction, Instance, PageForm, PageQuery};
 use crate::store::error::Doing as _;
+use crate::store::listing::listed;
 use crate::store::readers::ask;
 use crate::store::sql::{Connection, Sql, Utf8};
-use crate::store::sqlite::wal::execute;
+use crate::store::write_tx::ROLLBACK;
 use crate::store::{Error, WireText, stored, stored_number};
+
+listed!(BEGIN);
+
+/// Begins a transaction whose reads all see the same snapshot.
+const BEGIN: Sql = Sql::pair("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
 
 /// Maximum bytes of data of a piece. A single message may exceed it.
 const PIECE_BYTES: i64 = 1024 * 1024;
@@ -116,9 +122,9 @@ pub(super) async fn read(
 ) -> Result<Option<Page>, Error> {
     // Plain statements, because SQLite ends a transaction by itself after some errors. sqlx would take that transaction
     // for open, and the connection would keep a snapshot for ever.
-    execute(connection.sqlite(), "BEGIN").await.doing("beginning a read of messages")?;
+    connection.query(BEGIN).execute().await.doing("beginning a read of messages")?;
     let page = read_within(connection, query, cancelled).await;
-    let ended = execute(connection.sqlite(), "ROLLBACK").await.doing("ending a read of messages");
+    let ended = connection.query(ROLLBACK).execute().await.doing("ending a read of messages");
     let page = page?;
     ended?;
     Ok(page)

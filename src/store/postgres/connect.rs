@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
 
+use super::session::Session;
 use super::url::PgUrl;
 use crate::bounded;
 use crate::store::OpenError;
@@ -20,28 +22,62 @@ const AUTHORITY_BYTES: u64 = 1024 * 1024;
 /// The oldest version of PostgreSQL, in the form of `server_version_num`.
 const OLDEST: u32 = 150_000;
 
-/// Settings of a session that migrates.
-///
-/// With `tcp_…`, the server ends the session of a process that has vanished, which frees its locks. A migration takes as
-/// long as it takes: time limits that the user has in the database must not cut it. It sets its own where it waits for a
-/// lock that requests need, see `migrations/README.md`.
-const SESSION: [(&str, &str); 7] = [
+/// Settings of every session: the server ends that of a process that has vanished, which frees its locks.
+const VANISHED: [(&str, &str); 4] = [
     ("tcp_user_timeout", "10s"),
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
+];
+
+/// Settings of a session that migrates. A migration takes as long as it takes: time limits that the user has in the
+/// database must not cut it. It sets its own where it waits for a lock that requests need, see `migrations/README.md`.
+const MIGRATING: [(&str, &str); 3] = [
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];
 
-/// Reads whether a server takes changes, and its encoding. `default_transaction_read_only` may be on for the user, the database or the server.
-const LOOK: &str = "SELECT current_setting('transaction_read_only')::boolean, pg_is_in_recovery(),
-                           current_setting('server_encoding')";
+/// Settings of a session that serves. The server gives a statement up before the client does
+/// ([`Session`](super::session::Session)), and a session that holds locks without a statement.
+///
+/// Every statement finds its rows by an index. Each is planned once, without its values, so that the statistics of a
+/// young table lead to no other plan.
+const SERVING: [(&str, &str); 8] = [
+    ("statement_timeout", "8s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 
-/// Connects, and refuses a server that is too old, takes no changes, or can't store every character.
-pub(crate) async fn connect(url: &PgUrl) -> Result<PgConnection, OpenError> {
-    let connected = timeout(PATIENCE, connect_and_look(url)).await;
+/// Number of sessions that read. The server works on a few at a time: one per core and some that wait for a disk.
+pub(crate) const READERS: usize = 4;
+
+/// Prepared statements that a session keeps: all of the store's.
+const STATEMENTS: usize = 512;
+
+/// Reads whether a server takes changes, and its encoding. `default_transaction_read_only` may be on for the user, the
+/// database or the server. Where `synchronous_commit` is off, acknowledged changes could be lost, so it is switched on.
+const LOOK: &str = "SELECT current_setting('transaction_read_only')::boolean, pg_is_in_recovery(),
+                           current_setting('server_encoding'),
+                           set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)";
+
+/// Connects for a migration. Refuses a server that is too old, takes no changes, or can't store every character.
+pub(crate) async fn migrate(url: &PgUrl) -> Result<PgConnection, OpenError> {
+    connect(url, &MIGRATING).await
+}
+
+/// Connects for requests, like [`migrate`].
+pub(crate) async fn serve(url: &PgUrl) -> Result<Session, OpenError> {
+    connect(url, &SERVING).await.map(Session::new)
+}
+
+async fn connect(url: &PgUrl, settings: &[(&str, &str)]) -> Result<PgConnection, OpenError> {
+    let connected = timeout(PATIENCE, connect_and_look(url, settings)).await;
     connected.unwrap_or_else(|_| {
         let sentence = format!("no answer within {} s", PATIENCE.as_secs());
         let source = io::Error::new(io::ErrorKind::TimedOut, sentence);
@@ -49,13 +85,23 @@ pub(crate) async fn connect(url: &PgUrl) -> Result<PgConnection, OpenError> {
     })
 }
 
-async fn connect_and_look(url: &PgUrl) -> Result<PgConnection, OpenError> {
-    let mut options = url.options().options(SESSION);
-    if let Some(path) = url.authority() {
-        let file = File::open(path).and_then(|file| bounded::read(file, AUTHORITY_BYTES));
-        let unusable = |source| OpenError::Authority { path: path.display().to_string(), source };
-        options = options.ssl_root_cert_from_pem(file.map_err(unusable)?);
-    }
+/// Returns the options of every session. Fails if the file of `sslrootcert` can't be read.
+pub(crate) fn options(url: &PgUrl) -> io::Result<PgConnectOptions> {
+    let options = url.options().options(VANISHED).statement_cache_capacity(STATEMENTS);
+    let Some(path) = url.authority() else { return Ok(options) };
+    let authority = bounded::read(File::open(path)?, AUTHORITY_BYTES)?;
+    Ok(options.ssl_root_cert_from_pem(authority))
+}
+
+async fn connect_and_look(
+    url: &PgUrl,
+    settings: &[(&str, &str)],
+) -> Result<PgConnection, OpenError> {
+    let unusable = |source| OpenError::Authority {
+        path: url.authority().map(|path| path.display().to_string()).unwrap_or_default(),
+        source,
+    };
+    let options = options(url).map_err(unusable)?.options(settings.iter().copied());
     let connection = options.connect().await;
     let mut connection = connection.map_err(|source| failed(url, source))?;
     let found = connection.server_version_num().unwrap_or_default();
@@ -64,7 +110,7 @@ async fn connect_and_look(url: &PgUrl) -> Result<PgConnection, OpenError> {
         return Err(OpenError::TooOld { url: url.to_string(), found });
     }
     let looked = sqlx::query_as(LOOK).fetch_one(&mut connection).await;
-    let (is_read_only, is_standby, encoding): (bool, bool, String) =
+    let (is_read_only, is_standby, encoding, _): (bool, bool, String, String) =
         looked.map_err(|source| failed(url, source))?;
     let url = url.to_string();
     match (is_read_only, is_standby) {

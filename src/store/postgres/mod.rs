@@ -1,6 +1,10 @@
-//! The PostgreSQL-only part of the store: the URL, connecting, and the schema.
+//! The PostgreSQL-only part of the store: the URL, connecting, the schema, and what is between the nodes.
 
+pub(crate) mod arrays;
+pub(crate) mod bus;
 pub(crate) mod codes;
 pub(crate) mod connect;
 pub(crate) mod schema;
+pub(crate) mod server;
+pub(crate) mod session;
 pub(crate) mod url;

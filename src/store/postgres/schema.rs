@@ -3,10 +3,10 @@
 use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::{Connection as _, PgConnection};
 
-use super::connect::{connect, failed};
+use super::connect::{self, failed};
 use super::url::PgUrl;
-use crate::store::OpenError;
 use crate::store::migrations::{APPLIED, SchemaState, compare, logged};
+use crate::store::{OpenError, Schema};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -29,13 +29,35 @@ pub(crate) enum Migrated {
 
 /// Brings the database to the newest schema.
 pub(crate) async fn migrate(url: &PgUrl) -> Result<Migrated, OpenError> {
-    let mut connection = connect(url).await?;
+    let mut connection = connect::migrate(url).await?;
     let migrated = migrate_on(url, &mut connection).await;
     // Closing gives the lock back, whatever has happened.
     let closed = connection.close().await;
     let migrated = migrated?;
     closed.map_err(|source| failed(url, source))?;
     Ok(migrated)
+}
+
+/// Brings the database to the newest schema, or returns why it can't. Returns whether the schema changed.
+pub(crate) async fn prepare(url: &PgUrl, schema: Schema) -> Result<bool, OpenError> {
+    let migrates = schema == Schema::Migrate || is_new(url, schema).await?;
+    Ok(migrates && !matches!(migrate(url).await?, Migrated::Current(0) | Migrated::Newer))
+}
+
+/// Whether the database has no tables yet and is to get them. Refuses a schema that is not the newest.
+async fn is_new(url: &PgUrl, schema: Schema) -> Result<bool, OpenError> {
+    let mut connection = connect::migrate(url).await?;
+    let found = look(url, &mut connection).await?;
+    connection.close().await.map_err(|source| failed(url, source))?;
+    match found {
+        SchemaState::Empty if schema.creates() => Ok(true),
+        SchemaState::Empty => Err(OpenError::Empty { url: url.to_string() }),
+        SchemaState::Older(found) => {
+            let (path, known) = (url.to_string(), MIGRATIONS.iter().count());
+            Err(OpenError::OlderSchema { path, found, known })
+        }
+        found => finished(url, &found).map(|_| false),
+    }
 }
 
 async fn migrate_on(url: &PgUrl, connection: &mut PgConnection) -> Result<Migrated, OpenError> {

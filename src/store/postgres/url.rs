@@ -18,7 +18,7 @@ const PORT: u16 = 5432;
 
 /// The location of a PostgreSQL database, and the user who opens it. Shown without user and password.
 #[derive(Clone)]
-pub(crate) struct PgUrl {
+pub struct PgUrl {
     options: PgConnectOptions,
     has_password: bool,
     /// The file with the certificate of an authority.

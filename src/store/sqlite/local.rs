@@ -4,11 +4,14 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use sqlx::SqliteConnection;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::reserve::Reserve;
 use super::wal::Wal;
-use crate::store::DatabaseFile;
+use super::watch::watch;
+use crate::store::{DatabaseFile, Error};
 
 #[derive(Clone)]
 pub(crate) struct Local {
@@ -55,6 +58,24 @@ impl Local {
         }
     }
 
+    /// Opens a writing connection again. Never after an fsync failure, which a file that is opened later does not report.
+    pub(crate) async fn reconnect(&self) -> Result<SqliteConnection, Error> {
+        if self.wal.flush_failed().is_cancelled() {
+            return Err(Error::Closed);
+        }
+        self.file.connect_writer().await.map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "reopening the database failed");
+            Error::Closed
+        })
+    }
+
+    /// Starts the tasks that watch the files and the disk.
+    pub(crate) fn watch(&self, [closing, ended]: [CancellationToken; 2], tasks: &TaskTracker) {
+        tasks.spawn(stop_when_replaced(self.clone(), closing));
+        tasks.spawn(Arc::clone(&self.reserve).watch(ended));
+    }
+
     pub(crate) fn fault(&self) -> Option<Fault> {
         if self.wal.flush_failed().is_cancelled() {
             Some(Fault::FlushFailed)
@@ -72,6 +93,18 @@ impl Local {
     pub(crate) fn log_bytes(&self) -> u64 {
         size(&self.file.wal())
     }
+}
+
+/// Stops the writer once a path of the database no longer leads to the open file.
+async fn stop_when_replaced(local: Local, closing: CancellationToken) {
+    let watch = watch(local.file.clone(), Arc::clone(&local.opened));
+    let Some(path) = closing.run_until_cancelled(watch).await else { return };
+    tracing::error!(
+        path = %path.display(),
+        "a file of the open database was replaced, renamed or deleted: no further change is acknowledged"
+    );
+    local.replaced.cancel();
+    closing.cancel();
 }
 
 fn size(file: &Path) -> u64 {

@@ -3,11 +3,12 @@
 
 pub(crate) mod backoff;
 pub(crate) mod backup;
+pub(crate) mod checkpointer;
 pub(crate) mod codes;
 pub(crate) mod connections;
-pub(crate) mod deferred;
 pub(crate) mod file;
 pub(crate) mod invariants;
+pub(crate) mod joined;
 pub(crate) mod local;
 pub(crate) mod reserve;
 pub(crate) mod restore;

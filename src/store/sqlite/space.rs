@@ -9,9 +9,11 @@ use std::convert::Infallible;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
+use super::local::Local;
 use super::schema;
 use super::wal::{END_LOG, execute};
 use crate::domain::Parse as _;
+use crate::store::engine::Engine;
 use crate::store::error::Doing as _;
 use crate::store::write_op::WriteOp;
 use crate::store::write_tx::WriteTx;
@@ -51,9 +53,9 @@ impl WriteOp for Vacuum {
 impl Store {
     /// Returns one step of free pages to the file system.
     pub(crate) async fn vacuum(&self) -> Result<Vacuumed, Error> {
-        if !self.local.gives_space_back {
+        let Engine::Sqlite(Local { gives_space_back: true, .. }) = self.engine else {
             return Ok(Vacuumed::NothingLeft);
-        }
+        };
         let free = sqlx::query_scalar(FREE_PAGES).fetch_one(self.reader().await?.sqlite()).await;
         let free: i64 = free.doing("counting free pages")?;
         if free == 0 {
@@ -65,12 +67,15 @@ impl Store {
 
     /// Requests a truncation of the write-ahead log, so that no copy of deleted data is left in it.
     pub(crate) fn truncate_log(&self) {
-        self.local.wal.truncate_soon();
+        if let Some(local) = self.engine.local() {
+            local.wal.truncate_soon();
+        }
     }
 
-    /// Whether free pages go back to the file system. A database of an earlier version keeps them until [`compact`].
+    /// Whether the space of deleted rows is used again, or goes back to the file system. A file of an earlier version
+    /// keeps it until [`compact`]. PostgreSQL does that by itself.
     pub(crate) fn gives_space_back(&self) -> bool {
-        self.local.gives_space_back
+        self.engine.local().is_none_or(|local| local.gives_space_back)
     }
 }
 

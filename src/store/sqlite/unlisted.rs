@@ -34,7 +34,7 @@ pub(crate) async fn list_missing(
         listed.sort_unstable();
         for listed in listed.chunks(ROWS) {
             let mut arguments = SqliteArguments::default();
-            let text = LIST.bind(listed, &mut arguments, bind);
+            let text = LIST.bind_sqlite(listed, &mut arguments, bind);
             sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut *connection).await?;
         }
     }

@@ -10,13 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::CommitEvent;
 use crate::domain::Limits;
+use crate::store::Error;
+use crate::store::engine::Engine;
 use crate::store::many_rows::ROWS;
 use crate::store::outcomes::Outcomes;
 use crate::store::queue::{BATCH_BYTES, Oldest, QueuedWrite, Waiting, apply};
-use crate::store::sql::Connection;
-use crate::store::sqlite::wal::Wal;
 use crate::store::write_tx::WriteTx;
-use crate::store::{DatabaseFile, Error};
 
 /// Minimum average interval between commits; faster changes share a commit. Cloud disks allow about 1,000 fsyncs/s, and
 /// stall for longer when that is exceeded.
@@ -28,11 +27,14 @@ const COMMITS_AHEAD: Duration = Duration::from_millis(20);
 /// How long a deferrable change waits for others to share its commit.
 const MAY_WAIT: Duration = Duration::from_millis(20);
 
+/// Maximum attempts to commit a batch that meets other transactions. Other nodes write at the same time on PostgreSQL.
+const ATTEMPTS: usize = 10;
+
 /// Interval between checks for commits by other processes.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
 
 pub(super) struct WriterTask {
-    pub(super) file: DatabaseFile,
+    pub(super) engine: Engine,
     pub(super) limits: Limits,
     /// `None` after a failure that may have left the connection in an unknown state.
     pub(super) write_tx: Option<WriteTx>,
@@ -47,8 +49,6 @@ pub(super) struct WriterTask {
     pub(super) looked_at: Instant,
     /// When the next commit is due, by the commit rate.
     pub(super) due: Instant,
-    pub(super) wal: Arc<Wal>,
-    pub(super) replaced: CancellationToken,
     pub(super) outcomes: Arc<Outcomes>,
 }
 
@@ -60,7 +60,7 @@ impl WriterTask {
     ) {
         self.look_for_others().await;
         // What is still queued when the files are gone is dropped with the queue.
-        while !self.replaced.is_cancelled() {
+        while !self.is_replaced() {
             let first = tokio::select! {
                 biased;
                 () = closing.cancelled(), if !self.changes.is_closed() => {
@@ -133,7 +133,7 @@ impl WriterTask {
 
     /// Sends the results, unless the files are gone. Then the callers learn that the writer has stopped.
     fn settle(&self, batch: Vec<QueuedWrite>, written: &Result<(), Error>) {
-        if self.replaced.is_cancelled() {
+        if self.is_replaced() {
             return;
         }
         if let Err(error) = written {
@@ -146,23 +146,18 @@ impl WriterTask {
         }
     }
 
+    /// Whether the files of the database are gone.
+    fn is_replaced(&self) -> bool {
+        self.engine.local().is_some_and(|local| local.replaced.is_cancelled())
+    }
+
     /// Returns the connection, or opens a new one where the last one failed.
     async fn write_tx(&mut self) -> Result<&mut WriteTx, Error> {
         match &mut self.write_tx {
             Some(write_tx) => Ok(write_tx),
-            // A file that is opened after an fsync failure does not report it.
-            None if self.wal.flush_failed().is_cancelled() => Err(Error::Closed),
             none => {
-                let opened = self.file.connect_writer().await;
-                let connection = opened.map_err(|error| {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "reopening the database failed"
-                    );
-                    Error::Closed
-                })?;
+                let connection = self.engine.reconnect().await?;
                 self.version = None;
-                let connection = Connection::Sqlite(connection);
                 Ok(none.insert(WriteTx::new(connection, self.limits)))
             }
         }
@@ -199,7 +194,20 @@ impl WriterTask {
         }
     }
 
+    /// Applies the changes in one transaction, and again where that met another one.
     async fn apply_and_commit(&mut self, batch: &mut [QueuedWrite]) -> Result<(), Error> {
+        for _ in 1..ATTEMPTS {
+            match self.try_to_commit(batch).await {
+                Err(error) if error.is_repeatable() => {
+                    counter!("chatserver_store_repeated_batches_total").increment(1);
+                }
+                written => return written,
+            }
+        }
+        self.try_to_commit(batch).await
+    }
+
+    async fn try_to_commit(&mut self, batch: &mut [QueuedWrite]) -> Result<(), Error> {
         let write_tx = self.write_tx().await?;
         write_tx.begin();
         let written = match apply(write_tx, batch).await {
@@ -209,7 +217,9 @@ impl WriterTask {
         match written {
             Ok(affected) => {
                 // Before the answer, because its caller may ask at once whether anything was written.
-                self.wal.grown();
+                if let Some(local) = self.engine.local() {
+                    local.wal.grown();
+                }
                 self.outcomes.committed(!affected.is_empty());
                 if !affected.is_empty() {
                     // Fails where no listener is subscribed.
@@ -220,19 +230,23 @@ impl WriterTask {
             Err(error) => {
                 // `ROLLBACK` fails where SQLite has rolled back by itself, as it does after some errors, and where the
                 // transaction has not begun. A new connection is in a known state in any case.
-                if write_tx.roll_back().await.is_err() {
+                if write_tx.is_lost() || write_tx.roll_back().await.is_err() {
                     self.write_tx = None;
                 }
-                self.outcomes.failed();
+                if !error.is_repeatable() {
+                    self.outcomes.failed(&error);
+                }
                 Err(error)
             }
         }
     }
 
-    /// Wakes all listeners if another process, such as a command, has committed.
+    /// Wakes all listeners if another process, such as a command, has committed to the file.
     async fn look_for_others(&mut self) {
         self.looked_at = Instant::now();
-        let Some(write_tx) = &mut self.write_tx else { return };
+        let (Some(write_tx), Engine::Sqlite(_)) = (&mut self.write_tx, &self.engine) else {
+            return;
+        };
         let version = sqlx::query_scalar("PRAGMA data_version");
         match version.fetch_one(write_tx.idle().sqlite()).await {
             Ok(version) => {
@@ -245,12 +259,13 @@ impl WriterTask {
     }
 
     async fn empty_log(&mut self) {
-        if !self.wal.is_due() {
+        let Engine::Sqlite(local) = &self.engine else { return };
+        if !local.wal.is_due() {
             return;
         }
         let Some(write_tx) = &mut self.write_tx else { return };
-        if let Err(error) = self.wal.empty(write_tx.idle().sqlite()).await {
-            self.wal.checkpoint_failed(&error);
+        if let Err(error) = local.wal.empty(write_tx.idle().sqlite()).await {
+            local.wal.checkpoint_failed(&error);
             self.write_tx = None;
         }
     }

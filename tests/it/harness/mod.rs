@@ -5,6 +5,7 @@ pub mod changes;
 pub mod database;
 pub mod disk;
 pub mod friends;
+pub mod home;
 pub mod interposer;
 pub mod notification;
 pub mod openssl;

@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod certificates;
 
+use std::env;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -33,13 +34,25 @@ pub const PASSWORD: &str = "hunter2";
 /// The template of databases that have the newest schema.
 const MIGRATED: &str = "migrated";
 
-/// The cluster of this process. `None` where the machine has no PostgreSQL.
-static CLUSTER: LazyLock<Option<Cluster>> =
-    LazyLock::new(|| Some(Cluster::start(binaries::folder()?)));
+/// Tells a process that its tests run on PostgreSQL: the port and the folder of the cluster of the process that started
+/// it, with a colon between them.
+const OF_PARENT: &str = "CHATSERVER_TEST_POSTGRES";
+
+/// The cluster of this process, or of the one that started it. `None` where the machine has no PostgreSQL.
+static CLUSTER: LazyLock<Option<Cluster>> = LazyLock::new(|| {
+    let binaries = binaries::folder()?;
+    Some(match env::var(OF_PARENT) {
+        Ok(parent) => Cluster::of_parent(binaries, &parent),
+        Err(_) => Cluster::start(binaries),
+    })
+});
 
 /// [`CLUSTER`], with the template [`MIGRATED`].
 static WITH_TEMPLATE: LazyLock<Option<&Cluster>> = LazyLock::new(|| {
     let cluster = CLUSTER.as_ref()?;
+    if cluster.watchdog.is_none() {
+        return Some(cluster);
+    }
     cluster.runs("postgres", &format!("CREATE DATABASE {MIGRATED}"));
     let place = Workplace::new();
     place.tells(&["migrate", "--database-url", &cluster.url(MIGRATED)]);
@@ -52,8 +65,9 @@ struct Cluster {
     folder: PathBuf,
     port: u16,
     certificates: Certificates,
-    /// Ends the cluster when its stdin is closed. No one closes it: the kernel does when this process ends.
-    _watchdog: Child,
+    /// Ends the cluster when its stdin is closed. No one closes it: the kernel does when this process ends. `None` in a
+    /// process that did not start it.
+    watchdog: Option<Child>,
 }
 
 /// Ends the cluster and removes its folder once stdin ends, as it does with the process that holds the other end of the
@@ -69,12 +83,19 @@ host all all 127.0.0.1/32 trust
 ";
 
 impl Cluster {
+    fn of_parent(binaries: PathBuf, parent: &str) -> Self {
+        let (port, folder) = parent.split_once(':').unwrap();
+        let (port, folder) = (port.parse().unwrap(), PathBuf::from(folder));
+        let certificates = Certificates::made_in(&folder);
+        Self { binaries, folder, port, certificates, watchdog: None }
+    }
+
     /// Starts a cluster in a folder of its own, in memory if there is room: fsync stays on, but costs nothing there. A
     /// test that proves durability needs a cluster on a disk.
     ///
     /// Its locale sorts `a` before `B`, so that a text without `COLLATE "C"` is noticed.
     fn start(binaries: PathBuf) -> Self {
-        let folder = TempDir::new_in(memory().unwrap_or(std::env::temp_dir())).unwrap().keep();
+        let folder = TempDir::new_in(memory().unwrap_or(env::temp_dir())).unwrap().keep();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         let certificates = Certificates::make(&folder);
         for file in fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
@@ -87,8 +108,8 @@ impl Cluster {
         watchdog.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let watchdog = as_nobody(&mut watchdog, &folder).spawn().unwrap();
         let address = free_address();
-        let cluster =
-            Self { binaries, folder, port: address.port(), certificates, _watchdog: watchdog };
+        let (port, watchdog) = (address.port(), Some(watchdog));
+        let cluster = Self { binaries, folder, port, certificates, watchdog };
         let data = cluster.folder.join("data");
         let locale = ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"];
         let new = ["--username", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-sync", "-D"];
@@ -180,10 +201,17 @@ impl PostgresDatabase {
         Self::create(found(*WITH_TEMPLATE)?, MIGRATED)
     }
 
+    /// Makes a database with the newest schema where the tests of this process run on PostgreSQL ([`on_postgres`]).
+    pub fn if_asked_for() -> Option<Self> {
+        env::var_os(OF_PARENT)?;
+        Self::migrated()
+    }
+
     #[expect(clippy::unnecessary_wraps, reason = "both callers return it")]
     fn create(cluster: &'static Cluster, template: &str) -> Option<Self> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}", std::process::id());
         cluster.runs("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
         Some(Self { cluster, name })
     }
@@ -242,6 +270,15 @@ impl Drop for PostgresDatabase {
     }
 }
 
+/// Builds the command that runs tests of this binary on PostgreSQL. Returns `None` where the machine has none.
+pub fn on_postgres(arguments: &[&str]) -> Option<Command> {
+    let cluster = found(*WITH_TEMPLATE)?;
+    let mut command = Command::new(env::current_exe().unwrap());
+    let parent = format!("{}:{}", cluster.port, cluster.folder.display());
+    command.args(arguments).env(OF_PARENT, parent).stdin(Stdio::null());
+    Some(command)
+}
+
 /// Returns what was found. If there is no PostgreSQL, the test fails in CI, and elsewhere says that it is left out.
 #[expect(
     clippy::explicit_write,
@@ -249,7 +286,7 @@ impl Drop for PostgresDatabase {
 )]
 fn found(cluster: Option<&'static Cluster>) -> Option<&'static Cluster> {
     if cluster.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing");
+        assert!(env::var_os("CI").is_none(), "PostgreSQL is missing");
         let test = std::thread::current().name().unwrap_or_default().to_owned();
         writeln!(io::stderr(), "LEFT OUT: {test}, which needs PostgreSQL").unwrap();
     }

@@ -12,9 +12,9 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::database::Database;
+use super::home::Home;
 use super::person::Person;
 use super::world::until;
 
@@ -26,26 +26,26 @@ const METRICS_LISTEN: &str = "CHATSERVER_HTTP__METRICS_LISTEN";
 
 /// A temporary folder in which the binary runs.
 pub struct Workplace {
-    pub folder: TempDir,
+    home: Home,
 }
 
 impl Workplace {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { home: Home::new("chatserver.db") }
     }
 
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.home.folder.path()
     }
 
     /// Returns the path of the default database.
     pub fn database(&self) -> PathBuf {
-        self.path().join("chatserver.db")
+        self.home.file()
     }
 
     /// Opens the default database as another process does.
     pub async fn opens_database(&self) -> Database {
-        Database::opens(&self.database()).await
+        self.home.opens().await
     }
 
     /// Makes a FIFO in this folder and returns its path.
@@ -59,6 +59,9 @@ impl Workplace {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatserver"));
         command.args(arguments).current_dir(self.path()).env_clear();
+        if let Some(server) = self.home.server() {
+            command.env("CHATSERVER_DATABASE__URL", server.url());
+        }
         command
     }
 

@@ -16,10 +16,10 @@ use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::server::{self, Server};
 use chatserver::users;
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use super::database::Database;
+use super::home::Home;
 use super::person::Person;
 use super::process::get;
 
@@ -104,7 +104,7 @@ pub struct World {
     app: Arc<App>,
     running: JoinHandle<Result<(), server::Error>>,
     keys: KeySource,
-    folder: TempDir,
+    home: Home,
 }
 
 impl World {
@@ -117,16 +117,11 @@ impl World {
     pub async fn with(settings: &[(&str, &str)]) -> Self {
         let clock = TestClock::default();
         clock.shows("2024-03-08 12:00:00");
-        Self::on(tempfile::tempdir().unwrap(), clock, ready_made_keys(), settings).await
+        Self::on(Home::new("chat.db"), clock, ready_made_keys(), settings).await
     }
 
-    async fn on(
-        folder: TempDir,
-        clock: TestClock,
-        keys: KeySource,
-        settings: &[(&str, &str)],
-    ) -> Self {
-        let url = format!("sqlite://{}", folder.path().join("chat.db").display());
+    async fn on(home: Home, clock: TestClock, keys: KeySource, settings: &[(&str, &str)]) -> Self {
+        let url = home.url();
         let mut all = vec![
             ("http.listen", "127.0.0.1:0"),
             ("database.url", url.as_str()),
@@ -139,17 +134,17 @@ impl World {
         let address = server.address().unwrap();
         let app = Arc::clone(server.app());
         let running = tokio::spawn(server.run());
-        Self { clock, address, app, running, keys, folder }
+        Self { clock, address, app, running, keys, home }
     }
 
     /// Returns the path of the database file.
     pub fn database(&self) -> PathBuf {
-        self.folder.path().join("chat.db")
+        self.home.file()
     }
 
     /// Opens the database as another process does.
     pub async fn opens_database(&self) -> Database {
-        Database::opens(&self.database()).await
+        self.home.opens().await
     }
 
     /// Requests a path with GET and returns the status and the body.
@@ -221,10 +216,10 @@ impl World {
 
     /// Shuts the server down in order and starts another one on the same database, with these settings.
     pub async fn restarts(self, settings: &[(&str, &str)]) -> Self {
-        let Self { clock, app, running, keys, folder, .. } = self;
+        let Self { clock, app, running, keys, home, .. } = self;
         app.shutdown.begin(Duration::ZERO).await;
         drop(app);
         running.await.unwrap().unwrap();
-        Self::on(folder, clock, keys, settings).await
+        Self::on(home, clock, keys, settings).await
     }
 }

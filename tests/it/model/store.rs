@@ -9,26 +9,26 @@ use chatserver::domain::{
 use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword};
 use chatserver::store::{
-    AddMessage, ChangeProperty, Clear, Purged, Schema, Store, WireText, WriteError,
+    AddMessage, ChangeProperty, Clear, DatabaseUrl, Purged, Schema, Store, WireText, WriteError,
 };
 use chatserver::users;
 use futures_util::future::join_all;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::history::{date, expiry, message, message_id};
 use super::{Ask, Look, NICKS, Resolved, Said, Server, Shown, TALKS};
-use crate::harness::database::{Database, objects};
+use crate::harness::database::objects;
+use crate::harness::home::Home;
 use crate::harness::world::ready_made_keys;
 
 /// A store without a server around it, so that nothing runs in the background.
 pub struct Direct {
     store: Store,
-    url: String,
+    url: DatabaseUrl,
     users: Vec<UserId>,
     second: AtomicI64,
-    folder: TempDir,
+    home: Home,
 }
 
 fn email(by: usize) -> String {
@@ -108,8 +108,8 @@ impl Server for Direct {
     const AT_ONCE: bool = true;
 
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("chat.db").display());
+        let home = Home::new("chat.db");
+        let url = DatabaseUrl::parse(&home.url()).unwrap();
         let store = Store::open(&url, Schema::Migrate, Limits::default(), &TaskTracker::new())
             .await
             .unwrap();
@@ -126,7 +126,7 @@ impl Server for Direct {
             );
             users.push(user.await.unwrap().id);
         }
-        let mut direct = Self { store, url, users, second: AtomicI64::new(0), folder };
+        let mut direct = Self { store, url, users, second: AtomicI64::new(0), home };
         for talk in 0..TALKS.len() {
             direct.befriends(talk).await;
         }
@@ -218,7 +218,7 @@ impl Server for Direct {
 
     async fn restarts(&mut self) {
         self.store.close().await.unwrap();
-        let mut database = Database::opens(&self.folder.path().join("chat.db")).await;
+        let mut database = self.home.opens().await;
         database.indexes_all_messages().await;
         database.closes().await;
         let tasks = TaskTracker::new();

@@ -14,13 +14,6 @@ use sqlx::{
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::Workplace;
 
-/// Statements that PostgreSQL does not have yet. Each gets a text for it with the code that runs it there.
-const ONLY_SQLITE_YET: &[&str] = &[
-    "src/store/messages.rs INSERT",
-    "src/store/messages.rs ADVANCE",
-    "src/store/sqlite/message_ids.rs LIST",
-];
-
 /// Types of parameters that PostgreSQL can't tell from the statement. The values that are bound have them.
 const PARAMETERS: &[(&str, &[&str])] =
     &[("src/store/changes.rs PENDING", &["text", "text", "bigint", "boolean", "bigint"])];
@@ -76,9 +69,13 @@ fn defined_in(path: &Path, found: &mut BTreeSet<String>) {
         }
     }
     // A statement without a name would not be listed.
-    let made = ["Sql::both(", "ManyRows::new(", "ManyRows::values_of("];
+    let made =
+        ["Sql::both(", "Sql::pair(", "ManyRows::new(", "ManyRows::pair(", "ManyRows::values_of("];
     let made = made.iter().map(|made| text.matches(made).count()).sum::<usize>();
-    assert_eq!(made, count, "statements of {file} without a name");
+    // many_rows.rs passes on the texts that others name.
+    if file != "src/store/many_rows.rs" {
+        assert_eq!(made, count, "statements of {file} without a name");
+    }
 }
 
 #[test]
@@ -108,6 +105,5 @@ async fn every_statement_prepares_on_both_databases() {
             failed.push((named(&statement), error.to_string()));
         }
     }
-    let names: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ONLY_SQLITE_YET, "{failed:#?}");
+    assert!(failed.is_empty(), "{failed:#?}");
 }

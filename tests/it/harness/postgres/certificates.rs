@@ -22,6 +22,22 @@ impl Certificates {
         });
         Self { authority, other_authority, certificate, key }
     }
+
+    /// Returns the certificates that [`Self::make`] has made in this folder.
+    pub(super) fn made_in(folder: &Path) -> Self {
+        let (authority, other_authority) =
+            (file(folder, "authority"), file(folder, "other-authority"));
+        Self {
+            authority,
+            other_authority,
+            certificate: file(folder, "localhost"),
+            key: folder.join("localhost"),
+        }
+    }
+}
+
+fn file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(name).with_extension("pem")
 }
 
 /// Makes a certificate and its key, and returns their files.
@@ -30,7 +46,7 @@ fn make(
     name: &str,
     further: impl FnOnce(&mut Command) -> &mut Command,
 ) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (folder.join(name).with_extension("pem"), folder.join(name));
+    let (certificate, key) = (file(folder, name), folder.join(name));
     let mut request = Command::new("openssl");
     request.args(["req", "-x509", "-days", "30", "-nodes", "-subj", &format!("/CN={name}")]);
     request.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);

@@ -1,0 +1,66 @@
+//! A session: a connection to PostgreSQL that notices when it is of no more use.
+
+use std::io;
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::timeout;
+
+use super::codes::ends_session;
+
+/// Maximum time of a statement, with its answer. A connection whose other end has vanished reports nothing; it is given
+/// up after this time.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: PgConnection,
+    health: Health,
+}
+
+/// Whether a session is still of use.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    is_lost: bool,
+}
+
+impl Session {
+    pub(crate) fn new(connection: PgConnection) -> Self {
+        Self { connection, health: Health::default() }
+    }
+
+    /// Whether the session must be replaced: the connection is lost, or the server takes no more changes.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.health.is_lost
+    }
+
+    pub(crate) fn parts(&mut self) -> (&mut PgConnection, &mut Health) {
+        (&mut self.connection, &mut self.health)
+    }
+
+    /// Ends the session. The server need not be there any more.
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
+        if self.health.is_lost {
+            return Ok(());
+        }
+        self.connection.close().await
+    }
+}
+
+impl Health {
+    /// Awaits the answer to a statement, for at most [`ANSWERS_WITHIN`]. Where this call is cancelled, the next statement
+    /// waits for the rest of the answer.
+    pub(crate) async fn watch<T>(
+        &mut self,
+        answer: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let answer = timeout(ANSWERS_WITHIN, answer).await.unwrap_or_else(|_| Err(no_answer()));
+        self.is_lost |= answer.as_ref().err().is_some_and(ends_session);
+        answer
+    }
+}
+
+fn no_answer() -> sqlx::Error {
+    let sentence = format!("PostgreSQL did not answer within {} s", ANSWERS_WITHIN.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, sentence).into()
+}

@@ -1,0 +1,52 @@
+//! Where a test keeps the data: in a file, or in PostgreSQL where its process runs on that (`postgres/suites.rs`).
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::database::Database;
+use super::postgres::PostgresDatabase;
+
+pub struct Home {
+    pub folder: TempDir,
+    file: &'static str,
+    server: Option<PostgresDatabase>,
+}
+
+impl Home {
+    /// Makes a temporary folder, in which a file would have this name.
+    pub fn new(file: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, file, server: PostgresDatabase::if_asked_for() }
+    }
+
+    /// Returns the path of the database file.
+    pub fn file(&self) -> PathBuf {
+        assert!(
+            self.server.is_none(),
+            "this test needs a file: it has no place in a suite on PostgreSQL"
+        );
+        self.folder.path().join(self.file)
+    }
+
+    /// Returns the URL of the database.
+    pub fn url(&self) -> String {
+        match &self.server {
+            Some(server) => server.url(),
+            None => format!("sqlite://{}", self.file().display()),
+        }
+    }
+
+    /// Returns the database on PostgreSQL.
+    pub fn server(&self) -> Option<&PostgresDatabase> {
+        self.server.as_ref()
+    }
+
+    /// Opens the database as another process does.
+    pub async fn opens(&self) -> Database {
+        match &self.server {
+            Some(server) => Database::Server(server.connects().await),
+            None => Database::opens(&self.file()).await,
+        }
+    }
+}
