@@ -64,13 +64,14 @@ impl App {
         let stations = Stations::new(limits.stations_per_user.get(), Arc::clone(&hub));
         let skew = config.auth.clock_skew_seconds.get().into();
         let freshness = Freshness::new(skew, store.epoch().began_at, clock.now());
+        let presence = Presence::new(config.presence.timeout_seconds.duration(), store.has_nodes());
         Self {
             store,
             freshness,
             public_url: config.http.public_url.or_listening_on(address),
             verifier: Verifier::default(),
             stations: Arc::new(stations),
-            presence: Arc::new(Presence::new(config.presence.timeout_seconds.duration())),
+            presence: Arc::new(presence),
             presence_feed: PresenceFeed::new(limits.stations_per_user.size(), clock.now()),
             hub,
             rates: Rates::per_second(rate, burst),
@@ -110,7 +111,9 @@ impl App {
 
     /// Refuses a stale timestamp, see [`Freshness::check`].
     pub(crate) fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
-        self.freshness.check(timestamp, self.clock.now())
+        let now = self.clock.now();
+        self.freshness.enter(self.store.epoch().began_at, now);
+        self.freshness.check(timestamp, now)
     }
 
     /// Counts a fresh, authenticated request against its user's rate. [`Error::RateLimited`] above the limit.

@@ -1,6 +1,8 @@
 //! Availability: the user's own choice, which is stored, and whether the user is reachable, which is known in memory
 //! only. Friends are told of changes at most once a second for each user.
 
+mod nodes;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use crate::live::Hub;
 use crate::notifications::PresenceFeed;
 use crate::store::{self, OncePerSignature, SetAvailability, Store, WriteError};
 use crate::users::Caller;
+pub(crate) use nodes::exchange;
+use nodes::{AtNode, Told};
 
 /// Minimum time between two notifications of friends about the same user.
 const QUIET: Duration = Duration::from_secs(1);
@@ -25,6 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub struct Presence {
     /// How long a user without an open listener stays reachable after a sign of life.
     timeout: Duration,
+    /// Whether other nodes are told before friends are.
+    has_nodes: bool,
     users: Mutex<Users>,
 }
 
@@ -37,8 +43,16 @@ struct Users {
 }
 
 struct Here {
-    last_sign: Instant,
+    /// The last sign of life at this node.
+    last_sign: Option<Instant>,
+    /// Open listeners at this node.
     listeners: usize,
+    /// Nodes at which the user is reachable, too.
+    elsewhere: Vec<AtNode>,
+    /// Counts choices of an availability at this node.
+    choices: i64,
+    /// `None` where other nodes know nothing of the user at this one.
+    told: Option<Told>,
     /// The availability that friends were last told, initially offline.
     shown: Availability,
     shown_at: Option<Instant>,
@@ -50,13 +64,17 @@ struct Here {
 
 impl Here {
     fn is_reachable(&self, timeout: Duration) -> bool {
-        self.listeners > 0 || self.last_sign.elapsed() < timeout
+        self.is_reachable_here(timeout) || self.elsewhere.iter().any(AtNode::is_reachable)
+    }
+
+    fn is_reachable_here(&self, timeout: Duration) -> bool {
+        self.listeners > 0 || self.last_sign.is_some_and(|sign| sign.elapsed() < timeout)
     }
 }
 
 impl Presence {
-    pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout, users: Mutex::default() }
+    pub(crate) fn new(timeout: Duration, has_nodes: bool) -> Self {
+        Self { timeout, has_nodes, users: Mutex::default() }
     }
 
     pub(crate) fn record_sign(&self, user: UserId) {
@@ -85,6 +103,7 @@ impl Presence {
         users.changed.insert(user);
         if let Some(here) = users.here.get_mut(&user) {
             here.was_else |= here.shown != before || here.shown != now;
+            here.choices += 1;
         }
     }
 
@@ -110,8 +129,11 @@ impl Presence {
         let mut users = self.users();
         let Users { here, changed } = &mut *users;
         let is_due = |user: &UserId| {
-            let shown_at = here.get(user).and_then(|here| here.shown_at);
-            shown_at.is_none_or(|shown_at| shown_at.elapsed() >= QUIET)
+            here.get(user).is_none_or(|here| {
+                let is_quiet = here.shown_at.is_none_or(|shown_at| shown_at.elapsed() >= QUIET);
+                // A friend who is told may ask at any node.
+                is_quiet && (!self.has_nodes || here.is_told(self.timeout))
+            })
         };
         changed.extract_if(|user| is_due(user)).collect()
     }
@@ -147,22 +169,34 @@ impl Presence {
 
 impl Users {
     fn record_sign(&mut self, user: UserId, timeout: Duration) {
-        let was_here = self.here.get(&user).is_some_and(|here| here.is_reachable(timeout));
-        if !was_here {
-            self.changed.insert(user);
-        }
-        let now = Instant::now();
+        self.change(user, timeout, |here| {
+            here.last_sign = Some(Instant::now());
+            false
+        });
+    }
+
+    /// Changes what is known of a user, who may become reachable by that. `change` returns whether friends may see
+    /// another availability in any case.
+    fn change(&mut self, user: UserId, timeout: Duration, change: impl FnOnce(&mut Here) -> bool) {
         let here = self.here.entry(user).or_insert(Here {
-            last_sign: now,
+            last_sign: None,
             listeners: 0,
+            elsewhere: Vec::new(),
+            choices: 0,
+            told: None,
             shown: Availability::Offline,
             shown_at: None,
             has_come: false,
             was_else: false,
         });
-        here.has_come |= !was_here;
-        here.was_else |= !was_here && here.shown != Availability::Offline;
-        here.last_sign = now;
+        let was_here = here.is_reachable(timeout);
+        let has_chosen = change(here);
+        let has_come = !was_here && here.is_reachable(timeout);
+        here.has_come |= has_come;
+        here.was_else |= has_chosen || has_come && here.shown != Availability::Offline;
+        if has_come || has_chosen {
+            self.changed.insert(user);
+        }
     }
 }
 
@@ -176,7 +210,7 @@ impl Drop for Listens {
     fn drop(&mut self) {
         if let Some(here) = self.presence.users().here.get_mut(&self.user) {
             here.listeners -= 1;
-            here.last_sign = Instant::now();
+            here.last_sign = Some(Instant::now());
         }
     }
 }

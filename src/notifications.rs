@@ -92,8 +92,9 @@ impl Inbox<'_> {
                 Err(WriteError::Refused(_)) => is_first = false,
                 Err(WriteError::Failed(error)) => return Err(error),
             }
-        } else if is_first && poll.timestamp > poll.now {
-            // After a restart, a poll stamped in the future could pass for a new one, so its signature is stored.
+        } else if is_first && (poll.timestamp > poll.now || self.store.has_nodes()) {
+            // After a restart, a poll stamped in the future could pass for a new one, and at another node any poll could.
+            // So its signature is stored.
             self.store.record_meanwhile(poll.replay);
         }
         let (news, version) = self.presence_feed.news(self.user, self.station);
@@ -128,7 +129,7 @@ impl Inbox<'_> {
 
     /// Advances the station's position to this sequence number, if it was sent to this station.
     pub(crate) async fn acknowledge(&self, sequence: Sequence) -> Result<(), store::Error> {
-        let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
+        let Some(number) = sequence.number(&self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };
         self.presence_feed.acknowledged(self.user, self.station, number);
@@ -141,7 +142,7 @@ impl Inbox<'_> {
     /// Advances the station's position past a notification that was just sent, without checking for news. The write
     /// joins the next commit, or is made a moment later where there is none.
     pub(crate) async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
-        let Some(number) = sequence.number(self.store.epoch(), self.user, self.station) else {
+        let Some(number) = sequence.number(&self.store.epoch(), self.user, self.station) else {
             return Ok(());
         };
         self.presence_feed.acknowledged(self.user, self.station, number);
@@ -180,7 +181,7 @@ impl Inbox<'_> {
             conversations: pending.conversations,
             lists: pending.lists,
             api_key: pending.api_key,
-            sequence: Sequence::of(self.store.epoch(), pending.newest, self.user, self.station),
+            sequence: Sequence::of(&self.store.epoch(), pending.newest, self.user, self.station),
             watermark: Watermark { number: pending.newest, version },
         }
     }

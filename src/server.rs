@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -200,8 +201,13 @@ async fn wake_listeners(app: Arc<App>) {
 }
 
 async fn follow_nodes(app: Arc<App>) {
+    let App { store, presence, hub, .. } = &*app;
+    let following = future::join(
+        store.follow_nodes(|| hub.listening()),
+        availability::exchange(store, presence),
+    );
     tokio::select! {
-        () = app.store.follow_nodes(|| app.hub.listening()) => {}
+        ((), ()) = following => {}
         () = app.shutdown.closing() => {}
     }
 }

@@ -288,6 +288,8 @@ CREATE UNLOGGED TABLE presence (
     node bigint NOT NULL,
     listens boolean NOT NULL,
     reachable_until timestamptz NOT NULL,
+    -- Counts the user's choices of an availability at this node, so that the others tell friends of a new one.
+    choices bigint NOT NULL,
     -- When the row was written, by the database's clock: the other nodes read what is newer than their last look.
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT presence_pk PRIMARY KEY (user_number, node)

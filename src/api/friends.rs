@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::request::Request;
-use crate::app::App;
 use crate::domain::{Approach, Availability, Parse as _};
 use crate::envelope::Reply;
 use crate::error::Error;
@@ -25,8 +24,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn of(app: &App, friend: &'a Friend) -> Self {
-        let is_reachable = app.presence.is_reachable(friend.id);
+    fn of(friend: &'a Friend, is_reachable: bool) -> Self {
         let availability = if is_reachable { friend.chosen } else { Availability::Offline };
         Self {
             friendid: friend.id.as_str(),
@@ -43,7 +41,10 @@ pub(crate) async fn list(request: Request<'_>) -> Result<Reply, Error> {
     let friends = app.store.friends(caller.user).await?;
     let nicks: BTreeMap<_, _> =
         friends.iter().map(|friend| (friend.id.as_str(), friend.nick.as_str())).collect();
-    let availabilities: Vec<_> = friends.iter().map(|friend| Entry::of(app, friend)).collect();
+    let ids = friends.iter().map(|friend| friend.id);
+    let reachable = app.presence.reachable_friends(&app.store, caller.user, ids).await?;
+    let entry = |friend| Entry::of(friend, reachable.contains(&friend.id));
+    let availabilities: Vec<_> = friends.iter().map(entry).collect();
     Ok(Reply::ok().with("friends", &nicks).with("availabilities", &availabilities))
 }
 

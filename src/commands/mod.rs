@@ -6,6 +6,7 @@ mod client;
 mod compact;
 mod demo;
 mod demo_users;
+mod epoch;
 mod failure;
 mod friend;
 mod output;
@@ -122,6 +123,14 @@ Example:
   chatserver restore /var/backups/chat.db --force
 Clients then read everything again. Requests signed before the restore are refused.")]
     Restore(backup::Restore),
+    /// Begin a new epoch, so that clients read everything again
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver epoch new --config chat.toml"
+    )]
+    Epoch(epoch::Epoch),
     /// Bring the schema of the database up to date
     #[command(after_help = "\
 Example:
@@ -269,6 +278,7 @@ pub async fn run() -> ExitCode {
         Command::Sign(sign) => sign.run(),
         Command::Backup(backup) => backup.run().await,
         Command::Restore(restore) => restore.run().await,
+        Command::Epoch(epoch) => epoch.run().await,
         Command::Migrate(settings) => migrate(&settings).await,
         Command::Compact(settings) => compact::run(&settings).await,
         Command::CheckConfig(settings) => check_config(&settings),

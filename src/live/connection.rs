@@ -22,9 +22,10 @@ use crate::fields::Fields;
 use crate::notifications::{Inbox, Sequence, Watermark};
 use crate::signature::SigningKey;
 use crate::stations::TOUCH_AFTER;
-use crate::store;
+use crate::store::{self, Epoch};
 
-/// Maximum time that the next notification waits for the last one's acknowledgement, and the delay after a full queue.
+/// Maximum time that the next notification waits for the last one's acknowledgement, and the delay where the store could
+/// not read what is new.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Serves a listener until the client or the server ends it, then logs the reason and closes the socket.
@@ -82,6 +83,7 @@ impl Subscription {
             wake_signal: &self.registration.wake_signal,
             ping,
             is_woken: true,
+            epoch: app.store.epoch(),
             delivered: None,
             sent: None,
             held_until: None,
@@ -102,6 +104,8 @@ struct Listening<'a, S> {
     ping: Interval,
     /// Whether there may be something new.
     is_woken: bool,
+    /// The epoch of what follows.
+    epoch: Arc<Epoch>,
     /// Watermark up to which the client was told on this connection.
     delivered: Option<Watermark>,
     /// Sequence number of the newest notification sent.
@@ -168,8 +172,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     /// Sends what is new, if there is anything.
     async fn send_news(&mut self) -> Result<(), End> {
         self.is_woken = false;
+        self.enter_epoch();
         let pending = match self.inbox().peek(self.delivered).await {
-            Err(store::Error::QueueFull) => {
+            Err(error) if error.is_temporary() => {
                 self.is_woken = true;
                 self.held_until = Some(Instant::now() + HOLD);
                 return Ok(());
@@ -188,13 +193,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             return Ok(());
         }
         let event = Reply::event("notification").with("sequence", &notification.sequence.get());
-        let event = event.with("epoch", &self.app.store.epoch().id);
+        let event = event.with("epoch", &self.epoch.id);
         self.socket.send(notification.on(event).into_bytes()).await?;
         counter!("chatserver_listener_notifications_total").increment(1);
         self.delivered = Some(notification.watermark);
         self.sent = Some(notification.sequence);
         self.held_until = Some(Instant::now() + HOLD);
         Ok(())
+    }
+
+    /// Forgets how far the client was told if another epoch has begun, whose numbers have another meaning.
+    fn enter_epoch(&mut self) {
+        let epoch = self.app.store.epoch();
+        if self.epoch.id != epoch.id {
+            (self.delivered, self.sent, self.acknowledged) = (None, None, None);
+            self.epoch = epoch;
+        }
     }
 
     /// Records that the station is in use, since an open listener is a use of its station. Writes to the store at most
@@ -232,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         };
         match acknowledged {
             // The next connection is told again what this would have acknowledged.
-            Err(store::Error::QueueFull) => return Ok(()),
+            Err(error) if error.is_temporary() => return Ok(()),
             acknowledged => acknowledged.map_err(|error| failed(&error))?,
         }
         if is_newest {

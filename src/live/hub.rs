@@ -142,7 +142,7 @@ impl Hub {
                 Ok(CommitEvent::Elsewhere(users)) => {
                     users.iter().for_each(|user| self.wake(*user, None));
                 }
-                Ok(CommitEvent::AnyUser) | Err(RecvError::Lagged(_)) => {
+                Ok(CommitEvent::AnyUser | CommitEvent::NewEpoch) | Err(RecvError::Lagged(_)) => {
                     forget();
                     self.wake_all();
                 }

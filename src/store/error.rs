@@ -39,9 +39,12 @@ pub enum Error {
     /// The store is shutting down, or its writer has ended.
     #[error("the writer has stopped")]
     Closed,
-    /// The database server can't be reached, or was lost before it confirmed a write.
+    /// The database server can't be reached, or was lost before it confirmed a commit.
     #[error("the database can't be reached")]
     Disconnected,
+    /// The connection to the database server was lost before a commit was asked for.
+    #[error("the connection to the database is lost")]
+    SessionLost,
     /// The caller of a change that is only for its answer has given up waiting.
     #[error("the caller has given up waiting")]
     Abandoned,
@@ -95,19 +98,24 @@ impl Error {
     pub(crate) fn is_for_all(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_busy(source) || postgres::codes::is_for_all(source),
-            Self::Closed | Self::Disconnected | Self::ServerFull => true,
+            Self::Closed | Self::Disconnected | Self::SessionLost | Self::ServerFull => true,
             Self::QueueFull | Self::StorageFull { .. } | Self::Abandoned => false,
         }
     }
 
-    /// Whether a batch is to be repeated as a whole: it met a change of another node, or has an abandoned change, which
-    /// the repeat skips.
+    /// Whether a batch is to be repeated as a whole: it met a change of another node, lost its connection before the
+    /// commit, or has an abandoned change, which the repeat skips.
     pub(crate) fn is_repeatable(&self) -> bool {
         match self {
             Self::Database { source, .. } => postgres::codes::is_conflict(source),
-            Self::Abandoned => true,
+            Self::Abandoned | Self::SessionLost => true,
             _ => false,
         }
+    }
+
+    /// Whether a repeat may succeed in a moment: the queue is full, or the database server is away.
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self, Self::QueueFull | Self::Disconnected | Self::SessionLost)
     }
 
     /// Returns the cause of a failure as one of a few words, for a metric label.
@@ -118,7 +126,7 @@ impl Error {
             Self::ServerFull => "full",
             Self::Closed => "closed",
             Self::Abandoned => "abandoned",
-            Self::Disconnected => "disconnected",
+            Self::Disconnected | Self::SessionLost => "disconnected",
             Self::Database { source, .. } => {
                 codes::cause(source).or_else(|| postgres::codes::cause(source)).unwrap_or("other")
             }
@@ -156,7 +164,7 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
                 Some("full") => Error::ServerFull,
                 Some("disconnected") => {
                     tracing::warn!(doing, error = %source, "a connection to the database is lost");
-                    Error::Disconnected
+                    Error::SessionLost
                 }
                 _ => Error::Database { doing, source: Arc::new(source) },
             }

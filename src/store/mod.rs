@@ -49,6 +49,9 @@ mod write_op;
 mod write_tx;
 mod writer;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use deadpool::unmanaged::Object;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +65,7 @@ pub(crate) use changes::{Pending, PendingQuery};
 pub use conversations::{Clear, Purged};
 pub use database_url::DatabaseUrl;
 use engine::Engine;
+use epoch::CurrentEpoch;
 pub use epoch::Epoch;
 use error::Doing as _;
 pub use error::{Error, WriteError};
@@ -75,6 +79,8 @@ pub use messages::AddMessage;
 pub(crate) use pages::LIGHT_PAGE_BYTES;
 pub use pages::{Found, Page};
 use postgres::bus::Bus;
+pub(crate) use postgres::presence::{Elsewhere, Exchanged, HereAtNode};
+use postgres::presence::{PresenceExchange, reachable_friends};
 pub(crate) use postgres::schema::{Migrated, migrate};
 use postgres::server::Server;
 pub use postgres::url::PgUrl;
@@ -126,7 +132,7 @@ pub struct Store {
     /// The only connection for large pages, so that only one thread keeps the memory of a large page.
     large_reader: Readers,
     writer: Writer,
-    epoch: Epoch,
+    epoch: CurrentEpoch,
     probes: Probes,
     /// Whether the schema was created or migrated at opening.
     is_migrated: bool,
@@ -217,7 +223,7 @@ impl Store {
             readers,
             large_reader,
             writer,
-            epoch,
+            epoch: CurrentEpoch::new(epoch),
             probes: Probes::default(),
             is_migrated: false,
             checkpointer: None,
@@ -225,10 +231,10 @@ impl Store {
         }
     }
 
-    /// Returns the database's epoch. It changes only while no server has the database open.
+    /// Returns the database's epoch. That of a file changes only while no server has it open.
     #[must_use]
-    pub fn epoch(&self) -> &Epoch {
-        &self.epoch
+    pub fn epoch(&self) -> Arc<Epoch> {
+        self.epoch.get()
     }
 
     /// Checks that the database answers and that the writer accepts changes.
@@ -256,11 +262,41 @@ impl Store {
         self.writer.commit_events().subscribe()
     }
 
+    /// Whether several servers may serve the database.
+    pub(crate) fn has_nodes(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
+    }
+
     /// Passes commits on to other nodes, and theirs to this one, until the future is dropped. Ends at once on a database
     /// in a file, which has one server. `listening` returns the users who listen here.
     pub(crate) async fn follow_nodes(&self, listening: impl Fn() -> Vec<UserId>) {
         if let Engine::Postgres(server) = &self.engine {
-            Bus::new(server.clone()).run(self.writer.commit_events(), listening).await;
+            let bus = Bus::new(server.clone());
+            bus.run(self.writer.commit_events(), &self.epoch, listening).await;
+        }
+    }
+
+    /// Returns this node's part in the exchange of presence; `None` on a database in a file, which has one server.
+    pub(crate) fn presence_exchange(&self, timeout: Duration) -> Option<PresenceExchange> {
+        match &self.engine {
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(server) => Some(PresenceExchange::new(server.clone(), timeout)),
+        }
+    }
+
+    /// Returns the friends of a user who are reachable at any node; none on a database in a file. `timeout` is how long a
+    /// user stays reachable without a sign of life.
+    pub(crate) async fn reachable_friends(
+        &self,
+        user: UserId,
+        timeout: Duration,
+    ) -> Result<Vec<UserId>, Error> {
+        if !self.has_nodes() {
+            return Ok(Vec::new());
+        }
+        match &mut *self.reader().await? {
+            Connection::Sqlite(_) => Ok(Vec::new()),
+            Connection::Postgres(session) => reachable_friends(session, user, timeout).await,
         }
     }
 

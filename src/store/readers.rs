@@ -49,7 +49,7 @@ impl Readers {
             }
         };
         let mut connection = free.map_err(|_| Error::Closed)?;
-        if connection.is_lost() {
+        if connection.is_found_lost().await {
             *connection = self.engine.reconnect().await?;
         }
         Ok(connection)

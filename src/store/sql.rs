@@ -217,6 +217,14 @@ impl Connection {
         }
     }
 
+    /// Whether the connection must be replaced before it is used again. Asks a server that has not answered for a while.
+    pub(crate) async fn is_found_lost(&mut self) -> bool {
+        if let Self::Postgres(session) = self {
+            session.look().await;
+        }
+        self.is_lost()
+    }
+
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(connection) => connection.close().await,

@@ -85,7 +85,11 @@ impl WriteTx {
     /// Commits the transaction: its changes are on disk. Returns the affected users.
     pub(crate) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
         self.deferred.push(COMMIT);
-        self.execute_deferred().await.doing("committing a batch")?;
+        match self.execute_deferred().await.doing("committing a batch") {
+            // The commit may have been made, so it can't be repeated.
+            Err(Error::SessionLost) => return Err(Error::Disconnected),
+            committed => committed?,
+        }
         Ok(std::mem::take(&mut self.affected))
     }
 

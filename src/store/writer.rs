@@ -52,6 +52,8 @@ pub(crate) enum CommitEvent {
     Elsewhere(Arc<[UserId]>),
     /// Any user may be affected: another process has written.
     AnyUser,
+    /// Another epoch has begun, and all users are to be told everything again.
+    NewEpoch,
 }
 
 /// Receives the result of a queued change.

@@ -30,6 +30,9 @@ const DEVICES: usize = 7;
 /// Friends at the start, as indices into [`PEOPLE`].
 const FRIENDS: [[usize; 2]; 2] = [[0, 1], [0, 2]];
 
+/// Number of servers on PostgreSQL.
+const NODES: usize = 3;
+
 /// Number of histories that run concurrently. Each mostly waits.
 const SIDE_BY_SIDE: usize = 4;
 
@@ -74,13 +77,14 @@ type Setting = (&'static str, &'static str, &'static str);
 /// A step of a history.
 #[derive(Clone, Debug)]
 enum Round {
-    /// Devices act concurrently, each in the order of its own acts.
-    AtOnce(Vec<(usize, Act)>),
+    /// Devices act concurrently, each in the order of its own acts. Each act goes to one of the servers.
+    AtOnce(Vec<(usize, Act, Index)>),
     Befriend(usize, usize),
     Part(usize, usize),
     Rename(usize, usize),
     Clock(i64),
-    Restart,
+    /// Restarts one of the servers.
+    Restart(Index),
 }
 
 #[derive(Clone, Debug)]
@@ -139,12 +143,13 @@ fn act() -> impl Strategy<Value = Act> {
 fn history() -> impl Strategy<Value = History> {
     let person = || 0..PEOPLE.len();
     let round = prop_oneof![
-        12 => prop::collection::vec((0..DEVICES, act()), 1..10).prop_map(Round::AtOnce),
+        12 => prop::collection::vec((0..DEVICES, act(), any::<Index>()), 1..10)
+            .prop_map(Round::AtOnce),
         1 => (person(), person()).prop_map(|(one, other)| Round::Befriend(one, other)),
         1 => (person(), person()).prop_map(|(one, other)| Round::Part(one, other)),
         1 => (person(), 0..3_usize).prop_map(|(person, nick)| Round::Rename(person, nick)),
         1 => (1..100_i64).prop_map(Round::Clock),
-        1 => Just(Round::Restart),
+        1 => any::<Index>().prop_map(Round::Restart),
     ];
     let habit = select(vec![Habit::Acknowledges, Habit::Takes, Habit::Listens]);
     let timeout = prop_oneof![3 => Just(120_u32), 1 => Just(1)];
@@ -153,9 +158,10 @@ fn history() -> impl Strategy<Value = History> {
         .prop_map(|(timeout, is_warm, rounds, habits)| History { timeout, is_warm, rounds, habits })
 }
 
-/// The server and the devices of a history.
+/// The servers and the devices of a history.
 struct Stage {
-    world: World,
+    /// One server, or [`NODES`] where the database is PostgreSQL.
+    worlds: Vec<World>,
     people: Vec<Person>,
     devices: Vec<Device>,
     timeout: String,
@@ -170,13 +176,20 @@ impl Stage {
     async fn set(timeout: u32) -> Self {
         let timeout = timeout.to_string();
         let world = World::with(&settings(&timeout)).await;
+        let mut worlds = vec![];
+        while worlds.len() < NODES - 1
+            && let Some(node) = world.beside(&settings(&timeout)).await
+        {
+            worlds.push(node);
+        }
         let (mut people, mut devices) = (Vec::new(), Vec::new());
         for (nick, number) in PEOPLE {
             let person = world.person(nick).await;
             devices.extend((0..number).map(|_| Device::of(person.elsewhere())));
             people.push(person);
         }
-        let mut stage = Self { world, people, devices, timeout };
+        worlds.push(world);
+        let mut stage = Self { worlds, people, devices, timeout };
         for [one, other] in FRIENDS {
             stage.befriends(one, other).await;
         }
@@ -196,7 +209,7 @@ impl Stage {
     async fn befriends(&mut self, one: usize, other: usize) {
         if one != other {
             let (mut one, mut other) = (self.people[one].clone(), self.people[other].clone());
-            self.world.befriends(&mut one, &mut other).await;
+            self.worlds[0].befriends(&mut one, &mut other).await;
         }
     }
 
@@ -206,36 +219,40 @@ impl Stage {
             Round::Befriend(one, other) => self.befriends(one, other).await,
             Round::Part(one, other) if one != other => {
                 let [one, other] = [&self.people[one].email, &self.people[other].email];
-                friends::unfriend(&self.world.app().store, one, other).await.unwrap();
+                friends::unfriend(&self.worlds[0].app().store, one, other).await.unwrap();
             }
             Round::Rename(person, number) => {
                 let nick = Nick::parse(&format!("{}-{number}", PEOPLE[person].0));
                 let user = self.people[person].user;
-                users::rename(&self.world.app().store, user, nick, None).await.unwrap();
+                users::rename(&self.worlds[0].app().store, user, nick, None).await.unwrap();
             }
-            Round::Clock(seconds) => self.world.clock.advances(seconds),
-            Round::Part(..) | Round::Restart => {}
+            Round::Clock(seconds) => self.worlds[0].clock.advances(seconds),
+            Round::Part(..) | Round::Restart(_) => {}
         }
     }
 
-    async fn at_once(&mut self, acts: Vec<(usize, Act)>) {
+    async fn at_once(&mut self, acts: Vec<(usize, Act, Index)>) {
         let mut plans = vec![Vec::new(); DEVICES];
-        for (device, act) in acts {
-            plans[device].push(act);
+        for (device, act, at) in acts {
+            plans[device].push((act, at));
         }
-        let people = &self.people;
+        let (people, worlds) = (&self.people, &self.worlds);
         let busy = self.devices.iter_mut().zip(plans).map(|(device, plan)| async move {
-            for act in plan {
+            for (act, at) in plan {
+                device.person = device.person.moves_to(at.get(worlds));
                 device.does(act, people).await;
             }
         });
         join_all(busy).await;
     }
 
-    /// Stops the server, which closes its listeners, and starts another one.
-    async fn restarts(self) -> Self {
-        let Self { world, mut people, mut devices, timeout } = self;
-        let listeners: Vec<_> = devices.iter_mut().filter_map(Device::loses_its_listener).collect();
+    /// Stops a server, which closes its listeners, and starts another one.
+    async fn restarts(self, which: Index) -> Self {
+        let Self { mut worlds, mut people, mut devices, timeout } = self;
+        let world = worlds.swap_remove(which.index(worlds.len()));
+        let listeners = devices.iter_mut();
+        let listeners = listeners.filter_map(|device| device.loses_its_listener(world.address));
+        let listeners: Vec<_> = listeners.collect();
         let closed = join_all(
             listeners.into_iter().map(|mut listener| async move { listener.is_closed().await }),
         );
@@ -244,7 +261,8 @@ impl Stage {
         for person in people.iter_mut().chain(devices.iter_mut().map(|device| &mut device.person)) {
             *person = person.moves_to(&world);
         }
-        Self { world, people, devices, timeout }
+        worlds.push(world);
+        Self { worlds, people, devices, timeout }
     }
 
     /// Catches up on every device until all copies equal a fresh download. Waits for what the server does in
@@ -304,8 +322,8 @@ async fn told(history: History) {
         stage.warms_up().await;
     }
     for round in history.rounds {
-        if matches!(round, Round::Restart) {
-            stage = stage.restarts().await;
+        if let Round::Restart(which) = round {
+            stage = stage.restarts(which).await;
         } else {
             stage.plays(round).await;
         }
@@ -313,7 +331,9 @@ async fn told(history: History) {
     stage.settles(&history.habits).await;
     // Close the sockets: there are many histories, and few files may be open.
     drop(stage.devices);
-    stage.world.app().shutdown.begin(Duration::ZERO).await;
+    for world in stage.worlds {
+        world.app().shutdown.begin(Duration::ZERO).await;
+    }
 }
 
 #[test]

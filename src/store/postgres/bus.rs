@@ -19,8 +19,9 @@ use super::connect;
 use super::server::Server;
 use super::session::Session;
 use crate::domain::{Parse as _, UserId};
+use crate::store::epoch::{CurrentEpoch, EPOCH};
 use crate::store::error::Doing as _;
-use crate::store::{CommitEvent, Error};
+use crate::store::{CommitEvent, Epoch, Error};
 
 /// The channel of all nodes of a database: NOTIFY reaches the sessions of that database only.
 const CHANNEL: &str = "chatserver";
@@ -67,6 +68,15 @@ pub(crate) struct Bus {
     node: String,
 }
 
+/// Findings of a look.
+struct Looked {
+    epoch: Epoch,
+    /// What is to be told of each user who listens here.
+    stamps: HashMap<UserId, String>,
+    /// Users whose stamp is not the one of the last look.
+    changed: Vec<UserId>,
+}
+
 /// A payload, as another node has sent it.
 enum Heard {
     Users(Vec<UserId>),
@@ -91,10 +101,11 @@ impl Bus {
     pub(crate) async fn run(
         &self,
         events: &Sender<CommitEvent>,
+        epoch: &CurrentEpoch,
         listening: impl Fn() -> Vec<UserId>,
     ) {
-        let commits = events.subscribe();
-        future::join3(self.tell(commits), self.hear(events), self.look(events, listening)).await;
+        let tell = self.tell(events.subscribe());
+        future::join3(tell, self.hear(events), self.look(events, epoch, listening)).await;
     }
 
     /// Tells other nodes of this one's commits.
@@ -175,7 +186,12 @@ impl Bus {
     }
 
     /// Looks for changes that no node has told of, such as those of a node that was killed after its commit.
-    async fn look(&self, events: &Sender<CommitEvent>, listening: impl Fn() -> Vec<UserId>) {
+    async fn look(
+        &self,
+        events: &Sender<CommitEvent>,
+        epoch: &CurrentEpoch,
+        listening: impl Fn() -> Vec<UserId>,
+    ) {
         let mut known = HashMap::new();
         let mut session = None;
         let mut every = interval(LOOK_EVERY);
@@ -183,9 +199,11 @@ impl Bus {
         loop {
             every.tick().await;
             match self.look_once(&mut session, &known, &listening()).await {
-                Ok((stamps, changed)) => {
+                Ok(Looked { epoch: found, stamps, changed }) => {
                     known = stamps;
-                    if !changed.is_empty() {
+                    if epoch.enter(found) {
+                        drop(events.send(CommitEvent::NewEpoch));
+                    } else if !changed.is_empty() {
                         drop(events.send(CommitEvent::Elsewhere(changed.into())));
                     }
                 }
@@ -197,15 +215,19 @@ impl Bus {
         }
     }
 
-    /// Returns what is to be told of each user, and the users whose stamp is not the known one.
     async fn look_once(
         &self,
         session: &mut Option<Session>,
         known: &HashMap<UserId, String>,
         listening: &[UserId],
-    ) -> Result<(HashMap<UserId, String>, Vec<UserId>), Error> {
+    ) -> Result<Looked, Error> {
         self.send(session, ALIVE).await?;
         let Some(session) = session else { return Err(Error::Disconnected) };
+        let (id, began_at): (String, i64) = {
+            let (connection, health) = session.parts();
+            health.watch(sqlx::query_as(EPOCH.postgres).fetch_one(connection)).await
+        }
+        .doing("looking for a new epoch")?;
         let mut stamps = HashMap::with_capacity(listening.len());
         for users in listening.chunks(LOOK_AT) {
             let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
@@ -218,7 +240,8 @@ impl Bus {
         }
         let changed = listening.iter().filter(|user| known.get(user) != stamps.get(user));
         let changed = changed.copied().collect();
-        Ok((stamps, changed))
+        let epoch = Epoch::of(id, began_at).ok_or_else(|| Error::not_as_stored("a time"))?;
+        Ok(Looked { epoch, stamps, changed })
     }
 }
 
@@ -242,7 +265,7 @@ async fn gather(commits: &mut Receiver<CommitEvent>) -> Option<Vec<String>> {
         match event {
             Ok(CommitEvent::Users(affected)) => users.extend(affected.keys().copied()),
             // These came from other nodes.
-            Ok(CommitEvent::Elsewhere(_) | CommitEvent::AnyUser) => continue,
+            Ok(_) => continue,
             Err(RecvError::Lagged(_)) => is_lagging = true,
             Err(RecvError::Closed) => return None,
         }

@@ -4,13 +4,17 @@ use std::io;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::codes::ends_session;
 
 /// Maximum time of a statement, with its answer. A connection whose other end has vanished reports nothing; it is given
 /// up after this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Maximum time without a statement after which a session is taken for alive. A server that was restarted has ended all
+/// sessions, and each would fail once.
+const IDLE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -19,19 +23,30 @@ pub(crate) struct Session {
 }
 
 /// Whether a session is still of use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Health {
     is_lost: bool,
+    /// When the latest statement was answered.
+    used_at: Instant,
 }
 
 impl Session {
     pub(crate) fn new(connection: PgConnection) -> Self {
-        Self { connection, health: Health::default() }
+        let health = Health { is_lost: false, used_at: Instant::now() };
+        Self { connection, health }
     }
 
     /// Whether the session must be replaced: the connection is lost, or the server takes no more changes.
     pub(crate) fn is_lost(&self) -> bool {
         self.health.is_lost
+    }
+
+    /// Asks for a sign of life after a while without a statement. Then [`Self::is_lost`] tells whether there was one.
+    pub(crate) async fn look(&mut self) {
+        if self.health.used_at.elapsed() >= IDLE {
+            // A failure is noted.
+            drop(self.health.watch(self.connection.ping()).await);
+        }
     }
 
     pub(crate) fn parts(&mut self) -> (&mut PgConnection, &mut Health) {
@@ -56,6 +71,7 @@ impl Health {
     ) -> Result<T, sqlx::Error> {
         let answer = timeout(ANSWERS_WITHIN, answer).await.unwrap_or_else(|_| Err(no_answer()));
         self.is_lost |= answer.as_ref().err().is_some_and(ends_session);
+        self.used_at = Instant::now();
         answer
     }
 }

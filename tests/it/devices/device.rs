@@ -1,5 +1,7 @@
 //! A device: it makes changes and takes in those of others.
 
+use std::net::SocketAddr;
+
 use chatserver::domain::{Parse as _, ReportType, Timestamp};
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -263,8 +265,9 @@ impl Device {
         }
     }
 
-    pub fn loses_its_listener(&mut self) -> Option<WsClient> {
-        self.listener.take()
+    /// Takes the listener if it is connected to this server.
+    pub fn loses_its_listener(&mut self, server: SocketAddr) -> Option<WsClient> {
+        self.listener.take_if(|listener| listener.server() == server)
     }
 
     /// Takes in everything new.

@@ -1,6 +1,7 @@
 //! Where a test keeps the data: in a file, or in PostgreSQL where its process runs on that (`postgres/suites.rs`).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -10,14 +11,19 @@ use super::postgres::PostgresDatabase;
 pub struct Home {
     pub folder: TempDir,
     file: &'static str,
-    server: Option<PostgresDatabase>,
+    server: Option<Arc<PostgresDatabase>>,
 }
 
 impl Home {
     /// Makes a temporary folder, in which a file would have this name.
     pub fn new(file: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, file, server: PostgresDatabase::if_asked_for() }
+        Self { folder, file, server: PostgresDatabase::if_asked_for().map(Arc::new) }
+    }
+
+    /// Keeps the data in a database of PostgreSQL's.
+    pub fn on(server: Arc<PostgresDatabase>) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), file: "none", server: Some(server) }
     }
 
     /// Returns the path of the database file.
@@ -38,7 +44,7 @@ impl Home {
     }
 
     /// Returns the database on PostgreSQL.
-    pub fn server(&self) -> Option<&PostgresDatabase> {
+    pub fn server(&self) -> Option<&Arc<PostgresDatabase>> {
         self.server.as_ref()
     }
 

@@ -118,13 +118,16 @@ impl Cluster {
         for (name, text) in [("postgresql.auto.conf", settings.as_str()), ("pg_hba.conf", ACCESS)] {
             fs::write(data.join(name), text).unwrap();
         }
-        let log = cluster.folder.join("log");
-        cluster.succeeds("pg_ctl", |start| {
-            start.arg("-D").arg(&data).arg("-l").arg(log).args(["-w", "start"])
-        });
+        cluster.controls(&["-w", "start"]);
         let user = format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'");
         cluster.runs("postgres", &user);
         cluster
+    }
+
+    /// Starts or stops the server.
+    fn controls(&self, how: &[&str]) {
+        let (data, log) = (self.folder.join("data"), self.folder.join("log"));
+        self.succeeds("pg_ctl", |control| control.arg("-D").arg(data).arg("-l").arg(log).args(how));
     }
 
     fn settings(&self) -> String {
@@ -134,7 +137,7 @@ impl Cluster {
         let port = self.port;
         format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{folder}'\n\
-             max_connections = 200\nshared_buffers = '64MB'\nmax_wal_size = '256MB'\n\
+             max_connections = 500\nshared_buffers = '64MB'\nmax_wal_size = '256MB'\n\
              ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n"
         )
     }
@@ -201,6 +204,24 @@ impl PostgresDatabase {
         Self::create(found(*WITH_TEMPLATE)?, MIGRATED)
     }
 
+    /// Makes a database with the newest schema on a server of its own, which the test may stop.
+    pub fn on_a_server_of_its_own() -> Option<Self> {
+        found(*WITH_TEMPLATE)?;
+        let cluster = Box::leak(Box::new(Cluster::start(binaries::folder()?)));
+        let database = Self::create(cluster, "template1")?;
+        Workplace::new().tells(&["migrate", "--database-url", &database.url()]);
+        Some(database)
+    }
+
+    /// Stops the server as a crash does.
+    pub fn server_crashes(&self) {
+        self.cluster.controls(&["-m", "immediate", "stop"]);
+    }
+
+    pub fn server_starts(&self) {
+        self.cluster.controls(&["-w", "start"]);
+    }
+
     /// Makes a database with the newest schema where the tests of this process run on PostgreSQL ([`on_postgres`]).
     pub fn if_asked_for() -> Option<Self> {
         env::var_os(OF_PARENT)?;
@@ -264,7 +285,8 @@ impl PostgresDatabase {
 
 impl Drop for PostgresDatabase {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        // A server of the test's own ends with the process.
+        if !std::thread::panicking() && std::ptr::eq(self.cluster, CLUSTER.as_ref().unwrap()) {
             self.cluster.runs("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }
     }

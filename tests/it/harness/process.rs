@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use super::database::Database;
 use super::home::Home;
 use super::person::Person;
+use super::postgres::PostgresDatabase;
 use super::world::until;
 
 /// User id of `nobody`.
@@ -32,6 +34,11 @@ pub struct Workplace {
 impl Workplace {
     pub fn new() -> Self {
         Self { home: Home::new("chatserver.db") }
+    }
+
+    /// Runs commands on a database of PostgreSQL's.
+    pub fn on(database: Arc<PostgresDatabase>) -> Self {
+        Self { home: Home::on(database) }
     }
 
     pub fn path(&self) -> &Path {

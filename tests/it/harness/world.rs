@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::database::Database;
 use super::home::Home;
 use super::person::Person;
+use super::postgres::PostgresDatabase;
 use super::process::get;
 
 /// Time after which a test gives up waiting.
@@ -120,6 +121,20 @@ impl World {
         Self::on(Home::new("chat.db"), clock, ready_made_keys(), settings).await
     }
 
+    /// Starts another server on the same database and with the same clock: a further node. Returns `None` where the
+    /// database is a file, which has one server.
+    pub async fn beside(&self, settings: &[(&str, &str)]) -> Option<Self> {
+        let home = Home::on(Arc::clone(self.home.server()?));
+        Some(Self::on(home, self.clock.clone(), ready_made_keys(), settings).await)
+    }
+
+    /// Starts a server on a database of PostgreSQL's.
+    pub async fn on_postgres(database: PostgresDatabase, settings: &[(&str, &str)]) -> Self {
+        let clock = TestClock::default();
+        clock.shows("2024-03-08 12:00:00");
+        Self::on(Home::on(Arc::new(database)), clock, ready_made_keys(), settings).await
+    }
+
     async fn on(home: Home, clock: TestClock, keys: KeySource, settings: &[(&str, &str)]) -> Self {
         let url = home.url();
         let mut all = vec![
@@ -212,6 +227,11 @@ impl World {
     /// Disables a person.
     pub async fn disables(&self, person: &Person) {
         assert!(self.app.store.set_disabled(person.user, true).await.unwrap());
+    }
+
+    /// Returns the database on PostgreSQL.
+    pub fn server(&self) -> &Arc<PostgresDatabase> {
+        self.home.server().unwrap()
     }
 
     /// Shuts the server down in order and starts another one on the same database, with these settings.

@@ -46,6 +46,11 @@ impl WsClient {
         Self::tries(address, "/ws", &[]).await.unwrap().0
     }
 
+    /// Returns the address of the server.
+    pub fn server(&self) -> SocketAddr {
+        self.socket.get_ref().peer_addr().unwrap()
+    }
+
     pub async fn says(&mut self, frame: &Value) {
         self.socket.send(Message::text(frame.to_string())).await.unwrap();
     }

@@ -94,6 +94,7 @@ const ONLY_POSTGRES: &[&str] = &[
     "nodes.number bigint not null",
     "presence constraint presence_pk",
     "presence primary key (user_number, node)",
+    "presence.choices bigint not null",
     "presence.listens boolean not null",
     "presence.node bigint not null",
     "presence.reachable_until timestamp with time zone not null",
