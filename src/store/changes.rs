@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::error::Doing as _;
 use super::listing::listed;
@@ -12,7 +13,7 @@ use super::message_ids::hash;
 use super::sql::{Connection, Sql, Utf8};
 use super::write_op::{Batched, WriteOp};
 use super::write_tx::WriteTx;
-use super::{Error, OncePerSignature, Store, WireText, WriteError, stored, stored_number};
+use super::{Epoch, Error, OncePerSignature, Store, WireText, WriteError, stored, stored_number};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Origin, Parse, Replay, StationId, Subject, UserId,
 };
@@ -97,11 +98,12 @@ FROM station"#,
 );
 
 /// Advances positions. A position never decreases. It never exceeds the user's newest number: a client may remember an
-/// answer that a database restored from a backup does not.
+/// answer that a database restored from a backup does not. A node may learn of a new epoch a moment late, so the
+/// statement checks it.
 static MOVE: ManyRows = ManyRows::new(
     "WITH told (user_id, station_id, position) AS (
          SELECT column1, column2, max(column3) FROM ({rows}) AS incoming
-         WHERE column1 IS NOT NULL GROUP BY column1, column2)
+         WHERE column1 IS NOT NULL AND column4 = (SELECT id FROM epoch) GROUP BY column1, column2)
      UPDATE stations SET position = told.position
      FROM told
      WHERE stations.user_id = told.user_id AND stations.station_id = told.station_id
@@ -109,7 +111,7 @@ static MOVE: ManyRows = ManyRows::new(
          AND told.position <= coalesce((
              SELECT n.newest FROM users u JOIN change_numbers n ON n.user_number = u.number
              WHERE u.id = told.user_id), 0)",
-    &[Text, Text, Integer],
+    &[Text, Text, Integer, Text],
 );
 
 const POSITION: Sql = Sql::both(
@@ -326,7 +328,10 @@ pub(super) fn ids(text: &str) -> Result<Vec<UserId>, Error> {
 }
 
 /// Reads what is pending for a station and advances its position in the same transaction.
-struct TakePending(PendingQuery);
+struct TakePending {
+    query: PendingQuery,
+    epoch: Arc<Epoch>,
+}
 
 impl WriteOp for TakePending {
     type Output = Option<Pending>;
@@ -336,12 +341,12 @@ impl WriteOp for TakePending {
     const IS_FOR_ITS_ANSWER: bool = true;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Self::Output, WriteError<Infallible>> {
-        let Some(pending) = self.0.read(tx.connection().await?).await? else {
+        let Some(pending) = self.query.read(tx.connection().await?).await? else {
             return Ok(None);
         };
-        let PendingQuery { user, station, .. } = self.0;
-        let number = pending.newest;
-        move_to(tx, &[&Acknowledge { user, station, number, is_deferrable: false }]);
+        let PendingQuery { user, station, .. } = self.query;
+        let (number, epoch) = (pending.newest, Arc::clone(&self.epoch));
+        move_to(tx, &[&Acknowledge { user, station, number, epoch, is_deferrable: false }]);
         Ok(Some(pending))
     }
 }
@@ -351,6 +356,8 @@ pub(super) struct Acknowledge {
     user: UserId,
     station: StationId,
     number: i64,
+    /// The epoch of the number.
+    epoch: Arc<Epoch>,
     /// Whether it may wait up to 20 ms for other changes to share its commit.
     is_deferrable: bool,
 }
@@ -370,8 +377,8 @@ impl Batched for Acknowledge {
 
 fn move_to(tx: &mut WriteTx, all: &[&Acknowledge]) {
     tx.defer(&MOVE, all, |acknowledge, values| {
-        let Acknowledge { user, station, number, .. } = acknowledge;
-        values.add(user.as_str()).add(station.as_str()).add(*number);
+        let Acknowledge { user, station, number, epoch, .. } = acknowledge;
+        values.add(user.as_str()).add(station.as_str()).add(*number).add(epoch.id.as_str());
     });
 }
 
@@ -409,7 +416,8 @@ impl Store {
         query: PendingQuery,
         replay: Replay,
     ) -> Result<Option<Pending>, WriteError> {
-        self.write(OncePerSignature { replay, change: TakePending(query) }).await
+        let change = TakePending { query, epoch: self.epoch() };
+        self.write(OncePerSignature { replay, change }).await
     }
 
     /// Whether this number is greater than the station's position and at most the user's newest change.
@@ -436,7 +444,7 @@ impl Store {
         station: StationId,
         number: i64,
     ) -> Result<(), Error> {
-        self.writer.acknowledge(Acknowledge { user, station, number, is_deferrable: false }).await
+        self.acknowledge_up_to(user, station, number, false).await
     }
 
     /// Advances the position like [`Self::acknowledge`], in the commit of the next change. Without one it commits alone
@@ -447,7 +455,18 @@ impl Store {
         station: StationId,
         number: i64,
     ) -> Result<(), Error> {
-        self.writer.acknowledge(Acknowledge { user, station, number, is_deferrable: true }).await
+        self.acknowledge_up_to(user, station, number, true).await
+    }
+
+    async fn acknowledge_up_to(
+        &self,
+        user: UserId,
+        station: StationId,
+        number: i64,
+        is_deferrable: bool,
+    ) -> Result<(), Error> {
+        let epoch = self.epoch();
+        self.writer.acknowledge(Acknowledge { user, station, number, epoch, is_deferrable }).await
     }
 
     /// Allocates a change number for a notification that is not stored; 0 if the user does not exist.

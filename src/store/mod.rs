@@ -196,16 +196,17 @@ impl Store {
         tasks: &TaskTracker,
     ) -> Result<Self, OpenError> {
         let is_migrated = postgres::schema::prepare(url, schema).await?;
-        let mut writer = Connection::Postgres(postgres::connect::serve(url).await?);
+        let server = Server::new(url.clone());
+        let mut writer = Connection::Postgres(server.open().await?);
         let epoch = Epoch::read(&mut writer).await;
         let epoch = epoch.map_err(|source| postgres::connect::failed(url, source))?;
         let mut readers = Vec::new();
         // One more for large pages.
         for _ in 0..=postgres::connect::READERS {
-            readers.push(Connection::Postgres(postgres::connect::serve(url).await?));
+            readers.push(Connection::Postgres(server.open().await?));
         }
         tracing::info!(database = %url, "database opened");
-        let engine = Engine::Postgres(Server::new(url.clone()));
+        let engine = Engine::Postgres(server);
         let stops = [CancellationToken::new(), CancellationToken::new()];
         let writer = Writer::start(engine.clone(), limits, writer, stops, tasks);
         let store = Self::new(engine, epoch, writer, readers);

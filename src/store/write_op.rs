@@ -109,7 +109,7 @@ impl<C: WriteOp> Queued for Submitted<C, Outcome<C>> {
                 Err(WriteError::Refused(refusal)) => Some(Err(refusal)),
                 Err(WriteError::Failed(error)) => return Err(error),
             };
-            if C::IS_FOR_ITS_ANSWER && tx.waits_for_rows() {
+            if C::IS_FOR_ITS_ANSWER && tx.is_on_server() {
                 tx.connection().await?;
                 if self.responder.is_closed() {
                     return Err(Error::Abandoned);

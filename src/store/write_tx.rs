@@ -84,6 +84,10 @@ impl WriteTx {
 
     /// Commits the transaction: its changes are on disk. Returns the affected users.
     pub(crate) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
+        if self.is_on_server() {
+            // Sent alone anyway, and nothing is made where one of them fails.
+            self.connection().await?;
+        }
         self.deferred.push(COMMIT);
         match self.execute_deferred().await.doing("committing a batch") {
             // The commit may have been made, so it can't be repeated.
@@ -100,9 +104,9 @@ impl WriteTx {
         self.connection.query(ROLLBACK).execute().await.map(drop)
     }
 
-    /// Whether any statement may wait for other transactions, the deferred ones included. In SQLite only the first one
-    /// does.
-    pub(crate) fn waits_for_rows(&self) -> bool {
+    /// Whether the database is PostgreSQL: there, any statement may wait for other transactions, the deferred ones
+    /// included. In SQLite only the first one does.
+    pub(crate) fn is_on_server(&self) -> bool {
         matches!(self.connection, Connection::Postgres(_))
     }
 

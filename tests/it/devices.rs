@@ -19,8 +19,9 @@ use tokio::time::timeout;
 use device::{Device, Habit};
 
 use crate::harness::person::Person;
+use crate::harness::postgres::PostgresDatabase;
 use crate::harness::random::{holds, runtime};
-use crate::harness::world::{PATIENCE, World};
+use crate::harness::world::{PATIENCE, World, until};
 use crate::harness::ws_client::WsClient;
 
 /// Users and the number of their devices. Acts refer to them by index.
@@ -85,6 +86,8 @@ enum Round {
     Clock(i64),
     /// Restarts one of the servers.
     Restart(Index),
+    /// Stops the database as a crash does and starts it again. Only a database of the history's own crashes.
+    Crash,
 }
 
 #[derive(Clone, Debug)]
@@ -140,7 +143,8 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn history() -> impl Strategy<Value = History> {
+/// Makes histories. `crashes` is how often the database crashes, beside 17 other rounds.
+fn history(crashes: u32) -> impl Strategy<Value = History> {
     let person = || 0..PEOPLE.len();
     let round = prop_oneof![
         12 => prop::collection::vec((0..DEVICES, act(), any::<Index>()), 1..10)
@@ -150,6 +154,7 @@ fn history() -> impl Strategy<Value = History> {
         1 => (person(), 0..3_usize).prop_map(|(person, nick)| Round::Rename(person, nick)),
         1 => (1..100_i64).prop_map(Round::Clock),
         1 => any::<Index>().prop_map(Round::Restart),
+        crashes => Just(Round::Crash),
     ];
     let habit = select(vec![Habit::Acknowledges, Habit::Takes, Habit::Listens]);
     let timeout = prop_oneof![3 => Just(120_u32), 1 => Just(1)];
@@ -173,9 +178,13 @@ fn settings(timeout: &str) -> [(&str, &str); 2] {
 }
 
 impl Stage {
-    async fn set(timeout: u32) -> Self {
+    /// Sets the stage on a database of PostgreSQL's, or where the tests of this process run.
+    async fn set(timeout: u32, database: Option<PostgresDatabase>) -> Self {
         let timeout = timeout.to_string();
-        let world = World::with(&settings(&timeout)).await;
+        let world = match database {
+            Some(database) => World::on_postgres(database, &settings(&timeout)).await,
+            None => World::with(&settings(&timeout)).await,
+        };
         let mut worlds = vec![];
         while worlds.len() < NODES - 1
             && let Some(node) = world.beside(&settings(&timeout)).await
@@ -227,6 +236,7 @@ impl Stage {
                 users::rename(&self.worlds[0].app().store, user, nick, None).await.unwrap();
             }
             Round::Clock(seconds) => self.worlds[0].clock.advances(seconds),
+            Round::Crash => self.database_crashes().await,
             Round::Part(..) | Round::Restart(_) => {}
         }
     }
@@ -244,6 +254,16 @@ impl Stage {
             }
         });
         join_all(busy).await;
+    }
+
+    /// Has the database crash and start again, and waits until all servers are ready.
+    async fn database_crashes(&self) {
+        let database = self.worlds[0].server();
+        database.server_crashes();
+        database.server_starts();
+        for world in &self.worlds {
+            until("the node is ready again", async || world.gets("/readyz").await.0 == 200).await;
+        }
     }
 
     /// Stops a server, which closes its listeners, and starts another one.
@@ -316,8 +336,8 @@ fn differing(at: &str, copy: &Value, truth: &Value) -> Vec<String> {
         .collect()
 }
 
-async fn told(history: History) {
-    let mut stage = Stage::set(history.timeout).await;
+async fn told(history: History, database: Option<PostgresDatabase>) {
+    let mut stage = Stage::set(history.timeout, database).await;
     if history.is_warm {
         stage.warms_up().await;
     }
@@ -339,9 +359,20 @@ async fn told(history: History) {
 #[test]
 fn a_copy_kept_up_to_date_by_notifications_equals_a_fresh_download() {
     let running: Vec<_> = (0..SIDE_BY_SIDE)
-        .map(|_| thread::spawn(|| holds(&runtime(), 6, &history(), told)))
+        .map(|_| {
+            thread::spawn(|| holds(&runtime(), 6, &history(0), async |one| told(one, None).await))
+        })
         .collect();
     for thread in running {
         thread.join().unwrap();
     }
+}
+
+/// The property again, through three nodes, while nodes restart and the database crashes.
+pub fn copies_equal_downloads_after_crashes() {
+    if PostgresDatabase::migrated().is_none() {
+        return;
+    }
+    let after = async |one| told(one, PostgresDatabase::on_a_server_of_its_own()).await;
+    holds(&runtime(), 6, &history(4), after);
 }

@@ -38,6 +38,7 @@ mod load;
 mod message_ids;
 mod migration;
 mod model;
+mod nodes;
 mod notifications;
 mod operating;
 mod overload;

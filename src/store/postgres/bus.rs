@@ -50,10 +50,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Pause before another attempt after a failure.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
-const NOTIFY: &str = "SELECT pg_notify($1, $2)";
-
-/// Notifications are hints, so they need not wait for the disk.
-const HINTS: &str = "SET synchronous_commit = off";
+/// Notifies without waiting for the disk, since notifications are hints. The setting lasts as long as the statement.
+const NOTIFY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
 /// What a listener is told of, or closed for: the newest change, and whether the user may still log in with this key.
 const STAMPS: &str = "
@@ -126,17 +124,9 @@ impl Bus {
     async fn send(&self, session: &mut Option<Session>, payload: &str) -> Result<(), Error> {
         let session = match session {
             Some(session) => session,
-            none => none.insert(self.teller().await?),
+            none => none.insert(self.server.connect().await?),
         };
         self.notify(session, payload).await
-    }
-
-    async fn teller(&self) -> Result<Session, Error> {
-        let mut session = self.server.connect().await?;
-        let (connection, health) = session.parts();
-        let hints = health.watch(sqlx::query(HINTS).execute(connection)).await;
-        hints.doing("preparing to tell other nodes")?;
-        Ok(session)
     }
 
     async fn notify(&self, session: &mut Session, payload: &str) -> Result<(), Error> {
@@ -150,6 +140,7 @@ impl Bus {
     async fn hear(&self, events: &Sender<CommitEvent>) {
         loop {
             let Err(error) = self.hear_until_lost(events).await;
+            self.server.note_loss();
             tracing::debug!(%error, "the connection to other nodes is lost");
             sleep(TRY_AGAIN).await;
         }

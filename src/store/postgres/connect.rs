@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
 
-use super::session::Session;
+use super::session::{Losses, Session};
 use super::url::PgUrl;
 use crate::bounded;
 use crate::store::OpenError;
@@ -72,8 +72,8 @@ pub(crate) async fn migrate(url: &PgUrl) -> Result<PgConnection, OpenError> {
 }
 
 /// Connects for requests, like [`migrate`].
-pub(crate) async fn serve(url: &PgUrl) -> Result<Session, OpenError> {
-    connect(url, &SERVING).await.map(Session::new)
+pub(crate) async fn serve(url: &PgUrl, losses: Losses) -> Result<Session, OpenError> {
+    Ok(Session::new(connect(url, &SERVING).await?, losses))
 }
 
 async fn connect(url: &PgUrl, settings: &[(&str, &str)]) -> Result<PgConnection, OpenError> {

@@ -1,8 +1,8 @@
 //! Which users are reachable at which node. Each node writes what has changed at it, and reads what the others have
 //! written since its last look.
 //!
-//! The tables are unlogged: they cost no write-ahead log, and a crash of the server empties them. A node notices by its
-//! own lease, and writes everything anew.
+//! The tables are unlogged: they cost no write-ahead log, so no commit waits for the disk, and a crash of the server
+//! empties them. A node notices by its own lease, and writes everything anew.
 
 use std::time::Duration;
 
@@ -23,9 +23,6 @@ const CLEAN_EVERY: Duration = Duration::from_secs(30);
 const DOING: &str = "exchanging the presence of users";
 
 const NUMBER: &str = "SELECT nextval('node_numbers')";
-
-/// Unlogged tables, so there is nothing to wait for on the disk.
-const HINTS: &str = "SET synchronous_commit = off";
 
 /// Renews the lease. Returns whether there was none.
 const RENEW: &str = "
@@ -153,7 +150,7 @@ impl PresenceExchange {
     async fn try_to_exchange(&mut self, here: &[HereAtNode]) -> Result<Exchanged, Error> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => self.connect().await?,
+            None => self.server.connect().await?,
         };
         let node = match self.node {
             Some(node) => node,
@@ -180,13 +177,6 @@ impl PresenceExchange {
         }
         self.session = Some(session);
         Ok(Exchanged::Read(elsewhere))
-    }
-
-    async fn connect(&self) -> Result<Session, Error> {
-        let mut session = self.server.connect().await?;
-        let (connection, health) = session.parts();
-        health.watch(sqlx::query(HINTS).execute(connection)).await.doing(DOING)?;
-        Ok(session)
     }
 
     async fn read(&mut self, session: &mut Session, node: i64) -> Result<Elsewhere, Error> {

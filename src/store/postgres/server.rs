@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connect;
-use super::session::Session;
+use super::session::{Losses, Session};
 use super::url::PgUrl;
 use crate::store::{Error, OpenError};
 
@@ -22,6 +22,7 @@ const LOG_EVERY: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     url: PgUrl,
     outage: Arc<Mutex<Option<Outage>>>,
+    losses: Losses,
 }
 
 /// Times of failed attempts to connect.
@@ -33,11 +34,21 @@ struct Outage {
 
 impl Server {
     pub(crate) fn new(url: PgUrl) -> Self {
-        Self { url, outage: Arc::default() }
+        Self { url, outage: Arc::default(), losses: Losses::default() }
     }
 
     pub(crate) fn url(&self) -> &PgUrl {
         &self.url
+    }
+
+    /// Opens a session for serving, when a store is opened.
+    pub(crate) async fn open(&self) -> Result<Session, OpenError> {
+        connect::serve(&self.url, self.losses.clone()).await
+    }
+
+    /// Notes that a connection was lost, so that others are looked at before they are used.
+    pub(crate) fn note_loss(&self) {
+        self.losses.note();
     }
 
     /// Opens a session for serving. While the server is away, tries it every [`TRY_AGAIN`] only.
@@ -49,7 +60,7 @@ impl Server {
         if self.outage().as_ref().is_some_and(|outage| outage.tried.elapsed() < TRY_AGAIN) {
             return Err(Error::Disconnected);
         }
-        match connect::serve(&self.url).await {
+        match self.open().await {
             Ok(session) => {
                 if let Some(outage) = self.outage().take() {
                     let seconds = outage.since.elapsed().as_secs();

@@ -1,6 +1,7 @@
 //! A session: a connection to PostgreSQL that notices when it is of no more use.
 
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
@@ -26,13 +27,32 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Health {
     is_lost: bool,
+    losses: Losses,
     /// When the latest statement was answered.
     used_at: Instant,
 }
 
+/// When a session of a server was lost. What ended it has probably ended the others, too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Losses(Arc<Mutex<Option<Instant>>>);
+
+impl Losses {
+    pub(crate) fn note(&self) {
+        *self.latest_lost() = Some(Instant::now());
+    }
+
+    fn latest(&self) -> Option<Instant> {
+        *self.latest_lost()
+    }
+
+    fn latest_lost(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Session {
-    pub(crate) fn new(connection: PgConnection) -> Self {
-        let health = Health { is_lost: false, used_at: Instant::now() };
+    pub(crate) fn new(connection: PgConnection, losses: Losses) -> Self {
+        let health = Health { is_lost: false, losses, used_at: Instant::now() };
         Self { connection, health }
     }
 
@@ -41,9 +61,12 @@ impl Session {
         self.health.is_lost
     }
 
-    /// Asks for a sign of life after a while without a statement. Then [`Self::is_lost`] tells whether there was one.
+    /// Asks for a sign of life after a while without a statement, and where another session was lost since. Then
+    /// [`Self::is_lost`] tells whether there was one.
     pub(crate) async fn look(&mut self) {
-        if self.health.used_at.elapsed() >= IDLE {
+        let lost_at = self.health.losses.latest();
+        let is_suspect = lost_at.is_some_and(|lost_at| lost_at >= self.health.used_at);
+        if is_suspect || self.health.used_at.elapsed() >= IDLE {
             // A failure is noted.
             drop(self.health.watch(self.connection.ping()).await);
         }
@@ -70,7 +93,10 @@ impl Health {
         answer: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
         let answer = timeout(ANSWERS_WITHIN, answer).await.unwrap_or_else(|_| Err(no_answer()));
-        self.is_lost |= answer.as_ref().err().is_some_and(ends_session);
+        if answer.as_ref().err().is_some_and(ends_session) {
+            self.is_lost = true;
+            self.losses.note();
+        }
         self.used_at = Instant::now();
         answer
     }

@@ -28,7 +28,7 @@ const COMMITS_AHEAD: Duration = Duration::from_millis(20);
 const MAY_WAIT: Duration = Duration::from_millis(20);
 
 /// Maximum attempts to commit a batch that meets other transactions. Other nodes write at the same time on PostgreSQL.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: u32 = 12;
 
 /// Interval between checks for commits by other processes.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
@@ -196,10 +196,11 @@ impl WriterTask {
 
     /// Applies the changes in one transaction, and again where that met another one.
     async fn apply_and_commit(&mut self, batch: &mut [QueuedWrite]) -> Result<(), Error> {
-        for _ in 1..ATTEMPTS {
+        for attempt in 1..ATTEMPTS {
             match self.try_to_commit(batch).await {
                 Err(error) if error.is_repeatable() => {
                     counter!("chatserver_store_repeated_batches_total").increment(1);
+                    sleep(pause_after(attempt)).await;
                 }
                 written => return written,
             }
@@ -269,6 +270,12 @@ impl WriterTask {
             self.write_tx = None;
         }
     }
+}
+
+/// Returns the pause after a failed attempt: up to 1 ms after the first, twice as much after each further one, and a random
+/// part of that, so that nodes that met don't meet again.
+fn pause_after(attempt: u32) -> Duration {
+    Duration::from_millis(1 << (attempt - 1).min(6)).mul_f64(rand::random())
 }
 
 fn number(count: usize) -> f64 {

@@ -228,6 +228,11 @@ impl Person {
         Self { address: world.address, clock: world.clock.clock(), ..self.clone() }
     }
 
+    /// Returns the person as a client of the server at this address, which has the same database.
+    pub fn asks_at(&self, address: SocketAddr) -> Self {
+        Self { address, ..self.clone() }
+    }
+
     /// Returns an earlier request, addressed to the current server of this person.
     pub fn repeats(&self, earlier: &Prepared) -> Prepared {
         Prepared { url: self.url("chatconversation"), ..earlier.clone() }

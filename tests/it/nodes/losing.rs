@@ -1,0 +1,212 @@
+//! Nodes and databases that are lost while clients send: nothing acknowledged is lost, and nothing is stored twice.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::{join, join_all};
+use serde_json::Value;
+
+use crate::harness::person::{Person, message};
+use crate::harness::postgres::PostgresDatabase;
+use crate::harness::process::{Process, Workplace, free_address};
+use crate::harness::world::until;
+
+/// Messages that are acknowledged before something is lost, and again afterwards.
+const BETWEEN: usize = 60;
+
+/// Server processes on one database. Each logs to a folder of its own.
+struct Nodes {
+    places: Vec<Workplace>,
+    servers: Vec<Process>,
+}
+
+impl Nodes {
+    async fn start(database: &Arc<PostgresDatabase>, number: usize) -> Self {
+        let places: Vec<_> = (0..number).map(|_| Workplace::on(Arc::clone(database))).collect();
+        let servers = join_all(places.iter().map(|place| place.serves(&[]))).await;
+        Self { places, servers }
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.address).collect()
+    }
+
+    /// Adds pairs of friends.
+    fn pairs(&self, number: usize) -> Vec<[Person; 2]> {
+        let pair = |pair| {
+            let (place, server) = (&self.places[0], &self.servers[0]);
+            let mut one = place.adds(server, &format!("One-{pair}"));
+            let mut other = place.adds(server, &format!("Other-{pair}"));
+            place.befriends(&mut one, &mut other);
+            [one, other]
+        };
+        (0..number).map(pair).collect()
+    }
+}
+
+/// What all senders share.
+#[derive(Default)]
+struct Tally {
+    acknowledged: Cell<usize>,
+    /// Refusals, as status and code, and whether each said when to try again.
+    refused: RefCell<HashSet<(u16, String, bool)>>,
+    is_over: Cell<bool>,
+}
+
+impl Tally {
+    async fn another(&self, number: usize) {
+        let before = self.acknowledged.get();
+        let enough = async || self.acknowledged.get() >= before + number;
+        until("messages are acknowledged", enough).await;
+    }
+}
+
+/// Sends messages one by one, each until it is acknowledged, at the nodes in turn. Returns their IDs.
+async fn keeps_sending(person: &Person, nodes: &[SocketAddr], tally: &Tally) -> Vec<String> {
+    let instance = person.instance().await;
+    let mut sent = Vec::new();
+    let mut turn = 0;
+    while !tally.is_over.get() {
+        let message = message(&format!("{} {}", person.email, sent.len()), &person.date());
+        until("the message is acknowledged", async || {
+            turn += 1;
+            let at_node = person.asks_at(nodes[turn % nodes.len()]);
+            let Ok(answer) = at_node.prepares_add(&instance, &message).tried().await else {
+                return false;
+            };
+            if answer.status == 200 {
+                return true;
+            }
+            let code = answer.json()["errorcode"].as_str().unwrap().to_owned();
+            let says_when = answer.headers.contains_key("retry-after");
+            tally.refused.borrow_mut().insert((answer.status.as_u16(), code, says_when));
+            false
+        })
+        .await;
+        tally.acknowledged.set(tally.acknowledged.get() + 1);
+        sent.push(message["ID"].as_str().unwrap().to_owned());
+    }
+    sent
+}
+
+/// Has all people send while `meanwhile` goes on. Asserts that each message is stored once and in its sender's order.
+async fn send_while(
+    pairs: &[[Person; 2]],
+    nodes: &[SocketAddr],
+    meanwhile: impl AsyncFnOnce(&Tally),
+) -> Tally {
+    let tally = Tally::default();
+    let people: Vec<&Person> = pairs.iter().flatten().collect();
+    let sending = people.iter().map(|person| keeps_sending(person, nodes, &tally));
+    let going_on = async {
+        meanwhile(&tally).await;
+        tally.is_over.set(true);
+    };
+    let (sent, ()) = join(join_all(sending), going_on).await;
+    for (pair, sent) in pairs.iter().zip(sent.chunks(2)) {
+        let mut pages: Vec<Value> = Vec::new();
+        for node in nodes {
+            pages.push(pair[0].asks_at(*node).downloads().await.ok());
+        }
+        assert!(pages.iter().all(|page| page["messages"] == pages[0]["messages"]), "nodes agree");
+        let stored = pages[0]["messages"].as_array().unwrap().iter();
+        let stored: Vec<_> = stored.map(|message| message["ID"].as_str().unwrap()).collect();
+        for sent in sent {
+            let mine: HashSet<_> = sent.iter().map(String::as_str).collect();
+            let found: Vec<_> = stored.iter().filter(|id| mine.contains(**id)).collect();
+            assert_eq!(found, sent.iter().collect::<Vec<_>>(), "each once, in the sender's order");
+        }
+        assert_eq!(stored.len(), sent[0].len() + sent[1].len(), "nothing else is there");
+    }
+    tally
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_under_load_loses_and_doubles_nothing() {
+    let Some(database) = PostgresDatabase::migrated() else { return };
+    let mut nodes = Nodes::start(&Arc::new(database), 3).await;
+    let (pairs, addresses) = (nodes.pairs(4), nodes.addresses());
+    let killed = addresses[2];
+    let tally = send_while(&pairs, &addresses[..], async |tally| {
+        tally.another(BETWEEN).await;
+        nodes.servers.pop().unwrap().dies().await;
+        tally.another(BETWEEN).await;
+        let place = nodes.places.last().unwrap();
+        nodes.servers.push(place.starts_at(killed, &["serve"], &[]).await);
+        tally.another(BETWEEN).await;
+    });
+    let tally = tally.await;
+    let logs: Vec<_> = nodes.places.iter().map(Workplace::log).collect();
+    assert!(tally.refused.borrow().is_empty(), "{:?} {logs:#?}", tally.refused);
+}
+
+#[tokio::test]
+async fn a_database_that_restarts_under_load_is_awaited_and_found_again() {
+    let Some(database) = PostgresDatabase::on_a_server_of_its_own() else { return };
+    let database = Arc::new(database);
+    let nodes = Nodes::start(&database, 2).await;
+    let (pairs, addresses) = (nodes.pairs(4), nodes.addresses());
+    let mut listener = pairs[0][1].asks_at(addresses[1]).elsewhere().listens_from_now_on().await;
+    let tally = send_while(&pairs, &addresses, async |tally| {
+        tally.another(BETWEEN).await;
+        database.server_crashes();
+        let is_refused = async || {
+            let refused = tally.refused.borrow();
+            refused.iter().any(|(status, code, says_when)| {
+                (*status, code.as_str(), *says_when) == (503, "unavailable", true)
+            })
+        };
+        until("requests are refused with the time of the next attempt", is_refused).await;
+        for server in &nodes.servers {
+            assert_eq!(server.gets("/readyz").await.0, 503);
+        }
+        database.server_starts();
+        tally.another(BETWEEN).await;
+    });
+    let tally = tally.await;
+    let refused = tally.refused.borrow();
+    assert!(refused.iter().all(|(status, ..)| *status == 503), "{refused:?}");
+    for (server, place) in nodes.servers.iter().zip(&nodes.places) {
+        until("the node is ready again", async || server.is_ready().await).await;
+        assert!(place.log().contains("the database is back"), "{}", place.log());
+    }
+    // The listener stayed connected, and is told of what comes now.
+    let mut told = listener.takes().await;
+    pairs[0][0].sends("after the crash").await;
+    while !told.conversations.contains(&pairs[0][0].conversation) {
+        told = listener.takes().await;
+    }
+}
+
+/// A node at which a user listened has gone: friends at another node see the user leave once no sign of life counts.
+#[tokio::test]
+async fn a_killed_node_takes_its_listeners_with_it() {
+    let Some(database) = PostgresDatabase::migrated() else { return };
+    let database = Arc::new(database);
+    let briefly = [("CHATSERVER_PRESENCE__TIMEOUT_SECONDS", "1")];
+    let places = [(); 2].map(|()| Workplace::on(Arc::clone(&database)));
+    let one = places[0].serves(&briefly).await;
+    let other = places[1].serves(&briefly).await;
+    let (alice, bob) = places[0].alice_and_bob(&one);
+    let bob = bob.asks_at(other.address);
+    alice.chooses("useravailable").await.ok();
+    let listens = alice.listens().await;
+    bob.comes_to_see(&alice, "available").await;
+    one.dies().await;
+    bob.comes_to_see(&alice, "offline").await;
+    drop(listens);
+}
+
+#[tokio::test]
+async fn several_nodes_start_on_an_empty_database_at_once() {
+    let Some(database) = PostgresDatabase::empty() else { return };
+    let database = Arc::new(database);
+    let places: Vec<_> = (0..3).map(|_| Workplace::on(Arc::clone(&database))).collect();
+    let starting = places.iter().map(|place| place.starts_at(free_address(), &["serve"], &[]));
+    let servers = join_all(starting).await;
+    let (alice, bob) = places[0].alice_and_bob(&servers[0]);
+    alice.asks_at(servers[1].address).sends("hi").await;
+    assert_eq!(bob.asks_at(servers[2].address).reads().await, ["hi"]);
+}
