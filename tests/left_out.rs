@@ -14,7 +14,8 @@ Not run by cargo test (.ci/run runs all of it, and installs what it needs):
 
 /// Tests that are left out where the machine has no PostgreSQL.
 const WITHOUT_POSTGRESQL: &str = "\
-  the store on PostgreSQL:     apt-get install postgresql && cargo test
+  the store on PostgreSQL, and several nodes:
+                               apt-get install postgresql haproxy && cargo test
                                The tests run clusters of their own; the one that the package starts may be stopped.
 ";
 

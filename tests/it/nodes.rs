@@ -1,5 +1,6 @@
 //! Several servers on one PostgreSQL database: whichever of them a client asks, it notices nothing.
 
+mod balanced;
 mod losing;
 
 use std::sync::Arc;

@@ -17,24 +17,24 @@ use crate::harness::world::until;
 const BETWEEN: usize = 60;
 
 /// Server processes on one database. Each logs to a folder of its own.
-struct Nodes {
-    places: Vec<Workplace>,
-    servers: Vec<Process>,
+pub struct Nodes {
+    pub places: Vec<Workplace>,
+    pub servers: Vec<Process>,
 }
 
 impl Nodes {
-    async fn start(database: &Arc<PostgresDatabase>, number: usize) -> Self {
+    pub async fn start(database: &Arc<PostgresDatabase>, number: usize) -> Self {
         let places: Vec<_> = (0..number).map(|_| Workplace::on(Arc::clone(database))).collect();
         let servers = join_all(places.iter().map(|place| place.serves(&[]))).await;
         Self { places, servers }
     }
 
-    fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<SocketAddr> {
         self.servers.iter().map(|server| server.address).collect()
     }
 
     /// Adds pairs of friends.
-    fn pairs(&self, number: usize) -> Vec<[Person; 2]> {
+    pub fn pairs(&self, number: usize) -> Vec<[Person; 2]> {
         let pair = |pair| {
             let (place, server) = (&self.places[0], &self.servers[0]);
             let mut one = place.adds(server, &format!("One-{pair}"));
