@@ -14,7 +14,7 @@ use crate::store::{Error, OpenError};
 /// Interval between attempts to connect while the server is away. What needs a connection meanwhile fails at once.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 
-/// Interval between log lines while the server is away.
+/// Interval between log lines while the server is away for the same reason.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// A server, and how long it has been away. Clones share that.
@@ -29,7 +29,8 @@ pub(crate) struct Server {
 struct Outage {
     since: Instant,
     tried: Instant,
-    logged: Instant,
+    /// When and why the log last told of it.
+    logged: Option<(Instant, String)>,
 }
 
 impl Server {
@@ -76,13 +77,16 @@ impl Server {
     }
 
     fn away(&self, error: &OpenError) {
-        let now = Instant::now();
+        let (now, why) = (Instant::now(), error.to_string());
         let mut outage = self.outage();
-        let is_new = outage.is_none();
-        let outage = outage.get_or_insert(Outage { since: now, tried: now, logged: now });
+        let outage = outage.get_or_insert(Outage { since: now, tried: now, logged: None });
         outage.tried = now;
-        if is_new || now.duration_since(outage.logged) >= LOG_EVERY {
-            outage.logged = now;
+        let is_told = outage
+            .logged
+            .as_ref()
+            .is_some_and(|(logged, told)| now.duration_since(*logged) < LOG_EVERY && *told == why);
+        if !is_told {
+            outage.logged = Some((now, why));
             let seconds = outage.since.elapsed().as_secs();
             tracing::error!(error = error as &dyn StdError, seconds, "the database is away");
         }

@@ -2,6 +2,7 @@
 
 pub mod binaries;
 pub mod certificates;
+pub mod standby;
 
 use std::env;
 use std::fs;
@@ -78,11 +79,29 @@ const WATCHDOG: &str = r#"read -r _; "$1/pg_ctl" -D "$2/data" -m immediate stop;
 /// in a folder of its own.
 const ACCESS: &str = "\
 local all all trust
+host replication all 127.0.0.1/32 trust
 host all careful 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 ";
 
 impl Cluster {
+    /// Prepares the folder of a cluster that has no data yet, and what ends it.
+    fn prepare(binaries: PathBuf) -> Self {
+        let folder = TempDir::new_in(memory().unwrap_or(env::temp_dir())).unwrap().keep();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        let certificates = Certificates::make(&folder);
+        for file in fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
+            give(&file);
+        }
+        give(&folder);
+        let mut watchdog = Command::new("sh");
+        watchdog.args(["-c", WATCHDOG, "watchdog"]).args([&binaries, &folder]);
+        // In a process group of its own, it outlives a Ctrl-C. Without the output of the tests, nobody waits for it.
+        watchdog.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let watchdog = Some(as_nobody(&mut watchdog, &folder).spawn().unwrap());
+        Self { binaries, folder, port: free_address().port(), certificates, watchdog }
+    }
+
     fn of_parent(binaries: PathBuf, parent: &str) -> Self {
         let (port, folder) = parent.split_once(':').unwrap();
         let (port, folder) = (port.parse().unwrap(), PathBuf::from(folder));
@@ -95,21 +114,7 @@ impl Cluster {
     ///
     /// Its locale sorts `a` before `B`, so that a text without `COLLATE "C"` is noticed.
     fn start(binaries: PathBuf) -> Self {
-        let folder = TempDir::new_in(memory().unwrap_or(env::temp_dir())).unwrap().keep();
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-        let certificates = Certificates::make(&folder);
-        for file in fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
-            give(&file);
-        }
-        give(&folder);
-        let mut watchdog = Command::new("sh");
-        watchdog.args(["-c", WATCHDOG, "watchdog"]).args([&binaries, &folder]);
-        // In a process group of its own, it outlives a Ctrl-C. Without the output of the tests, nobody waits for it.
-        watchdog.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let watchdog = as_nobody(&mut watchdog, &folder).spawn().unwrap();
-        let address = free_address();
-        let (port, watchdog) = (address.port(), Some(watchdog));
-        let cluster = Self { binaries, folder, port, certificates, watchdog };
+        let cluster = Self::prepare(binaries);
         let data = cluster.folder.join("data");
         let locale = ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"];
         let new = ["--username", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--no-sync", "-D"];
@@ -160,8 +165,12 @@ impl Cluster {
     }
 
     fn url(&self, database: &str) -> String {
-        format!("postgres://{SUPERUSER}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+        url(self.port, database)
     }
+}
+
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://{SUPERUSER}@127.0.0.1:{port}/{database}?sslmode=disable")
 }
 
 /// Returns the folder of a file system in memory that has room for a cluster.
@@ -191,6 +200,8 @@ fn give(file: &Path) {
 pub struct PostgresDatabase {
     cluster: &'static Cluster,
     pub name: String,
+    /// The port of its URL: the cluster's, or that of a proxy.
+    port: u16,
 }
 
 impl PostgresDatabase {
@@ -234,12 +245,17 @@ impl PostgresDatabase {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{number}", std::process::id());
         cluster.runs("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
-        Some(Self { cluster, name })
+        Some(Self { cluster, name, port: cluster.port })
     }
 
     /// Returns the URL of the superuser, without TLS.
     pub fn url(&self) -> String {
-        self.cluster.url(&self.name)
+        url(self.port, &self.name)
+    }
+
+    /// Returns the database as it is reached through a proxy at this port.
+    pub fn through(self, port: u16) -> Self {
+        Self { cluster: self.cluster, name: self.name.clone(), port }
     }
 
     /// Returns a URL with this user, host and query.
@@ -248,7 +264,7 @@ impl PostgresDatabase {
     }
 
     pub fn port(&self) -> u16 {
-        self.cluster.port
+        self.port
     }
 
     /// Returns the folder of the cluster's socket.

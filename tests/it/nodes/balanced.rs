@@ -17,14 +17,14 @@ use crate::harness::process::{free_address, get};
 use crate::harness::world::until;
 
 /// A running HAProxy. Dropping it ends it.
-struct Balancer {
+pub struct Balancer {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     _folder: TempDir,
 }
 
 /// Returns HAProxy's program. Without it, the test fails in CI, and elsewhere says that it is left out.
-fn program() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
     let found = folders.map(|folder| folder.join("haproxy")).find(|program| program.is_file());
@@ -54,19 +54,14 @@ fn configuration(address: SocketAddr, nodes: &[SocketAddr]) -> String {
 }
 
 impl Balancer {
-    async fn start(program: PathBuf, nodes: &[SocketAddr]) -> Self {
-        let (folder, address) = (tempfile::tempdir().unwrap(), free_address());
+    /// Starts it at this address.
+    pub fn start(program: PathBuf, address: SocketAddr, configuration: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("haproxy.cfg");
-        fs::write(&file, configuration(address, nodes)).unwrap();
+        fs::write(&file, configuration).unwrap();
         let mut command = Command::new(program);
         command.arg("-f").arg(&file).stdin(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        let balancer = Self { child, address, _folder: folder };
-        until("a node is ready behind the balancer", async || {
-            get(address, "/readyz").await.is_some_and(|(status, _)| status == 200)
-        })
-        .await;
-        balancer
+        Self { child: command.spawn().unwrap(), address, _folder: folder }
     }
 }
 
@@ -82,7 +77,12 @@ async fn clients_behind_haproxy_notice_no_node() {
     let Some(program) = program() else { return };
     let Some(database) = PostgresDatabase::migrated() else { return };
     let mut nodes = Nodes::start(&Arc::new(database), 3).await;
-    let balancer = Balancer::start(program, &nodes.addresses()).await;
+    let address = free_address();
+    let balancer = Balancer::start(program, address, &configuration(address, &nodes.addresses()));
+    until("a node is ready behind the balancer", async || {
+        get(address, "/readyz").await.is_some_and(|(status, _)| status == 200)
+    })
+    .await;
     let [[alice, bob]] = <[_; 1]>::try_from(nodes.pairs(1)).ok().unwrap();
     let (alice, bob) = (alice.asks_at(balancer.address), bob.asks_at(balancer.address));
 

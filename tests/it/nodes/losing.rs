@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 use serde_json::Value;
+use tokio::net::TcpStream;
 
+use super::balanced::{Balancer, program};
 use crate::harness::person::{Person, message};
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{Process, Workplace, free_address};
@@ -209,4 +211,45 @@ async fn several_nodes_start_on_an_empty_database_at_once() {
     let (alice, bob) = places[0].alice_and_bob(&servers[0]);
     alice.asks_at(servers[1].address).sends("hi").await;
     assert_eq!(bob.asks_at(servers[2].address).reads().await, ["hi"]);
+}
+
+/// Forwards to the primary while it answers, and else to the standby.
+fn to_the_primary(address: SocketAddr, [primary, standby]: [u16; 2]) -> String {
+    format!(
+        "defaults\n mode tcp\n timeout connect 1s\n timeout client 1h\n timeout server 1h\n retries 0\n\
+         listen postgres\n bind {address}\n default-server check inter 200ms fall 1 rise 1 on-marked-down shutdown-sessions\n\
+         server primary 127.0.0.1:{primary}\n server standby 127.0.0.1:{standby} backup\n"
+    )
+}
+
+/// The nodes reach the database through a proxy, which can't tell a standby from a primary.
+#[tokio::test]
+async fn a_failover_to_a_synchronous_standby_loses_and_doubles_nothing() {
+    let Some(program) = program() else { return };
+    let Some(database) = PostgresDatabase::on_a_server_of_its_own() else { return };
+    let (standby, address) = (database.gets_a_standby(), free_address());
+    let ports = [database.port(), standby.port()];
+    let _proxy = Balancer::start(program, address, &to_the_primary(address, ports));
+    until("the proxy listens", async || TcpStream::connect(address).await.is_ok()).await;
+    let database = Arc::new(database.through(address.port()));
+    let nodes = Nodes::start(&database, 2).await;
+    let (pairs, addresses) = (nodes.pairs(4), nodes.addresses());
+    let tally = send_while(&pairs, &addresses, async |tally| {
+        tally.another(BETWEEN).await;
+        database.server_crashes();
+        let is_refused = async || !tally.refused.borrow().is_empty();
+        until("requests are refused", is_refused).await;
+        until("the nodes refuse the standby", async || {
+            nodes.places.iter().all(|place| place.log().contains("it is a standby"))
+        })
+        .await;
+        standby.takes_over();
+        tally.another(BETWEEN).await;
+    });
+    let tally = tally.await;
+    let refused = tally.refused.borrow();
+    assert!(
+        refused.iter().all(|(status, _, says_when)| *status == 503 && *says_when),
+        "{refused:?}"
+    );
 }
