@@ -96,7 +96,7 @@ fn mebibytes(bytes: u64) -> String {
 
 /// Runs `work` until SIGTERM, SIGINT or SIGHUP. A signal drops `work`, which then removes what it has begun, and is
 /// returned as a failure.
-async fn unless_stopped<T, E: Into<Failed>>(
+pub(super) async fn unless_stopped<T, E: Into<Failed>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failed> {
     let mut signals = Signals::listen(Hangup::Stops)?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::config;
 use crate::server;
-use crate::store::{self, BackupError, OpenError};
+use crate::store::{self, BackupError, CopyError, OpenError};
 use crate::users::UserError;
 
 /// Why a command failed. Its text and the texts of its sources are shown.
@@ -76,6 +76,17 @@ fn code<'a>(failed: &'a (dyn Error + 'static)) -> &'a str {
             BackupError::File { .. } => "failed",
             BackupError::Database { .. } => "database_failed",
         }
+    } else if let Some(error) = failed.downcast_ref::<CopyError>() {
+        match error {
+            CopyError::Open { source, .. } => code_of_open(source),
+            CopyError::Same { .. } => "invalid_argument",
+            CopyError::Serving { .. } | CopyError::Locked { .. } | CopyError::Changed { .. } => {
+                "in_use"
+            }
+            CopyError::NotEmpty { .. } | CopyError::OfAnother { .. } => "already_exists",
+            CopyError::Differs { .. } => "copy_differs",
+            CopyError::Database { .. } => "database_failed",
+        }
     } else if let Some(error) = failed.downcast_ref::<server::Error>() {
         match error {
             server::Error::Store(error) => code_of_open(error),
@@ -105,6 +116,7 @@ fn code_of_open(error: &OpenError) -> &'static str {
         OpenError::Missing { .. } | OpenError::Empty { .. } => "no_database",
         OpenError::InUse { .. } | OpenError::OpenElsewhere { .. } => "in_use",
         OpenError::OlderSchema { .. } => "older_schema",
+        OpenError::UnfinishedCopy { .. } => "unfinished_copy",
         _ => "database_failed",
     }
 }

@@ -4,6 +4,7 @@
 mod backup;
 mod client;
 mod compact;
+mod copy;
 mod demo;
 mod demo_users;
 mod epoch;
@@ -141,6 +142,12 @@ Example:
 Example:
   chatserver compact --database-url sqlite:///var/lib/chatserver/chatserver.db")]
     Compact(Settings),
+    /// Copy a database into an empty one, between SQLite and PostgreSQL, while no server runs
+    #[command(after_help = "\
+Example:
+  chatserver copy --from sqlite:///var/lib/chatserver/chatserver.db --to postgres://chat@db.example.com/chat
+Run it again if it was interrupted: it goes on. Until it has finished, nothing else opens the new database.")]
+    Copy(copy::Copy),
     /// Check the settings of all layers without starting anything
     #[command(
         name = "check-config",
@@ -281,6 +288,7 @@ pub async fn run() -> ExitCode {
         Command::Epoch(epoch) => epoch.run().await,
         Command::Migrate(settings) => migrate(&settings).await,
         Command::Compact(settings) => compact::run(&settings).await,
+        Command::Copy(copy) => copy.run().await,
         Command::CheckConfig(settings) => check_config(&settings),
         Command::Openapi => Output::new(openapi::text(), json!({})).print(false),
     };

@@ -87,11 +87,19 @@ impl Database {
 
     /// Returns the URL with the password of the settings, where PostgreSQL needs one.
     pub(crate) fn with_password(&self) -> Result<DatabaseUrl, Error> {
-        let DatabaseUrl::Postgres(url) = &self.url else { return Ok(self.url.clone()) };
+        self.add_password(&self.url)
+    }
+
+    /// Returns a URL with the password of the settings, where PostgreSQL needs one and the URL has none.
+    pub(crate) fn add_password(&self, to: &DatabaseUrl) -> Result<DatabaseUrl, Error> {
+        let url = match to {
+            DatabaseUrl::Postgres(url) if !url.has_password() => url,
+            _ => return Ok(to.clone()),
+        };
         let url = match (&self.password.0, &self.password_file.0) {
             (Some(password), _) => url.with_password(password),
             (None, Some(path)) => url.with_password(&read(path)?),
-            (None, None) => return Ok(self.url.clone()),
+            (None, None) => return Ok(to.clone()),
         };
         Ok(DatabaseUrl::Postgres(Box::new(url)))
     }

@@ -234,6 +234,10 @@ pub enum OpenError {
     OlderSchema { path: String, found: usize, known: usize },
     #[error("the database {path} was made by a newer version of chatserver, or by another program")]
     UnknownSchema { path: String },
+    #[error(
+        "the database {path} is an unfinished copy: run the same `chatserver copy` again, which finishes it"
+    )]
+    UnfinishedCopy { path: String },
     #[error("the database {path} can't be compacted; it is unchanged")]
     Compact {
         path: String,

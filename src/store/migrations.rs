@@ -9,6 +9,9 @@ use tokio::time::{Instant, sleep};
 /// Table in which the migrator records the applied migrations.
 pub(crate) const APPLIED: &str = "_sqlx_migrations";
 
+/// Table that a database has while `copy` fills it. No other command opens such a database.
+pub(crate) const COPYING: &str = "copying";
+
 /// Interval between log lines while a step is running.
 const LOG_EVERY: Duration = Duration::from_secs(2);
 
@@ -22,6 +25,8 @@ pub(crate) enum SchemaState {
     /// The number of applied migrations. The first of them are all built-in ones.
     Newer(usize),
     Unknown,
+    /// The database is the target of an unfinished copy.
+    Unfinished,
 }
 
 /// Compares the migrations that a database records with the built-in ones.

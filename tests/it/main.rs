@@ -15,6 +15,7 @@ mod command_line;
 mod command_output;
 mod conformance;
 mod conversations;
+mod copy;
 mod damage;
 mod database_file;
 mod demo;

@@ -5,14 +5,15 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::connect::{self, failed};
 use super::url::PgUrl;
-use crate::store::migrations::{APPLIED, SchemaState, compare, logged};
+use crate::store::migrations::{APPLIED, COPYING, SchemaState, compare, logged};
 use crate::store::{OpenError, Schema};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Whether the schema has the migrator's table, and whether it has tables at all. Those of extensions don't count.
+/// Whether the schema has the migrator's table and the one of an unfinished copy, and whether it has tables at all. Those
+/// of extensions don't count.
 const TABLES: &str = "
-    SELECT coalesce(bool_or(relname = $1), FALSE), count(*) > 0 FROM pg_class AS c
+    SELECT coalesce(bool_or(relname = $1), FALSE), coalesce(bool_or(relname = $2), FALSE), count(*) > 0 FROM pg_class AS c
     WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
       AND NOT EXISTS (SELECT 1 FROM pg_depend
                       WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')";
@@ -51,12 +52,22 @@ async fn is_new(url: &PgUrl, schema: Schema) -> Result<bool, OpenError> {
     connection.close().await.map_err(|source| failed(url, source))?;
     match found {
         SchemaState::Empty if schema.creates() => Ok(true),
-        SchemaState::Empty => Err(OpenError::Empty { url: url.to_string() }),
+        SchemaState::Newer(_) => finished(url, &found).map(|_| false),
+        found => refuse_unless_current(url, &found).map(|()| false),
+    }
+}
+
+/// Refuses a schema that is not that of this version.
+pub(crate) fn refuse_unless_current(url: &PgUrl, found: &SchemaState) -> Result<(), OpenError> {
+    let path = url.to_string();
+    match found {
+        SchemaState::Current => Ok(()),
+        SchemaState::Empty => Err(OpenError::Empty { url: path }),
         SchemaState::Older(found) => {
-            let (path, known) = (url.to_string(), MIGRATIONS.iter().count());
-            Err(OpenError::OlderSchema { path, found, known })
+            Err(OpenError::OlderSchema { path, found: *found, known: MIGRATIONS.iter().count() })
         }
-        found => finished(url, &found).map(|_| false),
+        SchemaState::Unfinished => Err(OpenError::UnfinishedCopy { path }),
+        SchemaState::Newer(_) | SchemaState::Unknown => Err(OpenError::UnknownSchema { path }),
     }
 }
 
@@ -96,17 +107,29 @@ fn finished(url: &PgUrl, found: &SchemaState) -> Result<Option<Migrated>, OpenEr
             Ok(Some(Migrated::Newer))
         }
         SchemaState::Unknown => Err(OpenError::UnknownSchema { path: url.to_string() }),
+        SchemaState::Unfinished => Err(OpenError::UnfinishedCopy { path: url.to_string() }),
     }
 }
 
-async fn look(url: &PgUrl, connection: &mut PgConnection) -> Result<SchemaState, OpenError> {
-    let failed = |source| failed(url, source);
-    let tables = sqlx::query_as(TABLES).bind(APPLIED).fetch_one(&mut *connection).await;
-    match tables.map_err(failed)? {
-        (true, _) => compare(connection, &MIGRATIONS).await.map_err(failed),
-        (false, true) => Ok(SchemaState::Unknown),
-        (false, false) => Ok(SchemaState::Empty),
+pub(crate) async fn look(
+    url: &PgUrl,
+    connection: &mut PgConnection,
+) -> Result<SchemaState, OpenError> {
+    let tables = sqlx::query_as(TABLES).bind(APPLIED).bind(COPYING).fetch_one(&mut *connection);
+    match tables.await.map_err(|source| failed(url, source))? {
+        (true, true, _) => Ok(SchemaState::Unfinished),
+        (true, false, _) => look_at_migrations(url, connection).await,
+        (false, _, true) => Ok(SchemaState::Unknown),
+        (false, _, false) => Ok(SchemaState::Empty),
     }
+}
+
+/// Compares the migrations of a database that has the migrator's table, whether a copy into it is finished or not.
+pub(crate) async fn look_at_migrations(
+    url: &PgUrl,
+    connection: &mut PgConnection,
+) -> Result<SchemaState, OpenError> {
+    compare(connection, &MIGRATIONS).await.map_err(|source| failed(url, source))
 }
 
 fn unmigrated(url: &PgUrl, source: MigrateError) -> OpenError {

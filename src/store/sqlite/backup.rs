@@ -99,6 +99,9 @@ pub(crate) async fn back_up(
         return Err(exists());
     }
     let Looked { connection: mut source, found, .. } = schema::look_closely(&database).await?;
+    if found == SchemaState::Unfinished {
+        return Err(OpenError::UnfinishedCopy { path: database.absolute() }.into());
+    }
     if matches!(found, SchemaState::Empty | SchemaState::Unknown) {
         return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
     }
@@ -262,6 +265,9 @@ async fn look_through(
 ) -> Result<Vec<(&'static str, i64)>, String> {
     let failed = |error: sqlx::Error| error.to_string();
     let schema = schema::look(connection).await.map_err(failed)?;
+    if schema == SchemaState::Unfinished {
+        return Err("it is an unfinished copy".to_owned());
+    }
     if matches!(schema, SchemaState::Empty | SchemaState::Unknown) {
         return Err(
             "it was made by a newer version of chatserver, or by another program".to_owned()

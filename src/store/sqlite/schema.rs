@@ -10,7 +10,7 @@ use super::codes::is_of_damage;
 use super::invariants::contradiction;
 use super::unlisted::list_missing;
 use super::wal::execute;
-use crate::store::migrations::{APPLIED, SchemaState, compare, logged};
+use crate::store::migrations::{APPLIED, COPYING, SchemaState, compare, logged};
 use crate::store::{DatabaseFile, OpenError, ServerLock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -242,9 +242,15 @@ async fn run(
     MIGRATIONS.run_direct(up_to, transaction, false).await.map_err(failed)
 }
 
-fn refuse(file: &DatabaseFile, found: &SchemaState, schema: Schema) -> Result<(), OpenError> {
+/// Refuses a database in this state, unless it is usable or [`prepare`] makes it so.
+pub(crate) fn refuse(
+    file: &DatabaseFile,
+    found: &SchemaState,
+    schema: Schema,
+) -> Result<(), OpenError> {
     let path = file.path().display().to_string();
     match (found, schema) {
+        (SchemaState::Unfinished, _) => Err(OpenError::UnfinishedCopy { path }),
         (SchemaState::Unknown | SchemaState::Newer(_), _) => Err(OpenError::UnknownSchema { path }),
         (SchemaState::Empty, Schema::MustBeCurrent) => Err(file.missing()),
         (SchemaState::Older(found), Schema::MustBeCurrent | Schema::CurrentOrNew) => {
@@ -264,6 +270,16 @@ pub(crate) async fn look(connection: &mut SqliteConnection) -> Result<SchemaStat
     if !tables.iter().any(|table| table == APPLIED) {
         return Ok(SchemaState::Unknown);
     }
+    if tables.iter().any(|table| table == COPYING) {
+        return Ok(SchemaState::Unfinished);
+    }
+    look_at_migrations(connection).await
+}
+
+/// Compares the migrations of a database that has the migrator's table, whether a copy into it is finished or not.
+pub(crate) async fn look_at_migrations(
+    connection: &mut SqliteConnection,
+) -> Result<SchemaState, sqlx::Error> {
     Ok(match compare(connection, &MIGRATIONS).await? {
         // A file has one server, so there is no rolling upgrade.
         SchemaState::Newer(_) => SchemaState::Unknown,
