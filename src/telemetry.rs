@@ -169,9 +169,9 @@ fn record_store(store: &Store) {
     gauge!("chatserver_store_queue_depth").set(number(measured.queue_depth as u64));
     gauge!("chatserver_store_oldest_change_seconds").set(measured.oldest_change);
     if let Some(file) = measured.file {
-        gauge!("chatserver_store_database_bytes").set(number(file.database_bytes));
-        gauge!("chatserver_store_log_bytes").set(number(file.log_bytes));
-        gauge!("chatserver_store_free_bytes").set(number(file.free_bytes));
+        gauge!("chatserver_store_database_bytes").set(number(file.database));
+        gauge!("chatserver_store_log_bytes").set(number(file.log));
+        gauge!("chatserver_store_free_bytes").set(number(file.free));
     }
     gauge!("chatserver_store_is_full").set(i32::from(store.is_storage_full()));
 }

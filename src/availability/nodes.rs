@@ -147,13 +147,11 @@ impl Here {
     fn hear(&mut self, node: i64, at: &HereAtNode) -> bool {
         let HereAtNode { listens, choices, .. } = *at;
         let heard = AtNode { node, listens, until: Instant::now() + at.reachable_for, choices };
-        match self.elsewhere.iter_mut().find(|known| known.node == node) {
-            Some(known) => std::mem::replace(known, heard).choices != choices,
-            None => {
-                self.elsewhere.push(heard);
-                choices > 0
-            }
+        if let Some(known) = self.elsewhere.iter_mut().find(|known| known.node == node) {
+            return std::mem::replace(known, heard).choices != choices;
         }
+        self.elsewhere.push(heard);
+        choices > 0
     }
 
     /// Counts the listeners at nodes that have ended as if they had closed now.

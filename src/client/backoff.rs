@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
 use tokio::time::sleep;
 
 use super::Error;
-use crate::random::os_random;
+use crate::random::between_zero_and;
 
 /// The first delay.
 const FIRST: Duration = Duration::from_millis(250);
@@ -64,11 +63,6 @@ pub async fn persist<T>(
             done => return done,
         }
     }
-}
-
-/// Returns a random duration up to `most`.
-pub(super) fn between_zero_and(most: Duration) -> Duration {
-    most * (os_random().next_u32() >> 16) / (1 << 16)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use super::backoff::{Backoff, between_zero_and};
+use super::backoff::Backoff;
 use super::transport::{Socket, unreachable_at};
 use super::{Api, Credentials, Error};
+use crate::random::between_zero_and;
 
 /// Silence after which the listener pings, and then once more until it reconnects. The server pings as often.
 const SILENCE: Duration = Duration::from_secs(30);

@@ -24,7 +24,9 @@ impl Engine {
     pub(crate) async fn reconnect(&self) -> Result<Connection, Error> {
         match self {
             Self::Sqlite(local) => local.reconnect().await.map(Connection::Sqlite),
-            Self::Postgres(server) => server.connect().await.map(Connection::Postgres),
+            Self::Postgres(server) => {
+                server.connect().await.map(|session| Connection::Postgres(Box::new(session)))
+            }
         }
     }
 }

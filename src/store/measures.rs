@@ -9,16 +9,16 @@ pub(crate) struct Measured {
     pub(crate) queue_depth: usize,
     /// Age of the oldest change that is not committed yet; 0 if there is none.
     pub(crate) oldest_change: Duration,
-    /// Sizes of a database in a file.
+    /// Sizes of a database in a file, in bytes.
     pub(crate) file: Option<FileSizes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileSizes {
-    pub(crate) database_bytes: u64,
-    pub(crate) log_bytes: u64,
-    /// Free bytes of the disk that holds both files.
-    pub(crate) free_bytes: u64,
+    pub(crate) database: u64,
+    pub(crate) log: u64,
+    /// Free space of the disk that holds both files.
+    pub(crate) free: u64,
 }
 
 impl Store {
@@ -27,9 +27,9 @@ impl Store {
             queue_depth: self.queue_depth(),
             oldest_change: self.writer.oldest_change(),
             file: self.engine.local().map(|local| FileSizes {
-                database_bytes: local.database_bytes(),
-                log_bytes: local.log_bytes(),
-                free_bytes: local.reserve.free_bytes(),
+                database: local.database_bytes(),
+                log: local.log_bytes(),
+                free: local.reserve.free_bytes(),
             }),
         }
     }

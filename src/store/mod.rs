@@ -199,13 +199,13 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let is_migrated = postgres::schema::prepare(url, schema).await?;
         let server = Server::new(url.clone());
-        let mut writer = Connection::Postgres(server.open().await?);
+        let mut writer = Connection::Postgres(Box::new(server.open().await?));
         let epoch = Epoch::read(&mut writer).await;
         let epoch = epoch.map_err(|source| postgres::connect::failed(url, source))?;
         let mut readers = Vec::new();
         // One more for large pages.
         for _ in 0..=postgres::connect::READERS {
-            readers.push(Connection::Postgres(server.open().await?));
+            readers.push(Connection::Postgres(Box::new(server.open().await?)));
         }
         tracing::info!(database = %url, "database opened");
         let engine = Engine::Postgres(server);

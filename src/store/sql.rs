@@ -160,7 +160,7 @@ impl Decode<'_, Postgres> for Utf8 {
 #[derive(Debug)]
 pub(crate) enum Connection {
     Sqlite(SqliteConnection),
-    Postgres(Session),
+    Postgres(Box<Session>),
 }
 
 impl Connection {
@@ -228,7 +228,7 @@ impl Connection {
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(connection) => connection.close().await,
-            Self::Postgres(session) => session.close().await,
+            Self::Postgres(session) => (*session).close().await,
         }
     }
 }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::devices;
-use crate::harness::person::{Person, message};
+use crate::harness::person::{Person, Prepared, message};
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::Workplace;
 use crate::harness::world::{World, until};
@@ -114,7 +114,7 @@ async fn a_message_sent_again_at_another_node_is_stored_once() {
             sending.push(alice.moves_to(world).prepares_add(&instance, &hello));
         }
     }
-    let sent = join_all(sending.iter().map(|add| add.sent())).await;
+    let sent = join_all(sending.iter().map(Prepared::sent)).await;
     for answer in sent {
         answer.ok();
     }

@@ -152,13 +152,12 @@ impl PresenceExchange {
             Some(session) => session,
             None => self.server.connect().await?,
         };
-        let node = match self.node {
-            Some(node) => node,
-            None => {
-                let (connection, health) = session.parts();
-                let number = sqlx::query_scalar(NUMBER).fetch_one(connection);
-                *self.node.insert(health.watch(number).await.doing(DOING)?)
-            }
+        let node = if let Some(node) = self.node {
+            node
+        } else {
+            let (connection, health) = session.parts();
+            let number = sqlx::query_scalar(NUMBER).fetch_one(connection);
+            *self.node.insert(health.watch(number).await.doing(DOING)?)
         };
         let is_new = renew(&mut session, node).await?;
         if is_new && self.looked_at.take().is_some() {

@@ -20,7 +20,7 @@ const LOG_EVERY: Duration = Duration::from_secs(30);
 /// A server, and how long it has been away. Clones share that.
 #[derive(Clone)]
 pub(crate) struct Server {
-    url: PgUrl,
+    url: Arc<PgUrl>,
     outage: Arc<Mutex<Option<Outage>>>,
     losses: Losses,
 }
@@ -35,7 +35,7 @@ struct Outage {
 
 impl Server {
     pub(crate) fn new(url: PgUrl) -> Self {
-        Self { url, outage: Arc::default(), losses: Losses::default() }
+        Self { url: Arc::new(url), outage: Arc::default(), losses: Losses::default() }
     }
 
     pub(crate) fn url(&self) -> &PgUrl {

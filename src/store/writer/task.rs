@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CommitEvent;
 use crate::domain::Limits;
+use crate::random::between_zero_and;
 use crate::store::Error;
 use crate::store::engine::Engine;
 use crate::store::many_rows::ROWS;
@@ -275,7 +276,7 @@ impl WriterTask {
 /// Returns the pause after a failed attempt: up to 1 ms after the first, twice as much after each further one, and a random
 /// part of that, so that nodes that met don't meet again.
 fn pause_after(attempt: u32) -> Duration {
-    Duration::from_millis(1 << (attempt - 1).min(6)).mul_f64(rand::random())
+    between_zero_and(Duration::from_millis(1 << (attempt - 1).min(6)))
 }
 
 fn number(count: usize) -> f64 {

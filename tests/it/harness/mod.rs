@@ -7,6 +7,7 @@ pub mod disk;
 pub mod friends;
 pub mod home;
 pub mod interposer;
+pub mod left_out;
 pub mod notification;
 pub mod openssl;
 pub mod person;

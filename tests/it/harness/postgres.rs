@@ -6,7 +6,6 @@ pub mod standby;
 
 use std::env;
 use std::fs;
-use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tempfile::TempDir;
 
+use super::left_out::left_out;
 use super::process::{NOBODY, Workplace, free_address};
 use certificates::Certificates;
 
@@ -318,15 +318,9 @@ pub fn on_postgres(arguments: &[&str]) -> Option<Command> {
 }
 
 /// Returns what was found. If there is no PostgreSQL, the test fails in CI, and elsewhere says that it is left out.
-#[expect(
-    clippy::explicit_write,
-    reason = "the test harness hides what `eprintln!` prints in a test that passes"
-)]
 fn found(cluster: Option<&'static Cluster>) -> Option<&'static Cluster> {
     if cluster.is_none() {
-        assert!(env::var_os("CI").is_none(), "PostgreSQL is missing");
-        let test = std::thread::current().name().unwrap_or_default().to_owned();
-        writeln!(io::stderr(), "LEFT OUT: {test}, which needs PostgreSQL").unwrap();
+        left_out(std::thread::current().name().unwrap_or_default(), "PostgreSQL");
     }
     cluster
 }

@@ -65,6 +65,15 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// Asserts that each refusal was a 503 that said when to try again.
+    fn is_refused_with_503_alone(&self) {
+        let refused = self.refused.borrow();
+        let is_503 = |(status, _, says_when): &(u16, String, bool)| *status == 503 && *says_when;
+        assert!(refused.iter().all(is_503), "{refused:?}");
+    }
+}
+
 /// Sends messages one by one, each until it is acknowledged, at the nodes in turn. Returns their IDs.
 async fn keeps_sending(person: &Person, nodes: &[SocketAddr], tally: &Tally) -> Vec<String> {
     let instance = person.instance().await;
@@ -168,8 +177,7 @@ async fn a_database_that_restarts_under_load_is_awaited_and_found_again() {
         tally.another(BETWEEN).await;
     });
     let tally = tally.await;
-    let refused = tally.refused.borrow();
-    assert!(refused.iter().all(|(status, ..)| *status == 503), "{refused:?}");
+    tally.is_refused_with_503_alone();
     for (server, place) in nodes.servers.iter().zip(&nodes.places) {
         until("the node is ready again", async || server.is_ready().await).await;
         assert!(place.log().contains("the database is back"), "{}", place.log());
@@ -247,9 +255,5 @@ async fn a_failover_to_a_synchronous_standby_loses_and_doubles_nothing() {
         tally.another(BETWEEN).await;
     });
     let tally = tally.await;
-    let refused = tally.refused.borrow();
-    assert!(
-        refused.iter().all(|(status, _, says_when)| *status == 503 && *says_when),
-        "{refused:?}"
-    );
+    tally.is_refused_with_503_alone();
 }
