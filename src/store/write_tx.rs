@@ -27,13 +27,15 @@ pub struct WriteTx {
     limits: Limits,
     /// Statements to be sent with the next one.
     deferred: Deferred,
+    /// Whether a failed commit has ended the transaction.
+    is_over: bool,
     affected: HashMap<UserId, Option<StationId>>,
 }
 
 impl WriteTx {
     pub(crate) fn new(connection: Connection, limits: Limits) -> Self {
         let deferred = Deferred::on(&connection);
-        Self { connection, limits, deferred, affected: HashMap::new() }
+        Self { connection, limits, deferred, is_over: false, affected: HashMap::new() }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -90,9 +92,14 @@ impl WriteTx {
         }
         self.deferred.push(COMMIT);
         match self.execute_deferred().await.doing("committing a batch") {
-            // The commit may have been made, so it can't be repeated.
-            Err(Error::SessionLost) => return Err(Error::Disconnected),
-            committed => committed?,
+            Ok(()) => {}
+            Err(error) => {
+                // PostgreSQL ends the transaction even where it refuses to commit.
+                self.is_over = self.is_on_server();
+                // The commit may have been made, so it can't be repeated.
+                let is_lost = matches!(error, Error::SessionLost);
+                return Err(if is_lost { Error::Disconnected } else { error });
+            }
         }
         Ok(std::mem::take(&mut self.affected))
     }
@@ -101,6 +108,9 @@ impl WriteTx {
     pub(crate) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         self.deferred.clear();
         self.affected.clear();
+        if std::mem::take(&mut self.is_over) {
+            return Ok(());
+        }
         self.connection.query(ROLLBACK).execute().await.map(drop)
     }
 
