@@ -4,7 +4,6 @@
 //! are due at a fixed rate, and the next free connection sends each. Latency counts from the due time, so a server that
 //! stalls does not slow down its own measurement.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -115,18 +114,19 @@ struct Window {
     end: Instant,
 }
 
-/// Runs each generator on a connection of its own. Returns their figures with the target's CPU time and memory.
+/// Runs each generator on a connection of its own. Returns their figures with the CPU time and memory of all targets.
 pub async fn drive(
-    target: &Target,
+    targets: &[Arc<Target>],
     load: &Load,
     generators: Vec<RequestGenerator>,
 ) -> Result<Figures, BoxError> {
     raise_open_files(generators.len())?;
     let mut clients = Vec::with_capacity(generators.len());
     for generator in generators {
-        clients.push((generator, Client::connect(target.address).await?));
+        let client = Client::connect(generator.address()).await?;
+        clients.push((generator, client));
     }
-    let before = target.usage()?;
+    let before = Target::usage(targets)?;
     let start = Instant::now();
     let begin = start + Duration::from_secs(load.warm_up.into());
     let window = Window { begin, end: begin + Duration::from_secs(load.seconds.into()) };
@@ -140,9 +140,9 @@ pub async fn drive(
         running.spawn(run_connection(generator, client, Arc::clone(&pace), window));
     }
     sleep_until(window.begin.into()).await;
-    let at_begin = target.usage()?;
+    let at_begin = Target::usage(targets)?;
     sleep_until(window.end.into()).await;
-    let at_end = target.usage()?;
+    let at_end = Target::usage(targets)?;
     let mut figures = Figures::new(window.end - window.begin);
     if let Pace::Open { due, .. } = &*pace {
         // Wakes the connections that wait for another request. Its due time is past the end, so they finish.
@@ -180,7 +180,10 @@ async fn run_connection(
         let took = due.elapsed();
         // Requests due within the window count, however late the answer. Errors count during the warm-up too.
         match answer.error() {
-            Some(error) => figures.count_error(error),
+            Some(error) => {
+                generator.withdraw_send();
+                figures.count_error(error);
+            }
             None if is_measured => figures.count_ok(took, answer.body.len()),
             None => {}
         }
@@ -204,11 +207,8 @@ pub fn raise_open_files(connections: usize) -> Result<(), BoxError> {
 }
 
 /// Sends the generator's next request on a new connection. Returns the body of the answer, or an error if it is not OK.
-pub async fn probe(
-    address: SocketAddr,
-    generator: &mut RequestGenerator,
-) -> Result<Vec<u8>, BoxError> {
-    let mut client = Client::connect(address).await?;
+pub async fn probe(generator: &mut RequestGenerator) -> Result<Vec<u8>, BoxError> {
+    let mut client = Client::connect(generator.address()).await?;
     let answer = client.call(generator.next().as_bytes()).await?;
     let answer = answer.ok_or("the server did not answer in time")?;
     match answer.error() {

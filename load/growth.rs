@@ -71,6 +71,7 @@ impl Run {
         if !self.server.is_started() {
             return Err("growth starts and kills the server: it can't have --url".into());
         }
+        self.server.must_be_own_file("growth")?;
         let testbed = self.server.testbed()?;
         let database = testbed.database().await?;
         let population = Arc::new(database.add(Shape::Conversations(conversations)).await?);
@@ -111,7 +112,7 @@ impl Run {
         // Counts the messages too that earlier measurements sent.
         let (messages, data_bytes) = stored(&file).await?;
         let database_bytes = fs::metadata(&file)?.len();
-        let server = testbed.serve(&[]).await?;
+        let server = testbed.serve_one(&[]).await?;
         let after_stop = server.ready_after;
         let target = &server.target;
         let page_of_one = self.drive(target, population, &[RequestKind::Page { limit: 1 }]).await?;
@@ -138,9 +139,9 @@ impl Run {
         mix: &'static [RequestKind],
     ) -> Result<Figures, BoxError> {
         let (talks, connections) = (0..population.talks.len(), self.load.connections());
-        let shared = Arc::new(target.clone());
-        let generators = RequestGenerator::spread(population, &shared, talks, connections, mix);
-        drive(target, &self.load, generators).await
+        let targets = [Arc::new(target.clone())];
+        let generators = RequestGenerator::spread(population, &targets, talks, connections, mix);
+        drive(&targets, &self.load, generators).await
     }
 
     /// Kills the server under load and returns how long its restart takes.
@@ -163,7 +164,7 @@ impl Run {
         if sent.is_ok() {
             return Err("the load ended before the server was killed".into());
         }
-        let again = testbed.serve(&[]).await?;
+        let again = testbed.serve_one(&[]).await?;
         let ready_after = again.ready_after;
         again.stop().await?;
         Ok(ready_after)

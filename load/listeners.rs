@@ -2,37 +2,22 @@
 //! and the memory that a listener takes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use chatserver::clock::Clock;
-use chatserver::domain::{ConversationId, Parse as _};
 use clap::Args;
-use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, stream};
-use serde::Deserialize;
 use serde_json::json;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::{WebSocketStream, client_async};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
+use tokio::time::sleep;
 
 use super::BoxError;
+use super::audience::{AT_ONCE, Audience, PATIENCE, open};
 use super::drive::{Load, drive, raise_open_files};
 use super::figures::Figures;
-use super::population::{Person, Population, Shape};
-use super::pushes::PendingPushes;
-use super::report::{HEADER, line, print_memory_and_errors};
+use super::lock_waits::{LockWaits, Watch};
+use super::population::{Population, Shape};
+use super::report::{HEADER, line, print_lock_waits, print_memory_and_errors};
 use super::requests::{RequestGenerator, RequestKind};
-use super::server::{ServerArgs, Target};
-
-/// Listeners that are opened concurrently.
-const AT_ONCE: usize = 64;
-
-/// Maximum wait for an expected frame.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::server::{ServerArgs, Target, Testbed};
 
 /// Bytes of Data of a message.
 const SENT: usize = 300;
@@ -64,6 +49,10 @@ struct Results {
     pushes: Figures,
     /// Memory of an idle listener, or `None` if the process is unknown.
     listener_bytes: Option<u64>,
+    /// Subscriptions that were refused as `unavailable` and repeated.
+    repeated: u64,
+    /// `None` on SQLite.
+    lock_waits: Option<LockWaits>,
 }
 
 impl Run {
@@ -76,9 +65,9 @@ impl Run {
         database.close().await;
         // Extra users subscribe first, so that memory that the server takes only once is not counted.
         let most = (count + AT_ONCE).to_string();
-        let server = testbed.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
-        let measured = self.measure(&server.target, &Arc::new(population)).await;
-        server.stop().await?;
+        let nodes = testbed.serve(&[("CHATSERVER_HTTP__LISTENERS", most)]).await?;
+        let measured = self.measure(&testbed, &nodes.targets(), &Arc::new(population)).await;
+        nodes.stop().await?;
         let measured = measured?;
         self.print(&measured);
         Ok(measured.sends.are_ok() && measured.pushes.are_ok())
@@ -86,86 +75,76 @@ impl Run {
 
     async fn measure(
         &self,
-        target: &Target,
+        testbed: &Testbed,
+        targets: &[Arc<Target>],
         population: &Arc<Population>,
     ) -> Result<Results, BoxError> {
-        let count = usize::try_from(self.listeners)?;
-        let (people, others) = population.people.split_at(count);
-        drop(open(target, others).await?);
-        let before = settled_memory(target).await?;
-        let sockets = open(target, people).await?;
-        let after = settled_memory(target).await?;
+        let people = population.people.iter().enumerate();
+        let seats: Vec<_> = people.map(|(n, person)| (self.node(targets, n), person)).collect();
+        let (seats, others) = seats.split_at(usize::try_from(self.listeners)?);
+        let repeated = AtomicU64::new(0);
+        drop(open(others, &repeated).await?);
+        let before = settled_memory(targets).await?;
+        let listeners = open(seats, &repeated).await?;
+        let after = settled_memory(targets).await?;
         let grown = after.zip(before).map(|(after, before)| after.saturating_sub(before));
         let listener_bytes = grown.map(|grown| grown / u64::from(self.listeners));
-        let (sends, pushes) = self.send(target, population, sockets).await?;
-        Ok(Results { sends, pushes, listener_bytes })
-    }
-
-    /// Sends messages while these listeners are open. Returns the figures of the sends and of the pushes.
-    async fn send(
-        &self,
-        target: &Target,
-        population: &Arc<Population>,
-        sockets: Vec<Socket>,
-    ) -> Result<(Figures, Figures), BoxError> {
-        let pending = Arc::new(PendingPushes::default());
-        let stop = CancellationToken::new();
-        let mut listening = JoinSet::new();
-        for socket in sockets {
-            listening.spawn(listen(socket, Arc::clone(&pending), stop.clone()));
-        }
+        let audience = Audience::of(listeners);
         let load = Load {
             connections: self.connections,
             seconds: self.seconds,
             warm_up: WARM_UP,
             rate: Some(self.rate),
         };
-        let sends = drive(target, &load, self.senders(target, population, &pending)).await?;
-        let waiting = async {
-            while !pending.is_empty() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let all_pushed = timeout(PATIENCE, waiting).await.is_ok();
-        stop.cancel();
-        let mut pushes = Figures::new(Duration::from_secs(self.seconds.into()));
-        while let Some(figures) = listening.join_next().await {
-            pushes.add(&figures??);
-        }
-        if !all_pushed {
-            pushes.count_error("never_pushed");
-        }
-        Ok((sends, pushes))
+        let watch = Watch::start(testbed.postgres()).await?;
+        let sends = drive(targets, &load, self.senders(targets, population, &audience)).await?;
+        let pushes = audience.finish(self.seconds).await?;
+        let lock_waits = watch.end().await?;
+        let repeated = repeated.into_inner();
+        Ok(Results { sends, pushes, listener_bytes, repeated, lock_waits })
+    }
+
+    /// Returns the number of connections that send: at most one a conversation.
+    fn senders_count(&self) -> usize {
+        usize::try_from(self.connections.min(self.listeners / 2)).unwrap_or(usize::MAX)
+    }
+
+    /// Returns the node of the nth user's listener. The recipient of a conversation listens at the node after the
+    /// sender's, so that with several nodes each push crosses them.
+    fn node<'a>(&self, targets: &'a [Arc<Target>], user: usize) -> &'a Arc<Target> {
+        let (talk, side) = (user / 2, user % 2);
+        &targets[(talk % self.senders_count() + side) % targets.len()]
     }
 
     /// Makes the senders. Each sends in conversations of its own, whose recipients listen.
     fn senders(
         &self,
-        target: &Target,
+        targets: &[Arc<Target>],
         population: &Arc<Population>,
-        pending: &Arc<PendingPushes>,
+        audience: &Audience,
     ) -> Vec<RequestGenerator> {
         const SEND: &[RequestKind] = &[RequestKind::Send { bytes: SENT }];
-        let target = Arc::new(target.clone());
-        let [connections, listeners] =
-            [self.connections, self.listeners].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let talks = 0..listeners / 2;
-        let senders = RequestGenerator::spread(population, &target, talks, connections, SEND);
-        senders.into_iter().map(|sender| sender.recording(pending)).collect()
+        let talks = 0..usize::try_from(self.listeners / 2).unwrap_or(usize::MAX);
+        let count = self.senders_count();
+        let senders = RequestGenerator::spread(population, targets, talks, count, SEND);
+        senders.into_iter().map(|sender| sender.recording(audience.pending())).collect()
     }
 
     fn print(&self, measured: &Results) {
-        let Results { sends, pushes, listener_bytes } = measured;
+        let Results { sends, pushes, listener_bytes, repeated, lock_waits } = measured;
         if self.json {
             let shown = json!({
                 "scenario": "listeners",
+                "nodes": self.server.nodes(),
                 "limit": self.server.rate_limit_note(),
                 "listeners": self.listeners,
                 "rate": self.rate,
                 "seconds": self.seconds,
                 "listener_bytes": listener_bytes,
+                "repeated_subscriptions": repeated,
                 "sends": sends.summary(),
                 "pushes": pushes.summary(),
+                "lock_waits": lock_waits.as_ref().map(LockWaits::summary),
             });
             println!("{shown}");
             return;
@@ -182,97 +161,26 @@ impl Run {
             Some(bytes) => println!("\nmemory of an idle listener: {bytes} bytes"),
             None => println!("\nmemory of an idle listener: unknown, name the process with --pid"),
         }
+        if *repeated > 0 {
+            println!("subscriptions refused as unavailable, and repeated: {repeated}");
+        }
         print_memory_and_errors(&sends.summary());
         print_memory_and_errors(&pushes.summary());
+        print_lock_waits(lock_waits.as_ref());
     }
 }
 
 /// Seconds of sending before the measurement.
 const WARM_UP: u32 = 2;
 
-type Socket = WebSocketStream<TcpStream>;
-
-/// Opens a listener for each of these users and acknowledges its first event.
-async fn open(target: &Target, people: &[Person]) -> Result<Vec<Socket>, BoxError> {
-    let opening = stream::iter(people).map(|person| subscribe(target, person));
-    opening.buffer_unordered(AT_ONCE).try_collect().await
-}
-
-async fn subscribe(target: &Target, person: &Person) -> Result<Socket, BoxError> {
-    let stream = TcpStream::connect(target.address).await?;
-    let request = format!("ws://{}/ws", target.host).into_client_request()?;
-    let (mut socket, _) = client_async(request, stream).await?;
-    let timestamp = Clock::system().now().to_string();
-    let nonce = Uuid::new_v4().simple().to_string();
-    let subscription = person.credentials.subscription(&timestamp, Some(&nonce));
-    socket.send(Message::text(subscription)).await?;
-    let answer = next_text(&mut socket).await?;
-    if !answer.starts_with(r#"{"status":"OK""#) {
-        return Err(answer.into());
-    }
-    let event: Event = serde_json::from_str(&next_text(&mut socket).await?)?;
-    acknowledge(&mut socket, event.sequence).await?;
-    // A pong shows that the server has handled everything sent before the ping.
-    socket.send(Message::Ping("done?".into())).await?;
-    while !matches!(next_frame(&mut socket).await?, Message::Pong(_)) {}
-    Ok(socket)
-}
-
-async fn next_frame(socket: &mut Socket) -> Result<Message, BoxError> {
-    let frame = timeout(PATIENCE, socket.next()).await?;
-    Ok(frame.ok_or("the server closed a listener")??)
-}
-
-/// Returns the next text frame. Skips other frames, such as the server's pings.
-async fn next_text(socket: &mut Socket) -> Result<String, BoxError> {
-    loop {
-        if let Message::Text(text) = next_frame(socket).await? {
-            return Ok(text.as_str().to_owned());
-        }
-    }
-}
-
-async fn acknowledge(socket: &mut Socket, sequence: i64) -> Result<(), BoxError> {
-    let ack = json!({ "action": "ack", "sequence": sequence }).to_string();
-    Ok(socket.send(Message::text(ack)).await?)
-}
-
-/// The fields of an event that this program reads.
-#[derive(Deserialize)]
-struct Event {
-    sequence: i64,
-    conversationchangedof: Vec<String>,
-}
-
-/// Acknowledges events until `stop` is cancelled. Returns the latencies of the measured messages.
-async fn listen(
-    mut socket: Socket,
-    pending: Arc<PendingPushes>,
-    stop: CancellationToken,
-) -> Result<Figures, BoxError> {
-    let mut pushes = Figures::new(Duration::ZERO);
-    while let Some(frame) = stop.run_until_cancelled(socket.next()).await {
-        let Message::Text(text) = frame.ok_or("the server closed a listener")?? else { continue };
-        let event: Event = serde_json::from_str(&text)?;
-        for conversation in &event.conversationchangedof {
-            let conversation = ConversationId::parse(conversation).ok_or("no conversation id")?;
-            for sent in pending.take(conversation).iter().filter(|sent| sent.is_measured) {
-                pushes.count_ok(sent.at.elapsed(), text.len());
-            }
-        }
-        acknowledge(&mut socket, event.sequence).await?;
-    }
-    Ok(pushes)
-}
-
-/// Returns the server's memory in bytes once it changes by less than 64 KiB in 2 s, or after [`PATIENCE`]. Returns
+/// Returns the memory of all servers in bytes once it changes by less than 64 KiB in 2 s, or after [`PATIENCE`]. Returns
 /// `None` if the process is unknown.
-async fn settled_memory(target: &Target) -> Result<Option<u64>, BoxError> {
+async fn settled_memory(targets: &[Arc<Target>]) -> Result<Option<u64>, BoxError> {
     const LITTLE: u64 = 64 * 1024;
     let (since, mut memory) = (Instant::now(), 0);
     loop {
         sleep(Duration::from_secs(2)).await;
-        let Some(usage) = target.usage()? else { return Ok(None) };
+        let Some(usage) = Target::usage(targets)? else { return Ok(None) };
         if usage.rss.abs_diff(memory) < LITTLE || since.elapsed() > PATIENCE {
             return Ok(Some(usage.rss));
         }

@@ -4,6 +4,7 @@
 //! client's. The results hold for this machine at this moment. With `--ceiling`, the same client also measures servers
 //! that do less, in turn with the server. The ratio to those says more than any rate.
 
+mod audience;
 mod bench;
 mod ceiling;
 mod client;
@@ -13,6 +14,7 @@ mod floors;
 mod growth;
 mod hostile;
 mod listeners;
+mod lock_waits;
 mod overload;
 mod population;
 mod pushes;
@@ -43,7 +45,13 @@ Examples:
   chatserver-load send --ceiling           durable sends, and their ratio to what the machine would allow
   chatserver-load page --rate 1000         an open loop: 1,000 requests a second, whether answered in time or not
   chatserver-load listeners --json         10,000 idle listeners, as one JSON object
-  chatserver-load growth --messages 10000,1000000"
+  chatserver-load growth --messages 10000,1000000
+  chatserver-load send --database-url postgres://chat@db/load --nodes 3
+
+On PostgreSQL, a run also reports waits for locks, as sampled every 20 ms: sessions of the database whose wait_event_type
+in pg_stat_activity is 'Lock'. The time of a wait is from its start (waitstart in pg_locks) to the last sample that saw
+it, so it may have lasted up to 20 ms longer. Most waits of less than 20 ms are not seen, so the p99 is that of the longer
+ones. CPU time and memory are those of the servers, without PostgreSQL's."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -56,6 +64,9 @@ enum Command {
     Send(bench::Run),
     /// Messages of 300 bytes: all connections share two users and one conversation
     SendHot(bench::Run),
+    /// As send, while the other user of each conversation listens on a WebSocket and acknowledges each event: also the
+    /// latency from the send to the push
+    SendLive(bench::Run),
     /// The list of a user with 20 conversations
     List(bench::Run),
     /// The newest 50 messages of 400 bytes
@@ -112,6 +123,7 @@ async fn run(command: Command) -> Result<bool, BoxError> {
     match command {
         Command::Send(run) => run.run(Scenario::Send).await,
         Command::SendHot(run) => run.run(Scenario::SendHot).await,
+        Command::SendLive(run) => run.run(Scenario::SendLive).await,
         Command::List(run) => run.run(Scenario::List).await,
         Command::Page(run) => run.run(Scenario::Page).await,
         Command::PageRead(run) => run.run(Scenario::PageRead).await,

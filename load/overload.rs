@@ -66,6 +66,7 @@ impl AttackResult {
 impl Run {
     /// Returns whether the server survived all kinds of attack.
     pub async fn run(self) -> Result<bool, BoxError> {
+        self.server.must_be_one("overload")?;
         raise_open_files(4_000)?;
         let testbed = self.server.testbed()?;
         let database = testbed.database().await?;
@@ -80,7 +81,7 @@ impl Run {
             ("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "1000".to_owned()),
             ("CHATSERVER_LOG__FILTER", "warn".to_owned()),
         ];
-        let server = testbed.serve(&settings).await?;
+        let server = testbed.serve_one(&settings).await?;
         let target = Arc::new(server.target.clone());
         let (attackers, bystanders) = (Arc::new(attackers), Arc::new(bystanders));
         let mut results = Vec::new();

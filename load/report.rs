@@ -1,6 +1,7 @@
 //! Formats figures as lines of a table.
 
 use super::figures::{Figures, Summary, as_f64};
+use super::lock_waits::{self, LockWaits};
 
 pub const HEADER: &str =
     "             requests/s    p50 ms    p95 ms    p99 ms    max ms  CPU us/request  answer bytes";
@@ -26,6 +27,19 @@ pub fn print_memory_and_errors(shown: &Summary) {
     for (code, count) in &shown.errors {
         println!("errors: {count} x {code}");
     }
+}
+
+/// Prints the waits for locks, if they were sampled.
+pub fn print_lock_waits(waits: Option<&LockWaits>) {
+    let Some(waits) = waits else { return };
+    let lock_waits::Summary { samples, waits, p99_ms, longest_ms } = waits.summary();
+    if waits == 0 {
+        println!("lock waits: none seen in {samples} samples");
+        return;
+    }
+    println!(
+        "lock waits: {waits} seen in {samples} samples, p99 {p99_ms:.1} ms, longest {longest_ms:.1} ms"
+    );
 }
 
 /// Formats bytes in MiB with one decimal.

@@ -1,6 +1,7 @@
 //! Makes the signed requests that a connection sends.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -70,10 +71,10 @@ impl RequestGenerator {
     }
 
     /// Makes a generator for each connection, at most one a conversation. Their first users make the requests, and each
-    /// connection has conversations of its own.
+    /// connection has conversations of its own. Connections take turns over the targets.
     pub fn spread(
         population: &Arc<Population>,
-        target: &Arc<Target>,
+        targets: &[Arc<Target>],
         talks: Range<usize>,
         connections: usize,
         mix: &'static [RequestKind],
@@ -83,6 +84,7 @@ impl RequestGenerator {
             let own = talks.clone().skip(connection).step_by(connections);
             let client =
                 |talk: usize| LoadClient { person: population.talks[talk].people[0], talk };
+            let target = &targets[connection % targets.len()];
             Self::new(population, target, own.map(client).collect(), mix)
         };
         (0..connections).map(generator).collect()
@@ -91,6 +93,11 @@ impl RequestGenerator {
     /// Records each message that is sent from now on.
     pub fn recording(self, pending: &Arc<PendingPushes>) -> Self {
         Self { pending: Some(Arc::clone(pending)), ..self }
+    }
+
+    /// Returns the address of the server that gets the requests.
+    pub fn address(&self) -> SocketAddr {
+        self.target.address
     }
 
     /// Returns the user of the first client.
@@ -119,6 +126,13 @@ impl RequestGenerator {
     pub fn record_send(&self, is_measured: bool) {
         if let (Some(pending), Some(conversation)) = (&self.pending, self.conversation) {
             pending.record(conversation, is_measured);
+        }
+    }
+
+    /// Withdraws the record of the last request, which was refused.
+    pub fn withdraw_send(&self) {
+        if let (Some(pending), Some(conversation)) = (&self.pending, self.conversation) {
+            pending.withdraw(conversation);
         }
     }
 

@@ -22,6 +22,7 @@ const NEIGHBOURS: usize = 10;
 pub enum Scenario {
     Send,
     SendHot,
+    SendLive,
     List,
     Page,
     PageRead,
@@ -35,6 +36,7 @@ impl Scenario {
         match self {
             Self::Send => "send",
             Self::SendHot => "send-hot",
+            Self::SendLive => "send-live",
             Self::List => "list",
             Self::Page => "page",
             Self::PageRead => "page-read",
@@ -58,7 +60,7 @@ impl Scenario {
             Self::Page | Self::PageRead => (HISTORY, false),
             Self::Mixed => (50, true),
             Self::List => (1, false),
-            Self::Send | Self::SendHot | Self::Properties => (0, false),
+            Self::Send | Self::SendHot | Self::SendLive | Self::Properties => (0, false),
         }
     }
 
@@ -85,7 +87,7 @@ impl Scenario {
         const SEND: RequestKind = RequestKind::Send { bytes: SENT };
         const PAGE: RequestKind = RequestKind::Page { limit: 50 };
         match self {
-            Self::Send | Self::SendHot => &[SEND],
+            Self::Send | Self::SendHot | Self::SendLive => &[SEND],
             Self::List => &[RequestKind::List],
             Self::Page | Self::PageRead => &[PAGE],
             Self::Properties => &[RequestKind::Property],
@@ -104,9 +106,22 @@ impl Scenario {
         }
     }
 
-    pub fn ceilings(self) -> &'static [Ceiling] {
+    /// Whether the other user of each conversation listens and acknowledges what it is told.
+    pub fn has_audience(self) -> bool {
+        self == Self::SendLive
+    }
+
+    /// Whether several connections may have the same user and conversation.
+    pub fn may_share(self) -> bool {
+        self != Self::SendLive
+    }
+
+    pub fn ceilings(self, is_postgres: bool) -> &'static [Ceiling] {
         match self {
-            Self::Send | Self::SendHot => &[Ceiling::Echo, Ceiling::Insert],
+            Self::Send | Self::SendHot | Self::SendLive if is_postgres => {
+                &[Ceiling::Echo, Ceiling::Insert, Ceiling::Single]
+            }
+            Self::Send | Self::SendHot | Self::SendLive => &[Ceiling::Echo, Ceiling::Insert],
             Self::List | Self::Page | Self::PageRead => &[Ceiling::Echo, Ceiling::Row],
             Self::Properties | Self::Mixed => &[Ceiling::Echo],
         }

@@ -1,9 +1,10 @@
-//! The measured server: started here, or running already.
+//! The measured servers: started here, or running already.
 
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chatserver::store::Schema;
@@ -24,7 +25,7 @@ use super::usage::{self, Usage};
 /// Maximum time for a server to start or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Flags that choose the measured server.
+/// Flags that choose the measured servers.
 #[derive(Args, Clone)]
 pub struct ServerArgs {
     /// The chatserver to start; default: the one beside this program
@@ -33,15 +34,21 @@ pub struct ServerArgs {
     /// The folder for the database of the started server; default: one in $TMPDIR or /tmp
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "database_url", "pid"])]
     data: Option<PathBuf>,
-    /// A server that runs already, with `limits.requests_per_second = 0`, such as <http://127.0.0.1:8080/>
+    /// A server that runs already, with `limits.requests_per_second = 0`, such as <http://127.0.0.1:8080/>. Repeat it
+    /// for each node that serves the same database
     #[arg(long, value_name = "URL", requires = "database_url")]
-    url: Option<Url>,
-    /// Its database, to which this run adds users. Without --url: a `PostgreSQL` database, on which the server is started
+    url: Vec<Url>,
+    /// With --url: the database of that server. Without: a `PostgreSQL` database (postgres://…) to migrate and to start
+    /// servers on. The users of the run are added to it and stay there
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// Its process id on this machine, to measure its CPU time and memory
+    /// Servers to start on the `PostgreSQL` database. Connections take turns over them, and their CPU time and memory
+    /// are summed
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "url", value_parser = clap::value_parser!(u32).range(1..=8))]
+    nodes: u32,
+    /// The process id of the running server on this machine, to measure its CPU time and memory. Repeat it for each --url
     #[arg(long, requires = "url")]
-    pid: Option<i32>,
+    pid: Vec<i32>,
 }
 
 /// Address of a server, and its process id if that is known.
@@ -53,7 +60,7 @@ pub struct Target {
     pub pid: Option<i32>,
 }
 
-/// A run's folder and database, and the options that start or find its server.
+/// A run's folder and database, and the options that start or find its servers.
 pub struct Testbed {
     args: ServerArgs,
     folder: TempDir,
@@ -61,9 +68,52 @@ pub struct Testbed {
 }
 
 impl ServerArgs {
-    /// Whether this program starts the server.
+    /// Whether this program starts the servers.
     pub fn is_started(&self) -> bool {
-        self.url.is_none()
+        self.url.is_empty()
+    }
+
+    /// Returns the number of measured servers.
+    pub fn nodes(&self) -> usize {
+        let started = usize::try_from(self.nodes).unwrap_or(usize::MAX);
+        if self.is_started() { started } else { self.url.len() }
+    }
+
+    /// Refuses several servers, for a scenario that measures one.
+    pub fn must_be_one(&self, scenario: &str) -> Result<(), BoxError> {
+        match self.nodes() {
+            1 => Ok(()),
+            nodes => Err(format!("{scenario} measures one server, not {nodes}").into()),
+        }
+    }
+
+    /// Refuses a database other than a file of the run's own, for a scenario that looks into that file.
+    pub fn must_be_own_file(&self, scenario: &str) -> Result<(), BoxError> {
+        if self.database_url.is_some() {
+            let sentence = format!(
+                "{scenario} measures a file of SQLite's of its own: it can't have --database-url"
+            );
+            return Err(sentence.into());
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), BoxError> {
+        let is_postgres = self.database_url.as_deref().is_some_and(is_postgres);
+        if self.is_started() && self.database_url.is_some() && !is_postgres {
+            let sentence = "--database-url without --url must be postgres://…: a run on SQLite makes its own file";
+            return Err(sentence.into());
+        }
+        if self.nodes() > 1 && !is_postgres {
+            let sentence = "several nodes need a PostgreSQL database: --database-url postgres://…";
+            return Err(sentence.into());
+        }
+        let (pids, urls) = (self.pid.len(), self.url.len());
+        if pids != 0 && pids != urls {
+            let sentence = format!("{pids} --pid for {urls} --url: each server has one");
+            return Err(sentence.into());
+        }
+        Ok(())
     }
 
     /// Returns a note on the rate limit of users.
@@ -77,17 +127,11 @@ impl ServerArgs {
 
     /// Makes a temporary folder for the run. The database is a new one in it, or the one of `--database-url`.
     pub fn testbed(&self) -> Result<Testbed, BoxError> {
+        self.check()?;
         let folder = match &self.data {
             Some(data) => TempDir::new_in(data)?,
             None => TempDir::new()?,
         };
-        let is_file = self.database_url.as_ref().is_some_and(|url| url.starts_with("sqlite:"));
-        if is_file && self.is_started() {
-            return Err(
-                "--database-url without --url must be postgres://…: the run makes its own file"
-                    .into(),
-            );
-        }
         let own = || format!("sqlite://{}", folder.path().join("chat.db").display());
         let database_url = self.database_url.clone().unwrap_or_else(own);
         Ok(Testbed { args: self.clone(), folder, database_url })
@@ -107,17 +151,37 @@ impl ServerArgs {
     }
 }
 
+/// Whether the URL of a database is one of PostgreSQL.
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres:") || url.starts_with("postgresql:")
+}
+
 impl Testbed {
-    /// Starts the server with these settings. With `--url`, checks that the running server is ready and ignores the
+    /// Starts the servers with these settings, or finds those of `--url`, see [`Self::serve_one`].
+    pub async fn serve(&self, settings: &[(&str, String)]) -> Result<Nodes, BoxError> {
+        let mut nodes = Vec::new();
+        if self.args.is_started() {
+            for _ in 0..self.args.nodes {
+                nodes.push(self.serve_one(settings).await?);
+            }
+        }
+        for (nth, url) in self.args.url.iter().enumerate() {
+            nodes.push(Server::running(url, self.args.pid.get(nth).copied()).await?);
+        }
+        Ok(Nodes(nodes))
+    }
+
+    /// Starts a server with these settings. With `--url`, checks that the running server is ready and ignores the
     /// settings.
-    pub async fn serve(&self, settings: &[(&str, String)]) -> Result<Server, BoxError> {
-        if let Some(url) = &self.args.url {
-            return Server::running(url, self.args.pid).await;
+    pub async fn serve_one(&self, settings: &[(&str, String)]) -> Result<Server, BoxError> {
+        if let Some(url) = self.args.url.first() {
+            return Server::running(url, self.args.pid.first().copied()).await;
         }
         let mut command = Command::new(self.args.program()?);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--database-url"])
-            .arg(&self.database_url)
+            .args(["serve", "--listen", "127.0.0.1:0", "--json"])
+            // Not as a flag: other users of the machine may read those, and the URL may hold a password.
+            .env("CHATSERVER_DATABASE__URL", &self.database_url)
             .env("CHATSERVER_HTTP__METRICS_LISTEN", "127.0.0.1:0")
             .env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0")
             .env("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "0")
@@ -126,7 +190,12 @@ impl Testbed {
         Server::start(command).await
     }
 
-    /// Opens the database. Migrates it only if this program starts the server.
+    /// Returns the URL of the database if it is one of PostgreSQL.
+    pub fn postgres(&self) -> Option<&str> {
+        Some(self.database_url.as_str()).filter(|url| is_postgres(url))
+    }
+
+    /// Opens the database. Migrates it only if this program starts the servers.
     pub async fn database(&self) -> Result<Database, BoxError> {
         let schema = if self.args.is_started() { Schema::Migrate } else { Schema::MustBeCurrent };
         Database::open(&self.database_url, schema).await
@@ -141,6 +210,24 @@ impl Testbed {
     fn log(&self) -> Result<File, BoxError> {
         let path = self.folder.path().join("server.log");
         Ok(File::options().create(true).append(true).open(path)?)
+    }
+}
+
+/// The measured servers: one, or several nodes on one database.
+pub struct Nodes(Vec<Server>);
+
+impl Nodes {
+    /// Returns the servers in the order in which connections take turns over them.
+    pub fn targets(&self) -> Vec<Arc<Target>> {
+        self.0.iter().map(|node| Arc::new(node.target.clone())).collect()
+    }
+
+    /// Stops all servers, see [`Server::stop`].
+    pub async fn stop(self) -> Result<(), BoxError> {
+        for node in self.0 {
+            node.stop().await?;
+        }
+        Ok(())
     }
 }
 
@@ -243,8 +330,14 @@ impl Target {
         Ok(self.pid.ok_or("the process is not known: name it with --pid")?)
     }
 
-    /// Returns the CPU time and memory of the process, or `None` if the process is unknown.
-    pub fn usage(&self) -> Result<Option<Usage>, BoxError> {
-        self.pid.map(Usage::of).transpose()
+    /// Returns the sum of the CPU time and memory of these processes, or `None` if one is unknown.
+    pub fn usage(targets: &[Arc<Self>]) -> Result<Option<Usage>, BoxError> {
+        let mut sum = Usage::default();
+        for target in targets {
+            let Some(pid) = target.pid else { return Ok(None) };
+            let Usage { cpu, rss } = Usage::of(pid)?;
+            sum = Usage { cpu: sum.cpu + cpu, rss: sum.rss + rss };
+        }
+        Ok(Some(sum))
     }
 }

@@ -7,7 +7,7 @@ use procfs::process::{ClearRefs, Process};
 use super::BoxError;
 
 /// CPU time and memory of a process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// CPU time since its start in user and kernel mode, of all threads.
     pub cpu: Duration,

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{Process, Workplace};
 
 /// Arguments of the shortest possible run.
@@ -69,17 +70,90 @@ fn ceilings_are_measured_in_turn_with_the_server() {
     let rounds = ["--ceiling", "--rounds", "1"];
     for (scenario, names) in [("send", ["echo", "insert"]), ("page", ["echo", "row"])] {
         let measured = place.measures(&[&[scenario], &SHORT[..], &rounds[..]].concat());
-        let ceilings = measured["ceilings"].as_object().unwrap();
-        assert!(ceilings.keys().eq(names), "{measured}");
-        for ceiling in ceilings.values() {
-            is_without_errors(ceiling);
-            // Answers of a ceiling and of the server have the same size, so both send the same bytes.
-            let bytes = |figures: &Value| figures["answer_bytes"].as_u64().unwrap();
-            assert!(bytes(ceiling).abs_diff(bytes(&measured["server"])) <= 2, "{measured}");
-            for ratio in ["per_second", "p99", "cpu"] {
-                assert!(ceiling["ratios"][ratio].as_f64().unwrap() > 0.0, "{measured}");
-            }
+        has_ceilings(&measured, &names);
+    }
+}
+
+/// Asserts that these ceilings answered like the server.
+#[track_caller]
+fn has_ceilings(measured: &Value, names: &[&str]) {
+    let ceilings = measured["ceilings"].as_object().unwrap();
+    assert!(ceilings.keys().eq(names), "{measured}");
+    for ceiling in ceilings.values() {
+        is_without_errors(ceiling);
+        // Answers of a ceiling and of the server have the same size, so both send the same bytes.
+        let bytes = |figures: &Value| figures["answer_bytes"].as_u64().unwrap();
+        assert!(bytes(ceiling).abs_diff(bytes(&measured["server"])) <= 2, "{measured}");
+        for ratio in ["per_second", "p99", "cpu"] {
+            assert!(ceiling["ratios"][ratio].as_f64().unwrap() > 0.0, "{measured}");
         }
+    }
+}
+
+#[tokio::test]
+async fn ceilings_on_postgres_leave_no_table_behind() {
+    let Some(database) = PostgresDatabase::empty() else { return };
+    let (place, url) = (Workplace::new(), database.url());
+    let rounds = ["--ceiling", "--rounds", "1", "--database-url", &url];
+    let scenarios = [("send", &["echo", "insert", "single"][..]), ("page", &["echo", "row"])];
+    for (scenario, names) in scenarios {
+        let measured = place.measures(&[&[scenario], &SHORT[..], &rounds[..]].concat());
+        is_without_errors(&measured["server"]);
+        has_ceilings(&measured, names);
+    }
+    let tables = r"SELECT count(*) FROM pg_class WHERE relname LIKE 'load\_%'";
+    assert_eq!(database.number(tables).await, 0);
+}
+
+#[tokio::test]
+async fn nodes_on_postgres_are_measured_together() {
+    let Some(database) = PostgresDatabase::empty() else { return };
+    let (place, url) = (Workplace::new(), database.url());
+    let nodes = ["--nodes", "2", "--database-url", &url];
+    let measured = place.measures(&[&["send"], &SHORT[..], &nodes].concat());
+    is_without_errors(&measured["server"]);
+    assert_eq!(measured["nodes"], 2);
+    assert!(measured["server"]["cpu_micros"].as_f64().unwrap() > 0.0, "{measured}");
+    assert!(measured["lock_waits"]["samples"].as_u64().unwrap() > 1, "{measured}");
+    let shared = place.measures(&[&["list", "--shared"], &SHORT[..], &nodes].concat());
+    is_without_errors(&shared["server"]);
+
+    let short = ["--listeners", "20", "--rate", "20", "--connections", "3", "--seconds", "1"];
+    let measured = place.measures(&[&["listeners"], &short[..], &nodes].concat());
+    let requests = |of: &str| measured[of]["requests"].as_u64().unwrap();
+    assert_eq!([requests("sends"), requests("pushes")], [20, 20], "{measured}");
+}
+
+#[test]
+fn each_message_to_a_listener_is_timed_until_its_push() {
+    let place = Workplace::new();
+    let measured = place.measures(&[&["send-live"], &SHORT[..], &["--rate", "50"]].concat());
+    is_without_errors(&measured["server"]);
+    is_without_errors(&measured["pushes"]);
+    let requests = |of: &str| measured[of]["requests"].as_u64().unwrap();
+    assert_eq!([requests("server"), requests("pushes")], [50, 50], "{measured}");
+}
+
+#[test]
+fn options_that_exclude_each_other_are_refused() {
+    let place = Workplace::new();
+    let postgres = ["--database-url", "postgres://chat@127.0.0.1:1/chat"];
+    let running = ["--url", "http://127.0.0.1:1/", "--url", "http://127.0.0.1:2/"];
+    for (arguments, refusal) in [
+        (&["send", "--nodes", "2"][..], "several nodes need a PostgreSQL database"),
+        (&["send", "--shared"], "--shared needs several nodes"),
+        (&["send", "--database-url", "sqlite://chat.db"], "must be postgres://"),
+        (&[&["growth"], &postgres[..]].concat(), "it can't have --database-url"),
+        (&[&["overload", "--nodes", "2"], &postgres[..]].concat(), "measures one server, not 2"),
+        (
+            &[&["send-live", "--nodes", "2", "--shared"], &postgres[..]].concat(),
+            "send-live can't have --shared",
+        ),
+        (&[&["send", "--pid", "1"], &running[..], &postgres[..]].concat(), "1 --pid for 2 --url"),
+        (&[&["send"], &postgres[..]].concat(), "postgres://127.0.0.1:1/chat can't be reached"),
+    ] {
+        let told = place.does_not_measure(arguments);
+        assert!(told.contains(refusal), "{arguments:?}: {told}");
     }
 }
 
