@@ -1,6 +1,7 @@
 //! Several servers on one PostgreSQL database: whichever of them a client asks, it notices nothing.
 
 mod balanced;
+mod cable;
 mod losing;
 
 use std::sync::Arc;

@@ -13,6 +13,9 @@ use super::codes::ends_session;
 /// up after this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
+/// Maximum time for a sign of life.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+
 /// Maximum time without a statement after which a session is taken for alive. A server that was restarted has ended all
 /// sessions, and each would fail once.
 const IDLE: Duration = Duration::from_millis(500);
@@ -68,7 +71,9 @@ impl Session {
         let is_suspect = lost_at.is_some_and(|lost_at| lost_at >= self.health.used_at);
         if is_suspect || self.health.used_at.elapsed() >= IDLE {
             // A failure is noted.
-            drop(self.health.watch(self.connection.ping()).await);
+            let ping = timeout(ALIVE_WITHIN, self.connection.ping());
+            let ping = async { ping.await.unwrap_or_else(|_| Err(no_answer(ALIVE_WITHIN))) };
+            drop(self.health.watch(ping).await);
         }
     }
 
@@ -92,7 +97,8 @@ impl Health {
         &mut self,
         answer: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        let answer = timeout(ANSWERS_WITHIN, answer).await.unwrap_or_else(|_| Err(no_answer()));
+        let answer = timeout(ANSWERS_WITHIN, answer).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer(ANSWERS_WITHIN)));
         if answer.as_ref().err().is_some_and(ends_session) {
             self.is_lost = true;
             self.losses.note();
@@ -102,7 +108,7 @@ impl Health {
     }
 }
 
-fn no_answer() -> sqlx::Error {
-    let sentence = format!("PostgreSQL did not answer within {} s", ANSWERS_WITHIN.as_secs());
+fn no_answer(within: Duration) -> sqlx::Error {
+    let sentence = format!("PostgreSQL did not answer within {} s", within.as_secs());
     io::Error::new(io::ErrorKind::TimedOut, sentence).into()
 }

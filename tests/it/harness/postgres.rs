@@ -254,8 +254,9 @@ impl PostgresDatabase {
     }
 
     /// Returns the database as it is reached through a proxy at this port.
-    pub fn through(self, port: u16) -> Self {
-        Self { cluster: self.cluster, name: self.name.clone(), port }
+    pub fn through(mut self, port: u16) -> Self {
+        self.port = port;
+        self
     }
 
     /// Returns a URL with this user, host and query.
