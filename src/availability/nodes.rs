@@ -12,7 +12,7 @@ use crate::store::{self, Elsewhere, Exchanged, HereAtNode, Store};
 /// Interval between two exchanges. A friend at another node hears of a change after up to two of them.
 const EXCHANGE_EVERY: Duration = Duration::from_millis(400);
 
-/// What another node has told of a user.
+/// State of a user at another node, as that one has told it.
 pub(super) struct AtNode {
     node: i64,
     listens: bool,
@@ -26,7 +26,7 @@ impl AtNode {
     }
 }
 
-/// What this node has told of a user.
+/// State of a user at this node, as it was told to the others.
 pub(super) struct Told {
     listens: bool,
     until: Instant,

@@ -55,7 +55,7 @@ pub(crate) struct Restore {
     settings: Settings,
 }
 
-/// What backs a PostgreSQL database up and restores it.
+/// Tools that back a PostgreSQL database up and restore it.
 const OF_POSTGRES: &str = "Back it up and restore it with PostgreSQL's own tools: pg_dump and pg_restore, or a base backup with \
      archived WAL for point-in-time recovery";
 

@@ -31,7 +31,7 @@ const CHUNK_ROWS: usize = 10_000;
 /// Bytes from which a chunk is written. A message adds at most 8 MiB.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
-/// How often the progress callback runs.
+/// Interval between two calls of the progress callback.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// One of the two databases, shown as the flag that names it.
@@ -90,7 +90,7 @@ pub(crate) enum CopyError {
     Database { end: End, doing: &'static str, source: sqlx::Error },
 }
 
-/// How far a copy is.
+/// Progress of a copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyProgress {
     /// A participle: "copied", and "verified" once all rows are copied.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{DatabaseFile, OpenError, PgUrl};
 use crate::domain::Parse;
 
-/// Where the data is. Shown without a password.
+/// Location of the data. Shown without a password.
 #[derive(Clone, Debug)]
 pub enum DatabaseUrl {
     /// A file of SQLite's.

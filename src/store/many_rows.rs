@@ -191,7 +191,7 @@ pub(crate) struct Values<'a> {
     columns: slice::Iter<'static, Column>,
 }
 
-/// Where the values of a row go.
+/// Destination of the values of a row.
 enum Row<'a> {
     Sqlite(&'a mut SqliteArguments),
     Postgres(&'a mut PgArguments),

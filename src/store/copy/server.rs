@@ -10,7 +10,7 @@ use super::{CopyError, End};
 use crate::store::PgUrl;
 use crate::store::postgres::connect;
 
-/// How long to wait for sessions that are about to end: those of a process that was just stopped or killed.
+/// Maximum wait for sessions that are about to end: those of a process that was just stopped or killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 const TRY_AGAIN: Duration = Duration::from_millis(50);

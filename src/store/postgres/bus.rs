@@ -26,7 +26,7 @@ use crate::store::{CommitEvent, Epoch, Error};
 /// The channel of all nodes of a database: NOTIFY reaches the sessions of that database only.
 const CHANNEL: &str = "chatserver";
 
-/// How long affected users are gathered. A listener at another node hears of a change that much later.
+/// Time for which affected users are gathered. A listener at another node hears of a change that much later.
 const GATHER: Duration = Duration::from_millis(5);
 
 /// Maximum users in a payload. PostgreSQL takes less than 8,000 bytes.
@@ -53,7 +53,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Notifies without waiting for the disk, since notifications are hints. The setting lasts as long as the statement.
 const NOTIFY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
-/// What a listener is told of, or closed for: the newest change, and whether the user may still log in with this key.
+/// Selects what a listener is told of, or closed for: the newest change, and whether the user may still log in with this
+/// key.
 const STAMPS: &str = "
     SELECT u.id, concat(n.newest, ' ', u.is_disabled, ' ', u.api_key_digest)
     FROM unnest($1::text[]) AS wanted (id)
@@ -69,7 +70,7 @@ pub(crate) struct Bus {
 /// Findings of a look.
 struct Looked {
     epoch: Epoch,
-    /// What is to be told of each user who listens here.
+    /// The newest state of each user who listens here.
     stamps: HashMap<UserId, String>,
     /// Users whose stamp is not the one of the last look.
     changed: Vec<UserId>,

@@ -1,4 +1,4 @@
-//! Which users are reachable at which node. Each node writes what has changed at it, and reads what the others have
+//! The table of reachable users and their nodes. Each node writes what has changed at it, and reads what the others have
 //! written since its last look.
 //!
 //! The tables are unlogged: they cost no write-ahead log, so no commit waits for the disk, and a crash of the server
@@ -88,24 +88,24 @@ const CLEAN: [&str; 2] = [
 /// Time by which looks overlap.
 const OVERLAP: Duration = Duration::from_secs(5);
 
-/// What one node tells of a user.
+/// State of a user at a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HereAtNode {
     pub(crate) user: UserId,
     /// Whether the user has an open listener there.
     pub(crate) listens: bool,
-    /// How long the user stays reachable there without a further sign of life.
+    /// Time for which the user stays reachable there without a further sign of life.
     pub(crate) reachable_for: Duration,
     /// Number of the user's choices of an availability there.
     pub(crate) choices: i64,
 }
 
-/// What other nodes tell.
+/// News of other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
     /// The nodes that run. What others have told counts no more.
     pub(crate) nodes: Vec<i64>,
-    /// What was written since the last look, and a little before.
+    /// Rows written since the last look, and a little before.
     pub(crate) users: Vec<(i64, HereAtNode)>,
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Server {
 struct Outage {
     since: Instant,
     tried: Instant,
-    /// When and why the log last told of it.
+    /// Time and reason of the last log line.
     logged: Option<(Instant, String)>,
 }
 

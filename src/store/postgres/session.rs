@@ -31,11 +31,11 @@ pub(crate) struct Session {
 pub(crate) struct Health {
     is_lost: bool,
     losses: Losses,
-    /// When the latest statement was answered.
+    /// Time of the latest answer.
     used_at: Instant,
 }
 
-/// When a session of a server was lost. What ended it has probably ended the others, too.
+/// Time of the latest loss of a session. The cause has probably ended the others, too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Losses(Arc<Mutex<Option<Instant>>>);
 

@@ -1,4 +1,4 @@
-//! Where a test keeps the data: in a file, or in PostgreSQL where its process runs on that (`postgres/suites.rs`).
+//! The place of a test's data: a file, or PostgreSQL where its process runs on that (`postgres/suites.rs`).
 
 use std::path::PathBuf;
 use std::sync::Arc;

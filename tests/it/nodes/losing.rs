@@ -48,7 +48,7 @@ impl Nodes {
     }
 }
 
-/// What all senders share.
+/// State that all senders share.
 #[derive(Default)]
 struct Tally {
     acknowledged: Cell<usize>,
