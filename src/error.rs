@@ -121,7 +121,8 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::QueueFull => Self::Crowded,
-            store::Error::StorageFull { .. } | store::Error::ServerFull => Self::StorageFull,
+            store::Error::StorageFull { .. } => Self::StorageFull,
+            full if full.cause() == "full" => Self::StorageFull,
             failed => Self::Unavailable(failed),
         }
     }

@@ -10,14 +10,18 @@ use std::time::Duration;
 
 use metrics::counter;
 use rustix::fs::fstatvfs;
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Error;
 
-/// Interval between reads of the free space. The default reserve exceeds what a server writes in that time.
+/// Interval between reads of the free space, if little is written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Part of the reserve that may be written between two reads.
+const LOOK_AFTER: u64 = 8;
 
 /// Free space on the database's disk, and the reserve that is kept of it.
 pub(crate) struct Reserve {
@@ -25,6 +29,10 @@ pub(crate) struct Reserve {
     /// Bytes to keep free; 0 disables the reserve.
     bytes: u64,
     free: AtomicU64,
+    /// Bytes of data written since the last read.
+    written: AtomicU64,
+    /// Asks for a read before its time.
+    look: Notify,
     is_full: AtomicBool,
 }
 
@@ -32,14 +40,25 @@ impl Reserve {
     /// Reads the free space for the first time.
     pub(crate) fn new(database: Arc<File>, bytes: u64) -> Self {
         let free = AtomicU64::new(u64::MAX);
-        let reserve = Self { database, bytes, free, is_full: AtomicBool::new(false) };
+        let (written, look) = (AtomicU64::new(0), Notify::new());
+        let reserve =
+            Self { database, bytes, free, written, look, is_full: AtomicBool::new(false) };
         reserve.look();
         reserve
     }
 
-    /// Reads the free space every second, until the store has closed.
+    /// Notes that this many bytes of data were written.
+    pub(crate) fn grew(&self, bytes: u64) {
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if written > self.bytes / LOOK_AFTER {
+            self.look.notify_one();
+        }
+    }
+
+    /// Reads the free space every second, and sooner where much is written, until the store has closed.
     pub(crate) async fn watch(self: Arc<Self>, ended: CancellationToken) {
-        while ended.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
+        let next = || timeout(LOOK_EVERY, self.look.notified());
+        while ended.run_until_cancelled(next()).await.is_some() {
             let reserve = Arc::clone(&self);
             drop(spawn_blocking(move || reserve.look()).await);
         }
@@ -63,6 +82,7 @@ impl Reserve {
     }
 
     fn look(&self) {
+        self.written.store(0, Ordering::Relaxed);
         let free_bytes = match fstatvfs(&self.database) {
             Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
             Err(error) => {

@@ -221,6 +221,8 @@ impl WriterTask {
                 // Before the answer, because its caller may ask at once whether anything was written.
                 if let Some(local) = self.engine.local() {
                     local.wal.grown();
+                    let bytes: usize = batch.iter().map(QueuedWrite::bytes).sum();
+                    local.reserve.grew(bytes.try_into().unwrap_or(u64::MAX));
                 }
                 self.outcomes.committed(!affected.is_empty());
                 if !affected.is_empty() {
