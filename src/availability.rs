@@ -132,7 +132,7 @@ impl Presence {
             here.get(user).is_none_or(|here| {
                 let is_quiet = here.shown_at.is_none_or(|shown_at| shown_at.elapsed() >= QUIET);
                 // A friend who is told may ask at any node.
-                is_quiet && (!self.has_nodes || here.is_told(self.timeout))
+                is_quiet && (!self.has_nodes || here.is_known(self.timeout))
             })
         };
         changed.extract_if(|user| is_due(user)).collect()

@@ -114,8 +114,16 @@ impl Presence {
 }
 
 impl Here {
-    /// Whether other nodes know what friends may be told of this user.
-    pub(super) fn is_told(&self, timeout: Duration) -> bool {
+    /// Whether other nodes know that this user is reachable at this one, or is not. A choice is read from the database at
+    /// any node, so friends may be told of it before other nodes are.
+    pub(super) fn is_known(&self, timeout: Duration) -> bool {
+        let told = self.told.as_ref();
+        let is_told_reachable =
+            told.is_some_and(|told| told.listens || Instant::now() < told.until);
+        is_told_reachable == self.is_reachable_here(timeout)
+    }
+
+    fn is_told(&self, timeout: Duration) -> bool {
         let (listens, until) = self.at_this_node(timeout);
         match &self.told {
             // Without a listener, the time is told again once a quarter of it has passed.

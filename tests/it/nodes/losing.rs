@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::balanced::{Balancer, program};
-use crate::harness::person::{Person, message};
+use crate::harness::person::{Person, Prepared, message};
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{Process, Workplace, free_address};
 use crate::harness::world::until;
@@ -256,4 +256,38 @@ async fn a_failover_to_a_synchronous_standby_loses_and_doubles_nothing() {
     });
     let tally = tally.await;
     tally.is_refused_with_503_alone();
+}
+
+/// Locks make the database as slow as a disk that hangs.
+#[tokio::test]
+async fn a_database_that_hangs_has_load_shed_and_reads_answered() {
+    /// Messages that are sent at once.
+    const AT_ONCE: usize = 200;
+    let Some(database) = PostgresDatabase::migrated() else { return };
+    let place = Workplace::on(Arc::new(database));
+    let server = place.serves(&[("CHATSERVER_HTTP__REQUEST_TIMEOUT_SECONDS", "1")]).await;
+    let (alice, bob) = place.alice_and_bob(&server);
+    let instance = alice.instance().await;
+    let adds = |text: String| alice.prepares_add(&instance, &message(&text, &alice.date()));
+    let mut other = place.opens_database().await;
+    other.locks().await;
+    let waiting: Vec<_> = (0..AT_ONCE).map(|n| adds(n.to_string())).collect();
+    for answer in join_all(waiting.iter().map(Prepared::sent)).await {
+        answer.refused(503, "unavailable");
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    assert!(bob.reads().await.is_empty(), "reads are answered meanwhile");
+    until("the node is not ready", async || !server.is_ready().await).await;
+    other.unlocks().await;
+    until("changes are made again", async || adds("after".to_owned()).sent().await.status == 200)
+        .await;
+    until("the node is ready", async || server.is_ready().await).await;
+    // Each message is sent again under its ID, and is there once, whether it was stored before or not.
+    for again in join_all(waiting.iter().map(Prepared::sent)).await {
+        again.ok();
+    }
+    let read = bob.reads().await;
+    let once: HashSet<_> = read.iter().filter(|text| *text != "after").collect();
+    assert_eq!(once.len(), AT_ONCE);
+    assert_eq!(read.iter().filter(|text| *text != "after").count(), AT_ONCE);
 }

@@ -30,7 +30,7 @@ macro_rules! suites {
 
 suites! {
     authorization,
-    availability,
+    availability ["a_restart_loses_no_change"],
     batches ["a_failing_change_does_not_fail", "leaks_nothing_and_can_be_repeated"],
     blocklist,
     clocks,
