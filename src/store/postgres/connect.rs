@@ -39,7 +39,7 @@ const MIGRATING: [(&str, &str); 3] = [
 ];
 
 /// Settings of a session that serves. The server gives a statement up before the client does
-/// ([`Session`](super::session::Session)), and a session that holds locks without a statement.
+/// ([`Session`]), and a session that holds locks without a statement.
 ///
 /// Every statement finds its rows by an index. Each is planned once, without its values, so that the statistics of a
 /// young table lead to no other plan.
