@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use metrics::counter;
 use rustix::fs::fstatvfs;
-use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Error;
@@ -31,8 +30,6 @@ pub(crate) struct Reserve {
     free: AtomicU64,
     /// Bytes of data written since the last read.
     written: AtomicU64,
-    /// Asks for a read before its time.
-    look: Notify,
     is_full: AtomicBool,
 }
 
@@ -40,25 +37,24 @@ impl Reserve {
     /// Reads the free space for the first time.
     pub(crate) fn new(database: Arc<File>, bytes: u64) -> Self {
         let free = AtomicU64::new(u64::MAX);
-        let (written, look) = (AtomicU64::new(0), Notify::new());
-        let reserve =
-            Self { database, bytes, free, written, look, is_full: AtomicBool::new(false) };
+        let (written, is_full) = (AtomicU64::new(0), AtomicBool::new(false));
+        let reserve = Self { database, bytes, free, written, is_full };
         reserve.look();
         reserve
     }
 
-    /// Notes that this many bytes of data were written.
+    /// Notes that this many bytes of data were written. After a part of the reserve, reads the free space on the thread
+    /// of the writer, which takes microseconds: a task of its own may be too late.
     pub(crate) fn grew(&self, bytes: u64) {
         let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if written > self.bytes / LOOK_AFTER {
-            self.look.notify_one();
+            self.look();
         }
     }
 
-    /// Reads the free space every second, and sooner where much is written, until the store has closed.
+    /// Reads the free space every second, until the store has closed.
     pub(crate) async fn watch(self: Arc<Self>, ended: CancellationToken) {
-        let next = || timeout(LOOK_EVERY, self.look.notified());
-        while ended.run_until_cancelled(next()).await.is_some() {
+        while ended.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
             let reserve = Arc::clone(&self);
             drop(spawn_blocking(move || reserve.look()).await);
         }
