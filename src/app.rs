@@ -36,7 +36,7 @@ pub struct App {
     pub(crate) verifier: Verifier,
     /// Recently used stations, and the limit for each user.
     pub stations: Arc<Stations>,
-    /// Which users are reachable, and what they show. In memory only.
+    /// Users who are reachable, and what they show.
     pub presence: Arc<Presence>,
     /// Availability changes of friends that stations have not been told yet. In memory only.
     pub presence_feed: PresenceFeed,
@@ -111,9 +111,13 @@ impl App {
 
     /// Refuses a stale timestamp, see [`Freshness::check`].
     pub(crate) fn refuse_stale(&self, timestamp: Timestamp) -> Result<(), Error> {
-        let now = self.clock.now();
-        self.freshness.enter(self.store.epoch().began_at, now);
-        self.freshness.check(timestamp, now)
+        self.freshness.check(timestamp, self.clock.now())
+    }
+
+    /// Forgets what is cached of users, and takes the present epoch: another process may have changed both.
+    pub(crate) fn forget_cached(&self) {
+        self.verifier.forget_all();
+        self.freshness.enter(self.store.epoch().began_at, self.clock.now());
     }
 
     /// Counts a fresh, authenticated request against its user's rate. [`Error::RateLimited`] above the limit.

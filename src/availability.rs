@@ -1,5 +1,5 @@
-//! Availability: the user's own choice, which is stored, and whether the user is reachable, which is known in memory
-//! only. Friends are told of changes at most once a second for each user.
+//! Availability: the user's own choice, which is stored, and whether the user is reachable, which each node knows in
+//! memory and tells the others. Friends are told of changes at most once a second for each user.
 
 mod nodes;
 

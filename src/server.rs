@@ -195,7 +195,7 @@ async fn tell_friends(app: Arc<App>) {
 
 async fn wake_listeners(app: Arc<App>) {
     tokio::select! {
-        () = app.hub.follow(app.store.commit_events(), || app.verifier.forget_all()) => {}
+        () = app.hub.follow(app.store.commit_events(), || app.forget_cached()) => {}
         () = app.shutdown.closing() => {}
     }
 }
