@@ -208,16 +208,23 @@ async fn a_copy_of_a_file_that_changes_meanwhile_does_not_finish() {
     refused::is_unfinished(&place, &to);
 }
 
-#[tokio::test]
-async fn a_copy_that_was_changed_meanwhile_does_not_finish() {
-    let place = Workplace::new();
+/// Has people meet on a server that stops then, and makes a target that a copy can't fill. Returns the URLs of both, and
+/// the target.
+async fn onto_a_target_that_refuses_reports(place: &Workplace) -> (String, String, Database) {
     let server = place.serves(&[]).await;
-    People::meet(&place, &server).await;
-    server.stops(&place).await;
-    let (from, to) = (url_of(&place, "chatserver.db"), url_of(&place, "copy.db"));
+    People::meet(place, &server).await;
+    server.stops(place).await;
+    let (from, to) = (url_of(place, "chatserver.db"), url_of(place, "copy.db"));
     place.tells(&["migrate", "--database-url", &to]);
     let mut target = Database::opens(&place.path().join("copy.db")).await;
     target.refuses("reports").await;
+    (from, to, target)
+}
+
+#[tokio::test]
+async fn a_copy_that_was_changed_meanwhile_does_not_finish() {
+    let place = Workplace::new();
+    let (from, to, mut target) = onto_a_target_that_refuses_reports(&place).await;
     let copy = ["copy", "--from", &from, "--to", &to];
     let refusal = place.fails(&copy);
     assert!(refusal.contains("--to: ") && refusal.contains("refused"), "{refusal}");

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{People, copies, url_of};
+use super::{copies, onto_a_target_that_refuses_reports, url_of};
 use crate::harness::database::Database;
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{Workplace, free_address};
@@ -103,13 +103,7 @@ async fn a_target_with_anything_in_it_is_refused() {
 #[tokio::test]
 async fn an_unfinished_copy_takes_no_rows_of_another_database() {
     let place = Workplace::new();
-    let server = place.serves(&[]).await;
-    People::meet(&place, &server).await;
-    server.stops(&place).await;
-    let (from, to) = (url_of(&place, "chatserver.db"), url_of(&place, "copy.db"));
-    place.tells(&["migrate", "--database-url", &to]);
-    let mut target = Database::opens(&place.path().join("copy.db")).await;
-    target.refuses("reports").await;
+    let (from, to, mut target) = onto_a_target_that_refuses_reports(&place).await;
     place.fails(&["copy", "--from", &from, "--to", &to]);
     target.takes("reports").await;
     target.closes().await;
