@@ -11,6 +11,8 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, FromRow, PgConnection, SqliteConnection,
 };
 
+use crate::harness::world::until;
+
 /// A connection to a database.
 pub enum Database {
     File(SqliteConnection),
@@ -55,20 +57,32 @@ impl Database {
 
     /// Runs statements and discards their rows.
     pub async fn runs(&mut self, statements: &str) {
+        self.tries(statements).await.unwrap();
+    }
+
+    async fn tries(&mut self, statements: &str) -> Result<(), sqlx::Error> {
         let statements = sqlx::raw_sql(AssertSqlSafe(statements));
-        on!(self, connection => statements.execute(connection).await.map(drop)).unwrap();
+        on!(self, connection => statements.execute(connection).await.map(drop))
     }
 
     /// Makes all changes wait, until [`Database::unlocks`] or the end of the connection.
     pub async fn locks(&mut self) {
         let lock = match self {
-            Self::File(_) => "BEGIN IMMEDIATE",
+            Self::File(_) => return self.runs("BEGIN IMMEDIATE").await,
+            // Without waiting: a change has some of the tables and would want others, which is a deadlock.
             Self::Server(_) => {
                 "BEGIN; LOCK TABLE users, friends, conversations, participants, messages, changes, change_numbers, replays,
-                                   reports, stations IN EXCLUSIVE MODE"
+                                   reports, stations IN EXCLUSIVE MODE NOWAIT"
             }
         };
-        self.runs(lock).await;
+        until("no change has a table locked", async || {
+            let locked = self.tries(lock).await.is_ok();
+            if !locked {
+                self.unlocks().await;
+            }
+            locked
+        })
+        .await;
     }
 
     /// Makes inserts into a table fail, until [`Self::takes`].
