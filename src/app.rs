@@ -18,7 +18,7 @@ use crate::limits::{
     client_network,
 };
 use crate::live::Hub;
-use crate::notifications::PresenceFeed;
+use crate::notifications::{Inbox, Positions, PresenceFeed};
 use crate::shutdown::Shutdown;
 use crate::signature::Verifier;
 use crate::stations::Stations;
@@ -40,6 +40,8 @@ pub struct App {
     pub presence: Arc<Presence>,
     /// Availability changes of friends that stations have not been told yet. In memory only.
     pub presence_feed: PresenceFeed,
+    /// Positions that listeners have acknowledged and that the store does not have yet.
+    pub(crate) positions: Arc<Positions>,
     pub(crate) hub: Arc<Hub>,
     /// Rate limit for each user: fresh signed requests, logins and subscriptions.
     pub(crate) rates: Rates<UserId>,
@@ -61,7 +63,9 @@ impl App {
         let (http, limits) = (&config.http, &config.limits);
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
         let hub = Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size()));
-        let stations = Stations::new(limits.stations_per_user.get(), Arc::clone(&hub));
+        let positions = Arc::new(Positions::default());
+        let most = limits.stations_per_user.get();
+        let stations = Stations::new(most, Arc::clone(&hub), Arc::clone(&positions));
         let skew = config.auth.clock_skew_seconds.get().into();
         let freshness = Freshness::new(skew, store.epoch().began_at, clock.now());
         let presence = Presence::new(config.presence.timeout_seconds.duration(), store.has_nodes());
@@ -73,6 +77,7 @@ impl App {
             stations: Arc::new(stations),
             presence: Arc::new(presence),
             presence_feed: PresenceFeed::new(limits.stations_per_user.size(), clock.now()),
+            positions,
             hub,
             rates: Rates::per_second(rate, burst),
             undated_rates: Rates::per_second(rate, burst),
@@ -107,6 +112,13 @@ impl App {
         is_signed: bool,
     ) -> Result<(), store::Error> {
         self.stations.used(&self.store, user, station, is_signed, self.clock.now()).await
+    }
+
+    /// Returns what is pending for a station.
+    #[must_use]
+    pub fn inbox(&self, user: UserId, station: StationId) -> Inbox<'_> {
+        let Self { store, presence_feed, positions, .. } = self;
+        Inbox { store, presence_feed, positions, user, station }
     }
 
     /// Refuses a stale timestamp, see [`Freshness::check`].

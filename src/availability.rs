@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::domain::{Availability, UserId};
 use crate::live::Hub;
 use crate::notifications::PresenceFeed;
-use crate::store::{self, OncePerSignature, SetAvailability, Store, WriteError};
+use crate::store::{self, News, OncePerSignature, SetAvailability, Store, WriteError};
 use crate::users::Caller;
 pub(crate) use nodes::exchange;
 use nodes::{AtNode, Told};
@@ -248,7 +248,7 @@ pub(crate) async fn tell_friends(
                 Ok(friends) => {
                     for friend in friends {
                         feed.changed(friend, user);
-                        hub.wake(friend, None);
+                        hub.tell(friend, &News::Unknown);
                     }
                 }
                 Err(error) => {

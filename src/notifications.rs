@@ -1,15 +1,17 @@
 //! Notifications: what a station is still to be told, and the position up to which it was told. Changes are in the
 //! store. Only friends' availability is not stored: its changes are kept in memory for each station.
 
+mod positions;
 mod presence_feed;
 mod sequence;
 
 use std::collections::BTreeSet;
 
-use crate::domain::{ApiKey, Replay, StationId, Timestamp, UserId};
+use crate::domain::{ApiKey, ConversationId, Replay, StationId, Subject, Timestamp, UserId};
 use crate::envelope::Reply;
-use crate::store::{self, Pending, PendingQuery, Store, WireText, WriteError};
+use crate::store::{self, Changes, News, Pending, PendingQuery, Store, WireText, WriteError};
 
+pub use positions::Positions;
 pub(crate) use presence_feed::PresenceFeed;
 pub use sequence::Sequence;
 
@@ -23,8 +25,6 @@ pub struct Notification {
     conversations: WireText,
     /// Whether the list of conversations changed.
     lists: bool,
-    /// The user's current key. A listener's signature is verified again with it.
-    pub(crate) api_key: ApiKey,
     /// Sequence number that acknowledges this notification and everything before it.
     pub(crate) sequence: Sequence,
     pub(crate) watermark: Watermark,
@@ -69,6 +69,8 @@ pub struct Inbox<'a> {
     pub store: &'a Store,
     /// Availability changes, which are not stored.
     pub presence_feed: &'a PresenceFeed,
+    /// Acknowledged positions that are not saved yet.
+    pub positions: &'a Positions,
     /// The user who owns the station.
     pub user: UserId,
     /// The station that is told.
@@ -84,8 +86,7 @@ impl Inbox<'_> {
         };
         let mut is_first = self.presence_feed.polled(self.user, self.station, poll);
         if is_first && (pending.position.is_none() || !pending.is_empty()) {
-            let Self { user, station, .. } = *self;
-            let query = PendingQuery { user, station, delivered_up_to: None, all_friends: false };
+            let query = PendingQuery { all_friends: false, ..self.query(None) };
             match self.store.take_pending(query, poll.replay).await {
                 Ok(Some(taken)) => pending = taken,
                 Ok(None) => return Ok(None),
@@ -104,8 +105,8 @@ impl Inbox<'_> {
         Ok(Some(self.notification(pending, news, version)))
     }
 
-    /// Returns what is pending behind `delivered`, which this connection was sent already. What is not acknowledged
-    /// stays pending. `None` where the station is not bound.
+    /// Returns what is pending behind `delivered`, which this connection was sent already, and the user's current key.
+    /// What is not acknowledged stays pending. `None` where the station is not bound.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl Inbox<'_> {
     pub async fn peek(
         &self,
         delivered: Option<Watermark>,
-    ) -> Result<Option<Notification>, store::Error> {
+    ) -> Result<Option<(ApiKey, Notification)>, store::Error> {
         let behind = delivered.map_or(0, |delivered| delivered.version);
         loop {
             let Some(pending) = self.read(delivered).await? else {
@@ -121,10 +122,43 @@ impl Inbox<'_> {
             };
             let sent = self.presence_feed.send(self.user, self.station, pending.newest, behind);
             if let Some((news, version)) = sent {
-                return Ok(Some(self.notification(pending, news, version)));
+                let api_key = pending.api_key;
+                return Ok(Some((api_key, self.notification(pending, news, version))));
             }
             self.store.take_number(self.user).await?;
         }
+    }
+
+    /// Returns what a connection that was sent everything up to `delivered` is to be told, without a read. `None` where
+    /// the news do not say it all: then [`Self::peek`] does.
+    pub(crate) fn tell(&self, delivered: Watermark, news: &News) -> Option<Notification> {
+        let (newest, subjects) = match news {
+            News::Changes(Changes { newest, .. }) | News::UpTo(newest)
+                if *newest <= delivered.number =>
+            {
+                (delivered.number, Vec::new())
+            }
+            News::Changes(changes) if changes.behind == delivered.number => {
+                (changes.newest, changes.told_at(self.station).collect())
+            }
+            _ => return None,
+        };
+        if self.presence_feed.begin(self.user, self.station) {
+            return None;
+        }
+        let (friends, version) =
+            self.presence_feed.send(self.user, self.station, newest, delivered.version)?;
+        let mut told = Notification { friends, ..self.empty(newest, version) };
+        let mut conversations = Vec::new();
+        for subject in subjects {
+            match subject {
+                Subject::Conversation(id) => conversations.push(id),
+                Subject::Friend(id) => drop(told.friends.insert(id)),
+                Subject::Lists => told.lists = true,
+            }
+        }
+        told.conversations = strings(&conversations);
+        Some(told)
     }
 
     /// Advances the station's position to this sequence number, if it was sent to this station.
@@ -139,14 +173,13 @@ impl Inbox<'_> {
         Ok(())
     }
 
-    /// Advances the station's position past a notification that was just sent, without checking for news. The write
-    /// joins the next commit, or is made a moment later where there is none.
-    pub(crate) async fn acknowledge_sent(&self, sequence: Sequence) -> Result<(), store::Error> {
-        let Some(number) = sequence.number(&self.store.epoch(), self.user, self.station) else {
-            return Ok(());
-        };
-        self.presence_feed.acknowledged(self.user, self.station, number);
-        self.store.acknowledge_soon(self.user, self.station, number).await
+    /// Advances the station's position past a notification that was just sent. The store is told a moment later.
+    pub(crate) fn acknowledge_sent(&self, sequence: Sequence) {
+        let epoch = self.store.epoch();
+        if let Some(number) = sequence.number(&epoch, self.user, self.station) {
+            self.presence_feed.acknowledged(self.user, self.station, number);
+            self.positions.advance(self.user, self.station, number, &epoch);
+        }
     }
 
     /// Reads what is pending in the store. A station that the presence feed does not know yet is told of every friend.
@@ -162,10 +195,11 @@ impl Inbox<'_> {
     }
 
     fn query(&self, delivered: Option<Watermark>) -> PendingQuery {
+        let unsaved = self.positions.unsaved_of(self.user, self.station, &self.store.epoch());
         PendingQuery {
             user: self.user,
             station: self.station,
-            delivered_up_to: delivered.map(|delivered| delivered.number),
+            delivered_up_to: delivered.map(|delivered| delivered.number).max(unsaved),
             // The presence feed records changes from here on, so none is lost while the friends are read.
             all_friends: self.presence_feed.begin(self.user, self.station),
         }
@@ -175,14 +209,24 @@ impl Inbox<'_> {
         let mut friends = news;
         friends.extend(pending.friends);
         friends.extend(pending.all_friends);
+        let (conversations, lists) = (pending.conversations, pending.lists);
+        Notification { friends, conversations, lists, ..self.empty(pending.newest, version) }
+    }
+
+    fn empty(&self, number: i64, version: u64) -> Notification {
         Notification {
             user: self.user,
-            friends,
-            conversations: pending.conversations,
-            lists: pending.lists,
-            api_key: pending.api_key,
-            sequence: Sequence::of(&self.store.epoch(), pending.newest, self.user, self.station),
-            watermark: Watermark { number: pending.newest, version },
+            friends: BTreeSet::new(),
+            conversations: WireText::default(),
+            lists: false,
+            sequence: Sequence::of(&self.store.epoch(), number, self.user, self.station),
+            watermark: Watermark { number, version },
         }
     }
+}
+
+/// Returns JSON strings, separated by commas.
+fn strings(conversations: &[ConversationId]) -> WireText {
+    let strings: Vec<_> = conversations.iter().map(|id| format!("\"{}\"", id.as_str())).collect();
+    strings.join(",").into_bytes()
 }

@@ -29,7 +29,8 @@ const BACKLOG: u32 = 4096;
 /// default buffers up to 4 MiB. A client that reads 12 KiB/s would seem to take nothing for 90 s.
 const SEND_BUFFER: u32 = 128 * 1024;
 
-/// How long a stop waits for uses of stations to be recorded. Another process may be blocking the writer.
+/// How long a stop waits for positions, and for uses of stations, to be recorded. Another process may be blocking the
+/// writer.
 const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or did not stop in order.
@@ -148,6 +149,7 @@ impl Server {
         tasks.spawn(tell_friends(Arc::clone(&app)));
         tasks.spawn(wake_listeners(Arc::clone(&app)));
         tasks.spawn(follow_nodes(Arc::clone(&app)));
+        tasks.spawn(save_positions(Arc::clone(&app)));
         let to_the_end = async {
             let mut serving = pin!(api::serve(listener, Arc::clone(&app)));
             let writer_ended = tokio::select! {
@@ -159,6 +161,8 @@ impl Server {
                 }
             };
             app.hub.ended().await;
+            // Positions that are not saved by then are told again.
+            drop(timeout(NOTED_WITHIN, app.positions.save(&app.store)).await);
             // A use that is not recorded by then is recorded with the station's next use.
             drop(timeout(NOTED_WITHIN, app.stations.ended()).await);
             let closed = app.store.close().await;
@@ -208,6 +212,13 @@ async fn follow_nodes(app: Arc<App>) {
     );
     tokio::select! {
         ((), ()) = following => {}
+        () = app.shutdown.closing() => {}
+    }
+}
+
+async fn save_positions(app: Arc<App>) {
+    tokio::select! {
+        () = app.positions.save_from_time_to_time(&app.store) => {}
         () = app.shutdown.closing() => {}
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{StationId, Timestamp, UserId};
 use crate::live::Hub;
+use crate::notifications::Positions;
 use crate::store::{BindStation, Error, Store};
 
 /// How long a station counts as bound without a read of the store.
@@ -36,6 +37,7 @@ pub struct Stations {
     /// Maximum stations of one user.
     most: u32,
     hub: Arc<Hub>,
+    positions: Arc<Positions>,
     uses: Cache<(UserId, StationId), Arc<Use>>,
     clock: AtomicU64,
     /// Uses being recorded in the background. Each token is cancelled when its [`PendingUse`] is dropped.
@@ -60,10 +62,11 @@ pub(crate) struct PendingUse {
 
 impl Stations {
     /// Bounds each user to `most` stations. Stations that the hub lists as listening are unbound last.
-    pub(crate) fn new(most: u32, hub: Arc<Hub>) -> Self {
+    pub(crate) fn new(most: u32, hub: Arc<Hub>, positions: Arc<Positions>) -> Self {
         Self {
             most,
             hub,
+            positions,
             uses: Cache::new(STATIONS),
             clock: AtomicU64::new(1),
             pending: Mutex::default(),
@@ -199,6 +202,8 @@ impl Stations {
             let last = latest.map_or(0, |latest| latest.last.load(Ordering::Relaxed));
             (listening.contains(other), last)
         });
+        // It was acknowledged before the station was revoked. A station that is bound anew is told everything.
+        self.positions.forget(user, station);
         let bind = BindStation { user, station, now, gives_way: others, most: self.most };
         for other in store.write(bind).await? {
             self.forget(user, other);

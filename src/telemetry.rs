@@ -161,6 +161,10 @@ fn describe() {
         "Open WebSockets that have not subscribed"
     );
     describe_counter!("chatserver_listener_notifications_total", "Events sent to listeners");
+    describe_counter!(
+        "chatserver_listener_reads_total",
+        "Reads of what is new for a listener that commits did not tell"
+    );
     describe_counter!("chatserver_log_lines_dropped_total", "Log lines that were dropped");
 }
 

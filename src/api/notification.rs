@@ -15,7 +15,7 @@ pub(crate) async fn download(request: Request<'_>) -> Result<Reply, Error> {
     let (user, station) = (caller.user, caller.station.ok_or_else(no_station)?);
     let poll = Poll { replay: caller.replay, timestamp: caller.timestamp, now: app.clock.now() };
     app.station_used(user, station, caller.is_signed).await?;
-    let inbox = Inbox { store: &app.store, presence_feed: &app.presence_feed, user, station };
+    let inbox = app.inbox(user, station);
     if let Some(reply) = read(&inbox, &poll, acknowledged).await? {
         return Ok(reply);
     }
@@ -38,7 +38,7 @@ async fn read(
     };
     inbox.acknowledge(acknowledged).await?;
     let notification = inbox.peek(None).await?;
-    Ok(notification.map(|notification| {
+    Ok(notification.map(|(_, notification)| {
         let reply = notification.on(Reply::ok()).with("sequence", &notification.sequence.get());
         reply.with("epoch", &inbox.store.epoch().id)
     }))

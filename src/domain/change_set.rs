@@ -26,14 +26,28 @@ pub(crate) struct Origin {
     pub(crate) is_mixed: bool,
 }
 
+impl Origin {
+    /// Returns the origin of a subject that was changed once more.
+    pub(crate) fn then(self, next: Self) -> Self {
+        let is_mixed = self.is_mixed || next.is_mixed || self.station != next.station;
+        Self { station: next.station, is_mixed }
+    }
+
+    /// Whether a station is told of the subject: it did not make all of the changes itself.
+    pub(crate) fn is_told_at(&self, station: StationId) -> bool {
+        self.is_mixed || self.station != Some(station)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ChangeSet(BTreeMap<(UserId, Subject), Origin>);
 
 impl ChangeSet {
     /// `station` is the user's own station that made the change, if any did.
     pub(crate) fn add(&mut self, user: UserId, subject: Subject, station: Option<StationId>) {
-        let origin = self.0.entry((user, subject)).or_insert(Origin { station, is_mixed: false });
-        *origin = Origin { station, is_mixed: origin.is_mixed || origin.station != station };
+        let once = Origin { station, is_mixed: false };
+        let origin = self.0.entry((user, subject)).or_insert(once);
+        *origin = origin.then(once);
     }
 
     pub(crate) fn with(

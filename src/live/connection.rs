@@ -19,7 +19,7 @@ use crate::domain::{Timestamp, UserId};
 use crate::envelope::Reply;
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::notifications::{Inbox, Sequence, Watermark};
+use crate::notifications::{Inbox, Notification, Sequence, Watermark};
 use crate::signature::SigningKey;
 use crate::stations::TOUCH_AFTER;
 use crate::store::{self, Epoch};
@@ -161,34 +161,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     }
 
     fn inbox(&self) -> Inbox<'_> {
-        Inbox {
-            store: &self.app.store,
-            presence_feed: &self.app.presence_feed,
-            user: self.frame.user,
-            station: self.frame.station,
-        }
+        self.app.inbox(self.frame.user, self.frame.station)
     }
 
     /// Sends what is new, if there is anything.
     async fn send_news(&mut self) -> Result<(), End> {
         self.is_woken = false;
         self.enter_epoch();
-        let pending = match self.inbox().peek(self.delivered).await {
-            Err(error) if error.is_temporary() => {
-                self.is_woken = true;
-                self.held_until = Some(Instant::now() + HOLD);
-                return Ok(());
-            }
-            pending => pending.map_err(|error| failed(&error))?,
+        let told = self.told();
+        let notification = match told {
+            Some(notification) => Some(notification),
+            None => self.read_news().await?,
         };
-        let Some(notification) = pending else {
-            self.app.stations.forget(self.frame.user, self.frame.station);
-            return Err(End::Refused);
-        };
-        let key = SigningKey::new(&notification.api_key);
-        if !key.verifies(&self.frame.signed(), self.frame.signature()) {
-            return Err(End::Refused);
-        }
+        let Some(notification) = notification else { return Ok(()) };
+        self.delivered = Some(notification.watermark);
         if notification.is_empty() {
             return Ok(());
         }
@@ -196,10 +182,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         let event = event.with("epoch", &self.epoch.id);
         self.socket.send(notification.on(event).into_bytes()).await?;
         counter!("chatserver_listener_notifications_total").increment(1);
-        self.delivered = Some(notification.watermark);
         self.sent = Some(notification.sequence);
         self.held_until = Some(Instant::now() + HOLD);
         Ok(())
+    }
+
+    /// Returns what commits have told this listener; `None` where only the store knows what is new.
+    fn told(&self) -> Option<Notification> {
+        let news = self.wake_signal.take_news();
+        self.inbox().tell(self.delivered?, &news?)
+    }
+
+    /// Reads what is new, and whether the client may still listen. Returns `None` where the store can't tell at the
+    /// moment, and is asked again later.
+    async fn read_news(&mut self) -> Result<Option<Notification>, End> {
+        counter!("chatserver_listener_reads_total").increment(1);
+        let pending = match self.inbox().peek(self.delivered).await {
+            Err(error) if error.is_temporary() => {
+                self.is_woken = true;
+                self.held_until = Some(Instant::now() + HOLD);
+                return Ok(None);
+            }
+            pending => pending.map_err(|error| failed(&error))?,
+        };
+        let Some((api_key, notification)) = pending else {
+            self.app.stations.forget(self.frame.user, self.frame.station);
+            return Err(End::Refused);
+        };
+        let key = SigningKey::new(&api_key);
+        if !key.verifies(&self.frame.signed(), self.frame.signature()) {
+            return Err(End::Refused);
+        }
+        Ok(Some(notification))
     }
 
     /// Forgets how far the client was told if another epoch has begun, whose numbers have another meaning.
@@ -239,22 +253,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         if !is_newest && self.app.charge(self.frame.user).is_err() {
             return Ok(());
         }
-        let acknowledged = if is_newest {
-            self.inbox().acknowledge_sent(sequence).await
-        } else {
-            self.inbox().acknowledge(sequence).await
-        };
-        match acknowledged {
-            // The next connection is told again what this would have acknowledged.
-            Err(error) if error.is_temporary() => return Ok(()),
-            acknowledged => acknowledged.map_err(|error| failed(&error))?,
-        }
         if is_newest {
+            self.inbox().acknowledge_sent(sequence);
             self.acknowledged = Some(sequence);
             self.held_until = None;
             self.app.stations.heard(self.frame.user, self.frame.station);
+            return Ok(());
         }
-        Ok(())
+        match self.inbox().acknowledge(sequence).await {
+            // The next connection is told again what this would have acknowledged.
+            Err(error) if error.is_temporary() => Ok(()),
+            acknowledged => acknowledged.map_err(|error| failed(&error)),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The registry of listeners and their wake-ups. A wake-up is a hint only: a woken listener reads the truth in the
-//! store.
+//! The registry of listeners, and what commits tell them. That is a hint only: a listener that misses some of it reads the
+//! truth in the store.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{Refusal, StationId, UserId};
 use crate::error::Error;
-use crate::store::CommitEvent;
+use crate::store::{CommitEvent, News};
 
 pub(crate) struct Hub {
     /// Maximum listeners of one user.
@@ -50,16 +50,43 @@ struct Listener {
     wake_signal: Arc<WakeSignal>,
 }
 
+impl Listener {
+    /// Adds news to what the listener has not taken yet, and wakes it unless its own station made the changes.
+    fn tell(&self, news: &News) {
+        let mut untaken = self.wake_signal.news();
+        match &mut *untaken {
+            Some(untaken) => untaken.join(news),
+            none => *none = Some(Box::new(news.clone())),
+        }
+        drop(untaken);
+        if news.concerns(self.station) {
+            self.wake_signal.woken.notify_one();
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct WakeSignal {
     woken: Notify,
     is_replaced: AtomicBool,
+    /// What the listener has not taken yet. Boxed, since most listeners have nothing to be told most of the time.
+    news: Mutex<Option<Box<News>>>,
 }
 
 impl WakeSignal {
     /// Waits until there may be something new. A wake-up that arrives while no task waits is kept.
     pub(super) async fn woken(&self) {
         self.woken.notified().await;
+    }
+
+    /// Takes what the listener was told since the last call. `None` where it was told nothing.
+    pub(super) fn take_news(&self) -> Option<News> {
+        self.news().take().map(|news| *news)
+    }
+
+    fn news(&self) -> MutexGuard<'_, Option<Box<News>>> {
+        // A panic leaves no half-made change behind this lock.
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether another connection has taken over the station.
@@ -112,23 +139,21 @@ impl Hub {
         users.get(&user).into_iter().flatten().map(|listener| listener.station).collect()
     }
 
-    /// Wakes a user's listeners, except one at station `but`.
-    pub(crate) fn wake(&self, user: UserId, but: Option<StationId>) {
+    /// Tells a user's listeners what is new.
+    pub(crate) fn tell(&self, user: UserId, news: &News) {
         for listener in self.users().get(&user).into_iter().flatten() {
-            if Some(listener.station) != but {
-                listener.wake_signal.woken.notify_one();
-            }
+            listener.tell(news);
         }
     }
 
-    fn wake_all(&self) {
+    fn tell_all(&self, news: &News) {
         for listener in self.users().values().flatten() {
-            listener.wake_signal.woken.notify_one();
+            listener.tell(news);
         }
     }
 
-    /// Wakes the users of each commit event until the store closes the channel. Where any user may be affected, and
-    /// after it lagged behind, calls `forget` and then wakes all listeners.
+    /// Tells the users of each commit event until the store closes the channel. Where any user may be affected, and
+    /// after it lagged behind, calls `forget` and then lets all listeners read what is new.
     pub(crate) async fn follow(
         &self,
         mut commit_events: broadcast::Receiver<CommitEvent>,
@@ -136,15 +161,12 @@ impl Hub {
     ) {
         loop {
             match commit_events.recv().await {
-                Ok(CommitEvent::Users(users)) => {
-                    users.iter().for_each(|(user, at)| self.wake(*user, *at));
-                }
-                Ok(CommitEvent::Elsewhere(users)) => {
-                    users.iter().for_each(|user| self.wake(*user, None));
+                Ok(CommitEvent::Here(users) | CommitEvent::Elsewhere(users)) => {
+                    users.iter().for_each(|(user, news)| self.tell(*user, news));
                 }
                 Ok(CommitEvent::AnyUser | CommitEvent::NewEpoch) | Err(RecvError::Lagged(_)) => {
                     forget();
-                    self.wake_all();
+                    self.tell_all(&News::Unknown);
                 }
                 Err(RecvError::Closed) => return,
             }

@@ -157,8 +157,10 @@ impl ChangeLog {
     /// Numbers and stores the changes. Their users are woken after the commit.
     pub(super) async fn record(mut self, tx: &mut WriteTx) -> Result<(), Error> {
         self.look_up(tx).await?;
-        for (user, _, origin) in self.set.iter() {
-            tx.notify(user, origin.station.filter(|_| !origin.is_mixed));
+        for (user, subject, origin) in self.set.iter() {
+            if let Some(number) = self.known.users.get(&user) {
+                tx.affected.change(user, *number, subject, origin);
+            }
         }
         let mut users: Vec<_> = self.set.iter().map(|(user, ..)| user).collect();
         users.dedup();
@@ -237,6 +239,7 @@ async fn numbers<T: Parse>(
 }
 
 fn number(tx: &mut WriteTx, users: &[i64]) {
+    tx.affected.take_numbers(users);
     tx.defer(&NUMBER, users, |user, values| {
         values.add(*user);
     });
@@ -346,32 +349,41 @@ impl WriteOp for TakePending {
         };
         let PendingQuery { user, station, .. } = self.query;
         let (number, epoch) = (pending.newest, Arc::clone(&self.epoch));
-        move_to(tx, &[&Acknowledge { user, station, number, epoch, is_deferrable: false }]);
+        move_to(tx, &[&Acknowledge { user, station, number, epoch }]);
         Ok(Some(pending))
     }
 }
 
 /// Advances a station's position to this number.
-pub(super) struct Acknowledge {
-    user: UserId,
-    station: StationId,
-    number: i64,
+#[derive(Clone, Debug)]
+pub(crate) struct Acknowledge {
+    pub(crate) user: UserId,
+    pub(crate) station: StationId,
+    pub(crate) number: i64,
     /// The epoch of the number.
-    epoch: Arc<Epoch>,
-    /// Whether it may wait up to 20 ms for other changes to share its commit.
-    is_deferrable: bool,
+    pub(crate) epoch: Arc<Epoch>,
 }
 
 impl Batched for Acknowledge {
     type Outcome = ();
 
-    fn is_deferrable(&self) -> bool {
-        self.is_deferrable
-    }
-
     async fn apply_all(tx: &mut WriteTx, all: &[&Self]) -> Result<Vec<()>, Error> {
         move_to(tx, all);
         Ok(vec![(); all.len()])
+    }
+}
+
+struct AcknowledgeAll(Vec<Acknowledge>);
+
+impl WriteOp for AcknowledgeAll {
+    type Output = ();
+    type Refusal = Infallible;
+
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
+        for some in self.0.chunks(ROWS) {
+            move_to(tx, &some.iter().collect::<Vec<_>>());
+        }
+        Ok(())
     }
 }
 
@@ -444,29 +456,12 @@ impl Store {
         station: StationId,
         number: i64,
     ) -> Result<(), Error> {
-        self.acknowledge_up_to(user, station, number, false).await
+        self.writer.acknowledge(Acknowledge { user, station, number, epoch: self.epoch() }).await
     }
 
-    /// Advances the position like [`Self::acknowledge`], in the commit of the next change. Without one it commits alone
-    /// after about 20 ms.
-    pub(crate) async fn acknowledge_soon(
-        &self,
-        user: UserId,
-        station: StationId,
-        number: i64,
-    ) -> Result<(), Error> {
-        self.acknowledge_up_to(user, station, number, true).await
-    }
-
-    async fn acknowledge_up_to(
-        &self,
-        user: UserId,
-        station: StationId,
-        number: i64,
-        is_deferrable: bool,
-    ) -> Result<(), Error> {
-        let epoch = self.epoch();
-        self.writer.acknowledge(Acknowledge { user, station, number, epoch, is_deferrable }).await
+    /// Advances many positions like [`Self::acknowledge`].
+    pub(crate) async fn acknowledge_all(&self, all: Vec<Acknowledge>) -> Result<(), Error> {
+        Ok(self.write(AcknowledgeAll(all)).await?)
     }
 
     /// Allocates a change number for a notification that is not stored; 0 if the user does not exist.

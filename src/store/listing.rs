@@ -34,6 +34,7 @@ pub struct Statement {
 #[must_use]
 pub fn statements() -> Vec<Statement> {
     let files = [
+        super::affected::listed(),
         super::availability::listed(),
         super::blocklist::listed(),
         super::changes::listed(),

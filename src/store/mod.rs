@@ -11,9 +11,11 @@
 //! boolean is cast before it becomes text, `IS NOT DISTINCT FROM` compares values that may be NULL, and no constant holds
 //! two statements.
 
+mod affected;
 mod availability;
 mod blocklist;
 mod changes;
+mod commit_event;
 mod conversations;
 mod copy;
 mod database_url;
@@ -62,7 +64,8 @@ use crate::domain::{Limits, Parse, UserId};
 
 pub(crate) use availability::SetAvailability;
 pub(crate) use blocklist::ChangeBlock;
-pub(crate) use changes::{Pending, PendingQuery};
+pub(crate) use changes::{Acknowledge, Pending, PendingQuery};
+pub(crate) use commit_event::{Changes, CommitEvent, News};
 pub use conversations::{Clear, Purged};
 pub(crate) use copy::{CopyError, CopyProgress, copy};
 pub use database_url::DatabaseUrl;
@@ -112,7 +115,7 @@ pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
 pub(crate) use workspaces::RegisterWorkspace;
 pub use write_op::WriteOp;
 pub use write_tx::WriteTx;
-pub(crate) use writer::CommitEvent;
+
 use writer::Writer;
 
 listed!(NEWEST_MIGRATION);

@@ -99,15 +99,6 @@ impl QueuedWrite {
         )
     }
 
-    pub(crate) fn is_deferrable(&self) -> bool {
-        match self {
-            Self::Add(submitted) => submitted.change.is_deferrable(),
-            Self::Property(submitted) => submitted.change.is_deferrable(),
-            Self::Acknowledge(submitted) => submitted.change.is_deferrable(),
-            Self::Other(_) => false,
-        }
-    }
-
     pub(crate) fn settle(self, committed: Result<(), Error>) {
         match self {
             Self::Add(submitted) => submitted.settle(committed),

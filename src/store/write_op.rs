@@ -52,11 +52,6 @@ pub(crate) type Outcome<C> = Result<<C as WriteOp>::Output, <C as WriteOp>::Refu
 pub(crate) trait Batched: Send + Sync {
     type Outcome: Send;
 
-    /// Whether the change may wait a moment for later ones, because no caller waits for it.
-    fn is_deferrable(&self) -> bool {
-        false
-    }
-
     /// Applies at least one and at most [`ROWS`](super::many_rows::ROWS) changes, in their order. May be called again
     /// after a rollback.
     fn apply_all(

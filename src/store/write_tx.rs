@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use super::Error;
+use super::affected::{self, Affected};
+use super::commit_event::News;
 use super::deferred::Deferred;
 use super::error::Doing as _;
 use super::listing::listed;
 use super::many_rows::{ManyRows, Values};
 use super::sql::{Columns, Connection, Query, Sql};
-use crate::domain::{Limits, StationId, UserId};
+use crate::domain::{Limits, UserId};
 
 listed!(BEGIN, COMMIT, ROLLBACK);
 
@@ -20,8 +22,7 @@ const COMMIT: Sql = Sql::both("COMMIT");
 
 pub(super) const ROLLBACK: Sql = Sql::both("ROLLBACK");
 
-/// A transaction, and the users it affects. A user is mapped to the station at which the change was made, if it was
-/// only one.
+/// A transaction, and the users it affects.
 pub struct WriteTx {
     connection: Connection,
     limits: Limits,
@@ -29,13 +30,13 @@ pub struct WriteTx {
     deferred: Deferred,
     /// Whether a failed commit has ended the transaction.
     is_over: bool,
-    affected: HashMap<UserId, Option<StationId>>,
+    pub(super) affected: Affected,
 }
 
 impl WriteTx {
     pub(crate) fn new(connection: Connection, limits: Limits) -> Self {
         let deferred = Deferred::on(&connection);
-        Self { connection, limits, deferred, is_over: false, affected: HashMap::new() }
+        Self { connection, limits, deferred, is_over: false, affected: Affected::default() }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -84,8 +85,9 @@ impl WriteTx {
         Ok(&mut self.connection)
     }
 
-    /// Commits the transaction: its changes are on disk. Returns the affected users.
-    pub(crate) async fn commit(&mut self) -> Result<HashMap<UserId, Option<StationId>>, Error> {
+    /// Commits the transaction: its changes are on disk. Returns what is new for the affected users.
+    pub(crate) async fn commit(&mut self) -> Result<HashMap<UserId, News>, Error> {
+        let news = affected::news(self).await?;
         if self.is_on_server() {
             // Sent alone anyway, and nothing is made where one of them fails.
             self.connection().await?;
@@ -101,13 +103,13 @@ impl WriteTx {
                 return Err(if is_lost { Error::Disconnected } else { error });
             }
         }
-        Ok(std::mem::take(&mut self.affected))
+        Ok(news)
     }
 
     /// Rolls the transaction back. If this fails, the connection may be in any state.
     pub(crate) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         self.deferred.clear();
-        self.affected.clear();
+        self.affected = Affected::default();
         if std::mem::take(&mut self.is_over) {
             return Ok(());
         }
@@ -123,15 +125,6 @@ impl WriteTx {
     /// Whether the connection is of no more use.
     pub(crate) fn is_lost(&self) -> bool {
         self.connection.is_lost()
-    }
-
-    /// Marks a user as affected, for wake-ups after the commit. `at` is the station that made the change and need not
-    /// be woken; a second change from elsewhere clears it.
-    pub(crate) fn notify(&mut self, user: UserId, at: Option<StationId>) {
-        let known = self.affected.entry(user).or_insert(at);
-        if *known != at {
-            *known = None;
-        }
     }
 
     /// Returns the connection between two transactions.

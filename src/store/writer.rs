@@ -1,8 +1,7 @@
 //! The only task that writes. It commits for many callers at once.
 //!
 //! Group commit: one transaction drains the queue, and one commit makes all of it durable before any caller is
-//! answered. The next batch is what arrives during this commit. A batch is held back only above 1,000 commits/s, and
-//! where all its changes are deferrable.
+//! answered. The next batch is what arrives during this commit. A batch is held back only above 1,000 commits/s.
 //!
 //! Changes take effect in the order of the queue. Runs of changes of a frequent kind become multi-row statements. A
 //! batch that fails is rolled back, and its changes are applied one at a time, so that a failing change fails alone.
@@ -11,7 +10,6 @@
 
 mod task;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -24,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::changes::Acknowledge;
+use super::commit_event::CommitEvent;
 use super::engine::Engine;
 use super::messages::AddMessage;
 use super::outcomes::Outcomes;
@@ -33,7 +32,7 @@ use super::sql::Connection;
 use super::write_op::{Outcome, Responder, Submitted, WriteOp};
 use super::write_tx::WriteTx;
 use super::{Error, WireText, WriteError};
-use crate::domain::{Limits, StationId, UserId};
+use crate::domain::Limits;
 use crate::limits::BoundLog;
 use task::WriterTask;
 
@@ -42,19 +41,6 @@ const QUEUE: usize = 4096;
 
 /// How many commits a listener to [`CommitEvent`] may lag behind before it assumes that all users are affected.
 const COMMIT_EVENTS: usize = 1024;
-
-/// Users affected by a commit. A wake-up hint only; the truth is in the database.
-#[derive(Clone, Debug)]
-pub(crate) enum CommitEvent {
-    /// These users. A station that is named made the change itself, and need not be woken.
-    Users(Arc<HashMap<UserId, Option<StationId>>>),
-    /// These users, by a change of another node.
-    Elsewhere(Arc<[UserId]>),
-    /// Any user may be affected: another process has written.
-    AnyUser,
-    /// Another epoch has begun, and all users are to be told everything again.
-    NewEpoch,
-}
 
 /// Receives the result of a queued change.
 type Receiver<T> = oneshot::Receiver<Result<T, Error>>;

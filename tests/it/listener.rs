@@ -4,6 +4,7 @@ mod frames;
 mod pace;
 mod processes;
 mod subscribing;
+mod told;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ mod losing;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use losing::Nodes;
 use serde_json::json;
 
 use crate::devices;
@@ -42,6 +43,26 @@ async fn a_listener_at_one_node_hears_of_a_message_at_another() {
         assert_eq!(listener.takes().await.conversations, [bob.conversation.as_str()]);
         assert!(bob.moves_to(&other).downloads().await.message_ids().contains(&id));
     }
+}
+
+#[tokio::test]
+async fn a_listener_is_told_of_what_another_node_commits_without_a_read() {
+    const MESSAGES: usize = 20;
+    let Some(database) = PostgresDatabase::migrated() else { return };
+    let nodes = Nodes::start(&Arc::new(database), 2).await;
+    let [alice, bob] = nodes.pairs(1).remove(0);
+    let there = &nodes.servers[1];
+    let mut listener = bob.asks_at(there.address).listens_from_now_on().await;
+    alice.sends("hi").await;
+    listener.is_told_of_conversations().await;
+    let before = there.listener_reads().await;
+    for n in 0..MESSAGES {
+        alice.sends(&n.to_string()).await;
+        assert_eq!(listener.is_told_of_conversations().await, [bob.conversation.as_str()]);
+    }
+    // The look of each second may see a change first.
+    let read = there.listener_reads().await - before;
+    assert!(read < MESSAGES / 2, "{read} reads for {MESSAGES} events");
 }
 
 /// A node that is killed after its commit tells no one. The row of the user's newest change stands for that here.

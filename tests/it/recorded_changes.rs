@@ -1,6 +1,5 @@
 //! Recorded changes of users when friendships and blocks change.
 
-use chatserver::notifications::Inbox;
 use futures_util::FutureExt as _;
 use serde_json::json;
 
@@ -90,7 +89,7 @@ async fn a_cancelled_poll_takes_nothing() {
     let app = world.app();
     let (user, station) = (bob.user, bob.station);
     app.station_used(user, station, true).await.unwrap();
-    let inbox = Inbox { store: &app.store, presence_feed: &app.presence_feed, user, station };
+    let inbox = app.inbox(user, station);
     assert!(inbox.peek(None).now_or_never().is_none(), "it waits for the store");
     // The station has a position, so only the in-memory presence feed can name friends.
     app.store.take_number(user).await.unwrap();

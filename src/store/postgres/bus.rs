@@ -1,11 +1,13 @@
 //! Wake-ups between the nodes of a PostgreSQL database.
 //!
-//! Each node gathers the users that its commits affect for some milliseconds and sends their ids with one NOTIFY. That
-//! has a connection and a transaction of its own: within the writing transaction, NOTIFY would let one commit at a time
+//! Each node gathers for some milliseconds what its commits change for users, and sends it with one NOTIFY. That has a
+//! connection and a transaction of its own: within the writing transaction, NOTIFY would let one commit at a time
 //! through. What is lost on the way is found by a look at the newest change numbers each second.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future;
@@ -16,27 +18,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
 use super::connect;
+use super::payload::Payload;
 use super::server::Server;
 use super::session::Session;
 use crate::domain::{Parse as _, UserId};
 use crate::store::epoch::{CurrentEpoch, EPOCH};
 use crate::store::error::Doing as _;
-use crate::store::{CommitEvent, Epoch, Error};
+use crate::store::{CommitEvent, Epoch, Error, News};
 
 /// The channel of all nodes of a database: NOTIFY reaches the sessions of that database only.
 const CHANNEL: &str = "chatserver";
 
-/// Time for which affected users are gathered. A listener at another node hears of a change that much later.
+/// Time for which changes are gathered. A listener at another node hears of a change that much later.
 const GATHER: Duration = Duration::from_millis(5);
-
-/// Maximum users in a payload. PostgreSQL takes less than 8,000 bytes.
-const USERS: usize = 200;
-
-/// The payload that wakes all users, and forgets what is cached of them.
-const ALL: &str = "*";
-
-/// The payload that shows that the channel works.
-const ALIVE: &str = ".";
 
 /// Interval between two looks at the newest change numbers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -56,7 +50,7 @@ const NOTIFY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_n
 /// Selects what a listener is told of, or closed for: the newest change, and whether the user may still log in with this
 /// key.
 const STAMPS: &str = "
-    SELECT u.id, concat(n.newest, ' ', u.is_disabled, ' ', u.api_key_digest)
+    SELECT u.id, coalesce(n.newest, 0), concat(u.is_disabled, ' ', u.api_key_digest)
     FROM unnest($1::text[]) AS wanted (id)
     JOIN users u ON u.id = wanted.id
     LEFT JOIN change_numbers n ON n.user_number = u.number";
@@ -71,16 +65,29 @@ pub(crate) struct Bus {
 struct Looked {
     epoch: Epoch,
     /// The newest state of each user who listens here.
-    stamps: HashMap<UserId, String>,
-    /// Users whose stamp is not the one of the last look.
-    changed: Vec<UserId>,
+    stamps: HashMap<UserId, Stamp>,
+    /// What is new since the last look.
+    changed: HashMap<UserId, News>,
 }
 
-/// A payload, as another node has sent it.
-enum Heard {
-    Users(Vec<UserId>),
-    All,
-    Nothing,
+/// The state of a user.
+struct Stamp {
+    /// The number of the newest change.
+    newest: i64,
+    /// Whether the user may log in, and with which key.
+    login: String,
+}
+
+impl Stamp {
+    /// Returns what is new since the last look, if anything.
+    fn news_since(&self, last: Option<&Self>) -> Option<News> {
+        match last {
+            Some(last) if last.login == self.login => {
+                (last.newest != self.newest).then_some(News::UpTo(self.newest))
+            }
+            _ => Some(News::Unknown),
+        }
+    }
 }
 
 impl Bus {
@@ -91,7 +98,7 @@ impl Bus {
     /// Wakes users at all nodes, and forgets what is cached of them. For a process that ends.
     pub(crate) async fn wake_all(&self) -> Result<(), Error> {
         let mut session = self.server.connect().await?;
-        self.notify(&mut session, ALL).await?;
+        self.notify(&mut session, &Payload::All).await?;
         session.close().await.doing("closing a connection")
     }
 
@@ -111,18 +118,15 @@ impl Bus {
     async fn tell(&self, mut commits: Receiver<CommitEvent>) {
         let mut session = None;
         loop {
-            let Some(payloads) = gather(&mut commits).await else { return };
-            for payload in payloads {
-                if let Err(error) = self.send(&mut session, &payload).await {
-                    tracing::debug!(%error, "telling other nodes failed; they look for changes themselves");
-                    session = None;
-                    break;
-                }
+            let Some(payload) = gather(&mut commits).await else { return };
+            if let Err(error) = self.send(&mut session, &payload).await {
+                tracing::debug!(%error, "telling other nodes failed; they look for changes themselves");
+                session = None;
             }
         }
     }
 
-    async fn send(&self, session: &mut Option<Session>, payload: &str) -> Result<(), Error> {
+    async fn send(&self, session: &mut Option<Session>, payload: &Payload) -> Result<(), Error> {
         let session = match session {
             Some(session) => session,
             none => none.insert(self.server.connect().await?),
@@ -130,11 +134,13 @@ impl Bus {
         self.notify(session, payload).await
     }
 
-    async fn notify(&self, session: &mut Session, payload: &str) -> Result<(), Error> {
-        let (connection, health) = session.parts();
-        let payload = format!("{} {payload}", self.node);
-        let notify = sqlx::query(NOTIFY).bind(CHANNEL).bind(payload).execute(connection);
-        health.watch(notify).await.map(drop).doing("telling other nodes")
+    async fn notify(&self, session: &mut Session, payload: &Payload) -> Result<(), Error> {
+        for text in payload.texts(&self.node) {
+            let (connection, health) = session.parts();
+            let notify = sqlx::query(NOTIFY).bind(CHANNEL).bind(text).execute(connection);
+            health.watch(notify).await.map(drop).doing("telling other nodes")?;
+        }
+        Ok(())
     }
 
     /// Wakes the users that other nodes name, and all users after an interruption.
@@ -160,20 +166,13 @@ impl Bus {
         drop(events.send(CommitEvent::AnyUser));
         loop {
             let heard = timeout(SILENCE, listener.try_recv()).await.map_err(|_| lost())??;
-            match self.read(heard.ok_or_else(lost)?.payload()) {
-                Heard::Users(users) => drop(events.send(CommitEvent::Elsewhere(users.into()))),
-                Heard::All => drop(events.send(CommitEvent::AnyUser)),
-                Heard::Nothing => {}
+            match Payload::read(heard.ok_or_else(lost)?.payload(), &self.node) {
+                Some(Payload::Users(users)) => {
+                    drop(events.send(CommitEvent::Elsewhere(Arc::new(users))));
+                }
+                Some(Payload::All) => drop(events.send(CommitEvent::AnyUser)),
+                Some(Payload::Alive) | None => {}
             }
-        }
-    }
-
-    fn read(&self, payload: &str) -> Heard {
-        match payload.split_once(' ') {
-            Some((node, _)) if node == self.node => Heard::Nothing,
-            Some((_, ALIVE)) | None => Heard::Nothing,
-            Some((_, ALL)) => Heard::All,
-            Some((_, users)) => Heard::Users(users.split(',').filter_map(UserId::parse).collect()),
         }
     }
 
@@ -196,7 +195,7 @@ impl Bus {
                     if epoch.enter(found) {
                         drop(events.send(CommitEvent::NewEpoch));
                     } else if !changed.is_empty() {
-                        drop(events.send(CommitEvent::Elsewhere(changed.into())));
+                        drop(events.send(CommitEvent::Elsewhere(Arc::new(changed))));
                     }
                 }
                 Err(error) => {
@@ -210,10 +209,10 @@ impl Bus {
     async fn look_once(
         &self,
         session: &mut Option<Session>,
-        known: &HashMap<UserId, String>,
+        known: &HashMap<UserId, Stamp>,
         listening: &[UserId],
     ) -> Result<Looked, Error> {
-        self.send(session, ALIVE).await?;
+        self.send(session, &Payload::Alive).await?;
         let Some(session) = session else { return Err(Error::Disconnected) };
         let (id, began_at): (String, i64) = {
             let (connection, health) = session.parts();
@@ -225,22 +224,28 @@ impl Bus {
             let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
             let (connection, health) = session.parts();
             let found = sqlx::query_as(STAMPS).bind(ids).fetch_all(connection);
-            let found: Vec<(String, String)> =
+            let found: Vec<(String, i64, String)> =
                 health.watch(found).await.doing("looking for changes of other nodes")?;
-            let found = found.into_iter();
-            stamps.extend(found.filter_map(|(id, stamp)| Some((UserId::parse(&id)?, stamp))));
+            let stamp = |(id, newest, login): (String, i64, String)| {
+                Some((UserId::parse(&id)?, Stamp { newest, login }))
+            };
+            stamps.extend(found.into_iter().filter_map(stamp));
         }
-        let changed = listening.iter().filter(|user| known.get(user) != stamps.get(user));
-        let changed = changed.copied().collect();
+        let changed = listening.iter().filter_map(|user| {
+            let news = stamps
+                .get(user)
+                .map_or(Some(News::Unknown), |stamp| stamp.news_since(known.get(user)));
+            Some((*user, news?))
+        });
+        let changed = changed.collect();
         let epoch = Epoch::of(id, began_at).ok_or_else(|| Error::not_as_stored("a time"))?;
         Ok(Looked { epoch, stamps, changed })
     }
 }
 
-/// Waits for a commit of this node, and returns the payloads for the users that it and the next ones affect. Returns
-/// `None` once the store is closed.
-async fn gather(commits: &mut Receiver<CommitEvent>) -> Option<Vec<String>> {
-    let mut users = HashSet::new();
+/// Waits for a commit of this node, and returns what it and the next ones change. Returns `None` once the store is closed.
+async fn gather(commits: &mut Receiver<CommitEvent>) -> Option<Payload> {
+    let mut users = HashMap::new();
     let mut is_lagging = false;
     let mut until: Option<Instant> = None;
     loop {
@@ -255,7 +260,7 @@ async fn gather(commits: &mut Receiver<CommitEvent>) -> Option<Vec<String>> {
             }
         };
         match event {
-            Ok(CommitEvent::Users(affected)) => users.extend(affected.keys().copied()),
+            Ok(CommitEvent::Here(affected)) => add(&mut users, &affected),
             // These came from other nodes.
             Ok(_) => continue,
             Err(RecvError::Lagged(_)) => is_lagging = true,
@@ -263,13 +268,14 @@ async fn gather(commits: &mut Receiver<CommitEvent>) -> Option<Vec<String>> {
         }
         until.get_or_insert_with(|| Instant::now() + GATHER);
     }
-    if is_lagging {
-        return Some(vec![ALL.to_owned()]);
+    Some(if is_lagging { Payload::All } else { Payload::Users(users) })
+}
+
+fn add(gathered: &mut HashMap<UserId, News>, affected: &HashMap<UserId, News>) {
+    for (user, news) in affected {
+        match gathered.entry(*user) {
+            Entry::Vacant(first) => drop(first.insert(news.clone())),
+            Entry::Occupied(mut earlier) => earlier.get_mut().join(news),
+        }
     }
-    let users: Vec<_> = users.into_iter().collect();
-    let payload = |users: &[UserId]| {
-        let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
-        ids.join(",")
-    };
-    Some(users.chunks(USERS).map(payload).collect())
 }

@@ -4,6 +4,7 @@ pub(crate) mod arrays;
 pub(crate) mod bus;
 pub(crate) mod codes;
 pub(crate) mod connect;
+mod payload;
 pub(crate) mod presence;
 pub(crate) mod schema;
 pub(crate) mod server;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use metrics::{counter, histogram};
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::CommitEvent;
 use crate::domain::Limits;
 use crate::random::between_zero_and;
 use crate::store::Error;
+use crate::store::commit_event::CommitEvent;
 use crate::store::engine::Engine;
 use crate::store::many_rows::ROWS;
 use crate::store::outcomes::Outcomes;
@@ -24,9 +24,6 @@ const COMMIT_EVERY: Duration = Duration::from_millis(1);
 
 /// How far commits may run ahead of that rate, so that a lone change does not wait for its turn.
 const COMMITS_AHEAD: Duration = Duration::from_millis(20);
-
-/// How long a deferrable change waits for others to share its commit.
-const MAY_WAIT: Duration = Duration::from_millis(20);
 
 /// Maximum attempts to commit a batch that meets other transactions. Other nodes write at the same time on PostgreSQL.
 const ATTEMPTS: u32 = 12;
@@ -101,7 +98,6 @@ impl WriterTask {
     /// Writes one batch, from the first queued change to the answers.
     async fn write(&mut self, first: QueuedWrite) {
         let mut batch = vec![first];
-        self.wait_for_more(&mut batch).await;
         self.wait_for_turn().await;
         let started = Instant::now();
         self.gather(&mut batch);
@@ -164,17 +160,6 @@ impl WriterTask {
         }
     }
 
-    /// While all changes of the batch are deferrable, waits up to [`MAY_WAIT`] for one that is not.
-    async fn wait_for_more(&mut self, batch: &mut Vec<QueuedWrite>) {
-        let until = Instant::now() + MAY_WAIT;
-        while batch.iter().all(QueuedWrite::is_deferrable) && batch.len() < ROWS {
-            match timeout_at(until, self.changes.recv()).await {
-                Ok(Some(waiting)) => batch.push(waiting.item),
-                Ok(None) | Err(_) => return,
-            }
-        }
-    }
-
     /// Rate-limits commits: waits until the next one is due.
     async fn wait_for_turn(&mut self) {
         let now = Instant::now();
@@ -217,17 +202,17 @@ impl WriterTask {
             Err(error) => Err(error),
         };
         match written {
-            Ok(affected) => {
+            Ok(news) => {
                 // Before the answer, because its caller may ask at once whether anything was written.
                 if let Some(local) = self.engine.local() {
                     local.wal.grown();
                     let bytes: usize = batch.iter().map(QueuedWrite::bytes).sum();
                     local.reserve.grew(bytes.try_into().unwrap_or(u64::MAX));
                 }
-                self.outcomes.committed(!affected.is_empty());
-                if !affected.is_empty() {
+                self.outcomes.committed(!news.is_empty());
+                if !news.is_empty() {
                     // Fails where no listener is subscribed.
-                    drop(self.commit_events.send(CommitEvent::Users(Arc::new(affected))));
+                    drop(self.commit_events.send(CommitEvent::Here(Arc::new(news))));
                 }
                 Ok(())
             }

@@ -301,6 +301,11 @@ impl Process {
         value.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
     }
 
+    /// Returns how often listeners have read in the store what is new.
+    pub async fn listener_reads(&self) -> usize {
+        self.metric("chatserver_listener_reads_total").await
+    }
+
     /// Returns the age of the oldest queued change, in seconds. It is 0 where no change is queued.
     pub async fn oldest_change(&self) -> f64 {
         self.metric("chatserver_store_oldest_change_seconds").await

@@ -119,6 +119,16 @@ impl WsClient {
         told
     }
 
+    /// Takes notifications until one names conversations, and returns these. The others say that friends came.
+    pub async fn is_told_of_conversations(&mut self) -> Vec<String> {
+        loop {
+            let told = self.takes().await;
+            if !told.conversations.is_empty() {
+                return told.conversations;
+            }
+        }
+    }
+
     /// Returns the next notification, unless the server answers a ping first.
     pub async fn is_told_before_a_ping(&mut self) -> Option<Notification> {
         let ping = self.pings().await;

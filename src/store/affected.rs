@@ -1,0 +1,106 @@
+//! The users that a transaction affects, and what it changes for them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::commit_event::{Changes, News};
+use super::error::Doing as _;
+use super::listing::listed;
+use super::many_rows::Column::Integer;
+use super::many_rows::{ManyRows, ROWS};
+use super::write_tx::WriteTx;
+use super::{Error, stored_number};
+use crate::domain::{Origin, Subject, UserId};
+
+listed!(NEWEST);
+
+static NEWEST: ManyRows = ManyRows::new(
+    "SELECT string_agg(concat(n.user_number, ' ', n.newest), ',')
+     FROM ({rows}) AS named JOIN change_numbers n ON n.user_number = named.column1",
+    &[Integer],
+);
+
+#[derive(Default)]
+pub(super) struct Affected {
+    users: HashMap<UserId, Effect>,
+    /// How many change numbers the transaction takes, by the user's number.
+    taken: HashMap<i64, i64>,
+}
+
+enum Effect {
+    /// The user with this number has changes, which may have been recorded by several changes of the batch.
+    Changes(i64, BTreeMap<Subject, Origin>),
+    Unknown,
+}
+
+impl Affected {
+    /// Adds a change of a user who has this number.
+    pub(super) fn change(&mut self, user: UserId, number: i64, subject: Subject, origin: Origin) {
+        let effect = self.users.entry(user);
+        let effect = effect.or_insert_with(|| Effect::Changes(number, BTreeMap::new()));
+        let Effect::Changes(_, subjects) = effect else { return };
+        let known = subjects.entry(subject).or_insert(origin);
+        *known = known.then(origin);
+    }
+
+    /// Marks a user as affected by something that is no numbered change.
+    pub(super) fn otherwise(&mut self, user: UserId) {
+        self.users.insert(user, Effect::Unknown);
+    }
+
+    /// Counts a change number that the transaction takes for each of these users.
+    pub(super) fn take_numbers(&mut self, users: &[i64]) {
+        for user in users {
+            *self.taken.entry(*user).or_default() += 1;
+        }
+    }
+}
+
+/// Returns what the transaction, which is about to commit, has changed for each user.
+pub(super) async fn news(tx: &mut WriteTx) -> Result<HashMap<UserId, News>, Error> {
+    let Affected { users, taken } = std::mem::take(&mut tx.affected);
+    let numbers: Vec<_> = users.values().filter_map(Effect::user_number).collect();
+    let newest = newest_numbers(tx, &numbers).await?;
+    let news = users.into_iter().map(|(user, effect)| {
+        let news = match effect {
+            Effect::Changes(number, subjects) => changes(number, subjects, &newest, &taken),
+            Effect::Unknown => None,
+        };
+        (user, news.unwrap_or(News::Unknown))
+    });
+    Ok(news.collect())
+}
+
+impl Effect {
+    fn user_number(&self) -> Option<i64> {
+        match self {
+            Self::Changes(number, _) => Some(*number),
+            Self::Unknown => None,
+        }
+    }
+}
+
+fn changes(
+    user: i64,
+    subjects: BTreeMap<Subject, Origin>,
+    newest: &HashMap<i64, i64>,
+    taken: &HashMap<i64, i64>,
+) -> Option<News> {
+    let newest = *newest.get(&user)?;
+    Some(News::of(Changes { behind: newest - taken.get(&user)?, newest, subjects }))
+}
+
+/// Reads the newest change numbers of users, by the users' numbers.
+async fn newest_numbers(tx: &mut WriteTx, users: &[i64]) -> Result<HashMap<i64, i64>, Error> {
+    let mut newest = HashMap::with_capacity(users.len());
+    for users in users.chunks(ROWS) {
+        let pairs = tx.query_scalar(&NEWEST, users, |user, values| {
+            values.add(*user);
+        });
+        let pairs: Option<String> = pairs.await.doing("reading change numbers")?;
+        let pairs = pairs.unwrap_or_default();
+        for (user, number) in pairs.split(',').filter_map(|pair| pair.split_once(' ')) {
+            newest.insert(stored_number(user)?, stored_number(number)?);
+        }
+    }
+    Ok(newest)
+}
