@@ -70,22 +70,29 @@ fn packed(users: &HashMap<UserId, News>) -> Vec<String> {
 }
 
 fn entry(user: UserId, news: &News) -> String {
-    let News::Changes(Changes { behind, newest, subjects }) = news else {
-        return user.as_str().to_owned();
-    };
-    let subjects: String =
-        subjects.iter().map(|subject| format!(":{}", written(subject))).collect();
-    format!("{user}:{behind}:{newest}{subjects}")
+    let mut entry = user.as_str().to_owned();
+    if let News::Changes(Changes { behind, newest, subjects }) = news {
+        entry.extend([":", &behind.to_string(), ":", &newest.to_string()]);
+        for (subject, origin) in subjects {
+            entry.push(':');
+            push(&mut entry, *subject, *origin);
+        }
+    }
+    entry
 }
 
-fn written((subject, origin): (&Subject, &Origin)) -> String {
-    let subject = match subject {
-        Subject::Conversation(id) => format!("c{}", id.as_str()),
-        Subject::Friend(id) => format!("f{}", id.as_str()),
-        Subject::Lists => "l".to_owned(),
-    };
-    let station = origin.station.map(|station| format!("@{}", station.as_str()));
-    format!("{subject}{}{}", station.unwrap_or_default(), if origin.is_mixed { "+" } else { "" })
+fn push(entry: &mut String, subject: Subject, origin: Origin) {
+    match subject {
+        Subject::Conversation(id) => entry.extend(["c", id.as_str()]),
+        Subject::Friend(id) => entry.extend(["f", id.as_str()]),
+        Subject::Lists => entry.push('l'),
+    }
+    if let Some(station) = origin.station {
+        entry.extend(["@", station.as_str()]);
+    }
+    if origin.is_mixed {
+        entry.push('+');
+    }
 }
 
 /// Reads an entry. What it says of a user's changes counts only as a whole.
