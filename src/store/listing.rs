@@ -1,4 +1,5 @@
-//! The list of all statements, for the test that prepares each on both databases (`tests/it/postgres/statements.rs`).
+//! The list of all statements, for the tests that prepare each on both databases (`tests/it/postgres/statements.rs`), and
+//! on the next schema (`tests/it/postgres/upgrade.rs`).
 //!
 //! Each file lists its own, because they are private. The test finds those that a list lacks.
 
@@ -21,8 +22,8 @@ pub struct Statement {
     pub file: &'static str,
     /// The name of the constant.
     pub name: &'static str,
-    /// The text for SQLite; of a statement over many rows the one for a single row.
-    pub sqlite: String,
+    /// The text for SQLite, if it has one; of a statement over many rows the one for a single row.
+    pub sqlite: Option<String>,
     /// The text for PostgreSQL.
     pub postgres: String,
     /// The types of its parameters in PostgreSQL, where the statement says them.
@@ -47,6 +48,8 @@ pub fn statements() -> Vec<Statement> {
         super::pages::pieces::listed(),
         super::pages::statements::listed(),
         super::participants::listed(),
+        super::postgres::bus::listed(),
+        super::postgres::presence::listed(),
         super::properties::listed(),
         super::readiness::listed(),
         super::replays::listed(),

@@ -136,7 +136,7 @@ impl ManyRows {
             Rows::Values(_) => None,
             Rows::Queries(_, columns) => Some(columns.iter().map(|column| column.name()).collect()),
         };
-        let (sqlite, postgres) = (self.text_for_sqlite(1), self.text_for_postgres());
+        let (sqlite, postgres) = (Some(self.text_for_sqlite(1)), self.text_for_postgres());
         Statement { file, name, sqlite, postgres, parameters }
     }
 

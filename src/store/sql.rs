@@ -34,10 +34,15 @@ impl Sql {
         Self { sqlite, postgres }
     }
 
+    /// A text for what only PostgreSQL has.
+    pub(crate) const fn of_postgres(text: &'static str) -> Self {
+        Self::pair("", text)
+    }
+
     #[cfg(feature = "statements")]
     pub(crate) fn listed(self, file: &'static str, name: &'static str) -> Statement {
-        let (sqlite, postgres) = (self.sqlite.to_owned(), self.postgres.to_owned());
-        Statement { file, name, sqlite, postgres, parameters: None }
+        let sqlite = (!self.sqlite.is_empty()).then(|| self.sqlite.to_owned());
+        Statement { file, name, sqlite, postgres: self.postgres.to_owned(), parameters: None }
     }
 }
 

@@ -7,6 +7,7 @@ mod schema;
 mod statements;
 mod suites;
 mod tls;
+mod upgrade;
 
 use crate::harness::postgres::PostgresDatabase;
 

@@ -24,7 +24,11 @@ use super::session::Session;
 use crate::domain::{Parse as _, UserId};
 use crate::store::epoch::{CurrentEpoch, EPOCH};
 use crate::store::error::Doing as _;
+use crate::store::listing::listed;
+use crate::store::sql::Sql;
 use crate::store::{CommitEvent, Epoch, Error, News};
+
+listed!(NOTIFY, STAMPS);
 
 /// The channel of all nodes of a database: NOTIFY reaches the sessions of that database only.
 const CHANNEL: &str = "chatserver";
@@ -45,15 +49,18 @@ const SILENCE: Duration = Duration::from_secs(5);
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// Notifies without waiting for the disk, since notifications are hints. The setting lasts as long as the statement.
-const NOTIFY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+const NOTIFY: Sql =
+    Sql::of_postgres("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)");
 
 /// Selects what a listener is told of, or closed for: the newest change, and whether the user may still log in with this
 /// key.
-const STAMPS: &str = "
+const STAMPS: Sql = Sql::of_postgres(
+    "
     SELECT u.id, coalesce(n.newest, 0), concat(u.is_disabled, ' ', u.api_key_digest)
     FROM unnest($1::text[]) AS wanted (id)
     JOIN users u ON u.id = wanted.id
-    LEFT JOIN change_numbers n ON n.user_number = u.number";
+    LEFT JOIN change_numbers n ON n.user_number = u.number",
+);
 
 pub(crate) struct Bus {
     server: Server,
@@ -137,7 +144,7 @@ impl Bus {
     async fn notify(&self, session: &mut Session, payload: &Payload) -> Result<(), Error> {
         for text in payload.texts(&self.node) {
             let (connection, health) = session.parts();
-            let notify = sqlx::query(NOTIFY).bind(CHANNEL).bind(text).execute(connection);
+            let notify = sqlx::query(NOTIFY.postgres).bind(CHANNEL).bind(text).execute(connection);
             health.watch(notify).await.map(drop).doing("telling other nodes")?;
         }
         Ok(())
@@ -223,7 +230,7 @@ impl Bus {
         for users in listening.chunks(LOOK_AT) {
             let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
             let (connection, health) = session.parts();
-            let found = sqlx::query_as(STAMPS).bind(ids).fetch_all(connection);
+            let found = sqlx::query_as(STAMPS.postgres).bind(ids).fetch_all(connection);
             let found: Vec<(String, i64, String)> =
                 health.watch(found).await.doing("looking for changes of other nodes")?;
             let stamp = |(id, newest, login): (String, i64, String)| {

@@ -12,7 +12,11 @@ use super::server::Server;
 use super::session::Session;
 use crate::domain::{Parse as _, UserId};
 use crate::store::error::Doing as _;
+use crate::store::listing::listed;
+use crate::store::sql::Sql;
 use crate::store::{Error, stored};
+
+listed!(NUMBER, RENEW, WRITE, RUNNING, READ, REACHABLE, FORGET_NODES, FORGET_USERS);
 
 /// Seconds for which a node counts as running after a sign of life.
 const LEASE_SECONDS: i64 = 3;
@@ -22,15 +26,18 @@ const CLEAN_EVERY: Duration = Duration::from_secs(30);
 
 const DOING: &str = "exchanging the presence of users";
 
-const NUMBER: &str = "SELECT nextval('node_numbers')";
+const NUMBER: Sql = Sql::of_postgres("SELECT nextval('node_numbers')");
 
 /// Renews the lease. Returns whether there was none.
-const RENEW: &str = "
+const RENEW: Sql = Sql::of_postgres(
+    "
     INSERT INTO nodes (number, lease_until) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
     ON CONFLICT (number) DO UPDATE SET lease_until = excluded.lease_until
-    RETURNING xmax = 0";
+    RETURNING xmax = 0",
+);
 
-const WRITE: &str = "
+const WRITE: Sql = Sql::of_postgres(
+    "
     INSERT INTO presence (user_number, node, listens, reachable_until, choices, written_at)
     SELECT u.number, $1, here.listens, clock_timestamp() + here.millis * interval '1 millisecond', here.choices,
            clock_timestamp()
@@ -38,11 +45,13 @@ const WRITE: &str = "
     JOIN users u ON u.id = here.id
     ON CONFLICT (user_number, node) DO UPDATE
     SET listens = excluded.listens, reachable_until = excluded.reachable_until, choices = excluded.choices,
-        written_at = excluded.written_at";
+        written_at = excluded.written_at",
+);
 
 /// Selects the other nodes whose lease has not ended.
-const RUNNING: &str =
-    "SELECT number FROM nodes WHERE number <> $1 AND lease_until > clock_timestamp()";
+const RUNNING: Sql = Sql::of_postgres(
+    "SELECT number FROM nodes WHERE number <> $1 AND lease_until > clock_timestamp()",
+);
 
 /// SQL for the time until which a row counts. A node that has ended counts as if its listeners had closed with its
 /// lease. The argument is SQL for the seconds that a user stays reachable without a sign of life.
@@ -58,32 +67,36 @@ macro_rules! reachable_until {
 
 /// Selects what other nodes have written since a time before the last look. What was written shortly before that may
 /// have been committed after it, so the times overlap.
-const READ: &str = concat!(
+const READ: Sql = Sql::of_postgres(concat!(
     "SELECT u.id, p.node, p.listens AND n.lease_until > clock_timestamp(),
             greatest(0, extract(epoch FROM ",
     reachable_until!("$3"),
     "            - clock_timestamp()) * 1000)::bigint, p.choices
      FROM presence p JOIN nodes n ON n.number = p.node JOIN users u ON u.number = p.user_number
      WHERE p.node <> $1 AND p.written_at > clock_timestamp() - $2 * interval '1 millisecond'"
-);
+));
 
 /// Selects the friends of a user who are reachable at any node.
-const REACHABLE: &str = concat!(
+const REACHABLE: Sql = Sql::of_postgres(concat!(
     "SELECT DISTINCT f.friend_id
      FROM friends f JOIN users u ON u.id = f.friend_id
      JOIN presence p ON p.user_number = u.number JOIN nodes n ON n.number = p.node
      WHERE f.user_id = $1 AND ",
     reachable_until!("$2"),
     " > clock_timestamp()"
+));
+
+/// Removes nodes whose lease has long ended.
+const FORGET_NODES: Sql = Sql::of_postgres(
+    "DELETE FROM nodes WHERE lease_until < clock_timestamp() - ($1 + 60) * interval '1 second'",
 );
 
-/// Removes nodes whose lease has long ended, and their rows, which count for a while longer.
-const CLEAN: [&str; 2] = [
-    "DELETE FROM nodes WHERE lease_until < clock_timestamp() - ($1 + 60) * interval '1 second'",
+/// Removes rows of nodes that were removed, and those that count no more.
+const FORGET_USERS: Sql = Sql::of_postgres(
     "DELETE FROM presence p
      WHERE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.number = p.node)
         OR NOT p.listens AND p.reachable_until < clock_timestamp() - ($1 + 60) * interval '1 second'",
-];
+);
 
 /// Time by which looks overlap.
 const OVERLAP: Duration = Duration::from_secs(5);
@@ -156,7 +169,7 @@ impl PresenceExchange {
             node
         } else {
             let (connection, health) = session.parts();
-            let number = sqlx::query_scalar(NUMBER).fetch_one(connection);
+            let number = sqlx::query_scalar(NUMBER.postgres).fetch_one(connection);
             *self.node.insert(health.watch(number).await.doing(DOING)?)
         };
         let is_new = renew(&mut session, node).await?;
@@ -168,9 +181,9 @@ impl PresenceExchange {
         let elsewhere = self.read(&mut session, node).await?;
         if self.cleaned_at.elapsed() >= CLEAN_EVERY {
             self.cleaned_at = Instant::now();
-            for statement in CLEAN {
+            for statement in [FORGET_NODES, FORGET_USERS] {
                 let (connection, health) = session.parts();
-                let clean = sqlx::query(statement).bind(self.timeout).execute(connection);
+                let clean = sqlx::query(statement.postgres).bind(self.timeout).execute(connection);
                 health.watch(clean).await.doing(DOING)?;
             }
         }
@@ -180,14 +193,14 @@ impl PresenceExchange {
 
     async fn read(&mut self, session: &mut Session, node: i64) -> Result<Elsewhere, Error> {
         let (connection, health) = session.parts();
-        let nodes = sqlx::query_scalar(RUNNING).bind(node).fetch_all(connection);
+        let nodes = sqlx::query_scalar(RUNNING.postgres).bind(node).fetch_all(connection);
         let nodes = health.watch(nodes).await.doing(DOING)?;
         let looked_at = self.looked_at.replace(Instant::now());
         // The first look reads everything.
         let since = looked_at.map_or(Duration::from_hours(24 * 365), |at| at.elapsed() + OVERLAP);
         let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let (connection, health) = session.parts();
-        let rows = sqlx::query_as(READ).bind(node).bind(since).bind(self.timeout);
+        let rows = sqlx::query_as(READ.postgres).bind(node).bind(since).bind(self.timeout);
         let rows = rows.fetch_all(connection);
         let rows: Vec<(String, i64, bool, i64, i64)> = health.watch(rows).await.doing(DOING)?;
         let users = rows.into_iter().filter_map(|(user, node, listens, millis, choices)| {
@@ -206,7 +219,7 @@ pub(crate) async fn reachable_friends(
     timeout: Duration,
 ) -> Result<Vec<UserId>, Error> {
     let (connection, health) = session.parts();
-    let friends = sqlx::query_scalar(REACHABLE).bind(user.as_str()).bind(seconds(timeout));
+    let friends = sqlx::query_scalar(REACHABLE.postgres).bind(user.as_str()).bind(seconds(timeout));
     let friends: Vec<String> =
         health.watch(friends.fetch_all(connection)).await.doing("reading who is reachable")?;
     friends.iter().map(|id| stored(id)).collect()
@@ -218,7 +231,8 @@ fn seconds(time: Duration) -> i64 {
 
 async fn renew(session: &mut Session, node: i64) -> Result<bool, Error> {
     let (connection, health) = session.parts();
-    let renewed = sqlx::query_scalar(RENEW).bind(node).bind(LEASE_SECONDS).fetch_one(connection);
+    let renewed =
+        sqlx::query_scalar(RENEW.postgres).bind(node).bind(LEASE_SECONDS).fetch_one(connection);
     health.watch(renewed).await.doing(DOING)
 }
 
@@ -235,6 +249,7 @@ async fn write(session: &mut Session, node: i64, here: &[HereAtNode]) -> Result<
         choices.push(one.choices);
     }
     let (connection, health) = session.parts();
-    let write = sqlx::query(WRITE).bind(node).bind(ids).bind(listen).bind(millis).bind(choices);
+    let write =
+        sqlx::query(WRITE.postgres).bind(node).bind(ids).bind(listen).bind(millis).bind(choices);
     health.watch(write.execute(connection)).await.map(drop).doing(DOING)
 }

@@ -7,43 +7,84 @@ use std::path::Path;
 use chatserver::store::{Statement, statements};
 use sqlx::postgres::PgTypeInfo;
 use sqlx::{
-    AssertSqlSafe, Either, Executor as _, PgConnection, SqlSafeStr as _, Statement as _,
-    TypeInfo as _,
+    AssertSqlSafe, Column as _, Either, Executor as _, PgConnection, SqlSafeStr as _,
+    Statement as _, TypeInfo as _,
 };
 
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::Workplace;
 
 /// Types of parameters that PostgreSQL can't tell from the statement. The values that are bound have them.
-const PARAMETERS: &[(&str, &[&str])] =
-    &[("src/store/changes.rs PENDING", &["text", "text", "bigint", "boolean", "bigint"])];
+const PARAMETERS: &[(&str, &[&str])] = &[
+    ("src/store/changes.rs PENDING", &["text", "text", "bigint", "boolean", "bigint"]),
+    ("src/store/postgres/presence.rs FORGET_NODES", &["bigint"]),
+    ("src/store/postgres/presence.rs FORGET_USERS", &["bigint"]),
+    ("src/store/postgres/presence.rs READ", &["bigint", "bigint", "bigint"]),
+    ("src/store/postgres/presence.rs REACHABLE", &["text", "bigint"]),
+    ("src/store/postgres/presence.rs RENEW", &["bigint", "bigint"]),
+];
 
-/// Prepares a statement for the types of values that the store binds: texts, numbers of 64 bits, flags and arrays of
-/// these. From the statement alone, PostgreSQL may find others, such as a number of 32 bits, and then refuse a value.
-async fn prepares(postgres: &mut PgConnection, statement: &Statement) -> Result<(), sqlx::Error> {
+/// Returns the type of the values that the store binds where PostgreSQL has found this one. The store binds texts,
+/// numbers of 64 bits, flags and arrays of these.
+fn bound(found: &str) -> Option<&'static str> {
+    Some(match found.to_lowercase().as_str() {
+        "int2" | "int4" | "int8" => "bigint",
+        "text" | "varchar" | "name" => "text",
+        "bool" => "boolean",
+        "text[]" => "text[]",
+        "int8[]" => "bigint[]",
+        "bool[]" => "boolean[]",
+        _ => return None,
+    })
+}
+
+/// A statement as PostgreSQL has prepared it: the types of its parameters and of its columns.
+pub struct Described {
+    pub parameters: Vec<&'static str>,
+    pub columns: Vec<String>,
+}
+
+/// Prepares a text for parameters of these types.
+pub async fn prepares_with(
+    postgres: &mut PgConnection,
+    text: &str,
+    parameters: Vec<&'static str>,
+) -> Result<Described, sqlx::Error> {
+    let text = AssertSqlSafe(text.to_owned()).into_sql_str();
+    let types: Vec<_> = parameters.iter().map(|name| PgTypeInfo::with_name(name)).collect();
+    let prepared = postgres.prepare_with(text, &types).await?;
+    let columns = prepared.columns().iter();
+    let columns = columns.map(|column| column.type_info().name().to_lowercase()).collect();
+    Ok(Described { parameters, columns })
+}
+
+/// Prepares a statement for the types of values that the store binds. From the statement alone, PostgreSQL may find
+/// others, such as a number of 32 bits, and then refuse a value.
+pub async fn prepares(
+    postgres: &mut PgConnection,
+    statement: &Statement,
+) -> Result<Described, sqlx::Error> {
     let named = named(statement);
     let known = PARAMETERS.iter().find(|(name, _)| *name == named);
     let known = known.map(|(_, types)| types.to_vec()).or(statement.parameters.clone());
-    let text = || AssertSqlSafe(statement.postgres.clone()).into_sql_str();
     let types = if let Some(types) = known {
-        types.into_iter().map(PgTypeInfo::with_name).collect()
+        types
     } else {
-        let prepared = (&mut *postgres).prepare(text()).await?;
+        let text = AssertSqlSafe(statement.postgres.clone()).into_sql_str();
+        let prepared = (&mut *postgres).prepare(text).await?;
         let Some(Either::Left(types)) = prepared.parameters() else { panic!("{named}") };
-        let bound = |found: &PgTypeInfo| match found.name().to_lowercase().as_str() {
-            "int2" | "int4" | "int8" => PgTypeInfo::with_name("bigint"),
-            "text" | "varchar" | "name" => PgTypeInfo::with_name("text"),
-            "bool" | "text[]" | "int8[]" | "bool[]" => found.clone(),
-            other => {
-                panic!("{named} has a parameter of the type {other}, which the store can't bind")
-            }
+        let bound = |found: &PgTypeInfo| {
+            let found = found.name();
+            bound(found).unwrap_or_else(|| {
+                panic!("{named} has a parameter of the type {found}, which the store can't bind")
+            })
         };
-        types.iter().map(bound).collect::<Vec<_>>()
+        types.iter().map(bound).collect()
     };
-    (&mut *postgres).prepare_with(text(), &types).await.map(drop)
+    prepares_with(postgres, &statement.postgres, types).await
 }
 
-fn named(statement: &Statement) -> String {
+pub fn named(statement: &Statement) -> String {
     format!("{} {}", statement.file, statement.name)
 }
 
@@ -69,8 +110,14 @@ fn defined_in(path: &Path, found: &mut BTreeSet<String>) {
         }
     }
     // A statement without a name would not be listed.
-    let made =
-        ["Sql::both(", "Sql::pair(", "ManyRows::new(", "ManyRows::pair(", "ManyRows::values_of("];
+    let made = [
+        "Sql::both(",
+        "Sql::pair(",
+        "Sql::of_postgres(",
+        "ManyRows::new(",
+        "ManyRows::pair(",
+        "ManyRows::values_of(",
+    ];
     let made = made.iter().map(|made| text.matches(made).count()).sum::<usize>();
     // many_rows.rs passes on the texts that others name.
     if file != "src/store/many_rows.rs" {
@@ -93,8 +140,8 @@ async fn every_statement_prepares_on_both_databases() {
     place.tells(&["migrate"]);
     let mut sqlite = place.opens_database().await;
     for statement in statements() {
-        let text = AssertSqlSafe(statement.sqlite.clone()).into_sql_str();
-        let prepared = sqlite.connection().prepare(text).await;
+        let Some(text) = statement.sqlite.clone() else { continue };
+        let prepared = sqlite.connection().prepare(AssertSqlSafe(text).into_sql_str()).await;
         assert!(prepared.is_ok(), "{}: {:?}", named(&statement), prepared.err());
     }
     let Some(database) = PostgresDatabase::migrated() else { return };
