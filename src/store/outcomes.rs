@@ -13,6 +13,9 @@ pub(crate) const FAILING_FOR: Duration = Duration::from_secs(5);
 /// How long the latest failure counts.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
+/// How long a full disk of a server counts without another change that it refuses: clients try again after 60 s.
+const FULL_COUNTS: Duration = Duration::from_secs(90);
+
 /// Outcomes of the writer's latest transactions.
 #[derive(Default)]
 pub(crate) struct Outcomes(Mutex<Latest>);
@@ -22,18 +25,19 @@ struct Latest {
     commit: Option<Instant>,
     /// First and last failure since the last commit that affected a user.
     failures: Option<(Instant, Instant)>,
-    /// The latest transaction failed because the disk of a server is full.
-    is_full: bool,
+    /// The latest failure since the last commit that affected a user, if the cause was a full disk of a server.
+    full: Option<Instant>,
 }
 
 impl Outcomes {
-    /// A commit that affects no user, such as a probe's, does not clear the failures.
+    /// A commit that affects no user, such as a probe's, does not clear the failures. On a full disk it succeeds while
+    /// the pages of its tables have space for a small row.
     pub(crate) fn committed(&self, affects_users: bool) {
         let mut latest = self.latest();
         latest.commit = Some(Instant::now());
-        latest.is_full = false;
         if affects_users {
             latest.failures = None;
+            latest.full = None;
         }
     }
 
@@ -41,11 +45,15 @@ impl Outcomes {
         let now = Instant::now();
         let mut latest = self.latest();
         latest.failures.get_or_insert((now, now)).1 = now;
-        latest.is_full = matches!(error, Error::ServerFull);
+        latest.full = matches!(error, Error::ServerFull).then_some(now);
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.latest().is_full
+        self.is_full_at(Instant::now())
+    }
+
+    fn is_full_at(&self, now: Instant) -> bool {
+        self.latest().full.is_some_and(|at| now.duration_since(at) < FULL_COUNTS)
     }
 
     pub(crate) fn has_committed_within(&self, time: Duration) -> bool {
@@ -64,5 +72,36 @@ impl Outcomes {
 
     fn latest(&self) -> MutexGuard<'_, Latest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_counts_until_a_change_of_a_user_is_made() {
+        let outcomes = Outcomes::default();
+        outcomes.failed(&Error::ServerFull);
+        outcomes.committed(false);
+        assert!(outcomes.is_full());
+        outcomes.committed(true);
+        assert!(!outcomes.is_full());
+    }
+
+    #[test]
+    fn a_full_disk_counts_while_clients_wait_to_try_again() {
+        let outcomes = Outcomes::default();
+        outcomes.failed(&Error::ServerFull);
+        assert!(outcomes.is_full_at(Instant::now() + Duration::from_mins(1)));
+        assert!(!outcomes.is_full_at(Instant::now() + FULL_COUNTS));
+    }
+
+    #[test]
+    fn another_failure_ends_a_full_disk() {
+        let outcomes = Outcomes::default();
+        outcomes.failed(&Error::ServerFull);
+        outcomes.failed(&Error::QueueFull);
+        assert!(!outcomes.is_full());
     }
 }

@@ -1,5 +1,6 @@
 //! The store on PostgreSQL: a real one, which runs while the tests do.
 
+mod full_disk;
 mod migrating;
 mod passwords;
 mod refused;

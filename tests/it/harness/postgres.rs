@@ -2,6 +2,7 @@
 
 pub mod binaries;
 pub mod certificates;
+pub mod small_disk;
 pub mod standby;
 
 use std::env;
@@ -34,6 +35,9 @@ pub const PASSWORD: &str = "hunter2";
 
 /// The template of databases that have the newest schema.
 const MIGRATED: &str = "migrated";
+
+/// The tablespace in the folder of the cluster.
+const IN_CLUSTER: &str = "pg_default";
 
 /// Tells a process that its tests run on PostgreSQL: the port and the folder of the cluster of the process that started
 /// it, with a colon between them.
@@ -150,10 +154,15 @@ impl Cluster {
     /// Runs a program of PostgreSQL. Asserts that it succeeds.
     fn succeeds(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) {
         let mut command = Command::new(self.binaries.join(program));
-        arguments(&mut command).stdin(Stdio::null());
-        let output = as_nobody(&mut command, &self.folder).output().unwrap();
+        arguments(&mut command);
+        self.completes(command);
+    }
+
+    /// Runs a command in the cluster's folder, and not as root. Asserts that it succeeds.
+    fn completes(&self, mut command: Command) {
+        let output = as_nobody(command.stdin(Stdio::null()), &self.folder).output().unwrap();
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        assert!(output.status.success(), "{program}: {output:?}\n{log}");
+        assert!(output.status.success(), "{command:?}: {output:?}\n{log}");
     }
 
     /// Runs a statement as the superuser.
@@ -207,19 +216,19 @@ pub struct PostgresDatabase {
 impl PostgresDatabase {
     /// Makes an empty database. Returns `None` where the machine has no PostgreSQL: the test is left out.
     pub fn empty() -> Option<Self> {
-        Self::create(found(CLUSTER.as_ref())?, "template1")
+        Some(Self::create(found(CLUSTER.as_ref())?, "template1", IN_CLUSTER))
     }
 
     /// Makes a database with the newest schema. Returns `None` where the machine has no PostgreSQL.
     pub fn migrated() -> Option<Self> {
-        Self::create(found(*WITH_TEMPLATE)?, MIGRATED)
+        Some(Self::create(found(*WITH_TEMPLATE)?, MIGRATED, IN_CLUSTER))
     }
 
     /// Makes a database with the newest schema on a server of its own, which the test may stop.
     pub fn on_a_server_of_its_own() -> Option<Self> {
         found(*WITH_TEMPLATE)?;
         let cluster = Box::leak(Box::new(Cluster::start(binaries::folder()?)));
-        let database = Self::create(cluster, "template1")?;
+        let database = Self::create(cluster, "template1", IN_CLUSTER);
         Workplace::new().tells(&["migrate", "--database-url", &database.url()]);
         Some(database)
     }
@@ -239,13 +248,13 @@ impl PostgresDatabase {
         Self::migrated()
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "both callers return it")]
-    fn create(cluster: &'static Cluster, template: &str) -> Option<Self> {
+    fn create(cluster: &'static Cluster, template: &str, tablespace: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{number}", std::process::id());
-        cluster.runs("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
-        Some(Self { cluster, name, port: cluster.port })
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template} TABLESPACE {tablespace}");
+        cluster.runs("postgres", &create);
+        Self { cluster, name, port: cluster.port }
     }
 
     /// Returns the URL of the superuser, without TLS.
