@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::commit_event::{Changes, News};
-use super::error::Doing as _;
 use super::listing::listed;
 use super::many_rows::Column::Integer;
 use super::many_rows::{ManyRows, ROWS};
 use super::write_tx::WriteTx;
-use super::{Error, stored_number};
 use crate::domain::{Origin, Subject, UserId};
 
 listed!(NEWEST);
@@ -53,21 +51,31 @@ impl Affected {
             *self.taken.entry(*user).or_default() += 1;
         }
     }
-}
 
-/// Returns what the transaction, which is about to commit, has changed for each user.
-pub(super) async fn news(tx: &mut WriteTx) -> Result<HashMap<UserId, News>, Error> {
-    let Affected { users, taken } = std::mem::take(&mut tx.affected);
-    let numbers: Vec<_> = users.values().filter_map(Effect::user_number).collect();
-    let newest = newest_numbers(tx, &numbers).await?;
-    let news = users.into_iter().map(|(user, effect)| {
-        let news = match effect {
-            Effect::Changes(number, subjects) => changes(number, subjects, &newest, &taken),
-            Effect::Unknown => None,
-        };
-        (user, news.unwrap_or(News::Unknown))
-    });
-    Ok(news.collect())
+    /// Selects the newest change numbers, at the end of the transaction.
+    pub(super) fn select_numbers(&self, tx: &mut WriteTx) {
+        let numbers: Vec<_> = self.users.values().filter_map(Effect::user_number).collect();
+        for numbers in numbers.chunks(ROWS) {
+            tx.defer(&NEWEST, numbers, |number, values| {
+                values.add(*number);
+            });
+        }
+    }
+
+    /// Returns what the committed transaction has changed for each user, by the numbers that it has selected.
+    pub(super) fn news(self, selected: &[String]) -> HashMap<UserId, News> {
+        let Self { users, taken } = self;
+        let newest: HashMap<_, _> =
+            selected.iter().flat_map(|text| text.split(',')).filter_map(pair).collect();
+        let news = users.into_iter().map(|(user, effect)| {
+            let news = match effect {
+                Effect::Changes(number, subjects) => changes(number, subjects, &newest, &taken),
+                Effect::Unknown => None,
+            };
+            (user, news.unwrap_or(News::Unknown))
+        });
+        news.collect()
+    }
 }
 
 impl Effect {
@@ -89,18 +97,8 @@ fn changes(
     Some(News::of(Changes { behind: newest - taken.get(&user)?, newest, subjects }))
 }
 
-/// Reads the newest change numbers of users, by the users' numbers.
-async fn newest_numbers(tx: &mut WriteTx, users: &[i64]) -> Result<HashMap<i64, i64>, Error> {
-    let mut newest = HashMap::with_capacity(users.len());
-    for users in users.chunks(ROWS) {
-        let pairs = tx.query_scalar(&NEWEST, users, |user, values| {
-            values.add(*user);
-        });
-        let pairs: Option<String> = pairs.await.doing("reading change numbers")?;
-        let pairs = pairs.unwrap_or_default();
-        for (user, number) in pairs.split(',').filter_map(|pair| pair.split_once(' ')) {
-            newest.insert(stored_number(user)?, stored_number(number)?);
-        }
-    }
-    Ok(newest)
+/// Reads two numbers with a space between them.
+fn pair(text: &str) -> Option<(i64, i64)> {
+    let (one, other) = text.split_once(' ')?;
+    Some((one.parse().ok()?, other.parse().ok()?))
 }

@@ -56,6 +56,31 @@ impl Deferred {
         }
     }
 
+    /// Runs the statements, and returns the texts that they select.
+    ///
+    /// # Panics
+    ///
+    /// If the connection is to the other database.
+    pub(crate) async fn run(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<Vec<String>, sqlx::Error> {
+        let mut selected: Vec<Option<String>> = Vec::new();
+        match (self, connection) {
+            (Self::Joined(joined), Connection::Sqlite(connection)) => {
+                selected = joined.take(connection).values().await?;
+            }
+            (Self::Single(single), Connection::Postgres(session)) => {
+                for (text, arguments) in single.drain(..) {
+                    let query = Query::of_postgres(session, text, arguments);
+                    selected.extend(query.values::<Option<String>>().await?);
+                }
+            }
+            _ => unreachable!("a transaction stays on its connection"),
+        }
+        Ok(selected.into_iter().flatten().collect())
+    }
+
     /// Returns the last of at least one statement, to be run with its result. The others run before it.
     ///
     /// # Panics

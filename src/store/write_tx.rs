@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Error;
-use super::affected::{self, Affected};
+use super::affected::Affected;
 use super::commit_event::News;
 use super::deferred::Deferred;
 use super::error::Doing as _;
@@ -80,21 +80,23 @@ impl WriteTx {
     /// Returns the connection for other statements, once all deferred statements are executed.
     pub(crate) async fn connection(&mut self) -> Result<&mut Connection, Error> {
         if !self.deferred.is_empty() {
-            self.execute_deferred().await.doing("executing statements")?;
+            self.run_deferred().await.doing("executing statements")?;
         }
         Ok(&mut self.connection)
     }
 
     /// Commits the transaction: its changes are on disk. Returns what is new for the affected users.
     pub(crate) async fn commit(&mut self) -> Result<HashMap<UserId, News>, Error> {
-        let news = affected::news(self).await?;
+        let affected = std::mem::take(&mut self.affected);
+        affected.select_numbers(self);
+        let mut selected = Vec::new();
         if self.is_on_server() {
             // Sent alone anyway, and nothing is made where one of them fails.
-            self.connection().await?;
+            selected = self.run_deferred().await.doing("executing statements")?;
         }
         self.deferred.push(COMMIT);
-        match self.execute_deferred().await.doing("committing a batch") {
-            Ok(()) => {}
+        match self.run_deferred().await.doing("committing a batch") {
+            Ok(more) => selected.extend(more),
             Err(error) => {
                 // PostgreSQL ends the transaction even where it refuses to commit.
                 self.is_over = self.is_on_server();
@@ -103,7 +105,7 @@ impl WriteTx {
                 return Err(if is_lost { Error::Disconnected } else { error });
             }
         }
-        Ok(news)
+        Ok(affected.news(&selected))
     }
 
     /// Rolls the transaction back. If this fails, the connection may be in any state.
@@ -136,7 +138,7 @@ impl WriteTx {
         self.connection
     }
 
-    async fn execute_deferred(&mut self) -> Result<(), sqlx::Error> {
-        self.deferred.last(&mut self.connection).await?.execute().await.map(drop)
+    async fn run_deferred(&mut self) -> Result<Vec<String>, sqlx::Error> {
+        self.deferred.run(&mut self.connection).await
     }
 }
