@@ -12,11 +12,16 @@ use super::many_rows::{ManyRows, Values};
 use super::sql::{Columns, Connection, Query, Sql};
 use crate::domain::{Limits, UserId};
 
-listed!(BEGIN, COMMIT, ROLLBACK);
+listed!(BEGIN, TAKE_TURN, COMMIT, ROLLBACK);
 
 /// Takes SQLite's write lock, or waits while another process holds it. PostgreSQL has no such lock: there, a transaction
 /// that could not have been made alone fails, and is repeated ([`Error::is_repeatable`]).
 const BEGIN: Sql = Sql::pair("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL SERIALIZABLE");
+
+/// Waits until no other transaction has its turn; this one has it until it ends. It precedes the snapshot, so the batch sees
+/// what those before it committed. The mode excludes itself, and upkeep of a table that has one row. SQLite's
+/// `BEGIN IMMEDIATE` does the same already.
+const TAKE_TURN: Sql = Sql::pair("SELECT 1", "LOCK TABLE epoch IN SHARE UPDATE EXCLUSIVE MODE");
 
 const COMMIT: Sql = Sql::both("COMMIT");
 
@@ -46,6 +51,14 @@ impl WriteTx {
     /// Begins a transaction, with the first statement.
     pub(crate) fn begin(&mut self) {
         self.deferred.push(BEGIN);
+    }
+
+    /// Begins a transaction that takes turns with those of other nodes that were begun so.
+    pub(crate) fn begin_in_turn(&mut self) {
+        self.begin();
+        if self.is_on_server() {
+            self.deferred.push(TAKE_TURN);
+        }
     }
 
     /// Defers a statement over these rows until the next statement that is awaited.

@@ -86,6 +86,7 @@ impl Writer {
             looked_at: Instant::now(),
             due: Instant::now(),
             outcomes: Arc::clone(&outcomes),
+            turns: 0,
         };
         let (close, guard) = (closing.clone(), ended.clone().drop_guard());
         // Runs on its own thread; as a task it would be scheduled behind its own waiters.

@@ -28,6 +28,14 @@ const COMMITS_AHEAD: Duration = Duration::from_millis(20);
 /// Maximum attempts to commit a batch that meets other transactions. Other nodes write at the same time on PostgreSQL.
 const ATTEMPTS: u32 = 12;
 
+/// Attempts of a batch at any time. Then it takes turns with other nodes' batches: each one that ran at the same time as
+/// another would be repeated. With a conversation that three nodes write, the p99 was 30 ms instead of 200 ms.
+const AT_ANY_TIME: u32 = 2;
+
+/// Number of batches that take turns from there on. Nodes whose batches meet only now and then commit side by side: `send`
+/// is slower where all batches take turns.
+const TURNS: u32 = 32;
+
 /// Interval between checks for commits by other processes.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
 
@@ -48,6 +56,8 @@ pub(super) struct WriterTask {
     /// When the next commit is due, by the commit rate.
     pub(super) due: Instant,
     pub(super) outcomes: Arc<Outcomes>,
+    /// Number of batches that are still to take turns with those of other nodes.
+    pub(super) turns: u32,
 }
 
 impl WriterTask {
@@ -182,21 +192,36 @@ impl WriterTask {
 
     /// Applies the changes in one transaction, and again where that met another one.
     async fn apply_and_commit(&mut self, batch: &mut [QueuedWrite]) -> Result<(), Error> {
+        self.turns = self.turns.saturating_sub(1);
         for attempt in 1..ATTEMPTS {
             match self.try_to_commit(batch).await {
                 Err(error) if error.is_repeatable() => {
                     counter!("chatserver_store_repeated_batches_total").increment(1);
                     sleep(pause_after(attempt)).await;
+                    if attempt >= AT_ANY_TIME {
+                        self.turns = TURNS;
+                    }
                 }
-                written => return written,
+                written => {
+                    if written.is_err() {
+                        // A node that hangs in its turn fails this batch, but not the next one.
+                        self.turns = 0;
+                    }
+                    return written;
+                }
             }
         }
         self.try_to_commit(batch).await
     }
 
     async fn try_to_commit(&mut self, batch: &mut [QueuedWrite]) -> Result<(), Error> {
+        let takes_turns = self.turns > 0;
         let write_tx = self.write_tx().await?;
-        write_tx.begin();
+        if takes_turns {
+            write_tx.begin_in_turn();
+        } else {
+            write_tx.begin();
+        }
         let written = match apply(write_tx, batch).await {
             Ok(()) => write_tx.commit().await,
             Err(error) => Err(error),
@@ -261,7 +286,7 @@ impl WriterTask {
 }
 
 /// Returns the pause after a failed attempt: up to 1 ms after the first, twice as much after each further one, and a random
-/// part of that, so that nodes that met don't meet again.
+/// part of that, so that nodes that met don't meet again. In its turn a batch may still meet one that takes none.
 fn pause_after(attempt: u32) -> Duration {
     between_zero_and(Duration::from_millis(1 << (attempt - 1).min(6)))
 }
