@@ -45,6 +45,7 @@ pub fn statements() -> Vec<Statement> {
         super::friends::listed(),
         super::listed(),
         super::messages::listed(),
+        super::pages::light::listed(),
         super::pages::pieces::listed(),
         super::pages::statements::listed(),
         super::participants::listed(),

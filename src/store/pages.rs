@@ -1,6 +1,7 @@
 //! Pages of messages and reports. Each page is one snapshot. One statement finds the cursors and writes a light page.
 //! For a large page it writes a plan, and the page is read in pieces within the same transaction.
 
+pub(super) mod light;
 pub(super) mod pieces;
 pub(super) mod statements;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use super::readers::BatchQuery;
 use super::sql::Connection;
 use super::{Error, Store, Undelivered, WireText, stored, stored_number};
 use crate::domain::{Cursor, Direction, Instance, MessageId, PageForm, PageQuery, Timestamp};
+use light::{EXTENDED_LIGHT_PAGE, LIGHT_PAGE};
 use statements::{EXTENDED_PAGE, PAGE};
 
 /// A page of messages and reports.
@@ -154,9 +156,21 @@ const PARAMETERS: &[Column] = &[
     Text, Text, Text, Integer, Integer, Integer, Integer, Integer, Text, Text, Flag, Integer, Flag,
 ];
 
+impl ReadPage {
+    /// Whether a statement for light pages may make it: it can't search for a date or write a plan.
+    fn may_be_light(&self) -> bool {
+        let PageQuery { cursor, report_cursor, .. } = &self.query;
+        self.light_bytes >= 0 && cursor.date.is_none() && report_cursor.date.is_none()
+    }
+}
+
 impl BatchQuery for ReadPage {
     const STATEMENT: &'static ManyRows = &PAGE;
     const DOING: &'static str = "reading messages";
+
+    fn light(&self) -> Option<&'static ManyRows> {
+        self.may_be_light().then_some(&LIGHT_PAGE)
+    }
 
     fn bind(&self, values: &mut Values<'_>) {
         let PageQuery {
@@ -187,6 +201,10 @@ pub(super) struct Extended(ReadPage);
 impl BatchQuery for Extended {
     const STATEMENT: &'static ManyRows = &EXTENDED_PAGE;
     const DOING: &'static str = ReadPage::DOING;
+
+    fn light(&self) -> Option<&'static ManyRows> {
+        self.0.may_be_light().then_some(&EXTENDED_LIGHT_PAGE)
+    }
 
     fn bind(&self, values: &mut Values<'_>) {
         self.0.bind(values);

@@ -76,6 +76,12 @@ pub(crate) trait BatchQuery: Send + Sync + 'static {
     const DOING: &'static str;
 
     fn bind(&self, values: &mut Values<'_>);
+
+    /// Returns a statement that PostgreSQL executes faster, with the same parameters. It returns an empty text where
+    /// [`Self::STATEMENT`] is needed.
+    fn light(&self) -> Option<&'static ManyRows> {
+        None
+    }
 }
 
 pub(crate) struct ReadBatcher<Q>(Arc<Shared<Q>>);
@@ -244,11 +250,24 @@ async fn texts<Q: BatchQuery>(
     }
     let mut texts = Vec::with_capacity(queries.len());
     for query in queries {
-        let text = connection.query_rows(Q::STATEMENT, &[*query], |one, values| one.bind(values));
-        let text: Option<Utf8> = text.value().await.doing(Q::DOING)?;
-        texts.push(text.map(|Utf8(text)| text));
+        texts.push(on_server(connection, *query).await.doing(Q::DOING)?);
     }
     Ok(texts)
+}
+
+/// Runs the query on PostgreSQL, with its light statement if that does.
+async fn on_server<Q: BatchQuery>(
+    connection: &mut Connection,
+    query: &Q,
+) -> Result<Option<WireText>, sqlx::Error> {
+    for statement in [query.light(), Some(Q::STATEMENT)].into_iter().flatten() {
+        let text = connection.query_rows(statement, &[query], |one, values| one.bind(values));
+        let text: Option<Utf8> = text.value().await?;
+        if text.as_ref().is_none_or(|Utf8(text)| !text.is_empty()) {
+            return Ok(text.map(|Utf8(text)| text));
+        }
+    }
+    Ok(None)
 }
 
 /// Runs the queries as one.

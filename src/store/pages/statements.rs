@@ -455,6 +455,11 @@ pub(super) const REPORTS_ABOUT: Sql = Sql::both(reports_about!(report_object!(),
 pub(super) const DAMAGED_REPORTS_ABOUT: Sql =
     Sql::both(reports_about!(damaged_report_object!(), "$1", "$2"));
 
+pub(super) use {
+    max_extended_overhead, max_message_overhead, max_report_bytes, max_reports_about,
+    reports_about, reports_at_cursor, sender, undelivered,
+};
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

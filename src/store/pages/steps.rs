@@ -27,14 +27,14 @@ const GENERATION: i64 = 2;
 const EVERY: u64 = 10;
 
 /// A conversation of Alice and Bob, with messages `m-1`, `m-2` and so on from Alice.
-struct History {
+pub(super) struct History {
     tx: WriteTx,
     steps: Arc<AtomicU64>,
     _folder: TempDir,
 }
 
 impl History {
-    async fn of(messages: i64) -> Self {
+    pub(super) async fn of(messages: i64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = DatabaseFile::at(&folder.path().join("chat.db"));
         file.open(Schema::Migrate).unwrap();
@@ -80,6 +80,23 @@ impl History {
         Self { tx: WriteTx::new(connection, Limits::default()), steps, _folder: folder }
     }
 
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        self.tx.idle()
+    }
+
+    /// Adds Bob's reports about the first messages. Their sequence numbers are those of the messages.
+    pub(super) async fn bob_has_received(&mut self, messages: i64) {
+        let reports = "INSERT INTO reports (place, id, type, created, message_place, user_id)
+                       SELECT m.place, printf('11111111-1111-8111-8111-%012x', m.seq), 'delivered',
+                              '2024-03-08 12:00:00', m.place, $1
+                       FROM (SELECT place, place - ($2 << 32) AS seq FROM messages) AS m
+                       WHERE seq <= $3";
+        let reports = sqlx::query(reports).bind(BOB).bind(GENERATION).bind(messages);
+        reports.execute(self.tx.idle().sqlite()).await.unwrap();
+        let next = sqlx::query("UPDATE conversations SET next_report_seq = $1 + 1").bind(messages);
+        next.execute(self.tx.idle().sqlite()).await.unwrap();
+    }
+
     /// Returns the steps since the last call.
     fn steps(&self) -> u64 {
         self.steps.swap(0, Ordering::Relaxed)
@@ -89,14 +106,9 @@ impl History {
     async fn page(&mut self, cursor: Option<i64>, direction: Direction, light_bytes: i64) -> u64 {
         let id = cursor.map(|n| MessageId::parse(&format!("m-{n}")).unwrap());
         let query = PageQuery {
-            conversation: ConversationId::parse(CONVERSATION).unwrap(),
-            user: UserId::parse(BOB).unwrap(),
             cursor: Cursor { id, date: None },
-            report_cursor: Cursor::default(),
             entries: if light_bytes < 0 { 10_000 } else { 50 },
-            bytes: 8 * 1024 * 1024,
-            direction,
-            form: PageForm::Documented,
+            ..bobs_page(direction)
         };
         self.steps();
         let page = readers::ask(self.tx.idle(), &ReadPage { query, light_bytes }).await;
@@ -120,6 +132,20 @@ impl History {
         report.apply(&mut self.tx).await.unwrap();
         self.tx.commit().await.unwrap();
         self.steps()
+    }
+}
+
+/// Asks for the page at the end of the conversation that the direction leads to, for Bob.
+pub(super) fn bobs_page(direction: Direction) -> PageQuery {
+    PageQuery {
+        conversation: ConversationId::parse(CONVERSATION).unwrap(),
+        user: UserId::parse(BOB).unwrap(),
+        cursor: Cursor::default(),
+        report_cursor: Cursor::default(),
+        entries: 50,
+        bytes: 8 * 1024 * 1024,
+        direction,
+        form: PageForm::Documented,
     }
 }
 
@@ -148,13 +174,8 @@ async fn measuring_a_page_costs_steps_in_proportion_to_its_entries() {
     let mut steps = Vec::new();
     for messages in [250, 2_000] {
         let mut history = History::of(messages).await;
-        let reports = "INSERT INTO reports (place, id, type, created, message_place, user_id)
-                       SELECT m.place, printf('11111111-1111-8111-8111-%012x', m.place), 'delivered',
-                              '2024-03-08 12:00:00', m.place, $1
-                       FROM messages m";
-        let reports = sqlx::query(reports).bind(BOB);
-        reports.execute(history.tx.idle().sqlite()).await.unwrap();
-        let large = "UPDATE conversations SET longest_data = 1000000, next_report_seq = next_seq";
+        history.bob_has_received(messages).await;
+        let large = "UPDATE conversations SET longest_data = 1000000";
         sqlx::query(large).execute(history.tx.idle().sqlite()).await.unwrap();
         steps.push(history.page(None, Direction::Forward, -1).await);
     }
