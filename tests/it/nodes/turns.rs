@@ -44,7 +44,7 @@ async fn three_nodes_that_write_one_conversation_at_once_refuse_nothing() {
 }
 
 #[tokio::test]
-async fn a_batch_that_meets_others_twice_waits_for_its_turn() {
+async fn a_batch_that_meets_others_three_times_waits_for_its_turn() {
     let Some(database) = PostgresDatabase::migrated() else { return };
     let world = World::on_postgres(database, &[]).await;
     let (alice, bob) = world.alice_and_bob().await;
@@ -52,7 +52,7 @@ async fn a_batch_that_meets_others_twice_waits_for_its_turn() {
     world.server().runs(
         "CREATE SEQUENCE meetings;
          CREATE FUNCTION meets() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             IF nextval('meetings') <= 2 THEN RAISE SQLSTATE '40001'; END IF;
+             IF nextval('meetings') <= 3 THEN RAISE SQLSTATE '40001'; END IF;
              RETURN NULL;
          END $$;
          CREATE TRIGGER meets AFTER INSERT ON messages FOR EACH STATEMENT EXECUTE FUNCTION meets();",
@@ -63,10 +63,10 @@ async fn a_batch_that_meets_others_twice_waits_for_its_turn() {
     let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'epoch'::regclass AND NOT granted";
     let turn = async {
         until("the batch waits", async || world.number(waits).await == 1).await;
-        assert_eq!(world.number("SELECT last_value FROM meetings").await, 2);
+        assert_eq!(world.number("SELECT last_value FROM meetings").await, 3);
         its_turn.commit().await.unwrap();
     };
     join(alice.sends("hello"), turn).await;
     assert_eq!(bob.reads().await, ["hello"]);
-    assert_eq!(world.number("SELECT last_value FROM meetings").await, 3);
+    assert_eq!(world.number("SELECT last_value FROM meetings").await, 4);
 }
