@@ -79,7 +79,7 @@ enum Command {
     Mixed(bench::Run),
     /// Listening WebSockets while messages are sent: latency from the send to the push
     Listeners(listeners::Run),
-    /// Messages and pages on a growing `SQLite` database with 10,000 conversations
+    /// Messages and pages on a growing SQLite database with 10,000 conversations
     Growth(growth::Run),
     /// Hostile clients, one kind after the other: the server's memory, and the service that a bystander gets; fail
     /// if memory exceeds its bound or the bystander is not served

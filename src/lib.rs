@@ -20,7 +20,7 @@
 //! [`availability`], [`notifications`].
 //!
 //! [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store announces what
-//! was committed, and [`live`] wakes listeners. [`app`] is the state that requests share, [`server`] runs it, and
+//! was committed, and [`live`] notifies listeners. [`app`] is the state that requests share, [`server`] runs it, and
 //! [`commands`] is the command line. [`client`] is the other side of the protocol, for the command line, the load generator
 //! and the tests.
 

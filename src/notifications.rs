@@ -131,7 +131,11 @@ impl Inbox<'_> {
 
     /// Returns what a connection that was sent everything up to `delivered` is to be told, without a read. `None` where
     /// the news do not say it all: then [`Self::peek`] does.
-    pub(crate) fn tell(&self, delivered: Watermark, news: &News) -> Option<Notification> {
+    pub(crate) fn notification_from(
+        &self,
+        delivered: Watermark,
+        news: &News,
+    ) -> Option<Notification> {
         let (newest, subjects) = match news {
             News::Changes(Changes { newest, .. }) | News::UpTo(newest)
                 if *newest <= delivered.number =>
@@ -139,11 +143,12 @@ impl Inbox<'_> {
                 (delivered.number, Vec::new())
             }
             News::Changes(changes) if changes.behind == delivered.number => {
-                (changes.newest, changes.told_at(self.station).collect())
+                (changes.newest, changes.subjects_for(self.station).collect())
             }
             _ => return None,
         };
         if self.presence_feed.begin(self.user, self.station) {
+            // The station is to be told of every friend, which takes a read.
             return None;
         }
         let (friends, version) =

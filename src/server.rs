@@ -31,7 +31,7 @@ const SEND_BUFFER: u32 = 128 * 1024;
 
 /// How long a stop waits for positions, and for uses of stations, to be recorded. Another process may be blocking the
 /// writer.
-const NOTED_WITHIN: Duration = Duration::from_secs(1);
+const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or did not stop in order.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +147,7 @@ impl Server {
         let Self { app, listener, tasks, lock: _lock } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.spawn(tell_friends(Arc::clone(&app)));
-        tasks.spawn(wake_listeners(Arc::clone(&app)));
+        tasks.spawn(notify_listeners(Arc::clone(&app)));
         tasks.spawn(follow_nodes(Arc::clone(&app)));
         tasks.spawn(save_positions(Arc::clone(&app)));
         let to_the_end = async {
@@ -162,9 +162,9 @@ impl Server {
             };
             app.hub.ended().await;
             // Positions that are not saved by then are told again.
-            drop(timeout(NOTED_WITHIN, app.positions.save(&app.store)).await);
+            drop(timeout(RECORDED_WITHIN, app.positions.save(&app.store)).await);
             // A use that is not recorded by then is recorded with the station's next use.
-            drop(timeout(NOTED_WITHIN, app.stations.ended()).await);
+            drop(timeout(RECORDED_WITHIN, app.stations.ended()).await);
             let closed = app.store.close().await;
             if let Err(WalLeft { wal, bytes, cause }) = &closed {
                 let (wal, cause) = (wal.display(), cause as &dyn std::error::Error);
@@ -197,7 +197,7 @@ async fn tell_friends(app: Arc<App>) {
     }
 }
 
-async fn wake_listeners(app: Arc<App>) {
+async fn notify_listeners(app: Arc<App>) {
     tokio::select! {
         () = app.hub.follow(app.store.commit_events(), || app.forget_cached()) => {}
         () = app.shutdown.closing() => {}
@@ -218,7 +218,7 @@ async fn follow_nodes(app: Arc<App>) {
 
 async fn save_positions(app: Arc<App>) {
     tokio::select! {
-        () = app.positions.save_from_time_to_time(&app.store) => {}
+        () = app.positions.save_periodically(&app.store) => {}
         () = app.shutdown.closing() => {}
     }
 }

@@ -163,7 +163,7 @@ fn describe() {
     describe_counter!("chatserver_listener_notifications_total", "Events sent to listeners");
     describe_counter!(
         "chatserver_listener_reads_total",
-        "Reads of what is new for a listener that commits did not tell"
+        "Reads of what is new for listeners that no commit event told"
     );
     describe_counter!("chatserver_log_lines_dropped_total", "Log lines that were dropped");
 }

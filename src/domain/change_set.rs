@@ -34,7 +34,7 @@ impl Origin {
     }
 
     /// Whether a station is told of the subject: it did not make all of the changes itself.
-    pub(crate) fn is_told_at(&self, station: StationId) -> bool {
+    pub(crate) fn concerns(&self, station: StationId) -> bool {
         self.is_mixed || self.station != Some(station)
     }
 }

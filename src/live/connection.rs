@@ -11,7 +11,7 @@ use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::hub::{SocketPermit, WakeSignal};
+use super::hub::{Mailbox, SocketPermit};
 use super::socket::{End, Received, Socket};
 use super::subscription::{Action, SubscribeFrame, Subscription, subscribe};
 use crate::app::App;
@@ -22,7 +22,7 @@ use crate::fields::Fields;
 use crate::notifications::{Inbox, Notification, Sequence, Watermark};
 use crate::signature::SigningKey;
 use crate::stations::TOUCH_AFTER;
-use crate::store::{self, Epoch};
+use crate::store::{self, Epoch, News};
 
 /// Maximum time that the next notification waits for the last one's acknowledgement, and the delay where the store could
 /// not read what is new.
@@ -80,7 +80,7 @@ impl Subscription {
             app,
             socket,
             frame: &self.frame,
-            wake_signal: &self.registration.wake_signal,
+            mailbox: &self.registration.mailbox,
             ping,
             is_woken: true,
             epoch: app.store.epoch(),
@@ -100,7 +100,7 @@ struct Listening<'a, S> {
     app: &'a Arc<App>,
     socket: &'a mut Socket<S>,
     frame: &'a SubscribeFrame,
-    wake_signal: &'a WakeSignal,
+    mailbox: &'a Mailbox,
     ping: Interval,
     /// Whether there may be something new.
     is_woken: bool,
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     }
 
     async fn step(&mut self) -> Result<(), End> {
-        if self.wake_signal.is_replaced() {
+        if self.mailbox.is_replaced() {
             return Err(End::Replaced);
         }
         if self.is_woken && self.held_until.is_none() {
@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         let held_until = self.held_until.unwrap_or_else(Instant::now);
         tokio::select! {
             biased;
-            () = self.wake_signal.woken() => self.is_woken = true,
+            () = self.mailbox.woken() => self.is_woken = true,
             () = sleep_until(held_until), if self.held_until.is_some() => self.held_until = None,
             received = self.socket.receive() => {
                 self.is_heard = true;
@@ -168,8 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
     async fn send_news(&mut self) -> Result<(), End> {
         self.is_woken = false;
         self.enter_epoch();
-        let told = self.told();
-        let notification = match told {
+        let notification = match self.take_news() {
             Some(notification) => Some(notification),
             None => self.read_news().await?,
         };
@@ -187,10 +186,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         Ok(())
     }
 
-    /// Returns what commits have told this listener; `None` where only the store knows what is new.
-    fn told(&self) -> Option<Notification> {
-        let news = self.wake_signal.take_news();
-        self.inbox().tell(self.delivered?, &news?)
+    /// Returns what commits say to this listener; `None` where only the store knows what is new. It takes the news in any
+    /// case, since the read that follows covers them.
+    fn take_news(&self) -> Option<Notification> {
+        let news = self.mailbox.take_news();
+        self.inbox().notification_from(self.delivered?, &news?)
     }
 
     /// Reads what is new, and whether the client may still listen. Returns `None` where the store can't tell at the
@@ -225,14 +225,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         }
     }
 
-    /// Records that the station is in use, since an open listener is a use of its station. Writes to the store at most
-    /// every [`TOUCH_AFTER`] seconds.
+    /// Records that the station is in use, since an open listener is a use of its station. Every [`TOUCH_AFTER`] seconds
+    /// it writes that to the store, and lets the listener read: if the news of its revocation was lost, it ends there.
     fn note_use(&mut self) {
         let (user, station, now) = (self.frame.user, self.frame.station, self.app.clock.now());
         self.app.stations.heard(user, station);
         if now.distance(self.used_at) >= TOUCH_AFTER {
             self.used_at = now;
             self.app.store.touch_station(user, station, now);
+            self.mailbox.put(&News::Unknown);
+            self.is_woken = true;
         }
     }
 

@@ -47,36 +47,39 @@ impl Drop for SocketPermit {
 
 struct Listener {
     station: StationId,
-    wake_signal: Arc<WakeSignal>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl Listener {
     /// Adds news to what the listener has not taken yet, and wakes it unless its own station made the changes.
     fn tell(&self, news: &News) {
-        let mut untaken = self.wake_signal.news();
-        match &mut *untaken {
-            Some(untaken) => untaken.join(news),
-            none => *none = Some(Box::new(news.clone())),
-        }
-        drop(untaken);
+        self.mailbox.put(news);
         if news.concerns(self.station) {
-            self.wake_signal.woken.notify_one();
+            self.mailbox.woken.notify_one();
         }
     }
 }
 
 #[derive(Default)]
-pub(super) struct WakeSignal {
+pub(super) struct Mailbox {
     woken: Notify,
     is_replaced: AtomicBool,
     /// What the listener has not taken yet. Boxed, since most listeners have nothing to be told most of the time.
     news: Mutex<Option<Box<News>>>,
 }
 
-impl WakeSignal {
+impl Mailbox {
     /// Waits until there may be something new. A wake-up that arrives while no task waits is kept.
     pub(super) async fn woken(&self) {
         self.woken.notified().await;
+    }
+
+    /// Adds news to what is not taken yet.
+    pub(super) fn put(&self, news: &News) {
+        match &mut *self.news() {
+            Some(untaken) => untaken.join(news),
+            none => *none = Some(Box::new(news.clone())),
+        }
     }
 
     /// Takes what the listener was told since the last call. `None` where it was told nothing.
@@ -197,14 +200,14 @@ impl Hub {
         let earlier = listeners.iter().position(|listener| listener.station == station);
         if let Some(earlier) = earlier {
             let earlier = listeners.swap_remove(earlier);
-            earlier.wake_signal.is_replaced.store(true, Ordering::Relaxed);
-            earlier.wake_signal.woken.notify_one();
+            earlier.mailbox.is_replaced.store(true, Ordering::Relaxed);
+            earlier.mailbox.woken.notify_one();
         } else if listeners.len() >= self.most {
             return Err(self.excess());
         }
-        let wake_signal = Arc::new(WakeSignal::default());
-        listeners.push(Listener { station, wake_signal: Arc::clone(&wake_signal) });
-        Ok(Registration { hub: Arc::clone(self), user, wake_signal })
+        let mailbox = Arc::new(Mailbox::default());
+        listeners.push(Listener { station, mailbox: Arc::clone(&mailbox) });
+        Ok(Registration { hub: Arc::clone(self), user, mailbox })
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Listener>>> {
@@ -217,14 +220,14 @@ impl Hub {
 pub(super) struct Registration {
     hub: Arc<Hub>,
     user: UserId,
-    pub(super) wake_signal: Arc<WakeSignal>,
+    pub(super) mailbox: Arc<Mailbox>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut users = self.hub.users();
         if let Some(listeners) = users.get_mut(&self.user) {
-            listeners.retain(|listener| !Arc::ptr_eq(&listener.wake_signal, &self.wake_signal));
+            listeners.retain(|listener| !Arc::ptr_eq(&listener.mailbox, &self.mailbox));
             if listeners.is_empty() {
                 users.remove(&self.user);
             }

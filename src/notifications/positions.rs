@@ -41,10 +41,10 @@ impl Positions {
         epoch: &Arc<Epoch>,
     ) {
         let mut unsaved = self.unsaved();
-        let none = || Unsaved { number, epoch: Arc::clone(epoch) };
-        let position = unsaved.entry((user, station)).or_insert_with(none);
+        let newest = || Unsaved { number, epoch: Arc::clone(epoch) };
+        let position = unsaved.entry((user, station)).or_insert_with(newest);
         if position.epoch.id != epoch.id || position.number < number {
-            *position = none();
+            *position = newest();
         }
         drop(unsaved);
         self.added.notify_one();
@@ -68,7 +68,7 @@ impl Positions {
     }
 
     /// Saves positions some time after each is acknowledged, until the future is dropped.
-    pub(crate) async fn save_from_time_to_time(&self, store: &Store) {
+    pub(crate) async fn save_periodically(&self, store: &Store) {
         loop {
             self.added.notified().await;
             sleep(GATHER).await;
@@ -86,7 +86,7 @@ impl Positions {
     ///
     /// [`Error`] where the store failed. Positions that are not saved stay here.
     pub async fn save(&self, store: &Store) -> Result<(), Error> {
-        let all: Vec<_> = self.unsaved().iter().map(acknowledgement).collect();
+        let all = self.all();
         for some in all.chunks(AT_ONCE) {
             store.acknowledge_all(some.to_vec()).await?;
             let mut unsaved = self.unsaved();
@@ -101,6 +101,10 @@ impl Positions {
             }
         }
         Ok(())
+    }
+
+    fn all(&self) -> Vec<Acknowledge> {
+        self.unsaved().iter().map(acknowledgement).collect()
     }
 
     fn unsaved(&self) -> MutexGuard<'_, HashMap<(UserId, StationId), Unsaved>> {
@@ -133,6 +137,7 @@ mod tests {
             positions.advance(user, here, number, &old);
         }
         assert_eq!(positions.unsaved_of(user, here, &old), Some(9));
+        assert_eq!(positions.all().len(), 1, "one row for all acknowledgements of a station");
         assert_eq!(positions.unsaved_of(user, there, &old), None);
         positions.advance(user, here, 1, &new);
         assert_eq!(positions.unsaved_of(user, here, &new), Some(1));

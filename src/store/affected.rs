@@ -11,6 +11,7 @@ use crate::domain::{Origin, Subject, UserId};
 
 listed!(NEWEST);
 
+/// One row, since each row of SQLite's is a hand-over from its thread.
 static NEWEST: ManyRows = ManyRows::new(
     "SELECT string_agg(concat(n.user_number, ' ', n.newest), ',')
      FROM ({rows}) AS named JOIN change_numbers n ON n.user_number = named.column1",
@@ -25,7 +26,7 @@ pub(super) struct Affected {
 }
 
 enum Effect {
-    /// The user with this number has changes, which may have been recorded by several changes of the batch.
+    /// Subjects that changed for the user with this number, joined over all changes of the batch.
     Changes(i64, BTreeMap<Subject, Origin>),
     Unknown,
 }
@@ -41,7 +42,7 @@ impl Affected {
     }
 
     /// Marks a user as affected by something that is no numbered change.
-    pub(super) fn otherwise(&mut self, user: UserId) {
+    pub(super) fn mark_unknown(&mut self, user: UserId) {
         self.users.insert(user, Effect::Unknown);
     }
 

@@ -154,7 +154,7 @@ impl ChangeLog {
         self.known.conversations.insert(conversation, number);
     }
 
-    /// Numbers and stores the changes. Their users are woken after the commit.
+    /// Numbers and stores the changes. Their users' listeners are notified after the commit.
     pub(super) async fn record(mut self, tx: &mut WriteTx) -> Result<(), Error> {
         self.look_up(tx).await?;
         for (user, subject, origin) in self.set.iter() {

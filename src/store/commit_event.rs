@@ -29,7 +29,7 @@ pub(crate) enum News {
     Changes(Changes),
     /// Whatever there is up to this change number.
     UpTo(i64),
-    /// What only the database tells, such as another API key.
+    /// Something that only a read tells, such as another API key, a revoked station, or the availability of a friend.
     Unknown,
 }
 
@@ -45,8 +45,8 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// Returns the subjects of which a station is told: it made the others itself.
-    pub(crate) fn told_at(&self, station: StationId) -> impl Iterator<Item = Subject> {
-        let told = self.subjects.iter().filter(move |(_, origin)| origin.is_told_at(station));
+    pub(crate) fn subjects_for(&self, station: StationId) -> impl Iterator<Item = Subject> {
+        let told = self.subjects.iter().filter(move |(_, origin)| origin.concerns(station));
         told.map(|(subject, _)| *subject)
     }
 
@@ -84,7 +84,7 @@ impl News {
     /// Whether a listener at this station may have something to be told.
     pub(crate) fn concerns(&self, station: StationId) -> bool {
         match self {
-            Self::Changes(changes) => changes.told_at(station).next().is_some(),
+            Self::Changes(changes) => changes.subjects_for(station).next().is_some(),
             Self::UpTo(_) | Self::Unknown => true,
         }
     }
@@ -116,9 +116,9 @@ mod tests {
         first
     }
 
-    fn told(news: &News, at: StationId) -> Vec<Subject> {
+    fn subjects(news: &News, at: StationId) -> Vec<Subject> {
         let News::Changes(changes) = news else { panic!("{news:?}") };
-        changes.told_at(at).collect()
+        changes.subjects_for(at).collect()
     }
 
     #[test]
@@ -156,9 +156,9 @@ mod tests {
             [changes(0, 1, &[(one, None)]), changes(1, 2, &[(one, Some(mine))])],
         ] {
             let both = joined(&order);
-            assert_eq!(told(&both, mine), [one]);
+            assert_eq!(subjects(&both, mine), [one]);
         }
-        assert_eq!(told(&joined(&[first, second]), other), [one, two]);
+        assert_eq!(subjects(&joined(&[first, second]), other), [one, two]);
     }
 
     #[test]

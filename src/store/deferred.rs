@@ -1,4 +1,4 @@
-//! Statements of a transaction that are sent later, because no code needs their results.
+//! Statements of a transaction that are sent later, because no code needs their results before the commit.
 
 use sqlx::postgres::PgArguments;
 

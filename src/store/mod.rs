@@ -115,7 +115,6 @@ pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
 pub(crate) use workspaces::RegisterWorkspace;
 pub use write_op::WriteOp;
 pub use write_tx::WriteTx;
-
 use writer::Writer;
 
 listed!(NEWEST_MIGRATION);
@@ -263,7 +262,7 @@ impl Store {
         self.writer.write(change).await
     }
 
-    /// Subscribes to commits that affect users. Wake-up hints only: a subscriber that lags behind misses events.
+    /// Subscribes to commits that affect users. Hints only: a subscriber that lags behind misses events.
     pub(crate) fn commit_events(&self) -> broadcast::Receiver<CommitEvent> {
         self.writer.commit_events().subscribe()
     }
@@ -310,7 +309,7 @@ impl Store {
     /// themselves.
     pub(crate) async fn tell_nodes(&self) {
         if let Engine::Postgres(server) = &self.engine
-            && let Err(error) = Bus::new(server.clone()).wake_all().await
+            && let Err(error) = Bus::new(server.clone()).notify_all().await
         {
             tracing::warn!(%error, "telling the servers of a change failed: they notice it within 5 s");
         }

@@ -1,4 +1,5 @@
-//! Pages of messages and reports. Each page is one snapshot. One statement finds the cursors and writes a light page.
+//! Pages of messages and reports. Each page is one snapshot. One statement finds the cursors and writes a light page; with
+//! PostgreSQL a shorter one is tried first ([`light`]).
 //! For a large page it writes a plan, and the page is read in pieces within the same transaction.
 
 pub(super) mod light;

@@ -260,14 +260,23 @@ async fn on_server<Q: BatchQuery>(
     connection: &mut Connection,
     query: &Q,
 ) -> Result<Option<WireText>, sqlx::Error> {
-    for statement in [query.light(), Some(Q::STATEMENT)].into_iter().flatten() {
-        let text = connection.query_rows(statement, &[query], |one, values| one.bind(values));
-        let text: Option<Utf8> = text.value().await?;
-        if text.as_ref().is_none_or(|Utf8(text)| !text.is_empty()) {
-            return Ok(text.map(|Utf8(text)| text));
+    if let Some(light) = query.light() {
+        let text = alone(connection, light, query).await?;
+        if text.as_ref().is_none_or(|text| !text.is_empty()) {
+            return Ok(text);
         }
     }
-    Ok(None)
+    alone(connection, Q::STATEMENT, query).await
+}
+
+async fn alone<Q: BatchQuery>(
+    connection: &mut Connection,
+    statement: &'static ManyRows,
+    query: &Q,
+) -> Result<Option<WireText>, sqlx::Error> {
+    let text = connection.query_rows(statement, &[query], |one, values| one.bind(values));
+    let text: Option<Utf8> = text.value().await?;
+    Ok(text.map(|Utf8(text)| text))
 }
 
 /// Runs the queries as one.

@@ -107,7 +107,7 @@ impl WriteOp for BindStation {
             unbind(tx, self.user, *station).await?;
         }
         // Wakes all of the user's listeners, so that each finds out whether its station was evicted.
-        tx.affected.otherwise(self.user);
+        tx.affected.mark_unknown(self.user);
         Ok(excess)
     }
 }
@@ -121,7 +121,7 @@ async fn stations_of(connection: &mut Connection, user: UserId) -> Result<Vec<St
 async fn unbind(tx: &mut WriteTx, user: UserId, station: StationId) -> Result<bool, Error> {
     let unbind = tx.query(UNBIND).await?.bind(user.as_str()).bind(station.as_str());
     let unbound = unbind.execute().await.doing("unbinding a station")?;
-    tx.affected.otherwise(user);
+    tx.affected.mark_unknown(user);
     Ok(unbound > 0)
 }
 

@@ -360,7 +360,7 @@ impl WriteOp for SetDisabled {
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let set = tx.query(SET_DISABLED).await?.bind(self.user.as_str()).bind(self.is_disabled);
         let set = set.execute().await.doing("disabling or enabling a user")?;
-        tx.affected.otherwise(self.user);
+        tx.affected.mark_unknown(self.user);
         Ok(set > 0)
     }
 }
@@ -380,7 +380,7 @@ impl WriteOp for SetApiKey {
         let set = tx.query(SET_API_KEY).await?.bind(self.user.as_str());
         let set = set.bind(self.api_key.as_str()).bind(digest(&self.api_key).as_str());
         set.execute().await.doing("rotating an API key")?;
-        tx.affected.otherwise(self.user);
+        tx.affected.mark_unknown(self.user);
         Ok(before.map(|key| stored(&key)).transpose()?)
     }
 }

@@ -21,7 +21,7 @@ const BEGIN: Sql = Sql::pair("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL SERIALIZA
 /// Waits until no other transaction has its turn; this one has it until it ends. It precedes the snapshot, so the batch sees
 /// what those before it committed. The mode excludes itself, and upkeep of a table that has one row. SQLite's
 /// `BEGIN IMMEDIATE` does the same already.
-const TAKE_TURN: Sql = Sql::pair("SELECT 1", "LOCK TABLE epoch IN SHARE UPDATE EXCLUSIVE MODE");
+const TAKE_TURN: Sql = Sql::of_postgres("LOCK TABLE epoch IN SHARE UPDATE EXCLUSIVE MODE");
 
 const COMMIT: Sql = Sql::both("COMMIT");
 

@@ -63,7 +63,7 @@ async fn a_listener_is_told_of_what_another_node_commits_without_a_read() {
     }
     // The look of each second may see a change first.
     let read = there.listener_reads().await - before;
-    assert!(read < MESSAGES / 2, "{read} reads for {MESSAGES} events");
+    assert!(read <= MESSAGES / 4, "{read} reads for {MESSAGES} events");
 }
 
 /// A node that is killed after its commit tells no one. The row of the user's newest change stands for that here.

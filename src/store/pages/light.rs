@@ -1,7 +1,8 @@
-//! Statements for PostgreSQL that make the usual page: light for certain, from known IDs or none.
+//! Statements for PostgreSQL that make most pages: those whose upper bound of bytes is light, and whose cursors have no
+//! date.
 //!
 //! PostgreSQL prepares the execution of all parts of a plan, whether they run or not. For [`PAGE`](super::statements::PAGE)
-//! that takes longer than the page itself. These lack the searches for a date and the weighing.
+//! that takes longer than the page itself. These lack the searches for a date and the sizes of a large page.
 
 use super::PARAMETERS;
 use super::statements::{

@@ -1,4 +1,4 @@
-//! Wake-ups between the nodes of a PostgreSQL database.
+//! News of commits between the nodes of a PostgreSQL database.
 //!
 //! Each node gathers for some milliseconds what its commits change for users, and sends it with one NOTIFY. That has a
 //! connection and a transaction of its own: within the writing transaction, NOTIFY would let one commit at a time
@@ -103,7 +103,7 @@ impl Bus {
     }
 
     /// Wakes users at all nodes, and forgets what is cached of them. For a process that ends.
-    pub(crate) async fn wake_all(&self) -> Result<(), Error> {
+    pub(crate) async fn notify_all(&self) -> Result<(), Error> {
         let mut session = self.server.connect().await?;
         self.notify(&mut session, &Payload::All).await?;
         session.close().await.doing("closing a connection")
@@ -121,14 +121,19 @@ impl Bus {
         future::join3(tell, self.hear(events), self.look(events, epoch, listening)).await;
     }
 
-    /// Tells other nodes of this one's commits.
+    /// Tells other nodes of this one's commits, and after a failure that any user may be affected.
     async fn tell(&self, mut commits: Receiver<CommitEvent>) {
         let mut session = None;
+        let mut is_lost = false;
         loop {
-            let Some(payload) = gather(&mut commits).await else { return };
+            let Some(mut payload) = gather(&mut commits).await else { return };
+            if is_lost {
+                payload = Payload::All;
+            }
+            is_lost = false;
             if let Err(error) = self.send(&mut session, &payload).await {
                 tracing::debug!(%error, "telling other nodes failed; they look for changes themselves");
-                session = None;
+                (session, is_lost) = (None, true);
             }
         }
     }

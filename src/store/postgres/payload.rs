@@ -12,10 +12,10 @@ use crate::store::{Changes, News};
 /// Maximum bytes of the entries of a payload. PostgreSQL takes less than 8,000 in all.
 const BYTES: usize = 7_500;
 
-/// Stands for entries of all users, of whom nothing more is said.
+/// In place of entries: any user may be affected.
 const ALL: &str = "*";
 
-/// Stands for entries in a payload that shows that the channel works.
+/// In place of entries: a sign of life, which shows that the channel works.
 const ALIVE: &str = ".";
 
 /// The content of a payload.

@@ -28,8 +28,9 @@ async fn a_listener_that_is_up_to_date_is_told_without_a_read() {
         assert_eq!(phone.is_told_of_conversations().await, here);
         assert_eq!(laptop.is_told_of_conversations().await, here);
     }
+    // The availability of a friend costs a read, and so may the look of PostgreSQL's nodes at each second.
     let read = server.listener_reads().await - before;
-    assert!(read < MESSAGES / 2, "{read} reads for {} events", 3 * MESSAGES);
+    assert!(read <= MESSAGES / 4, "{read} reads for {} events", 3 * MESSAGES);
 }
 
 /// Returns whether the station has acknowledged everything, by the database.
@@ -60,7 +61,7 @@ async fn what_a_listener_acknowledges_is_saved_a_moment_later_and_before_a_stop(
     assert!(is_saved(&place, &bob).await);
 }
 
-/// They are more than a commit event names.
+/// They are more than the 32 that a commit event names, so the listener reads some of them.
 #[tokio::test]
 async fn many_conversations_that_change_before_an_acknowledgement_are_all_told() {
     let world = World::start().await;

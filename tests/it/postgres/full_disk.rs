@@ -49,5 +49,6 @@ async fn a_full_disk_of_the_server_refuses_changes_until_it_has_space_again() {
     .await;
     sent.push(alice.sends("after").await);
     assert_eq!(bob.downloads().await.message_ids(), sent);
-    assert_eq!(get(server.address, "/readyz").await.unwrap().0, 200);
+    let (status, body) = get(server.address, "/readyz").await.unwrap();
+    assert_eq!((status, body.as_str()), (200, "OK\n"));
 }

@@ -58,6 +58,12 @@ fn numbers(folder: &str) -> Vec<String> {
     numbers
 }
 
+/// The first schema whose statements were recorded.
+const FIRST: &str = "0011";
+
+/// The test that writes a record, as it is given to Cargo.
+const RECORDING: &str = "the_statements_of_the_newest_schema_are_recorded";
+
 /// Returns the number of the newest schema. SQLite's count, since PostgreSQL began later.
 fn newest() -> String {
     numbers("sqlite").pop().unwrap()
@@ -70,7 +76,7 @@ fn file_of(schema: &str) -> PathBuf {
 fn recorded(schema: &str) -> Record {
     let file = file_of(schema);
     let text = fs::read_to_string(&file).unwrap_or_else(|error| {
-        panic!("{}: {error}. {RECORD}=1 cargo test recorded writes it", file.display())
+        panic!("{}: {error}. {RECORD}=1 cargo test {RECORDING} writes it", file.display())
     });
     serde_json::from_str(&text).unwrap()
 }
@@ -144,7 +150,8 @@ async fn the_statements_of_the_newest_schema_are_recorded() {
     let texts = recorded.statements.iter();
     let texts = texts.map(|one| (one.name.clone(), one.sqlite.clone(), one.postgres.clone()));
     let built = statements().into_iter().map(|one| (named(&one), one.sqlite, one.postgres));
-    let how = format!("{RECORD}=1 cargo test recorded writes migrations/statements/{schema}.json");
+    let how =
+        format!("{RECORD}=1 cargo test {RECORDING} writes migrations/statements/{schema}.json");
     assert!(texts.eq(built), "the statements differ from the recorded ones: {how}");
     let Some(database) = database else { return };
     assert!(recorded == of_this_build(&database).await, "types or columns differ: {how}");
@@ -155,6 +162,7 @@ async fn nodes_of_the_previous_schema_work_on_the_newest_one() {
     let newest = newest();
     let schemas = numbers("statements");
     let previous = schemas.iter().rfind(|schema| **schema < newest);
+    assert!(previous.is_some() || newest == FIRST, "the record of the last release is missing");
     let place = Workplace::new();
     place.tells(&["migrate"]);
     let mut sqlite = place.opens_database().await;
