@@ -202,12 +202,13 @@ impl Stations {
             let last = latest.map_or(0, |latest| latest.last.load(Ordering::Relaxed));
             (listening.contains(other), last)
         });
-        // It was acknowledged before the station was revoked. A station that is bound anew is told everything.
-        self.positions.forget(user, station);
         let bind = BindStation { user, station, now, gives_way: others, most: self.most };
-        for other in store.write(bind).await? {
-            self.forget(user, other);
+        for evicted in store.write(bind).await? {
+            self.forget(user, evicted);
+            self.positions.forget(user, evicted);
         }
+        // A station that is bound anew is told everything, whatever it acknowledged before it was revoked.
+        self.positions.forget(user, station);
         Ok(())
     }
 

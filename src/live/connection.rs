@@ -199,6 +199,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         counter!("chatserver_listener_reads_total").increment(1);
         let pending = match self.inbox().peek(self.delivered).await {
             Err(error) if error.is_temporary() => {
+                // News that arrive meanwhile must not replace the read: it may find that the client is locked out.
+                self.mailbox.put(&News::Unknown);
                 self.is_woken = true;
                 self.held_until = Some(Instant::now() + HOLD);
                 return Ok(None);
@@ -206,7 +208,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
             pending => pending.map_err(|error| failed(&error))?,
         };
         let Some((api_key, notification)) = pending else {
-            self.app.stations.forget(self.frame.user, self.frame.station);
+            let (user, station) = (self.frame.user, self.frame.station);
+            self.app.stations.forget(user, station);
+            self.app.positions.forget(user, station);
             return Err(End::Refused);
         };
         let key = SigningKey::new(&api_key);
@@ -225,16 +229,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Listening<'_, S> {
         }
     }
 
-    /// Records that the station is in use, since an open listener is a use of its station. Every [`TOUCH_AFTER`] seconds
-    /// it writes that to the store, and lets the listener read: if the news of its revocation was lost, it ends there.
+    /// Records that the station is in use, since an open listener is a use of its station. Writes to the store at most
+    /// every [`TOUCH_AFTER`] seconds.
     fn note_use(&mut self) {
         let (user, station, now) = (self.frame.user, self.frame.station, self.app.clock.now());
         self.app.stations.heard(user, station);
         if now.distance(self.used_at) >= TOUCH_AFTER {
             self.used_at = now;
             self.app.store.touch_station(user, station, now);
-            self.mailbox.put(&News::Unknown);
-            self.is_woken = true;
         }
     }
 

@@ -42,9 +42,14 @@ impl Outcomes {
     }
 
     pub(crate) fn failed(&self, error: &Error) {
-        let now = Instant::now();
+        self.failed_at(error, Instant::now());
+    }
+
+    fn failed_at(&self, error: &Error, now: Instant) {
         let mut latest = self.latest();
-        latest.failures.get_or_insert((now, now)).1 = now;
+        let running =
+            latest.failures.filter(|(_, last)| now.duration_since(*last) < FAILURE_COUNTS);
+        latest.failures = Some((running.map_or(now, |(first, _)| first), now));
         latest.full = matches!(error, Error::ServerFull).then_some(now);
     }
 
@@ -65,8 +70,12 @@ impl Outcomes {
     }
 
     pub(crate) fn are_failures(&self) -> bool {
+        self.are_failures_at(Instant::now())
+    }
+
+    fn are_failures_at(&self, now: Instant) -> bool {
         self.latest().failures.is_some_and(|(first, last)| {
-            last.elapsed() < FAILURE_COUNTS && last.duration_since(first) >= FAILING_FOR
+            now.duration_since(last) < FAILURE_COUNTS && last.duration_since(first) >= FAILING_FOR
         })
     }
 
@@ -95,6 +104,17 @@ mod tests {
         outcomes.failed(&Error::ServerFull);
         assert!(outcomes.is_full_at(Instant::now() + Duration::from_mins(1)));
         assert!(!outcomes.is_full_at(Instant::now() + FULL_COUNTS));
+    }
+
+    #[test]
+    fn failures_far_apart_are_not_one_that_lasts() {
+        let (outcomes, start) = (Outcomes::default(), Instant::now());
+        outcomes.failed_at(&Error::QueueFull, start);
+        let later = start + FAILURE_COUNTS;
+        outcomes.failed_at(&Error::QueueFull, later);
+        assert!(!outcomes.are_failures_at(later));
+        outcomes.failed_at(&Error::QueueFull, later + FAILING_FOR);
+        assert!(outcomes.are_failures_at(later + FAILING_FOR));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod balanced;
 mod cable;
 mod losing;
+mod revoked;
 mod turns;
 
 use std::sync::Arc;

@@ -52,11 +52,12 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 const NOTIFY: Sql =
     Sql::of_postgres("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)");
 
-/// Selects what a listener is told of, or closed for: the newest change, and whether the user may still log in with this
-/// key.
+/// Selects what a listener is told of, or closed for: the newest change, and whether the user may still log in, with which
+/// key and stations.
 const STAMPS: Sql = Sql::of_postgres(
     "
-    SELECT u.id, coalesce(n.newest, 0), concat(u.is_disabled, ' ', u.api_key_digest)
+    SELECT u.id, coalesce(n.newest, 0), concat(u.is_disabled, ' ', u.api_key_digest, ' ', (
+               SELECT md5(string_agg(s.station_id, ',' ORDER BY s.station_id)) FROM stations s WHERE s.user_id = u.id))
     FROM unnest($1::text[]) AS wanted (id)
     JOIN users u ON u.id = wanted.id
     LEFT JOIN change_numbers n ON n.user_number = u.number",
@@ -81,7 +82,7 @@ struct Looked {
 struct Stamp {
     /// The number of the newest change.
     newest: i64,
-    /// Whether the user may log in, and with which key.
+    /// Whether the user may log in, with which key and stations.
     login: String,
 }
 
@@ -121,19 +122,14 @@ impl Bus {
         future::join3(tell, self.hear(events), self.look(events, epoch, listening)).await;
     }
 
-    /// Tells other nodes of this one's commits, and after a failure that any user may be affected.
+    /// Tells other nodes of this one's commits.
     async fn tell(&self, mut commits: Receiver<CommitEvent>) {
         let mut session = None;
-        let mut is_lost = false;
         loop {
-            let Some(mut payload) = gather(&mut commits).await else { return };
-            if is_lost {
-                payload = Payload::All;
-            }
-            is_lost = false;
+            let Some(payload) = gather(&mut commits).await else { return };
             if let Err(error) = self.send(&mut session, &payload).await {
                 tracing::debug!(%error, "telling other nodes failed; they look for changes themselves");
-                (session, is_lost) = (None, true);
+                session = None;
             }
         }
     }
