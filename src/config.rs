@@ -4,17 +4,16 @@
 //! `config/default.toml` is the reference: it explains each setting, and a setting that it lacks does not exist.
 
 mod database;
+mod layers;
 mod values;
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::{Table, Value, de};
 
-use crate::bounded;
 use database::Database;
+pub(crate) use layers::{Effective, Layers};
 use values::parsed;
 pub(crate) use values::{
     AllowedOrigin, Bounded, ErrorStatus, Filter, List, LogFormat, MetricsListen, Network,
@@ -24,18 +23,9 @@ pub(crate) use values::{
 /// Every setting with its default and a comment.
 pub const DEFAULT: &str = include_str!("../config/default.toml");
 
-/// Prefix of environment variables that are settings. They also contain [`LEVEL`].
-const PREFIX: &str = "CHATSERVER_";
-
 /// Maximum of `auth.clock_skew_seconds`. Signatures of changes are kept for as long as any value of that setting could
 /// make them acceptable again.
 pub(crate) const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
-
-/// Maximum bytes of a settings file.
-const FILE_BYTES: u64 = 1024 * 1024;
-
-/// Separator between section and name of a setting in an environment variable.
-const LEVEL: &str = "__";
 
 /// An unknown or wrong setting, with its name, its value and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -182,82 +172,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &[(&str, &str)],
     ) -> Result<Self, Error> {
-        let mut layers = Layers::default();
-        if let Some(file) = file {
-            layers.add_file(file)?;
-        }
-        for (name, value) in environment {
-            let setting = name.strip_prefix(PREFIX).filter(|rest| rest.contains(LEVEL));
-            if let Some(setting) = setting {
-                layers.set(&setting.to_lowercase().replace(LEVEL, "."), Value::String(value))?;
-            }
-        }
-        for (name, value) in flags {
-            layers.set(name, Value::String((*value).to_owned()))?;
-        }
-        layers.read()
-    }
-}
-
-/// The value of each setting, from the highest layer that sets it.
-struct Layers(Table);
-
-impl Default for Layers {
-    fn default() -> Self {
-        Self(DEFAULT.parse().expect("the defaults are TOML"))
-    }
-}
-
-impl Layers {
-    fn add_file(&mut self, path: &Path) -> Result<(), Error> {
-        let unreadable = |problem| Error::Unreadable { path: path.to_owned(), problem };
-        let text = File::open(path).and_then(|file| bounded::read_text(file, FILE_BYTES));
-        let text = text.map_err(|error| unreadable(error.to_string()))?;
-        let file: Table = text.parse().map_err(|error| unreadable(located(&text, &error)))?;
-        for (section, value) in file {
-            let settings = match value {
-                Value::Table(settings) if self.0.contains_key(&section) || !settings.is_empty() => {
-                    settings
-                }
-                _ => return Err(Error::Unknown { name: section }),
-            };
-            for (name, value) in settings {
-                self.set(&format!("{section}.{name}"), value)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Overrides a setting. Names that the defaults lack are [`Error::Unknown`].
-    fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
-        match self.setting(name) {
-            Some(setting) => *setting = value,
-            None => return Err(Error::Unknown { name: name.to_owned() }),
-        }
-        Ok(())
-    }
-
-    fn setting(&mut self, name: &str) -> Option<&mut Value> {
-        let (section, name) = name.split_once('.')?;
-        self.0.get_mut(section)?.as_table_mut()?.get_mut(name)
-    }
-
-    fn read(mut self) -> Result<Config, Error> {
-        let config: Config = serde_path_to_error::deserialize(self.0.clone()).map_err(|error| {
-            // A wrong entry of a list is reported as the whole list.
-            let name = error.path().to_string();
-            let name = name.split('[').next().unwrap_or_default().to_owned();
-            let value = match self.setting(&name) {
-                Some(_) if name == "database.password" => NOT_SHOWN.to_owned(),
-                Some(value) => shown(value),
-                None => String::new(),
-            };
-            Error::Wrong { name, value, problem: error.into_inner().message().to_owned() }
-        })?;
-        config.database.agree()?;
-        config.http.agree()?;
-        config.limits.agree()?;
-        Ok(config)
+        Layers::read(file, environment, flags)?.config()
     }
 }
 
@@ -294,41 +209,5 @@ impl Limits {
             });
         }
         Ok(())
-    }
-}
-
-/// Describes a TOML error with its line and column. The file's lines are not shown: they may hold a secret.
-fn located(text: &str, error: &de::Error) -> String {
-    let Some(span) = error.span() else { return error.message().to_owned() };
-    let before = text.get(..span.start).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    format!("{} at line {line} column {column}", error.message())
-}
-
-/// Formats a value on one line, unless it may hold a secret: a user and a password before the host of a URL, even of a
-/// malformed one, or an access token.
-fn shown(value: &Value) -> String {
-    let text = written(value);
-    let lower = text.to_lowercase();
-    if ["@", "pass", "pwd", "secret", "token", "key", "postgres"]
-        .iter()
-        .any(|sign| lower.contains(sign))
-    {
-        return NOT_SHOWN.to_owned();
-    }
-    text
-}
-
-const NOT_SHOWN: &str = "(not shown)";
-
-fn written(value: &Value) -> String {
-    match value {
-        Value::String(text) => format!("{text:?}"),
-        Value::Array(entries) => {
-            let entries: Vec<_> = entries.iter().map(written).collect();
-            format!("[{}]", entries.join(", "))
-        }
-        other => other.to_string(),
     }
 }

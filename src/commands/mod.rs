@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::api::openapi;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Effective, Layers};
 use crate::domain::Limits;
 use crate::store::{
     self, DatabaseUrl, Migrated, OpenError, PgUrl, Schema, ServerLock, Store, WalLeft,
@@ -148,7 +148,7 @@ Example:
   chatserver copy --from sqlite:///var/lib/chatserver/chatserver.db --to postgres://chat@db.example.com/chat
 Run it again if it was interrupted: it goes on. Until it has finished, nothing else opens the new database.")]
     Copy(copy::Copy),
-    /// Check the settings of all layers without starting anything
+    /// Check the settings of all layers, and show each with its source, without starting anything
     #[command(
         name = "check-config",
         after_help = "\
@@ -179,6 +179,10 @@ struct Settings {
 
 impl Settings {
     fn load(&self, flags: &[(&str, &str)]) -> Result<Config, config::Error> {
+        self.layers(flags)?.config()
+    }
+
+    fn layers(&self, flags: &[(&str, &str)]) -> Result<Layers, config::Error> {
         let mut flags = flags.to_vec();
         if let Some(url) = &self.database_url {
             flags.push(("database.url", url));
@@ -188,7 +192,7 @@ impl Settings {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
-        Config::load(self.config.as_deref(), environment, &flags)
+        Layers::read(self.config.as_deref(), environment, &flags)
     }
 
     /// Returns `--config` and `--database-url` as given, for another command. Each is shell-quoted and follows a space.
@@ -330,11 +334,23 @@ async fn migrate_postgres(settings: &Settings, url: &PgUrl) -> Result<(), Failed
 }
 
 fn check_config(settings: &Settings) -> Result<(), Failed> {
-    let config = settings.load(&[])?;
-    let text = format!(
+    let mut layers = settings.layers(&[])?;
+    let config = layers.config()?;
+    let effective = layers.effective(&config);
+    let mut text = format!(
         "the settings are valid: listen on {}, keep the data in {}",
         config.http.listen, config.database.url
     );
-    let json = json!({ "listen": config.http.listen, "url": config.database.url.to_string() });
+    for Effective { name, value, source } in &effective {
+        text.extend(["\n", name, " = ", value, " (", source, ")"]);
+    }
+    let all = effective.iter().map(|Effective { name, value, source }| {
+        json!({ "name": name, "value": value, "source": source })
+    });
+    let json = json!({
+        "listen": config.http.listen,
+        "url": config.database.url.to_string(),
+        "settings": all.collect::<Vec<_>>(),
+    });
     Output::new(text, json).print(settings.json)
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::Error;
+use super::layers::NOT_SHOWN;
 use super::values::parsed;
-use super::{Error, NOT_SHOWN};
 use crate::bounded;
 use crate::domain::Parse;
 use crate::store::DatabaseUrl;

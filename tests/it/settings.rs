@@ -93,6 +93,31 @@ fn names_in_the_file() -> BTreeSet<String> {
 }
 
 #[test]
+fn check_config_shows_every_setting_with_its_value_and_source() {
+    let place = Workplace::new();
+    let file = "[limits]\nfriends = 7\n[http]\ncors_origins = [\"https://a.example\"]\n";
+    fs::write(place.path().join("chat.toml"), file).unwrap();
+    let listen = ("CHATSERVER_HTTP__LISTEN", "127.0.0.1:8081");
+    let arguments = ["--config", "chat.toml", "--database-url", "sqlite://other.db"];
+    let shown = check(&place, &arguments, &[listen, ("CHATSERVER_LIMITS__FRIENDS", "8")]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    for line in [
+        "http.listen = 127.0.0.1:8081 (environment CHATSERVER_HTTP__LISTEN)",
+        "http.cors_origins = [\"https://a.example\"] (file chat.toml)",
+        "limits.friends = 8 (environment CHATSERVER_LIMITS__FRIENDS)",
+        "database.url = sqlite://other.db (command line)",
+        "database.password = \"\" (default)",
+        "log.format = text (default)",
+    ] {
+        assert!(shown.lines().any(|one| one == line), "{line} is not in {shown}");
+    }
+    let settings = &place.tells(&["check-config"])["settings"];
+    let names = settings.as_array().unwrap().iter();
+    let names: BTreeSet<_> = names.map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, names_in_the_file());
+}
+
+#[test]
 fn the_default_file_says_which_values_the_server_accepts() {
     let lines: Vec<_> = DEFAULT.lines().collect();
     for (name, _, wrong, _) in SETTINGS {
@@ -253,9 +278,10 @@ fn each_layer_overrides_the_one_below() {
     fs::write(place.path().join("chat.toml"), text).unwrap();
     let told = |arguments: &[&str], environment: &[(&str, &str)]| {
         let output = check(&place, &[arguments, &["--json"]].concat(), environment);
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (told["listen"].clone(), told["url"].clone())
     };
-    let told_is = |listen: &str, url: &str| json!({ "listen": listen, "url": url });
+    let told_is = |listen: &str, url: &str| (json!(listen), json!(url));
     let file = ["--config", "chat.toml"];
     let environment = [("CHATSERVER_DATABASE__URL", "sqlite://environment.db")];
     let flag = ["--config", "chat.toml", "--database-url", "sqlite://flag.db"];

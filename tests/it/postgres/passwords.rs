@@ -119,6 +119,12 @@ fn check_config_shows_no_password() {
     let url = "postgres://chat:hunter3@db.example.com/chat";
     let told = place.tells(&["check-config", "--database-url", url]);
     assert_eq!(told["url"], "postgres://db.example.com:5432/chat");
+    let password = ("CHATSERVER_DATABASE__PASSWORD", "hunter3");
+    let url = "postgres://chat@db.example.com/chat";
+    let shown = place.runs_with(&["check-config", "--database-url", url], "", &[password]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let line = "database.password = (not shown) (environment CHATSERVER_DATABASE__PASSWORD)";
+    assert!(shown.contains(line) && !shown.contains("hunter3"), "{shown}");
     // With a mistake, too.
     let failed = place.fails(&["check-config", "--database-url", "postgres://chat:hunter3/chat"]);
     assert!(!failed.contains("hunter3"), "{failed}");
