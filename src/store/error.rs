@@ -113,9 +113,12 @@ impl Error {
         }
     }
 
-    /// Whether a repeat may succeed in a moment: the queue is full, or the database server is away.
+    /// Whether a repeat may succeed in a moment: the queue is full, or the database is locked, slow or away.
     pub(crate) fn is_temporary(&self) -> bool {
-        matches!(self, Self::QueueFull | Self::Disconnected | Self::SessionLost)
+        match self {
+            Self::Database { source, .. } => is_busy(source) || postgres::codes::is_for_all(source),
+            error => matches!(error, Self::QueueFull | Self::Disconnected | Self::SessionLost),
+        }
     }
 
     /// Returns the cause of a failure as one of a few words, for a metric label.
