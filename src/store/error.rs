@@ -251,12 +251,12 @@ pub enum OpenError {
     #[error("{url} can't be reached: {source}{}", postgres::connect::advice(source))]
     Unreachable { url: String, source: io::Error },
     /// The server answers, and refuses the session.
-    #[error("{url} can't be opened: {source}{}", postgres::codes::advice(source))]
-    Refused {
-        url: String,
-        #[source]
-        source: sqlx::Error,
-    },
+    #[error(
+        "{url} can't be opened: {}{}",
+        postgres::codes::message(cause),
+        postgres::codes::advice(cause)
+    )]
+    Refused { url: String, cause: sqlx::Error },
     #[error("the file of sslrootcert, {path}, can't be read: {source}")]
     Authority { path: String, source: io::Error },
     #[error("{url} is PostgreSQL {found}; chatserver needs 15 or newer")]

@@ -37,7 +37,9 @@ impl Outcomes {
         latest.commit = Some(Instant::now());
         if affects_users {
             latest.failures = None;
-            latest.full = None;
+            if latest.full.take().is_some() {
+                tracing::info!("the disk of PostgreSQL has space again");
+            }
         }
     }
 
@@ -50,7 +52,13 @@ impl Outcomes {
         let running =
             latest.failures.filter(|(_, last)| now.duration_since(*last) < FAILURE_COUNTS);
         latest.failures = Some((running.map_or(now, |(first, _)| first), now));
-        latest.full = matches!(error, Error::ServerFull).then_some(now);
+        let is_full = matches!(error, Error::ServerFull);
+        if is_full && latest.full.is_none() {
+            tracing::warn!(
+                "the disk of PostgreSQL is full: changes that find no space are refused"
+            );
+        }
+        latest.full = is_full.then_some(now);
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -200,7 +200,12 @@ impl Bus {
             match self.look_once(&mut session, &known, &listening()).await {
                 Ok(Looked { epoch: found, stamps, changed }) => {
                     known = stamps;
+                    let id = found.id.clone();
                     if epoch.enter(found) {
+                        tracing::info!(
+                            epoch = id,
+                            "a new epoch has begun: clients read everything again"
+                        );
                         drop(events.send(CommitEvent::NewEpoch));
                     } else if !changed.is_empty() {
                         drop(events.send(CommitEvent::Elsewhere(Arc::new(changed))));

@@ -46,8 +46,23 @@ pub(crate) fn ends_session(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Returns what the server says, without the line of its source.
+pub(crate) fn message(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
+}
+
 /// Returns what an operator can do about an error at opening or migrating, as a part of a sentence.
 pub(crate) fn advice(error: &sqlx::Error) -> &'static str {
+    match error {
+        sqlx::Error::Tls(_) => {
+            return "; sslmode asks for TLS: set ssl = on in postgresql.conf, or use sslmode=disable for a server that only this \
+                    machine reaches";
+        }
+        sqlx::Error::Protocol(_) => {
+            return "; check host and port: this does not answer like PostgreSQL";
+        }
+        _ => {}
+    }
     match code(error) {
         Some("28P01" | "28000") => {
             "; the password belongs in CHATSERVER_DATABASE__PASSWORD or the file of database.password_file, and pg_hba.conf \

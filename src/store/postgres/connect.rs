@@ -128,7 +128,7 @@ pub(crate) fn failed(url: &PgUrl, source: sqlx::Error) -> OpenError {
     let url = url.to_string();
     match source {
         sqlx::Error::Io(source) => OpenError::Unreachable { url, source },
-        source => OpenError::Refused { url, source },
+        cause => OpenError::Refused { url, cause },
     }
 }
 
@@ -140,8 +140,8 @@ pub(crate) fn advice(source: &io::Error) -> &'static str {
             "; does it run, and does listen_addresses have this one?"
         }
         io::ErrorKind::InvalidData => {
-            "; sslrootcert must name the file of the authority that signed the server's certificate, which must be for \
-             the host of the URL"
+            "; the server's certificate must be of X.509 version 3, have the host of the URL as subjectAltName, and be signed by \
+             the authority in the file of sslrootcert, not by itself"
         }
         _ => "",
     }

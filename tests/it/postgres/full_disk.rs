@@ -37,6 +37,8 @@ async fn a_full_disk_of_the_server_refuses_changes_until_it_has_space_again() {
     bob.elsewhere().logs_in().await.ok();
     assert_eq!(bob.downloads().await.message_ids(), sent);
 
+    assert!(place.log().contains("the disk of PostgreSQL is full"), "{}", place.log());
+
     database.frees_the_disk();
     until("changes are made again", async || {
         let message = message(&text, &alice.date());
@@ -51,4 +53,5 @@ async fn a_full_disk_of_the_server_refuses_changes_until_it_has_space_again() {
     assert_eq!(bob.downloads().await.message_ids(), sent);
     let (status, body) = get(server.address, "/readyz").await.unwrap();
     assert_eq!((status, body.as_str()), (200, "OK\n"));
+    assert!(place.log().contains("the disk of PostgreSQL has space again"), "{}", place.log());
 }
