@@ -58,6 +58,7 @@ export class Client {
     this.availabilityKey = availabilityKey(account.userid);
     /** Whether the server has not been told the user's choice. */
     this.availabilityDue = false;
+    this.choosing = Promise.resolve();
     this.restored = false;
     /** @type {string | undefined} entity tag of the page */
     this.release = undefined;
@@ -151,7 +152,7 @@ export class Client {
     this.outbox.wake();
     this.announce();
     this.catchUp();
-    this.checkRelease().catch((error) => console.warn(error));
+    this.checkRelease().catch(console.warn);
   }
 
   /** After a restart, the server may have another release of this page. */
@@ -306,7 +307,20 @@ export class Client {
   }
 
   /** @param {Availability} value */
-  async setAvailability(value) {
+  setAvailability(value) {
+    return this.choose(() => value);
+  }
+
+  /** @param {() => Availability | false} chosen told after the choices before it */
+  choose(chosen) {
+    const told = this.choosing.then(() => this.tell(chosen()));
+    this.choosing = told.catch(() => {});
+    return told;
+  }
+
+  /** @param {Availability | false} value */
+  async tell(value) {
+    if (!value) return;
     await this.api.call('chatavailability', { action: ACTIONS[value] });
     this.availabilityDue = false;
     localStorage.setItem(this.availabilityKey, value);
@@ -316,6 +330,6 @@ export class Client {
 
   /** Tells the server the user's choice after signing in; once more when the connection is back. */
   announce() {
-    if (this.availabilityDue) this.setAvailability(this.availability).catch((error) => console.warn(error));
+    this.choose(() => this.availabilityDue && this.availability).catch(console.warn);
   }
 }

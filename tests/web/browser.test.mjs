@@ -44,6 +44,27 @@ story('two windows chat, with unread counts, ticks and presence, and the network
   }
 });
 
+story('a choice of availability is not overtaken by the one before', async (stage) => {
+  const alice = await stage.page('Alice');
+  const page = await (await stage.newContext()).newPage();
+  stage.listen(page, 'Bob');
+  // The choice that the sign-in announces reaches the server late.
+  let held = /** @type {(() => void) | undefined} */ (undefined);
+  let told = 0;
+  await page.route(/api=chatavailability/, async (route) => {
+    told += 1;
+    if (!held) await new Promise((resolve) => (held = () => resolve(undefined)));
+    await route.continue();
+  });
+  await page.goto(stage.link('Bob'));
+  await until(async () => held !== undefined, 'the first choice is on its way');
+  await page.getByLabel('Availability').selectOption('Busy');
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 0)));
+  assert.equal(told, 1, 'the second choice waits for the first');
+  held?.();
+  await alice.locator('.dot[data-availability="busy"]').waitFor();
+});
+
 story('a thousand messages of history are read by scrolling up', async (stage) => {
   const bob = await stage.client('Bob');
   await bob.send(Array.from({ length: 1000 }, (_, i) => `message ${i + 1} of the history`), { minutes: 7 });
