@@ -106,7 +106,7 @@ impl Inbox<'_> {
     }
 
     /// Returns what is pending behind `delivered`, which this connection was sent already, and the user's current key.
-    /// What is not acknowledged stays pending. `None` where the station is not bound.
+    /// Changes stay pending until they are acknowledged. `None` where the station is not bound.
     ///
     /// # Errors
     ///

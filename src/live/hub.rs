@@ -64,7 +64,7 @@ impl Listener {
 pub(super) struct Mailbox {
     woken: Notify,
     is_replaced: AtomicBool,
-    /// What the listener has not taken yet. Boxed, since most listeners have nothing to be told most of the time.
+    /// News that the listener has not taken yet. Boxed, since most listeners have none most of the time.
     news: Mutex<Option<Box<News>>>,
 }
 

@@ -22,7 +22,7 @@ pub(crate) enum CommitEvent {
     NewEpoch,
 }
 
-/// What is new for a user.
+/// News of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
     /// These changes and no others.

@@ -19,8 +19,7 @@ listed!(BEGIN, TAKE_TURN, COMMIT, ROLLBACK);
 const BEGIN: Sql = Sql::pair("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL SERIALIZABLE");
 
 /// Waits until no other transaction has its turn; this one has it until it ends. It precedes the snapshot, so the batch sees
-/// what those before it committed. The mode excludes itself, and upkeep of a table that has one row. SQLite's
-/// `BEGIN IMMEDIATE` does the same already.
+/// what those before it committed. The mode excludes itself, and upkeep of a table that has one row.
 const TAKE_TURN: Sql = Sql::of_postgres("LOCK TABLE epoch IN SHARE UPDATE EXCLUSIVE MODE");
 
 const COMMIT: Sql = Sql::both("COMMIT");

@@ -74,7 +74,7 @@ struct Looked {
     epoch: Epoch,
     /// The newest state of each user who listens here.
     stamps: HashMap<UserId, Stamp>,
-    /// What is new since the last look.
+    /// News since the last look.
     changed: HashMap<UserId, News>,
 }
 

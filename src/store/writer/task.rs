@@ -33,8 +33,8 @@ const ATTEMPTS: u32 = 12;
 /// tenth.
 const ATTEMPTS_OUT_OF_TURN: u32 = 3;
 
-/// Number of batches that take turns then, the repeated one included. With 8, nodes that write one conversation still answered some requests
-/// with 503. If all batches took turns, nodes without common users would wait for each other.
+/// Number of batches that take turns then, the repeated one included. With 8, nodes that write one conversation still
+/// answered some requests with 503. If all batches took turns, nodes without common users would wait for each other.
 const TURNS: u32 = 32;
 
 /// Interval between checks for commits by other processes.

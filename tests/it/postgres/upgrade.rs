@@ -25,7 +25,7 @@ const COLUMNS: &str = "
     FROM pg_class AS t JOIN pg_attribute ON attrelid = t.oid AND attnum > 0 AND NOT attisdropped
     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY relname, attnum";
 
-/// What the nodes of a schema need of the database.
+/// The statements, types and columns that nodes of a schema need.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     statements: Vec<Recorded>,
