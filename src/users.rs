@@ -78,6 +78,49 @@ pub struct NewUser {
     pub encryption_password: EncryptionPassword,
 }
 
+/// A user with new keys who is still to be added.
+pub(crate) struct Candidate {
+    pub(crate) credentials: NewUser,
+    change: AddUser,
+}
+
+impl Candidate {
+    /// Makes an API key and an RSA pair.
+    pub(crate) async fn new(
+        keys: &KeySource,
+        email: Email,
+        nick: Nick,
+        full_name: FullName,
+        encryption_password: EncryptionPassword,
+    ) -> Self {
+        let pair = keys.key_pair().await;
+        let api_key = ApiKey::generate();
+        let change = AddUser {
+            email: email.clone(),
+            nick,
+            full_name,
+            api_key,
+            private_key: pair.encrypted_pem(&encryption_password),
+            public_key: pair.public().clone(),
+        };
+        let id = UserId::of(&email);
+        Self { credentials: NewUser { id, email, api_key, encryption_password }, change }
+    }
+
+    /// Adds the user: [`UserError::EmailTaken`], [`UserError::IdTaken`] or [`UserError::Store`] if that fails.
+    pub(crate) async fn add_to(self, store: &Store) -> Result<NewUser, UserError> {
+        let email = self.credentials.email.as_str();
+        match store.write(self.change).await {
+            Ok(()) => Ok(self.credentials),
+            Err(WriteError::Refused(IdTaken { holder })) if holder == email => {
+                Err(UserError::EmailTaken(holder))
+            }
+            Err(WriteError::Refused(IdTaken { holder })) => Err(UserError::IdTaken(holder)),
+            Err(WriteError::Failed(error)) => Err(error.into()),
+        }
+    }
+}
+
 /// Adds a user with a new API key and a new RSA pair.
 ///
 /// # Errors
@@ -91,24 +134,8 @@ pub async fn add(
     full_name: FullName,
     encryption_password: EncryptionPassword,
 ) -> Result<NewUser, UserError> {
-    let pair = keys.key_pair().await;
-    let api_key = ApiKey::generate();
-    let add = AddUser {
-        email: email.clone(),
-        nick,
-        full_name,
-        api_key,
-        private_key: pair.encrypted_pem(&encryption_password),
-        public_key: pair.public().clone(),
-    };
-    match store.write(add).await {
-        Ok(()) => Ok(NewUser { id: UserId::of(&email), email, api_key, encryption_password }),
-        Err(WriteError::Refused(IdTaken { holder })) if holder == email.as_str() => {
-            Err(UserError::EmailTaken(holder))
-        }
-        Err(WriteError::Refused(IdTaken { holder })) => Err(UserError::IdTaken(holder)),
-        Err(WriteError::Failed(error)) => Err(error.into()),
-    }
+    let candidate = Candidate::new(keys, email, nick, full_name, encryption_password).await;
+    candidate.add_to(store).await
 }
 
 /// Finds a user by e-mail address or user ID. [`UserError::NotFound`] where no user matches.

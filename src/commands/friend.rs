@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::output::Output;
-use super::{Failed, Settings};
+use super::{Failed, Settings, friend_group};
 use crate::domain::Email;
 use crate::friends;
 use crate::keys::ConversationSecret;
@@ -15,8 +15,9 @@ pub(crate) enum Friend {
     /// Make two users friends; the first time, create their conversation
     #[command(after_help = "\
 Example:
-  chatserver friend add alice@example.com bob@example.com")]
-    Add(Pair),
+  chatserver friend add alice@example.com bob@example.com
+  chatserver friend add --group team.csv   makes all of them friends of each other")]
+    Add(Add),
     /// List friendships
     #[command(after_help = "\
 Example:
@@ -27,6 +28,21 @@ Example:
 Example:
   chatserver friend remove alice@example.com bob@example.com")]
     Remove(Pair),
+}
+
+#[derive(Args)]
+pub(crate) struct Add {
+    /// One user: an e-mail address or a user id
+    #[arg(required_unless_present = "group")]
+    one: Option<String>,
+    /// The other user: an e-mail address or a user id
+    #[arg(required_unless_present = "group")]
+    other: Option<String>,
+    /// Befriend all pairs of the users in this file: a user on each line, or a CSV file with a column email; - is stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["one", "other"])]
+    group: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Args)]
@@ -50,25 +66,31 @@ pub struct List {
 impl Friend {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         match self {
-            Self::Add(pair) => pair.add().await,
+            Self::Add(add) => add.run().await,
             Self::List(list) => list.run().await,
             Self::Remove(pair) => pair.remove().await,
         }
     }
 }
 
-impl Pair {
-    async fn add(self) -> Result<(), Failed> {
+impl Add {
+    async fn run(self) -> Result<(), Failed> {
+        if let Some(file) = &self.group {
+            return friend_group::befriend(file, &self.settings).await;
+        }
+        let (one, other) = (self.one.unwrap_or_default(), self.other.unwrap_or_default());
         let database = self.settings.open().await?;
         let secret = ConversationSecret::generate();
-        let added = friends::befriend(&database.store, &self.one, &self.other, &secret).await;
+        let added = friends::befriend(&database.store, &one, &other, &secret).await;
         database.close().await;
         let conversation = added?;
         let json = json!({ "conversationid": conversation.as_str() });
         Output::new(format!("conversation {conversation}"), json)
             .print_after_change(self.settings.json)
     }
+}
 
+impl Pair {
     async fn remove(self) -> Result<(), Failed> {
         let database = self.settings.open().await?;
         let removed = friends::unfriend(&database.store, &self.one, &self.other).await;

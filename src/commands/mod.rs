@@ -10,11 +10,14 @@ mod demo_users;
 mod epoch;
 mod failure;
 mod friend;
+mod friend_group;
+mod list_file;
 mod output;
 mod serve;
 mod sign;
 mod station;
 mod user;
+mod user_import;
 mod workspace;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::failure::{self, Refusal};
 use super::output::Output;
+use super::user_import::Import;
 use super::{Database, Failed, Settings};
 use crate::bounded;
 use crate::domain::{ApiKey, Email, FullName, Nick, Parse};
@@ -28,6 +29,14 @@ Example:
 The encryption password is generated unless a file gives it; it is stored nowhere. The database is created if it is
 missing.")]
     Add(Add),
+    /// Add the users of a CSV file, each with new keys; users who exist already are left as they are
+    #[command(after_help = "\
+Example:
+  chatserver user import team.csv --credentials team-credentials.csv
+The first line of the file is email,nick,fullname. Nothing is added if any line is wrong. The command can be run again:
+it adds who is missing. It writes API keys and generated encryption passwords into the file of --credentials, which only
+its owner may read; they are stored nowhere else in a readable form.")]
+    Import(Import),
     /// Change the names of a user; the display names of conversations follow the nick
     #[command(after_help = "\
 Example:
@@ -107,6 +116,7 @@ impl User {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         match self {
             Self::Add(add) => add.run().await,
+            Self::Import(import) => import.run().await,
             Self::Set(set) => set.run().await,
             Self::List(settings) => list(settings).await,
             Self::Show(one) => one.show().await,

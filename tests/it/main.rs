@@ -57,6 +57,7 @@ mod signatures;
 mod space;
 mod stations;
 mod store_metrics;
+mod teams;
 mod tidy;
 mod unread;
 mod vectors;

@@ -54,6 +54,7 @@ suites! {
     reports,
     signatures,
     stations,
+    teams,
     unread,
     workspaces,
 }
