@@ -1,6 +1,6 @@
 //! Shared state that requests are answered from: settings, store, caches, rates and budgets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +58,7 @@ pub struct App {
 }
 
 impl App {
-    /// `address` is where the server listens. It is announced where `http.public_url` is empty.
-    pub(crate) fn new(config: Config, clock: Clock, store: Store, address: SocketAddr) -> Self {
+    pub(crate) fn new(config: Config, clock: Clock, store: Store, public_url: Url) -> Self {
         let (http, limits) = (&config.http, &config.limits);
         let (rate, burst) = (limits.requests_per_second.get(), limits.requests_burst.get());
         let hub = Arc::new(Hub::new(http.listeners.size(), http.listeners_per_user.size()));
@@ -72,7 +71,7 @@ impl App {
         Self {
             store,
             freshness,
-            public_url: config.http.public_url.or_listening_on(address),
+            public_url,
             verifier: Verifier::default(),
             stations: Arc::new(stations),
             presence: Arc::new(presence),

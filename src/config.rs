@@ -4,20 +4,21 @@
 //! `config/default.toml` is the reference: it explains each setting, and a setting that it lacks does not exist.
 
 mod database;
+mod http;
 mod layers;
 mod values;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use database::Database;
+pub use http::Http;
 pub(crate) use layers::{Effective, Layers};
 use values::parsed;
 pub(crate) use values::{
-    AllowedOrigin, Bounded, ErrorStatus, Filter, List, LogFormat, MetricsListen, Network,
-    PublicUrl, Seconds, StoredBytes, Switch,
+    AllowedOrigin, Bounded, ErrorStatus, Filter, Listen, LogFormat, Network, Seconds, StoredBytes,
+    Switch, UNIX,
 };
 
 /// Every setting with its default and a comment.
@@ -75,35 +76,6 @@ pub struct Config {
     pub(crate) presence: Presence,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
-}
-
-/// The section `[http]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    #[serde(deserialize_with = "parsed")]
-    pub(crate) listen: SocketAddr,
-    #[serde(deserialize_with = "parsed")]
-    pub(crate) public_url: PublicUrl,
-    #[serde(deserialize_with = "parsed")]
-    pub(crate) error_status: ErrorStatus,
-    /// Proxies that may name the client by `X-Forwarded-For`.
-    pub trusted_proxies: List<Network>,
-    pub(crate) cors_origins: List<AllowedOrigin>,
-    pub(crate) listener_origins: List<AllowedOrigin>,
-    /// Whether the web client is served at `/app/`.
-    pub(crate) web: Switch,
-    pub(crate) listeners: Bounded<1, 1_000_000>,
-    pub(crate) listeners_per_user: Bounded<1, 1000>,
-    pub(crate) listener_ping_seconds: Seconds<1>,
-    pub(crate) drain_seconds: Seconds<0>,
-    #[serde(deserialize_with = "parsed")]
-    pub(crate) metrics_listen: MetricsListen,
-    pub(crate) header_timeout_seconds: Seconds<1>,
-    pub(crate) keep_alive_seconds: Seconds<1>,
-    pub(crate) body_timeout_seconds: Seconds<1>,
-    pub(crate) request_timeout_seconds: Seconds<1>,
-    pub(crate) write_timeout_seconds: Seconds<1>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -173,25 +145,6 @@ impl Config {
         flags: &[(&str, &str)],
     ) -> Result<Self, Error> {
         Layers::read(file, environment, flags)?.config()
-    }
-}
-
-impl Http {
-    /// Refuses the same address for `listen` and `metrics_listen`.
-    fn agree(&self) -> Result<(), Error> {
-        let is_taken = |address: &SocketAddr| {
-            let is_any = address.ip().is_unspecified() || self.listen.ip().is_unspecified();
-            let is_same = address.ip() == self.listen.ip() || is_any;
-            is_same && address.port() == self.listen.port() && address.port() != 0
-        };
-        match self.metrics_listen.0 {
-            Some(address) if is_taken(&address) => Err(Error::Wrong {
-                name: "http.metrics_listen".to_owned(),
-                value: address.to_string(),
-                problem: format!("must not be the address of http.listen = {}", self.listen),
-            }),
-            _ => Ok(()),
-        }
     }
 }
 

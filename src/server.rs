@@ -1,13 +1,11 @@
 //! The server as a whole: what it locks, opens and starts, and the order in which it stops.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -15,19 +13,13 @@ use crate::api;
 use crate::app::App;
 use crate::availability;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen};
 use crate::jobs;
+use crate::listen::{Address, Listener};
 use crate::shutdown::GIVE_UP_AFTER;
 use crate::store::{DatabaseUrl, Fault, OpenError, Schema, ServerLock, Store, WalLeft};
 use crate::telemetry::{Logging, Metrics};
-
-/// Maximum connections that wait to be accepted, as far as the operating system allows. After a restart, all clients
-/// come back at once.
-const BACKLOG: u32 = 4096;
-
-/// Send buffer of a connection in bytes. The kernel reports progress only after a third of it has drained, and by
-/// default buffers up to 4 MiB. A client that reads 12 KiB/s would seem to take nothing for 90 s.
-const SEND_BUFFER: u32 = 128 * 1024;
+use crate::tls::{self, Tls};
 
 /// How long a stop waits for positions, and for uses of stations, to be recorded. Another process may be blocking the
 /// writer.
@@ -48,11 +40,19 @@ pub enum Error {
         /// The setting that holds the address.
         setting: &'static str,
         /// The setting's value.
-        address: SocketAddr,
+        address: String,
         /// The error of the operating system.
         #[source]
         source: io::Error,
     },
+    /// The certificate of the server can't be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The server listens on a Unix socket of systemd's, so no URL follows from its address.
+    #[error(
+        "http.public_url = \"\": must be set, because systemd passed a Unix socket, which clients can't reach"
+    )]
+    NoUrl,
     /// Work was still running [`GIVE_UP_AFTER`] after the server stopped accepting.
     #[error("work was still running {} s after the server stopped accepting", GIVE_UP_AFTER.as_secs())]
     Unfinished,
@@ -70,7 +70,8 @@ pub enum Error {
 /// A server that listens and is ready to run.
 pub struct Server {
     app: Arc<App>,
-    listener: TcpListener,
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
     /// Keeps a second server off a database in a file.
     lock: Option<ServerLock>,
@@ -84,16 +85,18 @@ impl Server {
     /// [`Error`] where the database or the address can't be used.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, Error> {
         let tasks = TaskTracker::new();
+        let tls = Tls::open(&config.http, clock.clone())?.map(Arc::new);
         let url = config.database.with_password()?;
         // Lock before listening: a second server commonly has the address of the first, too.
         let mut lock = match &url {
             DatabaseUrl::Sqlite(url) => Some(ServerLock::acquire(url, ServerLock::SERVER).await?),
             DatabaseUrl::Postgres(_) => None,
         };
-        let listener = listen("http.listen", config.http.listen)?;
-        let address = listener.local_addr().unwrap_or(config.http.listen);
+        let listener = listen("http.listen", &config.http.listen)?;
+        let address = listener.address();
+        let public_url = config.http.url_at(address.ip()).ok_or(Error::NoUrl)?;
         if let Some(lock) = &mut lock {
-            lock.announce(address)?;
+            lock.announce(address.to_string())?;
         }
         let store = Store::open(&url, Schema::Migrate, config.limits.of_store(), &tasks).await?;
         if !store.gives_space_back() {
@@ -101,8 +104,8 @@ impl Server {
                 "the database keeps cleared ciphertext and its space, as an earlier version made it: stop the server and run `chatserver compact`"
             );
         }
-        let app = App::new(config, clock, store, address);
-        Ok(Self { app: Arc::new(app), listener, tasks, lock })
+        let app = App::new(config, clock, store, public_url);
+        Ok(Self { app: Arc::new(app), listener, tls, tasks, lock })
     }
 
     /// Returns the state that requests share.
@@ -112,18 +115,15 @@ impl Server {
     }
 
     /// Returns the address that it listens on.
-    ///
-    /// # Errors
-    ///
-    /// [`io::Error`] where the operating system can't tell.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.listener.address()
     }
 
     /// Serves the metrics for as long as the server runs.
     pub(crate) fn serve_metrics(
         &self,
-        listener: TcpListener,
+        listener: Listener,
         metrics: Metrics,
         logging: Arc<Logging>,
     ) {
@@ -144,14 +144,17 @@ impl Server {
     /// [`Error::Fault`], [`Error::WriterEnded`], [`Error::WalLeft`], or [`Error::Unfinished`].
     pub async fn run(self) -> Result<(), Error> {
         // Hold the lock until the database is closed.
-        let Self { app, listener, tasks, lock: _lock } = self;
+        let Self { app, listener, tls, tasks, lock: _lock } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.spawn(tell_friends(Arc::clone(&app)));
         tasks.spawn(notify_listeners(Arc::clone(&app)));
         tasks.spawn(follow_nodes(Arc::clone(&app)));
         tasks.spawn(save_positions(Arc::clone(&app)));
+        if let Some(tls) = &tls {
+            tasks.spawn(keep_certificate(Arc::clone(&app), Arc::clone(tls)));
+        }
         let to_the_end = async {
-            let mut serving = pin!(api::serve(listener, Arc::clone(&app)));
+            let mut serving = pin!(api::serve(listener, tls, Arc::clone(&app)));
             let writer_ended = tokio::select! {
                 () = &mut serving => false,
                 () = app.store.refuses() => {
@@ -223,16 +226,15 @@ async fn save_positions(app: Arc<App>) {
     }
 }
 
-/// Listens on an address. [`Error::Listen`] names the setting that holds it.
-pub(crate) fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    let listening = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Let a restarted server listen on its address at once.
-        socket.set_reuseaddr(true)?;
-        // Connections inherit the buffer size from the listener.
-        socket.set_send_buffer_size(SEND_BUFFER)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listening().map_err(|source| Error::Listen { setting, address, source })
+async fn keep_certificate(app: Arc<App>, tls: Arc<Tls>) {
+    tokio::select! {
+        () = tls.keep() => {}
+        () = app.shutdown.closing() => {}
+    }
+}
+
+/// Listens as a setting says. [`Error::Listen`] names the setting.
+pub(crate) fn listen(setting: &'static str, on: &Listen) -> Result<Listener, Error> {
+    let address = on.to_string();
+    Listener::open(on).map_err(|source| Error::Listen { setting, address, source })
 }

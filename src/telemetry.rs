@@ -18,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
+use crate::domain::Timestamp;
 use crate::store::Store;
 use lines::Lines;
 
@@ -154,6 +155,11 @@ fn describe() {
         "1 while changes that grow the data are refused, else 0"
     );
     describe_gauge!("chatserver_build_info", "Always 1; the label is the version");
+    describe_gauge!(
+        "chatserver_tls_certificate_expiry_timestamp_seconds",
+        Unit::Seconds,
+        "When the certificate of the server's own TLS expires, in unix seconds"
+    );
     describe_gauge!("chatserver_connections", "Open HTTP connections, without listeners");
     describe_gauge!("chatserver_listeners", "Open listeners that have subscribed");
     describe_gauge!(
@@ -178,6 +184,12 @@ fn record_store(store: &Store) {
         gauge!("chatserver_store_free_bytes").set(number(file.free));
     }
     gauge!("chatserver_store_is_full").set(i32::from(store.is_storage_full()));
+}
+
+/// Records when the TLS certificate in use expires.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; unix seconds are exact in it")]
+pub(crate) fn certificate_expires(at: Timestamp) {
+    gauge!("chatserver_tls_certificate_expiry_timestamp_seconds").set(at.unix() as f64);
 }
 
 pub(crate) fn count_request(

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::actions::{ACTIONS, Action, ActionName};
+use super::client::Peer;
 use super::{api_of, auth, client, conversation, is_json};
 use crate::config::{Config, Limits, Network};
 use crate::domain::{
@@ -93,7 +94,8 @@ pub fn headers(head: &[u8]) -> Vec<&'static str> {
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let trusted = ["127.0.0.0/8", "10.0.0.0/8", "::1", "fc00::/7"];
     let trusted: Vec<Network> = trusted.iter().filter_map(|text| Network::parse(text)).collect();
-    let address = client::behind_proxies(peer, &headers, &trusted);
+    let is_proxy = trusted.iter().any(|network| network.0.contains(&peer));
+    let address = client::behind_proxies(Peer { address: peer, is_proxy }, &headers, &trusted);
     assert_eq!(address, address.to_canonical(), "one client has one address");
     read.extend((address != peer).then_some("x-forwarded-for"));
     read

@@ -11,12 +11,12 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use metrics::counter;
-use tokio::net::TcpListener;
 use url::{Host, Url};
 
 use super::server::{self, Bounds};
 use super::stream::Timeouts;
 use crate::app::App;
+use crate::listen::Listener;
 use crate::store::{self, NotReady};
 use crate::telemetry::{Logging, Metrics};
 
@@ -65,12 +65,12 @@ const BOUNDS: Bounds = Bounds {
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until the server closes.
 pub(crate) async fn serve_metrics(
-    listener: TcpListener,
+    listener: Listener,
     app: Arc<App>,
     metrics: Metrics,
     logging: Arc<Logging>,
 ) {
-    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let is_local = listener.address().is_local();
     let measured = Arc::clone(&app);
     let render = move || {
         counter!("chatserver_log_lines_dropped_total").absolute(logging.dropped_lines());

@@ -1,7 +1,6 @@
 //! Connections: accepts them, bounds them and closes them gracefully.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,19 +13,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use metrics::gauge;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncBufReadExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::client::{self, Connection};
+use super::client::{Connection, Peer};
 use super::stream::{ClientStream, Phase, Timeouts};
 use crate::app::App;
 use crate::error::Error;
-use crate::limits::{AddressPermit, MemoryUse, Owner};
+use crate::limits::{AddressPermit, MemoryPermit, MemoryUse, Owner};
+use crate::listen::{self, Listener, PeerAddress, Socket};
 use crate::shutdown::CUT_AFTER;
+use crate::tls::{Channel, Tls};
 
 /// Maximum bytes of a request's head. Our clients' heads take about 400 bytes.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -38,6 +40,17 @@ const HEAD_FIELDS: usize = 64;
 const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
     Connection: close\r\n\r\n";
+
+/// The answer to plain HTTP where the server speaks TLS.
+const SPEAKS_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 32\r\n\
+    Connection: close\r\n\r\nthis port speaks TLS: use https\n";
+
+/// First byte of a TLS handshake (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 22;
+
+/// Memory of a handshake: what a client may send before the server answers, and the answer.
+const HANDSHAKE_BYTES: usize = 16 * 1024;
 
 /// Delay after a failed accept, which commonly means too many open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -62,7 +75,7 @@ pub(super) struct Bounds {
 
 /// Serves the API until the shutdown closes it. It then answers requests that have arrived. Requests that are still
 /// incomplete after [`CUT_AFTER`] are cut.
-pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
+pub(crate) async fn serve(listener: Listener, tls: Option<Arc<Tls>>, app: Arc<App>) {
     let (http, limits) = (&app.config.http, &app.config.limits);
     let bounds = Bounds {
         name: "limits.connections",
@@ -74,13 +87,13 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
             write: http.write_timeout_seconds.duration(),
         },
     };
-    let server = Arc::new(Server::new(super::router(&app), bounds, Arc::clone(&app)));
+    let server = Arc::new(Server::new(super::router(&app), bounds, tls, Arc::clone(&app)));
     let connections = TaskTracker::new();
     tokio::select! {
         () = server.accept_all(&listener, &connections) => {}
         () = app.shutdown.closing() => {}
     }
-    for (stream, peer) in backlog(listener) {
+    for (stream, peer) in listener.into_backlog() {
         server.spawn(stream, peer, None, &connections);
     }
     connections.close();
@@ -99,13 +112,13 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
 
 /// Serves a router beside the API until the shutdown closes it. Does not wait for its connections to end.
 pub(super) async fn serve_beside(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     bounds: Bounds,
     app: Arc<App>,
 ) {
     let closing = app.shutdown.clone();
-    let server = Arc::new(Server::new(router, bounds, app));
+    let server = Arc::new(Server::new(router, bounds, None, app));
     let connections = TaskTracker::new();
     tokio::select! {
         () = server.accept_all(&listener, &connections) => {}
@@ -113,28 +126,11 @@ pub(super) async fn serve_beside(
     }
 }
 
-/// Returns the connections that clients see as open but that are not accepted yet. Asks the operating system directly:
-/// the runtime may not know of them yet, and makes a task that accepts many pause.
-fn backlog(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
-    let listener = listener.into_std().ok();
-    std::iter::from_fn(move || {
-        loop {
-            match listener.as_ref()?.accept() {
-                Ok((stream, peer)) => {
-                    stream.set_nonblocking(true).ok()?;
-                    return Some((TcpStream::from_std(stream).ok()?, peer));
-                }
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(_) => return None,
-            }
-        }
-    })
-}
-
 struct Server {
     router: Router,
     http: http1::Builder,
     bounds: Bounds,
+    tls: Option<Arc<Tls>>,
     permits: Arc<Semaphore>,
     /// Cancelled when requests that have not arrived whole are given up.
     cut: CancellationToken,
@@ -144,16 +140,16 @@ struct Server {
 }
 
 impl Server {
-    fn new(router: Router, bounds: Bounds, app: Arc<App>) -> Self {
+    fn new(router: Router, bounds: Bounds, tls: Option<Arc<Tls>>, app: Arc<App>) -> Self {
         let mut http = http1::Builder::new();
         // `ClientStream` bounds the time of a head.
         http.header_read_timeout(None).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
         let (permits, cut) =
             (Arc::new(Semaphore::new(bounds.connections)), CancellationToken::new());
-        Self { router, http, bounds, permits, cut, unread: AtomicUsize::new(0), app }
+        Self { router, http, bounds, tls, permits, cut, unread: AtomicUsize::new(0), app }
     }
 
-    async fn accept_all(self: &Arc<Self>, listener: &TcpListener, connections: &TaskTracker) {
+    async fn accept_all(self: &Arc<Self>, listener: &Listener, connections: &TaskTracker) {
         while let Some(permit) = self.permit().await {
             match listener.accept().await {
                 Ok((stream, peer)) => self.spawn(stream, peer, Some(permit), connections),
@@ -176,63 +172,65 @@ impl Server {
 
     fn spawn(
         self: &Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
+        socket: Socket,
+        peer: PeerAddress,
         permit: Option<OwnedSemaphorePermit>,
         connections: &TaskTracker,
     ) {
+        let peer = Peer::of(&self.app, peer);
         let Ok(counted) = self.count(peer) else {
-            // The client may be one of thousands that don't read, so the server does not wait for this write.
-            drop(stream.try_write(TOO_MANY_CONNECTIONS));
+            // The client may be one of thousands that don't read, so the server does not wait for this write. A client
+            // that awaits TLS could not read it.
+            if self.tls.is_none() {
+                drop(listen::try_write(&socket, TOO_MANY_CONNECTIONS));
+            }
             return;
         };
         let connection =
             Connection { peer, _counted: counted.map(Arc::new), received: Arc::default() };
-        connections.spawn(Arc::clone(self).connection(stream, connection, permit));
+        connections.spawn(Arc::clone(self).connection(socket, connection, permit));
     }
 
     /// Counts a connection for the network of its client. A trusted proxy's connection is not counted, because each of
     /// its requests counts for the client that it names.
-    fn count(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, Error> {
-        let peer = peer.ip().to_canonical();
-        if !self.bounds.per_address || client::is_trusted(&self.app, peer) {
+    fn count(&self, peer: Peer) -> Result<Option<AddressPermit>, Error> {
+        if !self.bounds.per_address || peer.is_proxy {
             return Ok(None);
         }
-        self.app.count_connection(peer).map(Some)
+        self.app.count_connection(peer.address).map(Some)
     }
 
-    /// Returns the owner of the memory for heads. A trusted proxy sends the heads of many clients, so no client owns
-    /// them.
-    fn owner(&self, peer: SocketAddr) -> Owner {
-        let peer = peer.ip().to_canonical();
-        let client = (!client::is_trusted(&self.app, peer)).then_some(peer);
-        Owner { user: None, client }
+    /// Returns a permit for the memory of what arrives before its request is known. A trusted proxy sends the heads of
+    /// many clients, so no client owns them.
+    fn arriving(&self, peer: Peer) -> MemoryPermit {
+        let client = (!peer.is_proxy).then_some(peer.address);
+        self.app.memory.permit(Owner { user: None, client }, MemoryUse::Arriving)
     }
 
     async fn connection(
         self: Arc<Self>,
-        stream: TcpStream,
+        socket: Socket,
         connection: Connection,
         _place: Option<OwnedSemaphorePermit>,
     ) {
         let open = gauge!("chatserver_connections");
         open.increment(1);
-        self.serve(stream, connection).await;
+        self.serve(socket, connection).await;
         open.decrement(1);
     }
 
-    async fn serve(&self, stream: TcpStream, connection: Connection) {
+    async fn serve(&self, socket: Socket, connection: Connection) {
         // Answers are written whole, so Nagle's algorithm would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Either::Left(tcp) = &socket
+            && let Err(error) = tcp.set_nodelay(true)
+        {
             tracing::debug!(%error, "connection closed before it was served");
             return;
         }
-        if !self.speaks(&stream).await {
-            return;
-        }
+        let Some(stream) = self.begin(socket, connection.peer).await else { return };
         let phase = Phase::idle();
         let (peer, received) = (connection.peer, Arc::clone(&connection.received));
-        let memory = self.app.memory.permit(self.owner(peer), MemoryUse::Arriving);
+        let memory = self.arriving(peer);
         let stream = ClientStream::new(stream, phase.clone(), self.bounds.timeouts, memory);
         let service = service_fn(|mut request: Request<Incoming>| {
             received.store(false, Ordering::Relaxed);
@@ -274,23 +272,56 @@ impl Server {
             }
         };
         if let Err(error) = served {
-            tracing::debug!(%error, %peer, "connection ended early");
+            tracing::debug!(%error, peer = %peer.address, "connection ended early");
         }
     }
 
-    /// Waits for the first byte, and returns whether it arrived in time. hyper must not shut down a connection before
-    /// it has read from it: it closes the connection at once, with the request that is already there.
-    async fn speaks(&self, stream: &TcpStream) -> bool {
-        let keep_alive = self.bounds.timeouts.keep_alive;
-        let first_byte = timeout(keep_alive, async { stream.peek(&mut [0]).await });
+    /// Waits for the first byte of a connection, and makes the handshake of TLS. Returns `None` for a connection that
+    /// ends.
+    ///
+    /// hyper must not shut down a connection before it has read from it: it closes the connection at once, with the
+    /// request that is already there. So a first byte of the request is there at the end.
+    async fn begin(&self, socket: Socket, peer: Peer) -> Option<Channel> {
+        let Timeouts { header, keep_alive, .. } = self.bounds.timeouts;
+        let first = self.within(keep_alive, listen::first_byte(&socket)).await??;
+        let Some(tls) = &self.tls else { return Some(Either::Left(socket)) };
+        if first != HANDSHAKE {
+            drop(listen::try_write(&socket, SPEAKS_TLS));
+            return None;
+        }
+        let mut memory = self.arriving(peer);
+        self.app.resize(&mut memory, HANDSHAKE_BYTES).ok()?;
+        let mut channel = self.within(header, tls.handshake(socket)).await??;
+        drop(memory);
+        if let Either::Right(stream) = &mut channel {
+            let first = self.within(keep_alive, stream.fill_buf()).await?;
+            if first.is_empty() {
+                return None;
+            }
+        }
+        Some(channel)
+    }
+
+    /// Waits for what begins a connection. Returns `None` where that fails, takes too long, or goes on for
+    /// [`BEGIN_WITHIN`] after the server has closed.
+    async fn within<T>(
+        &self,
+        most: Duration,
+        beginning: impl Future<Output = io::Result<T>>,
+    ) -> Option<T> {
         let too_late = async {
             self.app.shutdown.closing().await;
             sleep(BEGIN_WITHIN).await;
         };
         tokio::select! {
             biased;
-            first_byte = first_byte => matches!(first_byte, Ok(Ok(1))),
-            () = too_late => false,
+            begun = timeout(most, beginning) => match begun {
+                Ok(begun) => begun
+                    .inspect_err(|error| tracing::debug!(%error, "connection ended before a request"))
+                    .ok(),
+                Err(_) => None,
+            },
+            () = too_late => None,
         }
     }
 }

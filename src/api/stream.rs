@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::limits::MemoryPermit;
+use crate::tls::Channel;
 
 /// Minimum bytes per second of an answer that a client takes, averaged over the time-out for writing.
 const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
@@ -67,7 +67,7 @@ impl Phase {
 }
 
 pub(super) struct ClientStream {
-    socket: TcpStream,
+    socket: Channel,
     phase: Phase,
     timeouts: Timeouts,
     /// Bytes of the arriving head, and of what came with its end.
@@ -91,7 +91,7 @@ struct Window {
 
 impl ClientStream {
     pub(super) fn new(
-        socket: TcpStream,
+        socket: Channel,
         phase: Phase,
         timeouts: Timeouts,
         head_memory: MemoryPermit,
@@ -233,13 +233,15 @@ impl AsyncWrite for ClientStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(context);
-        if flushed.is_ready() {
-            self.is_writing = false;
-            self.window = None;
-            // hyper may have polled for the next head before it answered the last one. This sets the wake-up at the
-            // deadline.
-            drop(self.poll_head_deadline(context));
+        if flushed.is_pending() {
+            // Only TLS has something to flush: its last records.
+            return self.poll_window(context).map(Err);
         }
+        self.is_writing = false;
+        self.window = None;
+        // hyper may have polled for the next head before it answered the last one. This sets the wake-up at the
+        // deadline.
+        drop(self.poll_head_deadline(context));
         flushed
     }
 

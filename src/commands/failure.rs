@@ -91,6 +91,9 @@ fn code<'a>(failed: &'a (dyn Error + 'static)) -> &'a str {
         match error {
             server::Error::Store(error) => code_of_open(error),
             server::Error::Listen { .. } => "cannot_listen",
+            server::Error::Config(_) | server::Error::Tls(_) | server::Error::NoUrl => {
+                "invalid_settings"
+            }
             _ => "failed",
         }
     } else if let Some(error) = failed.downcast_ref::<UserError>() {

@@ -351,7 +351,7 @@ fn check_config(settings: &Settings) -> Result<(), Failed> {
         json!({ "name": name, "value": value, "source": source })
     });
     let json = json!({
-        "listen": config.http.listen,
+        "listen": config.http.listen.to_string(),
         "url": config.database.url.to_string(),
         "settings": all.collect::<Vec<_>>(),
     });

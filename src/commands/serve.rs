@@ -10,7 +10,7 @@ use super::output::Output;
 use super::{Failed, Settings, failure};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::server::{self, Server};
 use crate::shutdown::{Hangup, Signals};
 use crate::telemetry::{Logging, Metrics};
@@ -43,7 +43,8 @@ impl Serve {
         }
         let url = server.app().public_url.as_str();
         let told =
-            Output::new("", json!({ "listen": server.address()?, "publicurl": url })).print(true);
+            Output::new("", json!({ "listen": server.address().to_string(), "publicurl": url }))
+                .print(true);
         // A closed stdout does not stop the server.
         told.or_else(
             |error| if failure::is_closed_pipe(error.as_ref()) { Ok(()) } else { Err(error) },
@@ -70,13 +71,13 @@ pub async fn run(
         }
     };
     if let Some(address) = metrics_listen {
-        let listener = server::listen("http.metrics_listen", address)?;
-        tracing::info!(address = %listener.local_addr()?, "serving metrics");
+        let listener = server::listen("http.metrics_listen", &Listen::Address(address))?;
+        tracing::info!(address = %listener.address(), "serving metrics");
         let metrics = Metrics::start()?;
         server.serve_metrics(listener, metrics, Arc::clone(logging));
     }
     ready(&server)?;
-    announce(&server)?;
+    announce(&server);
     let app = Arc::clone(server.app());
     tokio::select! {
         stopped = server.run() => stopped?,
@@ -107,15 +108,15 @@ fn raise_open_files(config: &Config) {
     }
 }
 
-fn announce(server: &Server) -> Result<(), Failed> {
-    let address = server.address()?;
+fn announce(server: &Server) {
+    let address = server.address();
     let public_url = &server.app().public_url;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, %public_url, "listening");
-    if !address.ip().is_loopback() && public_url.scheme() != "https" {
+    if !address.is_local() && public_url.scheme() != "https" {
         tracing::warn!(
             %address,
             "listening beyond loopback without TLS: anyone on the network path can read and change requests. \
-             Put a TLS proxy in front and set http.public_url to its https URL"
+             Put a TLS proxy in front and set http.public_url to its https URL, or set http.tls_certificate"
         );
     }
     let nowhere = match public_url.host() {
@@ -126,7 +127,6 @@ fn announce(server: &Server) -> Result<(), Failed> {
     if nowhere {
         tracing::warn!(%public_url, "clients can't connect to the announced URL: set http.public_url");
     }
-    Ok(())
 }
 
 /// Begins the shutdown at the first signal. Returns the name of the second one.

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::Error;
 use super::layers::NOT_SHOWN;
-use super::values::parsed;
+use super::values::{OptionalPath, parsed};
 use crate::bounded;
 use crate::domain::Parse;
 use crate::store::DatabaseUrl;
@@ -25,7 +25,7 @@ pub(crate) struct Database {
     #[serde(deserialize_with = "parsed")]
     password: Password,
     #[serde(deserialize_with = "parsed")]
-    password_file: PasswordFile,
+    password_file: OptionalPath,
 }
 
 /// A password, which is not shown.
@@ -44,23 +44,6 @@ impl Parse for Password {
     fn parse(text: &str) -> Option<Self> {
         let password = (!text.is_empty()).then(|| text.to_owned());
         (!text.contains(char::is_control)).then_some(Self(password))
-    }
-}
-
-/// The file of a password.
-#[derive(Clone, Debug)]
-struct PasswordFile(Option<PathBuf>);
-
-impl Parse for PasswordFile {
-    const EXPECTED: &'static str =
-        "empty or an absolute path, such as /etc/chatserver/database-password";
-
-    fn parse(text: &str) -> Option<Self> {
-        if text.is_empty() {
-            return Some(Self(None));
-        }
-        let is_path = text.starts_with('/') && !text.contains('\0');
-        is_path.then(|| Self(Some(text.into())))
     }
 }
 

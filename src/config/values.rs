@@ -1,6 +1,8 @@
 //! Types of settings: which values each setting may have.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -8,11 +10,11 @@ use serde::{Deserialize, Deserializer};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, FilterFn, LevelFilter};
 use tracing_subscriber::{EnvFilter, layer};
-use url::Url;
+use url::{Host, Url};
 
-use crate::domain::Parse;
+use crate::domain::{Email, Parse};
 
-fn wrong<E: serde::de::Error>(expected: impl std::fmt::Display) -> E {
+fn wrong<E: serde::de::Error>(expected: impl fmt::Display) -> E {
     E::custom(format!("must be {expected}"))
 }
 
@@ -22,11 +24,106 @@ pub(super) fn parsed<'de, D: Deserializer<'de>, T: Parse>(deserializer: D) -> Re
     T::parse(&text).ok_or_else(|| wrong(T::expected_of(&text)))
 }
 
-impl Parse for SocketAddr {
-    const EXPECTED: &'static str = "an address and a port, such as 127.0.0.1:8080";
+/// What the API is served on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    Address(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+    /// The socket that systemd passes to the process.
+    Systemd,
+}
+
+/// Begins the value of a [`Listen::Unix`].
+pub(crate) const UNIX: &str = "unix:";
+
+impl Parse for Listen {
+    const EXPECTED: &'static str = "an address and a port, such as 127.0.0.1:8080, or unix: and an absolute path, such as unix:/run/chatserver/chatserver.sock, or systemd";
 
     fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+        match text.strip_prefix(UNIX) {
+            Some(path) => absolute(path).map(Self::Unix),
+            None if text == "systemd" => Some(Self::Systemd),
+            None => text.parse().ok().map(Self::Address),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "{UNIX}{}", path.display()),
+            Self::Systemd => formatter.write_str("systemd"),
+        }
+    }
+}
+
+/// Returns the path of a text that is an absolute path of a file.
+fn absolute(text: &str) -> Option<PathBuf> {
+    let path = Path::new(text);
+    let is_file = path.is_absolute() && path.file_name().is_some() && !text.ends_with('/');
+    (is_file && !text.contains(char::is_control)).then(|| path.to_owned())
+}
+
+/// The path of a file or a folder, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OptionalPath(pub(crate) Option<PathBuf>);
+
+impl Parse for OptionalPath {
+    const EXPECTED: &'static str = "empty or an absolute path, such as /etc/chatserver/name";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        absolute(text).map(|path| Self(Some(path)))
+    }
+}
+
+/// A domain name that a certificate may be for, in lower case.
+#[derive(Clone, Debug)]
+pub(crate) struct DomainName(pub(crate) String);
+
+impl Parse for DomainName {
+    const EXPECTED: &'static str = "a domain name in lower case, such as chat.example.com";
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        let has_labels = text.split('.').all(|label| (1..=63).contains(&label.len()));
+        let is_domain = matches!(Host::parse(text), Ok(Host::Domain(_)));
+        let fits = text.len() <= 253 && text.chars().all(is_plain) && has_labels;
+        (is_domain && fits).then(|| Self(text.to_owned()))
+    }
+}
+
+/// The e-mail address of an operator, or none.
+#[derive(Clone, Debug)]
+pub(crate) struct Contact(pub(crate) Option<String>);
+
+impl Parse for Contact {
+    const EXPECTED: &'static str = "empty or an e-mail address, such as admin@example.com";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        Email::parse(text).map(|email| Self(Some(email.to_string())))
+    }
+}
+
+/// The https URL of the directory of an ACME server.
+#[derive(Clone, Debug)]
+pub(crate) struct DirectoryUrl(pub(crate) Url);
+
+impl Parse for DirectoryUrl {
+    const EXPECTED: &'static str =
+        "an https URL, such as https://acme-v02.api.letsencrypt.org/directory";
+
+    fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let fits = url.scheme() == "https" && url.has_host() && url.username().is_empty();
+        (fits && url.password().is_none()).then_some(Self(url))
     }
 }
 
@@ -133,13 +230,9 @@ impl<'de> Deserialize<'de> for Switch {
 pub(crate) struct PublicUrl(Option<Url>);
 
 impl PublicUrl {
-    /// Returns the URL, or where none is set the URL of the address that the server listens on.
-    pub(crate) fn or_listening_on(&self, address: SocketAddr) -> Url {
-        self.0.clone().unwrap_or_else(|| {
-            // The scope that an IPv6 address may have is left out, because no URL can carry it.
-            let address = SocketAddr::new(address.ip(), address.port());
-            Url::parse(&format!("http://{address}/")).expect("an address makes a URL")
-        })
+    /// Returns the URL that is set.
+    pub(super) fn get(&self) -> Option<&Url> {
+        self.0.as_ref()
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -154,7 +154,7 @@ async fn an_object_has_at_most_64_keys() {
 }
 
 /// Sends messages that make a page of more than nine megabytes.
-async fn says_nine_megabytes(person: &Person) {
+pub async fn says_nine_megabytes(person: &Person) {
     for _ in 0..50 {
         person.sends(&"x".repeat(140_000)).await;
     }
@@ -212,7 +212,13 @@ async fn an_answer_read_too_slowly_is_cut() {
     let world = World::with(&limits).await;
     let (alice, _bob) = world.alice_and_bob().await;
     says_nine_megabytes(&alice).await;
-    let mut slow = takes_nothing_of(&alice.prepares_download()).await;
+    let slow = takes_nothing_of(&alice.prepares_download()).await;
+    let taken = taken_slowly(slow).await;
+    assert!(taken < 9_000_000, "the whole answer was taken: {taken} bytes");
+}
+
+/// Takes an answer at 2 KB/s until the server ends the connection. Returns the bytes that came.
+pub async fn taken_slowly(mut slow: impl AsyncRead + Unpin) -> usize {
     let mut taken = 0;
     let drained = async {
         loop {
@@ -229,8 +235,7 @@ async fn an_answer_read_too_slowly_is_cut() {
             }
         }
     };
-    let taken = timeout(Duration::from_mins(2), drained).await.expect("the connection ends");
-    assert!(taken < 9_000_000, "the whole answer was taken: {taken} bytes");
+    timeout(Duration::from_mins(2), drained).await.expect("the connection ends")
 }
 
 #[tokio::test]

@@ -13,9 +13,15 @@ use toml::Table;
 use crate::harness::process::Workplace;
 
 /// All settings: name, a value other than the default, a wrong value, and what the refusal says is expected.
-const SETTINGS: [(&str, &str, &str, &str); 39] = [
+const SETTINGS: [(&str, &str, &str, &str); 45] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
+    ("http.tls_certificate", "/etc/chat/chain", "etc/chat", "empty or an absolute path"),
+    ("http.tls_key", "/etc/chat/private", "etc/chat", "empty or an absolute path"),
+    ("http.acme_domains", "chat.example.com", "*.example.com", "a domain name in lower case"),
+    ("http.acme_contact", "admin@example.com", "admin", "empty or an e-mail address"),
+    ("http.acme_directory", "https://acme.example.com/", "http://acme", "an https URL"),
+    ("http.acme_cache", "/var/lib/chat/acme", "acme", "empty or an absolute path"),
     ("http.error_status", "always_200", "sometimes", r#""real" or "always_200""#),
     ("http.trusted_proxies", "10.0.0.0/8", "10.0.0.0/99", "an address or a network"),
     ("http.cors_origins", "https://chat.example.com", "https://chat.example.com/a", "an origin"),
@@ -179,6 +185,16 @@ fn every_line_of_the_default_file_is_required() {
     assert_eq!(settings, SETTINGS.len());
 }
 
+/// Returns another setting that a setting needs, with a value.
+fn needed_by(name: &str) -> Option<(&'static str, &'static str)> {
+    match name {
+        "http.tls_certificate" => Some(("http.tls_key", "/etc/chat/private")),
+        "http.tls_key" => Some(("http.tls_certificate", "/etc/chat/chain")),
+        "http.acme_domains" => Some(("http.acme_cache", "/var/lib/chat/acme")),
+        _ => None,
+    }
+}
+
 #[test]
 fn every_setting_is_read_from_the_file_and_from_the_environment() {
     let folder = tempfile::tempdir().unwrap();
@@ -186,18 +202,21 @@ fn every_setting_is_read_from_the_file_and_from_the_environment() {
     let default = format!("{:?}", Config::load(None, [], &[]).unwrap());
     for (name, value, ..) in SETTINGS {
         fs::write(&path, file(name, value)).unwrap();
-        let by_flag = format!("{:?}", Config::load(None, [], &[(name, value)]).unwrap());
-        let variable = (variable(name), value.to_owned());
-        let by_variable = format!("{:?}", Config::load(None, [variable], &[]).unwrap());
+        let needed: Vec<_> = needed_by(name).into_iter().collect();
+        let flags = [&needed[..], &[(name, value)]].concat();
+        let by_flag = format!("{:?}", Config::load(None, [], &flags).unwrap());
+        let variables = flags.iter().map(|(name, value)| (variable(name), (*value).to_owned()));
+        let by_variable = format!("{:?}", Config::load(None, variables, &[]).unwrap());
         assert_ne!(by_flag, default, "{name}");
         assert_eq!(by_variable, by_flag, "{name}");
         // In a file a list may also be an array.
-        let is_list =
-            ["http.trusted_proxies", "http.cors_origins", "http.listener_origins"].contains(&name);
+        let is_list = ["trusted_proxies", "cors_origins", "listener_origins", "acme_domains"]
+            .iter()
+            .any(|list| name.ends_with(list));
         if is_list {
             fs::write(&path, file(name, value).replace(" = ", " = [") + "]").unwrap();
         }
-        let by_file = format!("{:?}", Config::load(Some(&path), [], &[]).unwrap());
+        let by_file = format!("{:?}", Config::load(Some(&path), [], &needed).unwrap());
         assert_eq!(by_file, by_flag, "{name}");
     }
     let several = (variable("http.trusted_proxies"), "127.0.0.1, 10.0.0.0/8".to_owned());

@@ -46,8 +46,10 @@ fn sql_stays_in_the_store() {
 fn http_stays_at_its_edges() {
     only_in(&["src/api", "src/web.rs"], &["axum"]);
     only_in(&["src/api"], &["tower", "tower_http"]);
-    only_in(&["src/api", "src/client"], &["hyper", "hyper_util", "http_body_util"]);
-    only_in(&["src/client"], &["hyper_rustls"]);
+    let clients = ["src/client", "src/tls/acme"];
+    only_in(&[&["src/api"], &clients[..]].concat(), &["hyper", "hyper_util", "http_body_util"]);
+    only_in(&clients, &["hyper_rustls"]);
+    only_in(&["src/tls.rs", "src/tls"], &["tokio_rustls", "instant_acme", "rcgen", "x509_parser"]);
 }
 
 /// Asserts that the sources of a folder or file name none of these modules.

@@ -10,7 +10,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -48,8 +47,8 @@ pub struct LockHolder {
     pub task: String,
     /// Process id as the process itself sees it. A container has ids of its own.
     pub(crate) pid: u32,
-    /// Listening address, once the process has announced one.
-    pub(crate) address: Option<SocketAddr>,
+    /// Listening address or Unix socket, once the process has announced one.
+    pub(crate) address: Option<String>,
     /// Random name of the process. It differs even where another container has a process with the same id.
     #[serde(default)]
     process: String,
@@ -72,7 +71,7 @@ impl std::fmt::Display for LockHolder {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { task, pid, .. } = self;
         write!(formatter, "another process ({task}, process id {pid}")?;
-        if let Some(address) = self.address {
+        if let Some(address) = &self.address {
             write!(formatter, ", listening on {address}")?;
         }
         formatter.write_str(")")
@@ -125,7 +124,7 @@ impl ServerLock {
     }
 
     /// Publishes the address that this process listens on. From now on, refused processes report it.
-    pub(crate) fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
+    pub(crate) fn announce(&mut self, address: String) -> Result<(), OpenError> {
         self.holder.address = Some(address);
         self.write_holder()
     }
@@ -247,7 +246,7 @@ mod tests {
         let url = folder.url("chat.db");
         assert_eq!(ServerLock::holder(&url).unwrap(), None);
         let mut first = ServerLock::acquire(&url, "server").await.unwrap();
-        first.announce("127.0.0.1:8080".parse().unwrap()).unwrap();
+        first.announce("127.0.0.1:8080".to_owned()).unwrap();
         let error = ServerLock::acquire(&url, "restore").await.unwrap_err().to_string();
         let pid = std::process::id();
         for told in ["chat.db", "server", &format!("process id {pid}"), "127.0.0.1:8080"] {

@@ -45,6 +45,12 @@ const NUMBERS: &[(&str, u64, u64)] = &[
 const TEXTS: &[&str] = &[
     "http.listen",
     "http.public_url",
+    "http.tls_certificate",
+    "http.tls_key",
+    "http.acme_domains",
+    "http.acme_contact",
+    "http.acme_directory",
+    "http.acme_cache",
     "http.error_status",
     "http.trusted_proxies",
     "http.cors_origins",
@@ -67,7 +73,10 @@ fn is_setting(name: &str) -> bool {
 fn objection(name: &str, text: &str) -> Option<&'static str> {
     let is_address = text.parse::<SocketAddr>().is_ok();
     let (right, expected) = match name {
-        "http.listen" => (is_address, "an address and a port, such as 127.0.0.1:8080"),
+        "http.listen" => (
+            is_address || text == "systemd",
+            "an address and a port, such as 127.0.0.1:8080, or unix: and an absolute path, such as unix:/run/chatserver/chatserver.sock, or systemd",
+        ),
         "http.metrics_listen" => (
             is_address || text.is_empty(),
             "empty or an address and a port, such as 127.0.0.1:9464",
@@ -275,14 +284,17 @@ proptest! {
     fn refusals_of_structured_texts_show_the_name_and_the_value(
         name in select(vec![
             "http.public_url", "http.trusted_proxies", "http.cors_origins", "log.filter",
+            "http.tls_certificate", "http.acme_domains", "http.acme_contact", "http.acme_directory",
         ]),
         value in prop_oneof![
-            "(https?|ftp)://[a-z.\\[\\]:@0-9]{0,12}[/?#]{0,2}[a-z]{0,3}", "[0-9./:, a-f]{0,20}",
+            "/[a-z/\\.]{0,12}", "[a-z*.-]{1,12}(,[a-z.]{0,9})?", "[a-z]{0,3}@[a-z.]{0,9}", "(https?|ftp)://[a-z.\\[\\]:@0-9]{0,12}[/?#]{0,2}[a-z]{0,3}", "[0-9./:, a-f]{0,20}",
             "[a-z:=,\\[\\]{}\"/]{0,20}", "(info|debug|off),?[a-z:]{0,8}(\\[[a-z{}=]{0,9}\\])?=?[a-z0-9]{0,5}",
             any::<String>(),
         ],
     ) {
         if let Some(refused) = said(name, &value) {
+            // A certificate needs its key, and a domain a folder.
+            prop_assume!(!refused.contains("must be set, because"));
             let begin = format!("{name} = {}: must be ", shown(&value));
             prop_assert!(refused.starts_with(&begin), "{}", refused);
             prop_assert!(refused.len() > begin.len() + 10, "{}", refused);

@@ -1,6 +1,7 @@
 //! The harness that the tests share: servers, people and other clients, databases, disks and random input.
 
 pub mod availability;
+pub mod certificates;
 pub mod changes;
 pub mod database;
 pub mod disk;
@@ -17,6 +18,7 @@ pub mod random;
 pub mod reports;
 pub mod shells;
 pub mod sockets;
+pub mod tls;
 pub mod world;
 pub mod ws_client;
 pub mod ws_frames;

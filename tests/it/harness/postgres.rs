@@ -1,7 +1,6 @@
 //! A real PostgreSQL: one cluster for each test process, a database for each test.
 
 pub mod binaries;
-pub mod certificates;
 pub mod small_disk;
 pub mod standby;
 
@@ -18,9 +17,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::left_out::left_out;
 use super::process::{NOBODY, Workplace, free_address};
-use certificates::Certificates;
 
 /// Free bytes of /dev/shm from which the cluster is there.
 const ROOM: u64 = 2 << 30;

@@ -200,19 +200,25 @@ impl Workplace {
         arguments: &[&str],
         settings: &[(&str, &str)],
     ) -> Process {
-        let create = |name| File::create(self.path().join(name)).unwrap();
-        let (log, printed) = (create("log.txt"), create("printed.txt"));
         let metrics = free_address();
-        let mut command = self.command(arguments);
-        command.args(["--listen", &address.to_string()]);
-        command.env(METRICS_LISTEN, metrics.to_string());
-        command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
-        command.env("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "0");
-        command.envs(settings.iter().copied());
-        command.stdin(Stdio::null()).stdout(printed).stderr(log);
+        let mut command = self.serving(arguments, &address.to_string());
+        command.env(METRICS_LISTEN, metrics.to_string()).envs(settings.iter().copied());
         let mut process = Process::of(command, address);
         process.metrics = Some(metrics);
         process
+    }
+
+    /// Builds a serving command for this value of `http.listen`, without metrics. It logs to `log.txt` in this folder.
+    pub fn serving(&self, arguments: &[&str], listen: &str) -> Command {
+        let create = |name| File::create(self.path().join(name)).unwrap();
+        let (log, printed) = (create("log.txt"), create("printed.txt"));
+        let mut command = self.command(arguments);
+        command.args(["--listen", listen]);
+        command.env(METRICS_LISTEN, "");
+        command.env("CHATSERVER_LIMITS__REQUESTS_PER_SECOND", "0");
+        command.env("CHATSERVER_LIMITS__CONNECTIONS_PER_ADDRESS", "0");
+        command.stdin(Stdio::null()).stdout(printed).stderr(log);
+        command
     }
 
     /// Starts a server, stops it as soon as it listens, and returns its log.

@@ -146,7 +146,7 @@ impl World {
         all.extend_from_slice(settings);
         let config = Config::load(None, [], &all).unwrap();
         let server = Server::bind(config, clock.clock()).await.unwrap();
-        let address = server.address().unwrap();
+        let address = server.address().ip().unwrap();
         let app = Arc::clone(server.app());
         let running = tokio::spawn(server.run());
         Self { clock, address, app, running, keys, home }

@@ -1,4 +1,4 @@
-//! Certificates of a PostgreSQL server, made by the `openssl` command.
+//! Certificates of a server, made by the `openssl` command.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,12 +7,13 @@ use std::process::{Command, Stdio};
 pub struct Certificates {
     pub authority: PathBuf,
     pub other_authority: PathBuf,
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Certificates {
-    pub(super) fn make(folder: &Path) -> Self {
+    /// Makes them in this folder. The mode of keys is 600.
+    pub fn make(folder: &Path) -> Self {
         let (authority, authority_key) = make(folder, "authority", |request| request);
         let (other_authority, _) = make(folder, "other-authority", |request| request);
         let (certificate, key) = make(folder, "localhost", |request| {
@@ -24,7 +25,7 @@ impl Certificates {
     }
 
     /// Returns the certificates that [`Self::make`] has made in this folder.
-    pub(super) fn made_in(folder: &Path) -> Self {
+    pub fn made_in(folder: &Path) -> Self {
         let (authority, other_authority) =
             (file(folder, "authority"), file(folder, "other-authority"));
         Self {
