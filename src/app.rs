@@ -151,6 +151,7 @@ impl App {
             error,
             Error::InvalidSignature(_)
                 | Error::InvalidCredentials
+                | Error::InvalidInvitation
                 | Error::BadRequest(_)
                 | Error::NotJson(_)
                 | Error::InvalidField { .. }

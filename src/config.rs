@@ -17,8 +17,8 @@ pub use http::Http;
 pub(crate) use layers::{Effective, Layers};
 use values::parsed;
 pub(crate) use values::{
-    AllowedOrigin, Bounded, ErrorStatus, Filter, Listen, LogFormat, Network, Seconds, StoredBytes,
-    Switch, UNIX,
+    AllowedOrigin, Bounded, ErrorStatus, Filter, Listen, LogFormat, Network, Registration, Seconds,
+    StoredBytes, Switch, UNIX,
 };
 
 /// Every setting with its default and a comment.
@@ -83,6 +83,8 @@ pub struct Config {
 pub(crate) struct Auth {
     pub(crate) clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
     pub(crate) unsigned_notifications: Switch,
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) registration: Registration,
 }
 
 #[derive(Clone, Debug, Deserialize)]

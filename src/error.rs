@@ -32,6 +32,11 @@ pub enum Error {
     /// No enabled user has this API key.
     #[error("no enabled user has this API key")]
     InvalidCredentials,
+    /// The invitation is unknown, used, revoked or expired, or registration is closed. All of these look alike.
+    #[error(
+        "no one can register with this invitation: it is unknown, used, revoked or expired; ask for a new one"
+    )]
+    InvalidInvitation,
     /// The signature is wrong, or one of its headers is missing or malformed.
     #[error("{0}")]
     InvalidSignature(String),
@@ -158,6 +163,7 @@ impl Error {
             Self::UnknownAction { .. } => "unknown_action",
             Self::InvalidField { .. } => "invalid_field",
             Self::InvalidCredentials => "invalid_credentials",
+            Self::InvalidInvitation => "invalid_invitation",
             Self::InvalidSignature(_) => "invalid_signature",
             Self::TimestampOutOfRange { .. } | Self::SignedBeforeRestore { .. } => {
                 "timestamp_out_of_range"

@@ -102,17 +102,54 @@ impl KeyPair {
         let mut body = self.private.to_vec();
         let key = traditional_pem_key(password, &iv);
         cfb_mode::Encryptor::<aes::Aes256>::new(&(*key).into(), &iv.into()).encrypt(&mut body);
+        pem(&iv, &body)
+    }
+}
 
-        let mut pem = String::from("-----BEGIN RSA PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\n");
-        pem += "DEK-Info: AES-256-CFB,";
-        pem += &hex::encode_upper(iv);
-        pem += "\r\n\r\n";
-        let body = BASE64.encode(body);
-        for start in (0..body.len()).step_by(64) {
-            pem += &body[start..body.len().min(start + 64)];
-            pem += "\r\n";
-        }
-        pem + "-----END RSA PRIVATE KEY-----\r\n"
+const PEM_HEAD: &str =
+    "-----BEGIN RSA PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-256-CFB,";
+
+const PEM_END: &str = "-----END RSA PRIVATE KEY-----\r\n";
+
+/// Returns an encrypted private key in its traditional PEM form.
+fn pem(iv: &[u8; 16], body: &[u8]) -> String {
+    let mut pem = PEM_HEAD.to_owned() + &hex::encode_upper(iv) + "\r\n\r\n";
+    let body = BASE64.encode(body);
+    for start in (0..body.len()).step_by(64) {
+        pem += &body[start..body.len().min(start + 64)];
+        pem += "\r\n";
+    }
+    pem + PEM_END
+}
+
+/// An encrypted private key that a client has made (docs/protocol.md#the-private-key). Its form is checked; only the
+/// password could tell whether a key is in it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct EncryptedPem(String);
+
+impl EncryptedPem {
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl Parse for EncryptedPem {
+    const EXPECTED: &'static str = "an RSA-2048 private key in PKCS#1, encrypted with AES-256-CFB in the traditional form of \
+         PEM, with CR LF line ends";
+
+    /// Accepts exactly the text that [`pem`] writes of the same parts.
+    fn parse(text: &str) -> Option<Self> {
+        let (iv, rest) = text.strip_prefix(PEM_HEAD)?.split_at_checked(32)?;
+        let iv: [u8; 16] = hex::decode(iv).ok()?.try_into().ok()?;
+        let body = rest.strip_suffix(PEM_END)?.replace("\r\n", "");
+        let body = BASE64.decode(body).ok()?;
+        // The DER of an RSA-2048 key is about 1,191 bytes: its numbers may have leading zeros, or lack some.
+        let is_whole = (1150..=1200).contains(&body.len());
+        (is_whole && pem(&iv, &body) == text).then(|| Self(text.to_owned()))
+    }
+
+    fn objection(text: &str) -> Option<&'static str> {
+        (text.contains('\n') && !text.contains("\r\n")).then_some("its lines end with LF alone")
     }
 }
 
@@ -158,6 +195,27 @@ impl PublicKey {
             .encrypt(&OAEP_SHA256_MGF1SHA256, plain, &mut wrapped, None)
             .map_err(|_| Error::TooLong(plain.len()))?;
         Ok(BASE64.encode(wrapped))
+    }
+}
+
+/// The DER of a `SubjectPublicKeyInfo` with an RSA key of 2,048 bits, up to the modulus (RFC 8017, A.1.1).
+const SPKI_HEAD: &[u8] =
+    b"\x30\x82\x01\x22\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\
+    \x03\x82\x01\x0f\x00\x30\x82\x01\x0a\x02\x82\x01\x01\x00";
+
+/// The public exponent 65537, which follows the modulus.
+const SPKI_END: &[u8] = b"\x02\x03\x01\x00\x01";
+
+impl Parse for PublicKey {
+    const EXPECTED: &'static str =
+        "an RSA-2048 public key with the exponent 65537: base64 of its DER SubjectPublicKeyInfo";
+
+    fn parse(text: &str) -> Option<Self> {
+        let der = BASE64.decode(text).ok()?;
+        let modulus = der.strip_prefix(SPKI_HEAD)?.strip_suffix(SPKI_END)?;
+        let is_full = modulus.len() == 256 && modulus[0] >= 0x80;
+        let key = PublicEncryptingKey::from_der(&der).ok()?;
+        (is_full && key.key_size_bits() == 2048).then(|| Self(text.to_owned()))
     }
 }
 
@@ -228,5 +286,73 @@ impl Parse for EncryptionPassword {
 impl fmt::Debug for EncryptionPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EncryptionPassword(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made() -> (KeyPair, String) {
+        let pair = KeyPair::generate();
+        let pem = pair.encrypted_pem(&EncryptionPassword::generate());
+        (pair, pem)
+    }
+
+    #[test]
+    fn a_made_key_has_the_form_that_clients_must_send() {
+        let (pair, pem) = made();
+        assert_eq!(PublicKey::parse(pair.public().as_str()).as_ref(), Some(pair.public()));
+        assert_eq!(EncryptedPem::parse(&pem).map(EncryptedPem::into_string), Some(pem));
+    }
+
+    #[test]
+    fn another_form_of_a_pem_is_refused() {
+        let (_, pem) = made();
+        let body = pem.find("\r\n\r\n").unwrap() + 4;
+        for wrong in [
+            String::new(),
+            pem.replace("\r\n", "\n"),
+            pem.replace("AES-256-CFB", "DES-EDE3-CBC"),
+            pem.replace("Proc-Type: 4,ENCRYPTED\r\n", ""),
+            pem.replace(" RSA ", " "),
+            format!("{pem} "),
+            format!("x{pem}"),
+            pem.to_lowercase(),
+            pem[..body].to_owned() + &pem[body + 66..],
+            pem[..body].to_owned() + "!" + &pem[body + 1..],
+            pem[..body].to_owned() + &pem[body..body + 66] + &pem[body..],
+            pem[..body].to_owned() + "\r\n" + &pem[body..],
+            pem[..body].to_owned() + PEM_END,
+        ] {
+            assert!(EncryptedPem::parse(&wrong).is_none(), "{wrong}");
+        }
+        assert!(EncryptedPem::objection(&pem.replace("\r\n", "\n")).is_some());
+    }
+
+    #[test]
+    fn another_kind_of_public_key_is_refused() {
+        let (pair, _) = made();
+        let der = BASE64.decode(pair.public().as_str()).unwrap();
+        let changed = |at: usize, byte: u8| {
+            let mut der = der.clone();
+            der[at] = byte;
+            BASE64.encode(der)
+        };
+        let last = der.len() - 1;
+        for wrong in [
+            String::new(),
+            "AAAA".to_owned(),
+            pair.public().as_str().to_owned() + "\n",
+            pair.public().as_str()[..388].to_owned(),
+            // The exponents 3 and 65539, an even modulus, and one of 2,047 bits.
+            changed(last, 3),
+            changed(last - 5, der[last - 5] & 0xfe),
+            changed(SPKI_HEAD.len(), 0x7f),
+            changed(0, 0x31),
+            BASE64.encode([&der[..], b"\0"].concat()),
+        ] {
+            assert!(PublicKey::parse(&wrong).is_none(), "{wrong}");
+        }
     }
 }

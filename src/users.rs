@@ -12,6 +12,7 @@ use crate::store::{self, AddUser, IdTaken, RenameUser, Store, User, WriteError};
 /// again.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
+    /// For a registration, the user that the invitation is for, who does not exist yet.
     pub(crate) user: UserId,
     /// The station that the request comes from. `None` for requests that the protocol allows without one.
     pub(crate) station: Option<StationId>,

@@ -100,7 +100,7 @@ export function parseDate(date) {
  * @param {string} body
  * @param {AbortSignal} [given] gives the call up
  */
-async function post(base, api, headers, body, given) {
+export async function post(base, api, headers, body, given) {
   const url = new URL(`?srv=${SERVICE}&api=${api}`, base);
   const ended = new AbortController();
   const end = () => ended.abort();

@@ -7,7 +7,8 @@ use schemars::{JsonSchema as _, Schema, SchemaGenerator};
 use super::openapi::{answers, requests};
 use super::request::Request;
 use super::{
-    availability, blocklist, conversation, friends, login, notification, reports, workspace,
+    availability, blocklist, conversation, friends, login, notification, registration, reports,
+    workspace,
 };
 use crate::domain::{Availability, Parse, Property, ReportType};
 use crate::envelope::Reply;
@@ -31,6 +32,8 @@ pub struct Api {
 pub(super) enum AuthScheme {
     /// The API key itself, and a station.
     ApiKey,
+    /// The token of an invitation in the body.
+    Invitation,
     /// A signature, a station and a timestamp.
     Signature,
     /// A signature; a station and a timestamp are optional.
@@ -49,6 +52,7 @@ const SHORT_BODY: usize = 16 * 1024;
 const REPORTS_BODY: usize = 128 * 1024;
 
 const LOGIN: Api = chatserver("chatlogin", AuthScheme::ApiKey, LOGIN_BODY);
+const REGISTER: Api = chatserver("chatregister", AuthScheme::Invitation, SHORT_BODY);
 const FRIENDS: Api = chatserver("chatfriends", AuthScheme::Signature, SHORT_BODY);
 const BLOCKLIST: Api = chatserver("chatblocklist", AuthScheme::Signature, SHORT_BODY);
 /// Has no maximum of its own: `limits.body_bytes` bounds its messages.
@@ -100,6 +104,8 @@ macro_rules! action {
 /// Every action that the server supports. A handler can only be reached through this table.
 pub const ACTIONS: &[Action] = &[
     action!(LOGIN, "login", login::login(), Login => Login),
+    action!(REGISTER, "invitation", registration::show(), Invitation => Invitation),
+    action!(REGISTER, "register", registration::register(), Register => Registered),
     action!(FRIENDS, "list", friends::list(), Nothing => Friends),
     action!(FRIENDS, "requests", friends::requests(), Nothing => FriendRequests),
     action!(FRIENDS, "add", friends::add(), Addressee => Nothing),

@@ -1,5 +1,6 @@
 //! Authentication: the three headers, the signature, freshness and rate limits.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -8,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName};
 use super::actions::{Action, Api, AuthScheme, action_of};
 use super::client;
 use super::observe::RequestOutcome;
+use super::registration;
 use super::request::Request;
 use crate::app::App;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
@@ -38,6 +40,10 @@ pub(crate) async fn authenticate<'a>(
     if api.auth == AuthScheme::ApiKey {
         let (action, caller) = log_in(app, head, api, body, outcome).await?;
         return Ok((action, Request { app, caller, fields: Fields::default() }));
+    }
+    if api.auth == AuthScheme::Invitation {
+        let (action, caller, fields) = take_invitation(app, client, api, body, outcome).await?;
+        return Ok((action, Request { app, caller, fields }));
     }
     let verified = async {
         let proof = verify(app, &head.headers, api, body).await?;
@@ -100,6 +106,28 @@ async fn log_in(
     let caller =
         Caller { user, station: Some(station), is_signed: false, replay, timestamp, client };
     Ok((action, caller))
+}
+
+/// Authenticates a registration by the token of its invitation. The caller is the user that the invitation is for.
+async fn take_invitation<'a>(
+    app: &App,
+    client: Option<IpAddr>,
+    api: Api,
+    body: &'a [u8],
+    outcome: &mut RequestOutcome,
+) -> Result<(&'static Action, Caller, Fields<'a>), Error> {
+    let fields = Fields::of_body(body)?;
+    let action = action_of(api, &fields)?;
+    outcome.action = action.name;
+    let (token, timestamp) = (registration::token(&fields)?, app.clock.now());
+    let invitation = registration::find(app, &token, timestamp).await;
+    let invitation = invitation.map_err(|error| app.count_failure(client, error))?;
+    let user = UserId::of(&invitation.email);
+    outcome.user = Some(user);
+    app.charge(user)?;
+    let replay = replay(user, signature::of_unsigned(None, body), timestamp);
+    let caller = Caller { user, station: None, is_signed: false, replay, timestamp, client };
+    Ok((action, caller, fields))
 }
 
 /// An API key as the client sent it. Any text parses, because a malformed key is answered like a wrong one.

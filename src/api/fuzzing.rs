@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::actions::{ACTIONS, Action, ActionName};
 use super::client::Peer;
-use super::{api_of, auth, client, conversation, is_json};
+use super::{api_of, auth, client, conversation, is_json, registration};
 use crate::config::{Config, Limits, Network};
 use crate::domain::{
     Color, ConversationId, HideId, Instance, Message, MessageId, Parse, Signature, StationId,
@@ -38,6 +38,11 @@ fn read(action: &Action, fields: &Fields<'_>) -> Result<(), Error> {
     fields.optional::<Timestamp>("timestamp")?;
     match (action.api.name, action.name) {
         ("chatlogin", _) => fields.optional::<ActionName>("apikey").map(drop),
+        ("chatregister", "invitation") => registration::token(fields).map(drop),
+        ("chatregister", _) => {
+            registration::token(fields)?;
+            registration::new_account(fields).map(drop)
+        }
         ("chatnotification", _) => fields.optional_number("ack").map(drop),
         ("chatfriends", "add") => fields.required::<Addressee>("friend").map(drop),
         ("chatfriends", "accept" | "decline" | "remove") => {

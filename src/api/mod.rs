@@ -16,6 +16,7 @@ mod login;
 mod notification;
 mod observe;
 pub(crate) mod openapi;
+mod registration;
 mod reports;
 mod request;
 mod response;

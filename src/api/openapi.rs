@@ -24,14 +24,22 @@ use crate::web::{Caching, File};
 const SCHEMAS: &str = "#/components/schemas/";
 
 const ABOUT: &str = "An end-to-end encrypted chat server that speaks the Ozeki Chat Client API. `srv` and `api` in the query and \
-    `action` in the body choose the operation. Every API but chatlogin requires a signature, except chatnotification, where it is optional: the lower-case hexadecimal HMAC-SHA256, \
+    `action` in the body choose the operation. Every API but chatlogin and chatregister requires a signature, except chatnotification, where it is optional: the lower-case hexadecimal HMAC-SHA256, \
     with the API key as key, of srv, api, user id, station and body, joined by line feeds. docs/protocol.md in the \
     server's sources has the rules, the WebSocket listener included.";
 
 /// The refusals of the protocol by HTTP status (docs/protocol.md#table-c).
 const REFUSALS: &[(&str, &[&str])] = &[
     ("400", &["bad_request", "unknown_action", "invalid_field"]),
-    ("401", &["invalid_credentials", "invalid_signature", "timestamp_out_of_range"]),
+    (
+        "401",
+        &[
+            "invalid_credentials",
+            "invalid_invitation",
+            "invalid_signature",
+            "timestamp_out_of_range",
+        ],
+    ),
     ("403", &["not_friends", "quota_exceeded", "blocked"]),
     ("404", &["conversation_not_found", "unknown_api"]),
     ("405", &["method_not_allowed"]),
@@ -151,21 +159,21 @@ fn parameters() -> Value {
             "header",
             "Ozeki-Station",
             false,
-            "The device. Every API but workspace requires it.",
+            "The device. Every API but workspace and chatregister requires it.",
             hex(texts::HEX_32)
         ),
         parameter(
             "header",
             "Ozeki-User",
             false,
-            "The user id. Every API but chatlogin and chatnotification requires it.",
+            "The user id. Every API but chatlogin, chatregister and chatnotification requires it.",
             hex(texts::HEX_32)
         ),
         parameter(
             "header",
             "Ozeki-Signature",
             false,
-            "The signature. Every API but chatlogin and chatnotification requires it.",
+            "The signature. Every API but chatlogin, chatregister and chatnotification requires it.",
             hex(texts::HEX_64)
         ),
     ])
@@ -174,7 +182,7 @@ fn parameters() -> Value {
 /// Returns the schema of an action's body: the fields of all bodies, then the action's own.
 fn body(action: &Action, generator: &mut SchemaGenerator) -> Value {
     let dated = match action.api.auth {
-        AuthScheme::ApiKey => None,
+        AuthScheme::ApiKey | AuthScheme::Invitation => None,
         AuthScheme::Signature | AuthScheme::Station => Some(true),
         AuthScheme::SignatureAlone => Some(false),
     };

@@ -61,6 +61,7 @@ pub(crate) fn status(error: &Error) -> StatusCode {
         | Error::UnknownAction { .. }
         | Error::InvalidField { .. } => StatusCode::BAD_REQUEST,
         Error::InvalidCredentials
+        | Error::InvalidInvitation
         | Error::InvalidSignature(_)
         | Error::TimestampOutOfRange { .. }
         | Error::SignedBeforeRestore { .. } => StatusCode::UNAUTHORIZED,

@@ -11,6 +11,7 @@ mod epoch;
 mod failure;
 mod friend;
 mod friend_group;
+mod invitation;
 mod list_file;
 mod output;
 mod serve;

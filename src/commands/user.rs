@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::failure::{self, Refusal};
+use super::invitation::{self, InviteUser, UninviteUser};
 use super::output::Output;
 use super::user_import::Import;
 use super::{Database, Failed, Settings};
@@ -37,6 +38,22 @@ The first line of the file is email,nick,fullname. Nothing is added if any line 
 it adds who is missing. It writes API keys and generated encryption passwords into the file of --credentials, which only
 its owner may read; they are stored nowhere else in a readable form.")]
     Import(Import),
+    /// Invite a person: print a link with which they register once, and make their keys in their browser
+    #[command(after_help = "\
+Example:
+  chatserver user invite alice@example.com --nick Alice --expires 3d
+Another invitation of the same address replaces the first one. Whoever has the link can register as this person.")]
+    Invite(InviteUser),
+    /// List the invitations that can be used
+    #[command(after_help = "\
+Example:
+  chatserver user invitations --json")]
+    Invitations(Settings),
+    /// Revoke an invitation
+    #[command(after_help = "\
+Example:
+  chatserver user uninvite alice@example.com")]
+    Uninvite(UninviteUser),
     /// Change the names of a user; the display names of conversations follow the nick
     #[command(after_help = "\
 Example:
@@ -117,6 +134,9 @@ impl User {
         match self {
             Self::Add(add) => add.run().await,
             Self::Import(import) => import.run().await,
+            Self::Invite(invite) => invite.run().await,
+            Self::Invitations(settings) => invitation::list(settings).await,
+            Self::Uninvite(uninvite) => uninvite.run().await,
             Self::Set(set) => set.run().await,
             Self::List(settings) => list(settings).await,
             Self::Show(one) => one.show().await,
@@ -128,7 +148,7 @@ impl User {
 }
 
 /// Parses an argument. A refusal names the argument and the expected form.
-fn argument<T: Parse>(name: &str, text: &str) -> Result<T, Failed> {
+pub(super) fn argument<T: Parse>(name: &str, text: &str) -> Result<T, Failed> {
     T::parse(text)
         .ok_or_else(|| Refusal::argument(format!("{name} must be {}", T::expected_of(text))))
 }

@@ -277,6 +277,27 @@ impl Parse for ErrorStatus {
     }
 }
 
+/// Whether people can register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registration {
+    /// With an invitation.
+    Invite,
+    /// Not at all.
+    Closed,
+}
+
+impl Parse for Registration {
+    const EXPECTED: &'static str = "\"invite\" or \"closed\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "invite" => Some(Self::Invite),
+            "closed" => Some(Self::Closed),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
     Text,

@@ -103,8 +103,13 @@ hex_id! {
     ApiKey, 64, "64 lower-case hexadecimal characters"
 }
 
+hex_id! {
+    /// The secret of an invitation, which only its link holds: 160 random bits.
+    InvitationToken, 40, "40 lower-case hexadecimal characters"
+}
+
 shown!(UserId, ConversationId, Email, MessageId, Instance);
-secret!(StationId, Signature, ApiKey);
+secret!(StationId, Signature, ApiKey, InvitationToken);
 
 impl UserId {
     /// Returns the ID of the user with this address.
@@ -134,6 +139,16 @@ impl ApiKey {
     #[must_use]
     pub fn generate() -> Self {
         let mut bytes = [0; 32];
+        os_random().fill_bytes(&mut bytes);
+        Self(Hex::of(&bytes))
+    }
+}
+
+impl InvitationToken {
+    /// Generates a token from the operating system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut bytes = [0; 20];
         os_random().fill_bytes(&mut bytes);
         Self(Hex::of(&bytes))
     }

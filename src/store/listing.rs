@@ -43,6 +43,7 @@ pub fn statements() -> Vec<Statement> {
         super::epoch::listed(),
         super::friend_requests::listed(),
         super::friends::listed(),
+        super::invitations::listed(),
         super::listed(),
         super::messages::listed(),
         super::pages::light::listed(),

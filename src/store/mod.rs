@@ -25,6 +25,7 @@ mod epoch;
 mod error;
 mod friend_requests;
 mod friends;
+mod invitations;
 mod listing;
 mod many_rows;
 mod measures;
@@ -77,6 +78,7 @@ pub use error::{Error, WriteError};
 pub(crate) use error::{OpenError, is_damaged};
 pub(crate) use friend_requests::{ApproachFriend, DeclineFriend, RemoveFriend};
 pub(crate) use friends::{Befriend, Friend, Wrapping};
+pub(crate) use invitations::{Invitation, Invite, Register};
 use listing::listed;
 #[cfg(feature = "statements")]
 pub use listing::{Statement, statements};

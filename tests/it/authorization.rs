@@ -69,7 +69,7 @@ fn row(action: &Action, conversation: &Value, date: &str) -> (Value, Stranger) {
 }
 
 fn signed_actions() -> impl Iterator<Item = &'static Action> {
-    ACTIONS.iter().filter(|action| action.api.name != "chatlogin")
+    ACTIONS.iter().filter(|action| !["chatlogin", "chatregister"].contains(&action.api.name))
 }
 
 fn prepares(person: &Person, action: &Action, fields: &Value) -> Prepared {

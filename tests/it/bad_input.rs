@@ -11,7 +11,7 @@ mod parsers;
 mod settings;
 mod wire;
 
-use chatserver::api::Action;
+use chatserver::api::{ACTIONS, Action};
 use proptest::strategy::Strategy;
 use serde_json::{Value, json};
 
@@ -149,6 +149,11 @@ impl Stage {
     fn prepares(&self, action: &Action, body: impl Into<Vec<u8>>) -> Prepared {
         self.alice.prepares_bytes_for(action.api.srv, action.api.name, body.into())
     }
+}
+
+/// Returns the actions of users. `tests/it/invitations.rs` is about those of people who are no users yet.
+fn user_actions() -> Vec<Action> {
+    ACTIONS.iter().filter(|action| action.api.name != "chatregister").copied().collect()
 }
 
 /// Returns the fields of an action, without those that every action has (docs/protocol.md#7-actions).

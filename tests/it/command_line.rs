@@ -97,10 +97,13 @@ fn every_command_explains_itself_with_an_example() {
         "user disable",
         "user enable",
         "user import",
+        "user invitations",
+        "user invite",
         "user list",
         "user rotate-key",
         "user set",
         "user show",
+        "user uninvite",
         "workspace",
         "workspace list",
     ];

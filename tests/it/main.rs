@@ -30,6 +30,7 @@ mod full_disk;
 mod fuzzing;
 mod hard_stops;
 mod harness;
+mod invitations;
 mod keys;
 mod large_reads;
 mod limits;

@@ -119,6 +119,7 @@ async fn each_api_has_its_own_limit_of_bodies() {
     let (alice, _bob) = world.alice_and_bob().await;
     for (srv, api, most) in [
         ("chatserver", "chatlogin", 4 * 1024),
+        ("chatserver", "chatregister", 16 * 1024),
         ("chatserver", "chatfriends", 16 * 1024),
         ("chatserver", "chatblocklist", 16 * 1024),
         ("chatserver", "chatavailability", 16 * 1024),

@@ -85,6 +85,15 @@ export class Stage {
     return execFileSync(BINARY, args, { env: this.env, encoding: 'utf8' });
   }
 
+  /**
+   * Runs a command with this text on stdin.
+   * @param {string} input
+   * @param {...string} args
+   */
+  input(input, ...args) {
+    return execFileSync(BINARY, args, { env: this.env, encoding: 'utf8', input });
+  }
+
   /** @param {...string} nicks */
   addPeople(...nicks) {
     for (const nick of nicks) {

@@ -31,6 +31,24 @@ pub(crate) struct Login<'a> {
     urls: Urls,
 }
 
+/// What an invitation is for.
+#[derive(JsonSchema)]
+pub(crate) struct Invitation<'a> {
+    email: &'a str,
+    /// The nick that the operator proposes; may be empty.
+    nick: &'a str,
+    expires: Timestamp,
+}
+
+/// What the new user logs in with, besides the encryption password.
+#[derive(JsonSchema)]
+pub(crate) struct Registered<'a> {
+    userid: UserId,
+    email: &'a str,
+    /// The API key, 64 lower-case hexadecimal characters.
+    apikey: &'a str,
+}
+
 /// The friends of the caller.
 #[derive(JsonSchema)]
 pub(crate) struct Friends<'a> {

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 
 use super::texts::OrEmpty;
 use crate::domain::{
-    Color, ConversationId, Data, HideId, Instance, Kind, MessageId, Timestamp, UserId,
-    WorkspaceName,
+    Color, ConversationId, Data, HideId, Instance, InvitationToken, Kind, MessageId, Timestamp,
+    UserId, WorkspaceName,
 };
 
 /// Takes no fields.
@@ -19,6 +19,28 @@ pub(crate) struct Nothing {}
 pub(crate) struct Login {
     /// The API key, 64 lower-case hexadecimal characters.
     apikey: String,
+}
+
+/// Shows what an invitation is for. The request is not signed.
+#[derive(JsonSchema)]
+pub(crate) struct Invitation {
+    /// The token of the invitation.
+    invitation: InvitationToken,
+}
+
+/// Registers the user of an invitation. The request is not signed.
+#[derive(JsonSchema)]
+pub(crate) struct Register {
+    /// The token of the invitation.
+    invitation: InvitationToken,
+    /// 1 to 64 characters, at most 190 bytes.
+    nick: String,
+    /// At most 256 bytes.
+    fullname: Option<String>,
+    /// Base64 of the DER `SubjectPublicKeyInfo` of an RSA-2048 key with the exponent 65537.
+    publickey: String,
+    /// The private key as a traditional PEM, encrypted with AES-256-CFB, with CR LF line ends.
+    rsakey: String,
 }
 
 /// Names a future friend.

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::domain::{
-    Color, ConversationId, Data, HideId, Instance, Kind, MessageId, Parse, Timestamp, UserId,
-    WorkspaceName,
+    Color, ConversationId, Data, HideId, Instance, InvitationToken, Kind, MessageId, Parse,
+    Timestamp, UserId, WorkspaceName,
 };
 
 /// 32 lower-case hexadecimal characters: an MD5, or a station.
@@ -78,6 +78,7 @@ texts! {
     ConversationId, "ConversationID", HEX_32;
     MessageId, "MessageID", "^[A-Za-z0-9-]{1,64}$";
     Instance, "Instance", "^[A-Za-z0-9]{10}$";
+    InvitationToken, "InvitationToken", "^[0-9a-f]{40}$";
     Timestamp, "Date", DATE;
     Color, "Colour", "^#[0-9A-Fa-f]{6}$";
     HideId, "HideID", SHORT_TEXT;

@@ -14,7 +14,7 @@ pub(crate) struct Table {
 ///
 /// Left out are `_sqlx_migrations`, which is the target's own, and what only PostgreSQL has: `nodes` and `presence` are
 /// about running servers, and `conversations.access_version` is compared within a running transaction only.
-pub(crate) static TABLES: [Table; 16] = [
+pub(crate) static TABLES: [Table; 17] = [
     Table {
         name: "users",
         columns: &[
@@ -48,6 +48,18 @@ pub(crate) static TABLES: [Table; 16] = [
         name: "friend_requests",
         columns: &[("from_id", Text), ("to_id", Text), ("is_open", Flag), ("is_silent", Flag)],
         key: 2,
+    },
+    Table {
+        name: "invitations",
+        columns: &[
+            ("email", Text),
+            ("token_digest", Text),
+            ("nick", Text),
+            ("created_at", Integer),
+            ("expires_at", Integer),
+            ("used_at", Integer),
+        ],
+        key: 1,
     },
     Table { name: "blocks", columns: &[("user_id", Text), ("blocked_id", Text)], key: 2 },
     Table {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use super::{Stage, fields_of, for_all, outcome};
+use super::{Stage, fields_of, for_all, outcome, user_actions};
 
 /// Nesting depth that would overflow any stack if a parser recursed.
 const LEVELS: usize = 100_000;
@@ -117,7 +117,7 @@ fn expected(action: &str, field: &str, value: Option<&str>) -> Option<&'static [
 #[tokio::test]
 async fn the_valid_requests_of_these_tests_succeed() {
     let stage = Stage::set().await;
-    for action in ACTIONS {
+    for action in &user_actions() {
         let body = stage.right(action).await;
         for field in fields_of(action) {
             assert!(body.get(*field).is_some(), "{} {field}", action.name);
@@ -130,7 +130,7 @@ async fn the_valid_requests_of_these_tests_succeed() {
 async fn a_wrong_value_in_any_field_of_any_action_is_refused_by_name() {
     let stage = Stage::set().await;
     let values = values();
-    for action in ACTIONS {
+    for action in &user_actions() {
         let mut before = stage.everything().await;
         let mut body = stage.right(action).await;
         for field in raw_fields(&body.clone()).into_iter().map(|(name, _)| name) {
@@ -213,7 +213,7 @@ async fn a_wrong_value_in_any_field_of_a_message_is_refused_by_name() {
 #[tokio::test]
 async fn duplicate_keys_are_refused() {
     let stage = Stage::set().await;
-    for action in ACTIONS {
+    for action in &user_actions() {
         let body = stage.right(action).await;
         let before = stage.everything().await;
         let fields = raw_fields(&body);
@@ -253,7 +253,7 @@ async fn duplicate_keys_are_refused() {
 #[tokio::test]
 async fn bodies_other_than_one_object_are_refused() {
     let stage = Stage::set().await;
-    for action in ACTIONS {
+    for action in &user_actions() {
         let right = stage.right(action).await.to_string();
         let before = stage.everything().await;
         let mut bodies: Vec<Vec<u8>> = values().into_iter().map(String::into_bytes).collect();
@@ -299,7 +299,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 fn refused_bodies_of_any_content_change_nothing() {
     let slips = prop::collection::vec((any::<Index>(), 0..6_usize, piece()), 1..4);
     let anything = prop_oneof![9 => Just(None), 1 => any::<Vec<u8>>().prop_map(Some)];
-    let strategy = (select(ACTIONS), anything, slips);
+    let strategy = (select(user_actions()), anything, slips);
     for_all(500, &[], &strategy, &async |stage, (action, anything, slips): (Action, _, _)| {
         let mut body = stage.right(&action).await.to_string().into_bytes();
         for (at, length, piece) in slips {

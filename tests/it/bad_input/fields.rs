@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chatserver::api::{ACTIONS, Action};
 use serde_json::{Value, json};
 
-use super::{Stage, fields_of};
+use super::{Stage, fields_of, user_actions};
 use crate::harness::process::Workplace;
 
 /// A field, the description of its values, and a value of the right type that it refuses.
@@ -268,7 +268,7 @@ async fn the_openapi_document_has_the_fields_of_each_action() {
     let printed = String::from_utf8(place.runs(&["openapi"]).stdout).unwrap();
     assert_eq!(printed.trim_end(), served);
     let document: Value = serde_json::from_str(&served).unwrap();
-    for action in ACTIONS {
+    for action in &user_actions() {
         let name = format!("{}.{}", action.api.name, action.name);
         let body = &document["components"]["schemas"][&name]["properties"];
         let documented: BTreeSet<_> =

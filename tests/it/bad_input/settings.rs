@@ -57,6 +57,7 @@ const TEXTS: &[&str] = &[
     "http.listener_origins",
     "http.web",
     "auth.unsigned_notifications",
+    "auth.registration",
     "http.metrics_listen",
     "database.url",
     "database.password",

@@ -41,6 +41,7 @@ suites! {
     durability ["a_failed_fsync_of_the_database"],
     extended,
     friends,
+    invitations,
     links,
     listener,
     message_ids ["a_hash_collision"],
