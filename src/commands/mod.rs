@@ -18,6 +18,7 @@ mod serve;
 mod sign;
 mod station;
 mod user;
+mod user_export;
 mod user_import;
 mod workspace;
 

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::failure::{self, Refusal};
 use super::invitation::{self, InviteUser, UninviteUser};
 use super::output::Output;
+use super::user_export::Export;
 use super::user_import::Import;
 use super::{Database, Failed, Settings};
 use crate::bounded;
@@ -69,6 +70,12 @@ Example:
 Example:
   chatserver user show alice@example.com")]
     Show(One),
+    /// Write all that is held about a user as one JSON object, but for the API key
+    #[command(after_help = "\
+Example:
+  chatserver user export alice@example.com --output alice.json
+The private key and the messages in it are encrypted, as they are stored.")]
+    Export(Export),
     /// Refuse a user's logins and signatures
     #[command(after_help = "\
 Example:
@@ -140,6 +147,7 @@ impl User {
             Self::Set(set) => set.run().await,
             Self::List(settings) => list(settings).await,
             Self::Show(one) => one.show().await,
+            Self::Export(export) => export.run().await,
             Self::Disable(one) => one.set_disabled(true).await,
             Self::Enable(one) => one.set_disabled(false).await,
             Self::RotateKey(one) => one.rotate_key().await,

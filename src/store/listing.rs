@@ -41,6 +41,7 @@ pub fn statements() -> Vec<Statement> {
         super::changes::listed(),
         super::conversations::listed(),
         super::epoch::listed(),
+        super::export::listed(),
         super::friend_requests::listed(),
         super::friends::listed(),
         super::invitations::listed(),

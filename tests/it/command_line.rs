@@ -96,6 +96,7 @@ fn every_command_explains_itself_with_an_example() {
         "user add",
         "user disable",
         "user enable",
+        "user export",
         "user import",
         "user invitations",
         "user invite",

@@ -22,6 +22,7 @@ mod demo;
 mod devices;
 mod disk_model;
 mod durability;
+mod export;
 mod extended;
 mod file_watch;
 mod forgotten_read;

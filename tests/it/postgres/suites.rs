@@ -39,6 +39,7 @@ suites! {
     conversations,
     devices,
     durability ["a_failed_fsync_of_the_database"],
+    export,
     extended,
     friends,
     invitations,
