@@ -42,9 +42,11 @@ pub(crate) async fn approach(
             approached => return Ok(approached?),
         }
         let (me, other) = (store.user(user).await?, store.user(other).await?);
-        // The other user has made a request, so both exist: users are never deleted.
-        let (me, other) = (me.ok_or(Error::Internal)?, other.ok_or(Error::Internal)?);
-        befriend = Some(wrapped(&me, &other, &ConversationSecret::generate())?);
+        // The other user has made a request. Where one of the two was deleted meanwhile, the next attempt finds none.
+        befriend = match (&me, &other) {
+            (Some(me), Some(other)) => Some(wrapped(me, other, &ConversationSecret::generate())?),
+            _ => None,
+        };
     }
 }
 

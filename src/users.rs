@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use crate::domain::{ApiKey, Email, FullName, Nick, Refusal, Replay, StationId, Timestamp, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
 use crate::limits::Owner;
-use crate::store::{self, AddUser, IdTaken, RenameUser, Store, User, WriteError};
+pub(crate) use crate::store::DELETED_NICK;
+use crate::store::{
+    self, AddUser, DeleteUser, IdTaken, Purged, RenameUser, Store, User, WriteError,
+};
 
 /// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check
 /// again.
@@ -144,6 +147,42 @@ pub(crate) async fn find(store: &Store, name: &str) -> Result<User, UserError> {
     let not_found = || UserError::NotFound(name.to_owned());
     let id = UserId::named(name).ok_or_else(not_found)?;
     store.user(id).await?.ok_or_else(not_found)
+}
+
+/// Deletes a user. The other participants keep the conversations, with [`DELETED_NICK`] as the name. Returns the random id
+/// that stands for the user from then on.
+///
+/// The user is disabled first, and then loses the receipts in small steps. A deletion that was interrupted can be begun
+/// again.
+///
+/// # Errors
+///
+/// [`UserError::NotFound`], [`UserError::Store`].
+pub async fn delete(store: &Store, user: UserId) -> Result<UserId, UserError> {
+    let not_found = || UserError::NotFound(user.to_string());
+    if !store.set_disabled(user, true).await? {
+        return Err(not_found());
+    }
+    store.remove_receipts(user).await?;
+    let tombstone = UserId::generate();
+    loop {
+        let mut display_names = HashMap::new();
+        for (partner, key) in store.partners(user).await? {
+            display_names.insert(partner, key.wrap(DELETED_NICK.as_bytes())?);
+        }
+        match store.write(DeleteUser { user, tombstone, display_names }).await {
+            Ok(true) => break,
+            Ok(false) => return Err(not_found()),
+            // The user has got another partner since the name was wrapped, so it is wrapped again.
+            Err(WriteError::Refused(Refusal::Outdated)) => {}
+            Err(WriteError::Refused(refusal)) => return Err(UserError::Refused(refusal)),
+            Err(WriteError::Failed(error)) => return Err(error.into()),
+        }
+    }
+    // Conversations that nobody can read any more, and what others have cleared.
+    while store.purge().await? == Purged::Step {}
+    store.truncate_log();
+    Ok(tombstone)
 }
 
 /// Renames a user. The display names of the user's conversations follow the nick.

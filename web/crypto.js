@@ -144,10 +144,11 @@ export async function seal(key, place, from, text) {
  * @param {Place} place
  * @param {string} sender the sender's user id, as the server names it in `UserID` of an extended answer
  * @param {string} data `Data` of the message
+ * @param {string} [reader] user id; with it, `from` may be the former id of a sender who was deleted
  * @returns {Promise<string>} the text, plain: never markup
  * @throws {CannotOpen}
  */
-export async function open(key, place, sender, data) {
+export async function open(key, place, sender, data, reader = sender) {
   try {
     const bytes = fromBase64(data);
     if (bytes[0] !== PROFILE || bytes.length < 1 + NONCE_BYTES + TAG_BYTES) throw new CannotOpen('not a payload of profile 1');
@@ -157,7 +158,8 @@ export async function open(key, place, sender, data) {
     const content = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(plain));
     if (content?.v !== 1 || typeof content.text !== 'string') throw new CannotOpen('the payload has no text');
     if (!content.text.isWellFormed()) throw new CannotOpen('the text has an unpaired surrogate');
-    if (content.from !== sender) throw new CannotOpen('the payload names another sender than the server');
+    const former = sender !== reader && conversationIdOf(content.from, reader) === place.conversationid;
+    if (content.from !== sender && !former) throw new CannotOpen('the payload names another sender than the server');
     return content.text;
   } catch (error) {
     if (error instanceof CannotOpen) throw error;

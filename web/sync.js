@@ -338,7 +338,7 @@ export class Sync {
     return Promise.all(
       messages.map(async (message) => {
         const place = { conversationid: conversation.id, instance, id: message.ID };
-        const text = key ? await open(key, place, message.UserID, message.Data).catch(() => null) : null;
+        const text = key ? await open(key, place, message.UserID, message.Data, this.model.me).catch(() => null) : null;
         const own = message.UserID === this.model.me;
         return { id: message.ID, own, created: message.Created, text, tick: /** @type {const} */ ('Sent'), seen: false };
       }),

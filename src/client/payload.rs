@@ -12,7 +12,7 @@ use rand::Rng as _;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::domain::{ConversationId, Instance, MessageId, UserId};
+use crate::domain::{ConversationId, Instance, MessageId, Parse as _, UserId};
 use crate::keys::ConversationSecret;
 use crate::random::os_random;
 
@@ -121,7 +121,8 @@ fn parse(plain: &[u8]) -> Option<Content> {
         .then_some(Content { from: text("from")?, text: text("text")? })
 }
 
-/// Decrypts `Data`. Returns the text if the payload names the sender that the server names.
+/// Decrypts `Data`. Returns the text if the payload names the sender that the server names. A sender who was deleted has
+/// another ID by now: the former one and the reader's make the conversation's ID.
 ///
 /// # Errors
 ///
@@ -130,10 +131,18 @@ pub fn open_from(
     secret: &ConversationSecret,
     address: &MessageAddress<'_>,
     data: &str,
-    sender: UserId,
+    [sender, reader]: [UserId; 2],
 ) -> Result<String, OpenError> {
     let content = open(secret, address, data)?;
-    if content.from == sender.as_str() { Ok(content.text) } else { Err(OpenError::Sender) }
+    let is_partner = || {
+        let from = UserId::parse(&content.from);
+        from.map(|from| ConversationId::one_to_one(from, reader)) == Some(address.conversation)
+    };
+    if content.from == sender.as_str() || sender != reader && is_partner() {
+        Ok(content.text)
+    } else {
+        Err(OpenError::Sender)
+    }
 }
 
 fn key(secret: &ConversationSecret) -> LessSafeKey {
@@ -146,7 +155,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::domain::Parse as _;
 
     /// Seals with the nonces of the vectors, which random nonces would not reproduce.
     #[test]

@@ -256,7 +256,9 @@ impl Session {
         });
         let messages = self.page(conversation, newest).await?.messages.into_iter();
         let secret = self.secret(conversation)?;
-        Ok(messages.filter_map(|message| read(conversation, &secret, message)).collect())
+        Ok(messages
+            .filter_map(|message| read(conversation, &secret, self.user(), message))
+            .collect())
     }
 
     /// Returns all messages behind one. The ID must be one of this instance.
@@ -360,7 +362,9 @@ impl Pages<'_> {
         }
         self.more = page.more;
         let opened = messages.into_iter();
-        let opened = opened.filter_map(|message| read(self.conversation, &self.secret, message));
+        let opened = opened.filter_map(|message| {
+            read(self.conversation, &self.secret, self.session.user(), message)
+        });
         Ok(Some(opened.collect()))
     }
 }
@@ -393,12 +397,15 @@ fn address_of<'a>(
 fn read(
     conversation: &Conversation,
     secret: &ConversationSecret,
+    reader: UserId,
     message: Message,
 ) -> Option<Received> {
     let id = MessageId::parse(&message.id)?;
     let sender = message.user_id.as_deref().and_then(UserId::parse);
     let text = match (sender, address_of(conversation, &id)) {
-        (Some(sender), Ok(address)) => payload::open_from(secret, &address, &message.data, sender),
+        (Some(sender), Ok(address)) => {
+            payload::open_from(secret, &address, &message.data, [sender, reader])
+        }
         _ => Err(OpenError::Sender),
     };
     Some(Received { id, created: message.created, sender, text })

@@ -141,6 +141,7 @@ impl Restore {
             json["disabledsince"] = json!(since.disabled);
             json["rotatedsince"] = json!(since.rotated);
             json["addedsince"] = json!(since.added);
+            json["deletedsince"] = json!(since.deleted);
             json["unreadable"] = json!(since.unreadable);
         }
         Output::new(text, json).print_after_change(self.settings.json)
@@ -151,13 +152,14 @@ impl Restore {
 fn describe(since: &UndoneChanges, flags: &str) -> String {
     if let Some(problem) = &since.unreadable {
         return format!(
-            "\nThe replaced database can't be read ({problem}). Check which accounts were disabled and which API \
-             keys were rotated since the backup: they are enabled and valid again"
+            "\nThe replaced database can't be read ({problem}). Check which accounts were disabled or deleted and which \
+             API keys were rotated since the backup: they are enabled, there and valid again"
         );
     }
     let lists = [
         (&since.disabled, "was disabled since the backup and is enabled again", "disable", ""),
         (&since.rotated, "has its API key from before the rotation again", "rotate-key", ""),
+        (&since.deleted, "was deleted since the backup and is there again", "delete", " --yes"),
         (&since.added, "was added since the backup and is gone", "add", " --nick NICK"),
     ];
     let lines = lists.iter().flat_map(|(emails, what, command, argument)| {

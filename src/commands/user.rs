@@ -1,5 +1,7 @@
 //! `chatserver user`: adds, changes and shows users, and gives them new API keys.
 
+mod delete;
+
 use std::fs::File;
 use std::io;
 
@@ -76,16 +78,22 @@ Example:
   chatserver user export alice@example.com --output alice.json
 The private key and the messages in it are encrypted, as they are stored.")]
     Export(Export),
-    /// Refuse a user's logins and signatures
+    /// Refuse a user's logins and signatures, and hide the user from friends
     #[command(after_help = "\
 Example:
   chatserver user disable alice@example.com")]
     Disable(One),
-    /// Accept a disabled user's logins and signatures again
+    /// Undo a disable; friends see the user again
     #[command(after_help = "\
 Example:
   chatserver user enable alice@example.com")]
     Enable(One),
+    /// Delete a user for good; others keep their conversations with "Deleted user"
+    #[command(after_help = "\
+Example:
+  chatserver user delete alice@example.com --yes
+An interrupted deletion leaves the user disabled; run it again. Backups from before still hold the user.")]
+    Delete(delete::Delete),
     /// Give a user a new API key; the RSA key pair and its password stay
     #[command(
         name = "rotate-key",
@@ -150,6 +158,7 @@ impl User {
             Self::Export(export) => export.run().await,
             Self::Disable(one) => one.set_disabled(true).await,
             Self::Enable(one) => one.set_disabled(false).await,
+            Self::Delete(delete) => delete.run().await,
             Self::RotateKey(one) => one.rotate_key().await,
         }
     }

@@ -112,6 +112,13 @@ shown!(UserId, ConversationId, Email, MessageId, Instance);
 secret!(StationId, Signature, ApiKey, InvitationToken);
 
 impl UserId {
+    /// Generates a random ID, which no address has.
+    pub(crate) fn generate() -> Self {
+        let mut bytes = [0; 16];
+        os_random().fill_bytes(&mut bytes);
+        Self(Hex::of(&bytes))
+    }
+
     /// Returns the ID of the user with this address.
     #[must_use]
     pub fn of(email: &Email) -> Self {

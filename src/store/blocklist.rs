@@ -28,7 +28,9 @@ const BLOCKED: Sql = Sql::both(
            (SELECT count(*) FROM blocks WHERE user_id = $1)",
 );
 
-const BLOCK: Sql = Sql::both("INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)");
+/// A user who was deleted a moment ago blocks nobody.
+const BLOCK: Sql =
+    Sql::both("INSERT INTO blocks (user_id, blocked_id) SELECT id, $2 FROM users WHERE id = $1");
 
 const UNBLOCK: Sql = Sql::both("DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2");
 

@@ -90,7 +90,8 @@ SELECT api_key, newest, position,
        is_first OR EXISTS (SELECT 1 FROM mine WHERE kind = 3),
        coalesce(CASE WHEN is_first OR $4
            THEN (SELECT string_agg(f.friend_id, ',' ORDER BY f.friend_id)
-                 FROM friends f WHERE f.user_id = station.user_id) END, ''),
+                 FROM friends f JOIN users u ON u.id = f.friend_id
+                 WHERE f.user_id = station.user_id AND NOT u.is_disabled) END, ''),
        coalesce((SELECT string_agg(u.id, ',' ORDER BY u.id)
                  FROM mine CROSS JOIN users u
                  WHERE mine.kind = 2 AND u.number = mine.subject), '')

@@ -283,7 +283,7 @@ impl WriteOp for Clear {
         let (instance, generation, next_seq, access, other) =
             access.ok_or(Refusal::ConversationNotFound)?;
         refuse_clear(self.instance, stored(&instance)?, stored(&access)?)?;
-        self.begin_generation(tx, generation, next_seq > 1).await?;
+        begin_generation(tx, self.conversation, self.next, generation, next_seq > 1).await?;
         let subject = Subject::Conversation(self.conversation);
         let changes = ChangeSet::default().with(self.user, subject, self.station);
         let changes = changes.with(stored(&other)?, subject, None);
@@ -293,22 +293,21 @@ impl WriteOp for Clear {
     }
 }
 
-impl Clear {
-    async fn begin_generation(
-        &self,
-        tx: &mut WriteTx,
-        ended: i64,
-        has_messages: bool,
-    ) -> Result<(), Error> {
-        let clear = tx.query(CLEAR).await?;
-        let clear = clear.bind(self.conversation.as_str()).bind(self.next.as_str());
-        clear.execute().await.doing("clearing a conversation")?;
-        if has_messages {
-            let later = tx.query(PURGE_LATER).await?.bind(ended);
-            later.execute().await.doing("recording cleared messages")?;
-        }
-        Ok(())
+/// Begins the next generation of a conversation, under this instance. The messages of the ended one are removed later.
+pub(super) async fn begin_generation(
+    tx: &mut WriteTx,
+    conversation: ConversationId,
+    instance: Instance,
+    ended: i64,
+    has_messages: bool,
+) -> Result<(), Error> {
+    let clear = tx.query(CLEAR).await?.bind(conversation.as_str()).bind(instance.as_str());
+    clear.execute().await.doing("clearing a conversation")?;
+    if has_messages {
+        let later = tx.query(PURGE_LATER).await?.bind(ended);
+        later.execute().await.doing("recording cleared messages")?;
     }
+    Ok(())
 }
 
 /// Result of a purge step.

@@ -31,7 +31,7 @@ const REQUESTS: Sql = Sql::both(concat!(
     "), ',' ORDER BY from_id)
                 FROM (SELECT r.from_id, u.nick
                       FROM friend_requests r JOIN users u ON u.id = r.from_id
-                      WHERE r.to_id = $1 AND r.is_open AND NOT r.is_silent
+                      WHERE r.to_id = $1 AND r.is_open AND NOT r.is_silent AND NOT u.is_disabled
                       ORDER BY r.from_id LIMIT $2) AS shown), ''),
             coalesce((
                 SELECT string_agg(concat(",
@@ -50,12 +50,13 @@ const BETWEEN: Sql = Sql::both(
            (SELECT count(*) FROM friend_requests WHERE from_id = $1 AND is_open)",
 );
 
-/// A silent request stays silent when it is asked again.
+/// A silent request stays silent when it is asked again. A user who was deleted a moment ago asks nobody.
 const ASK: Sql = Sql::both(
     "
     INSERT INTO friend_requests (from_id, to_id, is_open, is_silent)
-    VALUES ($1, $2, TRUE,
-            EXISTS (SELECT 1 FROM blocks WHERE user_id = $2 AND blocked_id = $1))
+    SELECT $1, $2, TRUE,
+           EXISTS (SELECT 1 FROM blocks WHERE user_id = $2 AND blocked_id = $1)
+    FROM users WHERE id = $1
     ON CONFLICT (from_id, to_id) DO UPDATE SET is_open = TRUE
     RETURNING is_silent",
 );
@@ -145,7 +146,9 @@ impl ApproachFriend {
     async fn ask(&self, tx: &mut WriteTx) -> Result<(), Error> {
         let user = self.user;
         let ask = tx.query(ASK).await?.bind(user.as_str()).bind(self.other.as_str());
-        let is_silent: bool = ask.value().await.doing("storing a friend request")?;
+        let is_silent: Option<bool> =
+            ask.optional_value().await.doing("storing a friend request")?;
+        let Some(is_silent) = is_silent else { return Ok(()) };
         let mut changes = ChangeSet::default().with(user, Subject::Lists, self.station);
         if !is_silent && exists(tx, self.other).await? {
             changes.add(self.other, Subject::Lists, None);

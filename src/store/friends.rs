@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use super::changes::ChangeLog;
+use super::conversations::begin_generation;
 use super::error::Doing as _;
 use super::listing::listed;
 use super::sql::{Connection, Sql};
@@ -24,10 +25,12 @@ listed!(
     FULL,
     FORGET_REQUESTS,
     NICK,
-    ADD_CONVERSATION
+    ADD_CONVERSATION,
+    LEFT_BY_DELETED,
+    REMOVE_PARTICIPANTS
 );
 
-/// A friend that has blocked the user looks offline.
+/// A friend that has blocked the user looks offline. A disabled friend is hidden.
 const FRIENDS: Sql = Sql::both(
     "
     SELECT f.friend_id, u.nick, u.public_key, CASE
@@ -35,7 +38,7 @@ const FRIENDS: Sql = Sql::both(
                      WHERE b.user_id = f.friend_id AND b.blocked_id = f.user_id) THEN 'offline'
         ELSE u.availability END
     FROM friends f JOIN users u ON u.id = f.friend_id
-    WHERE f.user_id = $1 ORDER BY f.friend_id",
+    WHERE f.user_id = $1 AND NOT u.is_disabled ORDER BY f.friend_id",
 );
 
 const FRIENDSHIPS: Sql = Sql::both(
@@ -83,6 +86,21 @@ const ADD_CONVERSATION: Sql = Sql::both(
     INSERT INTO conversations (id, generation, instance, next_seq, last_message_id, last_access)
     VALUES ($1, (SELECT coalesce(max(generation), 0) + 1 FROM conversations), $2, 1, '', 0)
     ON CONFLICT (id) DO NOTHING",
+);
+
+/// Generation and next sequence number of a conversation that has a deleted participant.
+const LEFT_BY_DELETED: Sql = Sql::both(
+    "
+    SELECT c.generation, c.next_seq FROM conversations c
+    WHERE c.id = $1 AND EXISTS (
+        SELECT 1 FROM participants p JOIN users u ON u.id = p.user_id
+        WHERE p.conversation_number = c.number AND u.is_deleted)",
+);
+
+const REMOVE_PARTICIPANTS: Sql = Sql::both(
+    "
+    DELETE FROM participants
+    WHERE conversation_number = (SELECT number FROM conversations WHERE id = $1)",
 );
 
 /// A friend, as one user sees it.
@@ -226,7 +244,8 @@ impl Befriend {
     ) -> Result<(), Error> {
         let add = tx.query(ADD_CONVERSATION).await?;
         let add = add.bind(conversation.as_str()).bind(self.instance.as_str());
-        if add.execute().await.doing("adding a conversation")? == 0 {
+        let is_new = add.execute().await.doing("adding a conversation")? > 0;
+        if !is_new && !self.begin_anew(tx, conversation).await? {
             return Ok(());
         }
         let [one, other] = self.wrappings.each_ref().map(|wrapping| wrapping.user);
@@ -235,6 +254,22 @@ impl Befriend {
             participants::add(tx, conversation, users, secret, display_name).await?;
         }
         Ok(())
+    }
+
+    /// Clears the conversation and removes its participants, if one of them is a deleted user. Returns whether it was. The
+    /// address was added again, and the new user must not read what the deleted one could.
+    async fn begin_anew(
+        &self,
+        tx: &mut WriteTx,
+        conversation: ConversationId,
+    ) -> Result<bool, Error> {
+        let left = tx.query(LEFT_BY_DELETED).await?.bind(conversation.as_str());
+        let left: Option<(i64, i64)> = left.optional().await.doing("looking for a conversation")?;
+        let Some((generation, next_seq)) = left else { return Ok(false) };
+        begin_generation(tx, conversation, self.instance, generation, next_seq > 1).await?;
+        let remove = tx.query(REMOVE_PARTICIPANTS).await?.bind(conversation.as_str());
+        remove.execute().await.doing("removing the participants of a conversation")?;
+        Ok(true)
     }
 }
 

@@ -9,7 +9,7 @@
 /// that participant's user and `o` the other user.
 macro_rules! conversation_object {
     () => {
-        concat!(crate::store::objects::conversation_fields!(), r#", '"}]}'"#)
+        concat!(crate::store::objects::conversation_fields!("", ""), r#", '"}]}'"#)
     };
 }
 
@@ -17,7 +17,10 @@ macro_rules! conversation_object {
 macro_rules! extended_conversation_object {
     ($unread:expr) => {
         concat!(
-            crate::store::objects::conversation_fields!(),
+            crate::store::objects::conversation_fields!(
+                r#", CASE WHEN o.is_deleted AND o.id < u.id THEN ',"deleted":true' END"#,
+                r#", CASE WHEN o.is_deleted AND o.id > u.id THEN ',"deleted":true' END"#
+            ),
             r#", '","unread":', "#,
             $unread,
             r#", '}]}'"#
@@ -25,15 +28,18 @@ macro_rules! extended_conversation_object {
     };
 }
 
-/// The conversation object up to the caller's colour.
+/// The conversation object up to the caller's colour. The arguments are SQL that continues the entries of the participants,
+/// each with a comma before it.
 macro_rules! conversation_fields {
-    () => {
-        r#"'{"id":"', p.conversation_id, '","isgroup":false,"participantids":["', min(u.id, o.id), '","', max(u.id, o.id),
+    ($first_entry:expr, $second_entry:expr) => {
+        concat!(r#"'{"id":"', p.conversation_id, '","isgroup":false,"participantids":["', min(u.id, o.id), '","', max(u.id, o.id),
             '"],"participants":[{"userid":"', min(u.id, o.id),
-            '","username":', json_quote(CASE WHEN u.id < o.id THEN u.nick ELSE o.nick END),
-            '},{"userid":"', max(u.id, o.id),
-            '","username":', json_quote(CASE WHEN u.id < o.id THEN o.nick ELSE u.nick END),
-            '}],"displayname":"', p.display_name,
+            '","username":', json_quote(CASE WHEN u.id < o.id THEN u.nick ELSE o.nick END)"#,
+            $first_entry,
+            r#", '},{"userid":"', max(u.id, o.id),
+            '","username":', json_quote(CASE WHEN u.id < o.id THEN o.nick ELSE u.nick END)"#,
+            $second_entry,
+            r#", '}],"displayname":"', p.display_name,
             '","lastmessageid":"', c.last_message_id,
             '","lastreportid":"', c.last_report_id,
             '","lastaccess":', c.last_access,
@@ -46,7 +52,7 @@ macro_rules! conversation_fields {
             '","ismuted":', CASE WHEN p.is_muted THEN 'true' ELSE 'false' END,
             ',"isfavorite":', CASE WHEN p.is_favorite THEN 'true' ELSE 'false' END,
             ',"hideid":', json_quote(p.hide_id),
-            ',"listitembackgroundcolor":"', p.background_color"#
+            ',"listitembackgroundcolor":"', p.background_color"#)
     };
 }
 
@@ -204,6 +210,8 @@ mod tests {
     struct Participant<'a> {
         userid: &'a str,
         username: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deleted: Option<bool>,
     }
 
     #[derive(Serialize)]
@@ -224,7 +232,8 @@ mod tests {
                             '#bae1ff' AS background_color) AS p,
                     (SELECT 'm-1' AS last_message_id, 'r1' AS last_report_id, 17 AS last_access,
                             'aaaaaaaaaa' AS instance) AS c,
-                    (SELECT $1 AS id, $2 AS nick) AS u, (SELECT '55' AS id, $3 AS nick) AS o";
+                    (SELECT $1 AS id, $2 AS nick) AS u,
+                    (SELECT '55' AS id, $3 AS nick, $5 AS is_deleted) AS o";
         for text in TEXTS {
             for (me, is_muted) in [("11", true), ("99", false)] {
                 let marks = if is_muted { "1" } else { "0" };
@@ -233,8 +242,8 @@ mod tests {
                 let extended = extended_conversation_object!("(SELECT 100)");
                 let extended = written(extended, rows, &texts).await;
                 let mut participants = [
-                    Participant { userid: me, username: text },
-                    Participant { userid: "55", username: "Bob" },
+                    Participant { userid: me, username: text, deleted: None },
+                    Participant { userid: "55", username: "Bob", deleted: None },
                 ];
                 participants.sort_by_key(|participant| participant.userid);
                 let by = |is_mine: bool| if is_mine { vec![me] } else { Vec::new() };
@@ -263,6 +272,9 @@ mod tests {
                 };
                 assert_eq!(documented, json(&expected));
                 expected.properties[0].unread = Some(100);
+                // Bob, where his account is deleted.
+                let bob = expected.participants.iter_mut().find(|one| one.userid == "55").unwrap();
+                bob.deleted = is_muted.then_some(true);
                 assert_eq!(extended, json(&expected));
             }
         }

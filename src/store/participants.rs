@@ -19,9 +19,13 @@ const ADD: Sql = Sql::both(
     WHERE u.id = $2 AND o.id = $3 AND c.id = $1",
 );
 
+/// A disabled user counts as no friend.
 const RELATION: Sql = Sql::both(
     "
-    SELECT EXISTS (SELECT 1 FROM friends WHERE user_id = $1 AND friend_id = $2),
+    SELECT EXISTS (SELECT 1 FROM friends f
+                   JOIN users u ON u.id = f.user_id JOIN users o ON o.id = f.friend_id
+                   WHERE f.user_id = $1 AND f.friend_id = $2
+                       AND NOT u.is_disabled AND NOT o.is_disabled),
            EXISTS (SELECT 1 FROM blocks WHERE user_id = $1 AND blocked_id = $2),
            EXISTS (SELECT 1 FROM blocks WHERE user_id = $2 AND blocked_id = $1)",
 );

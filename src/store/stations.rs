@@ -39,9 +39,11 @@ const USERS_AT: Sql = Sql::both(
     ORDER BY s.user_id LIMIT 2",
 );
 
+/// Binds nothing to a user who was deleted a moment ago.
 const BIND: Sql = Sql::both(
     "
-    INSERT INTO stations (user_id, station_id, bound_at, used_at) VALUES ($1, $2, $3, $3)
+    INSERT INTO stations (user_id, station_id, bound_at, used_at)
+    SELECT id, $2, $3, $3 FROM users WHERE id = $1
     ON CONFLICT (user_id, station_id) DO UPDATE SET used_at = excluded.used_at",
 );
 

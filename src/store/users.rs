@@ -14,7 +14,7 @@ use super::listing::listed;
 use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, WriteError, stored};
+use super::{Error, Store, WriteError, participants, stored};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
 };
@@ -30,7 +30,9 @@ listed!(
     SIGNING_KEY,
     SET_NICK,
     SET_FULL_NAME,
+    IS_DISABLED,
     SET_DISABLED,
+    ASKED_BY,
     API_KEY,
     REMOVE_NEW,
     SET_API_KEY,
@@ -50,12 +52,14 @@ const EMAIL: Sql = Sql::both("SELECT email FROM users WHERE id = $1");
 
 const USER: Sql = Sql::both(
     "
-    SELECT id, email, nick, full_name, is_disabled, public_key FROM users WHERE id = $1",
+    SELECT id, email, nick, full_name, is_disabled, public_key FROM users
+    WHERE id = $1 AND NOT is_deleted",
 );
 
 const USERS: Sql = Sql::both(
     "
-    SELECT id, email, nick, full_name, is_disabled, public_key FROM users ORDER BY email",
+    SELECT id, email, nick, full_name, is_disabled, public_key FROM users
+    WHERE NOT is_deleted ORDER BY email",
 );
 
 const USER_WITH_KEY: Sql =
@@ -72,7 +76,17 @@ const SET_NICK: Sql = Sql::both("UPDATE users SET nick = $2 WHERE id = $1");
 
 const SET_FULL_NAME: Sql = Sql::both("UPDATE users SET full_name = $2 WHERE id = $1");
 
+const IS_DISABLED: Sql =
+    Sql::both("SELECT is_disabled FROM users WHERE id = $1 AND NOT is_deleted");
+
 const SET_DISABLED: Sql = Sql::both("UPDATE users SET is_disabled = $2 WHERE id = $1");
+
+/// The users that are shown an open request of this user.
+const ASKED_BY: Sql = Sql::both(
+    "
+    SELECT r.to_id FROM friend_requests r JOIN users u ON u.id = r.to_id
+    WHERE r.from_id = $1 AND r.is_open AND NOT r.is_silent ORDER BY r.to_id",
+);
 
 const API_KEY: Sql = Sql::both("SELECT api_key FROM users WHERE id = $1");
 
@@ -81,14 +95,14 @@ const REMOVE_NEW: Sql = Sql::both("DELETE FROM users WHERE id = $1 AND api_key =
 const SET_API_KEY: Sql =
     Sql::both("UPDATE users SET api_key = $2, api_key_digest = $3 WHERE id = $1");
 
-/// The other participants of the user's conversations.
+/// The other participants of the user's conversations, without those whose accounts were deleted.
 const PARTNERS: Sql = Sql::both(
     "
     SELECT o.user_id, u.public_key
     FROM participants p
     JOIN participants o ON o.conversation_id = p.conversation_id AND o.user_id <> p.user_id
     JOIN users u ON u.id = o.user_id
-    WHERE p.user_id = $1 ORDER BY o.user_id",
+    WHERE p.user_id = $1 AND NOT u.is_deleted ORDER BY o.user_id",
 );
 
 /// The name under which the partner sees the conversation with the user.
@@ -106,7 +120,7 @@ pub struct User {
     pub email: Email,
     pub(crate) nick: String,
     pub(crate) full_name: String,
-    /// A disabled user can neither log in nor sign.
+    /// A disabled user can neither log in nor sign, and is hidden from friends.
     pub(crate) is_disabled: bool,
     pub(crate) public_key: PublicKey,
 }
@@ -189,7 +203,8 @@ impl Store {
         partners(&mut reads, user).await
     }
 
-    /// Disables or enables a user. Returns whether the user exists.
+    /// Disables or enables a user. A disabled user leaves the friends' lists and can't be written to; enabling brings
+    /// everything back. Returns whether the user exists.
     ///
     /// # Errors
     ///
@@ -229,7 +244,7 @@ fn digest(api_key: &ApiKey) -> String {
     hex::encode(Sha256::digest(api_key.as_str()))
 }
 
-async fn partners(
+pub(super) async fn partners(
     connection: &mut Connection,
     user: UserId,
 ) -> Result<Vec<(UserId, PublicKey)>, Error> {
@@ -358,11 +373,40 @@ impl WriteOp for SetDisabled {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
-        let set = tx.query(SET_DISABLED).await?.bind(self.user.as_str()).bind(self.is_disabled);
-        let set = set.execute().await.doing("disabling or enabling a user")?;
-        tx.affected.mark_unknown(self.user);
-        Ok(set > 0)
+        let user = self.user;
+        let was_disabled = tx.query(IS_DISABLED).await?.bind(user.as_str());
+        let was_disabled: Option<bool> =
+            was_disabled.optional_value().await.doing("looking for a user")?;
+        let Some(was_disabled) = was_disabled else { return Ok(false) };
+        let set = tx.query(SET_DISABLED).await?.bind(user.as_str()).bind(self.is_disabled);
+        set.execute().await.doing("disabling or enabling a user")?;
+        // Settled even where nothing changes: a node of an earlier version does not.
+        for (partner, _) in partners(tx.connection().await?, user).await? {
+            participants::settle(tx, user, partner).await?;
+        }
+        if was_disabled != self.is_disabled {
+            ChangeLog::from(visibility_changes(tx, user).await?).record(tx).await?;
+        }
+        tx.affected.mark_unknown(user);
+        Ok(true)
     }
+}
+
+/// Returns what changes for others when a user appears or disappears: the friends' lists, and the lists of users who see
+/// a request from this user.
+pub(super) async fn visibility_changes(tx: &mut WriteTx, user: UserId) -> Result<ChangeSet, Error> {
+    let mut changes = ChangeSet::default();
+    for friend in friend_ids(tx.connection().await?, user).await? {
+        changes.add(friend, Subject::Friend(user), None);
+    }
+    let asked: Vec<String> = {
+        let asked = tx.query(ASKED_BY).await?.bind(user.as_str());
+        asked.values().await.doing("listing friend requests")?
+    };
+    for asked in &asked {
+        changes.add(stored(asked)?, Subject::Lists, None);
+    }
+    Ok(changes)
 }
 
 struct SetApiKey {

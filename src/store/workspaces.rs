@@ -14,8 +14,11 @@ const OWNER: Sql = Sql::both("SELECT owner_id FROM workspaces WHERE name = $1");
 
 const COUNT: Sql = Sql::both("SELECT count(*) FROM workspaces WHERE owner_id = $1");
 
-const REGISTER: Sql =
-    Sql::both("INSERT INTO workspaces (name, owner_id, registered_at) VALUES ($1, $2, $3)");
+/// A user who was deleted a moment ago registers nothing.
+const REGISTER: Sql = Sql::both(
+    "
+    INSERT INTO workspaces (name, owner_id, registered_at) SELECT $1, id, $3 FROM users WHERE id = $2",
+);
 
 const WORKSPACES: Sql = Sql::both(
     "

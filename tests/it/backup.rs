@@ -305,14 +305,16 @@ fn a_restore_prints_commands_that_can_be_pasted() {
     let url = ["--database-url", "sqlite://it's here.db"];
     let user = |arguments: &[&str]| place.tells(&[&["user"], arguments, &url].concat());
     user(&["add", alice, "--nick", "Alice"]);
+    user(&["add", "carol@example.com", "--nick", "Carol"]);
     place.tells(&[&["backup", "sound"], &url[..]].concat());
     user(&["disable", alice]);
+    user(&["delete", "carol@example.com", "--yes"]);
     user(&["add", "bob@example.com", "--nick", "Bob"]);
     let restored = place.runs(&[&["restore", "sound", "--force"], &url[..]].concat());
     let told = String::from_utf8(restored.stdout).unwrap();
     let commands = told.lines().filter_map(|line| line.split_once(": chatserver "));
     let commands: Vec<_> = commands.map(|(_, command)| command.to_owned()).collect();
-    assert_eq!(commands.len(), 2, "{told}");
+    assert_eq!(commands.len(), 3, "{told}");
     let binary = env!("CARGO_BIN_EXE_chatserver");
     for command in &commands {
         let mut shell = Command::new("sh");
@@ -322,6 +324,7 @@ fn a_restore_prints_commands_that_can_be_pasted() {
     }
     assert_eq!(user(&["show", "bob@example.com"])["nick"], "NICK");
     assert_eq!(user(&["show", alice])["disabled"], true);
+    assert_eq!(user(&["list"])["users"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ fn every_command_explains_itself_with_an_example() {
         "station revoke",
         "user",
         "user add",
+        "user delete",
         "user disable",
         "user enable",
         "user export",

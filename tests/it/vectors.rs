@@ -84,7 +84,7 @@ fn opened(vector: &Value) -> Result<String, OpenError> {
         id: &id,
     };
     let (secret, sender) = (ConversationSecret::from_bytes(key), UserId::parse(text("sender")));
-    payload::open_from(&secret, &place, text("data_base64"), sender.unwrap())
+    payload::open_from(&secret, &place, text("data_base64"), [sender.unwrap(); 2])
 }
 
 #[test]

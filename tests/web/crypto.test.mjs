@@ -129,6 +129,18 @@ test('a payload opens only in its place, under its key and for its sender', asyn
   }
 });
 
+test('a payload of a deleted user opens for the other participant alone', async () => {
+  const [key, deleted] = [await newKey(), 'd'.repeat(32)];
+  const place = { ...PLACE, conversationid: crypto.conversationIdOf(ALICE, BOB) };
+  const data = await crypto.seal(key, place, ALICE, 'Hello');
+  assert.equal(await crypto.open(key, place, deleted, data, BOB), 'Hello');
+  for (const [sender, reader] of [[deleted, ALICE], [BOB, BOB], [deleted, deleted]]) {
+    await assert.rejects(crypto.open(key, place, sender, data, reader), crypto.CannotOpen);
+  }
+  const posing = await crypto.seal(key, place, deleted, 'Hello');
+  await assert.rejects(crypto.open(key, place, 'e'.repeat(32), posing, BOB), crypto.CannotOpen);
+});
+
 test('unknown fields of a payload are ignored, and another version does not open', async () => {
   const key = await newKey();
   /** @param {unknown} content */

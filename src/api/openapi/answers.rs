@@ -133,6 +133,10 @@ struct Participant {
     userid: UserId,
     /// The nick.
     username: String,
+    /// `true` for a user who was deleted. Only extended answers have it.
+    #[schemars(with = "bool")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deleted: Option<bool>,
 }
 
 /// The caller's marks on a conversation.

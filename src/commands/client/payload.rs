@@ -71,7 +71,7 @@ impl Payload {
     pub(crate) fn open(self) -> Result<(), Failed> {
         let parts = self.parts()?;
         let data = parts.stdin.trim_end_matches(['\n', '\r']);
-        let text = payload::open_from(&parts.secret, &parts.address(), data, parts.from);
+        let text = payload::open_from(&parts.secret, &parts.address(), data, [parts.from; 2]);
         let text = text.map_err(|error| {
             Refusal::with_code("cannot_open", format!("{CANNOT_OPEN}: {error}"))
         })?;

@@ -29,6 +29,7 @@ pub(crate) static TABLES: [Table; 17] = [
             ("public_key", Text),
             ("availability", Text),
             ("number", Integer),
+            ("is_deleted", Flag),
         ],
         key: 1,
     },

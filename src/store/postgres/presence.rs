@@ -81,7 +81,7 @@ const REACHABLE: Sql = Sql::of_postgres(concat!(
     "SELECT DISTINCT f.friend_id
      FROM friends f JOIN users u ON u.id = f.friend_id
      JOIN presence p ON p.user_number = u.number JOIN nodes n ON n.number = p.node
-     WHERE f.user_id = $1 AND ",
+     WHERE f.user_id = $1 AND NOT u.is_disabled AND ",
     reachable_until!("$2"),
     " > clock_timestamp()"
 ));

@@ -22,7 +22,8 @@ use crate::domain::Parse as _;
 use crate::store::sql::Connection;
 use crate::store::{DatabaseFile, Epoch, OpenError, Schema, ServerLock};
 
-const ACCOUNTS: &str = "SELECT id, email, is_disabled, api_key_digest FROM users ORDER BY email";
+const ACCOUNTS: &str =
+    "SELECT id, email, is_disabled, api_key_digest FROM users WHERE email <> '' ORDER BY email";
 
 /// Bytes of the backup copied per step. The restore can be cancelled between steps.
 const STEP: u64 = 8 * 1024 * 1024;
@@ -44,6 +45,8 @@ pub(crate) struct UndoneChanges {
     pub(crate) rotated: Vec<String>,
     /// Accounts added since the backup. They no longer exist.
     pub(crate) added: Vec<String>,
+    /// Accounts deleted since the backup. They are back.
+    pub(crate) deleted: Vec<String>,
     /// Why the replaced database could not be compared, if so.
     pub(crate) unreadable: Option<String>,
 }
@@ -116,11 +119,11 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<UndoneChanges
     let mut connection = open_alone(backup).await.map_err(failed)?;
     let restored = accounts(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
-    let restored: HashMap<_, _> =
+    let mut restored: HashMap<_, _> =
         restored.into_iter().map(|account| (account.id.clone(), account)).collect();
     let mut since = UndoneChanges::default();
     for account in old {
-        let Some(before) = restored.get(&account.id) else {
+        let Some(before) = restored.remove(&account.id) else {
             since.added.push(account.email);
             continue;
         };
@@ -131,6 +134,8 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<UndoneChanges
             since.rotated.push(account.email);
         }
     }
+    since.deleted = restored.into_values().map(|account| account.email).collect();
+    since.deleted.sort();
     Ok(since)
 }
 

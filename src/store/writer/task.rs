@@ -256,10 +256,11 @@ impl WriterTask {
         }
     }
 
-    /// Wakes all listeners if another process, such as a command, has committed to the file.
+    /// Wakes all listeners if another process, such as a command, has committed to the file. Has the write-ahead log
+    /// truncated soon, because a command that removes something leaves the log to this server.
     async fn look_for_others(&mut self) {
         self.looked_at = Instant::now();
-        let (Some(write_tx), Engine::Sqlite(_)) = (&mut self.write_tx, &self.engine) else {
+        let (Some(write_tx), Engine::Sqlite(local)) = (&mut self.write_tx, &self.engine) else {
             return;
         };
         let version = sqlx::query_scalar("PRAGMA data_version");
@@ -267,6 +268,7 @@ impl WriterTask {
             Ok(version) => {
                 if self.version.replace(version) != Some(version) {
                     drop(self.commit_events.send(CommitEvent::AnyUser));
+                    local.wal.truncate_soon();
                 }
             }
             Err(error) => tracing::warn!(%error, "checking for changes of other processes failed"),

@@ -1,14 +1,13 @@
 //! Logging in, and the file that keeps the keys.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Command, Stdio};
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
 
 use crate::harness::process::{Workplace, free_address};
+use crate::harness::terminal::Terminal;
 use crate::harness::world::until;
 
 #[tokio::test]
@@ -223,20 +222,15 @@ async fn a_login_without_encryption_is_warned_of() {
 async fn a_prompt_that_is_interrupted_leaves_a_terminal_with_echo() {
     let place = Workplace::new();
     for signal in ["INT", "TERM", "QUIT", "HUP"] {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&terminal).unwrap();
-        unlockpt(&terminal).unwrap();
-        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-        let stdin = File::options().read(true).write(true).open(name).unwrap();
-        let echoes = || tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ECHO);
-        assert!(echoes());
+        let terminal = Terminal::new();
+        assert!(terminal.echoes());
         let mut command = place.command(&["client", "login", "http://localhost/"]);
-        command.args(["--profile", "profile"]).stdin(stdin).stderr(Stdio::piped());
+        command.args(["--profile", "profile"]).stdin(terminal.stdin()).stderr(Stdio::piped());
         let mut login = command.spawn().unwrap();
-        until("the prompt hides what is typed", async || !echoes()).await;
+        until("the prompt hides what is typed", async || !terminal.echoes()).await;
         let id = login.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
         assert_eq!(login.wait().unwrap().code(), Some(1));
-        assert!(echoes(), "{signal}");
+        assert!(terminal.echoes(), "{signal}");
     }
 }

@@ -219,3 +219,18 @@ async fn a_wrong_clock_is_corrected_by_that_of_the_server() {
     let notification = Listener::new(&api, alice.credentials()).next().await.unwrap();
     assert_eq!(notification.conversationchangedof, [alice.conversation]);
 }
+
+#[tokio::test]
+async fn messages_of_a_deleted_friend_stay_readable() {
+    let place = Workplace::new();
+    let server = place.serves(&[]).await;
+    let (alice, bob) = place.alice_and_bob_chat(&server);
+    alice.sends("Bob", "Hello, Bob");
+    bob.sends("Alice", "Hello, Alice");
+    place.tells(&["user", "delete", "alice@example.com", "--yes"]);
+    let read = bob.tells(&["read", "Deleted user"]);
+    let shown = read["messages"].as_array().unwrap().iter().map(|one| (&one["nick"], &one["text"]));
+    let shown: Vec<_> = shown.map(|(nick, text)| [nick, text]).collect();
+    assert_eq!(shown, [["Deleted user", "Hello, Bob"], ["Bob", "Hello, Alice"]]);
+    assert_eq!(bob.fails(&["send", "Deleted user", "anybody?"]), "not_friends");
+}

@@ -18,6 +18,7 @@ pub mod random;
 pub mod reports;
 pub mod shells;
 pub mod sockets;
+pub mod terminal;
 pub mod tls;
 pub mod world;
 pub mod ws_client;

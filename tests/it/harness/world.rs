@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chatserver::app::App;
 use chatserver::clock::{Clock, Reading};
 use chatserver::config::Config;
-use chatserver::domain::{FullName, Nick, Parse, Timestamp};
+use chatserver::domain::{FullName, Nick, Parse, Timestamp, UserId};
 use chatserver::friends;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::server::{self, Server};
@@ -229,6 +229,16 @@ impl World {
         assert!(self.app.store.set_disabled(person.user, true).await.unwrap());
     }
 
+    /// Enables a person again.
+    pub async fn enables(&self, person: &Person) {
+        assert!(self.app.store.set_disabled(person.user, false).await.unwrap());
+    }
+
+    /// Deletes a person. Returns the id that stands for the person from then on.
+    pub async fn deletes(&self, person: &Person) -> UserId {
+        users::delete(&self.app.store, person.user).await.unwrap()
+    }
+
     /// Returns the database on PostgreSQL.
     pub fn server(&self) -> &Arc<PostgresDatabase> {
         self.home.server().unwrap()
@@ -236,10 +246,16 @@ impl World {
 
     /// Shuts the server down in order and starts another one on the same database, with these settings.
     pub async fn restarts(self, settings: &[(&str, &str)]) -> Self {
-        let Self { clock, app, running, keys, home, .. } = self;
+        let (clock, keys) = (self.clock.clone(), self.keys.clone());
+        Self::on(self.ends().await, clock, keys, settings).await
+    }
+
+    /// Shuts the server down in order. Returns the place of its data.
+    pub async fn ends(self) -> Home {
+        let Self { app, running, home, .. } = self;
         app.shutdown.begin(Duration::ZERO).await;
         drop(app);
         running.await.unwrap().unwrap();
-        Self::on(home, clock, keys, settings).await
+        home
     }
 }
