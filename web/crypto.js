@@ -12,7 +12,7 @@ const TAG_BYTES = 16;
 /** Server's default bound of a message's `Data`, in characters. */
 export const MAX_DATA = 262144;
 
-/** The payload can't be opened: wrong key, changed bytes, another place, or another sender than it says. Show no text. */
+/** The payload does not open: show no text. */
 export class CannotOpen extends Error {}
 
 /**
@@ -51,7 +51,6 @@ export function fromBase64(text) {
 }
 
 /**
- * Random bytes of the system, for stations and nonces.
  * @param {number} bytes 1 to 65,536
  * @returns {string} two digits for each byte
  */
@@ -73,7 +72,7 @@ export function userIdOf(email) {
  * The id of the conversation of two users.
  * @param {string} one user id
  * @param {string} other user id
- * @returns {string} 32 lower-case hexadecimal characters; the order of the users does not matter
+ * @returns {string} 32 lower-case hexadecimal characters
  */
 export function conversationIdOf(one, other) {
   return toHex(md5(new TextEncoder().encode([one, other].sort().join(';'))));
@@ -144,14 +143,14 @@ export async function seal(key, place, from, text) {
  * @param {Place} place
  * @param {string} sender the sender's user id, as the server names it in `UserID` of an extended answer
  * @param {string} data `Data` of the message
- * @param {string} [reader] user id; with it, `from` may be the former id of a sender who was deleted
+ * @param {string} [reader] with it, a deleted sender may have another id by now
  * @returns {Promise<string>} the text, plain: never markup
  * @throws {CannotOpen}
  */
 export async function open(key, place, sender, data, reader = sender) {
   try {
     const bytes = fromBase64(data);
-    if (bytes[0] !== PROFILE || bytes.length < 1 + NONCE_BYTES + TAG_BYTES) throw new CannotOpen('not a payload of profile 1');
+    if (bytes[0] !== PROFILE || bytes.length < 1 + NONCE_BYTES + TAG_BYTES) throw new CannotOpen('no payload of profile 1');
     const iv = bytes.slice(1, 1 + NONCE_BYTES);
     const algorithm = { name: 'AES-GCM', iv, additionalData: additionalData(place) };
     const plain = await crypto.subtle.decrypt(algorithm, key, bytes.slice(1 + NONCE_BYTES));
@@ -159,7 +158,7 @@ export async function open(key, place, sender, data, reader = sender) {
     if (content?.v !== 1 || typeof content.text !== 'string') throw new CannotOpen('the payload has no text');
     if (!content.text.isWellFormed()) throw new CannotOpen('the text has an unpaired surrogate');
     const former = sender !== reader && conversationIdOf(content.from, reader) === place.conversationid;
-    if (content.from !== sender && !former) throw new CannotOpen('the payload names another sender than the server');
+    if (content.from !== sender && !former) throw new CannotOpen('the server names another sender');
     return content.text;
   } catch (error) {
     if (error instanceof CannotOpen) throw error;

@@ -143,16 +143,16 @@ async fn many_receipts_go_in_steps() {
 async fn requests_blocks_and_workspaces_of_a_deleted_user_go() {
     let world = World::start().await;
     let mut people = Vec::new();
-    for nick in ["Alice", "Asker", "Asked", "Blocker", "Blocked"] {
+    for nick in ["Alice", "Carol", "Dave", "Erin", "Frank"] {
         people.push(world.person(nick).await);
     }
-    let [alice, asker, asked, blocker, blocked] = people.try_into().ok().unwrap();
-    asker.wants(&alice.email).await.ok();
-    alice.wants(&asked.email).await.ok();
-    blocker.blocks(alice.user.as_str()).await.ok();
-    alice.blocks(blocked.user.as_str()).await.ok();
+    let [alice, carol, dave, erin, frank] = people.try_into().ok().unwrap();
+    carol.wants(&alice.email).await.ok();
+    alice.wants(&dave.email).await.ok();
+    erin.blocks(alice.user.as_str()).await.ok();
+    alice.blocks(frank.user.as_str()).await.ok();
     alice.registers("team.example.com").await.ok();
-    let touched = [&asker, &asked, &blocker];
+    let touched = [&carol, &dave, &erin];
     for person in touched {
         person.is_notified().await;
     }
@@ -163,7 +163,7 @@ async fn requests_blocks_and_workspaces_of_a_deleted_user_go() {
         assert_eq!(person.requests().await, NONE);
         assert_eq!(person.blocklist().await, [json!([]), json!([])]);
     }
-    blocked.registers("team.example.com").await.ok();
+    frank.registers("team.example.com").await.ok();
 }
 
 #[tokio::test]
