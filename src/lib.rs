@@ -51,6 +51,7 @@ pub mod notifications;
 pub(crate) mod random;
 pub(crate) mod reports;
 pub mod server;
+pub(crate) mod service_manager;
 pub(crate) mod shutdown;
 pub mod signature;
 pub(crate) mod stations;

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::server::{self, Server};
+use crate::service_manager;
 use crate::shutdown::{Hangup, Signals};
 use crate::telemetry::{Logging, Metrics};
 
@@ -78,6 +79,7 @@ pub async fn run(
     }
     ready(&server)?;
     announce(&server);
+    service_manager::ready(&format!("serving at {}", server.app().public_url));
     let app = Arc::clone(server.app());
     tokio::select! {
         stopped = server.run() => stopped?,
@@ -134,6 +136,7 @@ async fn stop_at_signals(mut signals: Signals, app: &App) -> &'static str {
     let signal = signals.next().await;
     let drain = app.config.http.drain_seconds.duration();
     tracing::info!(signal, drain_seconds = drain.as_secs(), "stopping");
+    service_manager::stopping(&format!("stopping, after a drain of {} s", drain.as_secs()));
     tokio::select! {
         () = app.shutdown.begin(drain) => signals.next().await,
         signal = signals.next() => signal,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
 use tokio::time::{Instant, sleep};
 
+use crate::service_manager;
+
 /// Table in which the migrator records the applied migrations.
 pub(crate) const APPLIED: &str = "_sqlx_migrations";
 
@@ -54,10 +56,11 @@ pub(crate) async fn compare<C: Migrate>(
     })
 }
 
-/// Runs `work` and logs every [`LOG_EVERY`] that the step is still running.
+/// Runs `work` and logs every [`LOG_EVERY`] that the step is still running. So systemd knows that the start goes on.
 pub(crate) async fn logged<T>(step: &str, work: impl Future<Output = T>) -> T {
     let (since, mut work) = (Instant::now(), pin!(work));
     loop {
+        service_manager::starting(step);
         tokio::select! {
             done = &mut work => return done,
             () = sleep(LOG_EVERY) => tracing::info!(seconds = since.elapsed().as_secs(), "{step}"),

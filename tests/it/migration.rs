@@ -11,7 +11,7 @@ use crate::harness::world::until;
 
 /// Schema of version 1. `FIRST_FILLED` fills it from the tables of `new`, a database of the current version, and adds
 /// 40 messages from Alice to each of her friends.
-const FIRST: &str = include_str!("../../migrations/sqlite/0001_users_and_conversations.sql");
+pub const FIRST: &str = include_str!("../../migrations/sqlite/0001_users_and_conversations.sql");
 
 const FIRST_FILLED: &str = "
     INSERT INTO users SELECT id, email, nick, full_name, api_key, api_key_digest, is_disabled,
@@ -102,7 +102,7 @@ const TENTH_FILLED: &str = "
 
 /// Makes `chatserver.db` a database of an earlier version, from the users and friends in `new.db` and the SQL of each
 /// step.
-async fn fills(place: &Workplace, steps: &[&str], version: u8) {
+pub async fn fills(place: &Workplace, steps: &[&str], version: u8) {
     let mut old = Database::creates(&place.database()).await;
     let new = place.path().join("new.db");
     old.runs(&format!("ATTACH '{}' AS new", new.display())).await;

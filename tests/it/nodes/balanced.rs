@@ -1,6 +1,5 @@
 //! Three nodes behind HAProxy, with the configuration of `packaging/haproxy.cfg`.
 
-use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::losing::Nodes;
-use crate::harness::left_out::left_out;
+use crate::harness::left_out::program;
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{free_address, get};
 use crate::harness::world::until;
@@ -24,14 +23,8 @@ pub struct Balancer {
 }
 
 /// Returns HAProxy's program. Without it, the test fails in CI, and elsewhere says that it is left out.
-pub fn program() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders.map(|folder| folder.join("haproxy")).find(|program| program.is_file());
-    if found.is_none() {
-        left_out("a test of several nodes", "HAProxy");
-    }
-    found
+pub fn haproxy() -> Option<PathBuf> {
+    program("haproxy", "a test of several nodes")
 }
 
 /// Returns the configuration with these addresses in place of its names, and without what needs a resolver or many open
@@ -73,7 +66,7 @@ impl Drop for Balancer {
 
 #[tokio::test]
 async fn clients_behind_haproxy_notice_no_node() {
-    let Some(program) = program() else { return };
+    let Some(program) = haproxy() else { return };
     let Some(database) = PostgresDatabase::migrated() else { return };
     let mut nodes = Nodes::start(&Arc::new(database), 3).await;
     let address = free_address();

@@ -9,7 +9,7 @@ use futures_util::future::{join, join_all};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::balanced::{Balancer, program};
+use super::balanced::{Balancer, haproxy};
 use crate::harness::person::{Person, Prepared, message};
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{Process, Workplace, free_address};
@@ -233,7 +233,7 @@ fn to_the_primary(address: SocketAddr, [primary, standby]: [u16; 2]) -> String {
 /// The nodes reach the database through a proxy, which can't tell a standby from a primary.
 #[tokio::test]
 async fn a_failover_to_a_synchronous_standby_loses_and_doubles_nothing() {
-    let Some(program) = program() else { return };
+    let Some(program) = haproxy() else { return };
     let Some(database) = PostgresDatabase::on_a_server_of_its_own() else { return };
     let (standby, address) = (database.gets_a_standby(), free_address());
     let ports = [database.port(), standby.port()];

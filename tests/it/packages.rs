@@ -1,0 +1,3 @@
+//! The files of `packaging/`, tried with the programs that they are for.
+
+mod unit;
