@@ -11,6 +11,7 @@ mod epoch;
 mod failure;
 mod friend;
 mod friend_group;
+mod health;
 mod invitation;
 mod list_file;
 mod output;
@@ -161,6 +162,12 @@ Example:
   chatserver check-config --config chat.toml"
     )]
     CheckConfig(Settings),
+    /// Ask the running server of these settings whether it is ready
+    #[command(after_help = "\
+Example:
+  chatserver health --config chat.toml && echo ready
+It asks /readyz on http.metrics_listen. For containers, whose images have no curl.")]
+    Health(Settings),
     /// Print the API as an OpenAPI 3.1 document, which the server also has at /openapi.json
     #[command(after_help = "\
 Example:
@@ -299,6 +306,7 @@ pub async fn run() -> ExitCode {
         Command::Compact(settings) => compact::run(&settings).await,
         Command::Copy(copy) => copy.run().await,
         Command::CheckConfig(settings) => check_config(&settings),
+        Command::Health(settings) => health::run(&settings).await,
         Command::Openapi => Output::new(openapi::text(), json!({})).print(false),
     };
     match (done, WAL_LEFT.get()) {

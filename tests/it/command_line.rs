@@ -84,6 +84,7 @@ fn every_command_explains_itself_with_an_example() {
         "friend add",
         "friend list",
         "friend remove",
+        "health",
         "migrate",
         "openapi",
         "restore",

@@ -84,3 +84,29 @@ async fn readyz_leaves_nothing_behind_and_its_probes_are_rate_limited() {
     assert!((1..20).contains(&probes), "{probes} probes");
     assert_eq!(database.counts("replays").await, 0);
 }
+
+#[tokio::test]
+async fn the_command_health_tells_what_readyz_answers() {
+    let place = Workplace::new();
+    let mut server = place.serves(&[("CHATSERVER_HTTP__DRAIN_SECONDS", "3600")]).await;
+    let asked_at = server.metrics_address().to_string();
+    let health = |at: &str| {
+        place.runs_with(&["health", "--json"], "", &[("CHATSERVER_HTTP__METRICS_LISTEN", at)])
+    };
+    let ready = health(&asked_at);
+    assert!(ready.status.success(), "{ready:?}");
+    assert_eq!(ready.stdout, b"{\"state\":\"OK\"}\n");
+    server.signal("TERM");
+    until("it drains", async || server.gets("/readyz").await.0 == 503).await;
+    let refused = |at: &str, code: &str, sentence: &str| {
+        let output = health(at);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(code) && said.contains(sentence), "{said}");
+    };
+    refused(&asked_at, "\"not_ready\"", "is not ready: stopping");
+    server.signal("KILL");
+    server.ended().await;
+    refused(&asked_at, "\"unreachable\"", &format!("http.metrics_listen = {asked_at}: "));
+    refused("", "\"invalid_settings\"", "http.metrics_listen is empty");
+}
