@@ -78,7 +78,16 @@ fn links_in_documents_resolve() {
 
 #[test]
 fn links_in_comments_resolve() {
-    let places = ["src", "tests", "load", "benches", "fuzz/fuzz_targets", "migrations", "config"];
+    let places = [
+        "src",
+        "tests",
+        "load",
+        "benches",
+        "fuzz/fuzz_targets",
+        "migrations",
+        "config",
+        "packaging",
+    ];
     let further = [".ci", ".github", "Cargo.toml", "fuzz/Cargo.toml", "README.md"];
     let is_of_link = |c: char| c.is_ascii_alphanumeric() || "-_./#".contains(c);
     let mut count = 0;
