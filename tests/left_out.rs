@@ -9,7 +9,7 @@ Not run by cargo test (.ci/run runs all of it, and installs what it needs):
   the web client in Chromium:  cd tests/web && npm run browser
   live answers against the OpenAPI document:
                                pip install -r tests/requirements.txt && pytest tests/python
-  the server behind nginx:     tests/behind_nginx.sh target/debug/chatserver
+  the server behind a proxy:   tests/behind_proxy.sh nginx target/debug/chatserver (or haproxy, apache, caddy)
 ";
 
 /// Tests that are left out where the machine has no PostgreSQL.

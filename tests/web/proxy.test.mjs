@@ -1,4 +1,4 @@
-// Over https behind nginx, with the block that config/nginx.conf gives and a certificate of our own.
+// Over https behind nginx, with the block that packaging/nginx.conf gives and a certificate of our own.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
@@ -11,7 +11,7 @@ import { freePort, launch, log, openConversation, until, write } from './stage.m
 import { story } from './story.mjs';
 
 const HOST = 'chat.example.com';
-const BLOCK = fileURLToPath(new URL('../../config/nginx.conf', import.meta.url));
+const BLOCK = fileURLToPath(new URL('../../packaging/nginx.conf', import.meta.url));
 
 /**
  * Writes a certificate and the configuration of an nginx that serves the stage.
