@@ -222,6 +222,21 @@ async fn a_restore_needs_the_database_to_itself_and_force_to_replace_it() {
 }
 
 #[tokio::test]
+async fn a_downgrade_restores_a_backup_over_a_migrated_database() {
+    let place = Workplace::new();
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    place.tells(&["backup", "before.db"]);
+    let later = "INSERT INTO _sqlx_migrations SELECT version + 1, 'later', installed_on, success, checksum, execution_time
+                 FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
+    let mut database = place.opens_database().await;
+    database.runs(later).await;
+    database.closes().await;
+    assert!(place.fails(&["user", "list"]).contains("made by a newer version"));
+    place.tells(&["restore", "before.db", "--force"]);
+    assert_eq!(place.tells(&["user", "list"])["users"][0]["email"], "alice@example.com");
+}
+
+#[tokio::test]
 async fn a_running_restore_refuses_every_other_change() {
     let (disk, place) = (Disk::failing(), Workplace::new());
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);

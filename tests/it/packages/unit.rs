@@ -15,8 +15,8 @@ fn unit() -> (TempDir, PathBuf) {
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
     let folder = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(packaging.join(UNIT)).unwrap();
-    assert!(text.contains("ExecStart=/usr/local/bin/chatserver "), "{text}");
-    let text = text.replace("/usr/local/bin/chatserver", env!("CARGO_BIN_EXE_chatserver"));
+    assert!(text.contains("ExecStart=/usr/bin/chatserver "), "{text}");
+    let text = text.replace("/usr/bin/chatserver", env!("CARGO_BIN_EXE_chatserver"));
     let unit = folder.path().join(UNIT);
     fs::write(&unit, text).unwrap();
     let drop_in = Path::new("chatserver.service.d").join("node.conf");
