@@ -11,6 +11,7 @@ Not run by cargo test (.ci/run runs all of it, and installs what it needs):
                                pip install -r tests/requirements.txt && pytest tests/python
   the server behind a proxy:   tests/behind_proxy.sh nginx target/debug/chatserver (or haproxy, apache, caddy)
   the Debian package:          cargo install --locked cargo-deb && packaging/test_deb.sh target/debug/chatserver
+  the container image's root:  packaging/test_image.sh target/debug/chatserver
 ";
 
 /// Tests that are left out where the machine has no PostgreSQL.
