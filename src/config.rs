@@ -132,6 +132,12 @@ pub(crate) struct Log {
     pub(crate) filter: Filter,
 }
 
+impl Log {
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == LogFormat::Json
+    }
+}
+
 impl Config {
     /// Reads all layers and validates the result.
     ///

@@ -75,6 +75,19 @@ impl Error {
     }
 }
 
+/// Reads the certificate that the settings name, or that ACME has left, without changing anything. Returns `None` where
+/// there is none.
+///
+/// # Errors
+///
+/// [`Error`] as at a start of the server.
+pub(crate) fn look(http: &Http) -> Result<Option<Pair>, Error> {
+    match (&http.tls_certificate.0, &http.tls_key.0) {
+        (Some(certificate), Some(key)) => Pair::read(certificate, key).map(Some),
+        _ => Acme::look(http),
+    }
+}
+
 /// The server's side of TLS.
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderName, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use metrics::counter;
 use url::{Host, Url};
 
+use super::client;
 use super::server::{self, Bounds};
 use super::stream::Timeouts;
 use crate::app::App;
@@ -20,9 +21,11 @@ use crate::listen::Listener;
 use crate::store::{self, NotReady};
 use crate::telemetry::{Logging, Metrics};
 
-/// Answers that the process runs.
-pub(crate) async fn alive() -> &'static str {
-    "OK\n"
+/// Answers that the process runs, with the address of the client, so that an operator can check the proxy in between.
+pub(crate) async fn alive(request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let address = client::address(&head).map(|address| [(CLIENT_ADDRESS, address.to_string())]);
+    (address, "OK\n").into_response()
 }
 
 /// Answers whether the server takes requests: the database answers, changes can be made and the server is not stopping.
@@ -49,6 +52,9 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static 
         }
     }
 }
+
+/// The header with the address of the client, as the server sees it.
+const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("x-client-address");
 
 /// Limits on the number of scrapes at a time, and on how slow each may be. Further connections wait.
 const BOUNDS: Bounds = Bounds {

@@ -239,7 +239,7 @@ struct Envelope {
 }
 
 fn parse_envelope(response: RawResponse) -> Result<Answer, Failure> {
-    let RawResponse { status, retry_after, body } = response;
+    let RawResponse { status, retry_after, body, .. } = response;
     let Ok(envelope) = serde_json::from_slice::<Envelope>(&body) else {
         return Err(without_envelope(status, retry_after));
     };

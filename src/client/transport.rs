@@ -1,6 +1,7 @@
 //! HTTP/1.1 requests and WebSockets of a client, over http or https.
 
 use std::error::Error as StdError;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -23,6 +24,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::Url;
 
 use super::Error;
+
+/// The header of `/healthz` with the address of its client.
+const CLIENT_ADDRESS: &str = "x-client-address";
 
 /// Maximum time for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -54,6 +58,8 @@ enum Kind {
 pub(super) struct RawResponse {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
+    /// The address of this client as the server sees it.
+    pub(super) client_address: Option<IpAddr>,
     pub(super) body: Bytes,
 }
 
@@ -89,14 +95,38 @@ impl Transport {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).expect("ids and URLs are valid in a request");
+        self.exchange(url, request).await
+    }
+
+    /// Requests a URL with GET, and receives the answer.
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        headers: &[(&str, &str)],
+    ) -> Result<RawResponse, Error> {
+        let mut request = Request::get(url.as_str());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::default()).expect("URLs are valid in a request");
+        self.exchange(url, request).await
+    }
+
+    async fn exchange(
+        &self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+    ) -> Result<RawResponse, Error> {
         let received = timeout(ANSWER, async {
             let answer = self.send(request).await?;
             let (status, headers) = (answer.status(), answer.headers());
             let seconds =
                 headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let retry_after = seconds.map(Duration::from_secs);
+            let client_address = headers.get(CLIENT_ADDRESS);
+            let client_address = client_address.and_then(|value| value.to_str().ok()?.parse().ok());
             let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await?.to_bytes();
-            Ok::<_, BoxError>(RawResponse { status, retry_after, body })
+            Ok::<_, BoxError>(RawResponse { status, retry_after, client_address, body })
         });
         let failed = |source: BoxError| {
             if source.is::<LengthLimitError>() {

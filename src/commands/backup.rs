@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::failure::Refusal;
+use super::failure::{self, Refusal};
 use super::output::Output;
 use super::{Failed, Settings, in_shell};
 use crate::clock::Clock;
@@ -82,6 +82,11 @@ impl Backup {
             }
         };
         let bytes = unless_stopped(store::back_up(url, file, tell)).await?;
+        if let Err(error) = store::record_backup(url, file, Clock::system().now()) {
+            failure::warn(&format!(
+                "the date of the backup can't be noted for `chatserver doctor`: {error}"
+            ));
+        }
         let text = format!("{} holds the database {url}: {} MiB", file.display(), mebibytes(bytes));
         let json = json!({ "url": url, "file": file.display().to_string(), "bytes": bytes });
         Output::new(text, json).print_after_change(self.settings.json)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::config;
 use crate::server;
 use crate::store::{self, BackupError, CopyError, OpenError};
+use crate::tls;
 use crate::users::UserError;
 
 /// Why a command failed. Its text and the texts of its sources are shown.
@@ -20,6 +22,9 @@ pub(super) type Failed = Box<dyn Error + Send + Sync>;
 
 /// Maximum wait for a failure to be written to stderr.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether the log of this process is JSON.
+static AS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// A refusal by the command line itself, with its `errorcode`.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +110,8 @@ fn code<'a>(failed: &'a (dyn Error + 'static)) -> &'a str {
             UserError::Store(error) => code_of_store(error),
             UserError::Refused(_) | UserError::Keys(_) => "failed",
         }
+    } else if failed.is::<tls::Error>() {
+        "invalid_settings"
     } else if failed.is::<store::WalLeft>() {
         "log_left"
     } else if let Some(error) = failed.downcast_ref::<store::Error>() {
@@ -120,6 +127,8 @@ fn code_of_open(error: &OpenError) -> &'static str {
         OpenError::InUse { .. } | OpenError::OpenElsewhere { .. } => "in_use",
         OpenError::OlderSchema { .. } => "older_schema",
         OpenError::UnfinishedCopy { .. } => "unfinished_copy",
+        OpenError::NoFile { .. } => "sqlite_only",
+        OpenError::Authority { .. } => "invalid_settings",
         _ => "database_failed",
     }
 }
@@ -197,8 +206,16 @@ fn write(object: &Value, text: &str) {
     done.recv_timeout(PATIENCE).ok();
 }
 
-/// Whether the arguments contain `--json`. Reads them unparsed, because parsing may be what failed.
+/// Reports failures as JSON from now on: the log of this process has that form.
+pub(crate) fn report_as_json() {
+    AS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether the log is JSON, or the arguments contain `--json`. Reads them unparsed, because parsing may be what failed.
 fn wants_json() -> bool {
+    if AS_JSON.load(Ordering::Relaxed) {
+        return true;
+    }
     let mut options =
         std::env::args_os().skip(1).take_while(|argument| argument != OsStr::new("--"));
     options.any(|argument| argument == OsStr::new("--json"))

@@ -7,6 +7,7 @@ mod compact;
 mod copy;
 mod demo;
 mod demo_users;
+mod doctor;
 mod epoch;
 mod failure;
 mod friend;
@@ -38,6 +39,7 @@ use crate::store::{
     self, DatabaseUrl, Migrated, OpenError, PgUrl, Schema, ServerLock, Store, WalLeft,
 };
 use crate::telemetry::Logging;
+use crate::tls;
 use failure::Failed;
 use output::Output;
 
@@ -117,14 +119,14 @@ Example:
 Example:
   printf '%s' \"$BODY\" | chatserver sign --user alice@example.com --station \"$STATION\" --api chatconversation")]
     Sign(sign::Sign),
-    /// Copy the database into a new file, even while a server runs, or check such a copy
+    /// Copy an SQLite database into a new file, even while a server runs, or check such a copy
     #[command(after_help = "\
 Example:
   chatserver backup /var/backups/chat.db
   chatserver backup verify /var/backups/chat.db
 The backup holds API keys, like the database: keep it as safe.")]
     Backup(backup::Backup),
-    /// Restore the database from a backup while no server has it open, and begin a new epoch
+    /// Restore an SQLite database from a backup while no server has it open, and begin a new epoch
     #[command(after_help = "\
 Example:
   chatserver restore /var/backups/chat.db --force
@@ -143,7 +145,7 @@ Example:
 Example:
   chatserver migrate --database-url sqlite:///var/lib/chatserver/chatserver.db")]
     Migrate(Settings),
-    /// Rewrite the database without its free space; no other program may have it open
+    /// Rewrite an SQLite database without its free space; no other program may have it open
     #[command(after_help = "\
 Example:
   chatserver compact --database-url sqlite:///var/lib/chatserver/chatserver.db")]
@@ -154,7 +156,14 @@ Example:
   chatserver copy --from sqlite:///var/lib/chatserver/chatserver.db --to postgres://chat@db.example.com/chat
 Run it again if it was interrupted: it goes on. Until it has finished, nothing else opens the new database.")]
     Copy(copy::Copy),
-    /// Check the settings of all layers, and show each with its source, without starting anything
+    /// Look at settings, disk, database, certificate and proxy, and say what to do; a server may run meanwhile
+    #[command(after_help = "\
+Example:
+  chatserver doctor --config chat.toml
+  chatserver doctor --full --json
+Run it as the user of the service. The exit code is 1 if there is a problem, and 0 if there are only notes.")]
+    Doctor(doctor::Doctor),
+    /// Check the settings of all layers and the files that they name, and show each with its source
     #[command(
         name = "check-config",
         after_help = "\
@@ -305,6 +314,7 @@ pub async fn run() -> ExitCode {
         Command::Migrate(settings) => migrate(&settings).await,
         Command::Compact(settings) => compact::run(&settings).await,
         Command::Copy(copy) => copy.run().await,
+        Command::Doctor(doctor) => doctor.run().await,
         Command::CheckConfig(settings) => check_config(&settings),
         Command::Health(settings) => health::run(&settings).await,
         Command::Openapi => Output::new(openapi::text(), json!({})).print(false),
@@ -340,15 +350,30 @@ async fn migrate_postgres(settings: &Settings, url: &PgUrl) -> Result<(), Failed
         Migrated::Current(0) => (0, "has the newest schema; it had it already".to_owned()),
         Migrated::Current(1) => (1, "has the newest schema; 1 migration was run".to_owned()),
         Migrated::Current(n) => (n, format!("has the newest schema; {n} migrations were run")),
-        Migrated::Newer => (0, "has the schema of a newer version; nothing was changed".to_owned()),
+        Migrated::Newer => (
+            0,
+            "has the schema of a newer version, which this one works with; nothing was changed"
+                .to_owned(),
+        ),
     };
     let json = json!({ "url": url.to_string(), "migrations": migrations });
     Output::new(format!("{url} {text}"), json).print_after_change(settings.json)
 }
 
+/// Opens the files that the settings name, and changes nothing.
+fn check_files(config: &Config) -> Result<(), Failed> {
+    tls::look(&config.http)?;
+    match config.database.with_password()? {
+        DatabaseUrl::Sqlite(url) => store::check_file(&url)?,
+        DatabaseUrl::Postgres(url) => store::check_authority(&url)?,
+    }
+    Ok(())
+}
+
 fn check_config(settings: &Settings) -> Result<(), Failed> {
     let mut layers = settings.layers(&[])?;
     let config = layers.config()?;
+    check_files(&config)?;
     let effective = layers.effective(&config);
     let mut text = format!(
         "the settings are valid: listen on {}, keep the data in {}",

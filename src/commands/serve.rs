@@ -33,6 +33,9 @@ impl Serve {
         let flags = self.listen.as_deref().map(|listen| ("http.listen", listen));
         let config = self.settings.load(flags.as_slice())?;
         let logging = Arc::new(Logging::start(&config.log)?);
+        if config.log.is_json() {
+            failure::report_as_json();
+        }
         raise_open_files(&config);
         run(config, &logging, Hangup::Ignored, |server| self.print_addresses(server)).await
     }
@@ -92,11 +95,16 @@ pub async fn run(
     Ok(())
 }
 
-/// Raises the limit on open files as far as the operating system allows: each connection takes one.
-fn raise_open_files(config: &Config) {
+/// Returns the number of open files that the settings may need.
+pub(super) fn open_files_needed(config: &Config) -> u64 {
     // Twice: as many WebSockets again may be open that have not subscribed.
     let listeners = 2 * u64::from(config.http.listeners.get());
-    let needed = u64::from(config.limits.connections.get()) + listeners + OTHER_FILES;
+    u64::from(config.limits.connections.get()) + listeners + OTHER_FILES
+}
+
+/// Raises the limit on open files as far as the operating system allows: each connection takes one.
+fn raise_open_files(config: &Config) {
+    let needed = open_files_needed(config);
     match rlimit::increase_nofile_limit(needed) {
         Ok(open_files) if open_files < needed => {
             tracing::warn!(

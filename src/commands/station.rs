@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::failure::Refusal;
 use super::output::Output;
-use super::{Failed, Settings};
+use super::{Failed, Settings, in_shell};
 use crate::domain::{Parse as _, StationId};
 use crate::users;
 
@@ -96,7 +96,16 @@ impl Revoke {
         let revoked = revoked.await;
         database.close().await;
         let revoked = revoked?;
-        let text = if revoked { "the station is revoked" } else { "the user had no such station" };
+        let text = if revoked {
+            let user = in_shell(&self.user);
+            let flags = self.settings.as_flags();
+            format!(
+                "the station is revoked. Its next login, signed request or subscription binds it again, unless the user's key is \
+                 rotated: chatserver user rotate-key {user}{flags}"
+            )
+        } else {
+            "the user had no such station".to_owned()
+        };
         Output::new(text, json!({ "revoked": revoked })).print_after_change(self.settings.json)
     }
 }

@@ -48,6 +48,16 @@ impl Parse for Password {
 }
 
 impl Database {
+    /// Whether the settings themselves hold a password.
+    pub(crate) fn has_password(&self) -> bool {
+        let in_url = matches!(&self.url, DatabaseUrl::Postgres(url) if url.has_password());
+        self.password.0.is_some() || in_url
+    }
+
+    pub(crate) fn password_file(&self) -> Option<&Path> {
+        self.password_file.0.as_deref()
+    }
+
     /// Refuses two passwords: the wrong one could be used.
     pub(super) fn agree(&self) -> Result<(), Error> {
         let in_url = matches!(&self.url, DatabaseUrl::Postgres(url) if url.has_password());

@@ -235,6 +235,11 @@ pub enum OpenError {
         "the database {path} has an older schema ({found} of {known} migrations): run `chatserver migrate`"
     )]
     OlderSchema { path: String, found: usize, known: usize },
+    #[error(
+        "the database {path} has the schema of a newer version of chatserver ({found} migrations, of which this version knows \
+         {known}): use that version, or restore a backup of this one"
+    )]
+    NewerSchema { path: String, found: usize, known: usize },
     #[error("the database {path} was made by a newer version of chatserver, or by another program")]
     UnknownSchema { path: String },
     #[error(
@@ -257,7 +262,7 @@ pub enum OpenError {
         postgres::codes::advice(cause)
     )]
     Refused { url: String, cause: sqlx::Error },
-    #[error("the file of sslrootcert, {path}, can't be read: {source}")]
+    #[error("the file of sslrootcert, {path}, can't be used: {source}")]
     Authority { path: String, source: io::Error },
     #[error("{url} is PostgreSQL {found}; chatserver needs 15 or newer")]
     TooOld { url: String, found: String },

@@ -57,21 +57,25 @@ impl Acme {
     /// Opens the folder of the settings, and reads the certificate that an earlier run has left. Returns `None` where
     /// the settings name no domain.
     pub(super) fn open(settings: &Http) -> Result<Option<(Self, Option<Pair>)>, Error> {
-        let domains: Vec<_> = settings.acme_domains.0.iter().map(|one| one.0.clone()).collect();
+        let domains = domains(settings);
         let (Some(folder), false) = (&settings.acme_cache.0, domains.is_empty()) else {
             return Ok(None);
         };
         let directory = settings.acme_directory.0.to_string();
         let contact = settings.acme_contact.0.as_ref().map(|email| format!("mailto:{email}"));
         let cache = Cache::open(folder, &directory, &domains)?;
-        let pair = cache.certificate().and_then(|pem| match Pair::parse(&pem, &pem) {
-            Ok(pair) => Some(pair),
-            Err(Problem::Certificate(problem) | Problem::Key(problem)) => {
-                tracing::warn!(problem, "the kept certificate can't be used: getting a new one");
-                None
-            }
-        });
+        let pair = kept(&cache);
         Ok(Some((Self { domains, contact, directory, cache }, pair)))
+    }
+
+    /// Checks the folder of the settings, and reads the certificate in it. Makes nothing.
+    pub(super) fn look(settings: &Http) -> Result<Option<Pair>, Error> {
+        let domains = domains(settings);
+        let (Some(folder), false) = (&settings.acme_cache.0, domains.is_empty()) else {
+            return Ok(None);
+        };
+        let cache = Cache::look(folder, settings.acme_directory.0.as_str(), &domains)?;
+        Ok(cache.and_then(|cache| kept(&cache)))
     }
 
     /// Gets a certificate where there is none, and a new one when a third of its lifetime is left. Never returns.
@@ -151,6 +155,22 @@ impl Acme {
         let (account, credentials) = builder.create(&new, self.directory.clone(), None).await?;
         self.cache.keep_account(&credentials)?;
         Ok(account)
+    }
+}
+
+fn domains(settings: &Http) -> Vec<String> {
+    settings.acme_domains.0.iter().map(|domain| domain.0.clone()).collect()
+}
+
+/// Returns the certificate that an earlier run has kept.
+fn kept(cache: &Cache) -> Option<Pair> {
+    let pem = cache.certificate()?;
+    match Pair::parse(&pem, &pem) {
+        Ok(pair) => Some(pair),
+        Err(Problem::Certificate(problem) | Problem::Key(problem)) => {
+            tracing::warn!(problem, "the kept certificate can't be used: getting a new one");
+            None
+        }
     }
 }
 

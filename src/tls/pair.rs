@@ -5,9 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error as TlsError, InconsistentKeys};
 use x509_parser::parse_x509_certificate;
@@ -34,7 +36,7 @@ const SOON: i64 = 14 * 24 * 60 * 60;
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(super) key: Arc<CertifiedKey>,
-    pub(crate) validity: Validity,
+    pub(super) validity: Validity,
 }
 
 /// The time in which clients accept a certificate.
@@ -86,6 +88,20 @@ impl Pair {
             Problem::Certificate(problem) => of_certificate(problem),
             Problem::Key(problem) => of_key(problem),
         })
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// Whether the certificate is for this name or address.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        let certificate = self.key.end_entity_cert().and_then(ParsedCertificate::try_from);
+        let host = ServerName::try_from(host.trim_matches(['[', ']']));
+        match (certificate, host) {
+            (Ok(certificate), Ok(host)) => verify_server_name(&certificate, &host).is_ok(),
+            _ => false,
+        }
     }
 
     /// Parses a certificate and its key, both as PEM.

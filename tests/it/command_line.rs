@@ -78,6 +78,7 @@ fn every_command_explains_itself_with_an_example() {
         "compact",
         "copy",
         "demo",
+        "doctor",
         "epoch",
         "epoch new",
         "friend",

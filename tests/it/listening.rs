@@ -1,12 +1,12 @@
 //! Listening on a Unix socket, and on the socket that systemd passes.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::harness::left_out::left_out;
-use crate::harness::process::{Process, Workplace, free_address, get};
+use crate::harness::nginx::{Nginx, PASSES_ALL};
+use crate::harness::process::{Process, Workplace, free_address};
 use crate::harness::sockets::{LAST_REQUEST, connected, connected_from, rest_of};
 use crate::harness::world::{PATIENCE, until};
 
@@ -43,6 +44,11 @@ impl Workplace {
     }
 }
 
+/// Returns how nginx names a Unix socket.
+fn upstream(path: &Path) -> String {
+    format!("unix:{}:", path.display())
+}
+
 /// Sends a request over a Unix socket and returns the answer.
 async fn asks(path: &Path) -> String {
     let mut socket = UnixStream::connect(path).await.unwrap();
@@ -52,68 +58,14 @@ async fn asks(path: &Path) -> String {
     answer
 }
 
-/// An nginx in front of a Unix socket. Dropping it ends it.
-struct Nginx {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Nginx {
-    /// Starts it, or returns `None` on a machine without nginx.
-    async fn start(folder: &Path, socket: &Path) -> Option<Self> {
-        let address = free_address();
-        let (at, socket) = (folder.display(), socket.display());
-        let text = format!(
-            "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/nginx.log; events {{}}
-             http {{
-               access_log off;
-               client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
-               uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
-               map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-               server {{
-                 listen {address};
-                 location / {{
-                   proxy_pass http://unix:{socket}:;
-                   proxy_http_version 1.1;
-                   proxy_set_header Host $host;
-                   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-                   proxy_set_header Upgrade $http_upgrade;
-                   proxy_set_header Connection $connection_upgrade;
-                 }}
-               }}
-             }}"
-        );
-        let file = folder.join("nginx.conf");
-        fs::write(&file, text).unwrap();
-        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(&file).arg("-p").arg(folder).env("PATH", path);
-        let Ok(child) = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn() else {
-            left_out("a test of a Unix socket", "nginx");
-            return None;
-        };
-        let nginx = Self { child, address };
-        until("nginx passes requests on", async || {
-            get(address, "/readyz").await.is_some_and(|(status, _)| status == 200)
-        })
-        .await;
-        Some(nginx)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 #[tokio::test]
 async fn people_chat_through_nginx_and_a_unix_socket() {
     let place = Workplace::new();
     let (path, listen) = place.socket();
     let server = place.serves_on(&listen, &[]).await;
-    let Some(nginx) = Nginx::start(place.path(), &path).await else { return };
+    let Some(nginx) = Nginx::start(place.path(), &upstream(&path), PASSES_ALL).await else {
+        return;
+    };
     let (alice, bob) = place.alice_and_bob(&server);
     let (alice, bob) = (alice.asks_at(nginx.address), bob.asks_at(nginx.address));
     let mut listener = bob.listens_from_now_on().await;
@@ -134,7 +86,9 @@ async fn a_proxy_on_a_unix_socket_names_the_client() {
     let (path, listen) = place.socket();
     let _server =
         place.serves_on(&listen, &[("CHATSERVER_LIMITS__FAILURES_PER_MINUTE", "1")]).await;
-    let Some(nginx) = Nginx::start(place.path(), &path).await else { return };
+    let Some(nginx) = Nginx::start(place.path(), &upstream(&path), PASSES_ALL).await else {
+        return;
+    };
     // nginx adds the address that it sees to what the client claims, and only that is believed.
     let wrong = |claimed: &str| {
         let body = r#"{"action":"login","apikey":"0"}"#;

@@ -23,6 +23,7 @@ mod demo;
 mod devices;
 mod disabled_users;
 mod disk_model;
+mod doctor;
 mod durability;
 mod export;
 mod extended;

@@ -19,6 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Maximum bytes of the file of `sslrootcert`: that of all public authorities has a quarter of it.
 const AUTHORITY_BYTES: u64 = 1024 * 1024;
 
+/// The first line of a certificate in PEM.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+const NO_CERTIFICATE: &str =
+    "it holds no certificate of an authority, which begins with -----BEGIN CERTIFICATE-----";
+
 /// The oldest version of PostgreSQL, in the form of `server_version_num`.
 const OLDEST: u32 = 150_000;
 
@@ -90,18 +96,30 @@ pub(crate) fn options(url: &PgUrl) -> io::Result<PgConnectOptions> {
     let options = url.options().options(VANISHED).statement_cache_capacity(STATEMENTS);
     let Some(path) = url.authority() else { return Ok(options) };
     let authority = bounded::read(File::open(path)?, AUTHORITY_BYTES)?;
+    // sqlx would trust nobody without a word.
+    let has_certificate = authority.windows(CERTIFICATE.len()).any(|part| part == CERTIFICATE);
+    if !has_certificate {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, NO_CERTIFICATE));
+    }
     Ok(options.ssl_root_cert_from_pem(authority))
+}
+
+/// Reads the file of `sslrootcert`, without connecting.
+pub(crate) fn check_authority(url: &PgUrl) -> Result<(), OpenError> {
+    options(url).map(drop).map_err(|source| unusable(url, source))
+}
+
+fn unusable(url: &PgUrl, source: io::Error) -> OpenError {
+    let path = url.authority().map(|path| path.display().to_string()).unwrap_or_default();
+    OpenError::Authority { path, source }
 }
 
 async fn connect_and_look(
     url: &PgUrl,
     settings: &[(&str, &str)],
 ) -> Result<PgConnection, OpenError> {
-    let unusable = |source| OpenError::Authority {
-        path: url.authority().map(|path| path.display().to_string()).unwrap_or_default(),
-        source,
-    };
-    let options = options(url).map_err(unusable)?.options(settings.iter().copied());
+    let options =
+        options(url).map_err(|source| unusable(url, source))?.options(settings.iter().copied());
     let connection = options.connect().await;
     let mut connection = connection.map_err(|source| failed(url, source))?;
     let found = connection.server_version_num().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 pub(crate) mod arrays;
 pub(crate) mod bus;
+pub(crate) mod checkup;
 pub(crate) mod codes;
 pub(crate) mod connect;
 mod payload;

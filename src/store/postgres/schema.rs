@@ -10,6 +10,11 @@ use crate::store::{OpenError, Schema};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// Returns the number of built-in migrations.
+pub(crate) fn migrations() -> usize {
+    MIGRATIONS.iter().count()
+}
+
 /// Whether the schema has the migrator's table and the one of an unfinished copy, and whether it has tables at all. Those
 /// of extensions don't count.
 const TABLES: &str = "
@@ -67,7 +72,10 @@ pub(crate) fn refuse_unless_current(url: &PgUrl, found: &SchemaState) -> Result<
             Err(OpenError::OlderSchema { path, found: *found, known: MIGRATIONS.iter().count() })
         }
         SchemaState::Unfinished => Err(OpenError::UnfinishedCopy { path }),
-        SchemaState::Newer(_) | SchemaState::Unknown => Err(OpenError::UnknownSchema { path }),
+        SchemaState::Newer(found) => {
+            Err(OpenError::NewerSchema { path, found: *found, known: migrations() })
+        }
+        SchemaState::Unknown => Err(OpenError::UnknownSchema { path }),
     }
 }
 

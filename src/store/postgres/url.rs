@@ -55,7 +55,7 @@ impl PgUrl {
     /// Reads a URL, or returns what is wrong with it.
     fn read(text: &str) -> Result<Self, &'static str> {
         let url = Url::parse(text)
-            .map_err(|_| "it is no URL: write %40 for @ in a password, %2F for /")?;
+            .map_err(|_| "it is no URL: in a password write %40 for @, %2F for /, %3A for :, %3F for ? and %23 for #")?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err("its scheme must be postgres");
         }
@@ -67,7 +67,9 @@ impl PgUrl {
         let host = decoded(host).filter(|host| !host.is_empty());
         let host = host.ok_or("it names no host; that of a socket is its folder with %2F for /")?;
         let user = decoded(url.username()).filter(|user| !user.is_empty());
-        let user = user.ok_or("it names no user: write postgres://user@host/database")?;
+        let user = user.ok_or(
+            "it names no user: write postgres://user@host/database, and in a password %40 for @, %3F for ?",
+        )?;
         let path = url.path().strip_prefix('/').unwrap_or_default();
         if path.contains(['/', '@']) {
             // A password with / ends the host early. What is taken for the database is shown, so it must be none of that.

@@ -13,6 +13,7 @@ use tempfile::{TempDir, TempPath};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
+use super::backup_record;
 use super::file::kind_of;
 use super::invariants::contradiction_of_rows;
 use super::schema::{self, Looked};
@@ -102,6 +103,9 @@ pub(crate) async fn back_up(
     if found == SchemaState::Unfinished {
         return Err(OpenError::UnfinishedCopy { path: database.absolute() }.into());
     }
+    if matches!(found, SchemaState::Newer(_)) {
+        schema::refuse(&database, &found, schema::Schema::MustBeCurrent)?;
+    }
     if matches!(found, SchemaState::Empty | SchemaState::Unknown) {
         return Err(OpenError::UnknownSchema { path: database.absolute() }.into());
     }
@@ -131,7 +135,8 @@ fn refuse_name(database: &DatabaseFile, to: &Path) -> Result<(), BackupError> {
     }
     // SQLite names the files beside the database after its path with symbolic links resolved.
     let resolved = folder.canonicalize().map_or_else(|_| to.to_owned(), |folder| folder.join(name));
-    let beside = ["-wal", "-shm", "-journal", "-server"].map(|suffix| database.sibling(suffix));
+    let beside = ["-wal", "-shm", "-journal", "-server", backup_record::SUFFIX]
+        .map(|suffix| database.sibling(suffix));
     if beside.contains(&resolved) {
         let database = database.absolute();
         return refused(format!("that file belongs to the database {database}"));
@@ -260,7 +265,7 @@ pub(crate) async fn open_alone(path: &Path) -> Result<SqliteConnection, sqlx::Er
 }
 
 /// Checks schema, pages, foreign keys and invariants. Returns the row counts, or the first problem found.
-async fn look_through(
+pub(crate) async fn look_through(
     connection: &mut SqliteConnection,
 ) -> Result<Vec<(&'static str, i64)>, String> {
     let failed = |error: sqlx::Error| error.to_string();
@@ -268,7 +273,7 @@ async fn look_through(
     if schema == SchemaState::Unfinished {
         return Err("it is an unfinished copy".to_owned());
     }
-    if matches!(schema, SchemaState::Empty | SchemaState::Unknown) {
+    if matches!(schema, SchemaState::Empty | SchemaState::Unknown | SchemaState::Newer(_)) {
         return Err(
             "it was made by a newer version of chatserver, or by another program".to_owned()
         );

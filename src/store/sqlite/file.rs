@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
@@ -108,11 +109,15 @@ impl DatabaseFile {
         Ok(OpenedFile { file, is_new: !is_there })
     }
 
+    /// Returns the folder of the database.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
+        folder.unwrap_or(Path::new(".")).to_owned()
+    }
+
     /// Returns the metadata whose owner is that of the database: the file's, or the folder's if there is no file yet.
     pub(crate) fn owner(&self) -> Option<Metadata> {
-        let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
-        let folder = folder.unwrap_or(Path::new("."));
-        fs::metadata(&self.path).or_else(|_| fs::metadata(folder)).ok()
+        fs::metadata(&self.path).or_else(|_| fs::metadata(self.folder())).ok()
     }
 
     /// Returns the metadata of the file, or `None` if there is none. Refuses anything but a regular file with one name.
@@ -269,6 +274,26 @@ pub(crate) fn kind_of(found: &Metadata) -> &'static str {
     } else {
         "a device"
     }
+}
+
+/// Checks that the database at this URL can be opened, or created in its folder. Changes nothing.
+///
+/// # Errors
+///
+/// [`OpenError`] where the file is none of a database, or its folder is missing or closed to this process.
+pub(crate) fn check_file(url: &str) -> Result<(), OpenError> {
+    let database =
+        DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
+    let is_there = database.look()?.is_some();
+    let failed = |source| database.unusable(is_there, source);
+    let (path, needed) = if is_there {
+        (database.path.clone(), Access::READ_OK | Access::WRITE_OK)
+    } else {
+        (database.folder(), Access::EXISTS)
+    };
+    access(&path, needed).map_err(|error| failed(error.into()))?;
+    let folder = Access::WRITE_OK | Access::EXEC_OK;
+    access(database.folder(), folder).map_err(|error| failed(error.into()))
 }
 
 /// Opens a file, or creates it with mode 0600 and this owner. An existing file keeps its owner: otherwise a link in that

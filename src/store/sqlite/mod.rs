@@ -3,7 +3,9 @@
 
 pub(crate) mod backoff;
 pub(crate) mod backup;
+pub(crate) mod backup_record;
 pub(crate) mod checkpointer;
+pub(crate) mod checkup;
 pub(crate) mod codes;
 pub(crate) mod connections;
 pub(crate) mod file;

@@ -15,6 +15,11 @@ use crate::store::{DatabaseFile, OpenError, ServerLock};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
+/// Returns the number of built-in migrations.
+pub(crate) fn migrations() -> usize {
+    MIGRATIONS.iter().count()
+}
+
 /// Number of migrations up to and including the one since which all messages are listed in `message_ids`.
 ///
 /// They are listed after all migrations. So a migration that needs the list, or moves what it is computed from, must
@@ -251,10 +256,13 @@ pub(crate) fn refuse(
     let path = file.path().display().to_string();
     match (found, schema) {
         (SchemaState::Unfinished, _) => Err(OpenError::UnfinishedCopy { path }),
-        (SchemaState::Unknown | SchemaState::Newer(_), _) => Err(OpenError::UnknownSchema { path }),
+        (SchemaState::Newer(found), _) => {
+            Err(OpenError::NewerSchema { path, found: *found, known: migrations() })
+        }
+        (SchemaState::Unknown, _) => Err(OpenError::UnknownSchema { path }),
         (SchemaState::Empty, Schema::MustBeCurrent) => Err(file.missing()),
         (SchemaState::Older(found), Schema::MustBeCurrent | Schema::CurrentOrNew) => {
-            Err(OpenError::OlderSchema { path, found: *found, known: MIGRATIONS.iter().count() })
+            Err(OpenError::OlderSchema { path, found: *found, known: migrations() })
         }
         _ => Ok(()),
     }
@@ -280,9 +288,5 @@ pub(crate) async fn look(connection: &mut SqliteConnection) -> Result<SchemaStat
 pub(crate) async fn look_at_migrations(
     connection: &mut SqliteConnection,
 ) -> Result<SchemaState, sqlx::Error> {
-    Ok(match compare(connection, &MIGRATIONS).await? {
-        // A file has one server, so there is no rolling upgrade.
-        SchemaState::Newer(_) => SchemaState::Unknown,
-        found => found,
-    })
+    compare(connection, &MIGRATIONS).await
 }

@@ -27,39 +27,46 @@ pub(super) struct Cache {
 
 impl Cache {
     /// Opens the folder, or makes it with mode 700. Refuses one that other users have access to, or that this process
-    /// can't write. Another ACME server, or other names, have files of their own.
+    /// can't write.
     pub(super) fn open(folder: &Path, directory: &str, domains: &[String]) -> Result<Self, Error> {
         let refused = |problem: String| Error::setting(SETTING, folder, problem);
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(refused(format!("the folder can't be made: {error}")));
             }
-            _ => {}
-        }
-        let found = fs::metadata(folder).map_err(|error| refused(error.to_string()))?;
-        if !found.is_dir() {
-            return Err(refused("it is not a folder".to_owned()));
-        }
-        let mode = found.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(refused(format!(
-                "other users have access to the folder (mode {mode:o}); run `chmod 700 {}`",
-                folder.display()
-            )));
+            _ => refuse_open(folder)?,
         }
         let unwritable = |error| refused(format!("the folder can't be written: {error}"));
         NamedTempFile::new_in(folder).map_err(unwritable)?;
+        Ok(Self::at(folder, directory, domains))
+    }
+
+    /// Opens the folder without making it. Returns `None` if there is none.
+    pub(super) fn look(
+        folder: &Path,
+        directory: &str,
+        domains: &[String],
+    ) -> Result<Option<Self>, Error> {
+        if matches!(folder.try_exists(), Ok(false)) {
+            return Ok(None);
+        }
+        refuse_open(folder)?;
+        Ok(Some(Self::at(folder, directory, domains)))
+    }
+
+    /// Names the files. Another ACME server, or other names, have files of their own.
+    fn at(folder: &Path, directory: &str, domains: &[String]) -> Self {
         let file = |name: &str, parts: &[&str]| {
             let digest = Sha256::digest(parts.join("\n"));
             folder.join(format!("{name}-{}", hex::encode(&digest[..8])))
         };
         let names: Vec<_> = domains.iter().map(String::as_str).collect();
-        Ok(Self {
+        Self {
             folder: folder.to_owned(),
             account: file("account", &[directory]).with_extension("json"),
             certificate: file("certificate", &[&[directory], &names[..]].concat())
                 .with_extension("pem"),
-        })
+        }
     }
 
     /// Returns the certificate and its key, if they are kept.
@@ -89,6 +96,23 @@ impl Cache {
         file.persist(path)?;
         File::open(&self.folder)?.sync_all()
     }
+}
+
+/// Refuses what is no folder, and a folder that other users have access to.
+fn refuse_open(folder: &Path) -> Result<(), Error> {
+    let refused = |problem: String| Error::setting(SETTING, folder, problem);
+    let found = fs::metadata(folder).map_err(|error| refused(error.to_string()))?;
+    if !found.is_dir() {
+        return Err(refused("it is not a folder".to_owned()));
+    }
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(refused(format!(
+            "other users have access to the folder (mode {mode:o}); run `chmod 700 {}`",
+            folder.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Reads a file that may be absent.

@@ -9,6 +9,7 @@ pub mod friends;
 pub mod home;
 pub mod interposer;
 pub mod left_out;
+pub mod nginx;
 pub mod notification;
 pub mod openssl;
 pub mod person;

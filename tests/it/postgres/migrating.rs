@@ -76,7 +76,10 @@ async fn a_newer_schema_is_left_alone() {
     assert_eq!(told["migrations"], 0);
     let output = place.runs(&migrate);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("has the schema of a newer version"), "{text}");
+    assert!(
+        text.contains("has the schema of a newer version, which this one works with"),
+        "{text}"
+    );
 
     database.runs("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1");
     let failed = place.fails(&migrate);
@@ -112,5 +115,7 @@ fn commands_that_work_on_files_name_what_to_use_instead() {
         assert!(failed.contains("is a PostgreSQL database"), "{command:?}: {failed}");
         assert!(failed.contains(instead), "{command:?}: {failed}");
         assert!(!failed.contains('@'), "{command:?}: {failed}");
+        let failed = place.fails(&[command, &["--json", "--database-url", &url]].concat());
+        assert!(failed.contains("\"errorcode\":\"sqlite_only\""), "{command:?}: {failed}");
     }
 }
