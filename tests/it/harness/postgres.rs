@@ -333,3 +333,9 @@ fn found(cluster: Option<&'static Cluster>) -> Option<&'static Cluster> {
     }
     cluster
 }
+
+/// Returns the number of migrations that an empty database needs.
+pub fn migrations() -> u64 {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
+    fs::read_dir(folder).unwrap().count() as u64
+}
