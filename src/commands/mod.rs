@@ -19,6 +19,7 @@ mod output;
 mod serve;
 mod sign;
 mod station;
+mod usage;
 mod user;
 mod user_export;
 mod user_import;
@@ -104,6 +105,12 @@ Example:
   chatserver workspace list --json"
     )]
     Workspace(workspace::Workspace),
+    /// Show the space that users and conversations take, most bytes first
+    #[command(after_help = "\
+Example:
+  chatserver usage --top 10
+A conversation counts for both of its users.")]
+    Usage(usage::ShowUsage),
     /// Chat: a client for people, bots and scripts
     #[command(
         subcommand,
@@ -306,6 +313,7 @@ pub async fn run() -> ExitCode {
         Command::Friend(friend) => friend.run().await,
         Command::Station(station) => station.run().await,
         Command::Workspace(workspace) => workspace.run().await,
+        Command::Usage(usage) => usage.run().await,
         Command::Client(client) => client.run().await,
         Command::Sign(sign) => sign.run(),
         Command::Backup(backup) => backup.run().await,

@@ -61,6 +61,7 @@ pub fn statements() -> Vec<Statement> {
         super::reports::listed(),
         super::message_ids::listed(),
         super::stations::listed(),
+        super::usage::listed(),
         super::users::listed(),
         super::workspaces::listed(),
         super::write_tx::listed(),

@@ -94,6 +94,7 @@ fn every_command_explains_itself_with_an_example() {
         "station",
         "station list",
         "station revoke",
+        "usage",
         "user",
         "user add",
         "user delete",

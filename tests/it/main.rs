@@ -69,6 +69,7 @@ mod teams;
 mod tidy;
 mod tls;
 mod unread;
+mod usage;
 mod vectors;
 mod walk;
 mod web;

@@ -87,6 +87,14 @@ pub(crate) async fn gives_space_back(
     Ok(mode == INCREMENTAL)
 }
 
+/// Returns the bytes of the free pages in the database file.
+pub(crate) async fn free_bytes(connection: &mut SqliteConnection) -> Result<u64, Error> {
+    const FREE_BYTES: &str =
+        "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size";
+    let bytes: Result<i64, _> = sqlx::query_scalar(FREE_BYTES).fetch_one(connection).await;
+    Ok(bytes.doing("counting free pages")?.unsigned_abs())
+}
+
 /// Sizes of a database file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Compacted {

@@ -60,5 +60,6 @@ suites! {
     stations,
     teams,
     unread,
+    usage,
     workspaces,
 }
