@@ -28,6 +28,9 @@ pub const DEFAULT: &str = include_str!("../config/default.toml");
 /// make them acceptable again.
 pub(crate) const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
 
+/// Maximum of `retention.days`: a century.
+pub(crate) const MAX_RETENTION_DAYS: u32 = 36_500;
+
 /// An unknown or wrong setting, with its name, its value and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -74,6 +77,7 @@ pub struct Config {
     pub(crate) database: Database,
     pub(crate) auth: Auth,
     pub(crate) presence: Presence,
+    pub(crate) retention: Retention,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
 }
@@ -91,6 +95,22 @@ pub(crate) struct Auth {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Presence {
     pub(crate) timeout_seconds: Seconds<1>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) days: Bounded<0, MAX_RETENTION_DAYS>,
+    pub(crate) valid_until: Switch,
+}
+
+impl Retention {
+    pub(crate) fn rule(&self) -> crate::domain::Retention {
+        crate::domain::Retention {
+            days: self.days.get(),
+            honours_valid_until: self.valid_until.is_on(),
+        }
+    }
 }
 
 /// The section `[limits]`.

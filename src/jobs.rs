@@ -1,5 +1,5 @@
-//! Background jobs in small steps: removing cleared messages, returning their space to the file system, and removing
-//! expired signatures.
+//! Background jobs in small steps: removing messages that were cleared or are kept no longer, returning their space to the
+//! file system, and removing expired signatures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 use crate::app::App;
 use crate::clock::ClockWatch;
 use crate::config::MAX_CLOCK_SKEW_SECONDS;
-use crate::store::{self, Purged, Store, Vacuumed};
+use crate::domain::Timestamp;
+use crate::store::{self, Purged, RemovedOf, Store, Sweep, Swept, Vacuumed};
 
 /// The pause after a step is this times its duration. While clients write much, a step waits longer in the queue, so
 /// the pause grows as well.
@@ -21,6 +22,9 @@ const WHEN_IDLE: Duration = Duration::from_secs(1);
 /// Pause after the store refused or failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
+/// Interval between the starts of two sweeps for messages that are kept no longer. Their days end at any time of the day.
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
+
 /// How long a signature is kept beyond its expiry. After that its timestamp can't be fresh by the right clock, even if
 /// it was accepted ahead of its time and the wall clock has been wrong since.
 const KEEP_SIGNATURES: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW_SECONDS as u64);
@@ -30,9 +34,11 @@ pub async fn run(app: Arc<App>) {
     let mut watch = ClockWatch::new(app.clock.clone(), KEEP_SIGNATURES);
     let work = async {
         let mut cleared = Cleared { in_free_pages: true, in_log: app.store.has_log() };
+        let mut sweeps =
+            Sweeps { due: app.clock.read().monotonic, running: None, removed: RemovedOf::new() };
         loop {
             let started = Instant::now();
-            let rest = match step(&app, &mut watch, &mut cleared).await {
+            let rest = match step(&app, &mut watch, &mut cleared, &mut sweeps).await {
                 Ok(true) => started.elapsed() * PAUSE_FACTOR,
                 Ok(false) => WHEN_IDLE,
                 Err(error) => {
@@ -55,16 +61,73 @@ async fn step(
     app: &App,
     watch: &mut ClockWatch,
     cleared: &mut Cleared,
+    sweeps: &mut Sweeps,
 ) -> Result<bool, store::Error> {
+    let Some(passed) = watch.passed() else { return cleared.remove(&app.store).await };
+    let swept = sweeps.step(app, passed, cleared).await;
     let removed = cleared.remove(&app.store).await;
-    let expired = match watch.passed() {
-        Some(passed) => app.store.expire_replays(passed).await,
-        None => Ok(false),
-    };
-    Ok(expired? | removed?)
+    let expired = app.store.expire_replays(passed).await;
+    Ok(expired? | removed? | swept?)
 }
 
-/// Places that may still hold text of cleared messages. At startup, free pages and a log that is not empty are suspect:
+/// Sweeps for messages that are kept no longer, one an hour.
+struct Sweeps {
+    /// Start of the next sweep, by the monotonic clock.
+    due: Duration,
+    running: Option<Sweep>,
+    /// Removed by the running sweep.
+    removed: RemovedOf,
+}
+
+impl Sweeps {
+    /// Runs one step. Returns whether there may be more to do. `passed` is a moment that has passed for certain: a clock
+    /// that was ahead must not remove anything.
+    async fn step(
+        &mut self,
+        app: &App,
+        passed: Timestamp,
+        cleared: &mut Cleared,
+    ) -> Result<bool, store::Error> {
+        let now = app.clock.read().monotonic;
+        if self.running.is_none() && now >= self.due {
+            self.due = now + SWEEP_EVERY;
+            self.running = app.store.sweep(app.config.retention.rule(), passed).await?;
+        }
+        // A step that fails ends the sweep: it may have lost its turn.
+        let Some(mut sweep) = self.running.take() else { return Ok(false) };
+        match sweep.step(&app.store).await? {
+            Swept::Step(removed) => {
+                if !removed.is_empty() {
+                    (cleared.in_free_pages, cleared.in_log) = (true, true);
+                }
+                for (generation, removed) in removed {
+                    self.removed.entry(generation).or_default().add(removed);
+                }
+                self.running = Some(sweep);
+                Ok(true)
+            }
+            Swept::Done => {
+                self.log();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Logs what the sweep has removed, if anything.
+    fn log(&mut self) {
+        let removed = std::mem::take(&mut self.removed);
+        if removed.is_empty() {
+            return;
+        }
+        let conversations = removed.len();
+        let messages: u64 = removed.values().map(|removed| removed.messages).sum();
+        let emptied: u64 = removed.values().map(|removed| removed.emptied).sum();
+        let bytes: i64 = removed.values().map(|removed| removed.bytes).sum();
+        tracing::info!(conversations, messages, emptied, bytes, "retention removed messages");
+    }
+}
+
+/// Places that may still hold text of removed messages. At startup, free pages and a log that is not empty are suspect:
 /// the last run may have been killed.
 struct Cleared {
     in_free_pages: bool,

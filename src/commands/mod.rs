@@ -4,6 +4,7 @@
 mod backup;
 mod client;
 mod compact;
+mod conversation;
 mod copy;
 mod demo;
 mod demo_users;
@@ -16,6 +17,7 @@ mod health;
 mod invitation;
 mod list_file;
 mod output;
+mod retention;
 mod serve;
 mod sign;
 mod station;
@@ -105,6 +107,20 @@ Example:
   chatserver workspace list --json"
     )]
     Workspace(workspace::Workspace),
+    /// Change settings of one conversation
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver conversation retention b08a32f44191bdb3d491c93409cb425b --days 30"
+    )]
+    Conversation(conversation::Conversation),
+    /// Remove messages that are kept no longer, at once; a server does so every hour
+    #[command(after_help = "\
+Example:
+  chatserver retention --dry-run --config chat.toml
+The settings retention.days and retention.valid_until, and `chatserver conversation retention`, say what is kept.")]
+    Retention(retention::ApplyRetention),
     /// Show the space that users and conversations take, most bytes first
     #[command(after_help = "\
 Example:
@@ -313,6 +329,8 @@ pub async fn run() -> ExitCode {
         Command::Friend(friend) => friend.run().await,
         Command::Station(station) => station.run().await,
         Command::Workspace(workspace) => workspace.run().await,
+        Command::Conversation(conversation) => conversation.run().await,
+        Command::Retention(retention) => retention.run().await,
         Command::Usage(usage) => usage.run().await,
         Command::Client(client) => client.run().await,
         Command::Sign(sign) => sign.run(),

@@ -37,7 +37,7 @@ struct UserSpace {
     space: Space,
 }
 
-/// What the command prints, most bytes first.
+/// The printed lists, most bytes first.
 struct Report {
     size: DatabaseSize,
     /// Number of users, number of conversations, and the sum of the conversations.

@@ -43,6 +43,13 @@ macro_rules! unread {
     };
 }
 
+/// SQL for the ID of the oldest message of conversation `c`.
+macro_rules! first_message_id {
+    () => {
+        "(SELECT m.id FROM messages m WHERE m.place = max(c.first_message, (c.generation << 32) + 1))"
+    };
+}
+
 /// SQL for one conversation as an object.
 macro_rules! conversation {
     ($object:expr) => {
@@ -62,7 +69,7 @@ macro_rules! conversation {
 const CONVERSATION: Sql = Sql::both(conversation!(conversation_object!()));
 
 const CONVERSATION_WITH_UNREAD: Sql =
-    Sql::both(conversation!(extended_conversation_object!(unread!())));
+    Sql::both(conversation!(extended_conversation_object!(unread!(), first_message_id!())));
 
 /// SQL for all conversations of a user as objects. Sorts in a subquery before concatenating: `string_agg` with its own
 /// ORDER BY copies all of the text.
@@ -85,8 +92,10 @@ macro_rules! conversations {
 static CONVERSATIONS: ManyRows =
     ManyRows::values_of(conversations!(conversation_object!()), &[Text]);
 
-static CONVERSATIONS_WITH_UNREAD: ManyRows =
-    ManyRows::values_of(conversations!(extended_conversation_object!(unread!())), &[Text]);
+static CONVERSATIONS_WITH_UNREAD: ManyRows = ManyRows::values_of(
+    conversations!(extended_conversation_object!(unread!(), first_message_id!())),
+    &[Text],
+);
 
 pub(super) struct ListConversations(UserId);
 

@@ -98,7 +98,7 @@ const MESSAGES: Sql = Sql::both(
 
 const REPORTS: Sql = Sql::both(
     "
-    SELECT r.place, r.id, r.type AS kind, r.created, m.id AS message, r.user_id
+    SELECT r.place, r.id, r.type AS kind, r.created, coalesce(m.id, r.message_id) AS message, r.user_id
     FROM reports r LEFT JOIN messages m ON m.place = r.message_place
     WHERE r.place > $1 AND r.place < $2 ORDER BY r.place LIMIT $3",
 );

@@ -59,6 +59,8 @@ pub fn statements() -> Vec<Statement> {
         super::receipts::listed(),
         super::replays::listed(),
         super::reports::listed(),
+        super::retention::listed(),
+        super::retention::sweep::listed(),
         super::message_ids::listed(),
         super::stations::listed(),
         super::usage::listed(),

@@ -40,10 +40,13 @@ static PRECHECK: ManyRows = ManyRows::new(
     &[Integer, Text, Text, Text, Integer],
 );
 
-/// Whether the message with this row key is identical to the bound values.
-const IS_IDENTICAL: Sql = Sql::both("
-    SELECT sender_number = $2 AND type IS NOT DISTINCT FROM $3 AND created = $4 AND valid_until = $5 AND data = $6
-    FROM messages WHERE place = $1");
+/// Whether the message with this row key is identical to the bound values. One that has expired may have lost its data.
+const IS_IDENTICAL: Sql = Sql::both(
+    "
+    SELECT sender_number = $2 AND type IS NOT DISTINCT FROM $3 AND created = $4 AND valid_until = $5
+           AND (data = $6 OR data = '' AND valid_until <> '')
+    FROM messages WHERE place = $1",
+);
 
 /// SQL that advances conversations. The argument is how it begins.
 macro_rules! advance {

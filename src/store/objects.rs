@@ -13,9 +13,10 @@ macro_rules! conversation_object {
     };
 }
 
-/// The conversation object of extended answers. The argument is SQL: the number of unread messages.
+/// The conversation object of extended answers. The arguments are SQL: the number of unread messages, and the ID of the
+/// oldest message.
 macro_rules! extended_conversation_object {
-    ($unread:expr) => {
+    ($unread:expr, $first_message_id:expr) => {
         concat!(
             crate::store::objects::conversation_fields!(
                 r#", CASE WHEN o.is_deleted AND o.id < u.id THEN ',"deleted":true' END"#,
@@ -23,7 +24,9 @@ macro_rules! extended_conversation_object {
             ),
             r#", '","unread":', "#,
             $unread,
-            r#", '}]}'"#
+            r#", '}],"firstmessageid":"', "#,
+            $first_message_id,
+            r#", '"}'"#
         )
     };
 }
@@ -97,7 +100,8 @@ macro_rules! message_type {
 /// The object of report `r` about message `about` (docs/protocol.md#reports).
 macro_rules! report_object {
     () => {
-        r#"'{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created, '","MessageID":"', about.id,
+        r#"'{"ID":"', r.id, '","Type":"', r.type, '","Created":"', r.created, '","MessageID":"',
+           coalesce(about.id, r.message_id),
            '","UserID":"', r.user_id, '"}'"#
     };
 }
@@ -137,7 +141,7 @@ macro_rules! damaged_message_fields {
 macro_rules! damaged_report_object {
     () => {
         r#"'{"ID":', json_quote(r.id), ',"Type":', json_quote(r.type), ',"Created":', json_quote(r.created),
-           ',"MessageID":', json_quote(about.id), ',"UserID":', json_quote(r.user_id), '}'"#
+           ',"MessageID":', json_quote(coalesce(about.id, r.message_id)), ',"UserID":', json_quote(r.user_id), '}'"#
     };
 }
 
@@ -204,6 +208,8 @@ mod tests {
         favoriteby: Vec<&'a str>,
         hiddenby: Vec<&'a str>,
         properties: [Properties<'a>; 1],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        firstmessageid: Option<&'a str>,
     }
 
     #[derive(Clone, Copy, Serialize)]
@@ -239,7 +245,7 @@ mod tests {
                 let marks = if is_muted { "1" } else { "0" };
                 let texts = [me, text, "Bob", text, marks];
                 let documented = written(conversation_object!(), rows, &texts).await;
-                let extended = extended_conversation_object!("(SELECT 100)");
+                let extended = extended_conversation_object!("(SELECT 100)", "(SELECT 'm-0')");
                 let extended = written(extended, rows, &texts).await;
                 let mut participants = [
                     Participant { userid: me, username: text, deleted: None },
@@ -269,12 +275,14 @@ mod tests {
                         listitembackgroundcolor: "#bae1ff",
                         unread: None,
                     }],
+                    firstmessageid: None,
                 };
                 assert_eq!(documented, json(&expected));
                 expected.properties[0].unread = Some(100);
                 // Bob, where his account is deleted.
                 let bob = expected.participants.iter_mut().find(|one| one.userid == "55").unwrap();
                 bob.deleted = is_muted.then_some(true);
+                expected.firstmessageid = Some("m-0");
                 assert_eq!(extended, json(&expected));
             }
         }
@@ -335,7 +343,8 @@ mod tests {
 
     #[tokio::test]
     async fn sql_writes_reports_as_serde_does() {
-        let rows = "(SELECT $1 AS id, $2 AS type, $3 AS created, $5 AS user_id) AS r, (SELECT $4 AS id) AS about";
+        let rows = "(SELECT $1 AS id, $2 AS type, $3 AS created, $5 AS user_id,
+                            NULL AS message_id) AS r, (SELECT $4 AS id) AS about";
         let plain = ["r-1", "viewed", "2024-03-08 14:12:48", "m-1", "0f"];
         let report = |[id, r#type, created, message_id, user_id]: [&'static str; 5]| {
             json(&Report { id, r#type, created, message_id, user_id })

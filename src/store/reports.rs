@@ -38,6 +38,7 @@ listed!(
 const HEAD: Sql = Sql::both(
     "
     SELECT c.number, c.instance, c.generation, c.next_report_seq,
+           max(c.first_message, (c.generation << 32) + 1) AS first_message,
            p.place AS participant, p.user_number, p.delivered_to, o.user_id AS other,
            o.user_number AS other_number, p.standing = 'open' AS may_report,
            coalesce((SELECT coalesce(r.max_created, r.created) FROM reports r
@@ -141,7 +142,8 @@ pub(crate) struct Report {
     /// The report's type. `Viewed` reports the messages as delivered as well, and moves the reader's position, also
     /// where no report may be made.
     pub(crate) kind: ReportType,
-    /// Row keys of messages of the other user, in ascending order. Those of an earlier generation are skipped.
+    /// Row keys of messages of the other user, in ascending order. Those of an earlier generation, and those that were
+    /// removed, are skipped.
     pub(crate) messages: Vec<i64>,
     pub(crate) now: Timestamp,
     /// The reader.
@@ -170,7 +172,7 @@ impl WriteOp for Report {
         if let Some(instance) = self.instance {
             fence(instance, stored(&head.instance)?)?;
         }
-        let first = self.messages.partition_point(|row_key| row_key >> 32 < head.generation);
+        let first = self.messages.partition_point(|row_key| *row_key < head.first_message);
         let messages = &self.messages[first..];
         let mut making = Making { user, head, now: self.now };
         let is_moved = match messages.last() {
@@ -257,7 +259,7 @@ impl WriteOp for MarkDelivered {
             changes.know_conversation(conversation, making.head.number);
             changes.record(tx).await?;
         }
-        let known = making.head.delivered_to.max(row_key(generation, 0));
+        let known = making.head.delivered_to.max(making.head.first_message - 1);
         tx.defer(&DELIVERED_TO, &[making.head.participant], |participant, values| {
             values.add(*participant).add(known).add(first).add(last);
         });
@@ -272,6 +274,8 @@ struct Head {
     instance: String,
     generation: i64,
     next_report_seq: i64,
+    /// Row key of the oldest message.
+    first_message: i64,
     /// Row key of the reader among the participants.
     participant: i64,
     user_number: i64,

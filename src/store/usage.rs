@@ -19,7 +19,8 @@ const USERS: Sql =
 
 const CONVERSATIONS: Sql = Sql::both(
     "
-    SELECT c.number, c.id, c.next_seq - 1, c.next_report_seq - 1, c.data_bytes,
+    SELECT c.number, c.id, (c.generation << 32) + c.next_seq - max(c.first_message, (c.generation << 32) + 1),
+           (c.generation << 32) + c.next_report_seq - max(c.first_report, (c.generation << 32) + 1), c.data_bytes,
            (SELECT min(p.user_number) FROM participants p WHERE p.conversation_number = c.number),
            (SELECT max(p.user_number) FROM participants p WHERE p.conversation_number = c.number)
     FROM conversations c WHERE c.number > $1 ORDER BY c.number LIMIT 1000",
@@ -111,7 +112,8 @@ impl Store {
             let (bytes, log_bytes) = (local.database_bytes(), local.log_bytes());
             return Ok(DatabaseSize::File { bytes, free_bytes, log_bytes });
         }
-        let bytes: i64 = reads.query(SIZE).value().await.doing("reading the size of the database")?;
+        let bytes: i64 =
+            reads.query(SIZE).value().await.doing("reading the size of the database")?;
         Ok(DatabaseSize::Server { bytes: bytes.unsigned_abs() })
     }
 }

@@ -129,6 +129,12 @@ async fn makes_older(place: &Workplace, messages: &str) -> Vec<u8> {
                       ALTER TABLE participants DROP COLUMN partner_number;
                       ALTER TABLE participants DROP COLUMN read_to;
                       ALTER TABLE conversations DROP COLUMN sent_by_first;
+                      DROP INDEX messages_by_validity;
+                      DROP INDEX conversations_with_retention;
+                      ALTER TABLE conversations DROP COLUMN retention_days;
+                      ALTER TABLE conversations DROP COLUMN first_message;
+                      ALTER TABLE conversations DROP COLUMN first_report;
+                      ALTER TABLE reports DROP COLUMN message_id;
                       ALTER TABLE participants ADD COLUMN people TEXT NOT NULL DEFAULT '';
                       ALTER TABLE conversations ADD COLUMN young BLOB NOT NULL DEFAULT x'';
                       DELETE FROM message_ids WHERE seq > (SELECT (next_seq - 1) / 32 * 32 FROM conversations c

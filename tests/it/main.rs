@@ -57,6 +57,7 @@ mod readiness;
 mod reads;
 mod recorded_changes;
 mod reports;
+mod retention;
 mod second_server;
 mod service_manager;
 mod settings;

@@ -56,6 +56,7 @@ async fn a_conversation_is_shown_as_the_list_shows_it() {
 
     let mut extended = documented;
     extended["properties"][0]["unread"] = json!(1);
+    extended["firstmessageid"] = extended["lastmessageid"].clone();
     let listed = alice.asks("list", json!({ "extended": true })).await;
     assert_eq!(
         listed.text,

@@ -125,6 +125,10 @@ pub(super) struct Conversation {
     /// The caller's marks.
     #[schemars(length(equal = 1))]
     properties: Vec<Properties>,
+    /// ID of the oldest message, or empty. Only extended answers have it.
+    #[schemars(with = "OrEmpty<MessageId>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    firstmessageid: Option<OrEmpty<MessageId>>,
 }
 
 /// A participant of a conversation.

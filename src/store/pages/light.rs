@@ -55,18 +55,19 @@ SELECT CASE WHEN kept * (longest_data + ",
 FROM (
     SELECT there.*, min(there, entries) AS kept, min(report_there, entries) AS report_kept
     FROM (
-        SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
+        SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - first + 1 END AS there,
                CASE WHEN is_forward THEN base + next_report_seq - report_near ELSE ",
             $reports_there,
             " END AS report_there
         FROM (
-            SELECT head.*, CASE WHEN is_forward THEN coalesce(known, base + 1)
+            SELECT head.*, CASE WHEN is_forward THEN coalesce(known, first)
                                 ELSE coalesce(known, base + next_seq) - 1 END AS near,
-                   CASE WHEN is_forward THEN coalesce(report_known, base + 1)
+                   CASE WHEN is_forward THEN coalesce(report_known, first_report)
                         ELSE coalesce(report_known, base + next_report_seq) - 1 END AS report_near
             FROM (
                 SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
-                       c.longest_data, p.standing, p.user_number, p.delivered_to,",
+                       max(c.first_message, (c.generation << 32) + 1) AS first,
+                       max(c.first_report, (c.generation << 32) + 1) AS first_report, c.longest_data, p.standing, p.user_number, p.delivered_to,",
             $partner,
             "          CASE WHEN cursor_id IS NOT NULL THEN ",
             row_key_of_id!("c.generation", "cursor_id", "cursor_hash"),
@@ -91,7 +92,7 @@ pub(super) static LIGHT_PAGE: ManyRows = ManyRows::values_of(
     light_page!(
         partner: "",
         overhead: max_message_overhead!(),
-        reports_there: "report_near - base",
+        reports_there: "report_near - first_report + 1",
         reports: reports_at_cursor!(),
         message_object: message_object!()
     ),

@@ -80,13 +80,15 @@ macro_rules! extended_message_bytes {
 /// SQL for a binary search over the row keys of a generation. It yields the sequence number of the first entry of a
 /// table at or after a date.
 ///
-/// The column holds the latest date so far, so it never falls. The first entry whose own date is at or after the given
+/// It begins at `$first`, the row key of the oldest entry. The column holds the latest date so far, so it never falls. The first entry whose own date is at or after the given
 /// one is also the first whose latest date so far is.
 macro_rules! first_since {
-    ($table:literal, $column:literal, $date:literal, $next:literal) => {
+    ($table:literal, $column:literal, $date:literal, $first:literal, $next:literal) => {
         concat!(
             "(WITH RECURSIVE search (low, high) AS (
-                  SELECT CAST(1 AS BIGINT), ",
+                  SELECT ",
+            $first,
+            " - base, ",
             $next,
             " UNION ALL
                   SELECT CASE WHEN (SELECT ",
@@ -147,7 +149,7 @@ macro_rules! undelivered {
     };
 }
 
-/// SQL for the report objects of a page, from the report cursor on.
+/// SQL for the report objects of a page, from the report cursor on. A report may outlive its message, and has the ID then.
 macro_rules! reports_at_cursor {
     () => {
         concat!(
@@ -155,11 +157,11 @@ macro_rules! reports_at_cursor {
                 SELECT concat(",
             report_object!(),
             ") AS object
-                FROM reports r CROSS JOIN messages about
+                FROM reports r LEFT JOIN messages about ON about.place = r.message_place
                 WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
                                            ELSE report_near - report_kept + 1 END
                         AND CASE WHEN is_forward THEN report_near + report_kept - 1 ELSE report_near END
-                    AND about.place = r.message_place
+                    AND coalesce(about.id, r.message_id) IS NOT NULL
                 ORDER BY r.place) AS objects"
         )
     };
@@ -235,7 +237,8 @@ asked AS (
 ),
 head AS (
     SELECT asked.*, c.instance, c.generation, c.generation << 32 AS base, c.next_seq, c.next_report_seq,
-           c.longest_data, p.standing, p.user_number, p.delivered_to,",
+           max(c.first_message, (c.generation << 32) + 1) AS first,
+           max(c.first_report, (c.generation << 32) + 1) AS first_report, c.longest_data, p.standing, p.user_number, p.delivered_to,",
     $partner,
     "      entries * (c.longest_data + ",
     $overhead,
@@ -257,14 +260,14 @@ start AS (
            CASE WHEN is_forward THEN 0 ELSE -1 END + CASE
                WHEN known IS NOT NULL THEN known
                WHEN cursor_date IS NOT NULL THEN base + ",
-    first_since!("messages", "accepted_at", "cursor_date", "next_seq"),
-    "          WHEN is_forward THEN base + 1
+    first_since!("messages", "accepted_at", "cursor_date", "first", "next_seq"),
+    "          WHEN is_forward THEN first
                ELSE base + next_seq END AS near,
            CASE WHEN is_forward THEN 0 ELSE -1 END + CASE
                WHEN report_known IS NOT NULL THEN report_known
                WHEN report_date IS NOT NULL THEN base + ",
-    first_since!("reports", "coalesce(max_created, created)", "report_date", "next_report_seq"),
-    "          WHEN is_forward THEN base + 1
+    first_since!("reports", "coalesce(max_created, created)", "report_date", "first_report", "next_report_seq"),
+    "          WHEN is_forward THEN first_report
                ELSE base + next_report_seq END AS report_near,
            CASE WHEN is_forward AND known IS NOT NULL THEN 2 ELSE 1 END AS least,
            CASE WHEN is_forward AND report_known IS NOT NULL THEN 2 ELSE 1 END AS report_least
@@ -293,7 +296,7 @@ kept AS (
     max_report_bytes!(),
     r#" AS bound
             FROM (
-                SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - base END AS there,
+                SELECT start.*, CASE WHEN is_forward THEN base + next_seq - near ELSE near - first + 1 END AS there,
                        CASE WHEN is_forward THEN base + next_report_seq - report_near
                             ELSE "#,
     $reports_there,
@@ -313,13 +316,13 @@ ends AS (
                    SELECT row_number() OVER nearest AS nth,
                           sum(octet_length('{"ID":"","Type":"","Created":"","MessageID":"","UserID":""}')
                               + octet_length(r.id) + octet_length(r.type) + octet_length(r.created)
-                              + octet_length(about.id) + octet_length(r.user_id)) OVER nearest AS bytes
-                   FROM reports r CROSS JOIN messages about
+                              + octet_length(coalesce(about.id, r.message_id)) + octet_length(r.user_id)) OVER nearest AS bytes
+                   FROM reports r LEFT JOIN messages about ON about.place = r.message_place
                    WHERE r.place BETWEEN CASE WHEN is_forward THEN report_near
                                               ELSE report_near - report_reach + 1 END
                            AND CASE WHEN is_forward THEN report_near + report_reach - 1
                                     ELSE report_near END
-                       AND about.place = r.message_place
+                       AND coalesce(about.id, r.message_id) IS NOT NULL
                    WINDOW nearest AS (ORDER BY abs(r.place - report_near)
                                       ROWS UNBOUNDED PRECEDING)) AS sized
                WHERE (nth <= report_least AND kept < least) OR bytes <= most_bytes - taken) END AS report_kept,
@@ -369,7 +372,7 @@ pub(super) static PAGE: ManyRows = ManyRows::values_of(
         partner: "",
         overhead: max_message_overhead!(),
         message_bytes: message_bytes!(),
-        reports_there: "report_near - base",
+        reports_there: "report_near - first_report + 1",
         plan: "",
         reports: reports_at_cursor!(),
         message_object: message_object!()
@@ -427,8 +430,9 @@ macro_rules! reports_between {
             "SELECT coalesce(string_agg(object, ','), '') FROM (
                  SELECT concat(",
             $object,
-            ") AS object FROM reports r CROSS JOIN messages about
-                 WHERE r.place BETWEEN $1 AND $2 AND about.place = r.message_place ORDER BY r.place) AS objects"
+            ") AS object FROM reports r LEFT JOIN messages about ON about.place = r.message_place
+                 WHERE r.place BETWEEN $1 AND $2 AND coalesce(about.id, r.message_id) IS NOT NULL
+                 ORDER BY r.place) AS objects"
         )
     };
 }

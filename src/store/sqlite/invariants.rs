@@ -22,29 +22,78 @@ const STEPS: i32 = 1000;
 /// Each query returns the contradiction in its first column, or no row (or `ok`) if the invariant holds.
 const CHECKS: [&str; 4] = [ENDS, CHANGES, COUNTS, PAGES];
 
-/// The newest message and report of a conversation are those that its row names. The last 32 of each have no gap, those
-/// reports name existing messages, and nothing stands behind the newest.
-const ENDS: &str = "
+/// The checks of a schema in which nothing but a clear removed messages.
+const OLDER_CHECKS: [&str; 4] = [OLDER_ENDS, CHANGES, OLDER_COUNTS, PAGES];
+
+/// SQL for each conversation, the one used last first. The arguments are SQL: the row keys of its oldest message and report,
+/// or less.
+macro_rules! conversations {
+    ($first_message:literal, $first_report:literal) => {
+        concat!(
+            "(SELECT id, generation << 32 AS base, next_seq, last_message_id, next_report_seq, last_report_id,
+                     max(",
+            $first_message,
+            ", (generation << 32) + 1) AS first_message, max(",
+            $first_report,
+            ", (generation << 32) + 1) AS first_report
+              FROM conversations ORDER BY last_access DESC)"
+        )
+    };
+}
+
+/// SQL for [`ENDS`]. The argument is [`conversations`].
+macro_rules! ends {
+    ($conversations:expr) => {
+        concat!(
+            "
     SELECT concat('the newest messages or reports of conversation ', c.id, ' are missing')
-    FROM (SELECT id, generation << 32 AS base, next_seq, last_message_id, next_report_seq, last_report_id
-          FROM conversations ORDER BY last_access DESC) AS c
-    WHERE CASE WHEN c.next_seq = 1 THEN ''
+    FROM ",
+            $conversations,
+            " AS c
+    WHERE CASE WHEN c.base + c.next_seq = c.first_message THEN ''
                ELSE (SELECT m.id FROM messages m WHERE m.place = c.base + c.next_seq - 1) END
             IS DISTINCT FROM c.last_message_id
         OR (SELECT count(*) FROM messages m WHERE m.place > c.base + max(c.next_seq - 33, 0)
-                AND m.place < c.base + c.next_seq) <> min(c.next_seq - 1, 32)
+                AND m.place < c.base + c.next_seq) <> min(c.base + c.next_seq - c.first_message, 32)
         OR EXISTS (SELECT 1 FROM messages m
                    WHERE m.place >= c.base + c.next_seq AND m.place < c.base + (CAST(1 AS BIGINT) << 32))
-        OR CASE WHEN c.next_report_seq = 1 THEN ''
+        OR CASE WHEN c.base + c.next_report_seq = c.first_report THEN ''
                 ELSE (SELECT replace(r.id, '-', '') FROM reports r
                       WHERE r.place = c.base + c.next_report_seq - 1) END
             IS DISTINCT FROM c.last_report_id
-        OR (SELECT count(*) FROM reports r JOIN messages m ON m.place = r.message_place
+        OR (SELECT count(*) FROM reports r LEFT JOIN messages m ON m.place = r.message_place
             WHERE r.place > c.base + max(c.next_report_seq - 33, 0)
-                AND r.place < c.base + c.next_report_seq) <> min(c.next_report_seq - 1, 32)
+                AND r.place < c.base + c.next_report_seq
+                AND (m.place IS NOT NULL OR r.message_place < c.first_message))
+            <> min(c.base + c.next_report_seq - c.first_report, 32)
         OR EXISTS (SELECT 1 FROM reports r
                    WHERE r.place >= c.base + c.next_report_seq AND r.place < c.base + (CAST(1 AS BIGINT) << 32))
-    LIMIT 1";
+    LIMIT 1"
+        )
+    };
+}
+
+/// SQL for [`COUNTS`]. The argument is [`conversations`].
+macro_rules! counts {
+    ($conversations:expr) => {
+        concat!(
+            "
+    SELECT concat('messages are missing in the middle of conversation ', c.id)
+    FROM ",
+            $conversations,
+            " AS c
+    WHERE (SELECT count(*) FROM messages m WHERE m.place > c.base AND m.place < c.base + c.next_seq)
+        <> c.base + c.next_seq - c.first_message
+    LIMIT 1"
+        )
+    };
+}
+
+/// The newest message and report of a conversation are those that its row names. The last 32 of each have no gap, those
+/// reports are about messages that exist or were removed as old, and nothing stands behind the newest.
+const ENDS: &str = ends!(conversations!("first_message", "first_report"));
+
+const OLDER_ENDS: &str = ends!(conversations!("0", "0"));
 
 /// No change has a number above its user's counter.
 const CHANGES: &str = "
@@ -52,13 +101,10 @@ const CHANGES: &str = "
     FROM changes c LEFT JOIN change_numbers n ON n.user_number = c.user_number
     WHERE c.number > coalesce(n.newest, 0) LIMIT 1";
 
-/// A conversation has all its messages.
-const COUNTS: &str = "
-    SELECT concat('messages are missing in the middle of conversation ', c.id)
-    FROM (SELECT id, generation << 32 AS base, next_seq FROM conversations ORDER BY last_access DESC) AS c
-    WHERE (SELECT count(*) FROM messages m WHERE m.place > c.base AND m.place < c.base + c.next_seq)
-        <> c.next_seq - 1
-    LIMIT 1";
+/// A conversation has all its messages, from the oldest that was not removed on.
+const COUNTS: &str = counts!(conversations!("first_message", "first_report"));
+
+const OLDER_COUNTS: &str = counts!(conversations!("0", "0"));
 
 /// SQLite's own check of the structure of all pages, within its share of the time. It returns `ok` if all is well.
 const PAGES: &str = "PRAGMA quick_check(1)";
@@ -69,7 +115,8 @@ pub(crate) async fn contradiction(
     connection: &mut SqliteConnection,
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {
-    first_finding(connection, &CHECKS, AT_MOST, is_older).await
+    let checks = checks(connection, is_older).await;
+    first_finding(connection, checks, AT_MOST, is_older).await
 }
 
 /// Returns the first contradiction between rows, without a time limit. The structure of the pages must have been
@@ -78,12 +125,23 @@ pub(crate) async fn contradiction_of_rows(
     connection: &mut SqliteConnection,
     is_older: bool,
 ) -> Result<Option<String>, sqlx::Error> {
-    for check in [ENDS, CHANGES, COUNTS] {
-        if let Some(found) = finding(connection, check, is_older).await? {
+    for check in checks(connection, is_older).await {
+        if *check != PAGES
+            && let Some(found) = finding(connection, check, is_older).await?
+        {
             return Ok(Some(found));
         }
     }
     Ok(None)
+}
+
+/// Returns the checks for the schema of this database.
+async fn checks(connection: &mut SqliteConnection, is_older: bool) -> &'static [&'static str] {
+    const HAS_FIRST: &str =
+        "SELECT count(*) FROM pragma_table_info('conversations') WHERE name = 'first_message'";
+    let has_first = sqlx::query_scalar::<_, i64>(HAS_FIRST).fetch_one(connection).await;
+    // Where even this can't be read, the checks tell why.
+    if is_older && matches!(has_first, Ok(0)) { &OLDER_CHECKS } else { &CHECKS }
 }
 
 /// Gives each check an equal share of the remaining time. A check that needs more is interrupted, and the next one

@@ -56,6 +56,7 @@ suites! {
     reads ["a_failing_read_does_not_fail", "large_reads::"],
     recorded_changes,
     reports,
+    retention ["gives_its_space_back", "is_backed_up_restored"],
     signatures,
     stations,
     teams,
