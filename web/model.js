@@ -16,7 +16,7 @@
  * @property {string} created
  * @property {string | null} text null where the message can't be opened
  * @property {Tick} tick of an own message
- * @property {boolean} seen whether this user has viewed it, for a message of the other
+ * @property {boolean} seen whether this user has viewed it
  */
 
 /**
@@ -54,7 +54,7 @@ export class Conversation {
     this.complete = false;
     /** ID of the report up to which reports are known. */
     this.reportCursor = '';
-    /** Counts the copies: what was asked for an earlier one is out of date. */
+    /** Counts the copies: an answer for an earlier one is outdated. */
     this.copy = 0;
     this.unread = 0;
     this.update(wire);
@@ -67,9 +67,12 @@ export class Conversation {
     this.other = wire.participants.find((person) => person.userid !== this.me) ?? this.other;
     this.unread = this.own.unread ?? this.unread;
     if (renewed) this.forget();
+    // Retention may remove the oldest.
+    const first = this.messages.findIndex(({ id }) => id === wire.firstmessageid);
+    for (const { id } of this.messages.splice(0, Math.max(first, 0))) this.byId.delete(id);
+    this.complete ||= first >= 0;
   }
 
-  /** Drops the copy of the messages. */
   forget() {
     this.copy++;
     this.messages = [];
@@ -108,7 +111,7 @@ export class Conversation {
     return this.wire.hiddenby.includes(this.me) || (this.own.hideid !== '' && this.own.hideid === this.hideMarker);
   }
 
-  /** Whether there were messages and none is left. The server keeps `lastaccess` when the messages are cleared. */
+  /** Whether no message is left: the server keeps `lastaccess`. */
   get cleared() {
     return this.wire.lastmessageid === '' && this.wire.lastaccess > 0;
   }
@@ -123,10 +126,7 @@ export class Conversation {
     return this.messages.at(-1);
   }
 
-  /**
-   * Puts a message at the end, or before all others.
-   * @param {Message} message
-   */
+  /** @param {Message} message */
   append(message) {
     if (this.byId.has(message.id)) return;
     this.byId.set(message.id, message);
@@ -206,7 +206,7 @@ export class Model {
     return this.openId === null ? undefined : this.conversations.get(this.openId);
   }
 
-  /** Conversations in the order of the list: favourites first, then the newest. */
+  /** Favourites first, then the newest. */
   sorted() {
     const all = [...this.conversations.values()];
     return all.sort(
@@ -215,7 +215,6 @@ export class Model {
     );
   }
 
-  /** Unread messages of all conversations that are shown and not muted. */
   totalUnread() {
     let total = 0;
     for (const conversation of this.conversations.values()) {

@@ -6,6 +6,7 @@ export interface WireConversation {
   participants: { userid: string; username: string }[];
   lastmessageid: string;
   lastreportid: string;
+  firstmessageid?: string;
   lastaccess: number;
   secret: string;
   instance: string;

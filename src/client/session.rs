@@ -393,7 +393,8 @@ fn address_of<'a>(
     })
 }
 
-/// Opens a message. Skips a message with a malformed ID by returning `None`: no server stores one.
+/// Opens a message. Skips a message with a malformed ID by returning `None`: no server stores one. Skips one that has
+/// expired, too: its data is gone (docs/protocol.md#retention-c).
 fn read(
     conversation: &Conversation,
     secret: &ConversationSecret,
@@ -401,6 +402,9 @@ fn read(
     message: Message,
 ) -> Option<Received> {
     let id = MessageId::parse(&message.id)?;
+    if message.data.is_empty() && !message.valid_until.is_empty() {
+        return None;
+    }
     let sender = message.user_id.as_deref().and_then(UserId::parse);
     let text = match (sender, address_of(conversation, &id)) {
         (Some(sender), Ok(address)) => {

@@ -129,6 +129,8 @@ pub(super) struct Message {
     #[serde(rename = "ID")]
     pub(super) id: String,
     pub(super) created: String,
+    #[serde(default)]
+    pub(super) valid_until: String,
     pub(super) data: String,
     /// The sender, which only extended downloads name.
     #[serde(rename = "UserID")]

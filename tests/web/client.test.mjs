@@ -294,6 +294,19 @@ test('favourites come first, then the newest; a marker hides until a newer messa
   assert.equal(hidden.hidden, false);
 });
 
+test('messages before the first one that the server has are dropped', () => {
+  const conversation = new Conversation(ALICE, wire());
+  const make = (/** @type {string} */ id) => ({ id, own: true, created: '', text: '', tick: /** @type {const} */ ('Sent'), seen: false });
+  conversation.prepend(['a', 'b', 'c'].map(make));
+  const ids = () => conversation.messages.map(({ id }) => id);
+  conversation.update({ ...wire(), firstmessageid: 'older' });
+  assert.deepEqual([ids(), conversation.complete], [['a', 'b', 'c'], false]);
+  conversation.update(wire());
+  assert.deepEqual(ids(), ['a', 'b', 'c'], 'documented answers do not say');
+  conversation.update({ ...wire(), firstmessageid: 'b' });
+  assert.deepEqual([ids(), [...conversation.byId.keys()], conversation.complete], [['b', 'c'], ['b', 'c'], true]);
+});
+
 test('a new instance drops the copy of the messages', () => {
   const conversation = new Conversation(ALICE, wire());
   conversation.prepend([{ id: 'a', own: true, created: '', text: '', tick: 'Sent', seen: false }]);
