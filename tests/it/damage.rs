@@ -126,6 +126,8 @@ async fn makes_older(place: &Workplace, messages: &str) -> Vec<u8> {
     let [file, wal] = files(place);
     let mut older = Database::opens_without_checkpoints(&file).await;
     let statements = "DROP TABLE epoch;
+                      DROP TABLE invitations;
+                      ALTER TABLE users DROP COLUMN is_deleted;
                       ALTER TABLE participants DROP COLUMN partner_number;
                       ALTER TABLE participants DROP COLUMN read_to;
                       ALTER TABLE conversations DROP COLUMN sent_by_first;
