@@ -116,6 +116,11 @@ impl Presence {
         }
     }
 
+    /// Forgets a user who was deleted.
+    fn forget(&self, user: UserId) {
+        self.users().here.remove(&user);
+    }
+
     /// Queues all users who are no longer reachable.
     fn sweep(&self) {
         let mut users = self.users();
@@ -266,7 +271,10 @@ async fn friends_to_tell(
     presence: &Presence,
     user: UserId,
 ) -> Result<Vec<UserId>, store::Error> {
-    let Some(seen_by) = store.seen_by(user).await? else { return Ok(Vec::new()) };
+    let Some(seen_by) = store.seen_by(user).await? else {
+        presence.forget(user);
+        return Ok(Vec::new());
+    };
     if !presence.shows(user, seen_by.chosen) {
         return Ok(Vec::new());
     }

@@ -42,11 +42,11 @@ pub(crate) async fn approach(
             approached => return Ok(approached?),
         }
         let (me, other) = (store.user(user).await?, store.user(other).await?);
-        // The other user has made a request. Where one of the two was deleted meanwhile, the next attempt finds none.
-        befriend = match (&me, &other) {
-            (Some(me), Some(other)) => Some(wrapped(me, other, &ConversationSecret::generate())?),
-            _ => None,
-        };
+        // The caller was deleted a moment ago.
+        let Some(me) = me else { return Ok(()) };
+        // The other user has made a request. After a deletion, the next attempt finds none.
+        let wrap = |other| wrapped(&me, other, &ConversationSecret::generate());
+        befriend = other.as_ref().map(wrap).transpose()?;
     }
 }
 

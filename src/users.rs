@@ -152,7 +152,7 @@ pub(crate) async fn find(store: &Store, name: &str) -> Result<User, UserError> {
 /// Deletes a user. The other participants keep the conversations, with [`DELETED_NICK`] as the name. Returns the random id
 /// that stands for the user from then on.
 ///
-/// The user is disabled first, and then loses the receipts in small steps. A deletion that was interrupted can be begun
+/// The user is disabled first, and then loses the receipts. A deletion that was interrupted can be begun
 /// again.
 ///
 /// # Errors
@@ -160,12 +160,12 @@ pub(crate) async fn find(store: &Store, name: &str) -> Result<User, UserError> {
 /// [`UserError::NotFound`], [`UserError::Store`].
 pub async fn delete(store: &Store, user: UserId) -> Result<UserId, UserError> {
     let not_found = || UserError::NotFound(user.to_string());
-    if !store.set_disabled(user, true).await? {
-        return Err(not_found());
-    }
-    store.remove_receipts(user).await?;
     let tombstone = UserId::generate();
     loop {
+        if !store.set_disabled(user, true).await? {
+            return Err(not_found());
+        }
+        store.remove_receipts(user).await?;
         let mut display_names = HashMap::new();
         for (partner, key) in store.partners(user).await? {
             display_names.insert(partner, key.wrap(DELETED_NICK.as_bytes())?);
@@ -173,7 +173,7 @@ pub async fn delete(store: &Store, user: UserId) -> Result<UserId, UserError> {
         match store.write(DeleteUser { user, tombstone, display_names }).await {
             Ok(true) => break,
             Ok(false) => return Err(not_found()),
-            // The user has got another partner since the name was wrapped, so it is wrapped again.
+            // The user was enabled, or has got another partner since the name was wrapped.
             Err(WriteError::Refused(Refusal::Outdated)) => {}
             Err(WriteError::Refused(refusal)) => return Err(UserError::Refused(refusal)),
             Err(WriteError::Failed(error)) => return Err(error.into()),

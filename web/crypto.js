@@ -9,7 +9,7 @@ import { md5 } from './md5.js';
 const PROFILE = 1;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
-/** Server's default bound of a message's `Data`, in characters. */
+/** Default bound of `Data`, in characters. */
 export const MAX_DATA = 262144;
 
 /** The payload does not open: show no text. */
@@ -143,7 +143,7 @@ export async function seal(key, place, from, text) {
  * @param {Place} place
  * @param {string} sender the sender's user id, as the server names it in `UserID` of an extended answer
  * @param {string} data `Data` of the message
- * @param {string} [reader] with it, a deleted sender may have another id by now
+ * @param {string} [reader] a deleted sender has another id
  * @returns {Promise<string>} the text, plain: never markup
  * @throws {CannotOpen}
  */

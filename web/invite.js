@@ -146,6 +146,8 @@ function showForm(invitation) {
     } catch (error) {
       if (isOver(error)) return showOver();
       alert.textContent = explain(error);
+      // The account may exist by now: only the same keys get its answer again.
+      choice.view.disabled = !(error instanceof Refused);
       if (error instanceof Refused && error.message.startsWith('nick')) nick.input.focus();
     } finally {
       button.disabled = false;
@@ -171,11 +173,15 @@ function registration({ invitation }) {
   };
 }
 
+/** Whether the page shows an API key, which another link must not replace. */
+let hasAccount = false;
+
 /**
  * @param {string} apikey
  * @param {string} password
  */
 function showKeys(apikey, password) {
+  hasAccount = true;
   const alert = el('p', { role: 'alert', class: 'alert' });
   const shown = secret('API key', apikey);
   const saved = check('saved', 'I have saved the API key and the password.', { required: true });
@@ -228,4 +234,4 @@ async function start(invitation) {
 
 // First of all, so that no error leaves the token in the address bar.
 start(takeToken());
-addEventListener('hashchange', () => location.hash && start(takeToken()));
+addEventListener('hashchange', () => location.hash && !hasAccount && start(takeToken()));

@@ -63,6 +63,7 @@ export class Conversation {
   /** @param {WireConversation} wire */
   update(wire) {
     const renewed = wire.instance !== this.wire.instance;
+    if (wire.secret !== this.wire.secret) this.key = undefined;
     this.wire = wire;
     this.other = wire.participants.find((person) => person.userid !== this.me) ?? this.other;
     this.unread = this.own.unread ?? this.unread;

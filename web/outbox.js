@@ -123,7 +123,7 @@ export class Outbox {
       return;
     }
     const conversation = this.model.conversations.get(entry.conversationid);
-    if (conversation) await this.send(conversation, entry.text);
+    if (conversation && entry.text) await this.send(conversation, entry.text);
     this.discard(entry);
   }
 

@@ -21,7 +21,7 @@ async function answer(api, privateKey, { id: conversationid, instance, secret },
   // The ID follows from the message: a repeat after a crash is a message_conflict, and the answer is stored once.
   const ID = digest(conversationid, instance, message.ID);
   try {
-    const text = await open(key, { conversationid, instance, id: message.ID }, message.UserID, message.Data);
+    const text = await open(key, { conversationid, instance, id: message.ID }, message.UserID, message.Data, api.userid);
     const Data = await seal(key, { conversationid, instance, id: ID }, api.userid, `you said: ${text.slice(0, 1000).toWellFormed()}`);
     const answered = { ID, Type: 'Message', Created: api.clock.timestamp(), ValidUntil: '', Data };
     await api.conversation({ action: 'add', conversationid, instance, message: answered });

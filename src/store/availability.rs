@@ -40,8 +40,10 @@ impl WriteOp for SetAvailability {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Availability, WriteError<Infallible>> {
         let user = self.user.as_str();
-        let chosen = tx.query(CHOSEN).await?.bind(user).value().await;
-        let chosen: String = chosen.doing("reading an availability")?;
+        let chosen = tx.query(CHOSEN).await?.bind(user).optional_value().await;
+        let chosen: Option<String> = chosen.doing("reading an availability")?;
+        // The user was deleted a moment ago.
+        let Some(chosen) = chosen else { return Ok(Availability::Offline) };
         let set = tx.query(SET).await?.bind(user).bind(self.availability.as_str());
         set.execute().await.doing("choosing an availability")?;
         Ok(stored(&chosen)?)

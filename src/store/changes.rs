@@ -94,7 +94,7 @@ SELECT api_key, newest, position,
                  WHERE f.user_id = station.user_id AND NOT u.is_disabled) END, ''),
        coalesce((SELECT string_agg(u.id, ',' ORDER BY u.id)
                  FROM mine CROSS JOIN users u
-                 WHERE mine.kind = 2 AND u.number = mine.subject), '')
+                 WHERE mine.kind = 2 AND u.number = mine.subject AND NOT u.is_deleted), '')
 FROM station"#,
 );
 

@@ -4,13 +4,14 @@
 //! the number, a random id and nothing personal. The other participants keep their conversations, and see the tombstone in
 //! the user's place. The conversation ID stays, too: it is a hash of two addresses, and clients know it.
 //!
-//! The receipts are removed before ([`receipts`](super::receipts)), in small steps, because a user may have millions.
+//! The receipts are removed before ([`receipts`](super::receipts)), one conversation at a time.
 
 use std::collections::HashMap;
 
 use super::changes::ChangeLog;
 use super::conversations::begin_generation;
 use super::error::Doing as _;
+use super::friends::friend_ids;
 use super::listing::listed;
 use super::sql::Sql;
 use super::users::{partners, visibility_changes};
@@ -39,7 +40,8 @@ listed!(
     NUMBER_TOMBSTONE
 );
 
-const NUMBER: Sql = Sql::both("SELECT number FROM users WHERE id = $1 AND NOT is_deleted");
+const NUMBER: Sql =
+    Sql::both("SELECT number, is_disabled FROM users WHERE id = $1 AND NOT is_deleted");
 
 /// The users who have asked or blocked this user.
 const TOUCHED: Sql = Sql::both(
@@ -123,14 +125,17 @@ pub(crate) struct DeleteUser {
 impl WriteOp for DeleteUser {
     /// Whether the user existed.
     type Output = bool;
-    /// [`Refusal::Outdated`] if the user has a partner for whom the name is not wrapped.
+    /// [`Refusal::Outdated`] if the user was enabled meanwhile, or has a partner for whom the name is not wrapped.
     type Refusal = Refusal;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError> {
         let user = self.user;
         let number = tx.query(NUMBER).await?.bind(user.as_str());
-        let number: Option<i64> = number.optional_value().await.doing("looking for a user")?;
-        let Some(number) = number else { return Ok(false) };
+        let number: Option<(i64, bool)> = number.optional().await.doing("looking for a user")?;
+        let Some((number, is_disabled)) = number else { return Ok(false) };
+        if !is_disabled {
+            return Err(Refusal::Outdated.into());
+        }
         let partners = partners(tx.connection().await?, user).await?;
         if partners.iter().any(|(partner, _)| !self.display_names.contains_key(partner)) {
             return Err(Refusal::Outdated.into());
@@ -150,6 +155,10 @@ impl DeleteUser {
     async fn changes(&self, tx: &mut WriteTx) -> Result<ChangeSet, Error> {
         let user = self.user;
         let mut changes = visibility_changes(tx, user).await?;
+        // A new listener could not name the friend any more.
+        for friend in friend_ids(tx.connection().await?, user).await? {
+            changes.add(friend, Subject::Lists, None);
+        }
         let touched = tx.query(TOUCHED).await?.bind(user.as_str()).values().await;
         let touched: Vec<String> = touched.doing("listing requests and blocks")?;
         for other in &touched {

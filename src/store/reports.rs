@@ -393,7 +393,7 @@ impl Making {
 
 /// Returns a UUID version 8 (RFC 9562) for a report. Its last 48 bits are the report's sequence number, by which it is
 /// found again. 74 other bits are random.
-pub(super) fn report_id(seq: i64) -> String {
+fn report_id(seq: i64) -> String {
     let mut bytes = Uuid::new_v4().into_bytes();
     bytes[10..].copy_from_slice(&seq.to_be_bytes()[2..]);
     Builder::from_custom_bytes(bytes).into_uuid().to_string()
