@@ -12,6 +12,7 @@ use chatserver::domain::{
     UserId,
 };
 use chatserver::friends;
+use chatserver::key_file::KeyFile;
 use chatserver::keys::{ConversationSecret, EncryptionPassword, KeyPair, KeySource};
 use chatserver::store::{AddMessage, DatabaseUrl, Schema, Store};
 use chatserver::users;
@@ -96,7 +97,10 @@ impl Database {
         let tasks = TaskTracker::new();
         let url = DatabaseUrl::parse(url)
             .ok_or_else(|| format!("{url} must be {}", DatabaseUrl::EXPECTED))?;
-        let store = Store::open(&url, schema, Limits::default(), &tasks).await?;
+        let of_setting = std::env::var_os("CHATSERVER_AUTH__KEY_FILE").map(KeyFile::at);
+        let key_file = of_setting.or_else(|| url.key_file());
+        let key_file = key_file.ok_or("CHATSERVER_AUTH__KEY_FILE must name the key file")?;
+        let store = Store::open(&url, &key_file, schema, Limits::default(), &tasks).await?;
         Ok(Self { store: Arc::new(store), tasks })
     }
 

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::key_file::KeyFile;
+use crate::store::DatabaseUrl;
 use database::Database;
 pub use http::Http;
 pub(crate) use layers::{Effective, Layers};
 use values::parsed;
 pub(crate) use values::{
-    AllowedOrigin, Bounded, ErrorStatus, Filter, Listen, LogFormat, Network, Registration, Seconds,
-    StoredBytes, Switch, UNIX,
+    AllowedOrigin, Bounded, ErrorStatus, Filter, Listen, LogFormat, Network, OptionalPath,
+    Registration, Seconds, StoredBytes, Switch, UNIX,
 };
 
 /// Every setting with its default and a comment.
@@ -85,6 +87,8 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Auth {
+    #[serde(deserialize_with = "parsed")]
+    key_file: OptionalPath,
     pub(crate) clock_skew_seconds: Bounded<1, MAX_CLOCK_SKEW_SECONDS>,
     pub(crate) unsigned_notifications: Switch,
     #[serde(deserialize_with = "parsed")]
@@ -173,6 +177,29 @@ impl Config {
         flags: &[(&str, &str)],
     ) -> Result<Self, Error> {
         Layers::read(file, environment, flags)?.config()
+    }
+
+    /// Returns the key file of the database.
+    pub(crate) fn key_file(&self) -> KeyFile {
+        let of_setting = self.auth.key_file().or_else(|| self.database.url.key_file());
+        of_setting.expect("the settings of a PostgreSQL database name a key file")
+    }
+}
+
+impl Auth {
+    /// Returns the file of `auth.key_file`, if that is set.
+    pub(crate) fn key_file(&self) -> Option<KeyFile> {
+        self.key_file.0.as_ref().map(KeyFile::at)
+    }
+
+    /// Refuses a PostgreSQL database without a key file: there is no folder beside the database.
+    fn agree(&self, database: &DatabaseUrl) -> Result<(), Error> {
+        if self.key_file.0.is_some() || database.key_file().is_some() {
+            return Ok(());
+        }
+        let problem = "must be set for a PostgreSQL database: the path of a file that is the same on every node";
+        let (name, value) = ("auth.key_file".to_owned(), "\"\"".to_owned());
+        Err(Error::Wrong { name, value, problem: problem.to_owned() })
     }
 }
 

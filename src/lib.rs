@@ -42,6 +42,7 @@ pub mod friends;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub(crate) mod jobs;
+pub mod key_file;
 pub mod keys;
 pub(crate) mod limits;
 pub mod listen;
@@ -50,6 +51,7 @@ pub(crate) mod messages;
 pub mod notifications;
 pub(crate) mod random;
 pub(crate) mod reports;
+mod sealing;
 pub mod server;
 pub(crate) mod service_manager;
 pub(crate) mod shutdown;

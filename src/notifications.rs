@@ -122,7 +122,7 @@ impl Inbox<'_> {
             };
             let sent = self.presence_feed.send(self.user, self.station, pending.newest, behind);
             if let Some((news, version)) = sent {
-                let api_key = pending.api_key;
+                let api_key = pending.api_key.clone();
                 return Ok(Some((api_key, self.notification(pending, news, version))));
             }
             self.store.take_number(self.user).await?;

@@ -98,7 +98,8 @@ impl Server {
         if let Some(lock) = &mut lock {
             lock.announce(address.to_string())?;
         }
-        let store = Store::open(&url, Schema::Migrate, config.limits.of_store(), &tasks).await?;
+        let (key_file, limits) = (config.key_file(), config.limits.of_store());
+        let store = Store::open(&url, &key_file, Schema::Migrate, limits, &tasks).await?;
         if !store.gives_space_back() {
             tracing::warn!(
                 "the database keeps cleared ciphertext and its space, as an earlier version made it: stop the server and run `chatserver compact`"

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
@@ -31,23 +32,22 @@ pub struct Signed<'a> {
     pub body: &'a [u8],
 }
 
-/// An API key, ready to sign.
+/// An API key, ready to sign. It is wiped from memory when it is dropped.
 #[derive(Clone)]
-pub struct SigningKey(Hmac<Sha256>);
+pub struct SigningKey(hmac::Key);
 
 impl SigningKey {
     /// Prepares a key. Its ASCII text is the key of the HMAC.
     #[must_use]
     pub fn new(api_key: &ApiKey) -> Self {
-        let mac = Hmac::new_from_slice(api_key.as_str().as_bytes());
-        Self(mac.expect("an HMAC takes keys of any length"))
+        Self(hmac::Key::new(hmac::HMAC_SHA256, api_key.as_str().as_bytes()))
     }
 
     /// Returns `hex(HMAC-SHA256(key, srv LF api LF userid LF stationid LF body))`.
     #[must_use]
     pub fn sign(&self, signed: &Signed<'_>) -> Signature {
-        let mac = self.mac(signed).finalize().into_bytes();
-        Signature::parse(&hex::encode(mac)).expect("32 bytes are 64 hexadecimal characters")
+        Signature::parse(&hex::encode(self.mac(signed)))
+            .expect("32 bytes are 64 hexadecimal characters")
     }
 
     /// Whether the signature is right. The time taken does not depend on where it is wrong.
@@ -55,18 +55,18 @@ impl SigningKey {
     pub fn verifies(&self, signed: &Signed<'_>, signature: &Signature) -> bool {
         let mut bytes = [0; 32];
         let decoded = hex::decode_to_slice(signature.as_str(), &mut bytes).is_ok();
-        self.mac(signed).verify_slice(&bytes).is_ok() && decoded
+        verify_slices_are_equal(self.mac(signed).as_ref(), &bytes).is_ok() && decoded
     }
 
-    fn mac(&self, signed: &Signed<'_>) -> Hmac<Sha256> {
+    fn mac(&self, signed: &Signed<'_>) -> hmac::Tag {
         let station = signed.station.as_ref().map_or("", StationId::as_str);
-        let mut mac = self.0.clone();
+        let mut mac = hmac::Context::with_key(&self.0);
         for line in [signed.srv, signed.api, signed.user.as_str(), station] {
             mac.update(line.as_bytes());
             mac.update(b"\n");
         }
         mac.update(signed.body);
-        mac
+        mac.sign()
     }
 }
 
@@ -94,7 +94,8 @@ struct Known {
 impl Default for Verifier {
     fn default() -> Self {
         let nobodys = ApiKey::generate();
-        Self { keys: Cache::new(KEYS), nobodys, dummy: SigningKey::new(&nobodys) }
+        let dummy = SigningKey::new(&nobodys);
+        Self { keys: Cache::new(KEYS), nobodys, dummy }
     }
 }
 

@@ -154,6 +154,10 @@ fn describe() {
         "chatserver_store_is_full",
         "1 while changes that grow the data are refused, else 0"
     );
+    describe_gauge!(
+        "chatserver_store_is_sealing",
+        "1 if new API keys are sealed, 0 until `chatserver keys rotate` seals those of an upgraded PostgreSQL database"
+    );
     describe_gauge!("chatserver_build_info", "Always 1; the label is the version");
     describe_gauge!(
         "chatserver_tls_certificate_expiry_timestamp_seconds",
@@ -184,6 +188,7 @@ fn record_store(store: &Store) {
         gauge!("chatserver_store_free_bytes").set(number(file.free));
     }
     gauge!("chatserver_store_is_full").set(i32::from(store.is_storage_full()));
+    gauge!("chatserver_store_is_sealing").set(i32::from(measured.is_sealing));
 }
 
 /// Records when the TLS certificate in use expires.

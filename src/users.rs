@@ -103,7 +103,7 @@ impl Candidate {
             email: email.clone(),
             nick,
             full_name,
-            api_key,
+            api_key: api_key.clone(),
             private_key: pair.encrypted_pem(&encryption_password),
             public_key: pair.public().clone(),
         };

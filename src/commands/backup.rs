@@ -87,8 +87,15 @@ impl Backup {
                 "the date of the backup can't be noted for `chatserver doctor`: {error}"
             ));
         }
-        let text = format!("{} holds the database {url}: {} MiB", file.display(), mebibytes(bytes));
-        let json = json!({ "url": url, "file": file.display().to_string(), "bytes": bytes });
+        let (key_file, shown) = (config.key_file().to_string(), file.display());
+        let text = format!(
+            "{shown} holds the database {url}: {} MiB. It is of no use without the key file {key_file}: keep a copy of \
+             that, too, but not beside the backup",
+            mebibytes(bytes)
+        );
+        let json = json!({
+            "url": url, "file": shown.to_string(), "bytes": bytes, "keyfile": key_file,
+        });
         Output::new(text, json).print_after_change(self.settings.json)
     }
 }
@@ -137,7 +144,10 @@ impl Restore {
         let config = self.settings.load(&[])?;
         let url = config.database.url.of_file(OF_POSTGRES)?;
         let clock = Clock::system();
-        let restored = unless_stopped(store::restore(url, &self.file, self.force, &clock)).await?;
+        let restored = {
+            let key_file = config.key_file();
+            unless_stopped(store::restore(url, &key_file, &self.file, self.force, &clock)).await?
+        };
         let epoch = &restored.epoch.id;
         let mut text = format!("{} is restored; epoch {epoch} has begun", restored.path);
         let mut json = json!({ "file": restored.path, "epoch": epoch });

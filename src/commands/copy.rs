@@ -35,13 +35,18 @@ impl Copy {
         let config = Settings { config, database_url: None, json }.load(&[])?;
         let from = config.database.add_password(&parse("--from", &from)?)?;
         let to = config.database.add_password(&parse("--to", &to)?)?;
+        let key_file = config.auth.key_file().or_else(|| to.key_file()).ok_or_else(|| {
+            let sentence = "auth.key_file must be set for a PostgreSQL database: the path of its key file, which the \
+                            copy makes if it does not exist and --from has one beside it";
+            Refusal::with_code("invalid_settings", sentence)
+        })?;
         let tell = |CopyProgress { done, rows, total }| {
             if !json {
                 // A closed stderr must not fail the copy.
                 drop(writeln!(io::stderr(), "{done} {rows} of {total} rows"));
             }
         };
-        let copied = unless_stopped(store::copy(&from, &to, tell)).await?;
+        let copied = unless_stopped(store::copy(&from, &to, &key_file, tell)).await?;
         let rows: u64 = copied.tables.iter().map(|(_, rows, _)| rows).sum();
         let text = format!(
             "{to} is a copy of {from}: {rows} rows in {} tables, {} of them copied now, all verified",

@@ -15,6 +15,7 @@ use crate::domain::{
     ConversationId, FullName, Instance, Limits, Message, MessageId, Nick, Parse, UserId,
 };
 use crate::friends;
+use crate::key_file::KeyFile;
 use crate::keys::{ConversationSecret, EncryptionPassword, KeySource};
 use crate::random::os_random;
 use crate::store::{AddMessage, DatabaseUrl, Schema, Store};
@@ -50,6 +51,8 @@ struct Files {
     /// that a later demo would take for its own.
     unfinished: PathBuf,
     record: PathBuf,
+    /// The key file of the complete database.
+    key_file: KeyFile,
 }
 
 pub(crate) fn database_url(folder: &Path) -> String {
@@ -63,6 +66,7 @@ impl DemoUsers {
             database: folder.join("chatserver.db"),
             unfinished: folder.join("unfinished.db"),
             record: folder.join("demo.json"),
+            key_file: KeyFile::at(folder.join("chatserver.db.key")),
         };
         if files.database.exists() { files.kept() } else { files.add_demo_users().await }
     }
@@ -89,7 +93,8 @@ impl Files {
             }
         }
         let url = DatabaseUrl::Sqlite(format!("sqlite://{}", self.unfinished.display()));
-        let database = Database::open(url, Schema::Migrate, Limits::default()).await?;
+        let limits = Limits::default();
+        let database = Database::open_at(url, &self.key_file, Schema::Migrate, limits).await?;
         let demo_users = make(&database.store).await;
         let closed = database.close_wholly().await;
         let demo_users = demo_users?;

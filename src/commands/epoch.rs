@@ -36,14 +36,12 @@ impl Epoch {
 impl New {
     async fn run(self) -> Result<(), Failed> {
         let config = self.settings.load(&[])?;
-        let url = config.database.with_password()?;
         // The server of a file reads the epoch only when it starts.
-        let _lock = match &url {
+        let _lock = match &config.database.url {
             DatabaseUrl::Sqlite(url) => Some(ServerLock::acquire(url, "epoch new").await?),
             DatabaseUrl::Postgres(_) => None,
         };
-        let limits = config.limits.of_store();
-        let database = Database::open(url, Schema::MustBeCurrent, limits).await?;
+        let database = Database::open(&config, Schema::MustBeCurrent).await?;
         let begun = database.store.begin_epoch(Clock::system().now()).await;
         database.close().await;
         let epoch = begun?;

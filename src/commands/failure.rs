@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::key_file::KeyFileError;
 use crate::server;
 use crate::store::{self, BackupError, CopyError, OpenError};
 use crate::tls;
@@ -90,6 +91,7 @@ fn code<'a>(failed: &'a (dyn Error + 'static)) -> &'a str {
             }
             CopyError::NotEmpty { .. } | CopyError::OfAnother { .. } => "already_exists",
             CopyError::Differs { .. } => "copy_differs",
+            CopyError::KeyFile(_) => "key_file",
             CopyError::Database { .. } => "database_failed",
         }
     } else if let Some(error) = failed.downcast_ref::<server::Error>() {
@@ -114,6 +116,8 @@ fn code<'a>(failed: &'a (dyn Error + 'static)) -> &'a str {
         "invalid_settings"
     } else if failed.is::<store::WalLeft>() {
         "log_left"
+    } else if failed.is::<KeyFileError>() {
+        "key_file"
     } else if let Some(error) = failed.downcast_ref::<store::Error>() {
         code_of_store(error)
     } else {
@@ -129,6 +133,7 @@ fn code_of_open(error: &OpenError) -> &'static str {
         OpenError::UnfinishedCopy { .. } => "unfinished_copy",
         OpenError::NoFile { .. } => "sqlite_only",
         OpenError::Authority { .. } => "invalid_settings",
+        OpenError::KeyFile(_) => "key_file",
         _ => "database_failed",
     }
 }
@@ -136,6 +141,7 @@ fn code_of_open(error: &OpenError) -> &'static str {
 fn code_of_store(error: &store::Error) -> &'static str {
     match error {
         store::Error::StorageFull { .. } | store::Error::ServerFull => "storage_full",
+        store::Error::Sealed(_) => "key_file",
         _ => "database_failed",
     }
 }

@@ -15,6 +15,7 @@ mod friend;
 mod friend_group;
 mod health;
 mod invitation;
+mod keys;
 mod list_file;
 mod output;
 mod retention;
@@ -38,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::openapi;
 use crate::config::{self, Config, Effective, Layers};
 use crate::domain::Limits;
+use crate::key_file::KeyFile;
 use crate::store::{
     self, DatabaseUrl, Migrated, OpenError, PgUrl, Schema, ServerLock, Store, WalLeft,
 };
@@ -147,7 +149,7 @@ Example:
 Example:
   chatserver backup /var/backups/chat.db
   chatserver backup verify /var/backups/chat.db
-The backup holds API keys, like the database: keep it as safe.")]
+The backup holds no key file, without which it is of no use: back that up, too, and keep it apart.")]
     Backup(backup::Backup),
     /// Restore an SQLite database from a backup while no server has it open, and begin a new epoch
     #[command(after_help = "\
@@ -163,6 +165,14 @@ Example:
   chatserver epoch new --config chat.toml"
     )]
     Epoch(epoch::Epoch),
+    /// Show, replace and drop the keys that seal the API keys in the database
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver keys status --config chat.toml"
+    )]
+    Keys(keys::Keys),
     /// Bring the schema of the database up to date
     #[command(after_help = "\
 Example:
@@ -255,8 +265,7 @@ impl Settings {
 
     async fn open_with(&self, schema: Schema) -> Result<Database, Failed> {
         let config = self.load(&[])?;
-        let url = config.database.with_password()?;
-        Ok(Database::open(url, schema, config.limits.of_store()).await?)
+        Database::open(&config, schema).await
     }
 }
 
@@ -281,9 +290,19 @@ struct Database {
 }
 
 impl Database {
-    async fn open(url: DatabaseUrl, schema: Schema, limits: Limits) -> Result<Self, OpenError> {
+    async fn open(config: &Config, schema: Schema) -> Result<Self, Failed> {
+        let (url, limits) = (config.database.with_password()?, config.limits.of_store());
+        Ok(Self::open_at(url, &config.key_file(), schema, limits).await?)
+    }
+
+    async fn open_at(
+        url: DatabaseUrl,
+        key_file: &KeyFile,
+        schema: Schema,
+        limits: Limits,
+    ) -> Result<Self, OpenError> {
         let tasks = TaskTracker::new();
-        let store = Store::open(&url, schema, limits, &tasks).await?;
+        let store = Store::open(&url, key_file, schema, limits, &tasks).await?;
         Ok(Self { store, url, tasks })
     }
 
@@ -337,6 +356,7 @@ pub async fn run() -> ExitCode {
         Command::Backup(backup) => backup.run().await,
         Command::Restore(restore) => restore.run().await,
         Command::Epoch(epoch) => epoch.run().await,
+        Command::Keys(keys) => keys.run().await,
         Command::Migrate(settings) => migrate(&settings).await,
         Command::Compact(settings) => compact::run(&settings).await,
         Command::Copy(copy) => copy.run().await,
@@ -367,7 +387,7 @@ async fn migrate(settings: &Settings) -> Result<(), Failed> {
         return migrate_postgres(settings, url).await;
     }
     let (text, json) = (format!("{url} has the newest schema"), json!({ "url": url.to_string() }));
-    Database::open(url, Schema::Migrate, Limits::default()).await?.close().await;
+    Database::open(&config, Schema::Migrate).await?.close().await;
     Output::new(text, json).print_after_change(settings.json)
 }
 

@@ -22,9 +22,7 @@ pub struct ApplyRetention {
 impl ApplyRetention {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let config = self.settings.load(&[])?;
-        let url = config.database.with_password()?;
-        let limits = config.limits.of_store();
-        let database = Database::open(url, Schema::MustBeCurrent, limits).await?;
+        let database = Database::open(&config, Schema::MustBeCurrent).await?;
         let reported = self.report(&database.store, config.retention.rule()).await;
         database.close().await;
         let output = reported?.output(self.dry_run);

@@ -213,7 +213,7 @@ impl Add {
             "userid": id, "email": email, "apikey": key, "encryptionpassword": password,
         });
         let Err(error) = Output::new(text, json).print(self.settings.json) else { return Ok(()) };
-        let removed = database.store.remove_new_user(added.id, added.api_key).await;
+        let removed = database.store.remove_new_user(added.id, added.api_key.clone()).await;
         let outcome = match removed {
             Ok(true) => "was not added".to_owned(),
             Ok(false) => "was added, and has changed since".to_owned(),
@@ -297,7 +297,8 @@ impl One {
         let database = self.settings.open().await?;
         let rotated = async {
             let user = users::find(&database.store, &self.user).await?;
-            let Some(before) = database.store.set_api_key(user.id, api_key).await? else {
+            let replaced = database.store.set_api_key(user.id, api_key.clone()).await?;
+            let Some(before) = replaced else {
                 return Err(users::UserError::NotFound(self.user.clone()).into());
             };
             let (id, email, key) = (user.id.as_str(), user.email.as_str(), api_key.as_str());

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::Error;
 use super::layers::NOT_SHOWN;
@@ -30,7 +31,7 @@ pub(crate) struct Database {
 
 /// A password, which is not shown.
 #[derive(Clone)]
-struct Password(Option<String>);
+struct Password(Option<Zeroizing<String>>);
 
 impl fmt::Debug for Password {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,7 +43,7 @@ impl Parse for Password {
     const EXPECTED: &'static str = "empty or a text without control characters";
 
     fn parse(text: &str) -> Option<Self> {
-        let password = (!text.is_empty()).then(|| text.to_owned());
+        let password = (!text.is_empty()).then(|| Zeroizing::new(text.to_owned()));
         (!text.contains(char::is_control)).then_some(Self(password))
     }
 }
@@ -103,7 +104,7 @@ impl Database {
 ///
 /// A file that others may read gets a warning only, as the database file does. A secret that Docker mounts is always
 /// readable by everyone in its container.
-fn read(path: &Path) -> Result<String, Error> {
+fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     let unusable = |problem| Error::Password { path: path.to_owned(), problem };
     let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
     let mode = file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
@@ -112,8 +113,9 @@ fn read(path: &Path) -> Result<String, Error> {
         tracing::warn!(path = %path.display(), mode, "other users of this machine can read the file of database.password_file: chmod o-r it");
     }
     let text = bounded::read_text(file, PASSWORD_BYTES);
-    let mut text = text.map_err(|error| unusable(error.to_string()))?;
-    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    let mut text = Zeroizing::new(text.map_err(|error| unusable(error.to_string()))?);
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
     match Password::parse(&text) {
         Some(Password(Some(password))) => Ok(password),
         Some(Password(None)) => Err(unusable("it is empty".to_owned())),

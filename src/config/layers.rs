@@ -131,6 +131,7 @@ impl Layers {
                 Error::Wrong { name, value, problem: error.into_inner().message().to_owned() }
             })?;
         config.database.agree()?;
+        config.auth.agree(&config.database.url)?;
         config.http.agree()?;
         config.limits.agree()?;
         Ok(config)

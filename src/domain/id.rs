@@ -6,6 +6,7 @@ use std::fmt;
 use md5::{Digest, Md5};
 use rand::Rng;
 use rand::distr::{Alphanumeric, SampleString};
+use zeroize::Zeroizing;
 
 use super::parse::Parse;
 use crate::random::os_random;
@@ -98,10 +99,9 @@ hex_id! {
     /// An HMAC-SHA256 as the header `Ozeki-Signature` carries it.
     Signature, 64, "64 lower-case hexadecimal characters"
 }
-hex_id! {
-    /// The key that a user logs in and signs with: 256 random bits.
-    ApiKey, 64, "64 lower-case hexadecimal characters"
-}
+/// The key that a user logs in and signs with: 256 random bits. It is wiped from memory when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(Zeroizing<[u8; 64]>);
 
 hex_id! {
     /// The secret of an invitation, which only its link holds: 160 random bits.
@@ -145,9 +145,25 @@ impl ApiKey {
     /// Generates a key from the operating system's randomness.
     #[must_use]
     pub fn generate() -> Self {
-        let mut bytes = [0; 32];
-        os_random().fill_bytes(&mut bytes);
-        Self(Hex::of(&bytes))
+        let mut bytes = Zeroizing::new([0; 32]);
+        os_random().fill_bytes(&mut *bytes);
+        let mut text = Zeroizing::new([0; 64]);
+        hex::encode_to_slice(*bytes, &mut *text).expect("two characters for each byte");
+        Self(text)
+    }
+
+    /// Returns the text as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&*self.0).expect("hexadecimal characters are ASCII")
+    }
+}
+
+impl Parse for ApiKey {
+    const EXPECTED: &'static str = "64 lower-case hexadecimal characters";
+
+    fn parse(text: &str) -> Option<Self> {
+        Hex::parse(text).map(|Hex(text)| Self(Zeroizing::new(text)))
     }
 }
 

@@ -17,6 +17,7 @@ use super::{Epoch, Error, OncePerSignature, Store, WireText, WriteError, stored,
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Origin, Parse, Replay, StationId, Subject, UserId,
 };
+use crate::sealing::KeyRing;
 
 listed!(NUMBER, RECORD, USERS, CONVERSATIONS, PENDING, MOVE, POSITION, NEWEST);
 
@@ -65,7 +66,8 @@ static CONVERSATIONS: ManyRows = ManyRows::new(
 const PENDING: Sql = Sql::both(
     r#"
 WITH station AS (
-    SELECT u.id AS user_id, u.number AS user_number, u.api_key, s.position,
+    SELECT u.id AS user_id, u.number AS user_number, s.position,
+           CASE WHEN u.api_key <> '' THEN u.api_key ELSE concat(u.sealing_key, ':', u.sealed_api_key) END AS api_key,
            coalesce(n.newest, 0) AS newest, s.position IS NULL AND $3 IS NULL AS is_first,
            CASE WHEN s.position IS NULL OR s.position < $3 THEN $3 ELSE s.position END AS since
     FROM users u
@@ -299,7 +301,11 @@ pub(crate) struct PendingQuery {
 }
 
 impl PendingQuery {
-    async fn read(&self, connection: &mut Connection) -> Result<Option<Pending>, Error> {
+    async fn read(
+        &self,
+        connection: &mut Connection,
+        keys: &KeyRing,
+    ) -> Result<Option<Pending>, Error> {
         type Row = (String, i64, Option<i64>, Utf8, bool, String, String);
         let pending = connection
             .query(PENDING)
@@ -315,7 +321,7 @@ impl PendingQuery {
             return Ok(None);
         };
         Ok(Some(Pending {
-            api_key: stored(&key)?,
+            api_key: keys.read(self.user, &key)?,
             newest,
             position,
             conversations,
@@ -345,7 +351,8 @@ impl WriteOp for TakePending {
     const IS_FOR_ITS_ANSWER: bool = true;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<Self::Output, WriteError<Infallible>> {
-        let Some(pending) = self.query.read(tx.connection().await?).await? else {
+        let keys = tx.shared_keys();
+        let Some(pending) = self.query.read(tx.connection().await?, &keys).await? else {
             return Ok(None);
         };
         let PendingQuery { user, station, .. } = self.query;
@@ -415,7 +422,7 @@ impl Store {
     /// `None` if the user is disabled or the station is not bound.
     pub(crate) async fn pending(&self, asked: &PendingQuery) -> Result<Option<Pending>, Error> {
         let mut reads = self.reader().await?;
-        asked.read(&mut reads).await
+        asked.read(&mut reads, &self.keys).await
     }
 
     /// Like [`Self::pending`], and advances the station's position past what it returns, at most once per signed

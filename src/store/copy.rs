@@ -11,6 +11,7 @@ mod tables;
 mod target;
 
 use std::fmt;
+use std::fs::Metadata;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -18,8 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio::try_join;
 
-use super::{DatabaseFile, DatabaseUrl, OpenError};
+use super::{DatabaseFile, DatabaseUrl, OpenError, sealing};
 use crate::domain::Parse as _;
+use crate::key_file::{KeyFile, KeyFileError};
 use rows::{Digest, Reading, Row};
 use source::Source;
 use tables::{TABLES, Table};
@@ -86,6 +88,8 @@ pub(crate) enum CopyError {
         "--to: {url} differs from --from in {tables}. It can't be opened: remove it, and copy into an empty database"
     )]
     Differs { url: String, tables: String },
+    #[error("--to: {0}")]
+    KeyFile(#[from] KeyFileError),
     #[error("{end}: the database failed while {doing}: {source}")]
     Database { end: End, doing: &'static str, source: sqlx::Error },
 }
@@ -109,7 +113,8 @@ pub(crate) struct Copied {
     pub(crate) tables: Vec<(&'static str, u64, String)>,
 }
 
-/// Copies all rows of a database into an empty one, or goes on with that.
+/// Copies all rows of a database into an empty one, or goes on with that. API keys stay sealed as they are: `key_file`, the
+/// one of the target, must have the keys of the source. It gets them where it does not exist.
 ///
 /// # Errors
 ///
@@ -118,10 +123,13 @@ pub(crate) struct Copied {
 pub(crate) async fn copy(
     from: &DatabaseUrl,
     to: &DatabaseUrl,
+    key_file: &KeyFile,
     progress: impl FnMut(CopyProgress),
 ) -> Result<Copied, CopyError> {
     refuse_same(from, to)?;
     let mut source = Source::open(from).await?;
+    let registered = source.sealing_keys().await?;
+    sealing::adopt(key_file, from.key_file().as_ref(), owner(to).as_ref(), &registered)?;
     let mut target = Target::open(to, &source.epoch().await?).await?;
     let mut meter = Meter::new(source.count().await?, progress);
     let (mut added, mut digests) = (0, Vec::new());
@@ -136,6 +144,14 @@ pub(crate) async fn copy(
     target.finish().await?;
     source.close().await?;
     Ok(Copied { added, tables })
+}
+
+/// Returns the metadata whose owner is to own the key file of this database.
+fn owner(url: &DatabaseUrl) -> Option<Metadata> {
+    match url {
+        DatabaseUrl::Sqlite(url) => DatabaseFile::parse(url)?.owner(),
+        DatabaseUrl::Postgres(_) => None,
+    }
 }
 
 /// Refuses two URLs of one database. Two names of a host are noticed later: the second lock can't be taken.

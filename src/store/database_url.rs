@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{DatabaseFile, OpenError, PgUrl};
 use crate::domain::Parse;
+use crate::key_file::KeyFile;
 
 /// Location of the data. Shown without a password.
 #[derive(Clone, Debug)]
@@ -22,6 +23,14 @@ impl DatabaseUrl {
             Self::Sqlite(url) => Ok(url),
             Self::Postgres(url) => Err(OpenError::NoFile { url: url.to_string(), instead }),
         }
+    }
+
+    /// Returns the key file beside the file of a database; `None` for PostgreSQL.
+    #[must_use]
+    pub fn key_file(&self) -> Option<KeyFile> {
+        let Self::Sqlite(url) = self else { return None };
+        let path = DatabaseFile::parse(url)?.sibling(".key");
+        Some(KeyFile::at(std::path::absolute(&path).unwrap_or(path)))
     }
 }
 

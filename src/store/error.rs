@@ -11,6 +11,8 @@ use super::postgres;
 use super::sqlite::codes::{self, is_busy, is_of_damage};
 use super::{DatabaseFile, LockHolder};
 use crate::domain::{Parse as _, Refusal};
+use crate::key_file::KeyFileError;
+use crate::sealing::UnsealError;
 
 /// Set once a read or write finds the database damaged. It is static because errors are made in many places, and a
 /// serving process has one database.
@@ -48,6 +50,9 @@ pub enum Error {
     /// The caller of a change that is only for its answer has given up waiting.
     #[error("the caller has given up waiting")]
     Abandoned,
+    /// The key file does not open an API key.
+    #[error(transparent)]
+    Sealed(#[from] UnsealError),
     /// The database refused or failed.
     #[error("the database failed while {doing}")]
     Database {
@@ -99,7 +104,7 @@ impl Error {
         match self {
             Self::Database { source, .. } => is_busy(source) || postgres::codes::is_for_all(source),
             Self::Closed | Self::Disconnected | Self::SessionLost | Self::ServerFull => true,
-            Self::QueueFull | Self::StorageFull { .. } | Self::Abandoned => false,
+            Self::QueueFull | Self::StorageFull { .. } | Self::Abandoned | Self::Sealed(_) => false,
         }
     }
 
@@ -130,6 +135,7 @@ impl Error {
             Self::Closed => "closed",
             Self::Abandoned => "abandoned",
             Self::Disconnected | Self::SessionLost => "disconnected",
+            Self::Sealed(_) => "key_file",
             Self::Database { source, .. } => {
                 codes::cause(source).or_else(|| postgres::codes::cause(source)).unwrap_or("other")
             }
@@ -279,6 +285,15 @@ pub enum OpenError {
     /// The command works on a database in a file.
     #[error("{url} is a PostgreSQL database. {instead}")]
     NoFile { url: String, instead: &'static str },
+    /// The key file is missing, unusable, or that of another database.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// API keys can't be sealed while the database is opened.
+    #[error("the API keys of the database can't be sealed: {source}")]
+    Unsealed {
+        #[source]
+        source: Error,
+    },
     /// A migration failed and was rolled back.
     #[error("the database {path} can't be migrated: {source}{}", of_migration(source))]
     Migrate {

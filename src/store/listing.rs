@@ -36,6 +36,7 @@ pub struct Statement {
 pub fn statements() -> Vec<Statement> {
     let files = [
         super::affected::listed(),
+        super::api_keys::listed(),
         super::availability::listed(),
         super::blocklist::listed(),
         super::changes::listed(),
@@ -61,6 +62,7 @@ pub fn statements() -> Vec<Statement> {
         super::reports::listed(),
         super::retention::listed(),
         super::retention::sweep::listed(),
+        super::sealing::listed(),
         super::message_ids::listed(),
         super::stations::listed(),
         super::usage::listed(),

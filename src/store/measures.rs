@@ -9,6 +9,8 @@ pub(crate) struct Measured {
     pub(crate) queue_depth: usize,
     /// Age of the oldest change that is not committed yet; 0 if there is none.
     pub(crate) oldest_change: Duration,
+    /// Whether new API keys are sealed.
+    pub(crate) is_sealing: bool,
     /// Sizes of a database in a file, in bytes.
     pub(crate) file: Option<FileSizes>,
 }
@@ -26,6 +28,7 @@ impl Store {
         Measured {
             queue_depth: self.queue_depth(),
             oldest_change: self.writer.oldest_change(),
+            is_sealing: self.keys.is_sealing(),
             file: self.engine.local().map(|local| FileSizes {
                 database: local.database_bytes(),
                 log: local.log_bytes(),

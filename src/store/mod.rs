@@ -12,6 +12,7 @@
 //! two statements.
 
 mod affected;
+mod api_keys;
 mod availability;
 mod blocklist;
 mod changes;
@@ -49,6 +50,7 @@ mod replays;
 mod reports;
 mod retention;
 mod row_keys;
+mod sealing;
 mod sql;
 mod sqlite;
 mod stations;
@@ -68,7 +70,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{Limits, Parse, UserId};
+use crate::key_file::KeyFile;
+use crate::sealing::KeyRing;
 
+use api_keys::CheckKey;
 pub(crate) use availability::SetAvailability;
 pub(crate) use blocklist::ChangeBlock;
 pub(crate) use changes::{Acknowledge, Pending, PendingQuery};
@@ -108,6 +113,7 @@ use readiness::Probes;
 pub(crate) use replays::OncePerSignature;
 pub(crate) use reports::{Report, Undelivered};
 pub(crate) use retention::{Removed, RemovedOf, Sweep, Swept};
+pub(crate) use sealing::{Sealing, StillNeeded};
 use sql::{Connection, Sql};
 pub(crate) use sqlite::backup::{BackupError, Progress, back_up, verify_backup};
 pub(crate) use sqlite::backup_record::{LastBackup, last_backup, record_backup};
@@ -125,7 +131,6 @@ pub(crate) use sqlite::space::{Compacted, Vacuumed, compact};
 pub(crate) use sqlite::wal::WalLeft;
 pub(crate) use stations::BindStation;
 pub(crate) use usage::{ConversationSpace, DatabaseSize, Space, Usage};
-use users::CheckKey;
 pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
 pub(crate) use workspaces::RegisterWorkspace;
 pub use write_op::WriteOp;
@@ -152,8 +157,9 @@ pub struct Store {
     large_reader: Readers,
     writer: Writer,
     epoch: CurrentEpoch,
+    keys: Arc<KeyRing>,
     probes: Probes,
-    /// Whether the schema was created or migrated at opening.
+    /// Whether the schema was created or migrated, or API keys were sealed, at opening.
     is_migrated: bool,
     /// Checkpoints the write-ahead log of a file.
     checkpointer: Option<Checkpointer>,
@@ -162,25 +168,29 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database, creates it if [`Schema`] says so, and starts the writer.
+    /// Opens the database and its key file, creates them if [`Schema`] says so, and starts the writer.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the URL, the file, the server or the schema is unusable.
+    /// [`OpenError`] if the URL, a file, the server or the schema is unusable.
     pub async fn open(
         url: &DatabaseUrl,
+        key_file: &KeyFile,
         schema: Schema,
         limits: Limits,
         tasks: &TaskTracker,
     ) -> Result<Self, OpenError> {
         match url {
-            DatabaseUrl::Sqlite(url) => Self::open_file(url, schema, limits, tasks).await,
-            DatabaseUrl::Postgres(url) => Self::open_server(url, schema, limits, tasks).await,
+            DatabaseUrl::Sqlite(url) => Self::open_file(url, key_file, schema, limits, tasks).await,
+            DatabaseUrl::Postgres(url) => {
+                Self::open_server(url, key_file, schema, limits, tasks).await
+            }
         }
     }
 
     async fn open_file(
         url: &str,
+        key_file: &KeyFile,
         schema: Schema,
         limits: Limits,
         tasks: &TaskTracker,
@@ -194,6 +204,9 @@ impl Store {
         ServerLock::wait_until_shared(&file).await?;
         let epoch = Epoch::read(&mut writer).await.map_err(|source| file.failed(source))?;
         file.log_opened(&opened);
+        let failed = |source| file.failed(source);
+        let (keys, has_sealed) =
+            sealing::prepare(&mut writer, key_file, file.owner(), &failed).await?;
         let looked = gives_space_back(writer.sqlite()).await;
         let gives_space_back = looked.map_err(|source| file.failed(source))?;
         let local = Local::new(file, opened.file, limits.disk_reserve_bytes, gives_space_back);
@@ -203,13 +216,15 @@ impl Store {
         local.watch(stops.clone(), tasks);
         let checkpointer = Checkpointer::start(&local, checkpointer, stops.clone(), tasks);
         let engine = Engine::Sqlite(local);
-        let writer = Writer::start(engine.clone(), limits, writer, stops, tasks);
-        let store = Self::new(engine, epoch, writer, readers);
+        let writer = Writer::start(engine.clone(), limits, Arc::clone(&keys), writer, stops, tasks);
+        let store = Self::new(engine, epoch, keys, writer, readers);
+        let is_migrated = is_migrated || has_sealed;
         Ok(Self { is_migrated, checkpointer: Some(checkpointer), ..store })
     }
 
     async fn open_server(
         url: &PgUrl,
+        key_file: &KeyFile,
         schema: Schema,
         limits: Limits,
         tasks: &TaskTracker,
@@ -219,6 +234,8 @@ impl Store {
         let mut writer = Connection::Postgres(Box::new(server.open().await?));
         let epoch = Epoch::read(&mut writer).await;
         let epoch = epoch.map_err(|source| postgres::connect::failed(url, source))?;
+        let failed = |source| postgres::connect::failed(url, source);
+        let (keys, has_sealed) = sealing::prepare(&mut writer, key_file, None, &failed).await?;
         let mut readers = Vec::new();
         // One more for large pages.
         for _ in 0..=postgres::connect::READERS {
@@ -227,12 +244,18 @@ impl Store {
         tracing::info!(database = %url, "database opened");
         let engine = Engine::Postgres(server);
         let stops = [CancellationToken::new(), CancellationToken::new()];
-        let writer = Writer::start(engine.clone(), limits, writer, stops, tasks);
-        let store = Self::new(engine, epoch, writer, readers);
-        Ok(Self { is_migrated, ..store })
+        let writer = Writer::start(engine.clone(), limits, Arc::clone(&keys), writer, stops, tasks);
+        let store = Self::new(engine, epoch, keys, writer, readers);
+        Ok(Self { is_migrated: is_migrated || has_sealed, ..store })
     }
 
-    fn new(engine: Engine, epoch: Epoch, writer: Writer, mut readers: Vec<Connection>) -> Self {
+    fn new(
+        engine: Engine,
+        epoch: Epoch,
+        keys: Arc<KeyRing>,
+        writer: Writer,
+        mut readers: Vec<Connection>,
+    ) -> Self {
         let large_reader = Readers::new(engine.clone(), readers.split_off(readers.len() - 1));
         let readers = Readers::new(engine.clone(), readers);
         Self {
@@ -244,6 +267,7 @@ impl Store {
             large_reader,
             writer,
             epoch: CurrentEpoch::new(epoch),
+            keys,
             probes: Probes::default(),
             is_migrated: false,
             checkpointer: None,

@@ -37,7 +37,7 @@ const LOOK: Sql = Sql::both("
            (SELECT 1 FROM message_ids LIMIT 0), (SELECT 1 FROM reports LIMIT 0), (SELECT 1 FROM purges LIMIT 0),
            (SELECT 1 FROM stations LIMIT 0), (SELECT 1 FROM changes LIMIT 0),
            (SELECT 1 FROM change_numbers LIMIT 0), (SELECT 1 FROM workspaces LIMIT 0),
-           (SELECT 1 FROM invitations LIMIT 0)");
+           (SELECT 1 FROM invitations LIMIT 0), (SELECT 1 FROM sealing_keys LIMIT 0)");
 
 /// Dirties a page, so that the commit has to write. [`CLEAN_UP`] removes the row in the same transaction.
 const WRITE: Sql = Sql::both("INSERT INTO replays (expires_at, signature) VALUES (0, 'probe')");

@@ -1,10 +1,9 @@
-//! Users and their keys. The private key is stored encrypted under a password that the server does not keep. The API
-//! key is stored in clear, because signatures are checked with it.
+//! Users and their key pairs. The private key is stored encrypted under a password that the server does not keep. What
+//! is stored of the API key is in `api_keys.rs`.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 
 use super::changes::ChangeLog;
@@ -14,7 +13,7 @@ use super::listing::listed;
 use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
-use super::{Error, Store, WriteError, participants, stored};
+use super::{Error, Store, WriteError, api_keys, participants, stored};
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
 };
@@ -25,26 +24,21 @@ listed!(
     EMAIL,
     USER,
     USERS,
-    USER_WITH_KEY,
     LOGIN,
-    SIGNING_KEY,
     SET_NICK,
     SET_FULL_NAME,
     IS_DISABLED,
     SET_DISABLED,
     ASKED_BY,
-    API_KEY,
-    REMOVE_NEW,
-    SET_API_KEY,
     PARTNERS,
     SET_DISPLAY_NAME
 );
 
 const ADD: Sql = Sql::both(
     "
-    INSERT INTO users (number, id, email, nick, full_name, api_key, api_key_digest, private_key,
-                       public_key)
-    VALUES ((SELECT coalesce(max(number), 0) + 1 FROM users), $1, $2, $3, $4, $5, $6, $7, $8)
+    INSERT INTO users (number, id, email, nick, full_name, private_key, public_key, api_key, api_key_digest,
+                       sealing_key, sealed_api_key)
+    VALUES ((SELECT coalesce(max(number), 0) + 1 FROM users), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ON CONFLICT (id) DO NOTHING",
 );
 
@@ -62,15 +56,8 @@ const USERS: Sql = Sql::both(
     WHERE NOT is_deleted ORDER BY email",
 );
 
-const USER_WITH_KEY: Sql =
-    Sql::both("SELECT id FROM users WHERE api_key_digest = $1 AND NOT is_disabled");
-
 const LOGIN: Sql =
     Sql::both("SELECT nick, full_name, private_key FROM users WHERE id = $1 AND NOT is_disabled");
-
-/// Always yields one row, because the time taken must not reveal whether the user exists.
-const SIGNING_KEY: Sql =
-    Sql::both("SELECT (SELECT api_key FROM users WHERE id = $1 AND NOT is_disabled)");
 
 const SET_NICK: Sql = Sql::both("UPDATE users SET nick = $2 WHERE id = $1");
 
@@ -87,13 +74,6 @@ const ASKED_BY: Sql = Sql::both(
     SELECT r.to_id FROM friend_requests r JOIN users u ON u.id = r.to_id
     WHERE r.from_id = $1 AND r.is_open AND NOT r.is_silent ORDER BY r.to_id",
 );
-
-const API_KEY: Sql = Sql::both("SELECT api_key FROM users WHERE id = $1");
-
-const REMOVE_NEW: Sql = Sql::both("DELETE FROM users WHERE id = $1 AND api_key = $2");
-
-const SET_API_KEY: Sql =
-    Sql::both("UPDATE users SET api_key = $2, api_key_digest = $3 WHERE id = $1");
 
 /// The other participants of the user's conversations, without those whose accounts were deleted.
 const PARTNERS: Sql = Sql::both(
@@ -175,26 +155,11 @@ impl Store {
         rows.into_iter().map(UserRow::user).collect()
     }
 
-    /// `None` if no enabled user has the key.
-    pub(crate) async fn user_with_key(&self, api_key: &ApiKey) -> Result<Option<UserId>, Error> {
-        let mut reads = self.reader().await?;
-        let user = reads.query(USER_WITH_KEY).bind(digest(api_key).as_str());
-        let user: Option<String> = user.optional_value().await.doing("looking up an API key")?;
-        user.map(|id| stored(&id)).transpose()
-    }
-
     /// `None` if the user is unknown or disabled.
     pub(crate) async fn login(&self, user: UserId) -> Result<Option<Login>, Error> {
         let row = self.reader().await?.query(LOGIN).bind(user.as_str()).optional().await;
         let row: Option<(String, String, String)> = row.doing("reading the data for a login")?;
         Ok(row.map(|(nick, full_name, private_key)| Login { nick, full_name, private_key }))
-    }
-
-    /// `None` if the user is unknown or disabled.
-    pub(crate) async fn signing_key(&self, user: UserId) -> Result<Option<ApiKey>, Error> {
-        let key = self.reader().await?.query(SIGNING_KEY).bind(user.as_str()).value().await;
-        let key: Option<String> = key.doing("reading a signing key")?;
-        key.map(|key| stored(&key)).transpose()
     }
 
     /// Returns the other users of all conversations of this user, friends or not.
@@ -212,36 +177,6 @@ impl Store {
     pub async fn set_disabled(&self, user: UserId, is_disabled: bool) -> Result<bool, Error> {
         Ok(self.write(SetDisabled { user, is_disabled }).await?)
     }
-
-    /// Replaces a user's API key. Returns the previous key; `None` if the user does not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] if the store failed.
-    pub async fn set_api_key(
-        &self,
-        user: UserId,
-        api_key: ApiKey,
-    ) -> Result<Option<ApiKey>, Error> {
-        Ok(self.write(SetApiKey { user, api_key }).await?)
-    }
-
-    /// Removes a user that was added with this API key a moment ago. Returns whether the user still had the key.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] if the user can't be removed, such as a user with a friend by now.
-    pub(crate) async fn remove_new_user(
-        &self,
-        user: UserId,
-        api_key: ApiKey,
-    ) -> Result<bool, Error> {
-        Ok(self.write(RemoveNewUser { user, api_key }).await?)
-    }
-}
-
-fn digest(api_key: &ApiKey) -> String {
-    hex::encode(Sha256::digest(api_key.as_str()))
 }
 
 pub(super) async fn partners(
@@ -282,16 +217,16 @@ impl WriteOp for AddUser {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<IdTaken>> {
         let id = UserId::of(&self.email);
+        let key = api_keys::to_store(tx, id, &self.api_key).await?;
         let add = tx.query(ADD).await?;
         let add = add
             .bind(id.as_str())
             .bind(self.email.as_str())
             .bind(self.nick.as_str())
             .bind(self.full_name.as_str())
-            .bind(self.api_key.as_str())
-            .bind(digest(&self.api_key).as_str())
             .bind(self.private_key.as_str())
             .bind(self.public_key.as_str());
+        let add = api_keys::bind(add, &key);
         if add.execute().await.doing("adding a user")? > 0 {
             return Ok(());
         }
@@ -407,58 +342,4 @@ pub(super) async fn visibility_changes(tx: &mut WriteTx, user: UserId) -> Result
         changes.add(stored(asked)?, Subject::Lists, None);
     }
     Ok(changes)
-}
-
-struct SetApiKey {
-    user: UserId,
-    api_key: ApiKey,
-}
-
-impl WriteOp for SetApiKey {
-    type Output = Option<ApiKey>;
-    type Refusal = Infallible;
-
-    async fn apply(&self, tx: &mut WriteTx) -> Result<Option<ApiKey>, WriteError<Infallible>> {
-        let before = tx.query(API_KEY).await?.bind(self.user.as_str());
-        let before: Option<String> = before.optional_value().await.doing("reading an API key")?;
-        let set = tx.query(SET_API_KEY).await?.bind(self.user.as_str());
-        let set = set.bind(self.api_key.as_str()).bind(digest(&self.api_key).as_str());
-        set.execute().await.doing("rotating an API key")?;
-        tx.affected.mark_unknown(self.user);
-        Ok(before.map(|key| stored(&key)).transpose()?)
-    }
-}
-
-/// Changes nothing. Refused with [`Refusal::Outdated`] unless the user is enabled and signs with this key.
-pub(super) struct CheckKey {
-    pub(super) user: UserId,
-    pub(super) api_key: ApiKey,
-}
-
-impl WriteOp for CheckKey {
-    type Output = ();
-    type Refusal = Refusal;
-
-    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError> {
-        let current = tx.query(SIGNING_KEY).await?.bind(self.user.as_str());
-        let current: Option<String> = current.value().await.doing("reading a signing key")?;
-        let is_current = current.is_some_and(|key| key == self.api_key.as_str());
-        if is_current { Ok(()) } else { Err(Refusal::Outdated.into()) }
-    }
-}
-
-struct RemoveNewUser {
-    user: UserId,
-    api_key: ApiKey,
-}
-
-impl WriteOp for RemoveNewUser {
-    type Output = bool;
-    type Refusal = Infallible;
-
-    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
-        let remove = tx.query(REMOVE_NEW).await?;
-        let remove = remove.bind(self.user.as_str()).bind(self.api_key.as_str());
-        Ok(remove.execute().await.doing("removing a new user")? > 0)
-    }
 }

@@ -1,6 +1,7 @@
 //! The writing connection, within a transaction.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Error;
 use super::affected::Affected;
@@ -11,6 +12,7 @@ use super::listing::listed;
 use super::many_rows::{ManyRows, Values};
 use super::sql::{Columns, Connection, Query, Sql};
 use crate::domain::{Limits, UserId};
+use crate::sealing::KeyRing;
 
 listed!(BEGIN, TAKE_TURN, COMMIT, ROLLBACK);
 
@@ -30,6 +32,7 @@ pub(super) const ROLLBACK: Sql = Sql::both("ROLLBACK");
 pub struct WriteTx {
     connection: Connection,
     limits: Limits,
+    keys: Arc<KeyRing>,
     /// Statements to be sent with the next one.
     deferred: Deferred,
     /// Whether a failed commit has ended the transaction.
@@ -38,13 +41,24 @@ pub struct WriteTx {
 }
 
 impl WriteTx {
-    pub(crate) fn new(connection: Connection, limits: Limits) -> Self {
+    pub(crate) fn new(connection: Connection, limits: Limits, keys: Arc<KeyRing>) -> Self {
         let deferred = Deferred::on(&connection);
-        Self { connection, limits, deferred, is_over: false, affected: Affected::default() }
+        let affected = Affected::default();
+        Self { connection, limits, keys, deferred, is_over: false, affected }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Returns the keys that seal API keys.
+    pub(crate) fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// Returns the same keys, to be used beside the connection.
+    pub(crate) fn shared_keys(&self) -> Arc<KeyRing> {
+        Arc::clone(&self.keys)
     }
 
     /// Begins a transaction, with the first statement.

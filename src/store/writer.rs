@@ -34,6 +34,7 @@ use super::write_tx::WriteTx;
 use super::{Error, WireText, WriteError};
 use crate::domain::Limits;
 use crate::limits::BoundLog;
+use crate::sealing::KeyRing;
 use task::WriterTask;
 
 /// Maximum queued changes. Beyond that, changes are refused, so that no caller waits longer than is useful.
@@ -66,6 +67,7 @@ impl Writer {
     pub(crate) fn start(
         engine: Engine,
         limits: Limits,
+        keys: Arc<KeyRing>,
         connection: Connection,
         [closing, ended]: [CancellationToken; 2],
         tasks: &TaskTracker,
@@ -77,7 +79,8 @@ impl Writer {
         let task = WriterTask {
             engine: engine.clone(),
             limits,
-            write_tx: Some(WriteTx::new(connection, limits)),
+            keys: Arc::clone(&keys),
+            write_tx: Some(WriteTx::new(connection, limits, keys)),
             changes,
             oldest: Arc::clone(&oldest),
             upkeep: Arc::clone(&upkeep),

@@ -94,7 +94,7 @@ impl People {
 #[tokio::test]
 async fn a_copy_to_postgresql_and_back_answers_as_the_original() {
     let Some(database) = PostgresDatabase::empty() else { return };
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let server = place.serves(&[]).await;
     let people = People::meet(&place, &server).await;
     let expected = people.views().await;
@@ -138,7 +138,7 @@ async fn a_copy_to_postgresql_and_back_answers_as_the_original() {
 
 #[tokio::test]
 async fn a_copy_between_databases_of_one_kind_has_the_same_rows() {
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let server = place.serves(&[]).await;
     People::meet(&place, &server).await;
     server.stops(&place).await;
@@ -160,7 +160,7 @@ async fn a_copy_between_databases_of_one_kind_has_the_same_rows() {
 #[tokio::test]
 async fn a_killed_copy_is_refused_until_it_is_finished() {
     let Some(database) = PostgresDatabase::migrated() else { return };
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let server = place.serves(&[]).await;
     People::meet(&place, &server).await;
     server.stops(&place).await;
@@ -187,7 +187,7 @@ async fn a_killed_copy_is_refused_until_it_is_finished() {
 #[tokio::test]
 async fn a_copy_of_a_file_that_changes_meanwhile_does_not_finish() {
     let Some(database) = PostgresDatabase::migrated() else { return };
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let server = place.serves(&[]).await;
     People::meet(&place, &server).await;
     server.stops(&place).await;
@@ -223,7 +223,7 @@ async fn onto_a_target_that_refuses_reports(place: &Workplace) -> (String, Strin
 
 #[tokio::test]
 async fn a_copy_that_was_changed_meanwhile_does_not_finish() {
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let (from, to, mut target) = onto_a_target_that_refuses_reports(&place).await;
     let copy = ["copy", "--from", &from, "--to", &to];
     let refusal = place.fails(&copy);
@@ -251,7 +251,7 @@ async fn a_copy_that_was_changed_meanwhile_does_not_finish() {
 async fn the_password_of_the_settings_is_used_where_a_url_has_none() {
     let Some(database) = PostgresDatabase::empty() else { return };
     database.runs(&format!("ALTER DATABASE {} OWNER TO {USER}", database.name));
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     place.tells(&["migrate"]);
     let (from, to) =
         (url_of(&place, "chatserver.db"), database.url_of(USER, "127.0.0.1", "sslmode=disable"));
@@ -261,7 +261,7 @@ async fn the_password_of_the_settings_is_used_where_a_url_has_none() {
         assert!(output.status.success(), "{output:?}");
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(!said.contains(PASSWORD), "{said}");
-        for part in ["copied 1 of 1 rows\n", "verified 1 of 1 rows\n", "1 rows in 17 tables"] {
+        for part in ["copied 2 of 2 rows\n", "verified 2 of 2 rows\n", "2 rows in 18 tables"] {
             assert!(said.contains(part), "{said}");
         }
     }
@@ -284,7 +284,7 @@ const MANY: &str = "
 #[tokio::test]
 async fn a_copy_of_many_rows_goes_in_many_chunks() {
     let Some(database) = PostgresDatabase::empty() else { return };
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     place.tells(&["migrate"]);
     let messages = setting("CHATSERVER_COPY_MESSAGES", 30_000);
     let mut source = place.opens_database().await;

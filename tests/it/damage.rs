@@ -126,6 +126,11 @@ async fn makes_older(place: &Workplace, messages: &str) -> Vec<u8> {
     let [file, wal] = files(place);
     let mut older = Database::opens_without_checkpoints(&file).await;
     let statements = "DROP TABLE epoch;
+                      UPDATE users SET api_key = api_key_digest;
+                      DROP INDEX users_by_sealing_key;
+                      ALTER TABLE users DROP COLUMN sealing_key;
+                      ALTER TABLE users DROP COLUMN sealed_api_key;
+                      DROP TABLE sealing_keys;
                       DROP TABLE invitations;
                       ALTER TABLE users DROP COLUMN is_deleted;
                       ALTER TABLE participants DROP COLUMN partner_number;

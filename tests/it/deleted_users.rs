@@ -250,16 +250,16 @@ fn memmem(bytes: &[u8], text: &[u8]) -> bool {
 /// Returns texts of a user's account that must not survive.
 async fn traces(database: &mut Database, person: &Person) -> Vec<String> {
     let select = format!(
-        "SELECT nick, full_name, public_key, private_key FROM users WHERE id = '{}'",
+        "SELECT nick, full_name, public_key, private_key, sealed_api_key FROM users WHERE id = '{}'",
         person.user
     );
-    let row: Vec<(String, String, String, String)> = database.rows(&select).await;
-    let (nick, full_name, public, private) = row.into_iter().next().unwrap();
+    let row: Vec<(String, String, String, String, String)> = database.rows(&select).await;
+    let (nick, full_name, public, private, api_key) = row.into_iter().next().unwrap();
     let lines = private.lines();
     let private = [6, 20].map(|number| lines.clone().nth(number).unwrap().to_owned());
     let public = [public[60..90].to_owned(), public[300..330].to_owned()];
     let names = [nick, full_name, person.email.clone(), person.user.to_string()];
-    let keys = [person.api_key.as_str().to_owned(), person.station.as_str().to_owned()];
+    let keys = [api_key, person.station.as_str().to_owned()];
     let mut all = [&private[..], &public, &names, &keys].concat();
     all.retain(|text| !text.is_empty());
     all

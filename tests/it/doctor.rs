@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::nginx::{Nginx, PASSES_ALL};
 use crate::harness::postgres::PostgresDatabase;
-use crate::harness::process::{Process, Workplace};
+use crate::harness::process::{KEY_FILE, Process, Workplace};
 
 /// The outcome of a run.
 struct Examined {
@@ -250,7 +250,8 @@ fn check_config_opens_the_files_that_the_settings_name() {
     );
     let nowhere = path("nowhere");
     let database = format!("sqlite://{nowhere}/chat.db");
-    let url = [("CHATSERVER_DATABASE__URL", "postgres://chat@db/chat")];
+    let url = ("CHATSERVER_DATABASE__URL", "postgres://chat@db/chat");
+    let key_file = (KEY_FILE, &*nowhere);
     for (settings, part) in [
         (
             &[
@@ -259,8 +260,14 @@ fn check_config_opens_the_files_that_the_settings_name() {
             ][..],
             "http.tls_certificate",
         ),
-        (&[url[0], ("CHATSERVER_DATABASE__PASSWORD_FILE", &nowhere)], "database.password_file"),
-        (&[("CHATSERVER_DATABASE__URL", &authority)], "it holds no certificate of an authority"),
+        (
+            &[url, key_file, ("CHATSERVER_DATABASE__PASSWORD_FILE", &nowhere)],
+            "database.password_file",
+        ),
+        (
+            &[("CHATSERVER_DATABASE__URL", &authority), key_file],
+            "it holds no certificate of an authority",
+        ),
         (&[("CHATSERVER_DATABASE__URL", &database)], "create its folder first"),
     ] {
         let output = place.runs_with(&["check-config"], "", settings);

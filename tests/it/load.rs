@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::harness::postgres::PostgresDatabase;
-use crate::harness::process::{Process, Workplace};
+use crate::harness::process::{KEY_FILE, Process, Workplace};
 
 /// Arguments of the shortest possible run.
 const SHORT: [&str; 6] = ["--seconds", "1", "--warm-up", "0", "--connections", "4"];
@@ -17,6 +17,10 @@ impl Workplace {
     fn loads(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).current_dir(self.path()).env_clear().stdin(Stdio::null());
+        // Of a database of PostgreSQL's. A file has it beside it.
+        if arguments.iter().any(|argument| argument.starts_with("postgres:")) {
+            command.env(KEY_FILE, self.key_file());
+        }
         command.output().unwrap()
     }
 

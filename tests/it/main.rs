@@ -58,6 +58,7 @@ mod reads;
 mod recorded_changes;
 mod reports;
 mod retention;
+mod sealing;
 mod second_server;
 mod service_manager;
 mod settings;

@@ -134,8 +134,9 @@ struct People {
     carol: Person,
 }
 
-/// Adds Alice, Bob and Carol to `new.db`, and makes Alice a friend of both others.
-fn adds(place: &Workplace) -> Added {
+/// Adds Alice, Bob and Carol to `new.db`, and makes Alice a friend of both others. Their API
+/// keys are in clear, as in earlier versions.
+async fn adds(place: &Workplace) -> Added {
     let tells = |command: &[&str]| -> Value {
         place.tells(&[command, &["--database-url", "sqlite://new.db"]].concat())
     };
@@ -144,6 +145,12 @@ fn adds(place: &Workplace) -> Added {
     });
     let befriends = |friend| tells(&["friend", "add", "alice@example.com", friend]);
     let (with_bob, with_carol) = (befriends("bob@example.com"), befriends("carol@example.com"));
+    let mut new = Database::opens(&place.path().join("new.db")).await;
+    for told in &people {
+        new.holds_in_clear(told["userid"].as_str().unwrap(), told["apikey"].as_str().unwrap())
+            .await;
+    }
+    new.closes().await;
     Added { people, with_bob, with_carol }
 }
 
@@ -167,7 +174,7 @@ impl Added {
 #[tokio::test]
 async fn data_of_version_1_is_served_after_the_migration() {
     let place = Workplace::new();
-    let people = adds(&place);
+    let people = adds(&place).await;
     fills(&place, &[FIRST, FIRST_FILLED], 1).await;
 
     let server = place.serves(&[]).await;
@@ -210,7 +217,7 @@ const MANY: &str = "
 #[tokio::test]
 async fn a_migration_logs_its_progress_and_a_signal_ends_it() {
     let place = Workplace::new();
-    adds(&place);
+    adds(&place).await;
     fills(&place, &[FIRST, FIRST_FILLED, MANY], 1).await;
     let mut server = place.starts_without_waiting(free_address(), &["serve"], &[]);
     until("the third migration is running", async || {
@@ -230,7 +237,7 @@ async fn a_migration_logs_its_progress_and_a_signal_ends_it() {
 #[tokio::test]
 async fn data_of_version_3_is_served_after_the_migration() {
     let place = Workplace::new();
-    let people = adds(&place);
+    let people = adds(&place).await;
     let steps = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
     fills(&place, &steps, 3).await;
 
@@ -257,7 +264,7 @@ async fn data_of_version_3_is_served_after_the_migration() {
 #[tokio::test]
 async fn newest_messages_of_version_8_are_listed_by_the_migration() {
     let place = Workplace::new();
-    adds(&place);
+    adds(&place).await;
     // The eighth version lists whole runs of 32 messages.
     let whole = (1..=9000 / 32 * 32).map(|n| format!("(1000, {}, {n})", hash(&format!("m-{n}"))));
     let whole = format!("INSERT INTO message_ids VALUES {}", whole.collect::<Vec<_>>().join(", "));
@@ -303,7 +310,7 @@ async fn a_missing_message_keeps_no_database_from_being_migrated() {
     let eighth = [&third[..], &FOURTH_TO_EIGHTH].concat();
     for (steps, version) in [(&third[..], 3), (&eighth, 8)] {
         let place = Workplace::new();
-        adds(&place);
+        adds(&place).await;
         fills(&place, steps, version).await;
         let mut database = place.opens_database().await;
         database.runs("DELETE FROM messages WHERE place = (1000 << 32) + 8999").await;
@@ -322,7 +329,7 @@ async fn a_missing_message_keeps_no_database_from_being_migrated() {
 #[tokio::test]
 async fn data_of_version_2_is_served_after_the_migration() {
     let place = Workplace::new();
-    let people = adds(&place);
+    let people = adds(&place).await;
     fills(&place, &[FIRST, FIRST_FILLED, SECOND, SECOND_FILLED], 2).await;
 
     let server = place.serves(&[]).await;
@@ -363,7 +370,7 @@ async fn data_of_version_2_is_served_after_the_migration() {
 #[tokio::test]
 async fn read_positions_of_version_10_count_the_same_messages() {
     let place = Workplace::new();
-    let people = adds(&place);
+    let people = adds(&place).await;
     let third = [FIRST, FIRST_FILLED, SECOND, SECOND_FILLED, THIRD, THIRD_FILLED];
     let steps = [&third[..], &FOURTH_TO_EIGHTH, &NINTH_AND_TENTH, &[TENTH_FILLED]].concat();
     fills(&place, &steps, 10).await;

@@ -13,7 +13,7 @@ use toml::Table;
 use crate::harness::process::Workplace;
 
 /// All settings: name, a value other than the default, a wrong value, and what the refusal says is expected.
-const SETTINGS: [(&str, &str, &str, &str); 48] = [
+const SETTINGS: [(&str, &str, &str, &str); 49] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.tls_certificate", "/etc/chat/chain", "etc/chat", "empty or an absolute path"),
@@ -39,6 +39,7 @@ const SETTINGS: [(&str, &str, &str, &str); 48] = [
     ("database.url", "sqlite://other.db", "mysql://chat", "sqlite:// and the path of a file"),
     ("database.password", "hunter2", "hunter\t2", "without control characters"),
     ("database.password_file", "/etc/chat", "etc/chat", "empty or an absolute path"),
+    ("auth.key_file", "/etc/chat", "etc/chat", "empty or an absolute path"),
     ("auth.clock_skew_seconds", "7", "soon", "from 1 to 900"),
     ("http.web", "false", "no", "must be true or false"),
     ("auth.unsigned_notifications", "false", "no", "must be true or false"),

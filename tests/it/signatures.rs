@@ -146,7 +146,9 @@ async fn a_rotated_key_works_at_once_and_replaces_the_old_one() {
     let (alice, _bob) = world.alice_and_bob().await;
     alice.asks("list", json!({})).await.ok();
     let rotated = alice.with_key(ApiKey::generate());
-    assert!(world.app().store.set_api_key(alice.user, rotated.api_key).await.unwrap().is_some());
+    assert!(
+        world.app().store.set_api_key(alice.user, rotated.api_key.clone()).await.unwrap().is_some()
+    );
     rotated.asks("list", json!({})).await.ok();
     alice.asks("list", json!({})).await.refused(401, "invalid_signature");
     alice.logs_in().await.refused(401, "invalid_credentials");

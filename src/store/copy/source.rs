@@ -8,11 +8,14 @@ use super::tables::TABLES;
 use super::{CopyError, End};
 use crate::domain::Parse as _;
 use crate::store::postgres;
+use crate::store::sealing::Registered;
 use crate::store::sqlite::schema::{self, Guarded, Looked};
 use crate::store::sqlite::wal::execute;
 use crate::store::{DatabaseFile, DatabaseUrl, OpenError, PgUrl, Schema, ServerLock};
 
 const FIND_EPOCH: &str = "SELECT id FROM epoch";
+
+const FIND_KEYS: &str = "SELECT number, fingerprint, is_active FROM sealing_keys ORDER BY number";
 
 /// Changes with each commit of another connection.
 const VERSION: &str = "PRAGMA data_version";
@@ -57,6 +60,19 @@ impl Source {
             }
         };
         found.map_err(|source| End::From.failed("reading its epoch", source))
+    }
+
+    /// Returns the keys of the key file that the database records.
+    pub(crate) async fn sealing_keys(&mut self) -> Result<Vec<Registered>, CopyError> {
+        let found = match self {
+            Self::File(source) => {
+                sqlx::query_as(FIND_KEYS).fetch_all(&mut *source.connection).await
+            }
+            Self::Server(session) => {
+                sqlx::query_as(FIND_KEYS).fetch_all(&mut session.connection).await
+            }
+        };
+        found.map_err(|source| End::From.failed("reading its sealing keys", source))
     }
 
     /// Returns the number of all rows.

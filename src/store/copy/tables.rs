@@ -14,7 +14,7 @@ pub(crate) struct Table {
 ///
 /// Left out are `_sqlx_migrations`, which is the target's own, and what only PostgreSQL has: `nodes` and `presence` are
 /// about running servers, and `conversations.access_version` is compared within a running transaction only.
-pub(crate) static TABLES: [Table; 17] = [
+pub(crate) static TABLES: [Table; 18] = [
     Table {
         name: "users",
         columns: &[
@@ -30,6 +30,8 @@ pub(crate) static TABLES: [Table; 17] = [
             ("availability", Text),
             ("number", Integer),
             ("is_deleted", Flag),
+            ("sealing_key", Integer),
+            ("sealed_api_key", Text),
         ],
         key: 1,
     },
@@ -166,6 +168,11 @@ pub(crate) static TABLES: [Table; 17] = [
         key: 3,
     },
     Table {
+        name: SEALING_KEYS,
+        columns: &[("number", Integer), ("fingerprint", Text), ("is_active", Flag)],
+        key: 1,
+    },
+    Table {
         name: EPOCH,
         columns: &[("one", Integer), ("id", Text), ("began_at", Integer)],
         key: 1,
@@ -174,6 +181,9 @@ pub(crate) static TABLES: [Table; 17] = [
 
 /// The only table that has a row in a new database.
 pub(crate) const EPOCH: &str = "epoch";
+
+/// A table that has a row in a database which a server or a command has opened once.
+pub(crate) const SEALING_KEYS: &str = "sealing_keys";
 
 impl Table {
     /// Returns the names of the columns with commas between them.

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 use super::rows::{Reading, Row, as_copy_text};
 use super::server::CopySession;
-use super::tables::{EPOCH, TABLES, Table};
+use super::tables::{EPOCH, SEALING_KEYS, TABLES, Table};
 use super::{CopyError, End};
 use crate::domain::Parse as _;
 use crate::store::migrations::SchemaState;
@@ -27,8 +27,8 @@ const FIND_SOURCE: &str = "SELECT source FROM copying";
 
 const UNMARK: &str = "DROP TABLE copying";
 
-/// The epoch comes along like any other row, in the place of the one that a new database has.
-const FORGET_EPOCH: &str = "DELETE FROM epoch";
+/// The epoch comes along like any other row, in the place of the one that a new database has. So do the sealing keys.
+const FORGET: [&str; 2] = ["DELETE FROM epoch", "DELETE FROM sealing_keys"];
 
 /// The log is moved into the file from 64 MiB on, in 4 KiB pages.
 const CHECKPOINT: &str = "PRAGMA wal_autocheckpoint = 16384";
@@ -78,8 +78,11 @@ impl Target {
             marked.map_err(|source| End::To.failed("marking it as a copy", source))?;
             target.refuse_servers().await?;
         }
-        let forgotten = target.run(FORGET_EPOCH).await;
-        forgotten.map_err(|source| End::To.failed("removing its epoch", source))?;
+        for forget in FORGET {
+            let forgotten = target.run(forget).await;
+            forgotten
+                .map_err(|source| End::To.failed("removing its epoch and sealing keys", source))?;
+        }
         Ok(target)
     }
 
@@ -97,9 +100,9 @@ impl Target {
         }
     }
 
-    /// Refuses a database that has any rows, but for the epoch of a new one.
+    /// Refuses a database that has any rows, but for the epoch and the sealing key of a new one.
     async fn refuse_rows(&mut self) -> Result<(), CopyError> {
-        for table in TABLES.iter().filter(|table| table.name != EPOCH) {
+        for table in TABLES.iter().filter(|table| ![EPOCH, SEALING_KEYS].contains(&table.name)) {
             let last = self.reading().last_key(table).await;
             let last = last.map_err(|source| End::To.failed("looking for rows in it", source))?;
             if last.is_some() {

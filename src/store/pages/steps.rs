@@ -11,6 +11,8 @@ use crate::domain::{
     ConversationId, Cursor, Direction, Limits, MessageId, PageForm, PageQuery, Parse as _,
     ReportType, Timestamp, UserId,
 };
+use crate::key_file::{KeyFile, Secrets};
+use crate::sealing::KeyRing;
 use crate::store::row_keys::row_key;
 use crate::store::sql::Connection;
 use crate::store::sqlite::schema::{Schema, prepare};
@@ -77,7 +79,8 @@ impl History {
         });
         drop(handle);
         let connection = Connection::Sqlite(connection);
-        Self { tx: WriteTx::new(connection, Limits::default()), steps, _folder: folder }
+        let keys = Arc::new(KeyRing::new(KeyFile::at("unused"), &Secrets::new()));
+        Self { tx: WriteTx::new(connection, Limits::default(), keys), steps, _folder: folder }
     }
 
     pub(super) fn connection(&mut self) -> &mut Connection {

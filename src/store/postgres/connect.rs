@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::time::timeout;
 
 use super::session::{Losses, Session};
@@ -75,6 +75,14 @@ const LOOK: &str = "SELECT current_setting('transaction_read_only')::boolean, pg
 /// Connects for a migration. Refuses a server that is too old, takes no changes, or can't store every character.
 pub(crate) async fn migrate(url: &PgUrl) -> Result<PgConnection, OpenError> {
     connect(url, &MIGRATING).await
+}
+
+/// Removes dead rows of users beside requests, however long it takes.
+pub(crate) async fn vacuum_users(url: &PgUrl) -> Result<(), OpenError> {
+    let mut connection = migrate(url).await?;
+    let vacuumed = sqlx::raw_sql("VACUUM users").execute(&mut connection).await;
+    vacuumed.map_err(|source| failed(url, source))?;
+    connection.close().await.map_err(|source| failed(url, source))
 }
 
 /// Connects for requests, like [`migrate`].

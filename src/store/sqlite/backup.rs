@@ -135,7 +135,7 @@ fn refuse_name(database: &DatabaseFile, to: &Path) -> Result<(), BackupError> {
     }
     // SQLite names the files beside the database after its path with symbolic links resolved.
     let resolved = folder.canonicalize().map_or_else(|_| to.to_owned(), |folder| folder.join(name));
-    let beside = ["-wal", "-shm", "-journal", "-server", backup_record::SUFFIX]
+    let beside = ["-wal", "-shm", "-journal", "-server", ".key", backup_record::SUFFIX]
         .map(|suffix| database.sibling(suffix));
     if beside.contains(&resolved) {
         let database = database.absolute();

@@ -173,7 +173,7 @@ impl DatabaseFile {
             tracing::warn!(
                 path,
                 mode,
-                "other users of this machine can use the database, which holds API keys: chmod 600 it, its -wal and its -shm"
+                "other users of this machine can use the database: chmod 600 it, its -wal and its -shm"
             );
         }
     }

@@ -18,12 +18,24 @@ use super::file::give;
 use super::schema;
 use super::wal::END_LOG;
 use crate::clock::Clock;
-use crate::domain::Parse as _;
+use crate::domain::{ApiKey, Parse as _, UserId};
+use crate::key_file::KeyFile;
+use crate::sealing::KeyRing;
 use crate::store::sql::Connection;
-use crate::store::{DatabaseFile, Epoch, OpenError, Schema, ServerLock};
+use crate::store::{DatabaseFile, Epoch, OpenError, Schema, ServerLock, sealing};
 
-const ACCOUNTS: &str =
-    "SELECT id, email, is_disabled, api_key_digest FROM users WHERE email <> '' ORDER BY email";
+/// Selects accounts with their API keys in the form that [`KeyRing::read`] takes.
+const ACCOUNTS: &str = "
+    SELECT id, email, is_disabled,
+           CASE WHEN api_key <> '' THEN api_key ELSE concat(sealing_key, ':', sealed_api_key) END AS api_key
+    FROM users WHERE email <> '' ORDER BY email";
+
+/// The same, in a database of a version that did not seal API keys.
+const ACCOUNTS_IN_CLEAR: &str =
+    "SELECT id, email, is_disabled, api_key FROM users WHERE email <> '' ORDER BY email";
+
+const SEALS: &str =
+    "SELECT EXISTS (SELECT 1 FROM pragma_table_info('users') WHERE name = 'sealing_key')";
 
 /// Bytes of the backup copied per step. The restore can be cancelled between steps.
 const STEP: u64 = 8 * 1024 * 1024;
@@ -56,7 +68,14 @@ struct Account {
     id: String,
     email: String,
     is_disabled: bool,
-    api_key_digest: String,
+    api_key: String,
+}
+
+impl Account {
+    /// Returns the API key; `None` if the key file does not open it.
+    fn api_key(&self, keys: &KeyRing) -> Option<ApiKey> {
+        keys.read(UserId::parse(&self.id)?, &self.api_key).ok()
+    }
 }
 
 /// Replaces the database at `url` with a copy of a backup, migrates the copy and begins a new epoch in it. Slow and
@@ -64,6 +83,7 @@ struct Account {
 /// until the final replacement of its files.
 pub(crate) async fn restore(
     url: &str,
+    key_file: &KeyFile,
     backup: &Path,
     force: bool,
     clock: &Clock,
@@ -83,9 +103,9 @@ pub(crate) async fn restore(
     let folder = folder.map_err(|source| file_error(&path, "replaced", source))?;
     let owner = database.owner();
     let copy = copy_into(folder.path(), backup, owner.as_ref()).await?;
-    let epoch = begin_epoch(&copy, clock).await?;
+    let (epoch, keys) = begin_epoch(&copy, key_file, owner, clock).await?;
     flush(&copy).await?;
-    let since = if is_there { Some(compare(&database, backup).await?) } else { None };
+    let since = if is_there { Some(compare(&database, &copy, &keys).await?) } else { None };
     replace(&path, &copy)?;
     Ok(Restored { path: path.display().to_string(), epoch, since })
 }
@@ -100,8 +120,12 @@ fn replace(database: &Path, copy: &Path) -> Result<(), BackupError> {
     flush_name(database)
 }
 
-/// Compares the database's accounts with the backup's, and leaves the database without a log.
-async fn compare(database: &DatabaseFile, backup: &Path) -> Result<UndoneChanges, BackupError> {
+/// Compares the database's accounts with those of the restored copy, and leaves the database without a log.
+async fn compare(
+    database: &DatabaseFile,
+    copy: &Path,
+    keys: &KeyRing,
+) -> Result<UndoneChanges, BackupError> {
     let old = match accounts_of_old(database).await {
         Ok(old) => old,
         Err(error) if is_busy(&error) => {
@@ -116,7 +140,7 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<UndoneChanges
     };
     let failed =
         |source| BackupError::Database { doing: "reading the accounts of the backup", source };
-    let mut connection = open_alone(backup).await.map_err(failed)?;
+    let mut connection = open_alone(copy).await.map_err(failed)?;
     let restored = accounts(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     let mut restored: HashMap<_, _> =
@@ -130,7 +154,9 @@ async fn compare(database: &DatabaseFile, backup: &Path) -> Result<UndoneChanges
         if account.is_disabled && !before.is_disabled {
             since.disabled.push(account.email.clone());
         }
-        if account.api_key_digest != before.api_key_digest {
+        // A key that the key file does not open counts as replaced.
+        let api_key = account.api_key(keys);
+        if api_key.is_none() || api_key != before.api_key(keys) {
             since.rotated.push(account.email);
         }
     }
@@ -149,7 +175,9 @@ async fn accounts_of_old(database: &DatabaseFile) -> Result<Vec<Account>, sqlx::
 }
 
 async fn accounts(connection: &mut SqliteConnection) -> Result<Vec<Account>, sqlx::Error> {
-    sqlx::query_as(ACCOUNTS).fetch_all(connection).await
+    let seals: bool = sqlx::query_scalar(SEALS).fetch_one(&mut *connection).await?;
+    let accounts = if seals { ACCOUNTS } else { ACCOUNTS_IN_CLEAR };
+    sqlx::query_as(accounts).fetch_all(connection).await
 }
 
 /// Copies the backup into this folder, readable only for the database's owner. On cancellation the copy stops after the
@@ -175,16 +203,24 @@ async fn copy_into(
     }
 }
 
-async fn begin_epoch(copy: &Path, clock: &Clock) -> Result<Epoch, BackupError> {
+/// Migrates the copy, seals its API keys, and begins a new epoch in it.
+async fn begin_epoch(
+    copy: &Path,
+    key_file: &KeyFile,
+    owner: Option<Metadata>,
+    clock: &Clock,
+) -> Result<(Epoch, Arc<KeyRing>), BackupError> {
     let database = DatabaseFile::at(copy);
     schema::prepare(&database, Schema::Migrate).await?;
     let mut connection = Connection::Sqlite(database.connect_unconfigured().await?);
     let failed = |source| BackupError::Database { doing: "beginning a new epoch", source };
+    let refused = |source| database.failed(source);
+    let (keys, _) = sealing::prepare(&mut connection, key_file, owner, &refused).await?;
     let epoch = Epoch::begin(&mut connection, clock.now()).await.map_err(failed)?;
     let end = sqlx::query_scalar(END_LOG).fetch_one(connection.sqlite()).await;
     let _: String = end.map_err(failed)?;
     connection.close().await.map_err(failed)?;
-    Ok(epoch)
+    Ok((epoch, keys))
 }
 
 fn remove(path: &Path) -> Result<(), BackupError> {

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::local::Local;
 use super::schema;
-use super::wal::{END_LOG, execute};
+use super::wal::{END_LOG, execute, truncate_now};
 use crate::domain::Parse as _;
 use crate::store::engine::Engine;
 use crate::store::error::Doing as _;
@@ -142,6 +142,16 @@ async fn write_anew(connection: &mut SqliteConnection) -> Result<(), sqlx::Error
     execute(connection, "VACUUM").await?;
     // Another program may have begun a log just before.
     execute(connection, END_LOG).await
+}
+
+/// Rewrites the database and empties its write-ahead log: neither holds anything that was deleted or overwritten. Fails
+/// while another program reads the database.
+pub(crate) async fn sweep(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    // In memory, the temporary copy of a large database may not have room.
+    execute(connection, "PRAGMA temp_store = file").await?;
+    execute(connection, "VACUUM").await?;
+    execute(connection, "PRAGMA temp_store = memory").await?;
+    truncate_now(connection).await
 }
 
 fn size(file: &DatabaseFile) -> Result<u64, OpenError> {

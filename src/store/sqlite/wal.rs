@@ -339,6 +339,16 @@ async fn checkpoint_once(
     Ok(Checkpoint { busy, bytes: bytes(frames), moved: bytes(moved), is_known: frames >= 0 })
 }
 
+/// Moves the whole log into the database and truncates it, on a connection that no task checkpoints beside. Fails if
+/// another program reads the log.
+pub(crate) async fn truncate_now(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    if checkpoint_once(connection, "PRAGMA wal_checkpoint(TRUNCATE)").await?.busy {
+        let sentence = "another program is reading the database: end it and start again";
+        return Err(sqlx::Error::Protocol(sentence.to_owned()));
+    }
+    Ok(())
+}
+
 pub(crate) async fn execute(
     connection: &mut SqliteConnection,
     statement: &'static str,

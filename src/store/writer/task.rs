@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::Limits;
 use crate::random::between_zero_and;
+use crate::sealing::KeyRing;
 use crate::store::Error;
 use crate::store::commit_event::CommitEvent;
 use crate::store::engine::Engine;
@@ -43,6 +44,7 @@ const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
 pub(super) struct WriterTask {
     pub(super) engine: Engine,
     pub(super) limits: Limits,
+    pub(super) keys: Arc<KeyRing>,
     /// `None` after a failure that may have left the connection in an unknown state.
     pub(super) write_tx: Option<WriteTx>,
     pub(super) changes: mpsc::Receiver<Waiting>,
@@ -166,7 +168,7 @@ impl WriterTask {
             none => {
                 let connection = self.engine.reconnect().await?;
                 self.version = None;
-                Ok(none.insert(WriteTx::new(connection, self.limits)))
+                Ok(none.insert(WriteTx::new(connection, self.limits, Arc::clone(&self.keys))))
             }
         }
     }

@@ -64,6 +64,7 @@ const TEXTS: &[&str] = &[
     "database.url",
     "database.password",
     "database.password_file",
+    "auth.key_file",
     "log.format",
     "log.filter",
 ];

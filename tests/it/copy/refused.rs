@@ -34,7 +34,7 @@ pub fn is_unfinished(place: &Workplace, url: &str) {
 
 #[tokio::test]
 async fn a_served_database_is_neither_copied_nor_filled() {
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let (from, to) = (url_of(&place, "chatserver.db"), url_of(&place, "copy.db"));
     let server = place.serves(&[]).await;
     fails_with(&place, &["copy", "--from", &from, "--to", &to], "in_use", "server");
@@ -55,7 +55,7 @@ async fn a_served_database_is_neither_copied_nor_filled() {
 #[tokio::test]
 async fn nothing_changes_the_source_on_postgresql_during_a_copy() {
     let Some(database) = PostgresDatabase::migrated() else { return };
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let (from, to) = (database.url(), url_of(&place, "copy.db"));
     let mut other = Database::Server(database.connects().await);
     other.runs("BEGIN; INSERT INTO purges (generation) VALUES (1)").await;
@@ -67,7 +67,7 @@ async fn nothing_changes_the_source_on_postgresql_during_a_copy() {
 
 #[tokio::test]
 async fn a_target_with_anything_in_it_is_refused() {
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let (from, to) = (url_of(&place, "chatserver.db"), url_of(&place, "copy.db"));
     place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     let copy = ["copy", "--from", &from, "--to", &to];
@@ -102,7 +102,7 @@ async fn a_target_with_anything_in_it_is_refused() {
 
 #[tokio::test]
 async fn an_unfinished_copy_takes_no_rows_of_another_database() {
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let (from, to, mut target) = onto_a_target_that_refuses_reports(&place).await;
     place.fails(&["copy", "--from", &from, "--to", &to]);
     target.takes("reports").await;
@@ -116,7 +116,7 @@ async fn an_unfinished_copy_takes_no_rows_of_another_database() {
 
 #[tokio::test]
 async fn an_older_source_is_refused() {
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     place.tells(&["migrate"]);
     let mut source = place.opens_database().await;
     source.runs("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)").await;
@@ -127,7 +127,7 @@ async fn an_older_source_is_refused() {
 
 #[test]
 fn a_wrong_url_is_refused_with_its_flag_and_is_not_repeated() {
-    let place = Workplace::new();
+    let place = Workplace::with_key_file();
     let (good, wrong) = (url_of(&place, "chatserver.db"), "postgres://chat:hunter2@db");
     for (from, to, flag) in [(wrong, good.as_str(), "--from"), (&good, wrong, "--to")] {
         let error = place.fails(&["copy", "--from", from, "--to", to]);

@@ -65,6 +65,16 @@ impl Database {
         on!(self, connection => statements.execute(connection).await.map(drop))
     }
 
+    /// Stores a user's API key in clear, as earlier versions did.
+    pub async fn holds_in_clear(&mut self, user: &str, api_key: &str) {
+        let digest = hex::encode(Sha256::digest(api_key));
+        self.runs(&format!(
+            "UPDATE users SET api_key = '{api_key}', api_key_digest = '{digest}', sealing_key = 0, sealed_api_key = NULL
+             WHERE id = '{user}'"
+        ))
+        .await;
+    }
+
     /// Makes all changes wait, until [`Database::unlocks`] or the end of the connection.
     pub async fn locks(&mut self) {
         let lock = match self {

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chatserver::domain::Parse as _;
+use chatserver::key_file::KeyFile;
+use chatserver::store::DatabaseUrl;
 use tempfile::TempDir;
 
 use super::database::Database;
@@ -40,6 +43,20 @@ impl Home {
         match &self.server {
             Some(server) => server.url(),
             None => format!("sqlite://{}", self.file().display()),
+        }
+    }
+
+    /// Returns the setting of the key file: empty for a database file, which has it beside it.
+    pub fn key_file(&self) -> String {
+        let path = self.server.as_ref().map(|server| server.key_file());
+        path.unwrap_or_default().to_str().unwrap().to_owned()
+    }
+
+    /// Returns the key file for a store that this process opens.
+    pub fn key_file_of_store(&self) -> KeyFile {
+        match &self.server {
+            Some(server) => KeyFile::at(server.key_file()),
+            None => DatabaseUrl::parse(&self.url()).unwrap().key_file().unwrap(),
         }
     }
 

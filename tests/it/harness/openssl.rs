@@ -43,6 +43,12 @@ impl SealedKey {
         Some(BASE64.encode(der))
     }
 
+    /// Returns the decrypted key as PKCS#1 DER.
+    pub fn private(&self) -> Vec<u8> {
+        let arguments = ["rsa", "-in", self.path(), "-passin", &self.password];
+        openssl(&[&arguments[..], &["-traditional", "-outform", "DER"]].concat(), b"").unwrap()
+    }
+
     /// Asserts that the parts of the key belong together.
     #[track_caller]
     pub fn is_consistent(&self) {

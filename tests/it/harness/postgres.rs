@@ -261,6 +261,11 @@ impl PostgresDatabase {
         url(self.port, &self.name)
     }
 
+    /// Returns the path of the key file, which all nodes share. The first one makes it.
+    pub fn key_file(&self) -> PathBuf {
+        self.cluster.folder.join(&self.name).with_extension("key")
+    }
+
     /// Returns the database as it is reached through a proxy at this port.
     pub fn through(mut self, port: u16) -> Self {
         self.port = port;

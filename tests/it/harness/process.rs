@@ -26,19 +26,29 @@ pub const NOBODY: u32 = 65_534;
 /// The setting of the address for metrics.
 const METRICS_LISTEN: &str = "CHATSERVER_HTTP__METRICS_LISTEN";
 
+/// The setting of the key file.
+pub const KEY_FILE: &str = "CHATSERVER_AUTH__KEY_FILE";
+
 /// A temporary folder in which the binary runs.
 pub struct Workplace {
     home: Home,
+    /// Whether all databases have the key file of [`Self::key_file`], files of SQLite's included.
+    shares_key_file: bool,
 }
 
 impl Workplace {
     pub fn new() -> Self {
-        Self { home: Home::new("chatserver.db") }
+        Self { home: Home::new("chatserver.db"), shares_key_file: false }
+    }
+
+    /// Runs all commands with one key file, as for copies between databases.
+    pub fn with_key_file() -> Self {
+        Self { shares_key_file: true, ..Self::new() }
     }
 
     /// Runs commands on a database of PostgreSQL's.
     pub fn on(database: Arc<PostgresDatabase>) -> Self {
-        Self { home: Home::on(database) }
+        Self { home: Home::on(database), shares_key_file: false }
     }
 
     pub fn path(&self) -> &Path {
@@ -48,6 +58,19 @@ impl Workplace {
     /// Returns the path of the default database.
     pub fn database(&self) -> PathBuf {
         self.home.file()
+    }
+
+    /// Returns the path of the key file beside the default database.
+    pub fn database_key_file(&self) -> PathBuf {
+        self.path().join("chatserver.db.key")
+    }
+
+    /// Returns the path of the key file that a database gets which has none beside it.
+    pub fn key_file(&self) -> PathBuf {
+        match self.home.server() {
+            Some(server) => server.key_file(),
+            None => self.path().join("keys"),
+        }
     }
 
     /// Opens the default database as another process does.
@@ -68,6 +91,10 @@ impl Workplace {
         command.args(arguments).current_dir(self.path()).env_clear();
         if let Some(server) = self.home.server() {
             command.env("CHATSERVER_DATABASE__URL", server.url());
+        }
+        let names_postgres = arguments.iter().any(|argument| argument.starts_with("postgres:"));
+        if self.home.server().is_some() || names_postgres || self.shares_key_file {
+            command.env(KEY_FILE, self.key_file());
         }
         command
     }

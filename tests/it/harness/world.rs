@@ -136,10 +136,11 @@ impl World {
     }
 
     async fn on(home: Home, clock: TestClock, keys: KeySource, settings: &[(&str, &str)]) -> Self {
-        let url = home.url();
+        let (url, key_file) = (home.url(), home.key_file());
         let mut all = vec![
             ("http.listen", "127.0.0.1:0"),
             ("database.url", url.as_str()),
+            ("auth.key_file", key_file.as_str()),
             ("limits.requests_per_second", "0"),
             ("limits.connections_per_address", "0"),
         ];

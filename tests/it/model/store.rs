@@ -110,9 +110,9 @@ impl Server for Direct {
     async fn start() -> Self {
         let home = Home::new("chat.db");
         let url = DatabaseUrl::parse(&home.url()).unwrap();
-        let store = Store::open(&url, Schema::Migrate, Limits::default(), &TaskTracker::new())
-            .await
-            .unwrap();
+        let (limits, tasks) = (Limits::default(), TaskTracker::new());
+        let key_file = home.key_file_of_store();
+        let store = Store::open(&url, &key_file, Schema::Migrate, limits, &tasks).await.unwrap();
         let keys = ready_made_keys();
         let mut users = Vec::new();
         for (by, nick) in NICKS.into_iter().enumerate() {
@@ -221,8 +221,9 @@ impl Server for Direct {
         let mut database = self.home.opens().await;
         database.indexes_all_messages().await;
         database.closes().await;
-        let tasks = TaskTracker::new();
+        let (limits, tasks) = (Limits::default(), TaskTracker::new());
+        let key_file = self.home.key_file_of_store();
         self.store =
-            Store::open(&self.url, Schema::MustBeCurrent, Limits::default(), &tasks).await.unwrap();
+            Store::open(&self.url, &key_file, Schema::MustBeCurrent, limits, &tasks).await.unwrap();
     }
 }

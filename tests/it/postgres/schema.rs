@@ -72,6 +72,7 @@ const ONLY_SQLITE: &[&str] = &[
     "participants constraint participants_is_favorite_boolean",
     "participants constraint participants_is_hidden_boolean",
     "participants constraint participants_is_muted_boolean",
+    "sealing_keys constraint sealing_keys_is_active_boolean",
     "users constraint users_is_deleted_boolean",
     "users constraint users_is_disabled_boolean",
     "users.number bigint not null default 0",
