@@ -5,7 +5,8 @@
 //! `CHATSERVER_IMAGES` sets the number of disk images, `CHATSERVER_SEED` selects them.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -190,6 +191,7 @@ async fn sends_until_refused(
 struct Life {
     address: std::net::SocketAddr,
     before: Vec<u8>,
+    key_file: Vec<u8>,
     records: Vec<Record>,
     people: Vec<Person>,
     sent: Vec<Vec<Sent>>,
@@ -209,6 +211,7 @@ impl Life {
         }
         server.stops(&place).await;
         let before = fs::read(place.path().join("chatserver.db")).unwrap();
+        let key_file = fs::read(place.path().join("chatserver.db.key")).unwrap();
 
         let preload = [disk.preload(), ("DISK_JOURNAL", journal.to_str().unwrap())];
         let mut server = place.starts_at(address, &["serve"], &preload).await;
@@ -236,7 +239,7 @@ impl Life {
         let records = read_journal(&journal);
         let has_failed = |record: &Record| matches!(record.deed, Deed::FailedFlush { .. });
         assert!(records.iter().any(has_failed), "a flush of the database has failed");
-        Self { address, before, records, people, sent }
+        Self { address, before, key_file, records, people, sent }
     }
 
     /// Cuts the power after `cut` records, starts a server on the resulting disk, and looks for every message.
@@ -246,6 +249,9 @@ impl Life {
         let path = |name| place.path().join(name);
         let database = after_cut(records, DATABASE, Some(self.before.clone()), dice).unwrap();
         fs::write(path("chatserver.db"), database).unwrap();
+        // It was on disk before the first key was sealed.
+        fs::write(path("chatserver.db.key"), &self.key_file).unwrap();
+        fs::set_permissions(path("chatserver.db.key"), Permissions::from_mode(0o600)).unwrap();
         if let Some(log) = after_cut(records, LOG, None, dice) {
             fs::write(path("chatserver.db-wal"), log).unwrap();
         }

@@ -71,6 +71,8 @@ async fn a_replaced_database_stops_the_server_and_is_left_unchanged() {
         fs::rename(folder.join("new.db"), folder.join("chatserver.db")).unwrap();
     })
     .await;
+    fs::copy(other.path().join("chatserver.db.key"), place.path().join("chatserver.db.key"))
+        .unwrap();
     let users = place.tells(&["user", "list"]);
     let users = users["users"].as_array().unwrap();
     assert_eq!(users.iter().map(|user| &user["nick"]).collect::<Vec<_>>(), ["Zoe"]);

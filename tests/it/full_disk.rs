@@ -102,7 +102,7 @@ fn commands_that_grow_the_data_are_refused_with_the_reason() {
 async fn on_a_disk_of(place: &Workplace, bytes: u64, settings: &[(&str, &str)]) -> Process {
     let address = free_address();
     let script = format!(
-        "mkdir disk && mount -t tmpfs -o size={bytes} tmpfs disk && mv chatserver.db disk/ &&
+        "mkdir disk && mount -t tmpfs -o size={bytes} tmpfs disk && mv chatserver.db chatserver.db.key disk/ &&
          exec \"$0\" serve --listen {address} --database-url sqlite://disk/chatserver.db"
     );
     let mut command = Command::new("unshare");

@@ -1,6 +1,7 @@
 //! `Type=notify` of systemd: a server tells a datagram socket when it is ready, stopping, or needs more time to start.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sqlx::migrate::Migrate as _;
 use tokio::net::UnixDatagram;
@@ -99,9 +100,9 @@ async fn a_migration_of_postgresql_asks_for_more_time_again_and_again() {
     let Some(database) = PostgresDatabase::empty() else { return };
     let mut other = database.connects().await;
     other.lock().await.unwrap();
-    let place = Workplace::new();
+    let place = Workplace::on(Arc::new(database));
     let manager = ServiceManager::of(&place);
-    let server = manager.starts(&place, &[("CHATSERVER_DATABASE__URL", &database.url())]);
+    let server = manager.starts(&place, &[]);
     for _ in 0..3 {
         let waiting = "STATUS=waiting for another process that migrates the database";
         assert_eq!(manager.hears().await, [EXTENDED, waiting]);

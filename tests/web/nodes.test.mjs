@@ -79,6 +79,7 @@ after(() => postgres?.stop());
 async function prepare(stage) {
   postgres = await Postgres.start();
   stage.env.CHATSERVER_DATABASE__URL = postgres.url;
+  stage.env.CHATSERVER_AUTH__KEY_FILE = join(stage.folder, 'chat.key');
   await withMetrics(stage);
   stage.command('migrate');
   stage.addPeople('Alice', 'Bob');
