@@ -55,6 +55,7 @@ class Server:
         def run(*arguments):
             return subprocess.check_output([binary, *arguments, "--json"], env=environment)
 
+        self.run = run
         self.alice = json.loads(run("user", "add", "alice@example.com", "--nick", "Alice"))
         self.bob = json.loads(run("user", "add", "bob@example.com", "--nick", "Bob"))
         run("friend", "add", "alice@example.com", "bob@example.com")
@@ -113,6 +114,17 @@ class Server:
         body = {"action": "list", "timestamp": now(), "nonce": str(uuid.uuid4())}
         return self.call(schema, body).json()["conversations"][0]
 
+    def invites(self):
+        """Returns what a person needs who registers: a token, and the keys of Bob, as they are of the right form."""
+        invited = json.loads(self.run("user", "invite", f"{uuid.uuid4()}@example.com"))
+        login = {"action": "login", "apikey": self.bob["apikey"]}
+        return {
+            "invitation": invited["link"].rsplit("#invite=", 1)[1],
+            "nick": "Carol",
+            "publickey": json.loads(self.run("user", "show", "bob@example.com"))["publickey"],
+            "rsakey": self.call(self.schemas["chatlogin.login"], login).json()["rsakey"],
+        }
+
     def sample(self, schema):
         """Returns a body with all required fields, which the server carries out."""
         conversation = self.conversation()
@@ -131,6 +143,8 @@ class Server:
             "userid": NOBODY,
             "workspacename": "alice.example.com",
         }
+        if "invitation" in schema["required"]:
+            values |= self.invites()
         body = {name: values[name] for name in schema["required"]}
         return body | {"nonce": str(uuid.uuid4())}
 
@@ -180,7 +194,7 @@ def test_each_action_answers_as_its_schema_says(server):
         bob_writes(server)
         for schema in server.bodies():
             answers(server, schema, server.sample(schema))
-    assert len(server.bodies()) == 31
+    assert len(server.bodies()) == 33
 
 
 def test_extended_answers_and_acknowledged_polls_are_of_their_schemas(server):
