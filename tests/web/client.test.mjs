@@ -227,6 +227,22 @@ test('after instance_changed a message waits for Send again, and then has a new 
   assert.equal(await open(key, place, ALICE, asked[1].message.Data), 'about the old words');
 });
 
+test('a conversation that begins anew takes its new key', async () => {
+  const { conversation, model, outbox } = await newOutbox();
+  conversation.key = Promise.resolve(/** @type {CryptoKey} */ ({}));
+  conversation.update(wire('umOlyo1mEw'));
+  assert.notEqual(conversation.key, undefined, 'a clear keeps the key');
+  conversation.update({ ...wire('gG3bJ0aAbc'), secret: 'bmV3' });
+  assert.equal(conversation.key, undefined);
+
+  // Its text was sealed under the former key.
+  const message = { ID: 'm-1', Type: 'Message', Created: '', ValidUntil: '', Data: '' };
+  const entry = { conversationid: ID, instance: 'umOlyo1mEw', message, text: '', position: 1, failure: '', cleared: true, acknowledged: false };
+  model.outbox = [/** @type {any} */ (entry)];
+  await outbox.sendAgain(model.outbox[0]);
+  assert.deepEqual([asked, model.outbox], [[], []]);
+});
+
 test('what waits survives a reload, sealed', async () => {
   const { outbox, conversation, model, api, sync } = await newOutbox();
   /** @type {(value: unknown) => void} */
