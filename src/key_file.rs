@@ -2,7 +2,7 @@
 //! that a copy of the database alone, such as a backup, opens nothing.
 //!
 //! Each line has a number and 32 random bytes as hexadecimal text. Lines that begin with `#` are comments. The file is
-//! always replaced as a whole: whoever reads it finds the old or the new one.
+//! always replaced as a whole: a reader finds the old or the new one.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

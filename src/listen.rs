@@ -36,7 +36,7 @@ pub(crate) type Socket = Either<TcpStream, UnixStream>;
 /// The far end of a connection. `None` is a process of this machine, on a Unix socket.
 pub(crate) type PeerAddress = Option<SocketAddr>;
 
-/// Where a listener is reached.
+/// The address of a listener, for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// An address and a port.

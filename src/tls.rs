@@ -164,7 +164,7 @@ impl Tls {
 #[derive(Debug, Default)]
 struct Certificates {
     current: RwLock<Option<Arc<Pair>>>,
-    /// What an ACME server is to find, by the name that it validates.
+    /// Certificates for an ACME server that validates, by name.
     challenges: RwLock<HashMap<String, Arc<CertifiedKey>>>,
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Doctor {
     settings: Settings,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Ok,
@@ -41,7 +41,7 @@ impl Level {
     }
 }
 
-/// What one check has found, and what to do about it.
+/// The finding of one check, and the remedy.
 struct Finding {
     check: &'static str,
     level: Level,

@@ -45,7 +45,7 @@ its owner may read; they are stored nowhere else in a readable form.")]
     #[command(after_help = "\
 Example:
   chatserver user invite alice@example.com --nick Alice --expires 3d
-Another invitation of the same address replaces the first one. Whoever has the link can register as this person.")]
+Another invitation of the same address replaces the first one. The link is all that it takes to register as this person.")]
     Invite(InviteUser),
     /// List the invitations that can be used
     #[command(after_help = "\

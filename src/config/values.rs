@@ -24,7 +24,7 @@ pub(super) fn parsed<'de, D: Deserializer<'de>, T: Parse>(deserializer: D) -> Re
     T::parse(&text).ok_or_else(|| wrong(T::expected_of(&text)))
 }
 
-/// What the API is served on.
+/// The socket that serves the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
     Address(SocketAddr),

@@ -1,16 +1,16 @@
-//! What `chatserver doctor` looks at in a database. It changes nothing, and a server may run meanwhile.
+//! The checks of `chatserver doctor` in a database. They change nothing, and a server may run meanwhile.
 
 use super::{DatabaseFile, DatabaseUrl, OpenError};
 use super::{postgres, sqlite};
 use crate::domain::{Parse as _, Timestamp};
 
-/// What a look at a database has found. Its schema is that of this version.
+/// The findings in a database whose schema is that of this version.
 pub(crate) struct Checkup {
     /// Number of migrations.
     pub(crate) migrations: usize,
     /// The newest date that a server has written.
     pub(crate) newest: Option<Timestamp>,
-    /// How commits reach the disk, in words.
+    /// The durability of commits, in words.
     pub(crate) journal: String,
     /// Whether an answered change survives a power cut.
     pub(crate) is_durable: bool,
@@ -19,7 +19,7 @@ pub(crate) struct Checkup {
     pub(crate) archive: Archive,
 }
 
-/// What the database itself knows of its backups.
+/// The database's own record of its backups.
 pub(crate) enum Archive {
     /// Nothing: a file of SQLite's.
     Unknown,

@@ -68,7 +68,7 @@ pub(crate) struct Registered {
     pub(crate) is_active: bool,
 }
 
-/// How the API keys of a database are sealed.
+/// The state of the sealed API keys of a database.
 #[derive(Clone, Debug)]
 pub(crate) struct Sealing {
     pub(crate) registered: Vec<Registered>,
@@ -256,7 +256,7 @@ impl WriteOp for Activate {
 struct SealStep;
 
 impl WriteOp for SealStep {
-    /// How many were sealed.
+    /// Number of API keys that were sealed.
     type Output = usize;
     type Refusal = Infallible;
 

@@ -31,7 +31,7 @@ pub(crate) struct Login<'a> {
     urls: Urls,
 }
 
-/// What an invitation is for.
+/// The address and the proposed nick of an invitation.
 #[derive(JsonSchema)]
 pub(crate) struct Invitation<'a> {
     email: &'a str,
@@ -40,7 +40,7 @@ pub(crate) struct Invitation<'a> {
     expires: Timestamp,
 }
 
-/// What the new user logs in with, besides the encryption password.
+/// The credentials of the new user, without the encryption password.
 #[derive(JsonSchema)]
 pub(crate) struct Registered<'a> {
     userid: UserId,
