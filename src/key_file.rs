@@ -202,6 +202,15 @@ impl KeyFile {
         }
     }
 
+    /// Whether there is a file.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`] if a server would refuse the file.
+    pub(crate) fn exists(&self) -> Result<bool, KeyFileError> {
+        Ok(self.read()?.is_some())
+    }
+
     /// Makes the file with these keys and mode 0600, and reads it. If another process has made it meanwhile, reads that
     /// one. `owner` is the owner of the database, if that is a file, or else of the
     /// folder: a command run by root must not lock out the server's user.

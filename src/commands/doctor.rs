@@ -1,6 +1,7 @@
 //! `chatserver doctor`: looks at what an operator can mend, and says what to do about it.
 
 mod database;
+mod key_file;
 mod machine;
 mod network;
 

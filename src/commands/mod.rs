@@ -409,9 +409,19 @@ async fn migrate_postgres(settings: &Settings, url: &PgUrl) -> Result<(), Failed
 /// Opens the files that the settings name, and changes nothing.
 fn check_files(config: &Config) -> Result<(), Failed> {
     tls::look(&config.http)?;
-    match config.database.with_password()? {
+    let is_needed = match config.database.with_password()? {
         DatabaseUrl::Sqlite(url) => store::check_file(&url)?,
-        DatabaseUrl::Postgres(url) => store::check_authority(&url)?,
+        DatabaseUrl::Postgres(url) => {
+            store::check_authority(&url)?;
+            true
+        }
+    };
+    let key_file = config.key_file();
+    if !key_file.exists()? && is_needed {
+        failure::warn(&format!(
+            "there is no key file {key_file}: the server does not start if the database has been sealed with one; \
+             `chatserver doctor` asks the database"
+        ));
     }
     Ok(())
 }

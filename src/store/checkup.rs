@@ -1,6 +1,6 @@
 //! The checks of `chatserver doctor` in a database. They change nothing, and a server may run meanwhile.
 
-use super::{DatabaseFile, DatabaseUrl, OpenError};
+use super::{DatabaseFile, DatabaseUrl, OpenError, Registered};
 use super::{postgres, sqlite};
 use crate::domain::{Parse as _, Timestamp};
 
@@ -17,6 +17,8 @@ pub(crate) struct Checkup {
     /// The first damage that was found.
     pub(crate) damage: Option<String>,
     pub(crate) archive: Archive,
+    /// The keys of the key file that the database records.
+    pub(crate) sealing_keys: Vec<Registered>,
 }
 
 /// The database's own record of its backups.

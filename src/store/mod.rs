@@ -113,7 +113,7 @@ use readiness::Probes;
 pub(crate) use replays::OncePerSignature;
 pub(crate) use reports::{Report, Undelivered};
 pub(crate) use retention::{Removed, RemovedOf, Sweep, Swept};
-pub(crate) use sealing::{Sealing, StillNeeded};
+pub(crate) use sealing::{Registered, Sealing, StillNeeded, look_at_keys};
 use sql::{Connection, Sql};
 pub(crate) use sqlite::backup::{BackupError, Progress, back_up, verify_backup};
 pub(crate) use sqlite::backup_record::{LastBackup, last_backup, record_backup};

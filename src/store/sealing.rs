@@ -24,7 +24,7 @@ use crate::sealing::{IN_CLEAR, KeyRing};
 
 listed!(REGISTERED, REGISTER, ACTIVATE, FORGET, ANY_USER, USES, NEXT, BEGIN, COMMIT);
 
-const REGISTERED: Sql =
+pub(super) const REGISTERED: Sql =
     Sql::both("SELECT number, fingerprint, is_active FROM sealing_keys ORDER BY number");
 
 const REGISTER: Sql = Sql::both(
@@ -159,15 +159,38 @@ fn open(
     owner: Option<&Metadata>,
     registered: &[Registered],
 ) -> Result<Arc<KeyRing>, KeyFileError> {
-    let secrets = match (file.read()?, registered.last()) {
-        (Some(secrets), _) => secrets,
-        (None, None) => file.make(&Secrets::from([(1, Secret::generate())]), owner)?,
-        (None, Some(Registered { number, fingerprint, .. })) => {
-            let (path, fingerprint) = (file.path().to_owned(), fingerprint.clone());
-            return Err(KeyFileError::Missing { path, number: *number, fingerprint });
-        }
+    let secrets = match read(file, registered)? {
+        Some(secrets) => secrets,
+        None => file.make(&Secrets::from([(1, Secret::generate())]), owner)?,
     };
     Ok(Arc::new(KeyRing::new(file.clone(), &secrets)))
+}
+
+/// Reads the key file. `None` if there is none, and no key of it is registered.
+fn read(file: &KeyFile, registered: &[Registered]) -> Result<Option<Secrets>, KeyFileError> {
+    match (file.read()?, registered.last()) {
+        (None, Some(Registered { number, fingerprint, .. })) => {
+            let (path, fingerprint) = (file.path().to_owned(), fingerprint.clone());
+            Err(KeyFileError::Missing { path, number: *number, fingerprint })
+        }
+        (secrets, _) => Ok(secrets),
+    }
+}
+
+/// Compares the key file with the keys that a database records, and changes nothing. Returns the number and the
+/// fingerprint of each key in the file; `None` if there is no file, and the database needs none yet.
+///
+/// # Errors
+///
+/// [`KeyFileError`] where the server would refuse the file, or miss it.
+pub(crate) fn look_at_keys(
+    file: &KeyFile,
+    registered: &[Registered],
+) -> Result<Option<Vec<(i64, String)>>, KeyFileError> {
+    let Some(secrets) = read(file, registered)? else { return Ok(None) };
+    let keys = KeyRing::new(file.clone(), &secrets);
+    registered.iter().try_for_each(|key| keys.check(key.number, &key.fingerprint))?;
+    Ok(Some(keys.fingerprints()))
 }
 
 /// Registers the newest key of the file.

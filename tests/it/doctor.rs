@@ -1,7 +1,8 @@
 //! `chatserver doctor`: what it finds, and what it advises.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Arc;
 
@@ -82,6 +83,7 @@ async fn a_sound_server_has_no_problem_and_is_not_disturbed() {
             .says("certificate", "ok", "no TLS of its own")
             .says("migrations", "ok", "has all")
             .says("journal", "ok", "wal")
+            .says("keyfile", "ok", "as the database records")
             .says("clock", "ok", "the newest date in the database")
             .says("backup", "ok", "backup.db")
             .says("publicurl", "ok", "answers")
@@ -221,6 +223,7 @@ async fn a_postgres_database_is_examined_too() {
         .says("integrity", "note", "pg_amcheck")
         .says("clock", "ok", "the newest date")
         .says("backup", "note", "pg_dump")
+        .says("keyfile", "ok", "as the database records")
         .says("websocket", "ok", "opens");
     let settings = [("CHATSERVER_DATABASE__URL", "postgres://chat@127.0.0.1:1/chat")];
     place.is_examined(&[], &settings).says("database", "problem", "can't be reached");
@@ -276,6 +279,73 @@ fn check_config_opens_the_files_that_the_settings_name() {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     assert_eq!(place.files(), ["no-certificate.pem"], "nothing was created");
+}
+
+/// Makes a database with Alice, and returns the path of its key file.
+fn key_file_of_alice(place: &Workplace) -> PathBuf {
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    place.path().join("chatserver.db.key")
+}
+
+#[test]
+fn a_key_file_that_the_server_would_refuse_is_a_problem() {
+    let place = Workplace::new();
+    place.is_examined(&[], &[]).says("keyfile", "ok", "makes it").has_problems(0);
+    let key_file = key_file_of_alice(&place);
+    let status = place.tells(&["keys", "status"]);
+    let fingerprint = status["keys"][0]["fingerprint"].as_str().unwrap();
+    place.is_examined(&[], &[]).says("keyfile", "ok", fingerprint).has_problems(0);
+
+    fs::set_permissions(&key_file, Permissions::from_mode(0o640)).unwrap();
+    place.is_examined(&[], &[]).says("keyfile", "problem", "chmod 600").has_problems(1);
+    fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
+
+    let text = fs::read_to_string(&key_file).unwrap();
+    let other = format!("1 {}\n", "0123456789abcdef".repeat(4));
+    fs::write(&key_file, &other).unwrap();
+    place.is_examined(&[], &[]).says("keyfile", "problem", fingerprint).has_problems(1);
+    fs::write(&key_file, other.replace("1 ", "2 ")).unwrap();
+    place.is_examined(&[], &[]).says("keyfile", "problem", "lacks key 1").has_problems(1);
+    fs::remove_file(&key_file).unwrap();
+    place
+        .is_examined(&[], &[])
+        .says("keyfile", "problem", "restore the file from its backup")
+        .has_problems(1);
+    assert!(!key_file.exists(), "doctor makes none");
+    fs::write(&key_file, text).unwrap();
+    fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
+    place.is_examined(&[], &[]).has_problems(0);
+}
+
+#[test]
+fn a_key_file_of_another_user_is_a_problem() {
+    let place = Workplace::new();
+    let key_file = key_file_of_alice(&place);
+    if chown(&key_file, Some(65_534), None).is_err() {
+        // Only root can give a file away. Others have no way to meet this.
+        return;
+    }
+    place.is_examined(&[], &[]).says("keyfile", "problem", "chown --reference=").has_problems(1);
+}
+
+#[test]
+fn check_config_reads_the_key_file_and_makes_none() {
+    let place = Workplace::new();
+    let checks = || {
+        let output = place.runs(&["check-config"]);
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(checks(), (true, String::new()));
+    assert_eq!(place.files(), Vec::<String>::new(), "nothing was created");
+    let key_file = key_file_of_alice(&place);
+    assert_eq!(checks(), (true, String::new()));
+    fs::set_permissions(&key_file, Permissions::from_mode(0o644)).unwrap();
+    let (is_valid, said) = checks();
+    assert!(!is_valid && said.contains("chmod 600"), "{said}");
+    fs::remove_file(&key_file).unwrap();
+    let (is_valid, said) = checks();
+    assert!(is_valid && said.contains("warning: there is no key file"), "{said}");
+    assert!(!key_file.exists(), "check-config makes none");
 }
 
 #[test]

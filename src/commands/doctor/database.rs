@@ -1,6 +1,6 @@
 //! The database: its schema, its soundness, its clock, and the age of its backup.
 
-use super::Report;
+use super::{Report, key_file};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::{Parse as _, Timestamp};
@@ -30,9 +30,18 @@ pub(super) async fn look(config: &Config, is_full: bool, report: &mut Report) {
     };
     let now = Clock::system().now();
     match store::examine(&url, is_full).await {
-        Ok(checkup) => found(&url, &checkup, is_full, now, report),
-        Err(error @ OpenError::Missing { .. }) => report.note("database", error.to_string(), ""),
-        Err(error) => report.problem("database", error.to_string(), ""),
+        Ok(checkup) => {
+            found(&url, &checkup, is_full, now, report);
+            key_file::look(config, Some(&checkup.sealing_keys), report);
+        }
+        Err(error @ OpenError::Missing { .. }) => {
+            report.note("database", error.to_string(), "");
+            key_file::look(config, Some(&[]), report);
+        }
+        Err(error) => {
+            report.problem("database", error.to_string(), "");
+            key_file::look(config, None, report);
+        }
     }
     if let DatabaseUrl::Sqlite(url) = &url {
         backup(store::last_backup(url), now, report);
@@ -40,7 +49,7 @@ pub(super) async fn look(config: &Config, is_full: bool, report: &mut Report) {
 }
 
 fn found(url: &DatabaseUrl, checkup: &Checkup, is_full: bool, now: Timestamp, report: &mut Report) {
-    let Checkup { migrations, newest, journal, is_durable, damage, archive } = checkup;
+    let Checkup { migrations, newest, journal, is_durable, damage, archive, .. } = checkup;
     report.ok("migrations", format!("{url} has all {migrations} of this version"));
     let is_file = matches!(url, DatabaseUrl::Sqlite(_));
     match damage {

@@ -6,9 +6,9 @@ use super::connect::{self, failed};
 use super::schema::{self, migrations};
 use super::url::PgUrl;
 use crate::domain::Timestamp;
-use crate::store::OpenError;
 use crate::store::checkup::{Archive, Checkup};
 use crate::store::migrations::SchemaState;
+use crate::store::{OpenError, sealing};
 
 const NEWEST: &str = "SELECT greatest((SELECT coalesce(max(last_access), 0) FROM conversations),
                                       (SELECT coalesce(max(used_at), 0) FROM stations))";
@@ -29,6 +29,8 @@ pub(crate) async fn examine(url: &PgUrl) -> Result<Checkup, OpenError> {
         schema::refuse_unless_current(url, &found)?;
     }
     let of = |source| failed(url, source);
+    let sealing_keys = sqlx::query_as(sealing::REGISTERED.postgres);
+    let sealing_keys = sealing_keys.fetch_all(&mut connection).await.map_err(of)?;
     let newest = sqlx::query_scalar(NEWEST).fetch_one(&mut connection).await.map_err(of)?;
     let (fsync, whole_pages, checksums, failures, has_archive, archived): (
         bool,
@@ -57,5 +59,6 @@ pub(crate) async fn examine(url: &PgUrl) -> Result<Checkup, OpenError> {
         } else {
             Archive::Off
         },
+        sealing_keys,
     })
 }

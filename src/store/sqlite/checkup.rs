@@ -5,7 +5,7 @@ use super::invariants::contradiction;
 use super::schema::{self, Looked, Schema, migrations};
 use crate::domain::Timestamp;
 use crate::store::checkup::{Archive, Checkup};
-use crate::store::{DatabaseFile, OpenError};
+use crate::store::{DatabaseFile, OpenError, sealing};
 
 const NEWEST: &str = "SELECT max((SELECT coalesce(max(last_access), 0) FROM conversations),
                                  (SELECT coalesce(max(used_at), 0) FROM stations))";
@@ -22,6 +22,8 @@ pub(crate) async fn examine(file: &DatabaseFile, is_full: bool) -> Result<Checku
         .await
         .map_err(failed)?;
     let newest = sqlx::query_scalar(NEWEST).fetch_one(&mut *connection).await.map_err(failed)?;
+    let sealing_keys = sqlx::query_as(sealing::REGISTERED.sqlite);
+    let sealing_keys = sealing_keys.fetch_all(&mut *connection).await.map_err(failed)?;
     let damage = if is_full {
         look_through(&mut connection).await.err()
     } else {
@@ -35,5 +37,6 @@ pub(crate) async fn examine(file: &DatabaseFile, is_full: bool) -> Result<Checku
         journal,
         damage,
         archive: Archive::Unknown,
+        sealing_keys,
     })
 }

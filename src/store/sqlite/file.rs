@@ -276,12 +276,13 @@ pub(crate) fn kind_of(found: &Metadata) -> &'static str {
     }
 }
 
-/// Checks that the database at this URL can be opened, or created in its folder. Changes nothing.
+/// Checks that the database at this URL can be opened, or created in its folder. Changes nothing. Returns whether there
+/// is one.
 ///
 /// # Errors
 ///
 /// [`OpenError`] where the file is none of a database, or its folder is missing or closed to this process.
-pub(crate) fn check_file(url: &str) -> Result<(), OpenError> {
+pub(crate) fn check_file(url: &str) -> Result<bool, OpenError> {
     let database =
         DatabaseFile::parse(url).ok_or_else(|| OpenError::Url { url: url.to_owned() })?;
     let is_there = database.look()?.is_some();
@@ -293,7 +294,8 @@ pub(crate) fn check_file(url: &str) -> Result<(), OpenError> {
     };
     access(&path, needed).map_err(|error| failed(error.into()))?;
     let folder = Access::WRITE_OK | Access::EXEC_OK;
-    access(database.folder(), folder).map_err(|error| failed(error.into()))
+    access(database.folder(), folder).map_err(|error| failed(error.into()))?;
+    Ok(is_there)
 }
 
 /// Opens a file, or creates it with mode 0600 and this owner. An existing file keeps its owner: otherwise a link in that
