@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::domain::Timestamp;
 use crate::key_file::KeyFile;
 use crate::store::DatabaseUrl;
 use database::Database;
@@ -30,8 +31,10 @@ pub const DEFAULT: &str = include_str!("../config/default.toml");
 /// make them acceptable again.
 pub(crate) const MAX_CLOCK_SKEW_SECONDS: u32 = 900;
 
-/// Maximum of `retention.days`: a century.
+/// Maximum of `retention.days` and `audit.days`: a century.
 pub(crate) const MAX_RETENTION_DAYS: u32 = 36_500;
+
+const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// An unknown or wrong setting, with its name, its value and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +83,7 @@ pub struct Config {
     pub(crate) auth: Auth,
     pub(crate) presence: Presence,
     pub(crate) retention: Retention,
+    pub(crate) audit: Audit,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
 }
@@ -114,6 +118,20 @@ impl Retention {
             days: self.days.get(),
             honours_valid_until: self.valid_until.is_on(),
         }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Audit {
+    days: Bounded<0, MAX_RETENTION_DAYS>,
+}
+
+impl Audit {
+    /// Returns the date of the oldest entries that are kept; `None` if all are.
+    pub(crate) fn oldest(&self, now: Timestamp) -> Option<Timestamp> {
+        let days = i64::from(self.days.get());
+        Timestamp::from_unix(now.unix() - days * DAY_SECONDS).filter(|_| days > 0)
     }
 }
 

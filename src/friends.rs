@@ -37,7 +37,8 @@ pub(crate) async fn approach(
     let mut befriend = None;
     loop {
         let change = ApproachFriend { approach, user, other, befriend, station };
-        match store.write(OncePerSignature { replay, change }).await {
+        let change = store.write(OncePerSignature { replay, change });
+        match caller.actor().does(change).await {
             Err(WriteError::Refused(Refusal::Outdated)) => {}
             approached => return Ok(approached?),
         }

@@ -1,5 +1,5 @@
 //! Background jobs in small steps: removing messages that were cleared or are kept no longer, returning their space to the
-//! file system, and removing expired signatures.
+//! file system, and removing expired signatures and old entries of the audit log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,16 @@ async fn step(
     let swept = sweeps.step(app, passed, cleared).await;
     let removed = cleared.remove(&app.store).await;
     let expired = app.store.expire_replays(passed).await;
-    Ok(expired? | removed? | swept?)
+    let forgotten = forget_audit(app, passed).await;
+    Ok(forgotten? | expired? | removed? | swept?)
+}
+
+/// Removes entries of the audit log that are older than `audit.days`. Returns whether there were any.
+async fn forget_audit(app: &App, passed: Timestamp) -> Result<bool, store::Error> {
+    match app.config.audit.oldest(passed) {
+        Some(oldest) => app.store.expire_audit(oldest).await,
+        None => Ok(false),
+    }
 }
 
 /// Sweeps for messages that are kept no longer, one an hour.
@@ -107,24 +116,25 @@ impl Sweeps {
                 Ok(true)
             }
             Swept::Done => {
-                self.log();
+                let removed = std::mem::take(&mut self.removed);
+                log(&removed);
+                app.store.note_removal(&removed).await?;
                 Ok(false)
             }
         }
     }
+}
 
-    /// Logs what the sweep has removed, if anything.
-    fn log(&mut self) {
-        let removed = std::mem::take(&mut self.removed);
-        if removed.is_empty() {
-            return;
-        }
-        let conversations = removed.len();
-        let messages: u64 = removed.values().map(|removed| removed.messages).sum();
-        let emptied: u64 = removed.values().map(|removed| removed.emptied).sum();
-        let bytes: i64 = removed.values().map(|removed| removed.bytes).sum();
-        tracing::info!(conversations, messages, emptied, bytes, "retention removed messages");
+/// Logs what a sweep has removed, if anything.
+fn log(removed: &RemovedOf) {
+    if removed.is_empty() {
+        return;
     }
+    let conversations = removed.len();
+    let messages: u64 = removed.values().map(|removed| removed.messages).sum();
+    let emptied: u64 = removed.values().map(|removed| removed.emptied).sum();
+    let bytes: i64 = removed.values().map(|removed| removed.bytes).sum();
+    tracing::info!(conversations, messages, emptied, bytes, "retention removed messages");
 }
 
 /// Places that may still hold text of removed messages. At startup, free pages and a log that is not empty are suspect:

@@ -26,6 +26,7 @@
 
 pub mod api;
 pub mod app;
+mod audit;
 pub(crate) mod availability;
 mod bounded;
 pub mod client;

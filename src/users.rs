@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use crate::audit::Actor;
 use crate::domain::{ApiKey, Email, FullName, Nick, Refusal, Replay, StationId, Timestamp, UserId};
 use crate::keys::{self, EncryptionPassword, KeySource};
 use crate::limits::Owner;
@@ -29,6 +30,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Returns the user as the actor of a change.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::Client { user: self.user, address: self.client }
+    }
+
     /// Returns the owner of the memory that the answer takes.
     pub(crate) fn owner(&self) -> Owner {
         Owner { user: Some(self.user), client: self.client }

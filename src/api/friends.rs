@@ -83,6 +83,7 @@ pub(crate) async fn remove(request: Request<'_>) -> Result<Reply, Error> {
     let other = request.fields.take(|fields| fields.required("friendid"))?;
     let Caller { user, station, replay, .. } = request.caller;
     let change = RemoveFriend { user, other, station };
-    request.app.store.write(OncePerSignature { replay, change }).await?;
+    let change = request.app.store.write(OncePerSignature { replay, change });
+    request.caller.actor().does(change).await?;
     Ok(Reply::ok())
 }

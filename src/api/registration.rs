@@ -86,7 +86,8 @@ pub(crate) async fn register(request: Request<'_>) -> Result<Reply, Error> {
         private_key: private_key.clone(),
         public_key: account.public_key,
     };
-    match app.store.write(Register { token, user: add, now }).await {
+    let change = app.store.write(Register { token, user: add, now });
+    match request.caller.actor().does(change).await {
         Ok(()) => {}
         // A registration whose answer was lost is sent again: only its sender knows the encrypted key.
         Err(WriteError::Refused(_)) => {

@@ -37,7 +37,7 @@ pub(crate) struct UninviteUser {
 }
 
 /// The life of an invitation, in seconds.
-struct Life(u64);
+pub(super) struct Life(pub(super) u64);
 
 impl Parse for Life {
     const EXPECTED: &'static str =

@@ -1,6 +1,7 @@
 //! The command line, for operators, for people who try the server, and for people and scripts that chat. Doc comments on
 //! arguments are the text of `--help`.
 
+mod audit;
 mod backup;
 mod client;
 mod compact;
@@ -129,6 +130,13 @@ Example:
   chatserver usage --top 10
 A conversation counts for both of its users.")]
     Usage(usage::ShowUsage),
+    /// Show what was done to accounts, keys, friendships and retention, by whom and from where
+    #[command(after_help = "\
+Example:
+  chatserver audit --since 7d
+  chatserver audit --user alice@example.com --json
+The oldest entry comes first. The setting audit.days says how long entries are kept.")]
+    Audit(audit::ShowAudit),
     /// Chat: a client for people, bots and scripts
     #[command(
         subcommand,
@@ -341,7 +349,25 @@ pub async fn run() -> ExitCode {
         Err(error) if failure::tell_usage(&error) => return ExitCode::SUCCESS,
         Err(_) => return ExitCode::FAILURE,
     };
-    let done = match cli.command {
+    // A path need not be UTF-8.
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let actor = audit::actor(arguments);
+    let done = actor.does(Box::pin(run_command(cli.command))).await;
+    match (done, WAL_LEFT.get()) {
+        (Err(failed), _) if !failure::is_closed_pipe(failed.as_ref()) => {
+            failure::print(failed.as_ref());
+            ExitCode::FAILURE
+        }
+        (_, Some(left)) => {
+            failure::print(left);
+            ExitCode::FAILURE
+        }
+        (_, None) => ExitCode::SUCCESS,
+    }
+}
+
+async fn run_command(command: Command) -> Result<(), Failed> {
+    match command {
         Command::Serve(serve) => serve.run().await,
         Command::Demo(demo) => demo.run().await,
         Command::User(user) => user.run().await,
@@ -351,6 +377,7 @@ pub async fn run() -> ExitCode {
         Command::Conversation(conversation) => conversation.run().await,
         Command::Retention(retention) => retention.run().await,
         Command::Usage(usage) => usage.run().await,
+        Command::Audit(audit) => audit.run().await,
         Command::Client(client) => client.run().await,
         Command::Sign(sign) => sign.run(),
         Command::Backup(backup) => backup.run().await,
@@ -364,17 +391,6 @@ pub async fn run() -> ExitCode {
         Command::CheckConfig(settings) => check_config(&settings),
         Command::Health(settings) => health::run(&settings).await,
         Command::Openapi => Output::new(openapi::text(), json!({})).print(false),
-    };
-    match (done, WAL_LEFT.get()) {
-        (Err(failed), _) if !failure::is_closed_pipe(failed.as_ref()) => {
-            failure::print(failed.as_ref());
-            ExitCode::FAILURE
-        }
-        (_, Some(left)) => {
-            failure::print(left);
-            ExitCode::FAILURE
-        }
-        (_, None) => ExitCode::SUCCESS,
     }
 }
 

@@ -62,6 +62,7 @@ async fn sweep(store: &Store, retention: Retention) -> Result<RemovedOf, Failed>
             all.entry(generation).or_default().add(removed);
         }
     }
+    store.note_removal(&all).await?;
     while !all.is_empty() && store.vacuum().await? == Vacuumed::Step {}
     Ok(all)
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 
+use super::audit::{self, Event};
 use super::error::Doing as _;
 use super::listing::listed;
 use super::many_rows::Column::Text;
@@ -11,6 +12,7 @@ use super::sql::{Connection, Query, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
+use crate::audit::Action;
 use crate::domain::{ApiKey, Refusal, UserId};
 use crate::sealing::{KeyRing, StoredKey};
 
@@ -156,6 +158,9 @@ impl WriteOp for SetApiKey {
         let key = to_store(tx, self.user, &self.api_key).await?;
         let set = set(tx.connection().await?, self.user, &key).await;
         set.doing("rotating an API key")?;
+        if before.is_some() {
+            audit::record(tx, Action::ApiKeyReplaced, Event::about(self.user)).await?;
+        }
         tx.affected.mark_unknown(self.user);
         Ok(before)
     }
@@ -190,6 +195,7 @@ impl WriteOp for RemoveNewUser {
         if read(tx, API_KEY, self.user).await?.as_ref() != Some(&self.api_key) {
             return Ok(false);
         }
+        audit::forget_added(tx, self.user).await?;
         let remove = tx.query(REMOVE_NEW).await?.bind(self.user.as_str());
         Ok(remove.execute().await.doing("removing a new user")? > 0)
     }

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::audit::{self, Event};
 use super::changes::ChangeLog;
 use super::conversations::begin_generation;
 use super::error::Doing as _;
@@ -18,6 +19,7 @@ use super::users::{partners, visibility_changes};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, WriteError, participants, stored};
+use crate::audit::Action;
 use crate::domain::{ChangeSet, ConversationId, Instance, Refusal, Subject, UserId};
 
 listed!(
@@ -144,6 +146,8 @@ impl WriteOp for DeleteUser {
         ChangeLog::from(self.changes(tx).await?).record(tx).await?;
         self.remove_relations(tx, number).await?;
         self.leave_conversations(tx).await?;
+        audit::record(tx, Action::UserDeleted, Event::about(user)).await?;
+        audit::forget_deleted(tx, number).await?;
         self.leave_tombstone(tx, number).await?;
         tx.affected.mark_unknown(user);
         Ok(true)

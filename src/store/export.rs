@@ -22,6 +22,7 @@ listed!(
     BLOCKS,
     WORKSPACES,
     INVITATIONS,
+    AUDIT,
     PARTICIPATIONS,
     CONVERSATION,
     MESSAGES,
@@ -72,6 +73,19 @@ const INVITATIONS: Sql = Sql::both(
     "
     SELECT i.nick, i.created_at, i.expires_at, i.used_at IS NOT NULL AS is_used
     FROM invitations i JOIN users u ON u.email = i.email WHERE u.id = $1",
+);
+
+/// The address is the user's own: others' stay out.
+const AUDIT: Sql = Sql::both(
+    "
+    SELECT a.at, a.action, a.via, CASE WHEN a.actor_number = u.number THEN a.address ELSE '' END AS address,
+           by_user.id AS actor, subject.id AS subject, other.id AS other, a.details
+    FROM users u
+    JOIN audit a ON a.actor_number = u.number OR a.subject_number = u.number OR a.other_number = u.number
+    LEFT JOIN users by_user ON by_user.number = a.actor_number
+    LEFT JOIN users subject ON subject.number = a.subject_number
+    LEFT JOIN users other ON other.number = a.other_number
+    WHERE u.id = $1 ORDER BY a.number",
 );
 
 const PARTICIPATIONS: Sql =
@@ -172,6 +186,24 @@ struct InvitationRecord {
     is_used: bool,
 }
 
+/// An entry of the audit log that names the user.
+#[derive(FromRow, Serialize)]
+struct AuditRecord {
+    #[serde(rename = "date", serialize_with = "as_date")]
+    at: i64,
+    action: String,
+    #[serde(rename = "by")]
+    via: String,
+    address: String,
+    #[serde(rename = "actorid")]
+    actor: Option<String>,
+    #[serde(rename = "userid")]
+    subject: Option<String>,
+    #[serde(rename = "friendid")]
+    other: Option<String>,
+    details: String,
+}
+
 #[derive(Serialize)]
 struct Requests {
     sent: Vec<String>,
@@ -188,6 +220,7 @@ pub(crate) struct Account {
     blocked: Vec<String>,
     workspaces: Vec<WorkspaceRecord>,
     invitations: Vec<InvitationRecord>,
+    audit: Vec<AuditRecord>,
 }
 
 /// A conversation with the user's own settings, without its messages and reports.
@@ -320,7 +353,17 @@ impl Store {
         let workspaces = workspaces.doing("exporting workspaces")?;
         let invitations = reads.query(INVITATIONS).bind(id).all().await;
         let invitations = invitations.doing("exporting invitations")?;
-        Ok(Some(Account { user, stations, friends, requests, blocked, workspaces, invitations }))
+        let audit = reads.query(AUDIT).bind(id).all().await.doing("exporting the audit log")?;
+        Ok(Some(Account {
+            user,
+            stations,
+            friends,
+            requests,
+            blocked,
+            workspaces,
+            invitations,
+            audit,
+        }))
     }
 
     /// Returns the row keys of the user's conversations.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use super::audit::{self, Event};
 use super::changes::ChangeLog;
 use super::conversations::begin_generation;
 use super::error::Doing as _;
@@ -10,6 +11,7 @@ use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, participants, stored};
+use crate::audit::Action;
 use crate::domain::{
     Availability, ChangeSet, ConversationId, Email, Instance, Refusal, StationId, UserId,
 };
@@ -233,6 +235,7 @@ impl Befriend {
             forget_requests(tx, one, other).await?;
             let changes = ChangeSet::new_friendship(one, other, at);
             ChangeLog::from(changes).record(tx).await?;
+            audit::record(tx, Action::FriendshipMade, Event::between(one, other)).await?;
         }
         Ok(())
     }
@@ -320,6 +323,7 @@ pub(super) async fn end_friendship(
     let ended = unfriend.execute().await.doing("ending a friendship")? > 0;
     if ended {
         participants::settle(tx, one, other).await?;
+        audit::record(tx, Action::FriendshipEnded, Event::between(one, other)).await?;
     }
     Ok(ended)
 }

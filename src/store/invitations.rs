@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 
+use super::audit::{self, Event};
 use super::error::Doing as _;
 use super::listing::listed;
 use super::sql::Sql;
@@ -15,6 +16,7 @@ use super::users::AddUser;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError};
+use crate::audit::Action;
 use crate::domain::{Email, InvitationToken, Nick, Timestamp, UserId};
 
 listed!(INVITE, FORGET, INVITATIONS, UNINVITE, INVITED, USE, HAS_USER);
@@ -157,6 +159,8 @@ impl WriteOp for Invite {
         let invite = invite.bind(self.nick.as_ref().map_or("", Nick::as_str));
         let invite = invite.bind(self.now.unix()).bind(self.expires_at.unix());
         invite.execute().await.doing("inviting")?;
+        let event = Event { invited: Some(&self.email), ..Event::default() };
+        audit::record(tx, Action::UserInvited, event).await?;
         Ok(())
     }
 }
@@ -178,7 +182,12 @@ impl WriteOp for Uninvite {
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let uninvite = tx.query(UNINVITE).await?.bind(self.email.as_str()).bind(self.now.unix());
-        Ok(uninvite.execute().await.doing("revoking an invitation")? > 0)
+        let revoked = uninvite.execute().await.doing("revoking an invitation")? > 0;
+        if revoked {
+            let event = Event { invited: Some(&self.email), ..Event::default() };
+            audit::record(tx, Action::InvitationRevoked, event).await?;
+        }
+        Ok(revoked)
     }
 }
 
@@ -213,7 +222,7 @@ impl WriteOp for Register {
         if !row.as_ref().is_some_and(is_unused) {
             return Err(WriteError::Refused(NotInvited));
         }
-        match self.user.apply(tx).await {
+        match self.user.insert(tx, Action::UserRegistered).await {
             Ok(()) => {}
             // The operator has added the user since. Nothing was written.
             Err(WriteError::Refused(_)) => return Err(WriteError::Refused(NotInvited)),

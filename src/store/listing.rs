@@ -37,6 +37,7 @@ pub fn statements() -> Vec<Statement> {
     let files = [
         super::affected::listed(),
         super::api_keys::listed(),
+        super::audit::listed(),
         super::availability::listed(),
         super::blocklist::listed(),
         super::changes::listed(),

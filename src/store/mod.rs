@@ -13,6 +13,7 @@
 
 mod affected;
 mod api_keys;
+mod audit;
 mod availability;
 mod blocklist;
 mod changes;
@@ -69,11 +70,14 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Actor;
 use crate::domain::{Limits, Parse, UserId};
 use crate::key_file::KeyFile;
 use crate::sealing::KeyRing;
 
 use api_keys::CheckKey;
+use audit::Acting;
+pub(crate) use audit::{AuditEntry, AuditQuery, Named};
 pub(crate) use availability::SetAvailability;
 pub(crate) use blocklist::ChangeBlock;
 pub(crate) use changes::{Acknowledge, Pending, PendingQuery};
@@ -292,13 +296,13 @@ impl Store {
     }
 
     /// Makes one change, durably, in its own place in the order of all changes. Cancelling the call does not cancel the
-    /// change, unless that is made for its answer alone.
+    /// change, unless that is made for its answer alone. The audit log names the caller's [`Actor`].
     ///
     /// # Errors
     ///
     /// [`WriteError`] if the change was refused or failed.
     pub async fn write<C: WriteOp>(&self, change: C) -> Result<C::Output, WriteError<C::Refusal>> {
-        self.writer.write(change).await
+        self.writer.write(Acting { actor: Actor::current(), change }).await
     }
 
     /// Subscribes to commits that affect users. Hints only: a subscriber that lags behind misses events.

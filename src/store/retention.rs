@@ -15,6 +15,7 @@ use std::convert::Infallible;
 
 use sqlx::FromRow;
 
+use super::audit::{self, Event};
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::listing::listed;
@@ -26,6 +27,7 @@ use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
+use crate::audit::Action;
 use crate::domain::{Age, ChangeSet, ConversationId, Retention, Subject, Timestamp, UserId};
 pub(crate) use sweep::{Sweep, Swept};
 
@@ -402,7 +404,18 @@ impl WriteOp for SetDays {
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let set = tx.query(SET_DAYS).await?.bind(self.conversation.as_str());
         let set = set.bind(self.days.map(i64::from)).execute().await;
-        Ok(set.doing("setting the retention of a conversation")? > 0)
+        let is_set = set.doing("setting the retention of a conversation")? > 0;
+        if is_set {
+            let details = match self.days {
+                None => "as the settings say".to_owned(),
+                Some(0) => "for ever".to_owned(),
+                Some(days) => format!("{days} days"),
+            };
+            let conversation = Some(self.conversation);
+            let event = Event { conversation, details: &details, ..Event::default() };
+            audit::record(tx, Action::RetentionSet, event).await?;
+        }
+        Ok(is_set)
     }
 }
 

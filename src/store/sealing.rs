@@ -10,6 +10,7 @@ use std::fs::Metadata;
 use std::sync::Arc;
 
 use super::api_keys::{self, CURRENT};
+use super::audit::{self, Event};
 use super::engine::Engine;
 use super::error::Doing as _;
 use super::listing::listed;
@@ -18,6 +19,7 @@ use super::sqlite::space::sweep;
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, OpenError, Store, WriteError, postgres, stored};
+use crate::audit::Action;
 use crate::domain::UserId;
 use crate::key_file::{KeyFile, KeyFileError, Secret, Secrets};
 use crate::sealing::{IN_CLEAR, KeyRing};
@@ -271,6 +273,9 @@ impl WriteOp for Activate {
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
         let activate = tx.query(ACTIVATE).await?.bind(self.number).bind(self.fingerprint.as_str());
         activate.execute().await.doing("activating a sealing key")?;
+        let details = format!("key {}", self.number);
+        let event = Event::default().with_details(&details);
+        audit::record(tx, Action::SealingKeyActivated, event).await?;
         Ok(())
     }
 }
@@ -319,7 +324,13 @@ impl WriteOp for Forget {
             users => return Err(WriteError::Refused(StillNeeded::By(users))),
         }
         let forget = tx.query(FORGET).await?.bind(self.0);
-        Ok(forget.execute().await.doing("forgetting a sealing key")? > 0)
+        let forgotten = forget.execute().await.doing("forgetting a sealing key")? > 0;
+        if forgotten {
+            let details = format!("key {}", self.0);
+            let event = Event::default().with_details(&details);
+            audit::record(tx, Action::SealingKeyDropped, event).await?;
+        }
+        Ok(forgotten)
     }
 }
 

@@ -5,12 +5,14 @@ use std::convert::Infallible;
 
 use sqlx::FromRow;
 
+use super::audit::{self, Event};
 use super::error::Doing as _;
 use super::listing::listed;
 use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, stored};
+use crate::audit::Action;
 use crate::domain::{Email, StationId, Timestamp, UserId};
 
 listed!(USED_AT, STATIONS_OF, STATIONS, USERS_AT, BIND, TOUCH, UNBIND);
@@ -137,7 +139,12 @@ impl WriteOp for UnbindStation {
     type Refusal = Infallible;
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
-        Ok(unbind(tx, self.user, self.station).await?)
+        let unbound = unbind(tx, self.user, self.station).await?;
+        if unbound {
+            // Without the station's ID, with which anyone can read its notifications.
+            audit::record(tx, Action::StationRevoked, Event::about(self.user)).await?;
+        }
+        Ok(unbound)
     }
 }
 

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 
 use sqlx::FromRow;
 
+use super::audit::{self, Event};
 use super::changes::ChangeLog;
 use super::error::Doing as _;
 use super::friends::friend_ids;
@@ -14,6 +15,7 @@ use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError, api_keys, participants, stored};
+use crate::audit::Action;
 use crate::domain::{
     ApiKey, ChangeSet, ConversationId, Email, FullName, Nick, Refusal, Subject, UserId,
 };
@@ -216,6 +218,17 @@ impl WriteOp for AddUser {
     }
 
     async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<IdTaken>> {
+        self.insert(tx, Action::UserAdded).await
+    }
+}
+
+impl AddUser {
+    /// Adds the user, which the audit log calls by this action.
+    pub(super) async fn insert(
+        &self,
+        tx: &mut WriteTx,
+        action: Action,
+    ) -> Result<(), WriteError<IdTaken>> {
         let id = UserId::of(&self.email);
         let key = api_keys::to_store(tx, id, &self.api_key).await?;
         let add = tx.query(ADD).await?;
@@ -228,7 +241,8 @@ impl WriteOp for AddUser {
             .bind(self.public_key.as_str());
         let add = api_keys::bind(add, &key);
         if add.execute().await.doing("adding a user")? > 0 {
-            return Ok(());
+            audit::name_invited(tx, id, &self.email).await?;
+            return Ok(audit::record(tx, action, Event::about(id)).await?);
         }
         let holder = tx.query(EMAIL).await?.bind(id.as_str()).value().await;
         let holder = holder.doing("reading the address that has an id")?;
@@ -269,10 +283,20 @@ impl WriteOp for RenameUser {
             let friends = friend_ids(tx.connection().await?, self.user).await?;
             ChangeLog::from(self.changes(&friends)).record(tx).await?;
         }
-        match &self.full_name {
-            Some(full_name) => Ok(set(tx, SET_FULL_NAME, self.user, full_name.as_str()).await?),
-            None => Ok(true),
+        if let Some(full_name) = &self.full_name
+            && !set(tx, SET_FULL_NAME, self.user, full_name.as_str()).await?
+        {
+            return Ok(false);
         }
+        let changed = match (&self.nick, &self.full_name) {
+            (None, None) => return Ok(true),
+            (Some(_), None) => "nick",
+            (None, Some(_)) => "full name",
+            (Some(_), Some(_)) => "nick and full name",
+        };
+        let event = Event::about(self.user).with_details(changed);
+        audit::record(tx, Action::UserRenamed, event).await?;
+        Ok(true)
     }
 }
 
@@ -321,6 +345,8 @@ impl WriteOp for SetDisabled {
         }
         if was_disabled != self.is_disabled {
             ChangeLog::from(visibility_changes(tx, user).await?).record(tx).await?;
+            let action = if self.is_disabled { Action::UserDisabled } else { Action::UserEnabled };
+            audit::record(tx, action, Event::about(user)).await?;
         }
         tx.affected.mark_unknown(user);
         Ok(true)

@@ -11,6 +11,7 @@ use super::error::Doing as _;
 use super::listing::listed;
 use super::many_rows::{ManyRows, Values};
 use super::sql::{Columns, Connection, Query, Sql};
+use crate::audit::Actor;
 use crate::domain::{Limits, UserId};
 use crate::sealing::KeyRing;
 
@@ -33,6 +34,8 @@ pub struct WriteTx {
     connection: Connection,
     limits: Limits,
     keys: Arc<KeyRing>,
+    /// Who makes the change that is being applied.
+    actor: Actor,
     /// Statements to be sent with the next one.
     deferred: Deferred,
     /// Whether a failed commit has ended the transaction.
@@ -44,7 +47,7 @@ impl WriteTx {
     pub(crate) fn new(connection: Connection, limits: Limits, keys: Arc<KeyRing>) -> Self {
         let deferred = Deferred::on(&connection);
         let affected = Affected::default();
-        Self { connection, limits, keys, deferred, is_over: false, affected }
+        Self { connection, limits, keys, actor: Actor::Server, deferred, is_over: false, affected }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -59,6 +62,16 @@ impl WriteTx {
     /// Returns the same keys, to be used beside the connection.
     pub(crate) fn shared_keys(&self) -> Arc<KeyRing> {
         Arc::clone(&self.keys)
+    }
+
+    /// Returns who makes the change that is being applied.
+    pub(super) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// Sets who makes the changes that follow.
+    pub(super) fn set_actor(&mut self, actor: &Actor) {
+        self.actor.clone_from(actor);
     }
 
     /// Begins a transaction, with the first statement.

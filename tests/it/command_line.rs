@@ -54,6 +54,7 @@ fn every_command_explains_itself_with_an_example() {
     }
     let all = [
         "",
+        "audit",
         "backup",
         "backup verify",
         "check-config",

@@ -261,7 +261,7 @@ async fn the_password_of_the_settings_is_used_where_a_url_has_none() {
         assert!(output.status.success(), "{output:?}");
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(!said.contains(PASSWORD), "{said}");
-        for part in ["copied 2 of 2 rows\n", "verified 2 of 2 rows\n", "2 rows in 18 tables"] {
+        for part in ["copied 2 of 2 rows\n", "verified 2 of 2 rows\n", "2 rows in 19 tables"] {
             assert!(said.contains(part), "{said}");
         }
     }

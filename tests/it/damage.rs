@@ -131,6 +131,7 @@ async fn makes_older(place: &Workplace, messages: &str) -> Vec<u8> {
                       ALTER TABLE users DROP COLUMN sealing_key;
                       ALTER TABLE users DROP COLUMN sealed_api_key;
                       DROP TABLE sealing_keys;
+                      DROP TABLE audit;
                       DROP TABLE invitations;
                       ALTER TABLE users DROP COLUMN is_deleted;
                       ALTER TABLE participants DROP COLUMN partner_number;

@@ -13,7 +13,7 @@ use toml::Table;
 use crate::harness::process::Workplace;
 
 /// All settings: name, a value other than the default, a wrong value, and what the refusal says is expected.
-const SETTINGS: [(&str, &str, &str, &str); 49] = [
+const SETTINGS: [(&str, &str, &str, &str); 50] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.tls_certificate", "/etc/chat/chain", "etc/chat", "empty or an absolute path"),
@@ -47,6 +47,7 @@ const SETTINGS: [(&str, &str, &str, &str); 49] = [
     ("presence.timeout_seconds", "7", "0", "from 1 to 3600"),
     ("retention.days", "7", "36501", "from 0 to 36500"),
     ("retention.valid_until", "true", "yes", "must be true or false"),
+    ("audit.days", "7", "36501", "from 0 to 36500"),
     ("limits.connections", "7", "0", "from 1 to"),
     ("limits.connections_per_address", "0", "1000001", "from 0 to 1000000"),
     ("limits.buffered_bytes", "20000000", "1", "from 16777216 to"),

@@ -14,7 +14,7 @@ pub(crate) struct Table {
 ///
 /// Left out are `_sqlx_migrations`, which is the target's own, and what only PostgreSQL has: `nodes` and `presence` are
 /// about running servers, and `conversations.access_version` is compared within a running transaction only.
-pub(crate) static TABLES: [Table; 18] = [
+pub(crate) static TABLES: [Table; 19] = [
     Table {
         name: "users",
         columns: &[
@@ -166,6 +166,24 @@ pub(crate) static TABLES: [Table; 18] = [
         name: "message_ids",
         columns: &[("generation", Integer), ("hash", Integer), ("seq", Integer)],
         key: 3,
+    },
+    Table {
+        name: "audit",
+        columns: &[
+            ("number", Integer),
+            ("at", Integer),
+            ("action", Text),
+            ("via", Text),
+            ("operator", Text),
+            ("address", Text),
+            ("actor_number", Integer),
+            ("subject_number", Integer),
+            ("other_number", Integer),
+            ("conversation_number", Integer),
+            ("email", Text),
+            ("details", Text),
+        ],
+        key: 1,
     },
     Table {
         name: SEALING_KEYS,

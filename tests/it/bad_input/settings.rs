@@ -25,6 +25,7 @@ const NUMBERS: &[(&str, u64, u64)] = &[
     ("http.listener_ping_seconds", 1, 3600),
     ("presence.timeout_seconds", 1, 3600),
     ("retention.days", 0, 36_500),
+    ("audit.days", 0, 36_500),
     ("limits.conversation_bytes", 0, 1_000_000_000_000_000_000),
     ("limits.friends", 0, 1_000_000),
     ("limits.disk_reserve_bytes", 0, 1_000_000_000_000_000_000),
