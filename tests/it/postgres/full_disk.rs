@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::harness::person::message;
 use crate::harness::postgres::PostgresDatabase;
+use crate::harness::postgres::small_disk::frees_the_disk;
 use crate::harness::process::{Workplace, get};
 use crate::harness::world::until;
 
@@ -15,7 +16,7 @@ async fn a_full_disk_of_the_server_refuses_changes_until_it_has_space_again() {
     let server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
     let mut sent = vec![alice.sends("before").await];
-    database.fills_the_disk().await;
+    let filled = database.fills_the_disk().await;
 
     // The last pages of the tables have space for some more: four of these fill a page.
     let text = "x".repeat(1200);
@@ -39,7 +40,7 @@ async fn a_full_disk_of_the_server_refuses_changes_until_it_has_space_again() {
 
     assert!(place.log().contains("the disk of PostgreSQL is full"), "{}", place.log());
 
-    database.frees_the_disk();
+    frees_the_disk(filled).await;
     until("changes are made again", async || {
         let message = message(&text, &alice.date());
         let is_made = alice.adds(&message).await.status == 200;

@@ -6,6 +6,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgDatabaseError;
 
 use super::{Cluster, PostgresDatabase, Workplace, as_nobody, binaries, found};
@@ -47,8 +48,9 @@ impl PostgresDatabase {
         Some(database)
     }
 
-    /// Fills the disk with another table.
-    pub async fn fills_the_disk(&self) {
+    /// Fills the disk with another table. Returns the session that did, for [`frees_the_disk`]: a new one may find no space
+    /// for its caches.
+    pub async fn fills_the_disk(&self) -> PgConnection {
         self.runs("CREATE TABLE ballast (data text) WITH (autovacuum_enabled = off)");
         let mut connection = self.connects().await;
         // A row on each page.
@@ -61,10 +63,11 @@ impl PostgresDatabase {
         };
         let error = error.as_database_error().unwrap().downcast_ref::<PgDatabaseError>();
         assert_eq!(error.code(), "53100", "{error}");
+        connection
     }
+}
 
-    /// Makes room on the disk.
-    pub fn frees_the_disk(&self) {
-        self.runs("DROP TABLE ballast");
-    }
+/// Makes room on the disk.
+pub async fn frees_the_disk(mut filled: PgConnection) {
+    sqlx::query("DROP TABLE ballast").execute(&mut filled).await.unwrap();
 }
