@@ -187,10 +187,7 @@ async fn an_older_database_with_its_own_log_is_migrated_and_whole() {
 
 /// Waits for the advice in the log, which another thread writes.
 async fn says_what_to_do(place: &Workplace) {
-    until("the log says what to do", async || {
-        place.log().contains("the database is damaged: stop the server")
-    })
-    .await;
+    place.logs("the database is damaged: stop the server").await;
 }
 
 #[tokio::test]

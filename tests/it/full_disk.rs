@@ -152,6 +152,6 @@ async fn a_full_disk_can_be_cleared_again_and_again() {
         .await;
         alice.clears().await.ok();
     }
-    assert!(place.log().contains("the disk is nearly full"), "{}", place.log());
-    assert!(place.log().contains("the disk has space again"), "{}", place.log());
+    place.logs("the disk is nearly full").await;
+    place.logs("the disk has space again").await;
 }

@@ -70,7 +70,7 @@ async fn a_second_signal_ends_a_server_whose_disk_hangs() {
     until("it is stopping", async || !server.is_ready().await).await;
     server.signal("INT");
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
-    assert!(place.log().contains("stopped by a second signal"), "{}", place.log());
+    place.logs("stopped by a second signal").await;
 }
 
 #[tokio::test]
@@ -81,14 +81,11 @@ async fn a_signal_ends_a_server_that_is_still_opening_its_database() {
         let mut other = place.opens_database().await;
         other.runs("DELETE FROM _sqlx_migrations WHERE version > 3; BEGIN IMMEDIATE").await;
         let mut server = place.starts_without_waiting(free_address(), &["serve"], &[]);
-        until("it waits for the other program", async || {
-            place.log().contains("waiting for another process that writes to the database")
-        })
-        .await;
+        place.logs("waiting for another process that writes to the database").await;
         server.signal(signal);
         assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
         let told = format!("stopped by SIG{signal} before the server was started");
-        assert!(place.log().contains(&told), "{}", place.log());
+        place.logs(&told).await;
     }
 }
 
@@ -98,7 +95,7 @@ async fn sighup_ends_a_demo_but_not_a_server() {
     let mut server = place.serves(&[]).await;
     let (alice, bob) = place.alice_and_bob(&server);
     server.signal("HUP");
-    until("it is logged", async || place.log().contains("SIGHUP ignored")).await;
+    place.logs("SIGHUP ignored").await;
     alice.sends("still there").await;
     assert_eq!(bob.reads().await, ["still there"]);
     server.signal("TERM");
@@ -186,7 +183,7 @@ async fn a_lock_that_blocks_no_data_causes_exit_code_0() {
         other.runs("PRAGMA wal_checkpoint(PASSIVE); BEGIN IMMEDIATE").await;
         server.signal("TERM");
         assert_eq!(server.ended().await.code(), Some(0), "{}", place.log());
-        assert!(place.log().contains("the database file holds everything"), "{}", place.log());
+        place.logs("the database file holds everything").await;
         let messages = if has_written { 50 } else { 0 };
         assert_eq!(messages_of_the_file_alone(&place).await, messages);
         other.unlocks().await;

@@ -17,7 +17,7 @@ use crate::harness::left_out::left_out;
 use crate::harness::nginx::{Nginx, PASSES_ALL};
 use crate::harness::process::{Process, Workplace, free_address};
 use crate::harness::sockets::{LAST_REQUEST, connected, connected_from, rest_of};
-use crate::harness::world::{PATIENCE, until};
+use crate::harness::world::PATIENCE;
 
 /// The URL by which clients reach a server on a Unix socket, by way of a proxy.
 const URL: (&str, &str) = ("CHATSERVER_HTTP__PUBLIC_URL", "https://chat.example.com/");
@@ -39,7 +39,7 @@ impl Workplace {
     }
 
     async fn listens(&self, process: Process) -> Process {
-        until("the server listens", async || self.log().contains("listening")).await;
+        self.logs("listening").await;
         process
     }
 }
@@ -108,7 +108,7 @@ async fn a_proxy_on_a_unix_socket_names_the_client() {
     assert!(second.contains("rate_limited"), "{second}");
     let other = logs_in("127.0.0.3", "192.0.2.1").await;
     assert!(other.contains("invalid_credentials"), "{other}");
-    until("the log names the client", async || place.log().contains("client=127.0.0.2")).await;
+    place.logs("client=127.0.0.2").await;
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn systemds_own_launcher_starts_a_server_at_the_first_connection() {
         return left_out("a test of socket activation", "systemd-socket-activate");
     }
     let server = place.ready(Process::of(command, address)).await;
-    assert!(place.log().contains(&format!("address={address}")), "{}", place.log());
+    place.logs(&format!("address={address}")).await;
     server.stops(&place).await;
 }
 

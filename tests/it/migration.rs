@@ -220,10 +220,7 @@ async fn a_migration_logs_its_progress_and_a_signal_ends_it() {
     adds(&place).await;
     fills(&place, &[FIRST, FIRST_FILLED, MANY], 1).await;
     let mut server = place.starts_without_waiting(free_address(), &["serve"], &[]);
-    until("the third migration is running", async || {
-        place.log().contains("running a migration migration=3 ")
-    })
-    .await;
+    place.logs("running a migration migration=3 ").await;
     server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
     assert!(place.log().contains("stopped by SIGTERM before the server was started"));

@@ -70,7 +70,7 @@ async fn every_answer_has_the_request_id_of_its_log_line() {
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), 401);
     let id = answer.headers()["x-request-id"].to_str().unwrap();
-    until("the line is written", async || workplace.log().contains(id)).await;
+    workplace.logs(id).await;
     let log = workplace.log();
     let line = log.lines().find(|line| line.contains(id)).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -242,7 +242,7 @@ async fn a_disconnected_client_is_logged_and_its_change_is_made() {
     until("the change waits", async || server.oldest_change().await > 0.0).await;
     sending.abort();
     assert!(sending.await.is_err(), "it is answered while another process holds the database");
-    until("it is in the log", async || workplace.log().contains("the client went away")).await;
+    workplace.logs("the client went away").await;
     database.unlocks().await;
     until("the change is made", async || bob.reads().await == ["said all the same"]).await;
 }

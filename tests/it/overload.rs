@@ -386,7 +386,7 @@ async fn a_bound_that_is_hit_is_logged_once() {
     }
     let told = || place.log().matches("bound reached").count();
     until("there is a line", async || told() > 0).await;
-    assert!(place.log().contains("limits.connections_per_address"), "{}", place.log());
+    place.logs("limits.connections_per_address").await;
     health(server.address, "127.0.0.2").await;
     assert_eq!(told(), 1, "{}", place.log());
 }

@@ -34,7 +34,7 @@ async fn a_server_without_one_of_its_tables_is_not_ready() {
             server.gets("/readyz").await == (503, NO_CHANGE.to_owned())
         })
         .await;
-        until("it is in the log", async || place.log().contains("the store is not ready")).await;
+        place.logs("the store is not ready").await;
     }
 }
 

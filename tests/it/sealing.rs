@@ -65,7 +65,7 @@ async fn an_upgrade_leaves_no_api_key_in_clear() {
 
     let server = place.starts_at(address, &["serve"], &[]).await;
     assert_eq!((clear(&alice), clear(&bob)), (0, 0));
-    assert!(place.log().contains("API keys sealed api_keys=2"), "{}", place.log());
+    place.logs("API keys sealed api_keys=2").await;
     for person in [&alice, &bob] {
         person.logs_in().await.ok();
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{Process, Workplace, free_address};
-use crate::harness::world::{PATIENCE, until};
+use crate::harness::world::PATIENCE;
 use crate::migration::{FIRST, fills};
 
 /// The socket of a service manager.
@@ -119,7 +119,6 @@ async fn a_server_whose_service_manager_is_gone_serves_and_warns() {
     let manager = ServiceManager::of(&place);
     std::fs::remove_file(&manager.path).unwrap();
     let server = place.ready(manager.starts(&place, &[])).await;
-    until("it warns", async || place.log().contains("telling systemd (NOTIFY_SOCKET) failed"))
-        .await;
+    place.logs("telling systemd (NOTIFY_SOCKET) failed").await;
     server.stops(&place).await;
 }

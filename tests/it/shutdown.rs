@@ -250,7 +250,7 @@ async fn a_second_signal_ends_the_drain() {
         server.signal(second);
         // The drain would take ten minutes.
         assert_eq!(server.ended().await.code(), Some(1), "{}", place.log());
-        assert!(place.log().contains("stopped by a second signal"), "{}", place.log());
+        place.logs("stopped by a second signal").await;
     }
 }
 

@@ -116,7 +116,7 @@ async fn failed_batches_and_changes_are_reported_with_their_cause() {
     let failed = "chatserver_store_failed_changes_total{cause=\"constraint\"}";
     assert_eq!(server.metric::<u64>(failed).await, 1);
     // A thread of its own writes the log.
-    until("the log tells", async || place.log().contains("batch failed")).await;
+    place.logs("batch failed").await;
     let log = place.log();
     let line = log.lines().find(|line| line.contains("batch failed")).unwrap();
     assert!(line.contains("cause=\"constraint\"") && line.contains("no good"), "{line}");

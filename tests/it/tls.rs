@@ -66,7 +66,7 @@ impl Secured {
         let settings: Vec<_> =
             settings.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let process = place.starts_without_waiting(free_address(), &["serve"], &settings);
-        until("the server listens", async || place.log().contains("listening")).await;
+        place.logs("listening").await;
         process
     }
 
@@ -211,11 +211,11 @@ async fn a_new_certificate_is_used_without_a_restart_and_connections_stay() {
     // A pair that does not belong together leaves the old one in use.
     let key = fs::read(&old.certificates.key).unwrap();
     fs::copy(&new.certificates.key, &old.certificates.key).unwrap();
-    until("the log tells of it", async || place.log().contains("the old one stays in use")).await;
-    assert!(place.log().contains("it is not the key of the first certificate"), "{}", place.log());
+    place.logs("the old one stays in use").await;
+    place.logs("it is not the key of the first certificate").await;
     before.tries(server.address).await.unwrap();
     fs::write(&old.certificates.key, key).unwrap();
-    until("it is read again", async || place.log().contains("TLS certificate reloaded")).await;
+    place.logs("TLS certificate reloaded").await;
 
     old.takes(&new);
     until("the new certificate is used", async || after.tries(server.address).await.is_ok()).await;
@@ -250,7 +250,7 @@ async fn a_certificate_that_expires_is_told_by_the_log_and_the_metrics() {
             .unwrap();
         fs::write(&secured.certificates.key, key.serialize_pem()).unwrap();
         let server = secured.serves(&place).await;
-        until("the log tells of it", async || place.log().contains(sentence)).await;
+        place.logs(sentence).await;
         let expires = at(days).unix_timestamp();
         let metric = format!("chatserver_tls_certificate_expiry_timestamp_seconds {expires}");
         until("the metric is there", async || server.metrics().await.contains(&metric)).await;

@@ -256,7 +256,7 @@ impl Workplace {
         command.env("CHATSERVER_HTTP__PUBLIC_URL", public_url);
         command.stdin(Stdio::null()).stderr(log);
         let process = Process::of(command, listen.parse().unwrap());
-        until("the server listens", async || self.log().contains("listening")).await;
+        self.logs("listening").await;
         process.stops(self).await;
         let log = self.log();
         assert!(log.lines().last().unwrap().ends_with("stopped"), "{log}");
@@ -269,6 +269,13 @@ impl Workplace {
         let path = self.path().join("log.txt");
         assert!(path.is_file(), "the log is no file that could be read");
         fs::read_to_string(path).unwrap()
+    }
+
+    /// Waits until the log of the server that was started last has this text. A thread of the server writes it, so it may
+    /// come later than an answer.
+    pub async fn logs(&self, text: &str) {
+        let logged = async || self.log().contains(text);
+        until(&format!("the log has {text:?}"), logged).await;
     }
 
     /// Returns the stdout of the serving command that was started last.

@@ -180,7 +180,7 @@ async fn a_database_that_restarts_under_load_is_awaited_and_found_again() {
     tally.is_refused_with_503_alone();
     for (server, place) in nodes.servers.iter().zip(&nodes.places) {
         until("the node is ready again", async || server.is_ready().await).await;
-        assert!(place.log().contains("the database is back"), "{}", place.log());
+        place.logs("the database is back").await;
     }
     // The listener stayed connected, and is told of what comes now.
     let mut told = listener.takes().await;

@@ -75,7 +75,7 @@ async fn metrics_of_own_tls() -> String {
         ("CHATSERVER_HTTP__TLS_KEY", key.to_str().unwrap()),
     ];
     let server = place.starts_without_waiting(free_address(), &["serve"], &settings);
-    until("the server listens", async || place.log().contains("listening")).await;
+    place.logs("listening").await;
     let dated = async || server.metrics().await.contains("chatserver_tls_");
     until("the date of its certificate is known", dated).await;
     server.metrics().await

@@ -38,7 +38,7 @@ async fn a_full_disk_of_the_server_refuses_changes_until_it_has_space_again() {
     bob.elsewhere().logs_in().await.ok();
     assert_eq!(bob.downloads().await.message_ids(), sent);
 
-    assert!(place.log().contains("the disk of PostgreSQL is full"), "{}", place.log());
+    place.logs("the disk of PostgreSQL is full").await;
 
     frees_the_disk(filled).await;
     until("changes are made again", async || {
@@ -54,5 +54,5 @@ async fn a_full_disk_of_the_server_refuses_changes_until_it_has_space_again() {
     assert_eq!(bob.downloads().await.message_ids(), sent);
     let (status, body) = get(server.address, "/readyz").await.unwrap();
     assert_eq!((status, body.as_str()), (200, "OK\n"));
-    assert!(place.log().contains("the disk of PostgreSQL has space again"), "{}", place.log());
+    place.logs("the disk of PostgreSQL has space again").await;
 }

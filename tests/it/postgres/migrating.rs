@@ -8,7 +8,6 @@ use sqlx::migrate::Migrate as _;
 
 use crate::harness::postgres::{PostgresDatabase, migrations};
 use crate::harness::process::{Process, Workplace, free_address};
-use crate::harness::world::until;
 
 #[tokio::test]
 async fn migrate_makes_the_schema_once_and_says_so() {
@@ -54,10 +53,7 @@ async fn a_process_that_waits_for_another_one_says_so() {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(File::create(place.path().join("log.txt")).unwrap());
     let mut waiting = Process::of(command, free_address());
-    until("it says that it waits", async || {
-        place.log().contains("waiting for another process that migrates the database")
-    })
-    .await;
+    place.logs("waiting for another process that migrates the database").await;
     other.unlock().await.unwrap();
     assert!(waiting.ended().await.success(), "{}", place.log());
 }

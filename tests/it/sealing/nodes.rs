@@ -7,7 +7,6 @@ use crate::harness::database::Database;
 use crate::harness::person::Person;
 use crate::harness::postgres::PostgresDatabase;
 use crate::harness::process::{KEY_FILE, Process, Workplace};
-use crate::harness::world::until;
 
 /// Statement by which a node of the previous version reads a signing key.
 const OLD_SIGNING_KEY: &str = "SELECT api_key FROM users WHERE NOT is_disabled ORDER BY email";
@@ -35,7 +34,7 @@ async fn nodes_of_the_previous_version_read_every_key_until_the_rotation() {
 
     let server = place.starts_at(address, &["serve"], &[]).await;
     let other = beside.serves(&[]).await;
-    assert!(place.log().contains("run `chatserver keys rotate` once"), "{}", place.log());
+    place.logs("run `chatserver keys rotate` once").await;
     let carol = place.adds(&server, "Carol");
     place.tells_meanwhile(&["user", "rotate-key", &bob.email]).await;
     let read = database.texts(OLD_SIGNING_KEY).await;
@@ -104,7 +103,7 @@ async fn a_new_key_is_brought_to_every_node_before_it_seals() {
             person.listens().await;
         }
     }
-    assert!(beside.log().contains("key file read again"), "{}", beside.log());
+    beside.logs("key file read again").await;
     place.tells_meanwhile(&["keys", "drop", "1"]).await;
     alice.asks_at(other.address).logs_in().await.ok();
 }
@@ -120,7 +119,7 @@ async fn a_node_without_the_new_key_says_which_one_it_lacks() {
     let at_other = alice.asks_at(other.address);
     at_other.does("list", serde_json::json!({})).await.refused(503, "unavailable");
     let lacks = format!("the key file {} has no key 2", beside.path().join("keys").display());
-    until("the log says it", async || beside.log().contains(&lacks)).await;
+    beside.logs(&lacks).await;
     machines.brings_the_key_file();
     at_other.lists().await;
     at_other.logs_in().await.ok();

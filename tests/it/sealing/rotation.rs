@@ -31,7 +31,7 @@ async fn keys_are_rotated_while_a_server_runs() {
     place.tells_meanwhile(&["user", "delete", &carol.email, "--yes"]).await;
     let told = place.tells_meanwhile(&["keys", "rotate"]).await;
     assert_eq!((&told["number"], &told["sealed"]), (&4.into(), &2.into()));
-    assert!(place.log().contains("key file read again"), "{}", place.log());
+    place.logs("key file read again").await;
 }
 
 #[tokio::test]

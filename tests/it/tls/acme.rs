@@ -93,7 +93,7 @@ impl Pebble {
             ("SSL_CERT_FILE", text(&self.certificates.authority)),
         ];
         let process = place.starts_without_waiting(address, &["serve"], &settings);
-        until("the server listens", async || place.log().contains("listening")).await;
+        place.logs("listening").await;
         process
     }
 
@@ -195,7 +195,7 @@ async fn an_acme_server_that_is_away_is_logged_and_does_not_end_the_server() {
     pebble.ends();
     let server = pebble.serves(&place, address).await;
     let failed = "getting a TLS certificate failed";
-    until("the failure is logged", async || place.log().contains(failed)).await;
+    place.logs(failed).await;
     let log = place.log();
     for part in ["retry_seconds=60", &pebble.directory, NAME, "Connection refused"] {
         assert!(log.contains(part), "{part} is not in {log}");
