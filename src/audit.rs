@@ -19,6 +19,8 @@ pub(crate) enum Actor {
         name: String,
         operator: String,
     },
+    /// An operator on the admin page, by the name of who made the link.
+    AdminPage { operator: String },
     /// A user through the API.
     Client { user: UserId, address: Option<IpAddr> },
 }
@@ -39,6 +41,7 @@ impl Actor {
         match self {
             Self::Server => "server".to_owned(),
             Self::Command { name, .. } => format!("command {name}"),
+            Self::AdminPage { .. } => "admin page".to_owned(),
             Self::Client { .. } => "api".to_owned(),
         }
     }
@@ -46,7 +49,7 @@ impl Actor {
     /// Returns the name of the person at the server's machine; empty where there is none.
     pub(crate) fn operator(&self) -> &str {
         match self {
-            Self::Command { operator, .. } => operator,
+            Self::Command { operator, .. } | Self::AdminPage { operator } => operator,
             Self::Server | Self::Client { .. } => "",
         }
     }
@@ -55,7 +58,7 @@ impl Actor {
     pub(crate) fn client(&self) -> (Option<UserId>, Option<IpAddr>) {
         match self {
             Self::Client { user, address } => (Some(*user), *address),
-            Self::Server | Self::Command { .. } => (None, None),
+            Self::Server | Self::Command { .. } | Self::AdminPage { .. } => (None, None),
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! `config/default.toml` is the reference: it explains each setting, and a setting that it lacks does not exist.
 
+mod admin;
 mod database;
 mod http;
 mod layers;
@@ -15,6 +16,8 @@ use serde::Deserialize;
 use crate::domain::Timestamp;
 use crate::key_file::KeyFile;
 use crate::store::DatabaseUrl;
+use admin::Admin;
+
 use database::Database;
 pub use http::Http;
 pub(crate) use layers::{Effective, Layers};
@@ -79,6 +82,7 @@ pub enum Error {
 pub struct Config {
     /// Addresses, origins, listeners and timeouts.
     pub http: Http,
+    pub(crate) admin: Admin,
     pub(crate) database: Database,
     pub(crate) auth: Auth,
     pub(crate) presence: Presence,

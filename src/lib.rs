@@ -14,8 +14,8 @@
 //!    the transaction that makes it. One staleness is permitted: a key that another process took away may pass for up
 //!    to 5 s.
 //!
-//! Dependencies point one way. Two edges face the clients: [`api`] over HTTP, the only place that knows axum, and
-//! [`live`] over WebSockets. They call the [`store`], the only place that knows SQL. Where one call of the store is not
+//! Dependencies point one way. Two edges face the clients: [`api`] over HTTP and
+//! [`live`] over WebSockets. A third one, [`admin`], serves operators. They call the [`store`], the only place that knows SQL. Where one call of the store is not
 //! enough, they call a service: [`friends`], [`users`], [`stations`], [`conversations`], [`messages`], [`reports`],
 //! [`availability`], [`notifications`].
 //!
@@ -24,6 +24,7 @@
 //! [`commands`] is the command line. [`client`] is the other side of the protocol, for the command line, the load generator
 //! and the tests.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 mod audit;

@@ -9,6 +9,7 @@ use futures_util::future;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use crate::admin;
 use crate::api;
 use crate::app::App;
 use crate::availability;
@@ -71,6 +72,8 @@ pub enum Error {
 pub struct Server {
     app: Arc<App>,
     listener: Listener,
+    /// The socket of the admin page.
+    admin: Option<Listener>,
     tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
     /// Keeps a second server off a database in a file.
@@ -93,6 +96,8 @@ impl Server {
             DatabaseUrl::Postgres(_) => None,
         };
         let listener = listen("http.listen", &config.http.listen)?;
+        let admin = config.admin.listen.0.as_ref();
+        let admin = admin.map(|admin| listen("admin.listen", admin)).transpose()?;
         let address = listener.address();
         let public_url = config.http.url_at(address.ip()).ok_or(Error::NoUrl)?;
         if let Some(lock) = &mut lock {
@@ -106,7 +111,7 @@ impl Server {
             );
         }
         let app = App::new(config, clock, store, public_url);
-        Ok(Self { app: Arc::new(app), listener, tls, tasks, lock })
+        Ok(Self { app: Arc::new(app), listener, admin, tls, tasks, lock })
     }
 
     /// Returns the state that requests share.
@@ -119,6 +124,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> &Address {
         self.listener.address()
+    }
+
+    /// Returns the address of the admin page, where that is on.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<&Address> {
+        self.admin.as_ref().map(Listener::address)
     }
 
     /// Serves the metrics for as long as the server runs.
@@ -145,12 +156,16 @@ impl Server {
     /// [`Error::Fault`], [`Error::WriterEnded`], [`Error::WalLeft`], or [`Error::Unfinished`].
     pub async fn run(self) -> Result<(), Error> {
         // Hold the lock until the database is closed.
-        let Self { app, listener, tls, tasks, lock: _lock } = self;
+        let Self { app, listener, admin, tls, tasks, lock: _lock } = self;
         tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.spawn(tell_friends(Arc::clone(&app)));
         tasks.spawn(notify_listeners(Arc::clone(&app)));
         tasks.spawn(follow_nodes(Arc::clone(&app)));
         tasks.spawn(save_positions(Arc::clone(&app)));
+        if let Some(listener) = admin {
+            tracing::info!(address = %listener.address(), "serving the admin page");
+            tasks.spawn(admin::serve(listener, Arc::clone(&app)));
+        }
         if let Some(tls) = &tls {
             tasks.spawn(keep_certificate(Arc::clone(&app), Arc::clone(tls)));
         }

@@ -153,6 +153,19 @@ impl Stations {
         self.uses.remove(&(user, station));
     }
 
+    /// Unbinds a station of a user, and returns whether it was bound. Its next signed use binds it anew.
+    pub(crate) async fn revoke(
+        &self,
+        store: &Store,
+        user: UserId,
+        station: StationId,
+    ) -> Result<bool, Error> {
+        let revoked = store.unbind_station(user, station).await?;
+        self.forget(user, station);
+        self.positions.forget(user, station);
+        Ok(revoked)
+    }
+
     fn next_use(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }

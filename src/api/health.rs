@@ -28,8 +28,13 @@ pub(crate) async fn alive(request: Request) -> Response {
     (address, "OK\n").into_response()
 }
 
-/// Answers whether the server takes requests: the database answers, changes can be made and the server is not stopping.
+/// Answers whether the server takes requests, see [`readiness`].
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+    readiness(&app).await
+}
+
+/// Returns whether the server takes requests: the database answers, changes can be made and the server is not stopping.
+pub(crate) async fn readiness(app: &App) -> (StatusCode, &'static str) {
     if app.shutdown.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
@@ -94,7 +99,7 @@ pub(crate) async fn serve_metrics(
 
 /// Refuses a request whose `Host` is foreign, against DNS rebinding. Otherwise the script of a web page could read what
 /// is meant for this machine alone.
-async fn refuse_foreign_host(request: Request, next: Next) -> Response {
+pub(crate) async fn refuse_foreign_host(request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
     if host.is_none_or(is_loopback) {
         return next.run(request).await;

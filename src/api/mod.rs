@@ -4,7 +4,7 @@ mod actions;
 mod auth;
 mod availability;
 mod blocklist;
-mod body;
+pub(crate) mod body;
 mod client;
 mod conversation;
 mod friends;
@@ -52,8 +52,11 @@ use envelope::Reply;
 use observe::RequestOutcome;
 
 pub use actions::{ACTIONS, Action, Api};
-pub(crate) use health::serve_metrics;
-pub(crate) use server::serve;
+
+pub(crate) use health::{readiness, refuse_foreign_host, serve_metrics};
+pub(crate) use response::status;
+pub(crate) use server::{Bounds, serve, serve_beside};
+pub(crate) use stream::Timeouts;
 
 /// Returns the server's routes, with the layers that catch panics, answer CORS and observe each request.
 pub(crate) fn router(app: &Arc<App>) -> Router {

@@ -64,13 +64,13 @@ const BEGIN_WITHIN: Duration = Duration::from_millis(500);
 const TAKE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Limits on the number of connections, and on how slow each may be.
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Name of the bound on the number of connections, for the log.
-    pub(super) name: &'static str,
-    pub(super) connections: usize,
+    pub(crate) name: &'static str,
+    pub(crate) connections: usize,
     /// Whether `limits.connections_per_address` applies.
-    pub(super) per_address: bool,
-    pub(super) timeouts: Timeouts,
+    pub(crate) per_address: bool,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// Serves the API until the shutdown closes it. It then answers requests that have arrived. Requests that are still
@@ -111,7 +111,7 @@ pub(crate) async fn serve(listener: Listener, tls: Option<Arc<Tls>>, app: Arc<Ap
 }
 
 /// Serves a router beside the API until the shutdown closes it. Does not wait for its connections to end.
-pub(super) async fn serve_beside(
+pub(crate) async fn serve_beside(
     listener: Listener,
     router: Router,
     bounds: Bounds,

@@ -20,13 +20,13 @@ use crate::tls::Channel;
 const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
+pub(crate) struct Timeouts {
     /// Time for a head, from its first byte to its end.
-    pub(super) header: Duration,
+    pub(crate) header: Duration,
     /// Time until the first byte of the next head.
-    pub(super) keep_alive: Duration,
+    pub(crate) keep_alive: Duration,
     /// Window in which an answer must make progress, at 8 KiB/s.
-    pub(super) write: Duration,
+    pub(crate) write: Duration,
 }
 
 /// The phase of a connection: idle, in a head, or in a request. The service and the socket share it.

@@ -1,6 +1,7 @@
 //! The command line, for operators, for people who try the server, and for people and scripts that chat. Doc comments on
 //! arguments are the text of `--help`.
 
+mod admin;
 mod audit;
 mod backup;
 mod client;
@@ -118,6 +119,14 @@ Example:
   chatserver conversation retention b08a32f44191bdb3d491c93409cb425b --days 30"
     )]
     Conversation(conversation::Conversation),
+    /// Open the admin page
+    #[command(
+        subcommand,
+        after_help = "\
+Example:
+  chatserver admin link --config chat.toml"
+    )]
+    Admin(admin::Admin),
     /// Remove messages that are kept no longer, at once; a server does so every hour
     #[command(after_help = "\
 Example:
@@ -375,6 +384,7 @@ async fn run_command(command: Command) -> Result<(), Failed> {
         Command::Station(station) => station.run().await,
         Command::Workspace(workspace) => workspace.run().await,
         Command::Conversation(conversation) => conversation.run().await,
+        Command::Admin(admin) => admin.run().await,
         Command::Retention(retention) => retention.run().await,
         Command::Usage(usage) => usage.run().await,
         Command::Audit(audit) => audit.run().await,

@@ -84,16 +84,10 @@ impl Http {
 
     /// Refuses the same address for `listen` and `metrics_listen`.
     fn addresses_agree(&self) -> Result<(), Error> {
-        let Listen::Address(listen) = self.listen else { return Ok(()) };
-        let is_taken = |address: &SocketAddr| {
-            let is_any = address.ip().is_unspecified() || listen.ip().is_unspecified();
-            let is_same = address.ip() == listen.ip() || is_any;
-            is_same && address.port() == listen.port() && address.port() != 0
-        };
-        match self.metrics_listen.0 {
-            Some(address) if is_taken(&address) => {
-                let problem = format!("must not be the address of http.listen = {listen}");
-                wrong("http.metrics_listen", &address.to_string(), &problem)
+        match self.metrics_listen.0.map(Listen::Address) {
+            Some(metrics) if metrics.overlaps(&self.listen) => {
+                let problem = format!("must not be the address of http.listen = {}", self.listen);
+                wrong("http.metrics_listen", &metrics.to_string(), &problem)
             }
             _ => Ok(()),
         }
@@ -147,7 +141,7 @@ impl Http {
     }
 }
 
-fn wrong(name: &str, value: &str, problem: &str) -> Result<(), Error> {
+pub(super) fn wrong(name: &str, value: &str, problem: &str) -> Result<(), Error> {
     let (name, value) = (name.to_owned(), value.to_owned());
     Err(Error::Wrong { name, value, problem: problem.to_owned() })
 }

@@ -133,6 +133,7 @@ impl Layers {
         config.database.agree()?;
         config.auth.agree(&config.database.url)?;
         config.http.agree()?;
+        config.admin.agree(&config.http)?;
         config.limits.agree()?;
         Ok(config)
     }

@@ -49,6 +49,20 @@ impl Parse for Listen {
     }
 }
 
+impl Listen {
+    /// Whether two sockets can't be open at the same time. Each port 0 is another one.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address(one), Self::Address(other)) => {
+                let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                (is_any || one.ip() == other.ip()) && one.port() == other.port() && one.port() != 0
+            }
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

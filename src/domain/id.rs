@@ -108,8 +108,13 @@ hex_id! {
     InvitationToken, 40, "40 lower-case hexadecimal characters"
 }
 
+hex_id! {
+    /// The secret of a link to the admin page: 160 random bits.
+    AdminToken, 40, "40 lower-case hexadecimal characters"
+}
+
 shown!(UserId, ConversationId, Email, MessageId, Instance);
-secret!(StationId, Signature, ApiKey, InvitationToken);
+secret!(StationId, Signature, ApiKey, InvitationToken, AdminToken);
 
 impl UserId {
     /// Generates a random ID, which no address has.
@@ -167,15 +172,22 @@ impl Parse for ApiKey {
     }
 }
 
-impl InvitationToken {
-    /// Generates a token from the operating system's randomness.
-    #[must_use]
-    pub fn generate() -> Self {
-        let mut bytes = [0; 20];
-        os_random().fill_bytes(&mut bytes);
-        Self(Hex::of(&bytes))
-    }
+/// Makes a token of 160 bits from the operating system's randomness.
+macro_rules! token {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// Generates a token from the operating system's randomness.
+            #[must_use]
+            pub fn generate() -> Self {
+                let mut bytes = [0; 20];
+                os_random().fill_bytes(&mut bytes);
+                Self(Hex::of(&bytes))
+            }
+        }
+    )*};
 }
+
+token!(InvitationToken, AdminToken);
 
 /// A user's e-mail address, trimmed and ASCII-lower-cased. It is ASCII, has at most 254 bytes and one `@` with
 /// something on both sides. It has none of the characters that only a quoted local part may hold (RFC 5321).

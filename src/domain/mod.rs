@@ -28,8 +28,8 @@ pub(crate) use change_set::{ChangeSet, Origin, Subject};
 pub(crate) use conversation::{Head, Incoming, SameId, fence, refuse_clear};
 pub(crate) use friendship::{Approach, Approached, Between, FriendRequest};
 pub use id::{
-    ApiKey, ConversationId, Email, Instance, InvitationToken, MessageId, Signature, StationId,
-    UserId,
+    AdminToken, ApiKey, ConversationId, Email, Instance, InvitationToken, MessageId, Signature,
+    StationId, UserId,
 };
 pub use limits::Limits;
 pub(crate) use limits::{MOST_BLOCKS, MOST_WORKSPACES};

@@ -19,7 +19,7 @@ use super::{Error, Store, WriteError};
 use crate::audit::Action;
 use crate::domain::{Email, InvitationToken, Nick, Timestamp, UserId};
 
-listed!(INVITE, FORGET, INVITATIONS, UNINVITE, INVITED, USE, HAS_USER);
+listed!(INVITE, FORGET, INVITATIONS, INVITATION_OF, UNINVITE, INVITED, USE, HAS_USER);
 
 /// Seconds after its use in which an invitation answers the same registration again.
 const REPEATED_WITHIN: i64 = 600;
@@ -39,6 +39,12 @@ const INVITATIONS: Sql = Sql::both(
     "
     SELECT email, nick, created_at, expires_at, used_at FROM invitations
     WHERE used_at IS NULL AND expires_at > $1 ORDER BY email",
+);
+
+const INVITATION_OF: Sql = Sql::both(
+    "
+    SELECT email, nick, created_at, expires_at, used_at FROM invitations
+    WHERE email = $1 AND used_at IS NULL AND expires_at > $2",
 );
 
 const UNINVITE: Sql =
@@ -107,6 +113,18 @@ impl Store {
         let rows = self.reader().await?.query(INVITATIONS).bind(now.unix()).all().await;
         let rows: Vec<InvitationRow> = rows.doing("listing invitations")?;
         rows.into_iter().map(InvitationRow::invitation).collect()
+    }
+
+    /// Returns the invitation of an address that can be used.
+    pub(crate) async fn invitation_of(
+        &self,
+        email: &Email,
+        now: Timestamp,
+    ) -> Result<Option<Invitation>, Error> {
+        let mut reads = self.reader().await?;
+        let row = reads.query(INVITATION_OF).bind(email.as_str()).bind(now.unix()).optional().await;
+        let row: Option<InvitationRow> = row.doing("looking up the invitation of an address")?;
+        row.map(InvitationRow::invitation).transpose()
     }
 
     /// Returns the invitation of a token. `None` if the token is unknown, revoked or expired, or was used a while ago.

@@ -35,6 +35,7 @@ pub struct Statement {
 #[must_use]
 pub fn statements() -> Vec<Statement> {
     let files = [
+        super::admin_links::listed(),
         super::affected::listed(),
         super::api_keys::listed(),
         super::audit::listed(),
@@ -43,6 +44,7 @@ pub fn statements() -> Vec<Statement> {
         super::changes::listed(),
         super::conversations::listed(),
         super::deletion::listed(),
+        super::directory::listed(),
         super::epoch::listed(),
         super::export::listed(),
         super::friend_requests::listed(),

@@ -11,6 +11,7 @@
 //! boolean is cast before it becomes text, `IS NOT DISTINCT FROM` compares values that may be NULL, and no constant holds
 //! two statements.
 
+mod admin_links;
 mod affected;
 mod api_keys;
 mod audit;
@@ -24,6 +25,7 @@ mod copy;
 mod database_url;
 mod deferred;
 mod deletion;
+mod directory;
 mod engine;
 mod epoch;
 mod error;
@@ -75,6 +77,7 @@ use crate::domain::{Limits, Parse, UserId};
 use crate::key_file::KeyFile;
 use crate::sealing::KeyRing;
 
+pub(crate) use admin_links::MakeAdminLink;
 use api_keys::CheckKey;
 use audit::Acting;
 pub(crate) use audit::{AuditEntry, AuditQuery, Named};
@@ -87,6 +90,7 @@ pub use conversations::{Clear, Purged};
 pub(crate) use copy::{CopyError, CopyProgress, copy};
 pub use database_url::DatabaseUrl;
 pub(crate) use deletion::{DELETED_NICK, DeleteUser};
+pub(crate) use directory::{Acquaintance, ListedUser, UserFacts, UserPage};
 use engine::Engine;
 use epoch::CurrentEpoch;
 pub use epoch::Epoch;
@@ -133,7 +137,7 @@ pub use sqlite::server_lock::ServerLock;
 use sqlite::space::gives_space_back;
 pub(crate) use sqlite::space::{Compacted, Vacuumed, compact};
 pub(crate) use sqlite::wal::WalLeft;
-pub(crate) use stations::BindStation;
+pub(crate) use stations::{BindStation, Station};
 pub(crate) use usage::{ConversationSpace, DatabaseSize, Space, Usage};
 pub(crate) use users::{AddUser, IdTaken, RenameUser, User};
 pub(crate) use workspaces::RegisterWorkspace;

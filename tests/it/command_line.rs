@@ -54,6 +54,8 @@ fn every_command_explains_itself_with_an_example() {
     }
     let all = [
         "",
+        "admin",
+        "admin link",
         "audit",
         "backup",
         "backup verify",

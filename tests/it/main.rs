@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a failed expectation is the point")]
 
+mod admin;
 mod audit;
 mod authorization;
 mod availability;

@@ -13,7 +13,7 @@ use toml::Table;
 use crate::harness::process::Workplace;
 
 /// All settings: name, a value other than the default, a wrong value, and what the refusal says is expected.
-const SETTINGS: [(&str, &str, &str, &str); 50] = [
+const SETTINGS: [(&str, &str, &str, &str); 51] = [
     ("http.listen", "127.0.0.1:8081", "localhost", "an address and a port"),
     ("http.public_url", "https://chat.example.com/", "ftp://chat", "http or https URL"),
     ("http.tls_certificate", "/etc/chat/chain", "etc/chat", "empty or an absolute path"),
@@ -36,6 +36,7 @@ const SETTINGS: [(&str, &str, &str, &str); 50] = [
     ("http.body_timeout_seconds", "7", "0", "from 1 to 3600"),
     ("http.request_timeout_seconds", "7", "-1", "from 1 to 3600"),
     ("http.write_timeout_seconds", "7", "1.5", "from 1 to 3600"),
+    ("admin.listen", "127.0.0.1:8081", "everywhere", "empty or a loopback address and a port"),
     ("database.url", "sqlite://other.db", "mysql://chat", "sqlite:// and the path of a file"),
     ("database.password", "hunter2", "hunter\t2", "without control characters"),
     ("database.password_file", "/etc/chat", "etc/chat", "empty or an absolute path"),
@@ -293,6 +294,27 @@ fn the_metrics_must_have_an_address_of_their_own() {
     let error = refusal(&check(&place, &[], &[listens("0.0.0.0:8080")]));
     assert!(error.contains("http.metrics_listen"), "{error}");
     assert!(check(&place, &[], &[listens("127.0.0.1:8081")]).status.success());
+}
+
+#[test]
+fn the_admin_page_must_have_a_local_address_of_its_own() {
+    let place = Workplace::new();
+    let check = |address: &str| check(&place, &[], &[("CHATSERVER_ADMIN__LISTEN", address)]);
+    for open in ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081", "[::ffff:192.0.2.1]:8081"] {
+        let error = refusal(&check(open));
+        for part in ["admin.listen", open, "a loopback address and a port", "ssh -L"] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+    }
+    for wrong in ["systemd", "unix:admin.sock", "unix:/run/", "localhost:8081", "8081"] {
+        assert!(refusal(&check(wrong)).contains("admin.listen"), "{wrong}");
+    }
+    for taken in ["127.0.0.1:8080", "127.0.0.1:9464"] {
+        assert!(refusal(&check(taken)).contains("must not be the address of http."), "{taken}");
+    }
+    for local in ["", "127.0.0.1:8081", "127.8.0.1:8081", "[::1]:8081", "unix:/run/admin.sock"] {
+        assert!(check(local).status.success(), "{local}");
+    }
 }
 
 #[test]

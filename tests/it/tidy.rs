@@ -44,8 +44,9 @@ fn sql_stays_in_the_store() {
 
 #[test]
 fn http_stays_at_its_edges() {
-    only_in(&["src/api", "src/web.rs"], &["axum"]);
-    only_in(&["src/api"], &["tower", "tower_http"]);
+    only_in(&["src/admin", "src/api", "src/web.rs"], &["axum"]);
+    only_in(&["src/admin", "src/api"], &["tower", "tower_http"]);
+    only_in(&["src/admin"], &["maud"]);
     let clients = ["src/client", "src/tls/acme"];
     only_in(&[&["src/api"], &clients[..]].concat(), &["hyper", "hyper_util", "http_body_util"]);
     only_in(&clients, &["hyper_rustls"]);

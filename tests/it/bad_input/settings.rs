@@ -62,6 +62,7 @@ const TEXTS: &[&str] = &[
     "auth.registration",
     "retention.valid_until",
     "http.metrics_listen",
+    "admin.listen",
     "database.url",
     "database.password",
     "database.password_file",

@@ -12,6 +12,7 @@ pub mod left_out;
 pub mod nginx;
 pub mod notification;
 pub mod openssl;
+pub mod operator;
 pub mod person;
 pub mod postgres;
 pub mod process;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chatserver::admin::links;
 use chatserver::app::App;
 use chatserver::clock::{Clock, Reading};
 use chatserver::config::Config;
@@ -102,6 +103,8 @@ impl TestClock {
 pub struct World {
     pub clock: TestClock,
     pub address: SocketAddr,
+    /// Address of the admin page, if a setting turns that on.
+    admin: Option<SocketAddr>,
     app: Arc<App>,
     running: JoinHandle<Result<(), server::Error>>,
     keys: KeySource,
@@ -119,6 +122,11 @@ impl World {
         let clock = TestClock::default();
         clock.shows("2024-03-08 12:00:00");
         Self::on(Home::new("chat.db"), clock, ready_made_keys(), settings).await
+    }
+
+    /// Starts a server with the admin page.
+    pub async fn with_admin_page() -> Self {
+        Self::with(&[("admin.listen", "127.0.0.1:0")]).await
     }
 
     /// Starts another server on the same database and with the same clock: a further node. Returns `None` where the
@@ -148,9 +156,21 @@ impl World {
         let config = Config::load(None, [], &all).unwrap();
         let server = Server::bind(config, clock.clock()).await.unwrap();
         let address = server.address().ip().unwrap();
+        let admin = server.admin_address().map(|admin| admin.ip().unwrap());
         let app = Arc::clone(server.app());
         let running = tokio::spawn(server.run());
-        Self { clock, address, app, running, keys, home }
+        Self { clock, address, admin, app, running, keys, home }
+    }
+
+    /// Returns the address of the admin page.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.expect("the admin page is on")
+    }
+
+    /// Makes a link to the admin page and returns its token.
+    pub async fn admin_token(&self) -> String {
+        let link = links::make(&self.app.store, self.clock.now()).await.unwrap();
+        link.token.as_str().to_owned()
     }
 
     /// Returns the path of the database file.

@@ -29,6 +29,7 @@ macro_rules! suites {
 }
 
 suites! {
+    admin,
     authorization,
     availability ["a_restart_loses_no_change"],
     batches ["a_failing_change_does_not_fail", "leaks_nothing_and_can_be_repeated"],

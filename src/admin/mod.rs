@@ -1,0 +1,151 @@
+//! The admin page: what an operator sees and changes in a browser, on an address that only this machine reaches.
+//!
+//! `chatserver admin link` prints a link that works once ([`links`]). It opens a session in the memory of this process
+//! ([`session`]). A handler of a page takes an [`Operator`](session::Operator), a handler of a change takes a [`Form`](form::Form). Nothing
+//! else makes these, so a handler can't forget to check. The page needs no JavaScript, and its policy allows none.
+
+mod entry;
+mod figures;
+mod form;
+mod health;
+pub mod links;
+mod page;
+mod problem;
+mod session;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use tokio::time::timeout;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::api::{self, Bounds, Timeouts};
+use crate::app::App;
+use crate::limits::Rates;
+use crate::listen::Listener;
+use problem::Problem;
+use session::Sessions;
+
+const STYLE: &str = include_str!("admin.css");
+
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
+     frame-ancestors 'none'; base-uri 'none'";
+
+/// Headers of every answer.
+///
+/// The referrer policy is not `no-referrer`: with that, a browser sends `Origin: null` with each form, and the check of
+/// the origin could not tell the page's own forms. The page links nowhere else, so no other site gets a referrer.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "same-origin"),
+    (CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// Maximum wrong links that are answered as such each minute. A token has 160 bits, so the bound keeps the log short
+/// rather than guesses out.
+const WRONG_LINKS_PER_MINUTE: u32 = 10;
+
+/// A browser opens some six connections.
+const CONNECTIONS: usize = 64;
+
+/// State that the requests of the admin page share.
+struct Admin {
+    app: Arc<App>,
+    sessions: Sessions,
+    wrong_links: Rates<()>,
+    /// The monotonic clock when the page was first served.
+    started: Duration,
+}
+
+impl Admin {
+    fn new(app: Arc<App>) -> Self {
+        Self {
+            started: app.clock.read().monotonic,
+            sessions: Sessions::new(app.clock.clone()),
+            wrong_links: Rates::per_minute(WRONG_LINKS_PER_MINUTE),
+            app,
+        }
+    }
+}
+
+/// Serves the admin page until the server closes.
+///
+/// On an address, a `Host` that is not of this machine is refused, against DNS rebinding. On a Unix socket any `Host` is
+/// served: no web page can connect to it. A browser reaches it through a forwarded port, or through a proxy that
+/// may have a name of its own. A page that rebinds its name to the forwarded port gets no cookie, because cookies belong
+/// to a host.
+pub(crate) async fn serve(listener: Listener, app: Arc<App>) {
+    let http = &app.config.http;
+    let bounds = Bounds {
+        name: "connections to admin.listen",
+        connections: CONNECTIONS,
+        // An operator gets in when clients have used up the count of their address.
+        per_address: false,
+        timeouts: Timeouts {
+            header: http.header_timeout_seconds.duration(),
+            keep_alive: http.keep_alive_seconds.duration(),
+            write: http.write_timeout_seconds.duration(),
+        },
+    };
+    let router = router(&Arc::new(Admin::new(Arc::clone(&app))));
+    let router = match listener.address().ip() {
+        Some(_) => router.layer(from_fn(api::refuse_foreign_host)),
+        None => router,
+    };
+    let router = router.layer(map_response(with_headers));
+    api::serve_beside(listener, router, bounds, app).await;
+}
+
+fn router(admin: &Arc<Admin>) -> Router {
+    Router::new()
+        .route("/", get(health::show))
+        .route("/admin.css", get(async || ([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)))
+        .route("/enter", get(entry::offer).post(entry::enter))
+        .route("/leave", post(entry::leave))
+        .route("/users", get(users::list))
+        .route("/users/{id}", get(users::show))
+        .route("/users/{id}/stations/revoke", post(users::revoke_station))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "There is no such page."))
+        .method_not_allowed_fallback(async || {
+            let sentence = "This address takes another method.";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
+        })
+        .layer(from_fn_with_state(Arc::clone(admin), in_time))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            tracing::error!("request of the admin page ended by a panic");
+            let sentence = "The server has a defect; its log has the cause.";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response()
+        }))
+        .with_state(Arc::clone(admin))
+}
+
+/// Bounds the time for the body and for the work.
+async fn in_time(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let http = &admin.app.config.http;
+    let most = http.body_timeout_seconds.duration() + http.request_timeout_seconds.duration();
+    timeout(most, next.run(request)).await.unwrap_or_else(|_| {
+        let sentence = "The server did not finish in time. A change may still be made.";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence).into_response()
+    })
+}
+
+async fn with_headers(mut response: Response) -> Response {
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

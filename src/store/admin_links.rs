@@ -1,0 +1,89 @@
+//! Links to the admin page: each can be used once, until it expires.
+//!
+//! The table holds the SHA-256 of a token, so who reads the database can't use a link.
+
+use std::convert::Infallible;
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::Doing as _;
+use super::listing::listed;
+use super::sql::Sql;
+use super::write_op::WriteOp;
+use super::write_tx::WriteTx;
+use super::{Error, Store, WriteError};
+use crate::domain::{AdminToken, Timestamp};
+
+listed!(MAKE, FORGET, OPERATOR, SPEND);
+
+const MAKE: Sql =
+    Sql::both("INSERT INTO admin_links (token_digest, operator, expires_at) VALUES ($1, $2, $3)");
+
+const FORGET: Sql = Sql::both("DELETE FROM admin_links WHERE expires_at <= $1");
+
+const OPERATOR: Sql =
+    Sql::both("SELECT operator FROM admin_links WHERE token_digest = $1 AND expires_at > $2");
+
+const SPEND: Sql = Sql::both("DELETE FROM admin_links WHERE token_digest = $1 AND expires_at > $2");
+
+fn digest(token: &AdminToken) -> String {
+    hex::encode(Sha256::digest(token.as_str()))
+}
+
+impl Store {
+    /// Spends a link. Returns who made it, or `None` if it is unknown, used or expired.
+    pub(crate) async fn spend_admin_link(
+        &self,
+        token: &AdminToken,
+        now: Timestamp,
+    ) -> Result<Option<String>, Error> {
+        // A guess costs a read, not a commit.
+        let mut reads = self.reader().await?;
+        let operator = reads.query(OPERATOR).bind(digest(token).as_str()).bind(now.unix());
+        let operator: Option<String> =
+            operator.optional_value().await.doing("looking up an admin link")?;
+        drop(reads);
+        let Some(operator) = operator else { return Ok(None) };
+        let is_spent = self.write(SpendAdminLink { token: *token, now }).await?;
+        Ok(is_spent.then_some(operator))
+    }
+}
+
+/// Makes a link, and removes the expired ones. It does not count as growth: the admin page helps while the disk is full.
+pub(crate) struct MakeAdminLink {
+    pub(crate) token: AdminToken,
+    pub(crate) operator: String,
+    pub(crate) now: Timestamp,
+    pub(crate) expires_at: Timestamp,
+}
+
+impl WriteOp for MakeAdminLink {
+    type Output = ();
+    type Refusal = Infallible;
+
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
+        let forget = tx.query(FORGET).await?.bind(self.now.unix());
+        forget.execute().await.doing("removing expired admin links")?;
+        let make = tx.query(MAKE).await?.bind(digest(&self.token).as_str());
+        let make = make.bind(self.operator.as_str()).bind(self.expires_at.unix());
+        make.execute().await.doing("making an admin link")?;
+        Ok(())
+    }
+}
+
+struct SpendAdminLink {
+    token: AdminToken,
+    now: Timestamp,
+}
+
+impl WriteOp for SpendAdminLink {
+    /// Whether the link was usable.
+    type Output = bool;
+    type Refusal = Infallible;
+
+    async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
+        let spend = tx.query(SPEND).await?.bind(digest(&self.token).as_str());
+        let count = spend.bind(self.now.unix()).execute().await.doing("using an admin link")?;
+        Ok(count > 0)
+    }
+}
