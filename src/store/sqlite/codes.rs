@@ -56,6 +56,10 @@ pub(crate) fn advice(error: &sqlx::Error) -> &'static str {
     match primary(error) {
         Some(READONLY | CANTOPEN) => PERMISSIONS,
         Some(FULL_DISK) => FULL,
+        Some(CORRUPT) => {
+            ". Stop the server, keep a copy of the database with its -wal and -shm, check the disk, and put a backup in its \
+             place with `chatserver restore`"
+        }
         Some(IOERR) => {
             "; the disk is full or fails: see df and the log of the kernel, then start again"
         }
