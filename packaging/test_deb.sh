@@ -1,48 +1,14 @@
 #!/usr/bin/env bash
 # Builds the Debian package from a binary that is there, and installs, upgrades, removes, purges and installs it again in
-# a fresh Debian: with an empty environment and without a terminal, so that nothing can ask. There is no systemd in it.
+# a fresh Debian: with an empty environment and without a terminal, so that nothing can ask. No systemd runs in it.
 # Usage: packaging/test_deb.sh target/debug/chatserver
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$(realpath "$1")
 target=$(dirname "$(dirname "$binary")")
-as_root=()
-[ "$(id -u)" -eq 0 ] || as_root=(sudo)
+subject='Debian package'
+. packaging/testing.sh
 
-# The distribution of this machine, because the binary needs its libc.
-. /etc/os-release
-base=$target/debootstrap-$VERSION_CODENAME.tar
-if [ ! -f "$base" ]; then
-  mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
-    awk -v codename="$VERSION_CODENAME" '$2 == codename { print $1; exit }')
-  folder=$(mktemp -d)
-  "${as_root[@]}" debootstrap --variant=minbase "$VERSION_CODENAME" "$folder/root" "$mirror" >"$folder/log" ||
-    { tail -n 5 "$folder/log" >&2; exit 1; }
-  "${as_root[@]}" tar -C "$folder/root" --exclude=./dev/* --exclude=./var/cache/apt/* -cf "$folder/base.tar" .
-  cp "$folder/base.tar" "$base"
-  "${as_root[@]}" rm -rf "$folder"
-fi
-
-folder=$(mktemp -d)
-root=$folder/root
-server=''
-cleanup() {
-  [ -z "$server" ] || "${as_root[@]}" kill "$server" 2>/dev/null || true
-  "${as_root[@]}" rm -rf "$folder"
-}
-trap cleanup EXIT
-
-fail() {
-  printf 'Debian package: %s\n' "$*" >&2
-  tail -n 20 "$folder/dpkg.log" >&2
-  exit 1
-}
-expect() {
-  case $2 in
-  *"$3"*) ;;
-  *) fail "$1: expected $3, got ${2:0:300}" ;;
-  esac
-}
 path=/usr/sbin:/usr/bin:/sbin:/bin
 inside() {
   "${as_root[@]}" env -i PATH=$path setsid --wait chroot "$root" "$@" </dev/null
@@ -53,7 +19,7 @@ chat() {
     chatserver "$@" --config /etc/chatserver/chatserver.toml </dev/null
 }
 packages() {
-  inside dpkg "$@" >"$folder/dpkg.log" 2>&1 || fail "dpkg $* fails"
+  inside dpkg "$@" >"$log" 2>&1 || fail "dpkg $* fails"
 }
 modes() {
   inside stat -c '%a %U %G %n' /var/lib/chatserver /etc/chatserver/chatserver.toml
@@ -61,15 +27,8 @@ modes() {
 as_installed='700 chatserver chatserver /var/lib/chatserver
 640 root chatserver /etc/chatserver/chatserver.toml'
 
-"${as_root[@]}" mkdir "$root"
-"${as_root[@]}" tar -C "$root" -xf "$base"
-CARGO_TARGET_DIR=$target cargo deb --quiet --locked --no-build --profile dev --strip --fast --output "$folder/old.deb" >/dev/null
-# The next version, which also has other default settings.
-dpkg-deb --raw-extract "$folder/old.deb" "$folder/next"
-version=$(sed -n 's/^Version: //p' "$folder/next/DEBIAN/control")
-sed -i "s/^Version: .*/Version: $version+next/" "$folder/next/DEBIAN/control"
-printf '\n# Of the next version.\n' >>"$folder/next/usr/share/chatserver/chatserver.toml"
-dpkg-deb --root-owner-group -Znone --build "$folder/next" "$folder/next.deb" >/dev/null
+debian "$root"
+packages_of_two_versions
 "${as_root[@]}" cp "$folder/old.deb" "$folder/next.deb" "$root/"
 
 packages -i /old.deb
@@ -86,7 +45,7 @@ http=$((10000 + RANDOM % 20000))
 metrics=$((http + 1))
 "${as_root[@]}" env -i PATH=$path CHATSERVER_HTTP__LISTEN=127.0.0.1:$http CHATSERVER_HTTP__METRICS_LISTEN=127.0.0.1:$metrics \
   chroot --userspec=chatserver:chatserver "$root" $start </dev/null 2>"$folder/server.log" &
-server=$!
+running=($!)
 asks() {
   "${as_root[@]}" env -i PATH=$path CHATSERVER_HTTP__METRICS_LISTEN=127.0.0.1:$metrics chroot "$root" \
     chatserver health --config /etc/chatserver/chatserver.toml
@@ -96,9 +55,9 @@ for _ in $(seq 100); do
   sleep 0.1
 done
 expect 'the service is ready' "$(asks 2>&1)" OK
-"${as_root[@]}" kill "$server"
-wait "$server" || fail "the service ends with $?: $(tail -n 3 "$folder/server.log")"
-server=''
+"${as_root[@]}" kill "${running[@]}"
+wait "${running[@]}" || fail "the service ends with $?: $(tail -n 3 "$folder/server.log")"
+running=()
 
 printf '[limits]\nfriends = 7\n' | "${as_root[@]}" tee -a "$root/etc/chatserver/chatserver.toml" >/dev/null
 kept() {
@@ -120,7 +79,7 @@ expect 'edited settings after the return' "$(chat check-config)" 'limits.friends
 kept 'after the return'
 
 packages --purge chatserver
-expect 'a purge says what it keeps' "$(cat "$folder/dpkg.log")" 'the database in /var/lib/chatserver and the user chatserver are kept'
+expect 'a purge says what it keeps' "$(cat "$log")" 'the database in /var/lib/chatserver and the user chatserver are kept'
 [ -z "$(inside find /etc/chatserver /etc/systemd/system/multi-user.target.wants/chatserver.service 2>/dev/null)" ] ||
   fail 'a purge leaves settings'
 inside test -s /var/lib/chatserver/chatserver.db || fail 'a purge deletes the database'

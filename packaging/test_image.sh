@@ -5,21 +5,8 @@
 set -euo pipefail
 binary=$(realpath "$1")
 cd "$(dirname "$0")"
-as_root=()
-[ "$(id -u)" -eq 0 ] || as_root=(sudo)
-folder=$(mktemp -d)
-root=$folder/root
-server=''
-cleanup() {
-  [ -z "$server" ] || "${as_root[@]}" kill "$server" 2>/dev/null || true
-  "${as_root[@]}" rm -rf "$folder"
-}
-trap cleanup EXIT
-fail() {
-  printf 'container image: %s\n' "$*" >&2
-  tail -n 5 "$folder/server.log" >&2 || true
-  exit 1
-}
+subject='container image'
+. ./testing.sh
 
 "${as_root[@]}" ./image_root.sh "$binary" "$root"
 if ldd "$binary" >"$folder/libraries" 2>/dev/null; then
@@ -49,8 +36,8 @@ runs() {
     /usr/sbin/chroot --userspec="$user" "$root" /usr/bin/chatserver "$@"
 }
 
-runs serve 2>"$folder/server.log" &
-server=$!
+runs serve 2>"$log" &
+running=($!)
 for _ in $(seq 100); do
   ! (runs health) >/dev/null 2>&1 || break
   sleep 0.1
@@ -59,8 +46,8 @@ done
 added=$(runs user add alice@example.com --nick Alice)
 [[ $added == *apikey* ]] || fail 'no user can be added'
 [ "$("${as_root[@]}" stat -c '%a %u' "$root/var/lib/chatserver/chatserver.db")" = '600 10001' ] || fail 'the database is not private'
-"${as_root[@]}" kill "$server"
-wait "$server" || fail "the server ends with $?"
-server=''
+"${as_root[@]}" kill "${running[@]}"
+wait "${running[@]}" || fail "the server ends with $?"
+running=()
 ! (runs health) >/dev/null 2>&1 || fail 'a stopped server is healthy'
 echo 'container image: ok'
