@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Debian package from a binary that is there, and installs, upgrades, removes, purges and installs it again in
-# a fresh Debian: with an empty environment and without a terminal, so that nothing can ask. No systemd runs in it.
+# a fresh Debian: with an empty environment and without a terminal, so that nothing can ask. No systemd runs in it; in that of
+# test_runbook.sh one does.
 # Usage: packaging/test_deb.sh target/debug/chatserver
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,9 +23,11 @@ packages() {
   inside dpkg "$@" >"$log" 2>&1 || fail "dpkg $* fails"
 }
 modes() {
-  inside stat -c '%a %U %G %n' /var/lib/chatserver /etc/chatserver/chatserver.toml
+  inside stat -c '%a %U %G %n' /var/lib/chatserver /var/backups/chatserver /var/backups/chatserver-keys /etc/chatserver/chatserver.toml
 }
 as_installed='700 chatserver chatserver /var/lib/chatserver
+700 chatserver chatserver /var/backups/chatserver
+700 chatserver chatserver /var/backups/chatserver-keys
 640 root chatserver /etc/chatserver/chatserver.toml'
 
 debian "$root"
@@ -35,6 +38,7 @@ packages -i /old.deb
 [ "$(modes)" = "$as_installed" ] || fail "installed: $(modes)"
 expect 'the unit is enabled' "$(inside readlink /etc/systemd/system/multi-user.target.wants/chatserver.service)" \
   systemd/system/chatserver.service
+[ -z "$(inside find /etc/systemd -name 'chatserver-backup*')" ] || fail 'the nightly backup is enabled'
 expect 'the settings are valid' "$(chat check-config)" 'keep the data in sqlite:///var/lib/chatserver/chatserver.db'
 expect 'Alice is added' "$(chat user add alice@example.com --nick Alice --json)" '"apikey"'
 expect 'the database is private' "$(inside stat -c '%a %U' /var/lib/chatserver/chatserver.db)" '600 chatserver'
@@ -79,7 +83,7 @@ expect 'edited settings after the return' "$(chat check-config)" 'limits.friends
 kept 'after the return'
 
 packages --purge chatserver
-expect 'a purge says what it keeps' "$(cat "$log")" 'the database in /var/lib/chatserver and the user chatserver are kept'
+expect 'a purge says what it keeps' "$(cat "$log")" 'the database in /var/lib/chatserver and the user chatserver are kept, and so are backups'
 [ -z "$(inside find /etc/chatserver /etc/systemd/system/multi-user.target.wants/chatserver.service 2>/dev/null)" ] ||
   fail 'a purge leaves settings'
 inside test -s /var/lib/chatserver/chatserver.db || fail 'a purge deletes the database'
