@@ -23,6 +23,7 @@ use crate::shutdown::Shutdown;
 use crate::signature::Verifier;
 use crate::stations::Stations;
 use crate::store::{self, LIGHT_PAGE_BYTES, Store};
+use crate::telemetry::History;
 
 /// Shared state of all requests, built once at startup.
 pub struct App {
@@ -53,6 +54,8 @@ pub struct App {
     pub(crate) connections: Arc<ConnectionCounts>,
     pub(crate) memory: Arc<MemoryBudget>,
     pub(crate) bounds: BoundLog,
+    /// Metrics of the last hour; empty without an admin page.
+    pub(crate) history: History,
     /// Tells tasks that the server is stopping, then closing.
     pub shutdown: Shutdown,
 }
@@ -84,6 +87,7 @@ impl App {
             connections: Arc::new(ConnectionCounts::new(limits.connections_per_address.size())),
             memory: Arc::new(MemoryBudget::new(limits.buffered_bytes.size())),
             bounds: BoundLog::default(),
+            history: History::default(),
             shutdown: Shutdown::default(),
             clock,
             config,

@@ -19,7 +19,7 @@ use crate::jobs;
 use crate::listen::{Address, Listener};
 use crate::shutdown::GIVE_UP_AFTER;
 use crate::store::{DatabaseUrl, Fault, OpenError, Schema, ServerLock, Store, WalLeft};
-use crate::telemetry::{Logging, Metrics};
+use crate::telemetry::{Logging, Metrics, SAMPLE_EVERY};
 use crate::tls::{self, Tls};
 
 /// How long a stop waits for positions, and for uses of stations, to be recorded. Another process may be blocking the
@@ -130,6 +130,24 @@ impl Server {
     #[must_use]
     pub fn admin_address(&self) -> Option<&Address> {
         self.admin.as_ref().map(Listener::address)
+    }
+
+    /// Records the metrics for the charts of the admin page, for as long as the server runs.
+    pub(crate) fn keep_history(&self, metrics: Metrics) {
+        let app = Arc::clone(&self.app);
+        self.tasks.spawn(async move {
+            let recording = async {
+                loop {
+                    let text = metrics.render(&app.store);
+                    app.history.record(&text, app.clock.read().monotonic);
+                    sleep(SAMPLE_EVERY).await;
+                }
+            };
+            tokio::select! {
+                () = recording => {}
+                () = app.shutdown.closing() => {}
+            }
+        });
     }
 
     /// Serves the metrics for as long as the server runs.

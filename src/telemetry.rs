@@ -1,5 +1,6 @@
 //! Telemetry for operators: the log on stderr, and the metrics in Prometheus' text format.
 
+mod history;
 mod lines;
 
 use std::io;
@@ -20,6 +21,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use crate::config::{Log, LogFormat};
 use crate::domain::Timestamp;
 use crate::store::Store;
+pub(crate) use history::{Figure, History, KEPT, Point, SAMPLE_EVERY};
 use lines::Lines;
 
 /// Why telemetry could not be set up.

@@ -13,6 +13,12 @@ pub(super) fn bytes(bytes: i64) -> String {
     if whole >= 100 { format!("{whole} {name}") } else { format!("{whole}.{tenth} {name}") }
 }
 
+/// Formats a number of bytes that a metric has.
+#[expect(clippy::cast_possible_truncation, reason = "metrics have whole numbers of bytes")]
+pub(super) fn size(size: f64) -> String {
+    bytes(size as i64)
+}
+
 /// Formats a duration by its two largest units.
 pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();

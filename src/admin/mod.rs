@@ -4,6 +4,8 @@
 //! ([`session`]). A handler of a page takes an [`Operator`](session::Operator), a handler of a change takes a [`Form`](form::Form). Nothing
 //! else makes these, so a handler can't forget to check. The page needs no JavaScript, and its policy allows none.
 
+mod audit;
+mod chart;
 mod entry;
 mod figures;
 mod form;
@@ -116,6 +118,7 @@ fn router(admin: &Arc<Admin>) -> Router {
         .route("/admin.css", get(async || ([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)))
         .route("/enter", get(entry::offer).post(entry::enter))
         .route("/leave", post(entry::leave))
+        .route("/audit", get(audit::list))
         .route("/users", get(users::list))
         .route("/users/{id}", get(users::show))
         .route("/users/{id}/stations/revoke", post(users::revoke_station))

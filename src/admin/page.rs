@@ -13,15 +13,17 @@ use super::session::Operator;
 pub(super) enum Section {
     Health,
     Users,
+    Audit,
 }
 
 impl Section {
-    const ALL: [Self; 2] = [Self::Health, Self::Users];
+    const ALL: [Self; 3] = [Self::Health, Self::Users, Self::Audit];
 
     fn name(self) -> &'static str {
         match self {
             Self::Health => "Health",
             Self::Users => "Users",
+            Self::Audit => "Audit",
         }
     }
 
@@ -29,6 +31,7 @@ impl Section {
         match self {
             Self::Health => "/",
             Self::Users => "/users",
+            Self::Audit => "/audit",
         }
     }
 }

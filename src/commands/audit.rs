@@ -88,7 +88,7 @@ async fn all(
     Ok(all)
 }
 
-/// Returns an entry in words, such as `2026-03-08 14:12:48 user_disabled alice@example.com by command user disable (root)`.
+/// Returns an entry in words, such as `2026-03-08 14:12:48 user_disabled alice@example.com by command user disable, root`.
 fn line(entry: &AuditEntry) -> String {
     let mut line = format!("{} {}", entry.date(), entry.action);
     let named = [entry.subject(), entry.other()].into_iter().flatten().map(name);
@@ -103,7 +103,7 @@ fn line(entry: &AuditEntry) -> String {
     let actor = entry.actor().map(name).unwrap_or_default();
     for more in [&entry.operator, actor, &entry.address] {
         if !more.is_empty() {
-            line.extend([" ", more]);
+            line.extend([", ", more]);
         }
     }
     line

@@ -1,5 +1,6 @@
 //! `chatserver serve`: runs the server until a signal stops it. `chatserver demo` runs its server the same way.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::Args;
@@ -74,11 +75,8 @@ pub async fn run(
             return Err(format!("stopped by {signal} before the server was started").into());
         }
     };
-    if let Some(address) = metrics_listen {
-        let listener = server::listen("http.metrics_listen", &Listen::Address(address))?;
-        tracing::info!(address = %listener.address(), "serving metrics");
-        let metrics = Metrics::start()?;
-        server.serve_metrics(listener, metrics, Arc::clone(logging));
+    if metrics_listen.is_some() || server.admin_address().is_some() {
+        start_metrics(&server, metrics_listen, logging)?;
     }
     ready(&server)?;
     announce(&server);
@@ -92,6 +90,24 @@ pub async fn run(
         }
     }
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Starts the metrics for those who read them: Prometheus and the admin page.
+fn start_metrics(
+    server: &Server,
+    listen: Option<SocketAddr>,
+    logging: &Arc<Logging>,
+) -> Result<(), Failed> {
+    let metrics = Metrics::start()?;
+    if server.admin_address().is_some() {
+        server.keep_history(metrics.clone());
+    }
+    if let Some(address) = listen {
+        let listener = server::listen("http.metrics_listen", &Listen::Address(address))?;
+        tracing::info!(address = %listener.address(), "serving metrics");
+        server.serve_metrics(listener, metrics, Arc::clone(logging));
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The admin page: how an operator enters, and what keeps others out.
 
+mod audit;
+mod charts;
 mod commands;
 mod users;
 
@@ -12,7 +14,7 @@ use crate::harness::sockets::{connected, rest_of};
 use crate::harness::world::World;
 
 /// Pages and forms that need a session.
-const PAGES: &[&str] = &["/", "/users", "/users/alice@example.com"];
+const PAGES: &[&str] = &["/", "/audit", "/users", "/users/alice@example.com"];
 const FORMS: &[&str] = &["/leave", "/users/alice@example.com/stations/revoke"];
 
 #[tokio::test]

@@ -156,7 +156,7 @@ async fn an_invitation_is_followed_to_its_user() {
     }
     let printed = String::from_utf8(place.runs(&["audit"]).stdout).unwrap();
     let last = printed.lines().last().unwrap();
-    let by = format!(" user_added carol@example.com by command user add {}", operator());
+    let by = format!(" user_added carol@example.com by command user add, {}", operator());
     assert!(last.ends_with(&by), "{last}");
 }
 

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::harness::operator::Operator;
 use crate::harness::process::{Workplace, free_address};
-use crate::harness::world::{PATIENCE, until};
+use crate::harness::world::PATIENCE;
 
 const LISTEN: &str = "CHATSERVER_ADMIN__LISTEN";
 
@@ -51,7 +51,7 @@ async fn a_command_prints_a_link_that_neither_the_database_nor_the_log_has() {
     assert_eq!(operator.uses(token(&link)).await.status, 303);
     assert!(operator.sees("/").await.contains("The server is ready."));
     let entered = "admin page: entered operator=\"alice\"";
-    until("the entry is logged", async || place.log().contains(entered)).await;
+    place.logs(entered).await;
     let cookie = operator.cookie.clone().unwrap();
     for secret in [token(&link), cookie.split_once('=').unwrap().1, &operator.form_token] {
         assert!(!place.log().contains(secret), "the log has a secret");
