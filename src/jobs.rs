@@ -1,5 +1,5 @@
 //! Background jobs in small steps: removing messages that were cleared or are kept no longer, returning their space to the
-//! file system, and removing expired signatures and old entries of the audit log.
+//! file system, and removing expired signatures, old invitations and old entries of the audit log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +68,8 @@ async fn step(
     let removed = cleared.remove(&app.store).await;
     let expired = app.store.expire_replays(passed).await;
     let forgotten = forget_audit(app, passed).await;
-    Ok(forgotten? | expired? | removed? | swept?)
+    let uninvited = app.store.expire_invitations(passed).await;
+    Ok(uninvited? | forgotten? | expired? | removed? | swept?)
 }
 
 /// Removes entries of the audit log that are older than `audit.days`. Returns whether there were any.

@@ -19,7 +19,7 @@ use super::{Error, Store, WriteError};
 use crate::audit::Action;
 use crate::domain::{Email, InvitationToken, Nick, Timestamp, UserId};
 
-listed!(INVITE, FORGET, INVITATIONS, INVITATION_OF, UNINVITE, INVITED, USE, HAS_USER);
+listed!(INVITE, ANY_OLD, FORGET, INVITATIONS, INVITATION_OF, UNINVITE, INVITED, USE, HAS_USER);
 
 /// Seconds after its use in which an invitation answers the same registration again.
 const REPEATED_WITHIN: i64 = 600;
@@ -32,6 +32,9 @@ const INVITE: Sql = Sql::both(
     SET token_digest = excluded.token_digest, nick = excluded.nick, created_at = excluded.created_at,
         expires_at = excluded.expires_at, used_at = NULL",
 );
+
+const ANY_OLD: Sql =
+    Sql::both("SELECT EXISTS (SELECT 1 FROM invitations WHERE expires_at <= $1 OR used_at <= $2)");
 
 const FORGET: Sql = Sql::both("DELETE FROM invitations WHERE expires_at <= $1 OR used_at <= $2");
 
@@ -139,6 +142,18 @@ impl Store {
         row.filter(|row| row.answers(now)).map(InvitationRow::invitation).transpose()
     }
 
+    /// Removes the invitations that answered no more at this time. Returns whether there were any.
+    pub(crate) async fn expire_invitations(&self, passed: Timestamp) -> Result<bool, Error> {
+        let mut reads = self.reader().await?;
+        let any = reads.query(ANY_OLD).bind(passed.unix()).bind(passed.unix() - REPEATED_WITHIN);
+        let any = any.value().await.doing("looking for old invitations")?;
+        drop(reads);
+        if any {
+            self.write(Expire(passed)).await?;
+        }
+        Ok(any)
+    }
+
     /// Revokes an invitation. Returns whether there was one that could be used.
     pub(crate) async fn uninvite(&self, email: &Email, now: Timestamp) -> Result<bool, Error> {
         Ok(self.write(Uninvite { email: email.clone(), now }).await?)
@@ -187,6 +202,18 @@ impl WriteOp for Invite {
 async fn forget(tx: &mut WriteTx, now: Timestamp) -> Result<(), Error> {
     let forget = tx.query(FORGET).await?.bind(now.unix()).bind(now.unix() - REPEATED_WITHIN);
     forget.execute().await.map(drop).doing("removing old invitations")
+}
+
+/// Removes the invitations that answered no more at this time.
+struct Expire(Timestamp);
+
+impl WriteOp for Expire {
+    type Output = ();
+    type Refusal = Infallible;
+
+    async fn apply(&self, tx: &mut WriteTx) -> Result<(), WriteError<Infallible>> {
+        Ok(forget(tx, self.0).await?)
+    }
 }
 
 struct Uninvite {

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chatserver::domain::ApiKey;
+use chatserver::domain::{ApiKey, Parse as _, Timestamp};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::harness::openssl::{SealedKey, openssl};
 use crate::harness::person::{Answer, Person};
 use crate::harness::process::{Process, Workplace};
+use crate::harness::world::{World, until};
 
 /// The answer to every invitation that can't be used.
 const REFUSED: (u16, &str) = (401, "invalid_invitation");
@@ -168,6 +169,35 @@ async fn a_registration_whose_answer_was_lost_is_answered_again_for_ten_minutes(
     Guest { private_key: other, ..carol.clone() }.is_refused().await;
     place.passes(601).await;
     carol.is_refused().await;
+}
+
+#[tokio::test]
+async fn a_server_removes_expired_and_used_invitations() {
+    let world = World::start().await;
+    let now = Timestamp::parse(&world.clock.date()).unwrap().unix();
+    let mut database = world.opens_database().await;
+    for (name, expires_at, used_at) in [
+        ("carol", now + 60, "NULL".to_owned()),
+        ("dave", now + 30 * 86_400, (now + 60).to_string()),
+        ("erin", now + 30 * 86_400, "NULL".to_owned()),
+    ] {
+        let row = format!("'{name}@example.com', '{name}', '', {now}, {expires_at}, {used_at}");
+        let columns = "email, token_digest, nick, created_at, expires_at, used_at";
+        database.runs(&format!("INSERT INTO invitations ({columns}) VALUES ({row})")).await;
+    }
+    let count = "SELECT count(*) FROM invitations";
+    for _ in 0..30 {
+        world.clock.advances(60);
+        world.app().store.users().await.unwrap();
+    }
+    assert_eq!(world.number(count).await, 3, "the clock may have been ahead");
+    until("old invitations are removed", async || {
+        world.clock.advances(60);
+        world.number(count).await == 1
+    })
+    .await;
+    let left = "SELECT count(*) FROM invitations WHERE email = 'erin@example.com'";
+    assert_eq!(world.number(left).await, 1);
 }
 
 #[tokio::test]
