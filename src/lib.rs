@@ -17,7 +17,7 @@
 //! Dependencies point one way. Two edges face the clients: [`api`] over HTTP and
 //! [`live`] over WebSockets. A third one, [`admin`], serves operators. They call the [`store`], the only place that knows SQL. Where one call of the store is not
 //! enough, they call a service: [`friends`], [`users`], [`stations`], [`conversations`], [`messages`], [`reports`],
-//! [`availability`], [`notifications`].
+//! [`availability`], [`notifications`], [`invitations`], [`export`].
 //!
 //! [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store announces what
 //! was committed, and [`live`] notifies listeners. [`app`] is the state that requests share, [`server`] runs it, and
@@ -38,11 +38,13 @@ pub(crate) mod conversations;
 pub mod domain;
 mod envelope;
 pub mod error;
+mod export;
 pub mod fields;
 mod freshness;
 pub mod friends;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod invitations;
 pub(crate) mod jobs;
 pub mod key_file;
 pub mod keys;

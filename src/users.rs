@@ -155,6 +155,11 @@ pub(crate) async fn find(store: &Store, name: &str) -> Result<User, UserError> {
     store.user(id).await?.ok_or_else(not_found)
 }
 
+/// Whether the text that an operator has typed confirms that the user with this address is to be deleted.
+pub(crate) fn confirms_deletion(typed: &str, email: &Email) -> bool {
+    typed.trim().eq_ignore_ascii_case(email.as_str())
+}
+
 /// Deletes a user. The other participants keep the conversations, with [`DELETED_NICK`] as the name. Returns the random id
 /// that stands for the user from then on.
 ///

@@ -5,13 +5,13 @@ use clap::CommandFactory as _;
 use rustix::process::getuid;
 use serde_json::{Value, json};
 
-use super::invitation::Life;
 use super::output::Output;
 use super::user::argument;
 use super::{Cli, Failed, Settings};
 use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::domain::{Parse, Timestamp};
+use crate::invitations::Life;
 use crate::store::{self, AuditEntry, AuditQuery, Named, Store};
 use crate::users::UserError;
 

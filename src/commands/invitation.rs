@@ -10,9 +10,8 @@ use super::user::argument;
 use super::{Failed, Settings};
 use crate::clock::Clock;
 use crate::config::{Config, Listen, Registration};
-use crate::domain::{Email, InvitationToken, Nick, Parse};
-use crate::store::{Invite, WriteError};
-use crate::users::UserError;
+use crate::domain::{Email, Nick};
+use crate::invitations::{self, Life, NewInvitation};
 
 #[derive(Args)]
 pub(crate) struct InviteUser {
@@ -36,81 +35,44 @@ pub(crate) struct UninviteUser {
     settings: Settings,
 }
 
-/// The life of an invitation, in seconds.
-pub(super) struct Life(pub(super) u64);
-
-impl Parse for Life {
-    const EXPECTED: &'static str =
-        "a number of minutes, hours or days up to 90d, such as 30m, 12h or 7d";
-
-    fn parse(text: &str) -> Option<Self> {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let seconds = match unit {
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return None,
-        };
-        let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-        let number: u64 = number.parse().ok().filter(|number| is_number && *number > 0)?;
-        let life = number.checked_mul(seconds)?;
-        (life <= 90 * 86_400).then_some(Self(life))
-    }
-}
-
 impl InviteUser {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let email: Email = argument("EMAIL", &self.email)?;
         let nick: Option<Nick> =
             self.nick.as_deref().map(|nick| argument("--nick", nick)).transpose()?;
-        let Life(life) = argument("--expires", &self.expires)?;
+        let life: Life = argument("--expires", &self.expires)?;
         let config = self.settings.load(&[])?;
         if config.auth.registration == Registration::Closed {
-            let sentence =
-                "nobody can register: auth.registration is \"closed\"; set it to \"invite\" first";
-            return Err(Refusal::with_code("registration_closed", sentence));
+            return Err(Refusal::with_code("registration_closed", invitations::CLOSED));
         }
-        let (token, now) = (InvitationToken::generate(), Clock::system().now());
-        let link = link(&config, &token)?;
-        let expires_at = now.plus_seconds(life);
-        let invite = Invite { email: email.clone(), nick, token, now, expires_at };
+        let (public_url, now) = (public_url(&config)?, Clock::system().now());
         let database = self.settings.open().await?;
-        let invited = database.store.write(invite).await;
+        let invited =
+            invitations::invite(&database.store, &public_url, email, nick, life, now).await;
         database.close().await;
-        match invited {
-            Ok(()) => {}
-            Err(WriteError::Refused(_)) => {
-                return Err(UserError::EmailTaken(email.to_string()).into());
-            }
-            Err(WriteError::Failed(error)) => return Err(error.into()),
-        }
+        let NewInvitation { email, link, expires_at } = invited?;
         let text = format!("{email} can register once until {expires_at} UTC:\n{link}");
         let json = json!({
             "email": email.as_str(), "expires": expires_at.to_string(), "link": link.as_str(),
         });
         Output::new(text, json).print_after_change(self.settings.json)?;
         if !config.http.web.is_on() {
-            failure::warn(
-                "http.web is false: the link leads to a page that the server does not serve",
-            );
+            failure::warn(invitations::NO_WEB);
         }
         Ok(())
     }
 }
 
-/// Returns the link. The token is in the fragment, which no browser sends to a server.
-fn link(config: &Config, token: &InvitationToken) -> Result<Url, Failed> {
+/// Returns the URL that the link begins with.
+fn public_url(config: &Config) -> Result<Url, Failed> {
     let address = match config.http.listen {
         Listen::Address(address) => Some(address),
         Listen::Unix(_) | Listen::Systemd => None,
     };
-    let url = config.http.url_at(address).ok_or_else(|| {
+    config.http.url_at(address).ok_or_else(|| {
         let sentence = "http.public_url = \"\": must be set, because the link begins with it";
         Refusal::with_code("invalid_settings", sentence)
-    })?;
-    let mut link = url.join("app/invite.html").expect("the public URL has a path");
-    link.set_fragment(Some(&format!("invite={}", token.as_str())));
-    Ok(link)
+    })
 }
 
 pub(crate) async fn list(settings: Settings) -> Result<(), Failed> {
@@ -146,36 +108,5 @@ impl UninviteUser {
         let revoked = revoked?;
         let text = if revoked { "the invitation is revoked" } else { "there was no invitation" };
         Output::new(text, json!({ "revoked": revoked })).print_after_change(self.settings.json)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_life_is_a_number_of_minutes_hours_or_days() {
-        let seconds = |text| Life::parse(text).map(|Life(seconds)| seconds);
-        assert_eq!(
-            ["30m", "12h", "7d", "90d"].map(seconds),
-            [1800, 43_200, 604_800, 7_776_000].map(Some)
-        );
-        let wrong = [
-            "",
-            "d",
-            "7",
-            "0d",
-            "91d",
-            "-1d",
-            "+1d",
-            "1.5h",
-            "7w",
-            "7 d",
-            "7ä",
-            "99999999999999999999d",
-        ];
-        for text in wrong {
-            assert_eq!(seconds(text), None, "{text}");
-        }
     }
 }

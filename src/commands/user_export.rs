@@ -1,4 +1,4 @@
-//! `chatserver user export`: writes all that is held about a user as one JSON object, piece by piece.
+//! `chatserver user export`: writes all that is held about a user as one JSON object.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -6,15 +6,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Serialize;
 use serde_json::json;
 
 use super::failure::Refusal;
 use super::output::Output;
 use super::{Failed, Settings};
-use crate::domain::UserId;
-use crate::store::{self, Account, Paged, Store};
-use crate::users::{self, UserError};
+use crate::export;
+use crate::store::Store;
 
 #[derive(Args)]
 pub(crate) struct Export {
@@ -45,15 +43,11 @@ impl Export {
 
     /// Writes the export. Returns its bytes.
     async fn export(&self, store: &Store) -> Result<u64, Failed> {
-        let user = users::find(store, &self.user).await?.id;
-        let account = store.exported_account(user).await?;
-        let account = account.ok_or_else(|| UserError::NotFound(self.user.clone()))?;
-        let Some(file) = &self.output else {
-            return Writing::to(io::stdout()).write(store, user, &account).await;
-        };
+        let export = export::Export::begin(store, &self.user).await?;
+        let Some(file) = &self.output else { return write(export, store, io::stdout()).await };
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
         let created = created.map_err(|error| refused(file, &error))?;
-        let written = Writing::to(&created).write(store, user, &account).await;
+        let written = write(export, store, &created).await;
         let written = match created.sync_all() {
             Err(error) if written.is_ok() => Err(error.into()),
             _ => written,
@@ -80,76 +74,13 @@ fn refused(file: &Path, error: &io::Error) -> Failed {
     Refusal::with_code(code, format!("--output {} can't be created: {error}", file.display()))
 }
 
-/// An export on its way. Counts its bytes.
-struct Writing<W: Write> {
-    out: BufWriter<W>,
-    bytes: u64,
-}
-
-impl<W: Write> Writing<W> {
-    fn to(out: W) -> Self {
-        Self { out: BufWriter::new(out), bytes: 0 }
+/// Writes an export. Returns its bytes.
+async fn write(mut export: export::Export, store: &Store, out: impl Write) -> Result<u64, Failed> {
+    let (mut out, mut bytes) = (BufWriter::new(out), 0);
+    while let Some(piece) = export.next(store).await? {
+        out.write_all(piece.as_bytes())?;
+        bytes += piece.len() as u64;
     }
-
-    async fn write(
-        mut self,
-        store: &Store,
-        user: UserId,
-        account: &Account,
-    ) -> Result<u64, Failed> {
-        self.open(account)?;
-        self.put(",\"conversations\":[")?;
-        let mut separator = "\n";
-        for participation in store.participations(user).await? {
-            // The conversation may have gone since it was listed.
-            let Some(conversation) = store.exported_conversation(participation).await? else {
-                continue;
-            };
-            self.put(separator)?;
-            separator = ",\n";
-            self.open(&conversation)?;
-            let generation = conversation.generation;
-            self.rows(async |after| store.exported_messages(generation, after).await).await?;
-            self.rows(async |after| store.exported_reports(generation, after).await).await?;
-            self.put("}")?;
-        }
-        self.put("]}\n")?;
-        self.out.flush()?;
-        Ok(self.bytes)
-    }
-
-    /// Writes an object up to its closing brace, so that more can follow.
-    fn open(&mut self, object: &impl Serialize) -> Result<(), Failed> {
-        let text = serde_json::to_string(object)?;
-        self.put(text.strip_suffix('}').unwrap_or(&text))?;
-        Ok(())
-    }
-
-    /// Writes all rows that `read` returns as a further field of the open object. `read` takes the sequence number of the
-    /// last row so far.
-    async fn rows<T: Paged>(
-        &mut self,
-        read: impl AsyncFn(i64) -> Result<Vec<T>, store::Error>,
-    ) -> Result<(), Failed> {
-        self.put(&format!(",\"{}\":[", T::NAME))?;
-        let mut after = 0;
-        let mut separator = "\n";
-        loop {
-            let rows = read(after).await?;
-            let Some(last) = rows.last() else { break };
-            after = last.seq();
-            for row in &rows {
-                self.put(separator)?;
-                self.put(&serde_json::to_string(row)?)?;
-                separator = ",\n";
-            }
-        }
-        self.put("]")?;
-        Ok(())
-    }
-
-    fn put(&mut self, text: &str) -> io::Result<()> {
-        self.bytes += text.len() as u64;
-        self.out.write_all(text.as_bytes())
-    }
+    out.flush()?;
+    Ok(bytes)
 }

@@ -97,7 +97,7 @@ pub use epoch::Epoch;
 use error::Doing as _;
 pub use error::{Error, WriteError};
 pub(crate) use error::{OpenError, is_damaged};
-pub(crate) use export::{Account, Paged};
+pub(crate) use export::Paged;
 pub(crate) use friend_requests::{ApproachFriend, DeclineFriend, RemoveFriend};
 pub(crate) use friends::{Befriend, Friend, Wrapping};
 pub(crate) use invitations::{Invitation, Invite, Register};

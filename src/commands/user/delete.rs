@@ -62,7 +62,7 @@ fn confirm(email: &Email) -> Result<(), Failed> {
     io::stderr().flush()?;
     let mut typed = String::new();
     io::stdin().lock().take(CONFIRMATION_BYTES).read_line(&mut typed)?;
-    if typed.trim().eq_ignore_ascii_case(email.as_str()) {
+    if users::confirms_deletion(&typed, email) {
         return Ok(());
     }
     Err(Refusal::argument(format!("{email} was not deleted: another text was typed")))
