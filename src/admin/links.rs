@@ -2,7 +2,6 @@
 
 use url::Url;
 
-use crate::audit::Actor;
 use crate::config::Listen;
 use crate::domain::{AdminToken, Timestamp};
 use crate::store::{Error, MakeAdminLink, Store, WriteError};
@@ -18,15 +17,14 @@ pub struct NewLink {
     pub(crate) expires_at: Timestamp,
 }
 
-/// Makes a link that can be used once. The audit log names whom the task that makes it works for as the one who
-/// enters with it.
+/// Makes a link that can be used once. The audit log names `operator` as the one who enters with it.
 ///
 /// # Errors
 ///
 /// [`Error`] if the store failed.
-pub async fn make(store: &Store, now: Timestamp) -> Result<NewLink, Error> {
+pub async fn make(store: &Store, operator: &str, now: Timestamp) -> Result<NewLink, Error> {
     let (token, expires_at) = (AdminToken::generate(), now.plus_seconds(LIFE_SECONDS));
-    let operator = Actor::current().operator().to_owned();
+    let operator = operator.to_owned();
     match store.write(MakeAdminLink { token, operator, now, expires_at }).await {
         Ok(()) => Ok(NewLink { token, expires_at }),
         Err(WriteError::Failed(error)) => Err(error),

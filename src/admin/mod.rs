@@ -7,13 +7,16 @@
 mod audit;
 mod chart;
 mod entry;
+mod field;
 mod figures;
 mod form;
 mod health;
+mod invitations;
 pub mod links;
 mod page;
 mod problem;
 mod session;
+mod user_changes;
 mod users;
 
 use std::sync::Arc;
@@ -29,6 +32,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -64,11 +68,15 @@ const WRONG_LINKS_PER_MINUTE: u32 = 10;
 /// A browser opens some six connections.
 const CONNECTIONS: usize = 64;
 
+/// Maximum reads of much at a time: exports and sums. Each takes a reader that clients could use, and some memory.
+const LARGE_READS: usize = 2;
+
 /// State that the requests of the admin page share.
 struct Admin {
     app: Arc<App>,
     sessions: Sessions,
     wrong_links: Rates<()>,
+    turns: Arc<Semaphore>,
     /// The monotonic clock when the page was first served.
     started: Duration,
 }
@@ -79,8 +87,18 @@ impl Admin {
             started: app.clock.read().monotonic,
             sessions: Sessions::new(app.clock.clone()),
             wrong_links: Rates::per_minute(WRONG_LINKS_PER_MINUTE),
+            turns: Arc::new(Semaphore::new(LARGE_READS)),
             app,
         }
+    }
+
+    /// Takes a turn at reading much. Dropping it ends the turn.
+    fn turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.turns).try_acquire_owned().map_err(|_| {
+            let sentence =
+                "Other large reads of the admin page are running. Try again when they have ended.";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+        })
     }
 }
 
@@ -121,7 +139,13 @@ fn router(admin: &Arc<Admin>) -> Router {
         .route("/audit", get(audit::list))
         .route("/users", get(users::list))
         .route("/users/{id}", get(users::show))
+        .route("/users/{id}/disable", post(user_changes::disable))
+        .route("/users/{id}/enable", post(user_changes::enable))
+        .route("/users/{id}/export", post(user_changes::export))
+        .route("/users/{id}/delete", get(user_changes::confirm).post(user_changes::delete))
         .route("/users/{id}/stations/revoke", post(users::revoke_station))
+        .route("/invitations", get(invitations::list).post(invitations::invite))
+        .route("/invitations/revoke", post(invitations::revoke))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "There is no such page."))
         .method_not_allowed_fallback(async || {
             let sentence = "This address takes another method.";

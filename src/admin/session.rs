@@ -1,5 +1,6 @@
 //! Sessions of operators, in the memory of this process: a restart ends them.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,18 @@ impl Operator {
     pub(super) async fn changes<F: Future>(&self, what: &'static str, work: F) -> F::Output {
         self.log(what);
         Actor::AdminPage { operator: self.name.clone() }.does(work).await
+    }
+
+    /// Makes a change of many steps as this operator. Once begun, it goes on without the browser.
+    pub(super) async fn completes<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        self.log(what);
+        let actor = Actor::AdminPage { operator: self.name.clone() };
+        let done = tokio::spawn(actor.does(work)).await;
+        done.unwrap_or_else(|error| resume_unwind(error.into_panic()))
     }
 
     pub(super) fn log(&self, what: &'static str) {

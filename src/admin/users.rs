@@ -16,6 +16,7 @@ use super::form::{Fields, Form};
 use super::page::{Page, Section, page, see_other, token_field};
 use super::problem::Problem;
 use super::session::Operator;
+use super::user_changes;
 use crate::domain::{StationId, UserId};
 use crate::store::{Acquaintance, Invitation, ListedUser, Station, User, UserFacts, UserPage};
 use crate::users;
@@ -40,7 +41,10 @@ pub(super) async fn list(
         admin.app.store.find_users(&search, before).await?
     };
     let content = html! {
-        p { "Users: " (users) ". Disabled: " (disabled) "." }
+        p {
+            "Users: " (users) ". Disabled: " (disabled) ". "
+            a href="/invitations" { "Invite a person" }
+        }
         form.search method="get" action="/users" role="search" {
             label for="search" { "Address, nick or name" }
             input id="search" name="search" type="search" value=(search) autocomplete="off";
@@ -93,7 +97,7 @@ fn table_of(users: &[ListedUser], search: &str) -> Markup {
     }
 }
 
-fn path_of(user: UserId) -> String {
+pub(super) fn path_of(user: UserId) -> String {
     format!("/users/{user}")
 }
 
@@ -115,6 +119,7 @@ pub(super) async fn show(
     let invitation = store.invitation_of(&user.email, admin.app.clock.now()).await?;
     let content = html! {
         (facts_of(&user, &facts, invitation.as_ref()))
+        (user_changes::buttons(&operator, &user))
         h2 { "Stations" }
         (stations_of(&operator, &user, &stations))
         h2 { "Friends" }

@@ -7,6 +7,7 @@ use super::failure::Refusal;
 use super::output::Output;
 use super::{Database, Failed, Settings};
 use crate::admin::links::{self, FORWARDED_PORT};
+use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::config::{Listen, UNIX};
 use crate::store::Schema;
@@ -36,7 +37,8 @@ async fn link(settings: Settings) -> Result<(), Failed> {
         return Err(Refusal::with_code("invalid_settings", sentence));
     };
     let database = Database::open(&config, Schema::MustBeCurrent).await?;
-    let made = links::make(&database.store, Clock::system().now()).await;
+    let made =
+        links::make(&database.store, Actor::current().operator(), Clock::system().now()).await;
     database.close().await;
     let made = made?;
     let (url, expires_at) = (links::url(listen, &made.token), made.expires_at);

@@ -1,8 +1,10 @@
 //! The admin page: how an operator enters, and what keeps others out.
 
 mod audit;
+mod changes;
 mod charts;
 mod commands;
+mod invitations;
 mod users;
 
 use chatserver::domain::AdminToken;
@@ -14,8 +16,32 @@ use crate::harness::sockets::{connected, rest_of};
 use crate::harness::world::World;
 
 /// Pages and forms that need a session.
-const PAGES: &[&str] = &["/", "/audit", "/users", "/users/alice@example.com"];
-const FORMS: &[&str] = &["/leave", "/users/alice@example.com/stations/revoke"];
+const PAGES: &[&str] = &[
+    "/",
+    "/audit",
+    "/users",
+    "/users/alice@example.com",
+    "/users/alice@example.com/delete",
+    "/invitations",
+];
+const FORMS: &[&str] = &[
+    "/users/alice@example.com/stations/revoke",
+    "/users/alice@example.com/disable",
+    "/users/alice@example.com/enable",
+    "/users/alice@example.com/export",
+    "/users/alice@example.com/delete",
+    "/invitations",
+    "/invitations/revoke",
+    "/leave",
+];
+
+/// Returns the entries of the audit log whose action begins like this.
+async fn audited(world: &World, action: &str) -> Vec<String> {
+    let entries = format!(
+        "SELECT concat(action, ' by ', via, ' ', operator) FROM audit WHERE action LIKE '{action}%' ORDER BY number"
+    );
+    world.opens_database().await.texts(&entries).await
+}
 
 #[tokio::test]
 async fn a_link_opens_the_page_once_and_only_by_its_button() {
@@ -96,9 +122,17 @@ async fn without_a_session_nothing_is_shown_or_done() {
 #[tokio::test]
 async fn a_form_of_another_site_or_session_changes_nothing() {
     let world = World::with_admin_page().await;
+    world.person("Alice").await;
     let mut operator = Operator::enters(&world).await;
     let other = Operator::enters(&world).await;
     let own = format!("http://{}", world.admin_address());
+    for path in FORMS {
+        let foreign = operator.form(path, &[]).header(ORIGIN, "http://evil.example.com");
+        assert_eq!(operator.asks(foreign).await.status, 403, "{path}");
+        let mut forger = operator.clone();
+        other.form_token.clone_into(&mut forger.form_token);
+        assert_eq!(forger.sends(path, &[]).await.status, 403, "{path}");
+    }
     for (name, value) in [
         ("origin", "http://evil.example.com"),
         ("origin", "null"),
@@ -210,14 +244,27 @@ async fn no_input_fails_the_server() {
         "/users/%00",
         "/users/..%2f..%2fetc",
         &format!("/users/{long}"),
+        "/users/%ff/delete",
+        "/users/%00/disable",
+        "/users/alice@example.com/delete",
+        "/users/carol@example.com/export",
+        "/invitations",
+        "/invitations/revoke",
         "/enter?token=%ff&token=",
         "/enter",
         "//users",
     ];
+    let hostile = [
+        ("station", &*long),
+        ("token", "\u{0}"),
+        ("email", &long),
+        ("nick", "\u{0}\u{202e}"),
+        ("expires", "-1d"),
+    ];
     for path in paths {
         let status = operator.opens(path).await.status.as_u16();
         assert!((200..500).contains(&status), "{path}: {status}");
-        let status = operator.sends(path, &[("station", &long), ("token", "\u{0}")]).await.status;
+        let status = operator.sends(path, &hostile).await.status;
         assert!((200..500).contains(&status.as_u16()), "POST {path}: {status}");
     }
     assert!(operator.sees("/").await.contains("The server is ready."));

@@ -13,7 +13,7 @@ const LISTEN: &str = "CHATSERVER_ADMIN__LISTEN";
 
 impl Workplace {
     /// Prints a link for this value of `admin.listen`. Returns its URL and what is printed for people.
-    fn admin_link(&self, listen: &str) -> (String, String) {
+    pub fn admin_link(&self, listen: &str) -> (String, String) {
         let link = |flags: &[&str]| {
             let environment = [(LISTEN, listen), ("SUDO_USER", "alice")];
             let output = self.runs_with(&[&["admin", "link"], flags].concat(), "", &environment);
@@ -26,7 +26,7 @@ impl Workplace {
     }
 }
 
-fn token(link: &str) -> &str {
+pub fn token(link: &str) -> &str {
     link.split_once("/enter?token=").unwrap().1
 }
 

@@ -167,9 +167,9 @@ impl World {
         self.admin.expect("the admin page is on")
     }
 
-    /// Makes a link to the admin page and returns its token.
+    /// Makes a link to the admin page, as the operator Dora, and returns its token.
     pub async fn admin_token(&self) -> String {
-        let link = links::make(&self.app.store, self.clock.now()).await.unwrap();
+        let link = links::make(&self.app.store, "dora", self.clock.now()).await.unwrap();
         link.token.as_str().to_owned()
     }
 
