@@ -205,6 +205,30 @@ async fn an_address_that_is_added_again_begins_with_a_new_secret() {
 }
 
 #[tokio::test]
+async fn a_user_who_is_enabled_during_the_deletion_is_deleted_all_the_same() {
+    let world = World::start().await;
+    let (alice, bob) = world.alice_and_bob().await;
+    for _ in 0..100 {
+        alice.sends("hello").await;
+        bob.sends("hi").await;
+    }
+    settled(&alice, &bob).await;
+    let enabling = async {
+        // The deletion disables the user first.
+        let disabled = "SELECT count(*) FROM users WHERE is_disabled AND NOT is_deleted";
+        until("the deletion has begun", async || world.number(disabled).await == 1).await;
+        world.app().store.set_disabled(alice.user, false).await.unwrap()
+    };
+    let (deleted, was_enabled) = tokio::join!(world.deletes(&alice), enabling);
+    assert!(was_enabled, "the deletion was quicker");
+    assert_ne!(deleted, alice.user);
+    assert_eq!(world.number("SELECT count(*) FROM users WHERE is_deleted").await, 1);
+    world.clock.advances(10);
+    alice.asks("list", json!({})).await.refused(401, "invalid_signature");
+    assert_eq!(bob.reads().await.len(), 200);
+}
+
+#[tokio::test]
 async fn a_conversation_without_people_is_cleared() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
