@@ -82,6 +82,8 @@ pub(crate) enum Action {
     SealingKeyDropped,
     RetentionSet,
     MessagesRemoved,
+    AdminLinkMade,
+    AdminPageEntered,
 }
 
 impl Action {
@@ -104,6 +106,8 @@ impl Action {
             Self::SealingKeyDropped => "sealing_key_dropped",
             Self::RetentionSet => "retention_set",
             Self::MessagesRemoved => "messages_removed",
+            Self::AdminLinkMade => "admin_link_made",
+            Self::AdminPageEntered => "admin_page_entered",
         }
     }
 }

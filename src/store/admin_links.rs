@@ -6,20 +6,24 @@ use std::convert::Infallible;
 
 use sha2::{Digest as _, Sha256};
 
+use super::audit::{self, Event};
 use super::error::Doing as _;
 use super::listing::listed;
-use super::sql::Sql;
+use super::sql::{Connection, Sql};
 use super::write_op::WriteOp;
 use super::write_tx::WriteTx;
 use super::{Error, Store, WriteError};
+use crate::audit::{Action, Actor};
 use crate::domain::{AdminToken, Timestamp};
 
-listed!(MAKE, FORGET, OPERATOR, SPEND);
+listed!(MAKE, FORGET, FORGET_ALL, OPERATOR, SPEND);
 
 const MAKE: Sql =
     Sql::both("INSERT INTO admin_links (token_digest, operator, expires_at) VALUES ($1, $2, $3)");
 
 const FORGET: Sql = Sql::both("DELETE FROM admin_links WHERE expires_at <= $1");
+
+const FORGET_ALL: Sql = Sql::both("DELETE FROM admin_links");
 
 const OPERATOR: Sql =
     Sql::both("SELECT operator FROM admin_links WHERE token_digest = $1 AND expires_at > $2");
@@ -28,6 +32,11 @@ const SPEND: Sql = Sql::both("DELETE FROM admin_links WHERE token_digest = $1 AN
 
 fn digest(token: &AdminToken) -> String {
     hex::encode(Sha256::digest(token.as_str()))
+}
+
+/// Removes all links. A backup may hold links that were used since.
+pub(super) async fn forget_all(connection: &mut Connection) -> Result<(), sqlx::Error> {
+    connection.query(FORGET_ALL).execute().await.map(drop)
 }
 
 impl Store {
@@ -44,7 +53,8 @@ impl Store {
             operator.optional_value().await.doing("looking up an admin link")?;
         drop(reads);
         let Some(operator) = operator else { return Ok(None) };
-        let is_spent = self.write(SpendAdminLink { token: *token, now }).await?;
+        let actor = Actor::AdminPage { operator: operator.clone() };
+        let is_spent = actor.does(self.write(SpendAdminLink { token: *token, now })).await?;
         Ok(is_spent.then_some(operator))
     }
 }
@@ -67,7 +77,7 @@ impl WriteOp for MakeAdminLink {
         let make = tx.query(MAKE).await?.bind(digest(&self.token).as_str());
         let make = make.bind(self.operator.as_str()).bind(self.expires_at.unix());
         make.execute().await.doing("making an admin link")?;
-        Ok(())
+        Ok(audit::record(tx, Action::AdminLinkMade, Event::default()).await?)
     }
 }
 
@@ -84,6 +94,9 @@ impl WriteOp for SpendAdminLink {
     async fn apply(&self, tx: &mut WriteTx) -> Result<bool, WriteError<Infallible>> {
         let spend = tx.query(SPEND).await?.bind(digest(&self.token).as_str());
         let count = spend.bind(self.now.unix()).execute().await.doing("using an admin link")?;
+        if count > 0 {
+            audit::record(tx, Action::AdminPageEntered, Event::default()).await?;
+        }
         Ok(count > 0)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rand::Rng as _;
 
+use super::admin_links;
 use super::error::Doing as _;
 use super::listing::listed;
 use super::sql::{Connection, Sql};
@@ -102,6 +103,7 @@ impl Epoch {
         let id = hex::encode(id);
         connection.query(BEGIN).bind(id.as_str()).bind(now.unix()).execute().await?;
         connection.query(RESET_POSITIONS).execute().await?;
+        admin_links::forget_all(connection).await?;
         Self::read(connection).await
     }
 }

@@ -60,6 +60,24 @@ async fn a_command_prints_a_link_that_neither_the_database_nor_the_log_has() {
 }
 
 #[tokio::test]
+async fn a_restore_brings_no_link_back() {
+    let place = Workplace::new();
+    let admin = free_address();
+    let listen = admin.to_string();
+    let server = place.serves(&[(LISTEN, &listen)]).await;
+    let (link, _) = place.admin_link(&listen);
+    let made = "SELECT operator FROM audit WHERE action = 'admin_link_made' AND via = 'command admin link'";
+    assert_eq!(place.opens_database().await.texts(made).await, ["alice"; 2]);
+    let backup = place.path().join("backup.db");
+    let backup = backup.to_str().unwrap();
+    place.tells(&["backup", backup]);
+    assert_eq!(Operator::at(admin).uses(token(&link)).await.status, 303);
+    server.stops(&place).await;
+    place.tells(&["restore", backup, "--force"]);
+    assert_eq!(place.opens_database().await.counts("admin_links").await, 0);
+}
+
+#[tokio::test]
 async fn a_unix_socket_serves_the_page_whatever_the_host() {
     let place = Workplace::new();
     let path = place.path().join("admin.sock");
