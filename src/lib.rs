@@ -17,7 +17,8 @@
 //! Dependencies point one way. Two edges face the clients: [`api`] over HTTP and
 //! [`live`] over WebSockets. A third one, [`admin`], serves operators. They call the [`store`], the only place that knows SQL. Where one call of the store is not
 //! enough, they call a service: [`friends`], [`users`], [`stations`], [`conversations`], [`messages`], [`reports`],
-//! [`availability`], [`notifications`], [`invitations`], [`export`].
+//! [`availability`], [`notifications`], [`invitations`], [`export`], [`usage`],
+//! [`retention`].
 //!
 //! [`domain`] has the types and the pure rules, which the store calls inside its transactions. The store announces what
 //! was committed, and [`live`] notifies listeners. [`app`] is the state that requests share, [`server`] runs it, and
@@ -55,6 +56,7 @@ pub(crate) mod messages;
 pub mod notifications;
 pub(crate) mod random;
 pub(crate) mod reports;
+mod retention;
 mod sealing;
 pub mod server;
 pub(crate) mod service_manager;
@@ -64,5 +66,6 @@ pub(crate) mod stations;
 pub mod store;
 pub(crate) mod telemetry;
 pub mod tls;
+mod usage;
 pub mod users;
 mod web;

@@ -15,7 +15,9 @@ mod invitations;
 pub mod links;
 mod page;
 mod problem;
+mod retention;
 mod session;
+mod usage;
 mod user_changes;
 mod users;
 
@@ -146,6 +148,10 @@ fn router(admin: &Arc<Admin>) -> Router {
         .route("/users/{id}/stations/revoke", post(users::revoke_station))
         .route("/invitations", get(invitations::list).post(invitations::invite))
         .route("/invitations/revoke", post(invitations::revoke))
+        .route("/usage", get(usage::show))
+        .route("/retention", get(retention::show))
+        .route("/retention/preview", post(retention::preview))
+        .route("/retention/rule", post(retention::set_rule))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "There is no such page."))
         .method_not_allowed_fallback(async || {
             let sentence = "This address takes another method.";

@@ -13,16 +13,20 @@ use super::session::Operator;
 pub(super) enum Section {
     Health,
     Users,
+    Usage,
+    Retention,
     Audit,
 }
 
 impl Section {
-    const ALL: [Self; 3] = [Self::Health, Self::Users, Self::Audit];
+    const ALL: [Self; 5] = [Self::Health, Self::Users, Self::Usage, Self::Retention, Self::Audit];
 
     fn name(self) -> &'static str {
         match self {
             Self::Health => "Health",
             Self::Users => "Users",
+            Self::Usage => "Usage",
+            Self::Retention => "Retention",
             Self::Audit => "Audit",
         }
     }
@@ -31,6 +35,8 @@ impl Section {
         match self {
             Self::Health => "/",
             Self::Users => "/users",
+            Self::Usage => "/usage",
+            Self::Retention => "/retention",
             Self::Audit => "/audit",
         }
     }

@@ -101,6 +101,16 @@ pub(super) fn path_of(user: UserId) -> String {
     format!("/users/{user}")
 }
 
+/// Makes a link to the user with this address, which is empty for a deleted one.
+pub(super) fn link_to(email: &str) -> Markup {
+    html! {
+        @match UserId::named(email) {
+            Some(user) => a href=(path_of(user)) { (email) },
+            None => (users::DELETED_NICK),
+        }
+    }
+}
+
 fn state(is_disabled: bool) -> Markup {
     html! { @if is_disabled { span.bad { "disabled" } } @else { "enabled" } }
 }

@@ -8,6 +8,7 @@ use super::output::Output;
 use super::{Failed, Settings};
 use crate::config::MAX_RETENTION_DAYS;
 use crate::domain::{ConversationId, Parse as _};
+use crate::retention;
 
 #[derive(Subcommand)]
 pub enum Conversation {
@@ -56,19 +57,19 @@ impl SetRetention {
         let id = ConversationId::parse(&self.conversation).ok_or_else(|| {
             Refusal::argument(format!("CONVERSATION must be {}", ConversationId::EXPECTED))
         })?;
-        let (days, keeps) = match (self.keep.days, self.keep.default) {
-            (Some(days), _) => (Some(days), format!("for {days} days")),
-            (None, true) => (None, "as retention.days says".to_owned()),
-            (None, false) => (Some(0), "for ever".to_owned()),
+        let keep = match (self.keep.days, self.keep.default) {
+            (Some(days), _) => retention::Keep::Days(days),
+            (None, true) => retention::Keep::Default,
+            (None, false) => retention::Keep::ForEver,
         };
         let database = self.settings.open().await?;
-        let is_set = database.store.set_retention(id, days).await;
+        let is_set = database.store.set_retention(id, keep.stored()).await;
         database.close().await;
         if !is_set? {
             return Err(Refusal::with_code("not_found", format!("there is no conversation {id}")));
         }
-        let text = format!("conversation {id} keeps its messages {keeps}");
-        let json = json!({ "conversationid": id.as_str(), "days": days });
+        let text = format!("conversation {id} keeps its messages {keep}");
+        let json = json!({ "conversationid": id.as_str(), "days": keep.stored() });
         Output::new(text, json).print_after_change(self.settings.json)
     }
 }

@@ -5,6 +5,8 @@ mod changes;
 mod charts;
 mod commands;
 mod invitations;
+mod retention;
+mod usage;
 mod users;
 
 use chatserver::domain::AdminToken;
@@ -23,6 +25,8 @@ const PAGES: &[&str] = &[
     "/users/alice@example.com",
     "/users/alice@example.com/delete",
     "/invitations",
+    "/usage",
+    "/retention",
 ];
 const FORMS: &[&str] = &[
     "/users/alice@example.com/stations/revoke",
@@ -32,6 +36,8 @@ const FORMS: &[&str] = &[
     "/users/alice@example.com/delete",
     "/invitations",
     "/invitations/revoke",
+    "/retention/preview",
+    "/retention/rule",
     "/leave",
 ];
 
@@ -65,6 +71,8 @@ async fn a_link_opens_the_page_once_and_only_by_its_button() {
     let mut other = Operator::at(world.admin_address());
     assert_eq!(other.uses(&token).await.status, 403, "it is used");
     assert_eq!(other.opens("/").await.status, 403);
+    let entries = audited(&world, "admin_").await;
+    assert_eq!(entries, ["admin_link_made by server ", "admin_page_entered by admin page dora"]);
 }
 
 #[tokio::test]
@@ -250,6 +258,9 @@ async fn no_input_fails_the_server() {
         "/users/carol@example.com/export",
         "/invitations",
         "/invitations/revoke",
+        "/retention?conversation=%ff%00",
+        "/retention/preview",
+        "/retention/rule",
         "/enter?token=%ff&token=",
         "/enter",
         "//users",
