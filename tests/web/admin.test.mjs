@@ -1,6 +1,7 @@
 // The admin page in a browser without JavaScript. axe, which needs it, looks from a second context.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 
 import { freePort, openConversation, write } from './stage.mjs';
 import { aliceAndBob, check, story } from './story.mjs';
@@ -40,6 +41,9 @@ async function go(page, name) {
 }
 
 story('an operator without JavaScript looks after users', async (stage) => {
+  const alice = await stage.page('Alice');
+  await openConversation(alice, 'Bob');
+  await write(alice, 'hello');
   const operator = await enter(stage);
   await operator.getByText('The server is ready.').waitFor();
   assert.equal(new URL(operator.url()).search, '', 'the token is in no address that stays');
@@ -49,6 +53,64 @@ story('an operator without JavaScript looks after users', async (stage) => {
   await operator.getByRole('button', { name: 'Search' }).click();
   await operator.getByRole('link', { name: 'bob@example.com' }).click();
   await operator.getByRole('heading', { name: 'bob@example.com' }).waitFor();
+  await operator.getByRole('button', { name: 'Disable' }).click();
+  await operator.getByRole('status').getByText('bob@example.com is disabled.').waitFor();
+  await operator.getByRole('button', { name: 'Enable' }).click();
+  await operator.getByRole('status').getByText('bob@example.com is enabled.').waitFor();
+
+  const download = operator.waitForEvent('download');
+  await operator.getByRole('button', { name: 'Export' }).click();
+  const exported = JSON.parse(readFileSync(await (await download).path(), 'utf8'));
+  assert.equal(exported.user.email, 'bob@example.com');
+  assert.equal(exported.conversations[0].messages.length, 1);
+
+  await operator.getByRole('link', { name: 'Delete' }).click();
+  await operator.getByLabel('E-mail address of the user').fill('alice@example.com');
+  await operator.getByRole('button', { name: 'Delete for good' }).click();
+  await operator.getByRole('alert').getByText('Nothing was deleted').waitFor();
+  assert.equal(await operator.getByLabel('E-mail address of the user').inputValue(), 'alice@example.com');
+  await operator.getByLabel('E-mail address of the user').fill('bob@example.com');
+  await operator.getByRole('button', { name: 'Delete for good' }).click();
+  await operator.getByRole('status').getByText('bob@example.com is deleted.').waitFor();
+  await alice.getByText('Deleted user').first().waitFor();
+
+  await operator.getByRole('link', { name: 'alice@example.com' }).click();
+  await operator.getByRole('button', { name: /^Revoke station/ }).click();
+  await operator.getByRole('status').waitFor();
+
+  await go(operator, 'Audit');
+  const rows = operator.getByRole('row', { name: /admin page, dora/ });
+  for (const action of ['user disabled', 'user enabled', 'user deleted', 'station revoked']) await rows.filter({ hasText: action }).first().waitFor();
+
+  await operator.getByRole('button', { name: 'Leave' }).click();
+  await operator.goto(new URL('/users', operator.url()).href);
+  await operator.getByRole('heading', { name: 'No entry' }).waitFor();
+}, withAdminPage);
+
+story('a person registers with the link that the admin page shows', async (stage) => {
+  stage.port = await freePort();
+  stage.env.CHATSERVER_HTTP__PUBLIC_URL = `http://127.0.0.1:${stage.port}/`;
+  await stage.killServer();
+  await stage.open();
+  const operator = await enter(stage);
+  await go(operator, 'Users');
+  await operator.getByRole('link', { name: 'Invite' }).click();
+  await operator.getByLabel('E-mail address').fill('carol');
+  await operator.getByRole('button', { name: 'Invite' }).click();
+  await operator.getByRole('alert').waitFor();
+  assert.equal(await operator.getByLabel('E-mail address').inputValue(), 'carol');
+  await operator.getByLabel('E-mail address').fill('carol@example.com');
+  await operator.getByLabel('Nick').fill('Carol');
+  await operator.getByRole('button', { name: 'Invite' }).click();
+  const link = /http\S+#invite=[0-9a-f]+/.exec((await operator.getByRole('main').textContent()) ?? '')?.[0] ?? '';
+  const guest = await (await stage.newContext()).newPage();
+  await guest.goto(link);
+  await guest.getByText('carol@example.com').waitFor();
+  await guest.getByLabel(/I have saved/).check();
+  await guest.getByRole('button', { name: 'Create the account' }).click();
+  await guest.getByRole('heading', { name: 'Your account is ready' }).waitFor();
+  await go(operator, 'Users');
+  await operator.getByRole('link', { name: 'carol@example.com' }).waitFor();
 }, withAdminPage);
 
 for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
@@ -61,7 +123,7 @@ for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
     await looking.addCookies(await operator.context().cookies());
     const page = await looking.newPage();
     const { origin } = new URL(operator.url());
-    for (const path of ['/', '/users', '/users?search=nobody', '/users/alice@example.com', '/audit', '/nowhere']) {
+    for (const path of ['/', '/users', '/users?search=nobody', '/users/alice@example.com', '/users/alice@example.com/delete', '/invitations', '/audit', '/nowhere']) {
       await page.goto(origin + path);
       await check(page, path);
       const name = path.replace(/\W+/g, '-').replace(/-$/, '') || '-health';
