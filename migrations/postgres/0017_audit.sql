@@ -25,4 +25,5 @@ CREATE TABLE audit (
 CREATE INDEX audit_by_date ON audit (at);
 CREATE INDEX audit_by_actor ON audit (actor_number, number) WHERE actor_number IS NOT NULL;
 CREATE INDEX audit_by_subject ON audit (subject_number) WHERE subject_number IS NOT NULL;
+CREATE INDEX audit_by_other ON audit (other_number) WHERE other_number IS NOT NULL;
 CREATE INDEX audit_by_email ON audit (email) WHERE email <> '';

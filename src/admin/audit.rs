@@ -13,7 +13,7 @@ use super::page::{Page, Section, page};
 use super::problem::Problem;
 use super::session::Operator;
 use crate::domain::{Parse as _, Timestamp};
-use crate::store::{AuditEntry, AuditQuery, Named};
+use crate::store::{AuditEntry, AuditFrom, AuditQuery, AuditedUser, Named};
 
 /// Entries of a page.
 const AT_ONCE: u32 = 50;
@@ -50,13 +50,16 @@ pub(super) async fn list(
     let text = |name| fields.get(name).trim().to_owned();
     let filter = Filter { user: text("user"), since: text("since") };
     let beginning = filter.beginning();
+    let user = AuditedUser::named(&filter.user);
     let query = AuditQuery {
         since: beginning.unwrap_or_default(),
-        user: (!filter.user.is_empty()).then_some(filter.user.as_str()),
-        before: fields.get("before").parse().ok(),
+        user: user.as_ref(),
+        from: AuditFrom::NewestBefore(fields.get("before").parse().unwrap_or(i64::MAX)),
         most: AT_ONCE + 1,
     };
-    let mut entries = admin.app.store.audit(query).await?;
+    // A text that is neither an address nor an ID finds nothing.
+    let finds = filter.user.is_empty() || user.is_some();
+    let mut entries = if finds { admin.app.store.audit(query).await? } else { Vec::new() };
     let has_more = entries.len() > AT_ONCE as usize;
     entries.truncate(AT_ONCE as usize);
     let content = html! {

@@ -28,7 +28,8 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
@@ -69,6 +70,10 @@ const WRONG_LINKS_PER_MINUTE: u32 = 10;
 
 /// A browser opens some six connections.
 const CONNECTIONS: usize = 64;
+
+/// Maximum time in which a connection sends nothing. Other programs of this machine can open all connections; they can't keep
+/// an operator out for longer than that.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Maximum reads of much at a time: exports and sums. Each takes a reader that clients could use, and some memory.
 const LARGE_READS: usize = 2;
@@ -118,8 +123,8 @@ pub(crate) async fn serve(listener: Listener, app: Arc<App>) {
         // An operator gets in when clients have used up the count of their address.
         per_address: false,
         timeouts: Timeouts {
-            header: http.header_timeout_seconds.duration(),
-            keep_alive: http.keep_alive_seconds.duration(),
+            header: http.header_timeout_seconds.duration().min(IDLE),
+            keep_alive: http.keep_alive_seconds.duration().min(IDLE),
             write: http.write_timeout_seconds.duration(),
         },
     };
@@ -177,6 +182,10 @@ async fn in_time(State(admin): State<Arc<Admin>>, request: Request, next: Next) 
 }
 
 async fn with_headers(mut response: Response) -> Response {
+    if response.status().is_client_error() {
+        // A refused program keeps no connection.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

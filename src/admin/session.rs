@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::header::{COOKIE, HOST};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 
@@ -139,21 +139,20 @@ impl Sessions {
 
     /// Returns the operator whose session the cookie names, and counts this as a use.
     pub(super) fn operator(&self, headers: &HeaderMap) -> Option<Operator> {
-        let digest = digest(cookie(headers)?);
+        let digests: Vec<_> = cookies(headers).map(digest).collect();
         let now = self.clock.read().monotonic;
         let mut open = self.open(now);
-        let session = open.iter_mut().find(|session| session.digest == digest)?;
+        let session = open.iter_mut().find(|session| digests.contains(&session.digest))?;
         session.used = now;
         Some(session.operator.clone())
     }
 
     /// Ends the session that the cookie names. Returns the value of `Set-Cookie` that removes the cookie.
     pub(super) fn end(&self, headers: &HeaderMap) -> String {
-        if let Some(id) = cookie(headers) {
-            let digest = digest(id);
-            let mut open = self.open(self.clock.read().monotonic);
-            open.retain(|session| session.digest != digest);
-        }
+        let digests: Vec<_> = cookies(headers).map(digest).collect();
+        let mut open = self.open(self.clock.read().monotonic);
+        open.retain(|session| !digests.contains(&session.digest));
+        drop(open);
         set_cookie(headers, "", "; Max-Age=0")
     }
 
@@ -188,11 +187,14 @@ fn set_cookie(headers: &HeaderMap, id: &str, end: &str) -> String {
     format!("{}={id}; HttpOnly; SameSite=Strict; Path=/{end}", cookie_name(headers))
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// Returns the values of all cookies of the page's name. Another server of the same host may have set cookies of any name and
+/// value, which come along.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let name = cookie_name(headers);
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).map(str::trim);
-    pairs.find_map(|pair| pair.strip_prefix(name.as_str())?.strip_prefix('='))
+    let values = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let pairs = values.flat_map(|value| value.split(|byte| *byte == b';'));
+    let pairs = pairs.filter_map(|pair| std::str::from_utf8(pair).ok()).map(str::trim);
+    pairs.filter_map(move |pair| pair.strip_prefix(name.as_str())?.strip_prefix('='))
 }
 
 #[cfg(test)]

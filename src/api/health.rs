@@ -110,6 +110,9 @@ pub(crate) async fn refuse_foreign_host(request: Request, next: Next) -> Respons
 
 /// Returns whether a value of `Host` is `localhost` or a loopback address.
 fn is_loopback(host: &str) -> bool {
+    if host.contains(['@', '/', '\\', '?', '#']) {
+        return false;
+    }
     match Url::parse(&format!("http://{host}/")).as_ref().map(Url::host) {
         Ok(Some(Host::Domain(name))) => name == "localhost",
         Ok(Some(Host::Ipv4(address))) => address.is_loopback(),

@@ -1,18 +1,21 @@
 //! `chatserver audit`: shows what was done to accounts, keys, friendships and retention, and by whom.
 
+use std::io::{self, BufWriter, Write as _};
+
 use clap::Args;
 use clap::CommandFactory as _;
 use rustix::process::getuid;
 use serde_json::{Value, json};
 
-use super::output::Output;
+use super::failure::Refusal;
+use super::output::unwritable;
 use super::user::argument;
 use super::{Cli, Failed, Settings};
 use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::domain::{Parse, Timestamp};
 use crate::invitations::Life;
-use crate::store::{self, AuditEntry, AuditQuery, Named, Store};
+use crate::store::{AuditEntry, AuditFrom, AuditQuery, AuditedUser, Named, Store};
 use crate::users::UserError;
 
 /// Entries read at once.
@@ -53,39 +56,58 @@ impl ShowAudit {
         let since: Option<Since> =
             self.since.as_deref().map(|since| argument("--since", since)).transpose()?;
         let since = since.map(|Since(date)| date);
+        let user = self.user.as_deref().map(audited).transpose()?;
         let database = self.settings.open().await?;
-        let entries = all(&database.store, since, self.user.as_deref()).await;
-        let is_known = match (&entries, &self.user) {
-            (Ok(entries), Some(user)) if entries.is_empty() => database.store.has_had(user).await,
-            _ => Ok(true),
-        };
+        let printed = self.print(&database.store, since, user.as_ref()).await;
         database.close().await;
-        if let Some(user) = self.user.filter(|_| matches!(is_known, Ok(false))) {
-            return Err(UserError::NotFound(user).into());
+        printed
+    }
+
+    /// Prints the entries page by page: there may be a million.
+    async fn print(
+        &self,
+        store: &Store,
+        since: Option<Timestamp>,
+        user: Option<&AuditedUser>,
+    ) -> Result<(), Failed> {
+        let mut query = AuditQuery { since, user, from: AuditFrom::OldestAfter(0), most: AT_ONCE };
+        let mut entries = store.audit(query).await?;
+        if let (true, Some(user), Some(name)) = (entries.is_empty(), user, &self.user)
+            && !store.has_had(user).await?
+        {
+            return Err(UserError::NotFound(name.clone()).into());
         }
-        let (entries, _) = (entries?, is_known?);
-        let lines: Vec<_> = entries.iter().map(line).collect();
-        let objects: Vec<_> = entries.iter().map(object).collect();
-        Output::new(lines.join("\n"), json!({ "entries": objects })).print(self.settings.json)
+        let mut out = BufWriter::new(io::stdout());
+        let mut put = |text: &str| out.write_all(text.as_bytes()).map_err(unwritable);
+        let as_json = self.settings.json;
+        if as_json {
+            put("{\"entries\":[")?;
+        }
+        let mut separator = "";
+        while let Some(last) = entries.last() {
+            query.from = AuditFrom::OldestAfter(last.number);
+            for entry in &entries {
+                if as_json {
+                    put(separator)?;
+                    put(&object(entry).to_string())?;
+                    separator = ",";
+                } else {
+                    put(&line(entry))?;
+                    put("\n")?;
+                }
+            }
+            entries = store.audit(query).await?;
+        }
+        if as_json {
+            put("]}\n")?;
+        }
+        out.flush().map_err(unwritable)
     }
 }
 
-/// Returns all entries of the query, the oldest first.
-async fn all(
-    store: &Store,
-    since: Option<Timestamp>,
-    user: Option<&str>,
-) -> Result<Vec<AuditEntry>, store::Error> {
-    let mut all = Vec::new();
-    let mut query = AuditQuery { since, user, before: None, most: AT_ONCE };
-    loop {
-        let entries = store.audit(query).await?;
-        let Some(last) = entries.last() else { break };
-        query.before = Some(last.number);
-        all.extend(entries);
-    }
-    all.reverse();
-    Ok(all)
+fn audited(name: &str) -> Result<AuditedUser, Failed> {
+    let expected = "--user must be an e-mail address or a user id";
+    AuditedUser::named(name).ok_or_else(|| Refusal::argument(expected))
 }
 
 /// Returns an entry in words, such as `2026-03-08 14:12:48 user_disabled alice@example.com by command user disable, root`.
@@ -160,7 +182,11 @@ fn operator() -> String {
         .into_iter()
         .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
     let name = named.unwrap_or_else(|| format!("uid {}", getuid().as_raw()));
-    name.chars().filter(|c| !c.is_control()).take(NAME_CHARACTERS).collect()
+    // Nothing that reorders or ends a line, and no comma, which separates the parts of an entry.
+    name.chars()
+        .filter(|c| c.is_ascii_graphic() && *c != ',' || *c == ' ')
+        .take(NAME_CHARACTERS)
+        .collect()
 }
 
 #[cfg(test)]

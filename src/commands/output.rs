@@ -18,12 +18,7 @@ impl Output {
     }
 
     pub(crate) fn print(self, as_json: bool) -> Result<(), Failed> {
-        write(&self.in_form(as_json)).map_err(|error| {
-            if failure::is_closed_pipe(&error) {
-                return error.into();
-            }
-            Refusal::with_code("failed", format!("stdout can't be written: {error}"))
-        })
+        write(&self.in_form(as_json)).map_err(unwritable)
     }
 
     /// Prints the result of a command that has changed something. If stdout fails, the failure says that the change is
@@ -44,6 +39,14 @@ impl Output {
     fn in_form(self, as_json: bool) -> String {
         if as_json { self.json.to_string() } else { self.text }
     }
+}
+
+/// Makes the failure of a stdout that can't be written.
+pub(super) fn unwritable(error: io::Error) -> Failed {
+    if failure::is_closed_pipe(&error) {
+        return error.into();
+    }
+    Refusal::with_code("failed", format!("stdout can't be written: {error}"))
 }
 
 fn write(text: &str) -> io::Result<()> {

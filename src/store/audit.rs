@@ -1,8 +1,8 @@
 //! The audit log: what was done to accounts, keys, friendships and retention, and by whom.
 //!
-//! An entry is written by the transaction of its change. Entries are only added, but for three cases: those past
-//! `audit.days` are removed; of what one client does, [`OF_A_CLIENT`] entries are kept; and a deletion removes what tells more
-//! of the user than the tombstone's id.
+//! An entry is written by the transaction of its change. Entries are only added, but for four cases: those past
+//! `audit.days` are removed; of what one client does, [`OF_A_CLIENT`] entries are kept; a deletion removes what tells more
+//! of the user than the tombstone's id; and an addition that is taken back at once leaves none.
 
 use std::convert::Infallible;
 
@@ -17,17 +17,21 @@ use super::write_tx::WriteTx;
 use super::{Error, Removed, RemovedOf, Store, WriteError};
 use crate::audit::{Action, Actor};
 use crate::clock::Clock;
-use crate::domain::{ConversationId, Email, Timestamp, UserId};
+use crate::domain::{ConversationId, Email, Parse as _, Timestamp, UserId};
 
 listed!(
     RECORD,
     FORGET_OLDEST,
     NAME_INVITED,
     FORGET_ADDED,
+    UNNAME_INVITED,
     FORGET_ADDRESSES,
     FORGET_DETAILS,
     NUMBER,
-    ENTRIES,
+    NEWEST_FIRST,
+    OLDEST_FIRST,
+    NEWEST_FIRST_OF_USER,
+    OLDEST_FIRST_OF_USER,
     ANY_EXPIRED,
     EXPIRE
 );
@@ -47,12 +51,12 @@ const RECORD: Sql = Sql::both(
             (SELECT number FROM users WHERE id = $8), (SELECT number FROM conversations WHERE id = $9), $10, $11)",
 );
 
+/// The entry of the registration stays: it is the only one about where the account came from.
 const FORGET_OLDEST: Sql = Sql::both(
     "
-    DELETE FROM audit WHERE number <= (
-        SELECT a.number FROM audit a JOIN users u ON u.number = a.actor_number
-        WHERE u.id = $1 ORDER BY a.number DESC LIMIT 1 OFFSET $2)
-    AND actor_number = (SELECT number FROM users WHERE id = $1)",
+    DELETE FROM audit WHERE actor_number = (SELECT number FROM users WHERE id = $1) AND number <= (
+        SELECT number FROM audit WHERE actor_number = (SELECT number FROM users WHERE id = $1)
+        ORDER BY number DESC LIMIT 1 OFFSET $2) AND action <> 'user_registered'",
 );
 
 /// Replaces an invited address by its user.
@@ -62,9 +66,19 @@ const NAME_INVITED: Sql = Sql::both(
     WHERE email <> '' AND email = $2",
 );
 
-/// Removes the entries about a user who is taken back. The next user gets the same number.
-const FORGET_ADDED: Sql =
-    Sql::both("DELETE FROM audit WHERE subject_number = (SELECT number FROM users WHERE id = $1)");
+/// Removes the addition of a user who is taken back.
+const FORGET_ADDED: Sql = Sql::both(
+    "
+    DELETE FROM audit
+    WHERE subject_number = (SELECT number FROM users WHERE id = $1) AND action = 'user_added'",
+);
+
+/// Undoes [`NAME_INVITED`]. The next user gets the same number.
+const UNNAME_INVITED: Sql = Sql::both(
+    "
+    UPDATE audit SET subject_number = NULL, email = (SELECT email FROM users WHERE id = $1)
+    WHERE subject_number = (SELECT number FROM users WHERE id = $1)",
+);
 
 const FORGET_ADDRESSES: Sql =
     Sql::both("UPDATE audit SET address = '' WHERE actor_number = $1 AND address <> ''");
@@ -75,9 +89,11 @@ const FORGET_DETAILS: Sql =
 /// Finds tombstones, too.
 const NUMBER: Sql = Sql::both("SELECT number FROM users WHERE id = $1");
 
-/// Selects entries, the newest first.
-const ENTRIES: Sql = Sql::both(
-    "
+/// The text of the statement for a page of entries with this condition in this order.
+macro_rules! entries {
+    ($($condition:literal),+; $order:literal) => {
+        concat!(
+            "
     SELECT a.number, a.at, a.action, a.via, a.operator, a.address, a.email AS invited, a.details,
            by_user.id AS actor_id, by_user.email AS actor_email, subject.id AS subject_id,
            subject.email AS subject_email, other.id AS other_id, other.email AS other_email,
@@ -87,11 +103,35 @@ const ENTRIES: Sql = Sql::both(
     LEFT JOIN users subject ON subject.number = a.subject_number
     LEFT JOIN users other ON other.number = a.other_number
     LEFT JOIN conversations c ON c.number = a.conversation_number
-    WHERE a.number < $1 AND a.at >= $2
-      AND (a.subject_number = $3 OR a.other_number = $3 OR a.actor_number = $3
-           OR (a.email <> '' AND a.email = $4) OR $3 = 0)
-    ORDER BY a.number DESC LIMIT $5",
-);
+    WHERE ",
+            $($condition,)+
+            " AND a.at >= $2 ORDER BY a.number ",
+            $order,
+            " LIMIT $3"
+        )
+    };
+}
+
+/// The same with the condition that an entry names the user of ID $4, also a deleted one, or the invited address $5. Each part has an
+/// index.
+macro_rules! of_user {
+    ($condition:literal; $order:literal) => {
+        entries!(
+            "a.number IN (
+        SELECT number FROM audit WHERE subject_number = (SELECT number FROM users WHERE id = $4)
+        UNION ALL SELECT number FROM audit WHERE other_number = (SELECT number FROM users WHERE id = $4)
+        UNION ALL SELECT number FROM audit WHERE actor_number = (SELECT number FROM users WHERE id = $4)
+        UNION ALL SELECT number FROM audit WHERE email <> '' AND email = $5) AND ",
+            $condition;
+            $order
+        )
+    };
+}
+
+const NEWEST_FIRST: Sql = Sql::both(entries!("a.number < $1"; "DESC"));
+const OLDEST_FIRST: Sql = Sql::both(entries!("a.number > $1"; "ASC"));
+const NEWEST_FIRST_OF_USER: Sql = Sql::both(of_user!("a.number < $1"; "DESC"));
+const OLDEST_FIRST_OF_USER: Sql = Sql::both(of_user!("a.number > $1"; "ASC"));
 
 const ANY_EXPIRED: Sql = Sql::both("SELECT EXISTS (SELECT 1 FROM audit WHERE at < $1)");
 
@@ -169,10 +209,13 @@ pub(super) async fn name_invited(
     name.execute().await.map(drop).doing("naming a user in the audit log")
 }
 
-/// Removes the entries about a new user who is taken back.
+/// Removes the addition of a new user who is taken back. Other entries name the address again.
 pub(super) async fn forget_added(tx: &mut WriteTx, user: UserId) -> Result<(), Error> {
-    let forget = tx.query(FORGET_ADDED).await?.bind(user.as_str());
-    forget.execute().await.map(drop).doing("removing a new user from the audit log")
+    for statement in [FORGET_ADDED, UNNAME_INVITED] {
+        let forget = tx.query(statement).await?.bind(user.as_str());
+        forget.execute().await.doing("removing a new user from the audit log")?;
+    }
+    Ok(())
 }
 
 /// Removes what tells more of a deleted user than the number, which leads to the tombstone.
@@ -292,40 +335,66 @@ fn named<'a>(id: Option<&'a str>, email: Option<&'a str>) -> Option<Named<'a>> {
     Some(Named { id: id?, email: email? })
 }
 
+/// A user whose entries to read: one who is or was there, or an invited address.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditedUser {
+    id: UserId,
+    email: Option<Email>,
+}
+
+impl AuditedUser {
+    /// Reads an e-mail address or a user ID.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(Self { id: UserId::named(name)?, email: Email::parse(name) })
+    }
+}
+
+/// Where a page of entries begins, and its order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum From {
+    /// The newest entries first, with lower numbers than this.
+    NewestBefore(i64),
+    /// The oldest entries first, with higher numbers than this.
+    OldestAfter(i64),
+}
+
 /// Which entries to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AuditQuery<'a> {
     /// The oldest date.
     pub(crate) since: Option<Timestamp>,
-    /// The e-mail address or the ID of a user, of a deleted one, too.
-    pub(crate) user: Option<&'a str>,
-    /// Only entries with a lower number; `None` begins with the newest.
-    pub(crate) before: Option<i64>,
+    pub(crate) user: Option<&'a AuditedUser>,
+    pub(crate) from: From,
     /// Maximum number of entries.
     pub(crate) most: u32,
 }
 
 impl Store {
-    /// Returns entries of the log, the newest first.
+    /// Returns a page of entries of the log.
     pub(crate) async fn audit(&self, query: AuditQuery<'_>) -> Result<Vec<AuditEntry>, Error> {
+        let AuditQuery { since, user, from, most } = query;
+        let (statement, number) = match (from, user) {
+            (From::NewestBefore(number), None) => (NEWEST_FIRST, number),
+            (From::NewestBefore(number), Some(_)) => (NEWEST_FIRST_OF_USER, number),
+            (From::OldestAfter(number), None) => (OLDEST_FIRST, number),
+            (From::OldestAfter(number), Some(_)) => (OLDEST_FIRST_OF_USER, number),
+        };
         let mut reads = self.reader().await?;
-        // No user has this number, and 0 stands for all.
-        let mut number = if query.user.is_some() { -1 } else { 0 };
-        if let Some(user) = query.user.and_then(UserId::named) {
-            let found = reads.query(NUMBER).bind(user.as_str()).optional_value().await;
-            let found: Option<i64> = found.doing("looking for a user")?;
-            number = found.unwrap_or(number);
-        }
-        let since = query.since.map_or(i64::MIN, Timestamp::unix);
-        let entries = reads.query(ENTRIES).bind(query.before.unwrap_or(i64::MAX)).bind(since);
-        let entries = entries.bind(number).bind(query.user.unwrap_or_default());
-        entries.bind(i64::from(query.most)).all().await.doing("reading the audit log")
+        let entries = reads.query(statement).bind(number);
+        let entries = entries.bind(since.map_or(i64::MIN, Timestamp::unix)).bind(i64::from(most));
+        let entries = match user {
+            Some(AuditedUser { id, email }) => {
+                entries.bind(id.as_str()).bind(email.as_ref().map_or("", Email::as_str))
+            }
+            None => entries,
+        };
+        entries.all().await.doing("reading the audit log")
     }
 
-    /// Whether there is or was a user with this e-mail address or ID, as far as the database tells.
-    pub(crate) async fn has_had(&self, user: &str) -> Result<bool, Error> {
-        let Some(user) = UserId::named(user) else { return Ok(false) };
-        let number = self.reader().await?.query(NUMBER).bind(user.as_str()).optional_value().await;
+    /// Whether the database has this user, or a tombstone of this ID.
+    pub(crate) async fn has_had(&self, user: &AuditedUser) -> Result<bool, Error> {
+        let mut reads = self.reader().await?;
+        let number = reads.query(NUMBER).bind(user.id.as_str()).optional_value().await;
         let number: Option<i64> = number.doing("looking for a user")?;
         Ok(number.is_some())
     }

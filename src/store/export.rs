@@ -81,7 +81,10 @@ const AUDIT: Sql = Sql::both(
     SELECT a.at, a.action, a.via, CASE WHEN a.actor_number = u.number THEN a.address ELSE '' END AS address,
            by_user.id AS actor, subject.id AS subject, other.id AS other, a.details
     FROM users u
-    JOIN audit a ON a.actor_number = u.number OR a.subject_number = u.number OR a.other_number = u.number
+    JOIN audit a ON a.number IN (
+        SELECT number FROM audit WHERE subject_number = u.number
+        UNION ALL SELECT number FROM audit WHERE other_number = u.number
+        UNION ALL SELECT number FROM audit WHERE actor_number = u.number)
     LEFT JOIN users by_user ON by_user.number = a.actor_number
     LEFT JOIN users subject ON subject.number = a.subject_number
     LEFT JOIN users other ON other.number = a.other_number

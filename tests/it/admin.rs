@@ -106,6 +106,18 @@ async fn a_session_ends_by_leaving_and_after_half_an_hour_without_use() {
 }
 
 #[tokio::test]
+async fn cookies_of_other_servers_of_the_host_keep_nobody_out() {
+    let world = World::with_admin_page().await;
+    let mut operator = Operator::enters(&world).await;
+    let own = operator.cookie.clone().unwrap();
+    let name = own.split_once('=').unwrap().0;
+    for before in [format!("{name}=another"), "x=\u{e9}".to_owned()] {
+        operator.cookie = Some(format!("{before}; {own}"));
+        assert_eq!(operator.opens("/").await.status, 200, "{before}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_session_nothing_is_shown_or_done() {
     let world = World::with_admin_page().await;
     world.person("Alice").await;
@@ -190,7 +202,7 @@ async fn foreign_hosts_are_refused_on_an_address() {
     for host in [&world.admin_address().to_string(), "localhost:8081", "[::1]:1"] {
         assert!(asks(host).await.starts_with("HTTP/1.1 200"), "{host}");
     }
-    for host in ["evil.example.com", "127.0.0.1.example.com", "192.0.2.1:8081", ""] {
+    for host in ["evil.example.com", "127.0.0.1.example.com", "192.0.2.1:8081", "", "a@localhost"] {
         assert!(asks(host).await.starts_with("HTTP/1.1 421"), "{host}");
     }
 }

@@ -198,7 +198,7 @@ async fn of_a_deleted_user_the_log_keeps_the_tombstones_id_alone() {
 }
 
 #[tokio::test]
-async fn of_what_a_client_does_the_newest_thousand_entries_stay() {
+async fn of_what_a_client_does_the_newest_thousand_entries_and_the_registration_stay() {
     let world = World::start().await;
     let (alice, bob) = world.alice_and_bob().await;
     let mut database = world.opens_database().await;
@@ -209,10 +209,16 @@ async fn of_what_a_client_does_the_newest_thousand_entries_stay() {
         alice.user,
     );
     database.runs(&many).await;
+    database.runs("UPDATE audit SET action = 'user_registered' WHERE number = 11").await;
+    database.runs("INSERT INTO audit SELECT 1011, at, 'old', via, operator, address, actor_number, NULL, NULL, NULL, '', '' FROM audit WHERE number = 12").await;
     let old = "SELECT count(*) FROM audit WHERE action = 'old'";
     assert_eq!(world.number(old).await, 1000);
     alice.removes(bob.user.as_str()).await.ok();
     assert_eq!(world.number(old).await, 999);
+    assert_eq!(
+        world.number("SELECT count(*) FROM audit WHERE action = 'user_registered'").await,
+        1
+    );
     assert_eq!(world.number("SELECT count(*) FROM audit WHERE actor_number IS NULL").await, 3);
 }
 
@@ -260,11 +266,18 @@ async fn a_server_removes_entries_past_their_days() {
 #[test]
 fn a_user_who_could_not_be_printed_leaves_no_entry() {
     let place = Workplace::new();
+    place.tells(&["migrate"]);
+    place.tells(&["user", "invite", "alice@example.com"]);
     let mut command = place.command(&["user", "add", "alice@example.com", "--nick", "Alice"]);
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     assert!(!command.stdout(full).output().unwrap().status.success());
-    assert_eq!(place.audits(&[]), Vec::<Value>::new());
+    let invited = place.audits(&[]);
+    assert_eq!(invited.len(), 1, "{invited:?}");
+    assert_eq!(invited[0]["invited"], "alice@example.com");
     place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
-    let [entry] = &place.audits(&[])[..] else { panic!("one entry") };
-    assert_eq!(entry["user"]["email"], "bob@example.com");
+    let of_bob = place.audits(&["--user", "bob@example.com"]);
+    assert_eq!(of_bob.len(), 1, "{of_bob:?}");
+    assert_eq!(place.audits(&["--user", "Alice@Example.com"]), invited);
+    let error = place.fails(&["audit", "--user", "alice"]);
+    assert!(error.contains("--user must be an e-mail address or a user id"), "{error}");
 }

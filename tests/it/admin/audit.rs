@@ -21,6 +21,8 @@ async fn entries_are_shown_newest_first_with_who_and_whom() {
     assert!(of_bob.contains("value=\"bob@example.com\""), "{of_bob}");
     let none = operator.sees("/audit?user=nobody%40example.com").await;
     assert!(none.contains("There are no such entries."), "{none}");
+    let none = operator.sees("/audit?user=%00%ff").await;
+    assert!(none.contains("There are no such entries."), "{none}");
     let later = operator.sees("/audit?since=9999-01-01").await;
     assert!(later.contains("There are no such entries."), "{later}");
     let wrong = operator.sees("/audit?since=%3Cscript%3E").await;
