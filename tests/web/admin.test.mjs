@@ -78,9 +78,19 @@ story('an operator without JavaScript looks after users', async (stage) => {
   await operator.getByRole('button', { name: /^Revoke station/ }).click();
   await operator.getByRole('status').waitFor();
 
+  await go(operator, 'Usage');
+  await operator.getByRole('table', { name: /^Users/ }).getByRole('link', { name: 'alice@example.com' }).waitFor();
+  await operator.getByRole('table', { name: /^Conversations/ }).getByRole('link').first().click();
+  await operator.getByLabel('for this many days').check();
+  await operator.getByLabel('Days', { exact: true }).fill('30');
+  await operator.getByRole('button', { name: 'Set the rule' }).click();
+  await operator.getByRole('status').waitFor();
+  await operator.getByRole('button', { name: 'Count what is due' }).click();
+  await operator.getByRole('heading', { name: 'Dry run of retention' }).waitFor();
+
   await go(operator, 'Audit');
   const rows = operator.getByRole('row', { name: /admin page, dora/ });
-  for (const action of ['user disabled', 'user enabled', 'user deleted', 'station revoked']) await rows.filter({ hasText: action }).first().waitFor();
+  for (const action of ['user disabled', 'user enabled', 'user deleted', 'station revoked', 'retention set']) await rows.filter({ hasText: action }).first().waitFor();
 
   await operator.getByRole('button', { name: 'Leave' }).click();
   await operator.goto(new URL('/users', operator.url()).href);
@@ -123,7 +133,7 @@ for (const colorScheme of /** @type {const} */ (['light', 'dark'])) {
     await looking.addCookies(await operator.context().cookies());
     const page = await looking.newPage();
     const { origin } = new URL(operator.url());
-    for (const path of ['/', '/users', '/users?search=nobody', '/users/alice@example.com', '/users/alice@example.com/delete', '/invitations', '/audit', '/nowhere']) {
+    for (const path of ['/', '/users', '/users?search=nobody', '/users/alice@example.com', '/users/alice@example.com/delete', '/invitations', '/usage', '/retention', '/audit', '/nowhere']) {
       await page.goto(origin + path);
       await check(page, path);
       const name = path.replace(/\W+/g, '-').replace(/-$/, '') || '-health';

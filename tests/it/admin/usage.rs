@@ -14,7 +14,7 @@ async fn the_page_shows_totals_and_the_largest_users_and_conversations() {
     let id = &alice.conversation;
     let bobs = format!("<a href=\"/users/{}\">bob@example.com</a>", bob.user);
     for part in [
-        "<dt>Database file</dt>",
+        "<dt>Database",
         "<dt>Users</dt><dd>3</dd>",
         "<dt>Conversations</dt><dd>1</dd>",
         "<dt>Messages</dt><dd>1, with 16 bytes of data</dd>",

@@ -29,7 +29,8 @@ macro_rules! suites {
 }
 
 suites! {
-    admin,
+    admin ["draws_the_last_hour", "a_restore_brings_no_link_back"],
+    audit ["postgres"],
     authorization,
     availability ["a_restart_loses_no_change"],
     batches ["a_failing_change_does_not_fail", "leaks_nothing_and_can_be_repeated"],
