@@ -12,6 +12,7 @@ use super::form::Fields;
 use super::page::{Page, Section, page};
 use super::problem::Problem;
 use super::session::Operator;
+use super::table::{Column, table};
 use crate::domain::{Parse as _, Timestamp};
 use crate::store::{AuditEntry, AuditFrom, AuditQuery, AuditedUser, Named};
 
@@ -77,7 +78,7 @@ pub(super) async fn list(
         @if beginning.is_err() {
             p.bad { "Since must be a day such as 2024-03-08. All days are shown." }
         }
-        @if entries.is_empty() { p { "There are no such entries." } } @else { (table(&entries)) }
+        @if entries.is_empty() { p { "There are no such entries." } } @else { (table_of(&entries)) }
         @if let Some(last) = entries.last().filter(|_| has_more) {
             p { a href=(filter.page_before(last.number)) { "Earlier entries" } }
         }
@@ -85,32 +86,20 @@ pub(super) async fn list(
     Ok(page(&operator, Section::Audit, "Audit", &content))
 }
 
-fn table(entries: &[AuditEntry]) -> Markup {
-    html! {
-        div.wide {
-            table {
-                caption { "What was done to accounts, keys, friendships and retention, newest first" }
-                thead {
-                    tr {
-                        th scope="col" { "Date (UTC)" }
-                        th scope="col" { "Action" }
-                        th scope="col" { "Concerns" }
-                        th scope="col" { "By" }
-                    }
-                }
-                tbody {
-                    @for entry in entries {
-                        tr {
-                            td { (entry.date()) }
-                            th scope="row" { (entry.action.replace('_', " ")) }
-                            td { (concerned(entry)) }
-                            td { (actor(entry)) }
-                        }
-                    }
-                }
+fn table_of(entries: &[AuditEntry]) -> Markup {
+    let columns = ["Date (UTC)", "Action", "Concerns", "By"].map(Column::Text);
+    let rows = html! {
+        @for entry in entries {
+            tr {
+                td { (entry.date()) }
+                th scope="row" { (entry.action.replace('_', " ")) }
+                td { (concerned(entry)) }
+                td { (actor(entry)) }
             }
         }
-    }
+    };
+    let caption = "What was done to accounts, keys, friendships and retention, newest first";
+    table(caption, &columns, &rows)
 }
 
 fn concerned(entry: &AuditEntry) -> Markup {

@@ -12,6 +12,7 @@ use super::form::Form;
 use super::page::{Page, Section, page, see_other, token_field};
 use super::problem::Problem;
 use super::session::Operator;
+use super::table::{Column, table};
 use crate::config::Registration;
 use crate::domain::{Email, Nick};
 use crate::invitations::{self, Life, NewInvitation};
@@ -85,35 +86,23 @@ fn is_closed(admin: &Admin) -> bool {
 }
 
 fn table_of(operator: &Operator, open: &[Invitation]) -> Markup {
+    let columns = ["Address", "Nick", "Invited (UTC)", "Expires (UTC)", "Action"].map(Column::Text);
+    let rows = html! {
+        @for invitation in open.iter().take(SHOWN) {
+            tr {
+                th scope="row" { (invitation.email) }
+                td { (invitation.nick) }
+                td { (invitation.created_at) }
+                td { (invitation.expires_at) }
+                td { (revoke_button(operator, invitation)) }
+            }
+        }
+    };
     html! {
         @if open.is_empty() {
             p { "There are none." }
         } @else {
-            div.wide {
-                table {
-                    caption { "Invitations that can be used, by address" }
-                    thead {
-                        tr {
-                            th scope="col" { "Address" }
-                            th scope="col" { "Nick" }
-                            th scope="col" { "Invited (UTC)" }
-                            th scope="col" { "Expires (UTC)" }
-                            th scope="col" { "Action" }
-                        }
-                    }
-                    tbody {
-                        @for invitation in open.iter().take(SHOWN) {
-                            tr {
-                                th scope="row" { (invitation.email) }
-                                td { (invitation.nick) }
-                                td { (invitation.created_at) }
-                                td { (invitation.expires_at) }
-                                td { (revoke_button(operator, invitation)) }
-                            }
-                        }
-                    }
-                }
-            }
+            (table("Invitations that can be used, by address", &columns, &rows))
             @if open.len() > SHOWN {
                 p { "And " (open.len() - SHOWN) " more, which " code { "chatserver user invitations" } " lists." }
             }

@@ -17,6 +17,7 @@ mod page;
 mod problem;
 mod retention;
 mod session;
+mod table;
 mod usage;
 mod user_changes;
 mod users;

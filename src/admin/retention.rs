@@ -14,6 +14,7 @@ use super::form::{Fields, Form};
 use super::page::{Page, Section, page, see_other, token_field};
 use super::problem::Problem;
 use super::session::Operator;
+use super::table::{Column, table};
 use super::usage::{SHOWN, conversation, pair};
 use crate::config::MAX_RETENTION_DAYS;
 use crate::domain::{ConversationId, Retention};
@@ -140,32 +141,26 @@ fn in_words(Removed { messages, emptied, bytes }: Removed) -> Markup {
 }
 
 fn table_of(report: &Report) -> Markup {
-    html! {
-        div.wide {
-            table {
-                caption { "Conversations that lose messages, most data first" }
-                thead {
-                    tr {
-                        th scope="col" { "Conversation" }
-                        th scope="col" { "Users" }
-                        th.number scope="col" { "Removed" }
-                        th.number scope="col" { "Emptied" }
-                        th.number scope="col" { "Data" }
-                    }
-                }
-                tbody {
-                    @for (id, emails, removed) in report.conversations.iter().take(SHOWN) {
-                        tr {
-                            th scope="row" { (conversation(*id)) }
-                            td { (pair(emails)) }
-                            td.number { (removed.messages) }
-                            td.number { (removed.emptied) }
-                            td.number { (figures::bytes(removed.bytes)) }
-                        }
-                    }
-                }
+    let columns = [
+        Column::Text("Conversation"),
+        Column::Text("Users"),
+        Column::Number("Removed"),
+        Column::Number("Emptied"),
+        Column::Number("Data"),
+    ];
+    let rows = html! {
+        @for (id, emails, removed) in report.conversations.iter().take(SHOWN) {
+            tr {
+                th scope="row" { (conversation(*id)) }
+                td { (pair(emails)) }
+                td.number { (removed.messages) }
+                td.number { (removed.emptied) }
+                td.number { (figures::bytes(removed.bytes)) }
             }
         }
+    };
+    html! {
+        (table("Conversations that lose messages, most data first", &columns, &rows))
         @if report.conversations.len() > SHOWN {
             p {
                 "And " (report.conversations.len() - SHOWN) " more, which " code { "chatserver retention --dry-run" } " lists."

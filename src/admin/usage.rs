@@ -10,6 +10,7 @@ use super::figures;
 use super::page::{Page, Section, page};
 use super::problem::Problem;
 use super::session::Operator;
+use super::table::{Column, table};
 use super::users::link_to;
 use crate::domain::ConversationId;
 use crate::store::{ConversationSpace, DatabaseSize, Space};
@@ -68,61 +69,55 @@ fn size(bytes: u64) -> String {
 }
 
 fn users(users: &[UserSpace]) -> Markup {
+    let columns = [
+        Column::Text("Address"),
+        Column::Number("Conversations"),
+        Column::Number("Messages"),
+        Column::Number("Reports"),
+        Column::Number("Data"),
+    ];
+    let caption = format!("Users with the most data, at most {SHOWN}");
+    let rows = html! {
+        @for UserSpace { email, conversations, space } in users {
+            tr {
+                th scope="row" { (link_to(email)) }
+                td.number { (conversations) }
+                (cells_of_space(*space))
+            }
+        }
+    };
     html! {
         @if users.is_empty() {
             p { "There are no users." }
         } @else {
-            div.wide {
-                table {
-                    caption { "Users with the most data, at most " (SHOWN) }
-                    thead {
-                        tr {
-                            th scope="col" { "Address" }
-                            th.number scope="col" { "Conversations" }
-                            (heads_of_space())
-                        }
-                    }
-                    tbody {
-                        @for UserSpace { email, conversations, space } in users {
-                            tr {
-                                th scope="row" { (link_to(email)) }
-                                td.number { (conversations) }
-                                (cells_of_space(*space))
-                            }
-                        }
-                    }
-                }
-            }
+            (table(caption, &columns, &rows))
         }
     }
 }
 
 fn conversations(conversations: &[([String; 2], ConversationSpace)]) -> Markup {
+    let columns = [
+        Column::Text("Conversation"),
+        Column::Text("Users"),
+        Column::Number("Messages"),
+        Column::Number("Reports"),
+        Column::Number("Data"),
+    ];
+    let caption = format!("Conversations with the most data, at most {SHOWN}");
+    let rows = html! {
+        @for (emails, ConversationSpace { id, space, .. }) in conversations {
+            tr {
+                th scope="row" { (conversation(*id)) }
+                td { (pair(emails)) }
+                (cells_of_space(*space))
+            }
+        }
+    };
     html! {
         @if conversations.is_empty() {
             p { "There are no conversations." }
         } @else {
-            div.wide {
-                table {
-                    caption { "Conversations with the most data, at most " (SHOWN) }
-                    thead {
-                        tr {
-                            th scope="col" { "Conversation" }
-                            th scope="col" { "Users" }
-                            (heads_of_space())
-                        }
-                    }
-                    tbody {
-                        @for (emails, ConversationSpace { id, space, .. }) in conversations {
-                            tr {
-                                th scope="row" { (conversation(*id)) }
-                                td { (pair(emails)) }
-                                (cells_of_space(*space))
-                            }
-                        }
-                    }
-                }
-            }
+            (table(caption, &columns, &rows))
         }
     }
 }
@@ -139,14 +134,6 @@ pub(super) fn pair(emails: &[String]) -> Markup {
             @if number > 0 { ", " }
             (link_to(email))
         }
-    }
-}
-
-fn heads_of_space() -> Markup {
-    html! {
-        th.number scope="col" { "Messages" }
-        th.number scope="col" { "Reports" }
-        th.number scope="col" { "Data" }
     }
 }
 

@@ -15,6 +15,7 @@ use super::form::Form;
 use super::page::{Page, Section, page, see_other, token_field};
 use super::problem::Problem;
 use super::session::Operator;
+use super::table::{Column, table};
 use super::users::path_of;
 use crate::export::Export;
 use crate::store::User;
@@ -149,27 +150,18 @@ fn confirmation(
     wrong: Option<&Wrong>,
 ) -> Page {
     let path = path_of(user.id);
-    let content = html! {
-        p { "Deleting " strong { (user.email) } " can't be undone. To lock the user out for now, disable them instead." }
-        div.wide {
-            table {
-                caption { "What goes, and what stays" }
-                thead {
-                    tr {
-                        th scope="col" { "What" }
-                        th scope="col" { "After the deletion" }
-                    }
-                }
-                tbody {
-                    @for (what, after) in AFTER_THE_DELETION {
-                        tr {
-                            th scope="row" { (what) }
-                            td { (after) }
-                        }
-                    }
-                }
+    let columns = ["What", "After the deletion"].map(Column::Text);
+    let rows = html! {
+        @for (what, after) in AFTER_THE_DELETION {
+            tr {
+                th scope="row" { (what) }
+                td { (after) }
             }
         }
+    };
+    let content = html! {
+        p { "Deleting " strong { (user.email) } " can't be undone. To lock the user out for now, disable them instead." }
+        (table("What goes, and what stays", &columns, &rows))
         p { "Backups from before still hold the user. After a restore, delete the user again." }
         form.fields method="post" action=(format!("{path}/delete")) {
             (token_field(operator))

@@ -16,6 +16,7 @@ use super::form::{Fields, Form};
 use super::page::{Page, Section, page, see_other, token_field};
 use super::problem::Problem;
 use super::session::Operator;
+use super::table::{Column, table};
 use super::user_changes;
 use crate::domain::{StationId, UserId};
 use crate::store::{Acquaintance, Invitation, ListedUser, Station, User, UserFacts, UserPage};
@@ -66,33 +67,24 @@ fn next_page(search: &str, before: i64) -> String {
 }
 
 fn table_of(users: &[ListedUser], search: &str) -> Markup {
+    let columns = ["Address", "Nick", "Full name", "State"].map(Column::Text);
+    let caption =
+        if search.is_empty() { "Users, newest first" } else { "Users found, newest first" };
+    let rows = html! {
+        @for user in users {
+            tr {
+                th scope="row" { a href=(path_of(user.id)) { (user.email) } }
+                td { (user.nick) }
+                td { (user.full_name) }
+                td { (state(user.is_disabled)) }
+            }
+        }
+    };
     html! {
         @if users.is_empty() && !search.is_empty() {
             p { "No user here has “" (search) "” in the address, the nick or the name." }
         } @else {
-            div.wide {
-                table {
-                    caption { @if search.is_empty() { "Users, newest first" } @else { "Users found, newest first" } }
-                    thead {
-                        tr {
-                            th scope="col" { "Address" }
-                            th scope="col" { "Nick" }
-                            th scope="col" { "Full name" }
-                            th scope="col" { "State" }
-                        }
-                    }
-                    tbody {
-                        @for user in users {
-                            tr {
-                                th scope="row" { a href=(path_of(user.id)) { (user.email) } }
-                                td { (user.nick) }
-                                td { (user.full_name) }
-                                td { (state(user.is_disabled)) }
-                            }
-                        }
-                    }
-                }
-            }
+            (table(caption, &columns, &rows))
         }
     }
 }
@@ -160,33 +152,22 @@ fn facts_of(user: &User, facts: &UserFacts, invitation: Option<&Invitation>) -> 
 }
 
 fn stations_of(operator: &Operator, user: &User, stations: &[Station]) -> Markup {
+    let columns = ["Station", "First use (UTC)", "Last use (UTC)", "Action"].map(Column::Text);
+    let rows = html! {
+        @for station in stations {
+            tr {
+                th scope="row" { code { (beginning(&station.id)) "…" } }
+                td { (station.bound_at) }
+                td { (station.used_at) }
+                td { (revoke_button(operator, user, &station.id)) }
+            }
+        }
+    };
     html! {
         @if stations.is_empty() {
             p { "No device has logged in." }
         } @else {
-            div.wide {
-                table {
-                    caption { "Devices of the user, most recently used first" }
-                    thead {
-                        tr {
-                            th scope="col" { "Station" }
-                            th scope="col" { "First use (UTC)" }
-                            th scope="col" { "Last use (UTC)" }
-                            th scope="col" { "Action" }
-                        }
-                    }
-                    tbody {
-                        @for station in stations {
-                            tr {
-                                th scope="row" { code { (beginning(&station.id)) "…" } }
-                                td { (station.bound_at) }
-                                td { (station.used_at) }
-                                td { (revoke_button(operator, user, &station.id)) }
-                            }
-                        }
-                    }
-                }
-            }
+            (table("Devices of the user, most recently used first", &columns, &rows))
             p.hint { "A revoked station is bound again by its next login or signed request. To lock a device out, rotate the key: "
                 code { "chatserver user rotate-key" } "." }
         }
