@@ -1,4 +1,4 @@
-//! Who makes a change, and the kinds of changes that the audit log records. `store/audit.rs` keeps the log.
+//! The author of a change, and the kinds of changes that the audit log records. `store/audit.rs` keeps the log.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ tokio::task_local! {
     static ACTOR: Actor;
 }
 
-/// Who makes a change.
+/// The author of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Actor {
     /// The server by itself.
@@ -31,7 +31,7 @@ impl Actor {
         ACTOR.scope(self, work).await
     }
 
-    /// Returns who does the work of the calling task.
+    /// Returns the author of the work of the calling task.
     pub(crate) fn current() -> Self {
         ACTOR.try_with(Self::clone).unwrap_or(Self::Server)
     }

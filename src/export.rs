@@ -5,12 +5,14 @@ use std::vec;
 
 use serde::Serialize;
 
+use crate::domain::UserId;
 use crate::store::{Error, Paged, Store};
 use crate::users::{self, UserError};
 
-/// An export on its way. Its pieces, one after the other, are the text of the object. A piece has at most one page of messages
-/// or reports.
+/// An export on its way. Its pieces, one after the other, are the text of the object. A piece has at most one page of messages,
+/// reports or entries of the audit log.
 pub(crate) struct Export {
+    user: UserId,
     step: Step,
     /// The user's row keys in the conversations that are still to come.
     participations: vec::IntoIter<i64>,
@@ -21,6 +23,8 @@ pub(crate) struct Export {
 enum Step {
     /// The account, which is read already.
     Account(String),
+    /// Entries of the audit log that follow this number.
+    Audit(i64),
     Conversation,
     /// Rows of a generation that follow this sequence number; 0 is before the first one.
     Messages(i64, i64),
@@ -38,15 +42,22 @@ impl Export {
         let id = users::find(store, user).await?.id;
         let account = store.exported_account(id).await?;
         let account = account.ok_or_else(|| UserError::NotFound(user.to_owned()))?;
-        let account = opened(&account) + ",\"conversations\":[";
+        let account = opened(&account);
         let participations = store.participations(id).await?.into_iter();
-        Ok(Self { step: Step::Account(account), participations, separator: "\n" })
+        Ok(Self { user: id, step: Step::Account(account), participations, separator: "\n" })
     }
 
     /// Returns the next piece; `None` after the last one.
     pub(crate) async fn next(&mut self, store: &Store) -> Result<Option<String>, Error> {
         let (piece, step) = match &mut self.step {
-            Step::Account(account) => (mem::take(account), Step::Conversation),
+            Step::Account(account) => (mem::take(account), Step::Audit(0)),
+            &mut Step::Audit(after) => {
+                let rows = store.exported_audit(self.user, after).await?;
+                match page(&rows, after) {
+                    (piece, Some(last)) => (piece, Step::Audit(last)),
+                    (piece, None) => (piece + ",\"conversations\":[", Step::Conversation),
+                }
+            }
             Step::Conversation => self.conversation(store).await?,
             &mut Step::Messages(generation, after) => {
                 let rows = store.exported_messages(generation, after).await?;

@@ -25,6 +25,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Interval between the starts of two sweeps for messages that are kept no longer. Their days end at any time of the day.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 
+const LOOK_FOR_INVITATIONS_EVERY: Duration = Duration::from_mins(1);
+
 /// How long a signature is kept beyond its expiry. After that its timestamp can't be fresh by the right clock, even if
 /// it was accepted ahead of its time and the wall clock has been wrong since.
 const KEEP_SIGNATURES: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW_SECONDS as u64);
@@ -36,17 +38,19 @@ pub async fn run(app: Arc<App>) {
         let mut cleared = Cleared { in_free_pages: true, in_log: app.store.has_log() };
         let mut sweeps =
             Sweeps { due: app.clock.read().monotonic, running: None, removed: RemovedOf::new() };
+        let mut invitations = Invitations { due: app.clock.read().monotonic };
         loop {
             let started = Instant::now();
-            let rest = match step(&app, &mut watch, &mut cleared, &mut sweeps).await {
-                Ok(true) => started.elapsed() * PAUSE_FACTOR,
-                Ok(false) => WHEN_IDLE,
-                Err(error) => {
-                    let retry_seconds = AFTER_FAILURE.as_secs();
-                    tracing::warn!(%error, retry_seconds, "cleanup of the database failed");
-                    AFTER_FAILURE
-                }
-            };
+            let rest =
+                match step(&app, &mut watch, &mut cleared, &mut sweeps, &mut invitations).await {
+                    Ok(true) => started.elapsed() * PAUSE_FACTOR,
+                    Ok(false) => WHEN_IDLE,
+                    Err(error) => {
+                        let retry_seconds = AFTER_FAILURE.as_secs();
+                        tracing::warn!(%error, retry_seconds, "cleanup of the database failed");
+                        AFTER_FAILURE
+                    }
+                };
             sleep(rest).await;
         }
     };
@@ -62,13 +66,14 @@ async fn step(
     watch: &mut ClockWatch,
     cleared: &mut Cleared,
     sweeps: &mut Sweeps,
+    invitations: &mut Invitations,
 ) -> Result<bool, store::Error> {
     let Some(passed) = watch.passed() else { return cleared.remove(&app.store).await };
     let swept = sweeps.step(app, passed, cleared).await;
     let removed = cleared.remove(&app.store).await;
     let expired = app.store.expire_replays(passed).await;
     let forgotten = forget_audit(app, passed).await;
-    let uninvited = app.store.expire_invitations(passed).await;
+    let uninvited = invitations.expire(app, passed).await;
     Ok(uninvited? | forgotten? | expired? | removed? | swept?)
 }
 
@@ -77,6 +82,24 @@ async fn forget_audit(app: &App, passed: Timestamp) -> Result<bool, store::Error
     match app.config.audit.oldest(passed) {
         Some(oldest) => app.store.expire_audit(oldest).await,
         None => Ok(false),
+    }
+}
+
+/// Looks for old invitations once a minute. No index has their dates.
+struct Invitations {
+    /// By the monotonic clock.
+    due: Duration,
+}
+
+impl Invitations {
+    /// Removes invitations that answer no more. Returns whether there were any.
+    async fn expire(&mut self, app: &App, passed: Timestamp) -> Result<bool, store::Error> {
+        let now = app.clock.read().monotonic;
+        if now < self.due {
+            return Ok(false);
+        }
+        self.due = now + LOOK_FOR_INVITATIONS_EVERY;
+        app.store.expire_invitations(passed).await
     }
 }
 
@@ -117,9 +140,9 @@ impl Sweeps {
                 Ok(true)
             }
             Swept::Done => {
-                let removed = std::mem::take(&mut self.removed);
-                log(&removed);
-                app.store.note_removal(&removed).await?;
+                // Kept where the store fails: the entry of the next sweep then counts both.
+                app.store.note_removal(&self.removed).await?;
+                log(&std::mem::take(&mut self.removed));
                 Ok(false)
             }
         }

@@ -26,6 +26,7 @@
 //! and the tests.
 
 pub mod admin;
+pub mod admin_links;
 pub mod api;
 pub mod app;
 mod audit;

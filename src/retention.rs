@@ -47,29 +47,39 @@ pub(crate) struct Report {
     pub(crate) total: Removed,
     /// Conversations with the addresses of their users.
     pub(crate) conversations: Vec<(ConversationId, Vec<String>, Removed)>,
+    /// Number of conversations beside these.
+    pub(crate) more: usize,
 }
 
 impl Report {
-    async fn of(store: &Store, removed: RemovedOf) -> Result<Self, Error> {
-        let mut report = Self { total: Removed::default(), conversations: Vec::new() };
-        for (generation, removed) in removed {
-            // A conversation that was cleared meanwhile has none of its messages any more.
-            let Some((id, emails)) = store.conversation_with(generation).await? else { continue };
-            report.total.add(removed);
-            report.conversations.push((id, emails, removed));
+    /// Looks up at most `most` conversations: each takes a read.
+    async fn of(store: &Store, removed: RemovedOf, most: usize) -> Result<Self, Error> {
+        let mut total = Removed::default();
+        for removed in removed.values() {
+            total.add(*removed);
         }
-        report.conversations.sort_by_key(|(id, _, removed)| (-removed.bytes, id.to_string()));
-        Ok(report)
+        let mut removed: Vec<_> = removed.into_iter().collect();
+        removed.sort_by_key(|(generation, removed)| (-removed.bytes, *generation));
+        let more = removed.len().saturating_sub(most);
+        let mut conversations = Vec::new();
+        for (generation, removed) in removed.into_iter().take(most) {
+            // A conversation that was cleared meanwhile has none of its messages any more.
+            if let Some((id, emails)) = store.conversation_with(generation).await? {
+                conversations.push((id, emails, removed));
+            }
+        }
+        Ok(Self { total, conversations, more })
     }
 }
 
-/// Counts what a sweep at this moment would remove.
+/// Counts what a sweep at this moment would remove, and names at most `most` conversations.
 pub(crate) async fn preview(
     store: &Store,
     retention: Retention,
     now: Timestamp,
+    most: usize,
 ) -> Result<Report, Error> {
-    Report::of(store, store.preview(retention, now).await?).await
+    Report::of(store, store.preview(retention, now).await?, most).await
 }
 
 /// Removes all that is kept no longer, and returns its space to the file system. `None` if another server or command
@@ -88,5 +98,5 @@ pub(crate) async fn sweep(
     }
     store.note_removal(&all).await?;
     while !all.is_empty() && store.vacuum().await? == Vacuumed::Step {}
-    Report::of(store, all).await.map(Some)
+    Report::of(store, all, usize::MAX).await.map(Some)
 }

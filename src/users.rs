@@ -8,9 +8,7 @@ use crate::domain::{ApiKey, Email, FullName, Nick, Refusal, Replay, StationId, T
 use crate::keys::{self, EncryptionPassword, KeySource};
 use crate::limits::Owner;
 pub(crate) use crate::store::DELETED_NICK;
-use crate::store::{
-    self, AddUser, DeleteUser, IdTaken, Purged, RenameUser, Store, User, WriteError,
-};
+use crate::store::{self, AddUser, DeleteUser, IdTaken, RenameUser, Store, User, WriteError};
 
 /// The user of an authenticated request. Only authentication makes one, so a function that takes it need not check
 /// again.
@@ -164,7 +162,7 @@ pub(crate) fn confirms_deletion(typed: &str, email: &Email) -> bool {
 /// that stands for the user from then on.
 ///
 /// The user is disabled first, and then loses the receipts. A deletion that was interrupted can be begun
-/// again.
+/// again. A server removes the conversations that nobody can read any more; without one, use [`Store::purge`].
 ///
 /// # Errors
 ///
@@ -190,8 +188,6 @@ pub async fn delete(store: &Store, user: UserId) -> Result<UserId, UserError> {
             Err(WriteError::Failed(error)) => return Err(error.into()),
         }
     }
-    // Conversations that nobody can read any more, and what others have cleared.
-    while store.purge().await? == Purged::Step {}
     store.truncate_log();
     Ok(tombstone)
 }

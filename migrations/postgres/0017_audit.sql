@@ -1,5 +1,5 @@
--- What was done to accounts, keys, friendships and retention, and by whom (src/audit.rs). Users stand by number, so that of a
--- deleted one only the id of the tombstone is left.
+-- The audit log: changes of accounts, keys, friendships and retention, and their authors (src/audit.rs). Columns hold the numbers
+-- of users: that of a deleted user leads to the id of the tombstone alone.
 CREATE TABLE audit (
     number bigint NOT NULL,
     at bigint NOT NULL,

@@ -14,12 +14,12 @@ use super::problem::Problem;
 use super::session::Operator;
 use super::table::{Column, table};
 use crate::domain::{Parse as _, Timestamp};
-use crate::store::{AuditEntry, AuditFrom, AuditQuery, AuditedUser, Named};
+use crate::store::{AuditEntry, AuditQuery, AuditStart, AuditedUser, Named};
 
 /// Entries of a page.
 const AT_ONCE: u32 = 50;
 
-/// What the operator asks for, as it was typed.
+/// The filter of an operator, as it was typed.
 struct Filter {
     user: String,
     /// A day, or nothing.
@@ -55,9 +55,12 @@ pub(super) async fn list(
     let query = AuditQuery {
         since: beginning.unwrap_or_default(),
         user: user.as_ref(),
-        from: AuditFrom::NewestBefore(fields.get("before").parse().unwrap_or(i64::MAX)),
+        start: AuditStart::NewestBefore(fields.get("before").parse().unwrap_or(i64::MAX)),
         most: AT_ONCE + 1,
     };
+    // A filter may read the whole log.
+    let is_filtered = query.user.is_some() || query.since.is_some();
+    let _turn = is_filtered.then(|| admin.turn()).transpose()?;
     // A text that is neither an address nor an ID finds nothing.
     let finds = filter.user.is_empty() || user.is_some();
     let mut entries = if finds { admin.app.store.audit(query).await? } else { Vec::new() };

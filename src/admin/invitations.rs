@@ -132,7 +132,7 @@ pub(super) async fn invite(
         Ok((email, nick, life)) => {
             let (store, now) = (&admin.app.store, admin.app.clock.now());
             let invite = invitations::invite(store, &admin.app.public_url, email, nick, life, now);
-            match form.operator.changes("invites a person", invite).await {
+            match form.operator.changes("invited a person", invite).await {
                 Err(error @ UserError::EmailTaken(_)) => Err(Wrong {
                     field: EMAIL.name,
                     sentence: format!("Nobody was invited: {error}."),
@@ -183,7 +183,7 @@ pub(super) async fn revoke(
     let revoked = match EMAIL.parsed::<Email>(&form) {
         Ok(email) => {
             let uninvite = admin.app.store.uninvite(&email, admin.app.clock.now());
-            form.operator.changes("revokes an invitation", uninvite).await?
+            form.operator.changes("revoked an invitation", uninvite).await?
         }
         Err(_) => false,
     };

@@ -1,6 +1,6 @@
 //! The admin page: what an operator sees and changes in a browser, on an address that only this machine reaches.
 //!
-//! `chatserver admin link` prints a link that works once ([`links`]). It opens a session in the memory of this process
+//! `chatserver admin link` prints a link that works once (`admin_links.rs`). It opens a session in the memory of this process
 //! ([`session`]). A handler of a page takes an [`Operator`](session::Operator), a handler of a change takes a [`Form`](form::Form). Nothing
 //! else makes these, so a handler can't forget to check. The page needs no JavaScript, and its policy allows none.
 
@@ -12,7 +12,6 @@ mod figures;
 mod form;
 mod health;
 mod invitations;
-pub mod links;
 mod page;
 mod problem;
 mod retention;
@@ -76,7 +75,7 @@ const CONNECTIONS: usize = 64;
 /// an operator out for longer than that.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Maximum reads of much at a time: exports and sums. Each takes a reader that clients could use, and some memory.
+/// Maximum large reads at a time: exports, searches and sums. Each takes a reader that clients could use, and some memory.
 const LARGE_READS: usize = 2;
 
 /// State that the requests of the admin page share.

@@ -118,7 +118,7 @@ fn choices(chosen: &str, wrong: Option<&Wrong>) -> Markup {
 pub(super) async fn preview(State(admin): State<Arc<Admin>>, form: Form) -> Result<Page, Problem> {
     let _turn = admin.turn()?;
     let rule = admin.app.config.retention.rule();
-    let report = retention::preview(&admin.app.store, rule, admin.app.clock.now()).await?;
+    let report = retention::preview(&admin.app.store, rule, admin.app.clock.now(), SHOWN).await?;
     let content = html! {
         (in_words(report.total))
         @if !report.conversations.is_empty() { (table_of(&report)) }
@@ -149,7 +149,7 @@ fn table_of(report: &Report) -> Markup {
         Column::Number("Data"),
     ];
     let rows = html! {
-        @for (id, emails, removed) in report.conversations.iter().take(SHOWN) {
+        @for (id, emails, removed) in &report.conversations {
             tr {
                 th scope="row" { (conversation(*id)) }
                 td { (pair(emails)) }
@@ -161,9 +161,9 @@ fn table_of(report: &Report) -> Markup {
     };
     html! {
         (table("Conversations that lose messages, most data first", &columns, &rows))
-        @if report.conversations.len() > SHOWN {
+        @if report.more > 0 {
             p {
-                "And " (report.conversations.len() - SHOWN) " more, which " code { "chatserver retention --dry-run" } " lists."
+                "And " (report.more) " more, which " code { "chatserver retention --dry-run" } " lists."
             }
         }
     }
@@ -177,7 +177,11 @@ pub(super) async fn set_rule(
     let wrong = match read(&form) {
         Ok((id, keep)) => {
             let set = admin.app.store.set_retention(id, keep.stored());
-            if form.operator.changes("sets the retention of a conversation", set).await? {
+            if form
+                .operator
+                .changes(&format!("set the retention of conversation {id}"), set)
+                .await?
+            {
                 form.operator.tell(format!("Conversation {id} keeps its messages {keep}."));
                 return Ok(see_other(PATH));
             }

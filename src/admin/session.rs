@@ -29,7 +29,7 @@ const SESSIONS: usize = 16;
 /// An operator who has entered. Only [`Sessions`] makes one.
 #[derive(Clone)]
 pub(super) struct Operator {
-    /// Who made the link, by the operating system; may be empty.
+    /// Name of the person who made the link, by the operating system; may be empty.
     name: String,
     /// Tells sessions apart in the log: eight random digits, which are no secret.
     session: String,
@@ -38,25 +38,30 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    /// Makes a change as this operator: the audit log names them. Every change of the page comes through here.
-    pub(super) async fn changes<F: Future>(&self, what: &'static str, work: F) -> F::Output {
+    /// Makes a change as this operator, whom the audit log names, and logs one that was made. Every change of the page comes
+    /// through here, or through [`Self::completes`].
+    pub(super) async fn changes<T, E>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let changed = Actor::AdminPage { operator: self.name.clone() }.does(work).await?;
         self.log(what);
-        Actor::AdminPage { operator: self.name.clone() }.does(work).await
+        Ok(changed)
     }
 
     /// Makes a change of many steps as this operator. Once begun, it goes on without the browser.
-    pub(super) async fn completes<T: Send + 'static>(
+    pub(super) async fn completes<T: Send + 'static, E: Send + 'static>(
         &self,
-        what: &'static str,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> T {
-        self.log(what);
-        let actor = Actor::AdminPage { operator: self.name.clone() };
-        let done = tokio::spawn(actor.does(work)).await;
+        what: String,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E> {
+        let operator = self.clone();
+        let done = tokio::spawn(async move { operator.changes(&what, work).await }).await;
         done.unwrap_or_else(|error| resume_unwind(error.into_panic()))
     }
 
-    pub(super) fn log(&self, what: &'static str) {
+    pub(super) fn log(&self, what: &str) {
         tracing::info!(operator = self.name, session = self.session, "admin page: {what}");
     }
 

@@ -96,10 +96,9 @@ async fn set_disabled(
     is_disabled: bool,
 ) -> Result<Response, Problem> {
     let user = users::find(&admin.app.store, &user).await?;
-    let (what, state) =
-        if is_disabled { ("disables a user", "disabled") } else { ("enables a user", "enabled") };
+    let state = if is_disabled { "disabled" } else { "enabled" };
     let set = admin.app.store.set_disabled(user.id, is_disabled);
-    if !form.operator.changes(what, set).await? {
+    if !form.operator.changes(&format!("{state} user {}", user.id), set).await? {
         return Err(users::UserError::NotFound(user.email.to_string()).into());
     }
     form.operator.tell(format!("{} is {state}.", user.email));
@@ -116,7 +115,7 @@ pub(super) async fn export(
     let turn = admin.turn()?;
     let user = users::find(&admin.app.store, &user).await?;
     let export = Export::begin(&admin.app.store, user.id.as_str()).await?;
-    form.operator.log("exports a user");
+    form.operator.log(&format!("exports user {}", user.id));
     let pieces = try_unfold((admin, export, turn), async |(admin, mut export, turn)| match export
         .next(&admin.app.store)
         .await
@@ -188,7 +187,7 @@ pub(super) async fn delete(
     }
     let app = Arc::clone(&admin.app);
     let delete = async move { users::delete(&app.store, user.id).await };
-    form.operator.completes("deletes a user", delete).await?;
+    form.operator.completes(format!("deleted user {}", user.id), delete).await?;
     form.operator.tell(format!(
         "{} is deleted. Others keep their conversations, and see “{}”. Backups from before still hold the user.",
         user.email,

@@ -35,6 +35,7 @@ pub(super) async fn list(
     let search: String = fields.get("search").trim().nfc().collect();
     let before = fields.get("before").parse().ok();
     let (users, disabled) = admin.app.store.count_users().await?;
+    let _turn = (!search.is_empty()).then(|| admin.turn()).transpose()?;
     let is_too_long = search.len() > SEARCH_BYTES;
     let found = if is_too_long {
         UserPage { users: Vec::new(), next: None }
@@ -222,7 +223,7 @@ pub(super) async fn revoke_station(
     let revoked = match named {
         Some(station) => {
             let revoke = admin.app.stations.revoke(&admin.app.store, user.id, station.id);
-            form.operator.changes("revokes a station", revoke).await?
+            form.operator.changes(&format!("revoked a station of user {}", user.id), revoke).await?
         }
         None => false,
     };

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::failure::Refusal;
 use super::output::Output;
 use super::{Database, Failed, Settings};
-use crate::admin::links::{self, FORWARDED_PORT};
+use crate::admin_links::{self, FORWARDED_PORT};
 use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::config::{Listen, UNIX};
@@ -18,7 +18,7 @@ pub(crate) enum Admin {
     #[command(after_help = "\
 Example:
   chatserver admin link --config chat.toml
-Whoever has the link may enter: don't pass it on. The setting admin.listen turns the page on.")]
+Anyone who has the link may enter: don't pass it on. The setting admin.listen turns the page on.")]
     Link(Settings),
 }
 
@@ -38,10 +38,11 @@ async fn link(settings: Settings) -> Result<(), Failed> {
     };
     let database = Database::open(&config, Schema::MustBeCurrent).await?;
     let made =
-        links::make(&database.store, Actor::current().operator(), Clock::system().now()).await;
+        admin_links::make(&database.store, Actor::current().operator(), Clock::system().now())
+            .await;
     database.close().await;
     let made = made?;
-    let (url, expires_at) = (links::url(listen, &made.token), made.expires_at);
+    let (url, expires_at) = (admin_links::url(listen, &made.token), made.expires_at);
     let text =
         format!("This link can be used once, until {expires_at} UTC:\n{url}\n{}", way_to(listen));
     let json = json!({ "link": url.as_str(), "expires": expires_at.to_string() });

@@ -15,7 +15,7 @@ use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::domain::{Parse, Timestamp};
 use crate::invitations::Life;
-use crate::store::{AuditEntry, AuditFrom, AuditQuery, AuditedUser, Named, Store};
+use crate::store::{AuditEntry, AuditQuery, AuditStart, AuditedUser, Named, Store};
 use crate::users::UserError;
 
 /// Entries read at once.
@@ -70,10 +70,12 @@ impl ShowAudit {
         since: Option<Timestamp>,
         user: Option<&AuditedUser>,
     ) -> Result<(), Failed> {
-        let mut query = AuditQuery { since, user, from: AuditFrom::OldestAfter(0), most: AT_ONCE };
+        let mut query =
+            AuditQuery { since, user, start: AuditStart::OldestAfter(0), most: AT_ONCE };
         let mut entries = store.audit(query).await?;
         if let (true, Some(user), Some(name)) = (entries.is_empty(), user, &self.user)
             && !store.has_had(user).await?
+            && store.audit(AuditQuery { since: None, most: 1, ..query }).await?.is_empty()
         {
             return Err(UserError::NotFound(name.clone()).into());
         }
@@ -85,7 +87,7 @@ impl ShowAudit {
         }
         let mut separator = "";
         while let Some(last) = entries.last() {
-            query.from = AuditFrom::OldestAfter(last.number);
+            query.start = AuditStart::OldestAfter(last.number);
             for entry in &entries {
                 if as_json {
                     put(separator)?;

@@ -36,7 +36,7 @@ impl ApplyRetention {
     async fn report(&self, store: &Store, rule: Retention) -> Result<Report, Failed> {
         let now = Clock::system().now();
         if self.dry_run {
-            return Ok(retention::preview(store, rule, now).await?);
+            return Ok(retention::preview(store, rule, now, usize::MAX).await?);
         }
         retention::sweep(store, rule, now).await?.ok_or_else(|| {
             let sentence =

@@ -1,6 +1,6 @@
 //! The audit log: what was done to accounts, keys, friendships and retention, and by whom.
 //!
-//! An entry is written by the transaction of its change. Entries are only added, but for four cases: those past
+//! An entry is written by the transaction of its change; that of a sweep of retention, which is many transactions, follows it. Entries are only added, but for four cases: those past
 //! `audit.days` are removed; of what one client does, [`OF_A_CLIENT`] entries are kept; a deletion removes what tells more
 //! of the user than the tombstone's id; and an addition that is taken back at once leaves none.
 
@@ -140,7 +140,7 @@ const EXPIRE: Sql = Sql::both(
     DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE at < $1 ORDER BY at LIMIT $2)",
 );
 
-/// A change to be recorded. Whoever makes it is [`WriteTx::actor`].
+/// A change to be recorded. Its author is [`WriteTx::actor`].
 #[derive(Clone, Copy, Default)]
 pub(super) struct Event<'a> {
     /// The user whom the change concerns.
@@ -351,7 +351,7 @@ impl AuditedUser {
 
 /// Where a page of entries begins, and its order.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum From {
+pub(crate) enum AuditStart {
     /// The newest entries first, with lower numbers than this.
     NewestBefore(i64),
     /// The oldest entries first, with higher numbers than this.
@@ -364,7 +364,7 @@ pub(crate) struct AuditQuery<'a> {
     /// The oldest date.
     pub(crate) since: Option<Timestamp>,
     pub(crate) user: Option<&'a AuditedUser>,
-    pub(crate) from: From,
+    pub(crate) start: AuditStart,
     /// Maximum number of entries.
     pub(crate) most: u32,
 }
@@ -372,12 +372,12 @@ pub(crate) struct AuditQuery<'a> {
 impl Store {
     /// Returns a page of entries of the log.
     pub(crate) async fn audit(&self, query: AuditQuery<'_>) -> Result<Vec<AuditEntry>, Error> {
-        let AuditQuery { since, user, from, most } = query;
-        let (statement, number) = match (from, user) {
-            (From::NewestBefore(number), None) => (NEWEST_FIRST, number),
-            (From::NewestBefore(number), Some(_)) => (NEWEST_FIRST_OF_USER, number),
-            (From::OldestAfter(number), None) => (OLDEST_FIRST, number),
-            (From::OldestAfter(number), Some(_)) => (OLDEST_FIRST_OF_USER, number),
+        let AuditQuery { since, user, start, most } = query;
+        let (statement, number) = match (start, user) {
+            (AuditStart::NewestBefore(number), None) => (NEWEST_FIRST, number),
+            (AuditStart::NewestBefore(number), Some(_)) => (NEWEST_FIRST_OF_USER, number),
+            (AuditStart::OldestAfter(number), None) => (OLDEST_FIRST, number),
+            (AuditStart::OldestAfter(number), Some(_)) => (OLDEST_FIRST_OF_USER, number),
         };
         let mut reads = self.reader().await?;
         let entries = reads.query(statement).bind(number);

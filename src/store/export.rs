@@ -34,6 +34,8 @@ const MESSAGES_AT_ONCE: i64 = 16;
 
 const REPORTS_AT_ONCE: i64 = 512;
 
+const ENTRIES_AT_ONCE: i64 = 512;
+
 const USER: Sql = Sql::both(
     "
     SELECT id, email, nick, full_name, is_disabled, availability, public_key, private_key,
@@ -78,7 +80,7 @@ const INVITATIONS: Sql = Sql::both(
 /// The address is the user's own: others' stay out.
 const AUDIT: Sql = Sql::both(
     "
-    SELECT a.at, a.action, a.via, CASE WHEN a.actor_number = u.number THEN a.address ELSE '' END AS address,
+    SELECT a.number, a.at, a.action, a.via, CASE WHEN a.actor_number = u.number THEN a.address ELSE '' END AS address,
            by_user.id AS actor, subject.id AS subject, other.id AS other, a.details
     FROM users u
     JOIN audit a ON a.number IN (
@@ -88,7 +90,7 @@ const AUDIT: Sql = Sql::both(
     LEFT JOIN users by_user ON by_user.number = a.actor_number
     LEFT JOIN users subject ON subject.number = a.subject_number
     LEFT JOIN users other ON other.number = a.other_number
-    WHERE u.id = $1 ORDER BY a.number",
+    WHERE u.id = $1 AND a.number > $2 ORDER BY a.number LIMIT $3",
 );
 
 const PARTICIPATIONS: Sql =
@@ -191,7 +193,9 @@ struct InvitationRecord {
 
 /// An entry of the audit log that names the user.
 #[derive(FromRow, Serialize)]
-struct AuditRecord {
+pub(crate) struct AuditRecord {
+    #[serde(skip)]
+    number: i64,
     #[serde(rename = "date", serialize_with = "as_date")]
     at: i64,
     action: String,
@@ -223,7 +227,6 @@ pub(crate) struct Account {
     blocked: Vec<String>,
     workspaces: Vec<WorkspaceRecord>,
     invitations: Vec<InvitationRecord>,
-    audit: Vec<AuditRecord>,
 }
 
 /// A conversation with the user's own settings, without its messages and reports.
@@ -260,13 +263,21 @@ pub(crate) struct ConversationRecord {
     read_to: i64,
 }
 
-/// A row of a conversation that is read page by page.
+/// A row that is read page by page.
 pub(crate) trait Paged: Serialize {
     /// The key of an array of such rows in the export.
     const NAME: &'static str;
 
-    /// The sequence number of the row within its generation.
+    /// The sequence number of the row: that within its generation, or that of the audit log.
     fn seq(&self) -> i64;
+}
+
+impl Paged for AuditRecord {
+    const NAME: &'static str = "audit";
+
+    fn seq(&self) -> i64 {
+        self.number
+    }
 }
 
 #[derive(FromRow, Serialize)]
@@ -356,17 +367,18 @@ impl Store {
         let workspaces = workspaces.doing("exporting workspaces")?;
         let invitations = reads.query(INVITATIONS).bind(id).all().await;
         let invitations = invitations.doing("exporting invitations")?;
-        let audit = reads.query(AUDIT).bind(id).all().await.doing("exporting the audit log")?;
-        Ok(Some(Account {
-            user,
-            stations,
-            friends,
-            requests,
-            blocked,
-            workspaces,
-            invitations,
-            audit,
-        }))
+        Ok(Some(Account { user, stations, friends, requests, blocked, workspaces, invitations }))
+    }
+
+    /// Returns the entries of the audit log that name a user and have higher numbers.
+    pub(crate) async fn exported_audit(
+        &self,
+        user: UserId,
+        after: i64,
+    ) -> Result<Vec<AuditRecord>, Error> {
+        let mut reads = self.reader().await?;
+        let rows = reads.query(AUDIT).bind(user.as_str()).bind(after).bind(ENTRIES_AT_ONCE);
+        rows.all().await.doing("exporting the audit log")
     }
 
     /// Returns the row keys of the user's conversations.

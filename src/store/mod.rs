@@ -80,7 +80,7 @@ use crate::sealing::KeyRing;
 pub(crate) use admin_links::MakeAdminLink;
 use api_keys::CheckKey;
 use audit::Acting;
-pub(crate) use audit::{AuditEntry, AuditQuery, AuditedUser, From as AuditFrom, Named};
+pub(crate) use audit::{AuditEntry, AuditQuery, AuditStart, AuditedUser, Named};
 pub(crate) use availability::SetAvailability;
 pub(crate) use blocklist::ChangeBlock;
 pub(crate) use changes::{Acknowledge, Pending, PendingQuery};

@@ -34,7 +34,7 @@ pub struct WriteTx {
     connection: Connection,
     limits: Limits,
     keys: Arc<KeyRing>,
-    /// Who makes the change that is being applied.
+    /// Author of the change that is being applied.
     actor: Actor,
     /// Statements to be sent with the next one.
     deferred: Deferred,
@@ -64,12 +64,12 @@ impl WriteTx {
         Arc::clone(&self.keys)
     }
 
-    /// Returns who makes the change that is being applied.
+    /// Returns the author of the change that is being applied.
     pub(super) fn actor(&self) -> &Actor {
         &self.actor
     }
 
-    /// Sets who makes the changes that follow.
+    /// Sets the author of the changes that follow.
     pub(super) fn set_actor(&mut self, actor: &Actor) {
         self.actor.clone_from(actor);
     }

@@ -10,7 +10,7 @@ pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 /// How long samples are kept.
 pub(crate) const KEPT: Duration = Duration::from_hours(1);
 
-/// What the samples measure.
+/// A figure that the samples measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Figure {
     /// Requests per second.

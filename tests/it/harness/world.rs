@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chatserver::admin::links;
+use chatserver::admin_links;
 use chatserver::app::App;
 use chatserver::clock::{Clock, Reading};
 use chatserver::config::Config;
@@ -169,7 +169,7 @@ impl World {
 
     /// Makes a link to the admin page, as the operator Dora, and returns its token.
     pub async fn admin_token(&self) -> String {
-        let link = links::make(&self.app.store, "dora", self.clock.now()).await.unwrap();
+        let link = admin_links::make(&self.app.store, "dora", self.clock.now()).await.unwrap();
         link.token.as_str().to_owned()
     }
 
@@ -258,6 +258,21 @@ impl World {
     /// Deletes a person. Returns the id that stands for the person from then on.
     pub async fn deletes(&self, person: &Person) -> UserId {
         users::delete(&self.app.store, person.user).await.unwrap()
+    }
+
+    /// Waits until each background job of the server has run by the present clock.
+    pub async fn has_done_its_jobs(&self) {
+        let mut database = self.opens_database().await;
+        // The jobs run one after the other, so all have run once two rounds have removed a cleared conversation's row.
+        for generation in [2_000_000_000_i64, 2_000_000_001] {
+            let purge = format!("INSERT INTO purges (generation) VALUES ({generation})");
+            database.runs(&purge).await;
+            until("a round of the jobs is over", async || {
+                self.number("SELECT count(*) FROM purges").await == 0
+            })
+            .await;
+        }
+        database.closes().await;
     }
 
     /// Returns the database on PostgreSQL.
