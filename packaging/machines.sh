@@ -5,7 +5,7 @@ declare -A typing
 boots() {
   local machine=$1 state
   debian "$folder/$machine"
-  "${as_root[@]}" packaging/boot_debian.sh "$folder/$machine" >"$folder/$machine.boot" 2>&1 </dev/null &
+  "${as_root[@]}" packaging/boot_debian.sh "$folder/$machine" $$ >"$folder/$machine.boot" 2>&1 </dev/null &
   running+=($!)
   for _ in $(seq 300); do
     state=$(inside "$machine" systemctl is-system-running 2>/dev/null || true)
@@ -22,17 +22,27 @@ boots() {
   does "$machine" cd
 }
 
-# Runs a program of a machine.
-inside() {
-  local machine=$1
-  shift
-  "${as_root[@]}" nsenter --target "$(cat "$folder/$machine.pid")" --all \
-    env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+# Prints the process id of a machine's systemd. Fails unless its root is that of a test machine: while the machine boots it is
+# the root of this one, and after its end another process may have the number.
+systemd_of() {
+  local pid
+  pid=$(cat "$folder/$1.pid") && "${as_root[@]}" test -e "/proc/$pid/root/etc/chatserver-test-machine" && echo "$pid"
 }
 
-# Sets `in_network` to the words before a command that runs a program of this machine in the network of another.
+# Runs a program of a machine.
+inside() {
+  local pid
+  pid=$(systemd_of "$1") || return
+  shift
+  "${as_root[@]}" nsenter --target "$pid" --all env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+# Sets `in_network` to the words before a command that runs a program of this machine in the network of another. The program
+# ends with that machine, because it is one of its processes.
 in_network_of() {
-  in_network=("${as_root[@]}" nsenter --target "$(cat "$folder/$1.pid")" --net)
+  local pid
+  pid=$(systemd_of "$1") || fail "the machine $1 does not run"
+  in_network=("${as_root[@]}" nsenter --target "$pid" --net --pid --ipc)
 }
 
 # Types a text into the shell of a machine. `said` is the output, `ended` the line with the number of commands that failed.

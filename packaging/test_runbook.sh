@@ -59,8 +59,9 @@ gets_ready() {
   does "$1" 'echo 127.0.0.1 localhost chat.example.com db.example.com >/etc/hosts; mkdir package upgrade
     no() { ! "$@"; }'
 }
+# Writes standard input into a file of a machine.
 gets_file() {
-  "${as_root[@]}" install -D -m 644 "$2" "/proc/$(cat "$folder/$1.pid")/root$3"
+  inside "$1" install -D -m 644 /proc/self/fd/0 "$2"
 }
 
 # The proxy of the old machine, with the configuration that the package brings.
@@ -78,7 +79,7 @@ start_nginx() {
   in_network_of old
   "${in_network[@]}" nginx -p "$folder" -c "$folder/nginx.conf" &
   running+=($!)
-  gets_file old "$folder/ca.pem" /usr/local/share/ca-certificates/chat.crt
+  gets_file old /usr/local/share/ca-certificates/chat.crt <"$folder/ca.pem"
   does old update-ca-certificates
 }
 
@@ -94,6 +95,7 @@ start_postgres() {
   "${in_network[@]}" "${as_nobody[@]}" "$programs/initdb" -D "$folder/postgres" -U postgres -A scram-sha-256 \
     --pwfile="$folder/password.txt" >"$log" 2>&1 || fail 'no PostgreSQL is made'
   "${in_network[@]}" "${as_nobody[@]}" "$programs/postgres" -D "$folder/postgres" -k "$folder/postgres" -c fsync=off \
+    -c dynamic_shared_memory_type=mmap \
     >"$folder/postgres.log" 2>&1 &
   running+=($!)
   for _ in $(seq 100); do
@@ -102,7 +104,7 @@ start_postgres() {
       -c "CREATE DATABASE chat OWNER chat ENCODING 'UTF8' TEMPLATE template0" >"$log" 2>&1 || break
     sleep 0.1
   done
-  gets_file new "$folder/password.txt" /root/password.txt
+  gets_file new /root/password.txt <"$folder/password.txt"
 }
 
 # What people do, with the client of the command line, in the shell of the old machine.
@@ -117,7 +119,7 @@ people='
 packages_of_two_versions
 gets_ready old
 start_nginx
-gets_file old "$folder/old.deb" /root/package/chatserver_1_amd64.deb
+gets_file old /root/package/chatserver_1_amd64.deb <"$folder/old.deb"
 
 runs Runbook
 
@@ -217,8 +219,8 @@ does old 'reads alice "Deleted user"'
 expect 'others keep the messages' "$said" 'hello from dave'
 
 page=Upgrading
-gets_file old "$folder/next.deb" /root/upgrade/chatserver_2_amd64.deb
-gets_file old "$folder/old.deb" /root/upgrade/old/chatserver_1_amd64.deb
+gets_file old /root/upgrade/chatserver_2_amd64.deb <"$folder/next.deb"
+gets_file old /root/upgrade/old/chatserver_1_amd64.deb <"$folder/old.deb"
 does old 'cd /root/upgrade; systemctl show -p MainPID chatserver >/tmp/before'
 runs "$page"
 runs "$page"
@@ -236,12 +238,12 @@ says_not 'after the upgrade'
 
 page='Moving house'
 gets_ready new
-gets_file new "$folder/old.deb" /root/package/chatserver_1_amd64.deb
+gets_file new /root/package/chatserver_1_amd64.deb <"$folder/old.deb"
 does new "$(tail -n +2 "$folder/blocks/1")"'; apt-get install -y ./package/chatserver_*.deb'
 runs "$page" old
 does old 'stat -c %a chatserver.tar; no systemctl is-active chatserver'
-gets_file new "/proc/$(cat "$folder/old.pid")/root/root/chatserver.tar" /root/chatserver.tar
-gets_file new "/proc/$(cat "$folder/old.pid")/root/tmp/credentials.csv" /tmp/credentials.csv
+inside old cat /root/chatserver.tar | gets_file new /root/chatserver.tar
+inside old cat /tmp/credentials.csv | gets_file new /tmp/credentials.csv
 runs "$page" new
 says '0 problems' OK
 does new "$people"'; logs_in bob http://127.0.0.1:8080/; reads bob alice@example.com'
