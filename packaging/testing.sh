@@ -7,11 +7,25 @@ root=$folder/root
 log=$folder/log
 # Processes that end with the test.
 running=()
+# The base of `debian` while it is made.
+unfinished=
 
+# Bash runs this after SIGHUP, SIGINT and SIGTERM as well, also in a child that one of them reaches before its exec.
 cleanup() {
+  [ "$BASHPID" -eq $$ ] || return 0
+  local pid deadline=$((SECONDS + 10))
+  trap '' HUP INT TERM
   [ "${#running[@]}" -eq 0 ] || "${as_root[@]}" kill "${running[@]}" 2>/dev/null || true
-  wait
-  "${as_root[@]}" rm -rf "$folder"
+  for pid in "${running[@]}"; do
+    while "${as_root[@]}" kill -0 "$pid" 2>/dev/null; do
+      if [ "$SECONDS" -ge "$deadline" ]; then
+        "${as_root[@]}" kill -KILL "$pid" 2>/dev/null || true
+        break
+      fi
+      sleep 0.1
+    done
+  done
+  "${as_root[@]}" rm -rf --one-file-system "$folder" ${unfinished:+"$unfinished"}
 }
 trap cleanup EXIT
 
@@ -36,11 +50,18 @@ debian() {
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
       awk -v codename="$VERSION_CODENAME" '$2 == codename { print $1; exit }')
     made=$folder/debootstrap
-    "${as_root[@]}" debootstrap --variant=minbase --include=ca-certificates,systemd "$VERSION_CODENAME" "$made" "$mirror" >"$log" ||
-      fail 'no Debian can be made'
+    # In namespaces, so that nothing of it outlives an interrupted test: neither a process nor a mount.
+    "${as_root[@]}" setpriv --pdeathsig KILL unshare --mount --pid --mount-proc --fork --kill-child \
+      debootstrap --variant=minbase --include=ca-certificates,systemd "$VERSION_CODENAME" "$made" "$mirror" >"$log" &
+    running+=($!)
+    wait $! || fail 'no Debian can be made'
+    unset 'running[-1]'
+    # Beside its target, because a move to another file system is a copy, and an interrupted copy would be taken for the base.
+    unfinished=$(mktemp "$base.XXXXXX")
     "${as_root[@]}" tar -C "$made" --exclude=./dev/* --exclude=./var/cache/apt/*.bin --exclude=./var/cache/apt/archives/*.deb \
-      -cf "$folder/base.tar" .
-    mv "$folder/base.tar" "$base"
+      -cf "$unfinished" .
+    mv "$unfinished" "$base"
+    unfinished=
     "${as_root[@]}" rm -rf "$made"
   fi
   "${as_root[@]}" mkdir "$1"
