@@ -11,6 +11,7 @@ subject='runbook'
 . packaging/testing.sh
 . packaging/machines.sh
 PATH=$PATH:/usr/sbin
+"${as_root[@]}" packaging/boot_debian.sh --check
 
 # Blocks of commands, each in a file of its own that begins with the title of its page.
 mkdir "$folder/blocks"
