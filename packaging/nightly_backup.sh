@@ -12,7 +12,13 @@ chatserver backup verify "$file"
 # A key file that has changed gets a copy of its own: older backups may need an older one.
 key=$(printf '%s' "$made" | sed -n 's/.*"keyfile":"\([^"]*\)".*/\1/p')
 copy=$keys/$(date -u -r "$key" +%Y-%m-%dT%H-%M-%SZ).key
-[ -e "$copy" ] || install -m 600 "$key" "$copy"
+# A copy gets its name when it is complete and on disk. One that differs is replaced.
+if ! cmp -s "$key" "$copy"; then
+  install -m 600 "$key" "$copy.new"
+  sync "$copy.new"
+  mv "$copy.new" "$copy"
+  sync "$keys"
+fi
 
 # Only after a success: while backups fail, the old ones stay.
 find "$backups" -maxdepth 1 -name '*.db' -mtime +14 -delete

@@ -177,8 +177,11 @@ says OK 'ok       disk' '0 problems'
 does old 'sends alice bob "after the disk was full"'
 
 page=Damage
+# A full disk or a power cut has left a part of the copy of the key file.
 does old '
+  truncate -s 7 /var/backups/chatserver-keys/*.key
   systemctl start chatserver-backup
+  cmp /var/lib/chatserver/chatserver.db.key /var/backups/chatserver-keys/*.key
   sends alice bob "after the backup"
   systemctl stop chatserver
   dd if=/dev/urandom of=/var/lib/chatserver/chatserver.db bs=4096 seek=8 count=24 conv=notrunc
