@@ -129,7 +129,9 @@ does old 'cd /root/package'
 runs "$page"
 does old 'systemctl is-active chatserver; systemctl is-enabled chatserver; cd /root'
 runs "$page"
-says 'http.public_url = https://chat.example.com/ (file' OK 'https://chat.example.com/ answers' 'a WebSocket opens through' '0 problems'
+says 'http.public_url = https://chat.example.com/ (file'
+runs "$page"
+says OK 'https://chat.example.com/ answers' 'a WebSocket opens through' '0 problems'
 runs "$page"
 says 'Z.db' 'Z.key'
 does old 'systemctl list-timers --all; systemctl is-active chatserver-backup.timer'
@@ -173,6 +175,7 @@ says 'to be removed in all: messages: 0'
 runs "$page"
 says 'retention.days = 365 (file'
 runs "$page"
+runs "$page"
 says OK 'ok       disk' '0 problems'
 does old 'sends alice bob "after the disk was full"'
 
@@ -215,6 +218,11 @@ expect 'the export is private' "$said" 600
 runs "$page"
 runs "$page"
 says 'nothing is left' OK
+# The check of the page, with a folder that can't be read.
+check=$(sed -n 's|/var/lib/chatserver |/nowhere |; /nothing is left/p' "$folder/blocks/$block")
+types old "$check"
+says_not 'nothing is left'
+[ "$ended" = 'failures: 1>' ] || fail "a check that fails has failures: $ended"
 # With other eyes than those of the runbook.
 does old '[ "${#id}" -eq 32 ]; no grep -raqiF -e dave@example.com -e "$id" /var/lib/chatserver; no chat user show dave@example.com'
 runs "$page"
@@ -253,6 +261,12 @@ says '0 problems' OK
 does new "$people"'; logs_in bob http://127.0.0.1:8080/; reads bob alice@example.com'
 expect 'messages on the new machine' "$said" 'after the disk was full'
 start_postgres
+does new 'printf "\n[auth] # For laptops.\nclock_skew_seconds = 600\n" >>/etc/chatserver/chatserver.toml'
+runs "$page" new
+says 'auth.key_file = /var/lib/chatserver/chatserver.db.key (file' 'auth.clock_skew_seconds = 600 (file'
+does new 'no ls password.txt'
+runs "$page" new
+says 'database.url = postgres://'
 runs "$page" new
 says OK
 does new 'reads bob alice@example.com; chat user list'
