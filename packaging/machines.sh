@@ -62,7 +62,7 @@ types() {
   printf '%s\n' "$2" "$said" >"$log"
 }
 
-# Types what must succeed.
+# Types commands that must all succeed.
 does() {
   types "$1" "$2"
   [ "$ended" = 'failures: 0>' ] || fail "on the machine $1, $2: $ended"

@@ -53,7 +53,6 @@ says_not() {
   [[ $said != *$1* ]] || fail "$(head -n 1 "$folder/blocks/$block"), block $block: $1 is in $said"
 }
 
-
 # A machine whose names are those of the runbook. A command after `no` must fail.
 gets_ready() {
   boots "$1"
@@ -108,7 +107,7 @@ start_postgres() {
   gets_file new /root/password.txt <"$folder/password.txt"
 }
 
-# What people do, with the client of the command line, in the shell of the old machine.
+# Commands of people, with the client of the command line, in the shell of the old machine.
 people='
   logs_in() {
     grep "^$1@" /tmp/credentials.csv | { IFS=, read -r _ _ key password; printf "%s\n" "$key" "$password"; } |
@@ -223,7 +222,7 @@ check=$(sed -n 's|/var/lib/chatserver |/nowhere |; /nothing is left/p' "$folder/
 types old "$check"
 says_not 'nothing is left'
 [ "$ended" = 'failures: 1>' ] || fail "a check that fails has failures: $ended"
-# With other eyes than those of the runbook.
+# Looks for more than the runbook does.
 does old '[ "${#id}" -eq 32 ]; no grep -raqiF -e dave@example.com -e "$id" /var/lib/chatserver; no chat user show dave@example.com'
 runs "$page"
 says Z.db chatserver-damaged
