@@ -6,7 +6,7 @@ use crate::config::MAX_RETENTION_DAYS;
 use crate::domain::{ConversationId, Retention, Timestamp};
 use crate::store::{Error, Removed, RemovedOf, Store, Swept, Vacuumed};
 
-/// How long one conversation keeps its messages.
+/// The time for which one conversation keeps its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Days(u32),

@@ -8,7 +8,7 @@ use super::form::Form;
 use super::page::Page;
 use crate::domain::Parse;
 
-/// What is wrong with a form: a field, and a sentence that begins with its label.
+/// A fault of a form: a field, and a sentence that begins with its label.
 pub(super) struct Wrong {
     pub(super) field: &'static str,
     pub(super) sentence: String,

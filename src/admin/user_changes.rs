@@ -1,4 +1,4 @@
-//! What an operator does to a user: disabling, enabling, exporting and deleting.
+//! Changes of an operator to a user: disabling, enabling, exporting and deleting.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::export::Export;
 use crate::store::User;
 use crate::users;
 
-/// What goes and what stays, as docs/operating.md#someone-leaves says it.
+/// The effects of a deletion, as docs/operating.md#someone-leaves says them.
 const AFTER_THE_DELETION: [(&str, &str); 5] = [
     ("address, names, API key, key pair, stations, positions", "gone"),
     (

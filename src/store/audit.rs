@@ -349,7 +349,7 @@ impl AuditedUser {
     }
 }
 
-/// Where a page of entries begins, and its order.
+/// Start and order of a page of entries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AuditStart {
     /// The newest entries first, with lower numbers than this.

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Interval between two samples.
 pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 
-/// How long samples are kept.
+/// Time for which samples are kept.
 pub(crate) const KEPT: Duration = Duration::from_hours(1);
 
 /// A figure that the samples measure.
