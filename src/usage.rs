@@ -49,7 +49,9 @@ impl Report {
                 user.space.add(*space);
             }
         }
-        let total = (users.len(), conversations.len(), sum);
+        // Deleted users have conversations, and no address.
+        let living = emails.values().filter(|email| !email.is_empty()).count();
+        let total = (living, conversations.len(), sum);
         let mut users: Vec<_> = users.into_values().collect();
         users.sort_by(|one, other| {
             (Reverse(one.space), &one.email).cmp(&(Reverse(other.space), &other.email))

@@ -157,6 +157,8 @@ impl Restore {
             json["rotatedsince"] = json!(since.rotated);
             json["addedsince"] = json!(since.added);
             json["deletedsince"] = json!(since.deleted);
+            json["missing"] = json!(since.missing);
+            json["undone"] = json!(since.undone);
             json["unreadable"] = json!(since.unreadable);
         }
         Output::new(text, json).print_after_change(self.settings.json)
@@ -174,7 +176,7 @@ fn describe(since: &UndoneChanges, flags: &str) -> String {
     let lists = [
         (&since.disabled, "was disabled since the backup and is enabled again", "disable", ""),
         (&since.rotated, "has its API key from before the rotation again", "rotate-key", ""),
-        (&since.deleted, "was deleted since the backup and is there again", "delete", " --yes"),
+        (&since.deleted, "was deleted since the backup and is there again", "delete", ""),
         (&since.added, "was added since the backup and is gone", "add", " --nick NICK"),
     ];
     let lines = lists.iter().flat_map(|(emails, what, command, argument)| {
@@ -183,5 +185,10 @@ fn describe(since: &UndoneChanges, flags: &str) -> String {
             format!("\n{email} {what}: chatserver user {command} {address}{argument}{flags}")
         })
     });
-    lines.collect()
+    let missing = since
+        .missing
+        .iter()
+        .map(|email| format!("\n{email} is in the backup, and was not in the replaced database"));
+    let undone = since.undone.iter().map(|change| format!("\nundone: {change}"));
+    lines.chain(missing).chain(undone).collect()
 }

@@ -59,6 +59,11 @@ impl InviteUser {
         if !config.http.web.is_on() {
             failure::warn(invitations::NO_WEB);
         }
+        if config.http.url_at(None).is_none() {
+            failure::warn(
+                "http.public_url is empty: the link begins with the address that the server listens on, which other machines may not reach",
+            );
+        }
         Ok(())
     }
 }

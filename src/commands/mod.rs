@@ -30,9 +30,10 @@ mod user_export;
 mod user_import;
 mod workspace;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -254,6 +255,9 @@ impl Settings {
     }
 
     fn layers(&self, flags: &[(&str, &str)]) -> Result<Layers, config::Error> {
+        if self.config.is_none() && self.database_url.is_none() {
+            warn_of_unused_settings();
+        }
         let mut flags = flags.to_vec();
         if let Some(url) = &self.database_url {
             flags.push(("database.url", url));
@@ -283,6 +287,21 @@ impl Settings {
     async fn open_with(&self, schema: Schema) -> Result<Database, Failed> {
         let config = self.load(&[])?;
         Database::open(&config, schema).await
+    }
+}
+
+/// The settings of the Debian package.
+const PACKAGED: &str = "/etc/chatserver/chatserver.toml";
+
+/// Warns, once, that a command without any settings does not use those of the package: it would look for a database in
+/// its folder.
+fn warn_of_unused_settings() {
+    static WARNED: Once = Once::new();
+    let is_set = |(name, _): (OsString, _)| name.to_string_lossy().starts_with("CHATSERVER_");
+    if Path::new(PACKAGED).exists() && !std::env::vars_os().any(is_set) {
+        WARNED.call_once(|| {
+            failure::warn(&format!("{PACKAGED} is not used: add --config {PACKAGED}"));
+        });
     }
 }
 

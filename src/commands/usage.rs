@@ -42,13 +42,20 @@ fn text(report: &Report) -> String {
     lines.push(format!("users: {users}, conversations: {conversations}, {}", in_words(sum)));
     for user in &report.users {
         let UserSpace { email, conversations, space } = user;
+        let email = shown(email);
         let words = in_words(*space);
         lines.push(format!("user {email} {words}, conversations: {conversations}"));
     }
     for ([one, other], ConversationSpace { id, space, .. }) in &report.conversations {
+        let (one, other) = (shown(one), shown(other));
         lines.push(format!("conversation {id} {one} {other} {}", in_words(*space)));
     }
     lines.join("\n")
+}
+
+/// Returns the address of a user; that of a deleted one is empty.
+fn shown(email: &str) -> &str {
+    if email.is_empty() { "(deleted user)" } else { email }
 }
 
 fn json(report: &Report) -> Value {

@@ -17,6 +17,7 @@ use crate::harness::disk::Disk;
 use crate::harness::notification::Notification;
 use crate::harness::person::{Person, message};
 use crate::harness::process::{Process, Workplace};
+use crate::harness::terminal::Terminal;
 use crate::harness::world::until;
 use crate::harness::ws_client::WsClient;
 
@@ -335,12 +336,54 @@ fn a_restore_prints_commands_that_can_be_pasted() {
     for command in &commands {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("'{binary}' {command}")]).current_dir(place.path());
+        // A deletion asks.
+        let terminal = Terminal::new();
+        terminal.types("carol@example.com");
+        shell.stdin(terminal.stdin());
         let done = shell.output().unwrap();
         assert!(done.status.success(), "{command}: {done:?}");
     }
     assert_eq!(user(&["show", "bob@example.com"])["nick"], "NICK");
     assert_eq!(user(&["show", alice])["disabled"], true);
     assert_eq!(user(&["list"])["users"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_restore_calls_nobody_deleted_whom_an_older_database_lacked() {
+    let place = Workplace::new();
+    place.tells(&["user", "add", "alice@example.com", "--nick", "Alice"]);
+    place.tells(&["backup", "old"]);
+    place.tells(&["user", "add", "bob@example.com", "--nick", "Bob"]);
+    place.tells(&["backup", "right"]);
+    assert_eq!(
+        place.tells(&["restore", "old", "--force"])["addedsince"],
+        json!(["bob@example.com"])
+    );
+    let told = String::from_utf8(place.runs(&["restore", "right", "--force"]).stdout).unwrap();
+    let line = "bob@example.com is in the backup, and was not in the replaced database";
+    assert!(told.lines().any(|told| told == line), "{told}");
+    assert!(!told.contains("delete"), "{told}");
+    let told = place.tells(&["restore", "right", "--force"]);
+    assert_eq!((&told["missing"], &told["deletedsince"]), (&json!([]), &json!([])));
+}
+
+#[test]
+fn a_restore_lists_what_the_audit_log_had_since_the_backup() {
+    let place = Workplace::new();
+    for nick in ["alice", "bob"] {
+        place.tells(&["user", "add", &format!("{nick}@example.com"), "--nick", nick]);
+    }
+    place.tells(&["friend", "add", "alice@example.com", "bob@example.com"]);
+    place.tells(&["user", "invite", "carol@example.com"]);
+    place.tells(&["backup", "sound"]);
+    place.tells(&["user", "uninvite", "carol@example.com"]);
+    place.tells(&["friend", "remove", "alice@example.com", "bob@example.com"]);
+    let told = place.tells(&["restore", "sound", "--force"]);
+    let undone = [
+        "invitation_revoked carol@example.com",
+        "friendship_ended alice@example.com bob@example.com",
+    ];
+    assert_eq!(told["undone"], json!(undone));
 }
 
 #[tokio::test]

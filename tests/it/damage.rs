@@ -132,6 +132,8 @@ async fn makes_older(place: &Workplace, messages: &str) -> Vec<u8> {
                       ALTER TABLE users DROP COLUMN sealed_api_key;
                       DROP TABLE sealing_keys;
                       DROP TABLE audit;
+                      DROP TABLE admin_links;
+                      DROP INDEX users_by_state;
                       DROP TABLE invitations;
                       ALTER TABLE users DROP COLUMN is_deleted;
                       ALTER TABLE participants DROP COLUMN partner_number;

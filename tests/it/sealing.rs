@@ -44,6 +44,8 @@ async fn is_of_an_earlier_version(place: &Workplace, people: &[&Person]) {
         ALTER TABLE users DROP COLUMN sealed_api_key;
         DROP TABLE sealing_keys;
         DROP TABLE audit;
+        DROP TABLE admin_links;
+        DROP INDEX users_by_state;
         DELETE FROM _sqlx_migrations WHERE version >= (SELECT version FROM _sqlx_migrations
                                                        WHERE description = 'sealed api keys');";
     old.runs(statements).await;

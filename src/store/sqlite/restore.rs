@@ -34,6 +34,21 @@ const ACCOUNTS: &str = "
 const ACCOUNTS_IN_CLEAR: &str =
     "SELECT id, email, is_disabled, api_key FROM users WHERE email <> '' ORDER BY email";
 
+const EPOCH: &str = "SELECT id FROM epoch";
+
+/// The number of the newest entry of the audit log.
+const NEWEST_ENTRY: &str = "SELECT coalesce(max(number), 0) FROM audit";
+
+/// Entries that follow this one, about changes that an account does not show.
+const UNDONE: &str = "
+    SELECT concat_ws(' ', a.action, s.email, o.email, nullif(a.email, ''), c.id)
+    FROM audit a
+    LEFT JOIN users s ON s.number = a.subject_number
+    LEFT JOIN users o ON o.number = a.other_number
+    LEFT JOIN conversations c ON c.number = a.conversation_number
+    WHERE a.number > $1 AND a.action IN ('invitation_revoked', 'friendship_ended', 'retention_set')
+    ORDER BY a.number LIMIT 1000";
+
 const SEALS: &str =
     "SELECT EXISTS (SELECT 1 FROM pragma_table_info('users') WHERE name = 'sealing_key')";
 
@@ -59,6 +74,12 @@ pub(crate) struct UndoneChanges {
     pub(crate) added: Vec<String>,
     /// Accounts deleted since the backup. They are back.
     pub(crate) deleted: Vec<String>,
+    /// Accounts that the replaced database did not have, where nothing shows that it came after the backup. It may have been
+    /// an older one, or a new one.
+    pub(crate) missing: Vec<String>,
+    /// Invitations revoked, friendships ended and rules of retention set since the backup, from the audit log: the action,
+    /// and the addresses or the id of the conversation.
+    pub(crate) undone: Vec<String>,
     /// Why the replaced database could not be compared, if so.
     pub(crate) unreadable: Option<String>,
 }
@@ -103,9 +124,11 @@ pub(crate) async fn restore(
     let folder = folder.map_err(|source| file_error(&path, "replaced", source))?;
     let owner = database.owner();
     let copy = copy_into(folder.path(), backup, owner.as_ref()).await?;
+    let before = Beginning::of(&copy).await;
     let (epoch, keys) = begin_epoch(&copy, key_file, owner, clock).await?;
     flush(&copy).await?;
-    let since = if is_there { Some(compare(&database, &copy, &keys).await?) } else { None };
+    let since =
+        if is_there { Some(compare(&database, &copy, &keys, &before).await?) } else { None };
     replace(&path, &copy)?;
     Ok(Restored { path: path.display().to_string(), epoch, since })
 }
@@ -120,13 +143,34 @@ fn replace(database: &Path, copy: &Path) -> Result<(), BackupError> {
     flush_name(database)
 }
 
+/// What tells whether a database came after a backup.
+struct Beginning {
+    /// `None` in a backup of a version without epochs.
+    epoch: Option<String>,
+    newest_entry: Option<i64>,
+}
+
+impl Beginning {
+    async fn of(copy: &Path) -> Self {
+        let Ok(mut connection) = open_alone(copy).await else {
+            return Self { epoch: None, newest_entry: None };
+        };
+        let epoch = sqlx::query_scalar(EPOCH).fetch_one(&mut connection).await.ok();
+        let newest_entry = sqlx::query_scalar(NEWEST_ENTRY).fetch_one(&mut connection).await.ok();
+        // A copy that can't be closed fails at the next opening.
+        drop(connection.close().await);
+        Self { epoch, newest_entry }
+    }
+}
+
 /// Compares the database's accounts with those of the restored copy, and leaves the database without a log.
 async fn compare(
     database: &DatabaseFile,
     copy: &Path,
     keys: &KeyRing,
+    before: &Beginning,
 ) -> Result<UndoneChanges, BackupError> {
-    let old = match accounts_of_old(database).await {
+    let old = match read_old(database, before).await {
         Ok(old) => old,
         Err(error) if is_busy(&error) => {
             return Err(database.failed_exclusive(error).into());
@@ -138,6 +182,7 @@ async fn compare(
             });
         }
     };
+    let Old { accounts: old, came_after, undone } = old;
     let failed =
         |source| BackupError::Database { doing: "reading the accounts of the backup", source };
     let mut connection = open_alone(copy).await.map_err(failed)?;
@@ -145,7 +190,7 @@ async fn compare(
     connection.close().await.map_err(failed)?;
     let mut restored: HashMap<_, _> =
         restored.into_iter().map(|account| (account.id.clone(), account)).collect();
-    let mut since = UndoneChanges::default();
+    let mut since = UndoneChanges { undone, ..UndoneChanges::default() };
     for account in old {
         let Some(before) = restored.remove(&account.id) else {
             since.added.push(account.email);
@@ -160,18 +205,39 @@ async fn compare(
             since.rotated.push(account.email);
         }
     }
-    since.deleted = restored.into_values().map(|account| account.email).collect();
-    since.deleted.sort();
+    let mut gone: Vec<_> = restored.into_values().map(|account| account.email).collect();
+    gone.sort();
+    *if came_after { &mut since.deleted } else { &mut since.missing } = gone;
     Ok(since)
 }
 
-async fn accounts_of_old(database: &DatabaseFile) -> Result<Vec<Account>, sqlx::Error> {
+/// Facts about the replaced database.
+struct Old {
+    accounts: Vec<Account>,
+    /// Whether it came after the backup: a database of the same epoch.
+    came_after: bool,
+    undone: Vec<String>,
+}
+
+async fn read_old(database: &DatabaseFile, before: &Beginning) -> Result<Old, sqlx::Error> {
     let mut old = database.options_exclusive().connect().await?;
-    let read = accounts(&mut old).await;
+    let read = facts_of_old(&mut old, before).await;
     let mode: Result<String, _> = sqlx::query_scalar(END_LOG).fetch_one(&mut old).await;
     old.close().await?;
     mode?;
     read
+}
+
+async fn facts_of_old(old: &mut SqliteConnection, before: &Beginning) -> Result<Old, sqlx::Error> {
+    let accounts = accounts(old).await?;
+    // An older version has no epoch, and no audit log.
+    let epoch: Option<String> = sqlx::query_scalar(EPOCH).fetch_one(&mut *old).await.ok();
+    let came_after = epoch.is_some() && epoch == before.epoch;
+    let undone = match before.newest_entry.filter(|_| came_after) {
+        Some(newest) => sqlx::query_scalar(UNDONE).bind(newest).fetch_all(old).await?,
+        None => Vec::new(),
+    };
+    Ok(Old { accounts, came_after, undone })
 }
 
 async fn accounts(connection: &mut SqliteConnection) -> Result<Vec<Account>, sqlx::Error> {
