@@ -149,7 +149,7 @@ fn confirmation(
     wrong: Option<&Wrong>,
 ) -> Page {
     let path = path_of(user.id);
-    let columns = ["What", "After the deletion"].map(Column::Text);
+    let columns = ["Data", "After the deletion"].map(Column::Text);
     let rows = html! {
         @for (what, after) in AFTER_THE_DELETION {
             tr {

@@ -102,7 +102,7 @@ async fn the_page_says_what_goes_and_stays_as_the_manual_does() {
     let page = page.replace("&quot;", "\"");
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
     let manual = fs::read_to_string(manual).unwrap();
-    let (_, table) = manual.split_once("| what | after the deletion |").unwrap();
+    let (_, table) = manual.split_once("| data | after the deletion |").unwrap();
     let rows: Vec<_> = table.split("\n\n").next().unwrap().lines().skip(2).collect();
     assert_eq!(rows.len(), page.matches("<th scope=\"row\">").count());
     for row in rows {
