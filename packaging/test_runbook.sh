@@ -124,6 +124,7 @@ gets_file old /root/package/chatserver_1_amd64.deb <"$folder/old.deb"
 runs Runbook
 
 page='Install and invite'
+gets_file old /root/nginx.conf <packaging/nginx.conf
 does old 'cd /root/package'
 runs "$page"
 does old 'systemctl is-active chatserver; systemctl is-enabled chatserver; cd /root'
@@ -135,16 +136,23 @@ runs "$page"
 says 'Z.db' 'Z.key'
 does old 'systemctl list-timers --all; systemctl is-active chatserver-backup.timer'
 expect 'the next backup' "$said" chatserver-backup.timer
+does old 'cmp /usr/share/doc/chatserver/packaging/nginx.conf /root/nginx.conf'
 runs "$page"
 [ "$(grep -c '^https://chat.example.com/app/invite.html#invite=' <<<"$said")" -eq 10 ] || fail "ten links are expected, got $said"
 does old 'stat -c %a links.txt'
 expect 'the links are private' "$said" 600
 runs "$page"
 says 'alice@example.com' 'judy@example.com'
-# Ten people register. An import makes the same users, and the test gets their keys.
+# Four people register, and six more later. An import makes the same users, and the test gets their keys.
 does old '
-  { echo email,nick,fullname; sed "s/\([a-z]*\)@.*/&,\1,/" people.txt; } | chat user import - --credentials /tmp/credentials.csv'
+  registers() {
+    { echo email,nick,fullname; head -n "$1" people.txt | sed "s/\([a-z]*\)@.*/&,\1,/"; } | chat user import - --credentials "$2"
+  }
+  registers 4 /tmp/credentials.csv'
 runs "$page"
+does old 'wc -l <registered.txt; registers 10 /tmp/more.csv'
+expect 'those who have registered' "$said" 4
+does old "$(tail -n +2 "$folder/blocks/$block")"
 does old "$people"'
   for one in alice bob dave; do logs_in "$one" https://chat.example.com/; done
   sends alice bob "before the disk is full"
@@ -198,22 +206,53 @@ does old 'rm /var/lib/chatserver/chatserver.db.key'
 runs "$page"
 says 'is sound' '10 users'
 runs "$page"
+fails "$page"
+says 'there is no key file'
 runs "$page"
 says 'is restored; epoch'
 runs "$page"
 says OK 'the whole database is sound' 'ok       keyfile' '0 problems'
+does old 'stat -c "%a %U" /var/backups/chatserver-replaced-*'
+expect 'the copy is private' "$said" '700 chatserver'
 does old 'reads bob alice@example.com'
 expect 'restored messages' "$said" 'after the disk was full'
 says_not 'after the backup'
+
+page='The machine is lost'
+gets_ready spare
+gets_file spare /root/package/chatserver_1_amd64.deb <"$folder/old.deb"
+# The copies have lost their owners, as after scp. One of them is of another database.
+inside old tar -C /var/backups -c chatserver chatserver-keys | gets_file spare /root/copies.tar
+inside old cat /tmp/credentials.csv | gets_file spare /tmp/credentials.csv
+does spare "$(tail -n +2 "$folder/blocks/1")"'; cd package; tar --no-same-owner -xf ../copies.tar
+  echo "1 $(head -c 32 /dev/urandom | od -An -vtx1 | tr -d " \n")" >chatserver-keys/2099-01-01T00-00-00Z.key'
+runs "$page" spare
+runs "$page" spare
+runs "$page" spare
+says 'is sound' '10 users'
+# What the page says of a restore beside the key file of the package.
+types spare 'chat doctor; chat restore "$backup" --force'
+says 'ok       keyfile' 'is not that of the database: its key 1 has the fingerprint'
+runs "$page" spare
+says 'is not that of the database: its key 1 has the fingerprint' 'is restored; epoch'
+runs "$page" spare
+says OK 'API keys of 10 users' '0 problems'
+does spare "$people"'; logs_in bob http://127.0.0.1:8080/; reads bob alice@example.com'
+expect 'messages on the machine that replaces a lost one' "$said" 'after the disk was full'
+does spare 'systemctl start chatserver-backup; ls -lt /var/backups/chatserver'
 
 page='Someone leaves'
 does old 'grep -lF dave@example.com /var/lib/chatserver/chatserver.db; chat user show dave@example.com --json'
 expect 'Dave is there before' "$said" /var/lib/chatserver/chatserver.db
 runs "$page"
-does old 'no reads dave alice@example.com'
+does old 'no reads dave alice@example.com; chat audit --since 1d'
+expect 'the operator in the audit log' "$said" 'dave@example.com by command user disable, root'
 runs "$page"
 does old 'stat -c %a dave.json; grep -c dave@example.com dave.json; rm dave.json'
 expect 'the export is private' "$said" 600
+# A mistyped address deletes nobody, and sets no id.
+does old "$(tail -n +2 "$folder/blocks/$((block + 1))" | sed s/dave@/nobody@/g)"' || echo "it fails, with the id <$id>"'
+expect 'a mistyped address' "$said" 'it fails, with the id <>'
 runs "$page"
 runs "$page"
 says 'nothing is left' OK
@@ -225,7 +264,11 @@ says_not 'nothing is left'
 # Looks for more than the runbook does.
 does old '[ "${#id}" -eq 32 ]; no grep -raqiF -e dave@example.com -e "$id" /var/lib/chatserver; no chat user show dave@example.com'
 runs "$page"
-says Z.db chatserver-damaged
+says Z.db chatserver-damaged chatserver-replaced
+does old 'chat user invite kim@example.com'
+runs "$page"
+does old 'no grep -raqF kim@example.com <(chat user invitations); chat audit --user kim@example.com'
+expect 'the audit log keeps an address' "$said" kim@example.com
 does old 'reads alice "Deleted user"'
 expect 'others keep the messages' "$said" 'hello from dave'
 
@@ -237,6 +280,8 @@ runs "$page"
 runs "$page"
 runs "$page"
 says +next 'active (running)' OK '0 problems'
+does old 'ls /var/backups/chatserver/*Z.db'
+says_not before-upgrade
 does old 'no grep -qxF "$(systemctl show -p MainPID chatserver)" /tmp/before; cd /root; sends alice bob "after the upgrade"; cd upgrade'
 runs "$page"
 does old 'dpkg-query -W chatserver; chat health; cd /root; reads bob alice@example.com; cd upgrade'
