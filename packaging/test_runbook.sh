@@ -53,6 +53,26 @@ says_not() {
   [[ $said != *$1* ]] || fail "$(head -n 1 "$folder/blocks/$block"), block $block: $1 is in $said"
 }
 
+# Prints the commands of the blocks with `chat` in a section below the runbook.
+commands_of() {
+  awk -v title="$1" '
+    /^##/ { inside = $0 ~ "^##+ " title "$" }
+    !inside { next }
+    /^```sh$/ { text = ""; within = 1; next }
+    /^```/ { if (within && text ~ /(^|\n)([A-Z_]+=[0-9]+ )?chat /) printf "%s", text; within = 0 }
+    within { text = text $0 "\n" }
+  ' docs/operating.md
+}
+# Types those commands, which must all succeed.
+runs_section() {
+  local commands
+  commands=$(commands_of "$2")
+  [ -n "$commands" ] || fail "no commands in $2"
+  does "$1" "$commands"
+}
+bare=$(sed '1,/^## Settings$/d' docs/operating.md | grep '^chatserver ' | grep -v '^chatserver backup verify ' || true)
+[ -z "$bare" ] || fail "a command without the user and the settings of the service: $bare"
+
 # A machine whose names are those of the runbook. A command after `no` must fail.
 gets_ready() {
   boots "$1"
@@ -296,6 +316,14 @@ page='Moving house'
 gets_ready new
 gets_file new /root/package/chatserver_1_amd64.deb <"$folder/old.deb"
 does new "$(tail -n +2 "$folder/blocks/1")"'; apt-get install -y ./package/chatserver_*.deb'
+# The sections below the runbook, beside the database of the package. The move brings the settings of the old machine.
+does new '
+  sed -i "s|^# public_url|public_url|; s|^# .admin.|[admin]|; s|^# listen = .unix|listen = \"unix|" /etc/chatserver/chatserver.toml
+  systemctl restart chatserver'
+for section in 'Many users' 'Inviting people' 'The admin page' 'Rotating the keys' Retention Backup; do
+  runs_section new "$section"
+done
+says 'is sound' '2 users'
 runs "$page" old
 does old 'stat -c %a chatserver.tar; no systemctl is-active chatserver'
 inside old cat /root/chatserver.tar | gets_file new /root/chatserver.tar
