@@ -307,8 +307,9 @@ runs "$page"
 does old 'dpkg-query -W chatserver; chat health; cd /root; reads bob alice@example.com; cd upgrade'
 says_not +next
 expect 'going back loses nothing' "$said" 'after the upgrade'
+does old 'chat friend remove alice@example.com erin@example.com; chat user disable judy@example.com'
 runs "$page"
-says 'is restored; epoch' OK
+says 'is restored; epoch' 'chatserver user disable judy@example.com' 'undone: friendship_ended' OK
 does old 'cd /root; reads bob alice@example.com'
 says_not 'after the upgrade'
 
