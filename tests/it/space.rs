@@ -52,7 +52,8 @@ async fn a_cleared_conversation_leaves_no_text_on_disk() {
         assert!(copies(&database, "what is gone") > 10_000, "{n}");
         alice.clears().await.ok();
         until("the text is gone", async || copies(&database, "what is gone") == 0).await;
-        assert!(size(&database) < 1024 * 1024, "{} bytes are left", size(&database));
+        // A page may be overwritten before the file is cut.
+        until("the space is given back", async || size(&database) < 1024 * 1024).await;
     }
     assert_eq!(bob.reads().await, [""; 0]);
     assert_eq!(carol.reads().await, [marked("what remains", 400), marked("what remains", 400)]);
