@@ -13,6 +13,7 @@ use super::page::{Page, Section, page};
 use super::problem::Problem;
 use super::session::Operator;
 use super::table::{Column, table};
+use super::users::link_to;
 use crate::domain::{Parse as _, Timestamp};
 use crate::store::{AuditEntry, AuditQuery, AuditStart, AuditedUser, Named};
 
@@ -128,9 +129,9 @@ fn actor(entry: &AuditEntry) -> Markup {
     }
 }
 
-/// Leads to the user's page. A deleted user has none, and is shown by the id that is left.
+/// Makes a link to the page of a user. A deleted user has none, and is shown by the id that is left.
 fn link(Named { id, email }: Named<'_>) -> Markup {
     html! {
-        @if email.is_empty() { code { (id) } } @else { a href={ "/users/" (id) } { (email) } }
+        @if email.is_empty() { code { (id) } } @else { (link_to(email)) }
     }
 }

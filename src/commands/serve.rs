@@ -93,7 +93,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Starts the metrics for those who read them: Prometheus and the admin page.
+/// Starts the metrics, which Prometheus and the admin page read.
 fn start_metrics(
     server: &Server,
     listen: Option<SocketAddr>,

@@ -1,8 +1,9 @@
 //! The audit log: what was done to accounts, keys, friendships and retention, and by whom.
 //!
-//! An entry is written by the transaction of its change; that of a sweep of retention, which is many transactions, follows it. Entries are only added, but for four cases: those past
-//! `audit.days` are removed; of what one client does, [`OF_A_CLIENT`] entries are kept; a deletion removes what tells more
-//! of the user than the tombstone's id; and an addition that is taken back at once leaves none.
+//! An entry is written by the transaction of its change. Only that of a sweep of retention, which is many transactions,
+//! follows it. Entries are only added, but for four cases: those past `audit.days` are removed; of what one client does,
+//! [`OF_A_CLIENT`] entries are kept; a deletion removes what tells more of the user than the tombstone's id; and an addition
+//! that is taken back at once leaves none.
 
 use std::convert::Infallible;
 
@@ -112,8 +113,8 @@ macro_rules! entries {
     };
 }
 
-/// The same with the condition that an entry names the user of ID $4, also a deleted one, or the invited address $5. Each part has an
-/// index.
+/// The same with the condition that an entry names the user of ID $4, also a deleted one, or the invited address $5. Each
+/// part has an index.
 macro_rules! of_user {
     ($condition:literal; $order:literal) => {
         entries!(

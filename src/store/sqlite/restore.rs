@@ -143,7 +143,7 @@ fn replace(database: &Path, copy: &Path) -> Result<(), BackupError> {
     flush_name(database)
 }
 
-/// What tells whether a database came after a backup.
+/// Marks of a backup, by which a database that came after it is known.
 struct Beginning {
     /// `None` in a backup of a version without epochs.
     epoch: Option<String>,
