@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
@@ -22,8 +22,8 @@ use crate::store::{DatabaseUrl, Fault, OpenError, Schema, ServerLock, Store, Wal
 use crate::telemetry::{Logging, Metrics, SAMPLE_EVERY};
 use crate::tls::{self, Tls};
 
-/// How long a stop waits for positions, and for uses of stations, to be recorded. Another process may be blocking the
-/// writer.
+/// How long a stop waits for positions and uses of stations to be recorded, and for other nodes to be told. Another process
+/// may be blocking the writer.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or did not stop in order.
@@ -178,7 +178,8 @@ impl Server {
         tasks.spawn(jobs::run(Arc::clone(&app)));
         tasks.spawn(tell_friends(Arc::clone(&app)));
         tasks.spawn(notify_listeners(Arc::clone(&app)));
-        tasks.spawn(follow_nodes(Arc::clone(&app)));
+        let served = CancellationToken::new();
+        tasks.spawn(follow_nodes(Arc::clone(&app), served.clone()));
         tasks.spawn(save_positions(Arc::clone(&app)));
         if let Some(listener) = admin {
             tracing::info!(address = %listener.address(), "serving the admin page");
@@ -198,6 +199,7 @@ impl Server {
                 }
             };
             app.hub.ended().await;
+            served.cancel();
             // Positions that are not saved by then are told again.
             drop(timeout(RECORDED_WITHIN, app.positions.save(&app.store)).await);
             // A use that is not recorded by then is recorded with the station's next use.
@@ -241,15 +243,17 @@ async fn notify_listeners(app: Arc<App>) {
     }
 }
 
-async fn follow_nodes(app: Arc<App>) {
+/// Exchanges news with other nodes until everything is `served`, and a last time then.
+async fn follow_nodes(app: Arc<App>, served: CancellationToken) {
     let App { store, presence, hub, .. } = &*app;
-    let following = future::join(
-        store.follow_nodes(|| hub.listening()),
-        availability::exchange(store, presence),
-    );
+    let too_long = async {
+        served.cancelled().await;
+        sleep(RECORDED_WITHIN).await;
+    };
     tokio::select! {
-        ((), ()) = following => {}
-        () = app.shutdown.closing() => {}
+        () = store.follow_nodes(|| hub.listening()) => {}
+        () = availability::exchange(store, presence, served.cancelled()) => {}
+        () = too_long => {}
     }
 }
 

@@ -1,12 +1,13 @@
 //! Presence at several nodes: this node writes what has changed at it, and counts users who are reachable elsewhere.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Here, Presence};
-use crate::domain::UserId;
+use super::{Here, Presence, Users};
+use crate::domain::{Availability, UserId};
 use crate::store::{self, Elsewhere, Exchanged, HereAtNode, Store};
 
 /// Interval between two exchanges. A friend at another node hears of a change after up to two of them.
@@ -18,6 +19,8 @@ pub(super) struct AtNode {
     listens: bool,
     until: Instant,
     choices: i64,
+    /// Whether the node has ended, or its lease.
+    has_ended: bool,
 }
 
 impl AtNode {
@@ -33,9 +36,12 @@ pub(super) struct Told {
     choices: i64,
 }
 
-/// Exchanges presence with other nodes until the future is dropped. Ends at once on a database in a file.
-pub(crate) async fn exchange(store: &Store, presence: &Presence) {
+/// Exchanges presence with other nodes until `ended` does, and then once more: a choice that was made here last is not lost.
+/// Returns at once where there are no other nodes.
+pub(crate) async fn exchange(store: &Store, presence: &Presence, ended: impl Future<Output = ()>) {
     let Some(mut exchange) = store.presence_exchange(presence.timeout) else { return };
+    let mut ended = pin!(ended);
+    let mut is_last = false;
     loop {
         let here = presence.to_tell();
         match exchange.exchange(&here).await {
@@ -43,10 +49,19 @@ pub(crate) async fn exchange(store: &Store, presence: &Presence) {
                 presence.told(&here);
                 presence.hear(&elsewhere);
             }
-            Ok(Exchanged::Forgotten) => presence.start_anew(),
+            Ok(Exchanged::Forgotten) => {
+                presence.start_anew();
+                continue;
+            }
             Err(error) => tracing::debug!(%error, "exchanging presence with other nodes failed"),
         }
-        sleep(EXCHANGE_EVERY).await;
+        if is_last {
+            return;
+        }
+        is_last = tokio::select! {
+            () = sleep(EXCHANGE_EVERY) => false,
+            () = &mut ended => true,
+        };
     }
 }
 
@@ -86,28 +101,33 @@ impl Presence {
         }
     }
 
-    /// Forgets what was told and heard. All nodes tell it again.
+    /// Tells everything again. A friend who asked at another node meanwhile saw users of this one as offline.
     fn start_anew(&self) {
-        for here in self.users().here.values_mut() {
+        let mut users = self.users();
+        let Users { here, changed } = &mut *users;
+        for (user, here) in here {
             here.told = None;
             here.elsewhere.clear();
+            here.doubt();
+            changed.insert(*user);
         }
     }
 
     /// Takes what other nodes tell. Queues the users whose friends may see a change.
     fn hear(&self, elsewhere: &Elsewhere) {
         let mut users = self.users();
-        for here in users.here.values_mut() {
-            here.outlive(&elsewhere.nodes, self.timeout);
+        let Users { here, changed } = &mut *users;
+        for (user, here) in here {
+            if here.outlive(&elsewhere.nodes, self.timeout) {
+                here.doubt();
+                changed.insert(*user);
+            }
         }
         for (node, at) in &elsewhere.users {
             if at.listens || !at.reachable_for.is_zero() {
                 users.change(at.user, self.timeout, |here| here.hear(*node, at));
             } else if users.here.contains_key(&at.user) {
-                users.change(at.user, self.timeout, |here| {
-                    here.elsewhere.retain(|known| known.node != *node);
-                    false
-                });
+                users.change(at.user, self.timeout, |here| here.lose(*node, at.choices));
             }
         }
     }
@@ -151,25 +171,44 @@ impl Here {
         (self.listeners > 0, until.unwrap_or_else(Instant::now))
     }
 
+    /// Has friends told again. Where they were told that the user is offline, they are told of another availability only.
+    fn doubt(&mut self) {
+        self.was_else |= self.shown != Availability::Offline;
+    }
+
     /// Takes what a node tells. Returns whether the user may have made another choice there.
     fn hear(&mut self, node: i64, at: &HereAtNode) -> bool {
         let HereAtNode { listens, choices, .. } = *at;
-        let heard = AtNode { node, listens, until: Instant::now() + at.reachable_for, choices };
+        let until = Instant::now() + at.reachable_for;
         if let Some(known) = self.elsewhere.iter_mut().find(|known| known.node == node) {
-            return std::mem::replace(known, heard).choices != choices;
+            let has_chosen = known.choices != choices;
+            *known = AtNode { listens, until, choices, ..*known };
+            return has_chosen;
         }
-        self.elsewhere.push(heard);
+        self.elsewhere.push(AtNode { node, listens, until, choices, has_ended: false });
         choices > 0
     }
 
-    /// Counts the listeners at nodes that have ended as if they had closed now.
-    fn outlive(&mut self, nodes: &[i64], timeout: Duration) {
+    /// Forgets the user at a node that was left. Returns whether the user had made another choice there.
+    fn lose(&mut self, node: i64, choices: i64) -> bool {
+        let known = self.elsewhere.iter().position(|known| known.node == node);
+        known.is_some_and(|known| self.elsewhere.swap_remove(known).choices != choices)
+    }
+
+    /// Counts the listeners at nodes that have ended as if they had closed now. Returns whether a node has ended since the
+    /// last call: it may not have told the user's last choice.
+    fn outlive(&mut self, nodes: &[i64], timeout: Duration) -> bool {
+        let mut has_lost = false;
         for at in &mut self.elsewhere {
-            if at.listens && !nodes.contains(&at.node) {
+            let has_ended = !nodes.contains(&at.node);
+            has_lost |= has_ended && !at.has_ended;
+            at.has_ended = has_ended;
+            if at.listens && has_ended {
                 at.listens = false;
                 at.until = Instant::now() + timeout;
             }
         }
         self.elsewhere.retain(AtNode::is_reachable);
+        has_lost
     }
 }

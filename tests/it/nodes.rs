@@ -3,6 +3,7 @@
 mod balanced;
 mod cable;
 mod losing;
+mod presence;
 mod revoked;
 mod turns;
 

@@ -18,8 +18,8 @@ use crate::store::{Error, stored};
 
 listed!(NUMBER, RENEW, WRITE, RUNNING, READ, REACHABLE, FORGET_NODES, FORGET_USERS);
 
-/// Seconds for which a node counts as running after a sign of life.
-const LEASE_SECONDS: i64 = 3;
+/// Time for which a node counts as running after a sign of life.
+const LEASE: Duration = Duration::from_secs(3);
 
 /// Interval between removals of what nodes that have ended have left.
 const CLEAN_EVERY: Duration = Duration::from_secs(30);
@@ -131,20 +131,23 @@ pub(crate) struct PresenceExchange {
     /// Seconds that a user stays reachable without a sign of life.
     timeout: i64,
     looked_at: Option<Instant>,
+    /// Beginning of the newest renewal of the lease.
+    renewed_at: Option<Instant>,
     cleaned_at: Instant,
 }
 
 /// Outcome of a round.
 pub(crate) enum Exchanged {
     Read(Elsewhere),
-    /// The table has nothing of this node: everything is to be written again.
+    /// The table has nothing of this node, or others did not read it: everything is to be written again.
     Forgotten,
 }
 
 impl PresenceExchange {
     pub(crate) fn new(server: Server, timeout: Duration) -> Self {
         let (timeout, cleaned_at) = (seconds(timeout), Instant::now());
-        Self { server, session: None, node: None, timeout, looked_at: None, cleaned_at }
+        let (session, node, looked_at, renewed_at) = (None, None, None, None);
+        Self { server, session, node, timeout, looked_at, renewed_at, cleaned_at }
     }
 
     /// Writes what has changed at this node, and reads what has changed at others.
@@ -172,8 +175,10 @@ impl PresenceExchange {
             let number = sqlx::query_scalar(NUMBER.postgres).fetch_one(connection);
             *self.node.insert(health.watch(number).await.doing(DOING)?)
         };
+        let now = Instant::now();
         let is_new = renew(&mut session, node).await?;
-        if is_new && self.looked_at.take().is_some() {
+        let has_lapsed = self.renewed_at.replace(now).is_some_and(|then| now - then >= LEASE);
+        if (is_new || has_lapsed) && self.looked_at.take().is_some() {
             self.session = Some(session);
             return Ok(Exchanged::Forgotten);
         }
@@ -232,7 +237,7 @@ fn seconds(time: Duration) -> i64 {
 async fn renew(session: &mut Session, node: i64) -> Result<bool, Error> {
     let (connection, health) = session.parts();
     let renewed =
-        sqlx::query_scalar(RENEW.postgres).bind(node).bind(LEASE_SECONDS).fetch_one(connection);
+        sqlx::query_scalar(RENEW.postgres).bind(node).bind(seconds(LEASE)).fetch_one(connection);
     health.watch(renewed).await.doing(DOING)
 }
 

@@ -29,23 +29,29 @@ impl Person {
     pub async fn comes_to_see(&self, friend: &Person, as_what: &str) {
         until(as_what, async || self.sees_as(friend).await == as_what).await;
     }
+
+    /// Waits until a server has told friends of every earlier change of availability, departures included. Neither of the
+    /// two has other friends.
+    ///
+    /// One task tells friends, at most once a second for each user, and looks for departed users once a second. The wait of
+    /// every earlier change is over by the task's second announcement of this person, and the change itself was announced
+    /// by the third.
+    pub async fn is_told_of_thrice(&self, friend: &Self) {
+        let mut told = friend.listens_from_now_on().await;
+        for action in ["useravailable", "useraway", "userbusy"] {
+            self.chooses(action).await.ok();
+            told.is_told_of(&[self]).await;
+        }
+    }
 }
 
 impl World {
     /// Waits until friends were told of every earlier change of availability, departures included.
-    ///
-    /// One task tells them, at most once a second for each user, and looks for departed users once a second. Two friends
-    /// without other friends mark its progress. The wait of every earlier change is over by the task's second
-    /// announcement of the marker, and the change itself was announced by the third.
     pub async fn has_told_friends(&self) {
         let id = Uuid::new_v4();
         let mut marker = self.person_at(&format!("{id}@marker.example.com"), "Marker").await;
         let mut friend = self.person_at(&format!("{id}@friend.example.com"), "Friend").await;
         self.befriends(&mut marker, &mut friend).await;
-        let mut told = friend.listens_from_now_on().await;
-        for action in ["useravailable", "useraway", "userbusy"] {
-            marker.chooses(action).await.ok();
-            told.is_told_of(&[&marker]).await;
-        }
+        marker.is_told_of_thrice(&friend).await;
     }
 }
