@@ -212,3 +212,25 @@ impl Here {
         has_lost
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_at_a_node_that_the_user_has_left_is_noticed() {
+        let presence = Presence::new(Duration::from_mins(2), true);
+        let user = UserId::named("alice@example.com").unwrap();
+        let hears = |node, listens, choices| {
+            presence.users().changed.clear();
+            let at = HereAtNode { user, listens, reachable_for: Duration::ZERO, choices };
+            presence.hear(&Elsewhere { nodes: vec![1, 2], users: vec![(node, at)] });
+            presence.users().changed.contains(&user)
+        };
+        assert!(hears(1, true, 0), "she comes");
+        assert!(!hears(2, true, 0), "and is at another node, too");
+        assert!(!hears(1, true, 0), "nothing has changed");
+        assert!(hears(1, false, 1), "she has chosen, and left the node");
+        assert!(!hears(1, false, 1), "that is known");
+    }
+}
