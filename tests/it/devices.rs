@@ -5,7 +5,7 @@ mod copy;
 mod device;
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chatserver::domain::{Nick, Parse as _, ReportType};
 use chatserver::friends;
@@ -36,10 +36,6 @@ const NODES: usize = 3;
 
 /// Number of histories that run concurrently. Each mostly waits.
 const SIDE_BY_SIDE: usize = 4;
-
-/// Number of times that every device catches up before a copy that still differs is wrong. On a busy machine one of them
-/// takes many seconds.
-const LOOKS: u32 = 10;
 
 /// An act of a device. Indices name people and conversations.
 #[derive(Clone, Debug)]
@@ -294,16 +290,17 @@ impl Stage {
     async fn settles(&mut self, habits: &[Habit]) {
         // Listeners keep all users reachable meanwhile.
         let here: Vec<WsClient> = join_all(self.people.iter().map(Person::listens)).await;
-        let started = Instant::now();
-        for look in 1.. {
-            let catching_up = timeout(PATIENCE * LOOKS, self.catches_up(habits));
-            let left = catching_up.await.expect("notifications end");
-            if left.is_empty() {
-                break;
+        let mut left = Vec::new();
+        let settling = async {
+            loop {
+                left = self.catches_up(habits).await;
+                if left.is_empty() {
+                    return;
+                }
             }
-            let goes_on = look < LOOKS || started.elapsed() < PATIENCE;
-            assert!(goes_on, "after {look} looks: {left:#?}");
-        }
+        };
+        let settled = timeout(PATIENCE, settling).await;
+        assert!(settled.is_ok(), "left after the last whole look: {left:#?}");
         drop(here);
     }
 
